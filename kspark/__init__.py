@@ -1,0 +1,38 @@
+"""kspark: Keras 3 on Apache Spark.
+
+`SparkModel` trains a compiled Keras model on Spark workers; `load_spark_model`
+reads a saved one; `check_cluster` looks at the workers' environment;
+`kspark.session.local_session` starts a local Spark.
+
+Names are imported when they are first used: an executor that only writes rows
+to disk must not wait for Keras.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from kspark.version import __version__
+
+if TYPE_CHECKING:
+    from kspark.job import check_cluster
+    from kspark.spark_model import SparkModel, load_spark_model
+
+_LAZY = {
+    "SparkModel": "kspark.spark_model",
+    "load_spark_model": "kspark.spark_model",
+    "check_cluster": "kspark.job",
+}
+
+__all__ = ["SparkModel", "__version__", "check_cluster", "load_spark_model"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'kspark' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

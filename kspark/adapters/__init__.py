@@ -1,0 +1,104 @@
+"""Adapters: whatever the user has becomes distributed examples.
+
+`adapt` looks the input up in a registry; each kind of input is one module:
+
+```
+arrays.py      numpy arrays, one or several; lists of numbers or rows; anything with `__array__`
+rdd.py         RDDs of (x, y) or (x, y, sample_weight)
+dataframe.py   Spark DataFrames
+tables.py      pandas DataFrames, pyarrow Tables
+```
+
+On the executors every kind turns into `Chunk`s: columnar, in the dtypes and
+shapes that the model wants. What cannot be brought there without losing
+something is an error that names the column, the row and what was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+from pyspark import RDD
+from pyspark.sql import DataFrame, SparkSession
+
+from kspark.adapters.arrays import adapt_arrays
+from kspark.adapters.base import Columns, Examples
+from kspark.adapters.dataframe import adapt_frame
+from kspark.adapters.rdd import adapt_rdd
+from kspark.adapters.tables import adapt_pandas, adapt_table, is_pandas
+from kspark.errors import invalid, invalid_type
+from kspark.shards import InputSpec
+
+__all__ = ["Columns", "Examples", "adapt", "register"]
+
+Matches = Callable[[object], bool]
+Factory = Callable[[SparkSession, Any, Any, Any, InputSpec, Columns], Examples]
+
+ACCEPTED = (
+    "numpy arrays, or a list or dictionary of arrays; an RDD of (x, y) or (x, y, sample_weight); "
+    "a Spark DataFrame; a pandas DataFrame; or a pyarrow Table"
+)
+
+_registry: list[tuple[Matches, Factory]] = []
+
+
+def register(matches: Matches, factory: Factory) -> None:
+    """Teach `adapt` another kind of input.
+
+    Args:
+        matches: Callable of one object, whether it is of this kind.
+        factory: Callable of `(spark, x, y, sample_weight, spec, columns)` that
+            returns `Examples`. What was registered last is asked first.
+    """
+    _registry.insert(0, (matches, factory))
+
+
+def adapt(
+    spark: SparkSession,
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    *,
+    spec: InputSpec,
+    columns: Columns = Columns(),  # noqa: B008 (frozen)
+    num_workers: int | None = None,
+) -> Examples:
+    """Turn what the user has into distributed examples.
+
+    Args:
+        spark: `SparkSession`.
+        x: The input, of any registered kind.
+        y: Labels, for kinds of input that do not hold them.
+        sample_weight: Sample weights, likewise.
+        spec: `InputSpec` of the model.
+        columns: `Columns` of tables.
+        num_workers: Integer, how many partitions, or `None` for as many as there are.
+
+    Returns:
+        `Examples`.
+
+    Raises:
+        TypeError: If no kind of input matches.
+        ValueError: If `x` does not fit the model, or has no rows.
+    """
+    if num_workers is not None and num_workers < 1:
+        raise invalid("num_workers", "an integer >= 1, or None", num_workers)
+    for matches, factory in _registry:
+        if matches(x):
+            examples = factory(spark, x, y, sample_weight, spec, columns)
+            return examples if num_workers is None else examples.repartition(num_workers)
+    raise invalid_type("x", ACCEPTED, x)
+
+
+def is_array_like(value: object) -> bool:
+    """Whether a value is an array, or a list or dictionary that may hold arrays."""
+    return hasattr(value, "__array__") or isinstance(value, list | tuple | dict)
+
+
+register(is_array_like, adapt_arrays)
+register(lambda value: isinstance(value, RDD), adapt_rdd)
+register(lambda value: isinstance(value, DataFrame), adapt_frame)
+register(lambda value: isinstance(value, pa.Table), adapt_table)
+register(is_pandas, adapt_pandas)

@@ -1,0 +1,265 @@
+"""Arrays on the driver: cut into slices that the executors read once.
+
+On a `local` master the slices go to files that the tasks read, and no data
+passes the JVM. Otherwise every slice is a Spark broadcast of its own, which
+only the executor that works on it fetches; unlike the elements of
+`parallelize`, a broadcast is not limited to the size of a task.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from math import floor
+from typing import Any
+
+import numpy as np
+from pyspark import RDD, Broadcast, SparkContext
+from pyspark.sql import SparkSession
+
+from kspark.adapters.base import CHUNK_BYTES, Columns, Examples, Task, run_task
+from kspark.adapters.conform import Place, cast, conform, reshaped, stack
+from kspark.adapters.structure import leaves, part_name, weight_specs
+from kspark.bootstrap import ship
+from kspark.errors import invalid, sentence
+from kspark.shards import TEXT, ArraySpec, Chunk, InputSpec, Shard, ShardHandle, spool
+
+
+class ArrayExamples(Examples):
+    """Arrays on the driver.
+
+    Args:
+        context: `SparkContext`.
+        chunk: `Chunk` of all rows, in the shapes that `spec` wants.
+        spec: `InputSpec`.
+        num_partitions: Integer; slices are consecutive rows, their lengths
+            differ by at most one.
+    """
+
+    def __init__(
+        self, context: SparkContext, chunk: Chunk, spec: InputSpec, num_partitions: int
+    ) -> None:
+        self._context = context
+        self._chunk = chunk
+        self._spec = spec
+        self._num_partitions = num_partitions
+        self._broadcasts: list[Broadcast[list[Chunk]]] = []
+        self._folders: list[weakref.finalize] = []
+
+    @property
+    def num_examples(self) -> int:  # type: ignore[override]
+        """Number of rows."""
+        return self._chunk.num_examples
+
+    @property
+    def num_partitions(self) -> int:
+        """Number of slices."""
+        return self._num_partitions
+
+    def _repartition(self, num_partitions: int) -> ArrayExamples:
+        return ArrayExamples(self._context, self._chunk, self._spec, num_partitions)
+
+    def split(self, validation_split: float) -> tuple[Examples, Examples]:
+        """All but the last fraction of the rows, and that fraction, as Keras splits arrays.
+
+        Raises:
+            ValueError: If one of the two would be empty.
+        """
+        count = self.num_examples
+        at = floor(count * (1.0 - validation_split))
+        if not 0 < at < count:
+            rule = f"a fraction that leaves rows on both sides of {count}"
+            raise invalid("validation_split", rule, validation_split)
+        return self._part(0, at), self._part(at, count)
+
+    def _part(self, start: int, stop: int) -> ArrayExamples:
+        rows = self._chunk.rows(start, stop)
+        parts = max(1, min(self._num_partitions, stop - start))
+        return ArrayExamples(self._context, rows, self._spec, parts)
+
+    def map_chunks(self, task: Task) -> RDD[Any]:
+        """See `Examples.map_chunks`."""
+        if is_local(self._context.master):
+            return self._map_files(task)
+        return self._map_broadcasts(task)
+
+    def close(self) -> None:
+        """Delete the files, destroy the broadcasts."""
+        while self._folders:
+            self._folders.pop()()
+        while self._broadcasts:
+            self._broadcasts.pop().destroy()
+
+    def _map_files(self, task: Task) -> RDD[Any]:
+        folder = tempfile.mkdtemp(prefix="kspark-arrays-")
+        self._folders.append(weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True))
+        documents = [
+            spool(self._pieces(rows, start), index, "arrays", directory=folder).to_json()
+            for index, (start, rows) in enumerate(self._slices())
+        ]
+        run = partial(ship(read_files, self._spec), task)
+        return self._context.parallelize(documents, len(documents)).mapPartitionsWithIndex(run)
+
+    def _map_broadcasts(self, task: Task) -> RDD[Any]:
+        parts = []
+        for index, (start, rows) in enumerate(self._slices()):
+            pieces = list(self._pieces(rows, start))
+            broadcast = self._context.broadcast(pieces)
+            self._broadcasts.append(broadcast)
+            run = partial(ship(read_broadcast, self._spec, index, shared=(broadcast,)), task)
+            parts.append(self._context.parallelize([index], 1).mapPartitions(run))
+        return self._context.union(parts)
+
+    def _slices(self) -> Iterator[tuple[int, Chunk]]:
+        bounds = slice_bounds(self.num_examples, self._num_partitions)
+        for start, stop in zip(bounds, bounds[1:], strict=False):
+            yield start, self._chunk.rows(start, stop)
+
+    def _pieces(self, rows: Chunk, start: int) -> Iterator[Chunk]:
+        """Pieces in the dtypes to travel in: the model's, or the user's where that is smaller."""
+        for piece in rows.pieces(CHUNK_BYTES):
+            yield mapped(
+                piece, self._spec, partial(narrowed, floatx=self._spec.floatx), None, start
+            )
+            start += piece.num_examples
+
+
+def adapt_arrays(
+    spark: SparkSession, x: Any, y: Any, sample_weight: Any, spec: InputSpec, columns: Columns
+) -> ArrayExamples:
+    """Examples of arrays, or of lists of numbers or rows.
+
+    Raises:
+        ValueError: If they do not fit `spec`, or have no or different numbers of rows.
+    """
+    chunk = chunk_of(x, y, sample_weight, spec)
+    context = spark.sparkContext
+    count = max(1, min(context.defaultParallelism, chunk.num_examples))
+    return ArrayExamples(context, chunk, spec, count)
+
+
+def chunk_of(x: Any, y: Any, sample_weight: Any, spec: InputSpec) -> Chunk:
+    """All arrays in the shapes of `spec`; their values are looked at later, piece by piece."""
+    if y is not None and not spec.targets:
+        raise invalid("y", "None for a model without targets, or when there is none to compare", y)
+    weights = weight_specs(sample_weight, spec)
+    chunk = Chunk(
+        shaped(x, spec.inputs, "x"),
+        [] if y is None else shaped(y, spec.targets, "y"),
+        [] if sample_weight is None else shaped(sample_weight, weights, "sample_weight"),
+    )
+    lengths = [len(a) for a in chunk.arrays]
+    if len(set(lengths)) > 1:
+        raise ValueError(
+            "All arrays of `x`, `y` and `sample_weight` must have the same number of rows. "
+            f"Received: {lengths} rows"
+        )
+    if not lengths[0]:
+        raise invalid("x", "a data set with at least one example", "0 examples")
+    return chunk
+
+
+def shaped(value: Any, specs: Sequence[ArraySpec], name: str) -> list[np.ndarray]:
+    """One array per spec, in its shape."""
+    arrays = []
+    for i, leaf in enumerate(leaves(value, specs, name)):
+        place = Place(part_name(name, specs, i))
+        arrays.append(reshaped(as_array(leaf, place), specs[i], place))
+    return arrays
+
+
+def as_array(value: Any, place: Place) -> np.ndarray:
+    """An array whose first axis is the row."""
+    if isinstance(value, list | tuple):
+        if len(value) == 1 and np.ndim(value[0]) > 1:
+            value = value[0]  # a list of the one input's array
+        else:
+            value = stack(value, place) if value else np.empty(0)
+    array = np.asarray(value)
+    if array.ndim == 0:
+        raise TypeError(sentence(place.name.strip("`"), "an array with one row per example", value))
+    return array
+
+
+def conform_chunk(chunk: Chunk, spec: InputSpec, partition: int | None, first_row: int) -> Chunk:
+    """Rows in the dtypes and shapes of a spec.
+
+    Raises:
+        ValueError: If they cannot be brought there.
+    """
+    return mapped(chunk, spec, partial(conform, floatx=spec.floatx), partition, first_row)
+
+
+def mapped(
+    chunk: Chunk,
+    spec: InputSpec,
+    change: Callable[..., np.ndarray],
+    partition: int | None,
+    first_row: int,
+) -> Chunk:
+    """A chunk with `change(array, spec, place=place)` for every array."""
+    weights = [ArraySpec("sample_weight", None, spec.floatx)] * len(chunk.sample_weight)
+
+    def group(name: str, arrays: list[np.ndarray], specs: Sequence[ArraySpec]) -> list[np.ndarray]:
+        places = [Place(part_name(name, specs, i), partition, first_row) for i in range(len(specs))]
+        triples = zip(arrays, specs[: len(arrays)], places, strict=False)
+        return [change(array, one, place=place) for array, one, place in triples]
+
+    return Chunk(
+        group("x", chunk.x, spec.inputs),
+        group("y", chunk.y, spec.targets),
+        group("sample_weight", chunk.sample_weight, weights),
+    )
+
+
+def narrowed(values: np.ndarray, spec: ArraySpec, floatx: str, place: Place) -> np.ndarray:
+    """Rows in the dtype of a spec, or in their own if it is smaller and casts without a loss."""
+    wide = np.dtype(spec.dtype) if spec.dtype not in ("", TEXT, "bfloat16") else None
+    if wide is not None and values.dtype.kind in "biuf" and values.itemsize < wide.itemsize:
+        if np.can_cast(values.dtype, wide, "safe"):
+            return values
+    return cast(values, spec.dtype, floatx, place)
+
+
+def slice_bounds(count: int, parts: int) -> list[int]:
+    """Where `parts` near-equal slices of `count` rows begin and end, longer ones first."""
+    size, longer = divmod(count, parts)
+    return [i * size + min(i, longer) for i in range(parts + 1)]
+
+
+def is_local(master: str | None) -> bool:
+    """Whether the tasks run in processes on the driver's own host, under its own user."""
+    return master is not None and (master == "local" or master.startswith("local["))
+
+
+def read_files(
+    spec: InputSpec, task: Task, index: int, documents: Iterator[bytes]
+) -> Iterator[Any]:
+    """Run a task over slices in files. Runs on the driver's host."""
+
+    def read(source: Iterator[bytes]) -> Iterator[Chunk]:
+        for document in source:
+            shard, first = Shard.open(ShardHandle.from_json(document)), 0
+            for window in shard.windows(1, window_bytes=CHUNK_BYTES):
+                chunk = Chunk(window.x, window.y, window.sample_weight)
+                yield conform_chunk(chunk, spec, index, first)
+                first += chunk.num_examples
+
+    return run_task(task, index, documents, read)
+
+
+def read_broadcast(
+    spec: InputSpec, index: int, pieces: list[Chunk], task: Task, items: Iterator[int]
+) -> Iterator[Any]:
+    """Run a task over a slice in a broadcast. Runs on an executor."""
+
+    def read(source: Iterator[int]) -> Iterator[Chunk]:
+        first = 0
+        for chunk in pieces:
+            yield conform_chunk(chunk, spec, index, first)
+            first += chunk.num_examples
+
+    return run_task(task, index, items, read)

@@ -1,0 +1,137 @@
+"""Arrow columns to numpy arrays, without a loop over rows.
+
+Numbers, booleans, decimals, text, lists of any depth (of equal length), fixed
+shape tensors, and Spark's vectors, dense and sparse, of `pyspark.ml` and
+`pyspark.mllib`, which Arrow sees as structs of (type, size, indices, values).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kspark.adapters.conform import Place
+
+VECTOR_FIELDS = ["type", "size", "indices", "values"]
+DENSE = 1
+
+
+def to_numpy(column: pa.Array, place: Place) -> np.ndarray:
+    """A column as an array whose first axis is the row.
+
+    Args:
+        column: `pyarrow.Array`, sliced or not.
+        place: `Place` that errors name.
+
+    Returns:
+        An array of numbers, or an object array of `str`.
+
+    Raises:
+        ValueError: If there are nulls, rows of different lengths, or values
+            that are neither numbers nor text.
+    """
+    kind = column.type
+    refuse_nulls(column, place)
+    if isinstance(kind, pa.BaseExtensionType):
+        tensor = getattr(column, "to_numpy_ndarray", None)
+        return tensor() if tensor is not None else to_numpy(column.storage, place)
+    if pa.types.is_dictionary(kind):
+        return to_numpy(column.dictionary_decode(), place)
+    if is_vector(kind):
+        return vectors(column, place)
+    if is_list(kind):
+        return lists(column, place)
+    return scalars(column, place)
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a type is some kind of list."""
+    checks = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(check(kind) for check in checks)
+
+
+def is_vector(kind: pa.DataType) -> bool:
+    """Whether a type is what Arrow sees of Spark's vectors."""
+    return pa.types.is_struct(kind) and [f.name for f in kind] == VECTOR_FIELDS
+
+
+def refuse_nulls(column: pa.Array, place: Place) -> None:
+    """Raise for the first row without a value, if there is one."""
+    if column.null_count:
+        row = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+        raise place.error("no nulls", "null", row)
+
+
+def scalars(column: pa.Array, place: Place) -> np.ndarray:
+    """A column of numbers, booleans or text."""
+    kind = column.type
+    if pa.types.is_decimal(kind):
+        column = pc.cast(column, pa.float64())
+    elif not is_plain(kind):
+        raise place.error("numbers or text", f"values of type {kind}")
+    return column.to_numpy(zero_copy_only=False)
+
+
+def is_plain(kind: pa.DataType) -> bool:
+    """Whether numpy has such values itself, or they are text."""
+    checks = (
+        pa.types.is_integer,
+        pa.types.is_floating,
+        pa.types.is_boolean,
+        pa.types.is_string,
+        pa.types.is_large_string,
+    )
+    return any(check(kind) for check in checks)
+
+
+def lists(column: pa.Array, place: Place) -> np.ndarray:
+    """A column of lists of equal lengths, nested or not."""
+    lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
+    width = uniform(lengths, place)
+    inner = to_numpy(column.flatten(), replace(place, items=place.items * max(1, width)))
+    return inner.reshape(len(column), width, *inner.shape[1:])
+
+
+def uniform(lengths: np.ndarray, place: Place) -> int:
+    """The one length of all rows.
+
+    Raises:
+        ValueError: If there are several.
+    """
+    width = int(lengths[0]) if len(lengths) else 0
+    if (lengths != width).any():
+        row = int(np.flatnonzero(lengths != width)[0])
+        rule = f"examples of one length, {width} as in row {place.first_row}"
+        raise place.error(rule, f"length {lengths[row]}", row)
+    return width
+
+
+def vectors(column: pa.StructArray, place: Place) -> np.ndarray:
+    """A column of Spark vectors as a matrix of float64."""
+    values = column.field("values")
+    dense = column.field("type").to_numpy(zero_copy_only=False) == DENSE
+    if dense.all():
+        return lists(values, place)
+    counts = pc.list_value_length(values).to_numpy(zero_copy_only=False)
+    sizes = pc.fill_null(column.field("size"), 0).to_numpy(zero_copy_only=False)
+    width = uniform(np.where(dense, counts, sizes), place)
+    out = np.zeros((len(column), width))
+    flat = values.flatten().to_numpy(zero_copy_only=False)
+    of_dense = np.repeat(dense, counts)
+    out[dense] = flat[of_dense].reshape(-1, width)
+    rows = np.repeat(np.flatnonzero(~dense), counts[~dense])
+    places = column.field("indices").flatten().to_numpy(zero_copy_only=False)
+    out[rows, places] = flat[~of_dense]
+    return out
+
+
+def row_bytes(column: pa.Array) -> int:
+    """About how many bytes a row of `to_numpy(column)` takes; sparse vectors count in full."""
+    rows = max(1, len(column))
+    if is_vector(column.type):
+        size = pc.max(column.field("size")).as_py() or 0
+        return max(8 * size, column.nbytes // rows)
+    return max(1, column.nbytes // rows)

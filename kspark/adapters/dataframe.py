@@ -1,0 +1,176 @@
+"""Spark DataFrames: columnar all the way, through `mapInArrow`."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+from pyspark import RDD, TaskContext
+from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import (
+    ArrayType,
+    BooleanType,
+    DataType,
+    NumericType,
+    StringType,
+    UserDefinedType,
+)
+
+from kspark.adapters.base import Columns, Examples, Task, run_task
+from kspark.adapters.frames import FramePlan, missing, plan_frame
+from kspark.bootstrap import ship
+from kspark.errors import invalid
+from kspark.shards import Chunk, InputSpec
+
+VECTOR_TYPES = ("pyspark.ml.linalg.VectorUDT", "pyspark.mllib.linalg.VectorUDT")
+
+
+class DataFrameExamples(Examples):
+    """Rows of a DataFrame.
+
+    How many partitions a DataFrame has is only known once its shuffles ran
+    (adaptive execution decides), so the question is put off until `map_chunks`
+    where that is possible.
+
+    Args:
+        frame: DataFrame of the columns of `plan.names`, in their order.
+        plan: `FramePlan`.
+        wanted: Integer, the number of partitions, or `None` for as many as there are.
+    """
+
+    def __init__(self, frame: DataFrame, plan: FramePlan, wanted: int | None = None) -> None:
+        self._frame = frame
+        self._plan = plan
+        self._wanted = wanted
+
+    @property
+    def num_partitions(self) -> int:
+        """Number of partitions. Runs the DataFrame's shuffles if nobody set it."""
+        if self._wanted is None:
+            self._wanted = self._frame.rdd.getNumPartitions()
+        return self._wanted
+
+    def repartition(self, num_partitions: int) -> DataFrameExamples:
+        """See `Examples.repartition`; whether anything has to move is found out by `map_chunks`."""
+        return self._repartition(num_partitions)
+
+    def _repartition(self, num_partitions: int) -> DataFrameExamples:
+        return DataFrameExamples(self._frame, self._plan, num_partitions)
+
+    def map_chunks(self, task: Task) -> RDD[Any]:
+        """See `Examples.map_chunks`."""
+        run = partial(ship(read_batches, self._plan), task)
+        rows = self._frame.mapInArrow(run, "result binary").rdd
+        count = rows.getNumPartitions()
+        if self._wanted is not None and self._wanted != count:
+            rows = self._moved(count, self._wanted).mapInArrow(run, "result binary").rdd
+        return rows.mapPartitions(ship(unpacked))
+
+    def _moved(self, count: int, wanted: int) -> DataFrame:
+        if count % wanted == 0:
+            return self._frame.coalesce(wanted)
+        return self._frame.repartition(wanted)
+
+
+def adapt_frame(
+    spark: SparkSession,
+    x: DataFrame,
+    y: Any,
+    sample_weight: Any,
+    spec: InputSpec,
+    columns: Columns,
+) -> DataFrameExamples:
+    """Examples of a DataFrame.
+
+    Raises:
+        ValueError: If a column is missing, of a type that no model takes, or
+            labels or weights are given beside the DataFrame.
+    """
+    if y is not None or sample_weight is not None:
+        name, value = ("y", y) if y is not None else ("sample_weight", sample_weight)
+        rule = "None when x is a DataFrame; name its columns with `label_col` and `weight_col`"
+        raise invalid(name, rule, value)
+    if x.isStreaming:
+        raise invalid("x", "a DataFrame that is not streaming", x)
+    plan = plan_frame(columns, spec)
+    chosen = [chosen_column(x, name, f"c{i}") for i, name in enumerate(plan.names)]
+    frame = x.select(chosen)
+    for name, field in zip(plan.names, frame.schema.fields, strict=True):
+        check_type(name, field.dataType)
+    return DataFrameExamples(frame, plan)
+
+
+def chosen_column(frame: DataFrame, name: str, alias: str) -> Any:
+    """A column by its name, whatever characters are in it, or a field "struct.field"."""
+    if name in frame.columns:
+        return F.col("`" + name.replace("`", "``") + "`").alias(alias)
+    head = name.partition(".")[0]
+    if head == name or head not in frame.columns:
+        raise missing(name, frame.columns)
+    return F.col(name).alias(alias)
+
+
+def check_type(name: str, kind: DataType) -> None:
+    """Refuse a column that holds neither numbers nor text.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    inner = kind
+    while isinstance(inner, ArrayType):
+        inner = inner.elementType
+    if isinstance(inner, NumericType | BooleanType | StringType) or is_vector_type(inner):
+        return
+    raise ValueError(
+        f"Column {name!r} must hold numbers, text, vectors, or arrays of these. "
+        f"Received: type {kind.simpleString()}"
+    )
+
+
+def is_vector_type(kind: DataType) -> bool:
+    """Whether a type is one of Spark's two vector types."""
+    if not isinstance(kind, UserDefinedType):
+        return False
+    return f"{kind.module()}.{type(kind).__name__}" in VECTOR_TYPES
+
+
+@dataclass
+class BatchReader:
+    """Makes chunks of the record batches of one partition.
+
+    Args:
+        plan: `FramePlan`.
+        partition: Integer.
+    """
+
+    plan: FramePlan
+    partition: int
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[Chunk]:
+        """Chunks of consecutive rows."""
+        first = 0
+        for batch in batches:
+            yield from self.plan.chunks(batch, self.partition, first)
+            first += batch.num_rows
+
+
+def read_batches(
+    plan: FramePlan, task: Task, batches: Iterator[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """Run a task over one partition. Runs on an executor."""
+    context = TaskContext.get()
+    index = context.partitionId() if context is not None else 0
+    for result in run_task(task, index, batches, BatchReader(plan, index)):
+        packed = pa.array([pickle.dumps(result, pickle.HIGHEST_PROTOCOL)], pa.binary())
+        yield pa.RecordBatch.from_arrays([packed], names=["result"])
+
+
+def unpacked(rows: Iterator[Row]) -> Iterator[Any]:
+    """Results of `read_batches`. The bytes come from this job's own Python worker."""
+    for row in rows:
+        yield pickle.loads(bytes(row[0]))

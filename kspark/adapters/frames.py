@@ -1,0 +1,148 @@
+"""Which columns make which input, and record batches to chunks. Arrow only, no Spark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from kspark.adapters.base import CHUNK_BYTES, Columns
+from kspark.adapters.columns import row_bytes, to_numpy
+from kspark.adapters.conform import Place, conform
+from kspark.errors import invalid
+from kspark.shards import ArraySpec, Chunk, InputSpec
+
+Names = str | Sequence[str]
+
+
+@dataclass(frozen=True)
+class Feed:
+    """The columns of one input or target, which are put side by side if there are several.
+
+    Attributes:
+        spec: `ArraySpec` of the input or target.
+        names: Tuple of strings, the columns.
+    """
+
+    spec: ArraySpec
+    names: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """How errors name the columns."""
+        first = f"Column {self.names[0]!r}"
+        return first if len(self.names) == 1 else f"Columns {', '.join(map(repr, self.names))}"
+
+    def array(self, parts: Sequence[np.ndarray], floatx: str, place: Place) -> np.ndarray:
+        """The columns' arrays as one, in the dtype and shape of the spec."""
+        if len(parts) == 1:
+            return conform(parts[0], self.spec, floatx, place)
+        flat = [p.reshape(len(p), -1) for p in parts]
+        return conform(np.concatenate(flat, axis=1), self.spec, floatx, place)
+
+
+@dataclass(frozen=True)
+class FramePlan:
+    """What to make of the rows of a table.
+
+    Attributes:
+        x: Tuple of `Feed`, one per input.
+        y: Tuple of `Feed`, one per target; empty without labels.
+        sample_weight: Tuple of `Feed`: none or one.
+        floatx: String, see `InputSpec`.
+    """
+
+    x: tuple[Feed, ...]
+    y: tuple[Feed, ...]
+    sample_weight: tuple[Feed, ...]
+    floatx: str
+
+    @property
+    def names(self) -> list[str]:
+        """All columns that are needed, each once, in order."""
+        feeds = (*self.x, *self.y, *self.sample_weight)
+        return list(dict.fromkeys(name for feed in feeds for name in feed.names))
+
+    def chunks(
+        self, batch: pa.RecordBatch, partition: int | None, first_row: int
+    ) -> Iterator[Chunk]:
+        """The rows of a batch whose columns are those of `names`, in their order.
+
+        Raises:
+            ValueError: If they do not fit the spec.
+        """
+        size = max(1, CHUNK_BYTES // max(1, sum(row_bytes(c) for c in batch.columns)))
+        for start in range(0, batch.num_rows, size):
+            rows = batch.slice(start, size)
+            columns = dict(zip(self.names, rows.columns, strict=True))
+            yield self.chunk(columns, partition, first_row + start)
+
+    def chunk(
+        self, columns: Mapping[str, pa.Array], partition: int | None, first_row: int
+    ) -> Chunk:
+        """Some rows, columnar."""
+
+        def array(feed: Feed) -> np.ndarray:
+            place = Place(feed.title, partition, first_row)
+            parts = [
+                to_numpy(columns[n], Place(f"Column {n!r}", partition, first_row))
+                for n in feed.names
+            ]
+            return feed.array(parts, self.floatx, place)
+
+        return Chunk(
+            [array(f) for f in self.x],
+            [array(f) for f in self.y],
+            [array(f) for f in self.sample_weight],
+        )
+
+
+def plan_frame(columns: Columns, spec: InputSpec) -> FramePlan:
+    """Assign columns to inputs, targets and weights.
+
+    Raises:
+        ValueError: If the columns named do not match the model's inputs or targets.
+    """
+    y: tuple[Feed, ...] = ()
+    if spec.targets and columns.label_col is not None:
+        y = feeds(columns.label_col, spec.targets, "label_col")
+    weights: tuple[Feed, ...] = ()
+    if spec.targets and columns.weight_col is not None:
+        weight = ArraySpec("sample_weight", (), spec.floatx)
+        weights = feeds(columns.weight_col, (weight,), "weight_col")
+    x = feeds(columns.features_col, spec.inputs, "features_col")
+    return FramePlan(x, y, weights, spec.floatx)
+
+
+def feeds(
+    value: Names | Mapping[str, Names], specs: Sequence[ArraySpec], argument: str
+) -> tuple[Feed, ...]:
+    """The columns of each spec."""
+    names = [s.name for s in specs]
+    if isinstance(value, Mapping):
+        if set(value) != set(names):
+            raise invalid(argument, f"a dictionary with the keys {names}", value)
+        chosen: Sequence[Names] = [value[n] for n in names]
+    elif len(specs) == 1:
+        chosen = [value]
+    elif isinstance(value, str) or len(value) != len(specs):
+        rule = f"a list of {len(specs)} columns, or a dictionary, for {names}"
+        raise invalid(argument, rule, value)
+    else:
+        chosen = value
+    return tuple(Feed(s, as_names(c, argument)) for s, c in zip(specs, chosen, strict=True))
+
+
+def as_names(value: Names, argument: str) -> tuple[str, ...]:
+    """One or several column names as a tuple."""
+    names = (value,) if isinstance(value, str) else tuple(value)
+    if not names or not all(names):
+        raise invalid(argument, "one or several names of columns", value)
+    return names
+
+
+def missing(name: str, available: Sequence[str]) -> ValueError:
+    """The error for a column that is not there."""
+    return ValueError(f"There is no column {name!r}. The columns are: {list(available)}")

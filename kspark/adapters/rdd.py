@@ -1,0 +1,210 @@
+"""RDDs of rows: `(x, y)`, `(x, y, sample_weight)`, or `x` alone where no labels are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from pyspark import RDD
+from pyspark.sql import SparkSession
+
+from kspark.adapters.base import CHUNK_BYTES, CHUNK_ROWS, Columns, Examples, Task, run_task
+from kspark.adapters.conform import Place, conform, stack
+from kspark.adapters.structure import described, leaves, part_name, weight_specs
+from kspark.bootstrap import ship
+from kspark.errors import invalid
+from kspark.shards import ArraySpec, Chunk, InputSpec
+
+FIRST_ROWS = 64
+"""Rows of the first chunk, from which the size of the next ones is estimated."""
+
+PieceKey = tuple[int, int, int]
+Piece = tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]
+"""A chunk without its class, which a worker without kspark could not unpickle."""
+
+
+class RDDExamples(Examples):
+    """Rows of an RDD.
+
+    Args:
+        rdd: RDD of rows.
+        spec: `InputSpec`.
+    """
+
+    def __init__(self, rdd: RDD[Any], spec: InputSpec) -> None:
+        self._rdd = rdd
+        self._spec = spec
+
+    @property
+    def num_partitions(self) -> int:
+        """Number of partitions."""
+        return self._rdd.getNumPartitions()
+
+    def _repartition(self, num_partitions: int) -> Examples:
+        if self.num_partitions % num_partitions == 0:
+            return RDDExamples(self._rdd.coalesce(num_partitions), self._spec)
+        return PieceExamples(self._rdd, self._spec, num_partitions)
+
+    def map_chunks(self, task: Task) -> RDD[Any]:
+        """See `Examples.map_chunks`."""
+        run = partial(ship(read_partition, self._spec), task)
+        return self._rdd.mapPartitionsWithIndex(run)
+
+
+class PieceExamples(Examples):
+    """Rows of an RDD, shuffled to another number of partitions as columnar pieces.
+
+    Every chunk is cut into one piece per new partition, so that these get the
+    same number of rows, by a few; the pieces are sorted by where they come
+    from, so that the order does not depend on which of them arrives first.
+
+    Args:
+        rdd: RDD of rows.
+        spec: `InputSpec`.
+        num_partitions: Integer.
+    """
+
+    def __init__(self, rdd: RDD[Any], spec: InputSpec, num_partitions: int) -> None:
+        self._rdd = rdd
+        self._spec = spec
+        self._num_partitions = num_partitions
+
+    @property
+    def num_partitions(self) -> int:
+        """Number of partitions."""
+        return self._num_partitions
+
+    def _repartition(self, num_partitions: int) -> Examples:
+        return RDDExamples(self._rdd, self._spec).repartition(num_partitions)
+
+    def map_chunks(self, task: Task) -> RDD[Any]:
+        """See `Examples.map_chunks`."""
+        pieces = self._rdd.mapPartitionsWithIndex(
+            ship(cut_partition, self._spec, self._num_partitions)
+        )
+        sorted_pieces = pieces.repartitionAndSortWithinPartitions(
+            self._num_partitions, ship(target_of)
+        )
+        return sorted_pieces.mapPartitionsWithIndex(partial(ship(read_pieces), task))
+
+
+def adapt_rdd(
+    spark: SparkSession, x: RDD[Any], y: Any, sample_weight: Any, spec: InputSpec, columns: Columns
+) -> RDDExamples:
+    """Examples of an RDD.
+
+    Raises:
+        ValueError: If labels or weights are given beside it.
+    """
+    if y is not None or sample_weight is not None:
+        name, value = ("y", y) if y is not None else ("sample_weight", sample_weight)
+        raise invalid(name, "None when x is an RDD, whose rows are (x, y, sample_weight)", value)
+    return RDDExamples(x, spec)
+
+
+@dataclass(frozen=True)
+class RowReader:
+    """Makes chunks of the rows of one partition.
+
+    Args:
+        spec: `InputSpec`.
+        partition: Integer.
+    """
+
+    spec: InputSpec
+    partition: int
+
+    def __call__(self, rows: Iterator[Any]) -> Iterator[Chunk]:
+        """Chunks of consecutive rows, of about `CHUNK_BYTES` each.
+
+        Raises:
+            ValueError: If a row is not what the spec asks for.
+        """
+        size, first = FIRST_ROWS, 0
+        while block := list(islice(rows, size)):
+            chunk = self.chunk(block, first)
+            yield chunk
+            first += len(block)
+            row_bytes = max(1, chunk.nbytes // len(block))
+            size = min(max(1, CHUNK_BYTES // row_bytes), CHUNK_ROWS)
+
+    def chunk(self, rows: Sequence[Any], first: int) -> Chunk:
+        """Some rows, columnar.
+
+        Args:
+            rows: Sequence of at least one row.
+            first: Integer, rows before these in the partition.
+        """
+        spec = self.spec
+        if not spec.targets:
+            return Chunk(self.arrays(rows, spec.inputs, "x", first))
+        rows = self.tuples(rows, first)
+        columns = list(zip(*rows, strict=True))
+        chunk = Chunk(
+            self.arrays(columns[0], spec.inputs, "x", first),
+            self.arrays(columns[1], spec.targets, "y", first),
+        )
+        if len(columns) == 3:
+            weights = weight_specs(columns[2][0], spec)
+            chunk.sample_weight = self.arrays(columns[2], weights, "sample_weight", first)
+        return chunk
+
+    def tuples(self, rows: Sequence[Any], first: int) -> Sequence[Sequence[Any]]:
+        """The rows as tuples of equal length, 2 or 3."""
+        if hasattr(rows[0], "features") and not isinstance(rows[0], tuple):  # LabeledPoint
+            rows = [(row.features, row.label) for row in rows]
+        width = len(rows[0]) if isinstance(rows[0], list | tuple) else 0
+        for i, row in enumerate(rows):
+            if not isinstance(row, list | tuple) or len(row) != width or width not in (2, 3):
+                place = Place("The RDD", self.partition, first)
+                rule = "rows of (x, y), or all of (x, y, sample_weight)"
+                raise place.error(rule, described(row), i)
+        return rows
+
+    def arrays(
+        self, values: Sequence[Any], specs: Sequence[ArraySpec], name: str, first: int
+    ) -> list[np.ndarray]:
+        """One array per spec from one value per row."""
+        if len(specs) == 1 and not isinstance(values[0], Mapping):
+            parts: Sequence[Sequence[Any]] = [values]
+        else:
+            parts = list(zip(*(leaves(v, specs, f"{name} of a row") for v in values), strict=True))
+        arrays = []
+        for i, spec in enumerate(specs):
+            place = Place(part_name(name, specs, i), self.partition, first)
+            arrays.append(conform(stack(parts[i], place), spec, self.spec.floatx, place))
+        return arrays
+
+
+def read_partition(spec: InputSpec, task: Task, index: int, rows: Iterator[Any]) -> Iterator[Any]:
+    """Run a task over the rows of one partition. Runs on an executor."""
+    return run_task(task, index, rows, RowReader(spec, index))
+
+
+def cut_partition(
+    spec: InputSpec, num_partitions: int, index: int, rows: Iterator[Any]
+) -> Iterator[tuple[PieceKey, Piece]]:
+    """Pieces of one partition under (new partition, old partition, number)."""
+    for number, chunk in enumerate(RowReader(spec, index)(rows)):
+        count = chunk.num_examples
+        bounds = [count * i // num_partitions for i in range(num_partitions + 1)]
+        for i, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
+            if start < stop:
+                # Turning with every chunk spreads what does not divide evenly.
+                target = (i + index + number) % num_partitions
+                piece = chunk.rows(start, stop)
+                yield (target, index, number), (piece.x, piece.y, piece.sample_weight)
+
+
+def target_of(key: PieceKey) -> int:
+    """The new partition of a piece."""
+    return key[0]
+
+
+def read_pieces(task: Task, index: int, pieces: Iterator[tuple[PieceKey, Piece]]) -> Iterator[Any]:
+    """Run a task over the pieces of one new partition. Runs on an executor."""
+    return run_task(task, index, pieces, lambda source: (Chunk(*p) for _, p in source))

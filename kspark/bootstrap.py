@@ -1,0 +1,158 @@
+"""kspark's own code travels with the job, so executors need not have it installed.
+
+`ship` turns a function of kspark into a callable that Spark pickles *by
+value*: this module's source, the function's name, its arguments, and kspark
+as a zip archive. On the executor it first makes kspark importable: the
+installed package when it is the very same code, else the archive.
+
+This module imports nothing of kspark, because it runs before kspark is there.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import io
+import os
+import pickle
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+
+class Shipped:
+    """A function of kspark that can be called on an executor without kspark.
+
+    Args:
+        target: String, `"module:function"`.
+        args: Bytes, the pickled positional arguments that come first.
+        shared: Tuple of Spark broadcasts; their values follow those arguments.
+        archive: Bytes, kspark as a zip archive.
+        digest: String, identifies the code in `archive`.
+    """
+
+    def __init__(
+        self, target: str, args: bytes, shared: tuple[Any, ...], archive: bytes, digest: str
+    ) -> None:
+        self.target = target
+        self.args = args
+        self.shared = shared
+        self.archive = archive
+        self.digest = digest
+
+    def __call__(self, *call_args: Any) -> Any:
+        """Call the function with the shipped arguments, the shared values, then `call_args`."""
+        use_code(self.archive, self.digest)
+        module, name = self.target.split(":")
+        function = getattr(importlib.import_module(module), name)
+        # Spark itself brought these bytes, with the code that is running here.
+        args = pickle.loads(self.args)
+        return function(*args, *(b.value for b in self.shared), *call_args)
+
+
+def ship(function: Callable[..., Any], *args: Any, shared: tuple[Any, ...] = ()) -> Shipped:
+    """Make a module-level function of kspark callable on executors.
+
+    Args:
+        function: A module-level function of kspark.
+        *args: Its first arguments; anything Spark's cloudpickle can pickle.
+        shared: Spark broadcasts whose values follow `args`.
+
+    Returns:
+        A `Shipped`, to hand to `mapPartitions` and the like.
+    """
+    from pyspark import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    archive, digest = package_archive()
+    target = f"{function.__module__}:{function.__qualname__}"
+    return Shipped(target, cloudpickle.dumps(args), tuple(shared), archive, digest)
+
+
+@functools.lru_cache(maxsize=1)
+def package_archive() -> tuple[bytes, str]:
+    """kspark's sources as zip bytes, and the digest of those sources."""
+    sources = package_sources()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, source in sources:
+            archive.writestr(zipfile.ZipInfo(name), source, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue(), sources_digest(sources)
+
+
+def package_sources() -> list[tuple[str, bytes]]:
+    """Pairs of (path below the package's parent, source) of the kspark imported here."""
+    package = importlib.import_module("kspark")
+    loader: Any = package.__spec__.loader if package.__spec__ else None
+    root = os.path.dirname(str(package.__file__))
+    if hasattr(loader, "archive"):  # kspark itself was imported from an archive
+        with zipfile.ZipFile(loader.archive) as archive:
+            names = [n for n in archive.namelist() if n.startswith("kspark/") and n[-3:] == ".py"]
+            return sorted((n, archive.read(n)) for n in names)
+    sources = []
+    for folder, _, files in os.walk(root):
+        for file in sorted(f for f in files if f.endswith(".py")):
+            path = os.path.join(folder, file)
+            name = os.path.relpath(path, os.path.dirname(root)).replace(os.sep, "/")
+            with open(path, "rb") as stream:
+                sources.append((name, stream.read()))
+    return sorted(sources)
+
+
+def sources_digest(sources: list[tuple[str, bytes]]) -> str:
+    """Hexadecimal digest of package sources."""
+    digest = hashlib.sha256()
+    for name, source in sources:
+        digest.update(name.encode() + b"\0" + source + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def use_code(archive: bytes, digest: str) -> None:
+    """Make `import kspark` give exactly the code in `archive` in this process."""
+    if getattr(sys, "_kspark_digest", None) == digest:
+        return
+    if installed_digest() != digest:
+        for name in [n for n in sys.modules if n == "kspark" or n.startswith("kspark.")]:
+            del sys.modules[name]
+        sys.path.insert(0, write_archive(archive, digest))
+        importlib.invalidate_caches()
+    sys._kspark_digest = digest  # type: ignore[attr-defined]
+
+
+def installed_digest() -> str | None:
+    """Digest of the kspark that `import kspark` finds here, or `None`."""
+    try:
+        importlib.import_module("kspark")
+    except ImportError:
+        return None
+    return sources_digest(package_sources())
+
+
+def write_archive(archive: bytes, digest: str) -> str:
+    """Put the archive into Spark's local directory, which Spark removes, and name it."""
+    folders = os.environ.get("SPARK_LOCAL_DIRS", "").split(",")
+    folder = folders[0] if folders[0] and os.path.isdir(folders[0]) else tempfile.gettempdir()
+    path = os.path.join(folder, f"kspark-{digest}.zip")
+    if holds(path, archive):
+        return path
+    handle, partial = tempfile.mkstemp(prefix="kspark-", suffix=".zip", dir=folder)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(archive)
+    if not os.path.lexists(path) or holds(path, archive):  # another process may be as far
+        os.replace(partial, path)
+        return path
+    return partial  # what is there is not ours, or damaged: it must not run here
+
+
+def holds(path: str, content: bytes) -> bool:
+    """Whether a file is this user's own, and has exactly this content."""
+    try:
+        if os.path.islink(path) or (hasattr(os, "getuid") and os.stat(path).st_uid != os.getuid()):
+            return False
+        with open(path, "rb") as stream:
+            return stream.read() == content
+    except OSError:
+        return False

@@ -1,0 +1,228 @@
+"""The driver's view of a fit: Keras callbacks, progress and `History`, once per epoch.
+
+Callbacks see merged weights and global logs, and run on the driver only.
+There are no batches on the driver, so `on_train_batch_*` is never called; a
+callback that needs it is named in a warning.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from kspark.errors import invalid, invalid_type
+from kspark.replica import Replica
+
+logger = logging.getLogger("kspark")
+
+BATCH_HOOKS = (
+    "on_train_batch_begin",
+    "on_train_batch_end",
+    "on_batch_begin",
+    "on_batch_end",
+)
+
+
+class FitMonitor:
+    """Runs callbacks around the epochs that happen elsewhere.
+
+    Args:
+        replica: `Replica` around the user's own model.
+        callbacks: List of `keras.callbacks.Callback`.
+        verbose: `"auto"`, 0, 1 or 2, as in `keras.Model.fit`.
+        epochs: Integer, epoch to stop before.
+        initial_epoch: Integer.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        callbacks: Sequence[keras.callbacks.Callback],
+        verbose: str | int,
+        epochs: int,
+        initial_epoch: int,
+    ) -> None:
+        self.replica = replica
+        self.history = keras.callbacks.History()
+        self.progress = Progress(verbose, epochs, initial_epoch)
+        mine = [self.history, *callbacks, self.progress]
+        self._callbacks = keras.callbacks.CallbackList(
+            mine, add_history=False, add_progbar=False, model=replica.model,
+            verbose=0, epochs=epochs, steps=None,
+        )
+        self._given = replica.get_vector()
+
+    @property
+    def learning_rate(self) -> float | None:
+        """What the optimizer says now, or `None` if a schedule decides."""
+        return self.replica.learning_rate
+
+    def begin(self) -> None:
+        """Training begins."""
+        self.replica.model.stop_training = False
+        self._callbacks.on_train_begin()
+
+    def begin_epoch(self, epoch: int) -> None:
+        """An epoch begins."""
+        self._callbacks.on_epoch_begin(epoch)
+
+    def logs_of(self, states: Sequence[Sequence[np.ndarray]], prefix: str = "") -> dict[str, float]:
+        """Metrics of all workers together, by summing their metric states."""
+        results = merged_metrics(self.replica, states)
+        return {prefix + name: value for name, value in results.items()}
+
+    def end_epoch(
+        self, epoch: int, vector: np.ndarray, logs: dict[str, float], num_examples: int
+    ) -> np.ndarray | None:
+        """Show the merged weights and global logs to the callbacks.
+
+        Returns:
+            New weights, if a callback changed them.
+        """
+        self.replica.set_vector(vector)
+        self._given = self.replica.get_vector()
+        self.progress.num_examples = num_examples
+        self._callbacks.on_epoch_end(epoch, logs)
+        now = self.replica.get_vector()
+        return None if np.array_equal(now, self._given, equal_nan=True) else now
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a callback asked for the end of training."""
+        return bool(self.replica.model.stop_training)
+
+    def end(self) -> None:
+        """Training is over; the model holds the merged weights."""
+        self._callbacks.on_train_end(self.history.history and last_logs(self.history))
+
+
+def last_logs(history: keras.callbacks.History) -> dict[str, float]:
+    """The logs of a history's last epoch."""
+    return {name: values[-1] for name, values in history.history.items() if values}
+
+
+def merged_metrics(
+    replica: Replica, states: Sequence[Sequence[np.ndarray]]
+) -> dict[str, float]:
+    """Results of metrics whose states are the sums of several workers' states.
+
+    Args:
+        replica: `Replica` whose metrics compute the results; they are reset afterwards.
+        states: One list of arrays per worker, in the order of the shards.
+
+    Returns:
+        Mapping from metric name to a float.
+    """
+    states = [s for s in states if s]
+    if not states:
+        return {}
+    summed = [np.sum(np.stack(parts), axis=0, dtype=parts[0].dtype) for parts in zip(*states, strict=True)]
+    replica.set_metric_state(summed)
+    results = replica.metric_results()
+    replica.reset_metrics()
+    return results
+
+
+def checked_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
+    """A list of Keras callbacks.
+
+    Raises:
+        TypeError: If something else is among them.
+    """
+    given = [] if callbacks is None else callbacks
+    if isinstance(given, keras.callbacks.Callback):
+        given = [given]
+    if isinstance(given, keras.callbacks.CallbackList) or not isinstance(given, list | tuple):
+        raise invalid_type("callbacks", "a list of `keras.callbacks.Callback`", callbacks)
+    for callback in given:
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise invalid_type("callbacks", "a list of `keras.callbacks.Callback`", callback)
+        warn_of_batch_hooks(callback)
+    return list(given)
+
+
+def warn_of_batch_hooks(callback: keras.callbacks.Callback) -> None:
+    """Say which batch hooks of a user's callback will not be called."""
+    if type(callback).__module__.startswith("keras."):
+        return
+    base = keras.callbacks.Callback
+    used = [h for h in BATCH_HOOKS if getattr(type(callback), h) is not getattr(base, h)]
+    if used:
+        logger.warning(
+            "%s of %s will not be called: batches are trained on the workers, "
+            "callbacks run once per epoch on the driver.",
+            ", ".join(f"`{name}`" for name in used),
+            type(callback).__name__,
+        )
+
+
+class Progress(keras.callbacks.Callback):
+    """One line per epoch: loss, metrics, examples per second, time left.
+
+    On a terminal or in a notebook (`verbose=1`) the line is there from the
+    epoch's beginning and is brought up to date in place.
+
+    Args:
+        verbose: `"auto"`, 0, 1 or 2.
+        epochs: Integer, epoch to stop before.
+        initial_epoch: Integer.
+    """
+
+    def __init__(self, verbose: str | int, epochs: int, initial_epoch: int) -> None:
+        super().__init__()
+        if isinstance(verbose, bool):
+            verbose = int(verbose)
+        if verbose not in ("auto", 0, 1, 2):
+            raise invalid("verbose", 'one of "auto", 0, 1, 2', verbose)
+        self.verbose = (1 if interactive() else 2) if verbose == "auto" else int(verbose)
+        self.epochs = epochs
+        self.first = initial_epoch
+        self.num_examples = 0
+        self._began = self._epoch_began = time.perf_counter()
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Start the clock."""
+        self._began = time.perf_counter()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Show which epoch is under way."""
+        self._epoch_began = time.perf_counter()
+        if self.verbose == 1:
+            self._write(f"\r{self._title(epoch)} ...")
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Show how the epoch went."""
+        if not self.verbose:
+            return
+        now = time.perf_counter()
+        seconds = max(now - self._epoch_began, 1e-9)
+        left = (now - self._began) / (epoch + 1 - self.first) * (self.epochs - epoch - 1)
+        parts = [
+            self._title(epoch),
+            f"{seconds:.1f}s",
+            *(f"{name}: {value:.4f}" for name, value in (logs or {}).items()),
+            f"{self.num_examples / seconds:,.0f} examples/s",
+        ]
+        if epoch + 1 < self.epochs:
+            parts.append(f"ETA {left:.0f}s")
+        start = "\r" if self.verbose == 1 else ""
+        self._write(start + " - ".join(parts) + "\n")
+
+    def _title(self, epoch: int) -> str:
+        return f"Epoch {epoch + 1}/{self.epochs}"
+
+    @staticmethod
+    def _write(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def interactive() -> bool:
+    """Whether a person watches: a terminal, or a notebook."""
+    return sys.stdout.isatty() or "ipykernel" in sys.modules

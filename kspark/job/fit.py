@@ -1,0 +1,262 @@
+"""One fit from spooled examples to merged weights, over either road."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from pyspark.sql import SparkSession
+
+from kspark.adapters import Examples
+from kspark.aggregator import Aggregator
+from kspark.bootstrap import ship
+from kspark.callbacks import FitMonitor
+from kspark.errors import Failure, NotEnoughSlotsError, invalid
+from kspark.job.cluster import task_slots, threads_per_task
+from kspark.job.spark_job import run, worker_error
+from kspark.job.spooling import SpooledExamples
+from kspark.labels import check_labels
+from kspark.plan import LIVE, TrainingPlan, divide_validation
+from kspark.replica import ReplicaSpec
+from kspark.weights import weighted_mean
+from kspark.worker import inference as inference_worker
+from kspark.worker import rounds as rounds_worker
+from kspark.worker.inference import InferenceTask
+from kspark.worker.results import FitTask, MissingShard, RoundResult
+
+logger = logging.getLogger("kspark")
+
+
+class ShardsMissing(Exception):
+    """A task found its shard's files gone: the examples have to be spooled again."""
+
+
+@dataclass
+class Fit:
+    """What one fit works with.
+
+    Attributes:
+        spark: `SparkSession`.
+        spec: `ReplicaSpec`, the model as plain data.
+        plan: `TrainingPlan`.
+        examples: `Examples` to train on.
+        validation: `Examples` to validate on, or `None`.
+        validation_split: Float, part of every shard that validates instead of training.
+        aggregator: `Aggregator` that holds the global weights.
+        monitor: `FitMonitor`.
+        num_workers: Integer or `None`.
+    """
+
+    spark: SparkSession
+    spec: ReplicaSpec
+    plan: TrainingPlan
+    examples: Examples
+    validation: Examples | None
+    validation_split: float
+    aggregator: Aggregator
+    monitor: FitMonitor
+    num_workers: int | None = None
+    fit_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    workers: list[list[dict[str, Any]]] = field(default_factory=list)
+
+    train: SpooledExamples = field(init=False)
+    held_out: SpooledExamples | None = field(init=False, default=None)
+    num_train: dict[int, int] = field(init=False, default_factory=dict)
+    shared_spec: Any = field(init=False, default=None)
+
+    def task(self) -> FitTask:
+        """The fit as its tasks see it."""
+        return FitTask(self.fit_id, self.plan, self.num_train, threads_per_task(self.spark))
+
+    @property
+    def num_examples(self) -> int:
+        """Training examples of all shards."""
+        return sum(self.num_train.values())
+
+    @property
+    def validates(self) -> bool:
+        """Whether there is anything to validate on."""
+        return self.held_out is not None or self.train.num_examples > self.num_examples
+
+    def last_epoch(self, epoch: int) -> bool:
+        """Whether no epoch follows by plan."""
+        return epoch + 1 >= self.plan.epochs
+
+
+@contextmanager
+def prepared(job: Fit) -> Iterator[None]:
+    """Spool the examples and broadcast the model; everything is gone afterwards."""
+    with ExitStack() as stack:
+        job.train = stack.enter_context(
+            SpooledExamples(job.spark, placed(job, job.examples), job.fit_id)
+        )
+        if job.validation is not None:
+            spooled = SpooledExamples(job.spark, job.validation, f"{job.fit_id}-validation")
+            job.held_out = stack.enter_context(spooled)
+        divide(job)
+        job.shared_spec = job.spark.sparkContext.broadcast(job.spec)
+        stack.callback(job.shared_spec.destroy)
+        job.monitor.replica.prepare_metrics(job.train.infos)
+        yield
+
+
+def placed(job: Fit, examples: Examples) -> Examples:
+    """The examples in as many partitions as there shall be workers.
+
+    Raises:
+        NotEnoughSlotsError: If workers that need each other cannot all run at once.
+    """
+    wanted = job.num_workers
+    if job.plan.road == LIVE:
+        slots = task_slots(job.spark)
+        if wanted is None:
+            wanted = min(slots, max(examples.num_partitions, 1))
+        if wanted > slots:
+            raise NotEnoughSlotsError(
+                f'mode="{job.plan.mode}" with frequency={job.plan.frequency!r} runs all workers at '
+                f"the same time: `num_workers` is {wanted}, but the cluster has {slots} free task "
+                "slots. Use fewer workers, or raise spark.executor.instances or "
+                'spark.executor.cores; mode="synchronous" with frequency="epoch" runs with any '
+                "number of slots."
+            )
+    if wanted is None or wanted == examples.num_partitions:
+        return examples
+    return examples.repartition(wanted)
+
+
+def divide(job: Fit) -> None:
+    """Which rows train and which validate; and whether the labels fit the model.
+
+    Raises:
+        ValueError: If there is nothing to train on, or nothing to validate on.
+    """
+    counts = job.train.counts
+    total = sum(counts.values())
+    if not total:
+        raise invalid("x", "a data set with at least one example", f"{total} examples")
+    job.num_train = divide_validation(counts, job.validation_split)
+    if not job.num_examples or (job.validation_split and job.num_examples == total):
+        rule = f"a fraction that leaves rows on both sides of {total} examples"
+        raise invalid("validation_split", rule, job.validation_split)
+    if job.held_out is not None and not job.held_out.num_examples:
+        raise invalid("validation_data", "a data set with at least one example", "0 examples")
+    check_labels(job.monitor.replica.model, job.train.infos)
+    if job.held_out is not None:
+        check_labels(job.monitor.replica.model, job.held_out.infos)
+    log_plan(job)
+
+
+def log_plan(job: Fit) -> None:
+    """Tell how the work is divided."""
+    counts = [n for n in job.num_train.values() if n]
+    logger.info(
+        "Training on %d examples with %d workers, global batch %d, mode %s, frequency %s.",
+        job.num_examples, len(counts), len(counts) * job.plan.batch_size,
+        job.plan.mode, job.plan.frequency,
+    )
+    if min(counts) * 2 < max(counts):
+        logger.warning(
+            "The shards are uneven: from %d to %d examples. Repartition the data, or set "
+            "`num_workers`, for even work.", min(counts), max(counts),
+        )
+
+
+def checked(results: Sequence[Any]) -> list[RoundResult]:
+    """Results of a job in the order of the shards.
+
+    Raises:
+        WorkerError: If one is a failure.
+        ShardsMissing: If one found its shard's files gone.
+    """
+    for result in results:
+        if isinstance(result, Failure):
+            raise worker_error(result)
+    if any(isinstance(r, MissingShard) for r in results):
+        raise ShardsMissing
+    return sorted((r for r in results if r.num_examples), key=lambda r: r.shard)
+
+
+def validate(job: Fit, epoch: int) -> dict[str, float]:
+    """Metrics of the merged model on the validation rows, or nothing if it is not their turn."""
+    if not job.validates or not job.plan.validates(epoch):
+        return {}
+    held_out, skip = job.train, job.num_train
+    if job.held_out is not None:
+        held_out, skip = job.held_out, {}
+    task = InferenceTask(
+        job.fit_id, job.plan.batch_size, threads_per_task(job.spark), skip
+    )
+    vector = job.spark.sparkContext.broadcast(job.aggregator.weights.copy())
+    try:
+        for _ in range(job.plan.max_failures + 1):
+            shipped = ship(inference_worker.evaluate_shards, task, shared=(job.shared_spec, vector))
+            try:
+                results = checked(
+                    run(
+                        job.spark,
+                        held_out.handles.mapPartitionsWithIndex(shipped),
+                        f"kspark: validate epoch {epoch + 1}",
+                    )
+                )
+                break
+            except ShardsMissing:
+                held_out.respool()
+        else:
+            raise invalid("validation_data", "readable twice with the same rows", "missing files")
+    finally:
+        vector.destroy()
+    return job.monitor.logs_of([r.metrics for r in results], prefix="val_")
+
+
+def close_epoch(job: Fit, epoch: int, metrics: Sequence[list[np.ndarray]]) -> bool:
+    """Logs, validation and callbacks of an epoch whose weights are merged.
+
+    Returns:
+        Boolean, whether training shall stop.
+    """
+    logs = job.monitor.logs_of(metrics)
+    logs |= validate(job, epoch)
+    changed = job.monitor.end_epoch(epoch, job.aggregator.weights, logs, job.num_examples)
+    if changed is not None:
+        job.aggregator.replace(changed)
+    return job.monitor.stopped or job.last_epoch(epoch)
+
+
+def take_state(job: Fit, results: Sequence[RoundResult], epoch: int) -> None:
+    """Bring the replicas' optimizer state home into the driver's model.
+
+    Floating point state is averaged by examples; counters and other fixed
+    state are the first shard's.
+    """
+    kept = [r for r in results if r.state is not None]
+    if not kept:
+        task = ship(rounds_worker.fetch_state, job.fit_id, epoch)
+        rdd = job.train.handles.mapPartitionsWithIndex(task)
+        found = run(job.spark, rdd, "kspark: fetch optimizer state")
+        kept = sorted((r for r in found if job.num_train.get(r.shard)), key=lambda r: r.shard)
+    if not kept:
+        logger.warning("The optimizer state was lost with its hosts; it starts anew.")
+        return
+    replica = job.monitor.replica
+    states = [(r.state, job.num_train[r.shard]) for r in kept if r.state is not None]
+    rate = replica.learning_rate
+    replica.set_optimizer_state(merged_state([(s[0], n) for s, n in states]))
+    if rate is not None:
+        replica.learning_rate = rate
+    replica.set_fixed(states[0][0][1])
+
+
+def merged_state(states: Sequence[tuple[list[np.ndarray], int]]) -> list[np.ndarray]:
+    """Example-weighted means of floating point arrays; the first one's of all others."""
+    merged = []
+    for i, first in enumerate(states[0][0]):
+        if np.issubdtype(first.dtype, np.floating):
+            merged.append(weighted_mean((arrays[i], n) for arrays, n in states))
+        else:
+            merged.append(first)
+    return merged

@@ -1,0 +1,248 @@
+"""Training over the live road: one long Spark job, and a server on the driver.
+
+The Spark job is not a barrier job: Spark never retries a barrier stage that
+lost an executor, but it does retry an ordinary task, and the aggregator knows
+where its shard stands. What Spark itself gives up on (any lost process of a
+`local` master, for one) is submitted again.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kspark.bootstrap import ship
+from kspark.coordinator import Coordinator, EpochReport, ShardPlan
+from kspark.errors import ClusterError
+from kspark.job.fit import Fit, ShardsMissing, checked, close_epoch, take_state
+from kspark.job.rounds import lost_for_good
+from kspark.job.spark_job import JobLostError, SparkJob, worker_error
+from kspark.worker import live as live_worker
+from kspark.worker.live import ATTEMPTS_PER_SUBMISSION
+from kspark.worker.live_run import LiveTask
+from kspark.shared_memory import SharedWeights
+from kspark.transport import AggregatorServer
+from kspark.worker.results import RoundResult
+
+logger = logging.getLogger("kspark")
+
+POLL_SECONDS = 0.2
+
+
+class LiveFit:
+    """A live fit under way.
+
+    Args:
+        job: `Fit`.
+        coordinator: `Coordinator`.
+        server: `AggregatorServer` that is listening.
+        token: Bytes, the fit's secret.
+    """
+
+    def __init__(
+        self, job: Fit, coordinator: Coordinator, server: AggregatorServer, token: bytes
+    ) -> None:
+        self.job = job
+        self.coordinator = coordinator
+        self.server = server
+        self.token = token
+        self.submissions = 0
+        self.failures = 0
+        self.results: list[RoundResult] = []
+        self.submitted = time.monotonic()
+
+    def run_to(self, first: int, stop: int) -> bool:
+        """Train the epochs from `first` up to `stop`, in one job unless it is lost.
+
+        Returns:
+            Boolean, whether training is over.
+        """
+        done, over = first, False
+        while done < stop:
+            spark_job = self.submit(stop)
+            try:
+                while done < stop and not over:
+                    report = self.wait(spark_job, done)
+                    over = self.finish_epoch(done, report)
+                    done += 1
+                self.results = checked(spark_job.result())
+                if over:
+                    return True
+            except (ShardsMissing, JobLostError) as error:
+                spark_job.cancel()
+                if done >= stop:  # every epoch is in; only the job's own results are lost
+                    return over
+                self.lost(error)
+            except BaseException:
+                self.coordinator.close("the fit failed")
+                spark_job.cancel()
+                raise
+        return over
+
+    def submit(self, stop: int) -> SparkJob:
+        """Start the Spark job that trains up to `stop`."""
+        job = self.job
+        self.coordinator.begin_job(self.submissions * ATTEMPTS_PER_SUBMISSION)
+        host, port = self.server.address
+        task = LiveTask(
+            job.task(), stop, self.submissions, advertised_host(job, host), port, self.token,
+            job.monitor.learning_rate, stop >= job.plan.epochs,
+        )
+        self.submissions += 1
+        self.submitted = time.monotonic()
+        shipped = ship(live_worker.train_live, task, shared=(job.shared_spec,))
+        rdd = job.train.handles.mapPartitionsWithIndex(shipped)
+        return SparkJob(job.spark, rdd, f"kspark: train to epoch {stop}").start()
+
+    def wait(self, spark_job: SparkJob, epoch: int) -> EpochReport:
+        """Wait until all shards are through with an epoch.
+
+        Raises:
+            WorkerError: If a replica failed.
+            JobLostError: If Spark gave up on the job.
+        """
+        self.job.monitor.begin_epoch(epoch)
+        while True:
+            report = self.coordinator.wait_for_epoch(epoch, POLL_SECONDS)
+            if report is not None:
+                return report
+            if self.coordinator.failure is not None:
+                raise worker_error(self.coordinator.failure)
+            if spark_job.finished.is_set():
+                checked(spark_job.result())
+                report = self.coordinator.wait_for_epoch(epoch, 0.0)
+                if report is None:
+                    raise JobLostError("The job ended before its epochs were trained.")
+                return report
+            self.check_started()
+
+    def check_started(self) -> None:
+        """All replicas must connect in time: they need each other.
+
+        Raises:
+            ClusterError: If some did not.
+        """
+        waited = time.monotonic() - self.submitted
+        limit = max(self.job.plan.timeout, 60.0)
+        never = self.coordinator.never_connected()
+        if never and waited > limit:
+            total = len(self.coordinator.shards)
+            raise ClusterError(
+                f"{total - len(never)} of {total} workers connected to the aggregator within "
+                f"{limit:g} s. Another job may hold the task slots, executors may still be "
+                f"starting (raise `timeout`), or {self.server.address} cannot be reached from them."
+            )
+
+    def finish_epoch(self, epoch: int, report: EpochReport) -> bool:
+        """Logs, callbacks and validation of one epoch; then the replicas may go on."""
+        job = self.job
+        job.workers.append([{"shard": s, **report.facts[s]} for s in sorted(report.facts)])
+        metrics = [report.metrics[s] for s in sorted(report.metrics)]
+        over = close_epoch(job, epoch, metrics)
+        self.coordinator.close_epoch(epoch, stop=over, learning_rate=job.monitor.learning_rate)
+        return over
+
+    def lost(self, error: Exception) -> None:
+        """Count a lost job; too many are the end.
+
+        Raises:
+            WorkerError: If it was lost too often.
+        """
+        self.failures += 1
+        if self.failures > self.job.plan.max_failures + 1:
+            raise lost_for_good(error) from error
+        logger.warning("The job is submitted again: %s", error)
+        if isinstance(error, ShardsMissing):
+            self.job.train.respool()
+
+
+def train_live(job: Fit) -> None:
+    """Train in one job, or one per validated epoch, since validation needs the slots."""
+    with live_fit(job) as live:
+        epoch, over = job.plan.initial_epoch, False
+        while epoch < job.plan.epochs and not over:
+            stop = segment_end(job, epoch)
+            over = live.run_to(epoch, stop)
+            epoch = len(job.workers) + job.plan.initial_epoch
+        take_state(job, live.results, epoch - 1)
+
+
+def segment_end(job: Fit, epoch: int) -> int:
+    """The end of the job that starts at `epoch`: after the next validation, or the last epoch."""
+    if not job.validates:
+        return job.plan.epochs
+    ends = (e + 1 for e in range(epoch, job.plan.epochs) if job.plan.validates(e))
+    return next(ends, job.plan.epochs)
+
+
+@contextmanager
+def live_fit(job: Fit) -> Iterator[LiveFit]:
+    """Coordinator and server, for as long as the block lasts."""
+    plan = job.plan
+    shards = {
+        shard: ShardPlan(n, plan.exchanges(n)) for shard, n in sorted(job.num_train.items()) if n
+    }
+    coordinator = Coordinator(
+        job.aggregator,
+        shards,
+        first_epoch=plan.initial_epoch,
+        merge_gradients=plan.merges_gradients,
+        timeout=plan.timeout,
+    )
+    token = secrets.token_bytes(32)
+    with shared_weights(job, coordinator):
+        server = AggregatorServer(
+            coordinator, job.spec.weights, token,
+            host=bind_host(job), port=plan.port, timeout=plan.timeout,
+        )
+        try:
+            server.start()
+            yield LiveFit(job, coordinator, server, token)
+        finally:
+            coordinator.close()
+            server.close()
+
+
+@contextmanager
+def shared_weights(job: Fit, coordinator: Coordinator) -> Iterator[None]:
+    """In hogwild mode, weights that replicas of the driver's host map into their memory."""
+    shards = sorted(coordinator.shards)
+    scales = {s: in_place_scale(job, coordinator, s) for s in shards}
+    if job.plan.mode != "hogwild" or None in scales.values():
+        yield
+        return
+    shared = SharedWeights.create(job.aggregator.weights, job.spec.weights, len(shards))
+    own = job.aggregator.weights
+    job.aggregator.weights = shared.vector
+    common = {"path": shared.path, "mark": shared.mark.hex(), "num_shards": len(shards)}
+    coordinator.offers = {
+        s: {**common, "slot": slot, "scale": scales[s]} for slot, s in enumerate(shards)
+    }
+    try:
+        yield
+    finally:
+        own[:] = shared.vector
+        job.aggregator.weights = own
+        shared.unlink()
+
+
+def in_place_scale(job: Fit, coordinator: Coordinator, shard: int) -> float | None:
+    """The factor of a shard's deltas if the rule is a plain scaled sum, else `None`."""
+    if job.aggregator.optimizer.name != "average":
+        return None
+    return coordinator.shards[shard].num_examples / coordinator.total_examples
+
+
+def bind_host(job: Fit) -> str:
+    """Where the driver listens: Spark's own `spark.driver.bindAddress`."""
+    conf = job.spark.sparkContext.getConf()
+    return str(conf.get("spark.driver.bindAddress") or conf.get("spark.driver.host") or "")
+
+
+def advertised_host(job: Fit, bound: Any) -> str:
+    """Where executors find the driver: Spark's own `spark.driver.host`."""
+    return str(job.spark.sparkContext.getConf().get("spark.driver.host") or bound)

@@ -1,0 +1,66 @@
+"""Synchronous training over rounds: one ordinary Spark job per epoch.
+
+No server, no port, no co-scheduling: Spark's retries, locality, dynamic
+allocation and waves of tasks all apply.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from kspark.aggregator import Delta
+from kspark.bootstrap import ship
+from kspark.errors import WorkerError
+from kspark.job.fit import Fit, ShardsMissing, checked, close_epoch, take_state
+from kspark.job.spark_job import JobLostError, run, worker_error
+from kspark.worker import rounds as rounds_worker
+from kspark.worker.results import RoundResult, failure_of
+from kspark.worker.rounds import RoundTask
+
+logger = logging.getLogger("kspark")
+
+
+def train_rounds(job: Fit) -> None:
+    """Every epoch: all shards train from the same weights, their deltas are merged."""
+    for epoch in range(job.plan.initial_epoch, job.plan.epochs):
+        job.monitor.begin_epoch(epoch)
+        results = run_round(job, epoch)
+        job.aggregator.merge(
+            [Delta(r.shard, r.delta, r.num_examples) for r in results if r.delta is not None],
+            num_steps=max(r.facts["batches"] for r in results),
+        )
+        job.workers.append([{"shard": r.shard, **r.facts} for r in results])
+        if close_epoch(job, epoch, [r.metrics for r in results]):
+            break
+    take_state(job, results, epoch)
+
+
+def run_round(job: Fit, epoch: int) -> list[RoundResult]:
+    """One epoch on all shards, again if Spark lost the job or a host its files.
+
+    Raises:
+        WorkerError: If a replica failed, or the job was lost too often.
+    """
+    task = RoundTask(job.task(), epoch, job.monitor.learning_rate, job.last_epoch(epoch))
+    vector = job.spark.sparkContext.broadcast(job.aggregator.weights.copy())
+    failures = 0
+    try:
+        while True:
+            shipped = ship(rounds_worker.train_round, task, shared=(job.shared_spec, vector))
+            rdd = job.train.handles.mapPartitionsWithIndex(shipped)
+            try:
+                return checked(run(job.spark, rdd, f"kspark: epoch {epoch + 1}"))
+            except (ShardsMissing, JobLostError) as error:
+                failures += 1
+                if failures > job.plan.max_failures + 1:
+                    raise lost_for_good(error) from error
+                logger.warning("Epoch %d is submitted again: %s", epoch + 1, error)
+                if isinstance(error, ShardsMissing):
+                    job.train.respool()
+    finally:
+        vector.destroy()
+
+
+def lost_for_good(error: Exception) -> WorkerError:
+    """The job failed as often as `max_failures` allows."""
+    return worker_error(failure_of(-1, error))

@@ -1,0 +1,142 @@
+"""One Spark job that can be watched, cancelled, and whose failure reads well."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from typing import Any
+
+from pyspark import InheritableThread
+from pyspark.sql import SparkSession
+
+from kspark.errors import (
+    EnvironmentMismatchError,
+    Failure,
+    KSparkError,
+    NonFiniteError,
+    WorkerError,
+)
+from kspark.worker.results import NON_FINITE, WORKER_LOST
+
+logger = logging.getLogger("kspark")
+
+POLL_SECONDS = 0.2
+CANCEL_SECONDS = 10.0
+
+HINTS = (
+    ("ModuleNotFoundError", "install the module on every executor, or ship it with --archives."),
+    ("ImportError", "install the module on every executor, or ship it with --archives."),
+    ("MemoryError", "raise spark.executor.memoryOverhead, or use more and smaller partitions."),
+    ("ResourceExhaustedError", "use a smaller batch_size, or raise spark.executor.memoryOverhead."),
+    (WORKER_LOST, "if it was killed for memory, raise spark.executor.memoryOverhead or "
+                  "spark.executor.pyspark.memory."),
+    (NON_FINITE, "try a smaller learning rate or `clipnorm`, and look for NaN in the data; "
+                 'on_nonfinite="ignore" goes on regardless.'),
+    ("InvalidArgumentError", "compare the data's shapes and label range with the model's."),
+)
+
+
+class SparkJob:
+    """Runs an RDD's `collect` in a thread of its own, under a job group of its own.
+
+    Args:
+        spark: `SparkSession`.
+        rdd: RDD to collect.
+        description: String, shown in Spark's UI.
+    """
+
+    def __init__(self, spark: SparkSession, rdd: Any, description: str) -> None:
+        self._context = spark.sparkContext
+        self._rdd = rdd
+        self._description = description
+        self._group = f"kspark-{uuid.uuid4().hex[:12]}"
+        self._result: list[Any] = []
+        self._error: BaseException | None = None
+        self._thread = InheritableThread(target=self._run, name=self._group, daemon=True)
+        self.finished = threading.Event()
+
+    def start(self) -> SparkJob:
+        """Submit the job."""
+        self._thread.start()
+        return self
+
+    def _run(self) -> None:
+        try:
+            self._context.setJobGroup(self._group, self._description, True)
+            self._result = self._rdd.collect()
+        except BaseException as error:  # a thread's end: `result` raises it where it is seen
+            self._error = error
+        finally:
+            self.finished.set()
+
+    def result(self) -> list[Any]:
+        """Wait for the job; an interrupt cancels it.
+
+        Raises:
+            KSparkError: If Spark gave up on the job.
+        """
+        try:
+            while not self.finished.wait(POLL_SECONDS):
+                pass
+        except BaseException:
+            self.cancel()
+            raise
+        self._thread.join()
+        if self._error is not None:
+            raise job_error(self._error) from self._error
+        return self._result
+
+    def cancel(self) -> None:
+        """Cancel the job and wait until it is gone."""
+        if not self.finished.is_set():
+            self._context.cancelJobGroup(self._group)
+        self._thread.join(CANCEL_SECONDS)
+        if self._thread.is_alive():
+            logger.warning("Spark did not end %s within %g s.", self._group, CANCEL_SECONDS)
+
+
+def run(spark: SparkSession, rdd: Any, description: str) -> list[Any]:
+    """Collect an RDD as a `SparkJob`."""
+    return SparkJob(spark, rdd, description).start().result()
+
+
+class JobLostError(KSparkError):
+    """Spark gave up on a job for no fault of the model's: it may be submitted again."""
+
+
+def job_error(error: BaseException) -> KSparkError:
+    """What went wrong, from what Spark says of a failed job."""
+    text = str(error)
+    if "PYTHON_VERSION_MISMATCH" in text or "Python in worker has different version" in text:
+        return EnvironmentMismatchError(
+            "The workers run another Python version than the driver. Set PYSPARK_PYTHON (or "
+            "spark.pyspark.python) to the same Python on all hosts, or ship an environment with "
+            f"--archives. Spark says: {first_line(text, 'Python')}"
+        )
+    if "No module named" in text:
+        return EnvironmentMismatchError(
+            "A module is missing on the workers. Set PYSPARK_PYTHON (or spark.pyspark.python) to "
+            "a Python that has it on all hosts, or ship an environment with --archives. "
+            f"Spark says: {first_line(text, 'No module named')}"
+        )
+    return JobLostError(f"Spark gave up on the job: {last_cause(text)}")
+
+
+def first_line(text: str, word: str) -> str:
+    """The first line that holds a word."""
+    return next((line.strip() for line in text.splitlines() if word in line), "")
+
+
+def last_cause(text: str) -> str:
+    """The part of a Py4J error that says why: the head of the message, not the stack."""
+    lines = [ln.strip() for ln in text.splitlines() if ln.strip() and not ln.startswith("\tat ")]
+    told = [ln for ln in lines if "Exception" in ln or "Error" in ln or "reason" in ln.lower()]
+    return " ".join((told or lines)[:4])[:2000]
+
+
+def worker_error(failure: Failure) -> WorkerError:
+    """A failure as the exception the user sees."""
+    hint = next((text for kind, text in HINTS if kind in failure.kind), None)
+    kind = NonFiniteError if failure.kind == NON_FINITE else WorkerError
+    return kind(failure, hint)

@@ -1,0 +1,112 @@
+"""Examples on the executors' disks, and the persisted handles that name them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from types import TracebackType
+from typing import Any
+
+from pyspark import StorageLevel
+from pyspark.sql import SparkSession
+
+from kspark.adapters import Examples
+from kspark.bootstrap import ship
+from kspark.errors import Failure, KSparkError
+from kspark.job.spark_job import run, worker_error
+from kspark.shards import ShardHandle
+from kspark.worker import rounds as rounds_worker
+
+logger = logging.getLogger("kspark")
+
+
+class SpooledExamples:
+    """One shard per partition on local disk, for as long as the `with` block lasts.
+
+    Args:
+        spark: `SparkSession`.
+        examples: `Examples` to spool.
+        run_id: String that the files and state of this fit carry.
+
+    Attributes:
+        handles: Persisted RDD of shard handles as bytes.
+        infos: List of `ShardHandle`, sorted by shard.
+    """
+
+    def __init__(self, spark: SparkSession, examples: Examples, run_id: str) -> None:
+        self.spark = spark
+        self.run_id = run_id
+        self._examples = examples
+        self.handles: Any = None
+        self.infos: list[ShardHandle] = []
+
+    def __enter__(self) -> SpooledExamples:
+        try:
+            self.spool()
+        except BaseException:
+            self._unpersist()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def spool(self) -> None:
+        """Read the user's data once and write it to the executors' disks."""
+        task = ship(rounds_worker.spool_shard, self.run_id)
+        self.handles = self._examples.map_chunks(task).persist(StorageLevel.MEMORY_AND_DISK)
+        documents = run(self.spark, self.handles, "kspark: spool the examples")
+        self.infos = sorted((read_handle(d) for d in documents), key=lambda h: h.index)
+
+    def respool(self) -> None:
+        """Spool again, after a host lost the files."""
+        logger.warning("The examples of a shard are gone from its host; spooling them again.")
+        self._unpersist()
+        self.spool()
+
+    @property
+    def counts(self) -> dict[int, int]:
+        """Mapping from shard to its number of examples."""
+        return {h.index: h.num_examples for h in self.infos}
+
+    @property
+    def num_examples(self) -> int:
+        """Examples of all shards."""
+        return sum(self.counts.values())
+
+    def close(self) -> None:
+        """Delete the files on the executors and the persisted handles. Never raises KSparkError."""
+        if self.handles is None:
+            return
+        try:
+            task = ship(rounds_worker.clean_up, self.run_id)
+            run(self.spark, self.handles.mapPartitionsWithIndex(task), "kspark: clean up")
+        except KSparkError as error:
+            logger.warning("Some temporary files of this fit could not be deleted: %s", error)
+        finally:
+            self._unpersist()
+
+    def _unpersist(self) -> None:
+        if self.handles is not None:
+            self.handles.unpersist(blocking=False)
+            self.handles = None
+
+
+def read_handle(document: bytes) -> ShardHandle:
+    """A shard handle; a failure in its place is raised.
+
+    Raises:
+        ValueError: If the rows of the partition were not usable.
+        TypeError: As above, for values of a wrong type.
+    """
+    if document.startswith(b'{"failure"'):
+        failure = Failure(**json.loads(document)["failure"])
+        kinds = {"ValueError": ValueError, "TypeError": TypeError}
+        kind = kinds.get(failure.kind)
+        raise kind(failure.message) if kind else worker_error(failure)
+    return ShardHandle.from_json(document)

@@ -1,0 +1,155 @@
+"""Do the labels fit the loss and the outputs? Asked on the driver, before training.
+
+TensorFlow answers a label out of range with a NaN loss on some devices and a
+page of op names on others. What the spooled shards know about their labels is
+enough to say it in a sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from kspark.errors import invalid
+from kspark.replica.signature import arranged, output_names, output_tensors, target_names
+from kspark.shards import LabelStats, ShardHandle, StoredArray, merge_label_stats
+
+SPARSE = "sparse_categorical_crossentropy"
+ONE_HOT = ("categorical_crossentropy", "kl_divergence", "categorical_focal_crossentropy")
+BINARY = ("binary_crossentropy", "binary_focal_crossentropy")
+
+
+def check_labels(model: keras.Model, handles: Sequence[ShardHandle]) -> None:
+    """Compare every target's labels with its loss and its output.
+
+    Args:
+        model: A compiled `keras.Model`.
+        handles: Handles of all shards; empty ones say nothing.
+
+    Raises:
+        ValueError: If labels are missing, not finite, out of range or of a wrong shape.
+    """
+    filled = [h for h in handles if h.num_examples]
+    names, _ = target_names(model)
+    if not filled or not names:
+        return
+    stored = filled[0].y
+    if len(stored) != len(names):
+        raise invalid("y", f"labels for the outputs {names}", [s.name for s in stored])
+    stats = merge_label_stats(filled)
+    shapes = output_shapes(model, names)
+    for name, array, fact in zip(names, stored, stats, strict=True):
+        if fact is not None:
+            check_target(name, loss_of(model, name, names), array, fact, shapes.get(name))
+
+
+def check_target(
+    name: str, loss: Any, labels: StoredArray, stats: LabelStats, output: tuple[Any, ...] | None
+) -> None:
+    """Compare one target's labels with its loss and its output's shape (without the batch)."""
+    if not stats.finite:
+        raise invalid("y", f"finite: the labels of {name!r} hold NaN or infinity", labels.dtype)
+    kind = loss_name(loss)
+    if kind == SPARSE:
+        check_classes(name, loss, labels, stats, output)
+    elif kind in BINARY and outside(stats, 0.0, 1.0):
+        raise invalid("y", f"from 0 to 1 for the loss {kind!r} of {name!r}", spread(stats))
+    if kind != SPARSE and output is not None:
+        check_shape(name, kind, labels.shape, output)
+
+
+def check_classes(
+    name: str, loss: Any, labels: StoredArray, stats: LabelStats, output: tuple[Any, ...] | None
+) -> None:
+    """Class numbers must be whole, and below the number of classes."""
+    if getattr(loss, "ignore_class", None) is not None:
+        return
+    classes = output[-1] if output else None
+    rule = f"class numbers from 0 to {'the number of classes' if classes is None else classes - 1}"
+    if not stats.integral or outside(stats, 0.0, float("inf") if classes is None else classes - 1):
+        raise invalid("y", f"{rule} for the loss {SPARSE!r} of {name!r}", spread(stats))
+    if output and labels.shape not in ((*output[:-1],), (*output[:-1], 1)) and fixed(output[:-1]):
+        rule = f"of shape {output[:-1]} per example (class numbers, not one-hot) for {name!r}"
+        raise invalid("y", rule, labels.shape)
+
+
+def check_shape(name: str, kind: str, labels: tuple[int, ...], output: tuple[Any, ...]) -> None:
+    """Labels must have the output's shape; a last axis of one may be left out."""
+    expected = [output, output[:-1]] if output and output[-1] == 1 else [output]
+    if any(matches(labels, shape) for shape in expected):
+        return
+    if kind in ONE_HOT:
+        rule = f"one-hot, of shape {output} per example, for the loss {kind!r} of {name!r}"
+        raise invalid("y", f"{rule} (or use {SPARSE!r} for class numbers)", labels)
+    if kind and all(fixed(s) for s in expected) and len(labels) == len(output):
+        raise invalid("y", f"of shape {output} per example for {name!r}", labels)
+
+
+def matches(shape: tuple[int, ...], pattern: tuple[Any, ...]) -> bool:
+    """Whether a shape is one of a pattern whose `None` stands for any length."""
+    return len(shape) == len(pattern) and all(
+        p is None or s == p for s, p in zip(shape, pattern, strict=True)
+    )
+
+
+def fixed(shape: tuple[Any, ...]) -> bool:
+    """Whether all lengths are known."""
+    return all(n is not None for n in shape)
+
+
+def outside(stats: LabelStats, low: float, high: float) -> bool:
+    """Whether any label is below `low` or above `high`."""
+    least, most = stats.minimum, stats.maximum
+    return (least is not None and least < low) or (most is not None and most > high)
+
+
+def spread(stats: LabelStats) -> str:
+    """The labels' range, in words."""
+    kind = "whole numbers" if stats.integral else "numbers"
+    return f"{kind} from {stats.minimum:g} to {stats.maximum:g}"
+
+
+def loss_of(model: keras.Model, name: str, names: Sequence[str]) -> Any:
+    """The loss that a target was compiled with."""
+    loss = model.loss
+    if isinstance(loss, Mapping):
+        return loss.get(name)
+    if isinstance(loss, list | tuple):
+        given = [part for part in loss if part is not None]
+        return given[names.index(name)] if len(given) == len(names) else None
+    return loss
+
+
+def loss_name(loss: Any) -> str:
+    """The snake-case name that Keras knows a loss by, or `""` for a user's own."""
+    if isinstance(loss, str):
+        try:
+            loss = keras.losses.get(loss)
+        except ValueError:
+            return ""
+    module = str(getattr(loss, "__module__", None) or type(loss).__module__)
+    if not (module.startswith("keras.") or type(loss).__module__.startswith("keras.")):
+        return ""
+    own = getattr(loss, "__name__", None)
+    return str(own if own else snake_case(type(loss).__name__))
+
+
+def snake_case(name: str) -> str:
+    """`SparseCategoricalCrossentropy` as `sparse_categorical_crossentropy`."""
+    spelled = {"KLDivergence": "kl_divergence"}
+    plain = "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
+    return spelled.get(name, plain)
+
+
+def output_shapes(model: keras.Model, names: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """Shape per example of each target's output, where the model tells it."""
+    try:
+        known, _ = output_names(model)
+        _, tensors, _ = arranged(output_tensors(model))
+    except (ValueError, NotImplementedError, TypeError):  # a subclassed model need not tell
+        return {}
+    shapes = {n: tuple(t.shape[1:]) for n, t in zip(known, tensors, strict=True)}
+    return {n: shapes[n] for n in names if n in shapes}
+

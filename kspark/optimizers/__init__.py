@@ -1,0 +1,180 @@
+"""Server optimizers: what a merged or pushed delta does to the global weights.
+
+| rule | source | modes |
+|---|---|---|
+| `Average` (default) | FedAvg, McMahan 2017 | all |
+| `SGD` | FedAvgM, Hsu 2019; DiLoCo, Douillard 2023 | all |
+| `Adagrad`, `Adam`, `Yogi` | FedOpt, Reddi 2020 | synchronous, asynchronous |
+| `ElasticAverage` | EASGD and EAMSGD, Zhang 2015 | synchronous, asynchronous |
+| `Downpour` | Dean 2012 | asynchronous, hogwild |
+| `ADAG` | Hermans 2017 | asynchronous, hogwild |
+| `StalenessAware` | Zhang 2015, Jiang 2017 | asynchronous |
+| `Median`, `TrimmedMean` | Yin 2018 | synchronous |
+
+Your own rule is a subclass of `ServerOptimizer` with one method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from kspark.errors import invalid, invalid_type
+from kspark.optimizers.adag import ADAG
+from kspark.optimizers.adagrad import Adagrad
+from kspark.optimizers.adam import Adam
+from kspark.optimizers.average import Average
+from kspark.optimizers.base import MergeContext, ServerOptimizer, name_of, quoted
+from kspark.optimizers.downpour import Downpour
+from kspark.optimizers.elastic_average import ElasticAverage
+from kspark.optimizers.median import Median
+from kspark.optimizers.scaled import ScaledDelta
+from kspark.optimizers.sgd import SGD
+from kspark.optimizers.staleness_aware import StalenessAware
+from kspark.optimizers.trimmed_mean import TrimmedMean
+from kspark.optimizers.yogi import Yogi
+
+__all__ = [
+    "ADAG",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "Average",
+    "Downpour",
+    "ElasticAverage",
+    "Median",
+    "MergeContext",
+    "ScaledDelta",
+    "ServerOptimizer",
+    "StalenessAware",
+    "TrimmedMean",
+    "Yogi",
+    "deserialize",
+    "get",
+    "register",
+    "serialize",
+]
+
+Rule = TypeVar("Rule", bound=type[ServerOptimizer])
+
+_rules: dict[str, type[ServerOptimizer]] = {}
+
+
+def register(rule: Rule) -> Rule:
+    """Make a rule known by its name. Works as a class decorator.
+
+    Defining the same class again, as a notebook cell does when it is run twice,
+    replaces it.
+
+    Args:
+        rule: Subclass of `ServerOptimizer`.
+
+    Returns:
+        The class.
+
+    Raises:
+        ValueError: If another class has that name.
+    """
+    known = _rules.get(_key(rule.__name__))
+    if known is not None and _origin(known) != _origin(rule):
+        raise invalid("rule", f"of another name than {known.__module__}.{known.__name__}", rule)
+    _rules[_key(rule.__name__)] = rule
+    return rule
+
+
+def get(identifier: Any) -> ServerOptimizer:
+    """The rule that is meant.
+
+    Args:
+        identifier: One of:
+            - String, a rule's name in any spelling: `"adam"`, `"ElasticAverage"`,
+              `"elastic_average"`. Its arguments are the defaults.
+            - Dictionary, a configuration as `serialize` gives it.
+            - Subclass of `ServerOptimizer`, to be made with its defaults.
+            - `ServerOptimizer`, which is returned unchanged and with its state. Use
+              `clone` for one without.
+
+    Returns:
+        A `ServerOptimizer`.
+
+    Raises:
+        ValueError: If there is no rule of that name.
+        TypeError: If it is nothing of the above.
+    """
+    if isinstance(identifier, ServerOptimizer):
+        return identifier
+    if _is_rule(identifier):
+        rule: ServerOptimizer = identifier()
+        return rule
+    if isinstance(identifier, str):
+        return deserialize({"class_name": identifier})
+    if isinstance(identifier, Mapping):
+        return deserialize(identifier)
+    accepted = "a rule's name, its configuration, a `ServerOptimizer` or a subclass of it"
+    raise invalid_type("server_optimizer", accepted, identifier)
+
+
+def serialize(rule: ServerOptimizer) -> dict[str, Any]:
+    """A rule as plain data, without its state: `{"class_name": ..., "config": ...}`."""
+    return {"class_name": type(rule).__name__, "config": rule.get_config()}
+
+
+def deserialize(
+    config: Mapping[str, Any],
+    custom_objects: Mapping[str, Any] | None = None,
+) -> ServerOptimizer:
+    """The inverse of `serialize`.
+
+    Args:
+        config: Mapping with `"class_name"` and, if not the defaults, `"config"`.
+        custom_objects: Mapping from class name to class, for rules that were not
+            registered; looked at first. What is no rule in it is passed over.
+
+    Returns:
+        A new rule, without state.
+
+    Raises:
+        ValueError: If the mapping has other keys, or there is no such rule.
+        TypeError: If the rule does not know one of its arguments.
+    """
+    name = config.get("class_name")
+    if not isinstance(name, str) or not set(config) <= {"class_name", "config"}:
+        shape = '{"class_name": a rule\'s name, "config": its arguments}'
+        raise invalid("server_optimizer", shape, dict(config))
+    custom = {_key(n): rule for n, rule in (custom_objects or {}).items() if _is_rule(rule)}
+    rules: dict[str, type[ServerOptimizer]] = {**_rules, **custom}
+    if _key(name) not in rules:
+        known = quoted(sorted(name_of(rule) for rule in rules.values()))
+        raise invalid("server_optimizer", f"one of {known}", name)
+    return rules[_key(name)].from_config(config.get("config") or {})
+
+
+def _is_rule(value: Any) -> bool:
+    """Whether it is a subclass of `ServerOptimizer`."""
+    return isinstance(value, type) and issubclass(value, ServerOptimizer)
+
+
+def _key(name: str) -> str:
+    """What all spellings of a name share."""
+    return name.replace("_", "").lower()
+
+
+def _origin(rule: type[ServerOptimizer]) -> tuple[str, str]:
+    """Where a class was defined."""
+    return rule.__module__, rule.__qualname__
+
+
+for _rule in (
+    ADAG,
+    Adagrad,
+    Adam,
+    Average,
+    Downpour,
+    ElasticAverage,
+    Median,
+    SGD,
+    StalenessAware,
+    TrimmedMean,
+    Yogi,
+):
+    register(_rule)

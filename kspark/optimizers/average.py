@@ -1,0 +1,33 @@
+"""The plain average: federated averaging."""
+
+from __future__ import annotations
+
+from kspark.optimizers.base import MergeContext
+from kspark.optimizers.scaled import ScaledDelta
+
+
+class Average(ScaledDelta):
+    """Federated averaging; the default.
+
+    ```
+    round:  w <- w + sum_k share_k delta_k        (the weighted mean of the replicas)
+    push:   w <- w + share_k delta_k              (as soon as it comes)
+    share_k = examples of shard k / all examples
+    ```
+
+    Pushes of all shards add up to what a round would have done; applied whole
+    instead, k deltas would overshoot k times.
+
+    Sign: `delta = new - old` is added.
+
+    Modes: all.
+
+    Reference:
+        McMahan, Moore, Ramage, Hampson, Agüera y Arcas, 2017,
+        "Communication-Efficient Learning of Deep Networks from Decentralized
+        Data", https://arxiv.org/abs/1602.05629, Algorithm 1.
+    """
+
+    def scale(self, context: MergeContext) -> float:
+        """The delta's share of the examples."""
+        return context.share

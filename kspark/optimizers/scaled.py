@@ -1,0 +1,28 @@
+"""Rules that add a multiple of the delta and keep no state."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+
+from kspark.optimizers.base import MergeContext, ServerOptimizer
+from kspark.optimizers.blocks import blocks
+
+
+class ScaledDelta(ServerOptimizer):
+    """Base class of the rules `w += scale(context) * delta`.
+
+    Without state, such a rule can also run where no rule object is: a replica
+    that shares the weights' memory adds `scale(context) * delta` itself.
+    """
+
+    @abstractmethod
+    def scale(self, context: MergeContext) -> float:
+        """How much of a delta is added."""
+
+    def apply(self, weights: np.ndarray, delta: np.ndarray, context: MergeContext) -> None:
+        """`weights += scale(context) * delta`, in place."""
+        factor = float(self.scale(context))
+        for w, d in blocks(weights, delta):
+            w += factor * d

@@ -1,0 +1,61 @@
+"""FedYogi."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kspark.optimizers.adaptive import Adaptive
+from kspark.optimizers.arguments import decay
+
+
+class Yogi(Adaptive):
+    """FedYogi: as Adam, but `v` never falls faster than the squared delta is large.
+
+    ```
+    m <- beta_1 m + (1 - beta_1) delta
+    v <- v - (1 - beta_2) delta^2 sign(v - delta^2)
+    w <- w + learning_rate m / (sqrt(v) + epsilon)
+    ```
+
+    Where deltas become small, Adam forgets `v` and takes large steps; here `v`
+    changes by no more than `(1 - beta_2) delta^2`.
+
+    A push takes its share of the step; `m` and `v` see every delta whole.
+
+    Sign: `delta = new - old` is what the paper calls `Delta_t`, and is added.
+
+    Modes: synchronous, asynchronous.
+
+    Args:
+        learning_rate: Float > 0, about how far a weight moves in a round. With pushes
+            it should not be larger than the default. Defaults to `0.03`.
+        beta_1: Float in [0, 1). Defaults to `0.9`.
+        beta_2: Float in [0, 1). Defaults to `0.99`, as in the paper.
+        epsilon: Float > 0, the paper's `tau`. Defaults to `0.001`.
+        initial_accumulator_value: Float >= 0 that `v` begins with. Defaults to
+            `None`: `epsilon ** 2`.
+
+    References:
+        Reddi et al., 2020, "Adaptive Federated Optimization",
+        https://arxiv.org/abs/2003.00295, Algorithm 2, the line of FedYogi.
+        Zaheer, Reddi, Sachan, Kale, Kumar, 2018, "Adaptive Methods for
+        Nonconvex Optimization", NeurIPS.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 0.03,
+        beta_1: float = 0.9,
+        beta_2: float = 0.99,
+        epsilon: float = 1e-3,
+        initial_accumulator_value: float | None = None,
+    ) -> None:
+        super().__init__(learning_rate, beta_1, epsilon, initial_accumulator_value)
+        self.beta_2 = decay("beta_2", beta_2)
+
+    def accumulate(self, accumulator: np.ndarray, squared: np.ndarray) -> None:
+        """`v <- v - (1 - beta_2) delta^2 sign(v - delta^2)`."""
+        direction = np.sign(accumulator - squared)
+        squared *= 1 - self.beta_2
+        squared *= direction
+        accumulator -= squared

@@ -1,0 +1,86 @@
+"""Creating a model's metric variables where there is no data to run a step on.
+
+Keras creates them at the first step, from the shapes of labels and outputs.
+The driver has no rows; zeros of the right shapes will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from kspark.backends.base import structured
+from kspark.replica.signature import arranged, output_tensors, rearranged
+from kspark.shards import TEXT
+
+if TYPE_CHECKING:
+    import keras
+
+    from kspark.shards import InputSpec, ShardHandle
+
+Zeros = tuple[tuple[int, ...], str]
+"""Per-example shape and dtype."""
+
+
+def build_metrics(
+    model: keras.Model, inputs: InputSpec, shards: Iterable[ShardHandle] = ()
+) -> None:
+    """Create the variables of the model's compiled loss and metrics.
+
+    Args:
+        model: A compiled, built `keras.Model`.
+        inputs: Its `InputSpec`.
+        shards: Handles of shards, to learn the shapes of the labels from; without
+            them, the labels are like the outputs or, if that does not fit, class indices.
+
+    Raises:
+        ValueError: If no shape of the labels fits loss and metrics.
+    """
+    if not inputs.targets:
+        return
+    reason: Exception | None = None
+    for labels in label_shapes(model, inputs, shards):
+        try:
+            run_once(model, inputs, labels)
+        except (ValueError, TypeError) as error:
+            reason = error
+            continue
+        model.reset_metrics()
+        return
+    raise ValueError(f"Loss and metrics do not fit the model's outputs: {reason}") from reason
+
+
+def run_once(model: keras.Model, inputs: InputSpec, labels: list[Zeros]) -> None:
+    """Let Keras see one row of zeros."""
+    import keras
+
+    names, tensors, structure = arranged(output_tensors(model))
+    outputs = [keras.ops.zeros((1, *known(t.shape[1:])), dtype=t.dtype) for t in tensors]
+    y_pred = rearranged(outputs, names, structure)
+    zeros = [keras.ops.zeros((1, *shape), dtype=dtype) for shape, dtype in labels]
+    y = structured(zeros, [t.name for t in inputs.targets], inputs.y_structure)
+    model.compute_loss(y=y, y_pred=y_pred)
+    model.compute_metrics(None, y, y_pred)
+
+
+def label_shapes(
+    model: keras.Model, inputs: InputSpec, shards: Iterable[ShardHandle]
+) -> Iterator[list[Zeros]]:
+    """What the labels may look like, the likeliest first."""
+    import keras
+
+    for shard in shards:
+        stored = getattr(shard, "y", ())
+        if len(stored) == len(inputs.targets) and all(a.dtype != TEXT for a in stored):
+            yield [(tuple(a.shape), a.dtype) for a in stored]
+            break
+    tensors = arranged(output_tensors(model))[1][: len(inputs.targets)]
+    floatx = str(keras.config.floatx())
+    choices = [((known(t.shape[1:]), floatx), (known(t.shape[1:-1]), "int32")) for t in tensors]
+    yield from (list(choice) for choice in product(*choices))
+
+
+def known(shape: Any) -> tuple[int, ...]:
+    """A shape without unknown lengths."""
+    return tuple(1 if n is None else int(n) for n in shape)

@@ -1,0 +1,214 @@
+"""What a model is fed, and how its outputs are arranged.
+
+Functional and Sequential models know their inputs. A subclassed model knows
+the shapes it was built with, and nothing of its outputs until it is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kspark.errors import invalid
+from kspark.shards import TEXT, ArraySpec, InputSpec
+
+if TYPE_CHECKING:
+    import keras
+
+SINGLE = "single"
+LIST = "list"
+DICT = "dict"
+
+
+def build_model(model: keras.Model, example: Any) -> None:
+    """Create the variables of a model that was defined without an input shape.
+
+    Args:
+        model: A `keras.Model`; nothing happens if it is built.
+        example: One array, or a list or dictionary of arrays: at least one row of
+            each input.
+
+    Raises:
+        ValueError: If `example` is not made of arrays with rows.
+    """
+    if model.built:
+        return
+    from kspark.backends.base import cast_floats
+
+    names, arrays, structure = arranged(example)
+    if any(np.ndim(a) == 0 or len(a) == 0 for a in arrays):
+        raise invalid("example", "arrays with at least one row", [np.shape(a) for a in arrays])
+    rows = [cast_floats(np.asarray(a)[:1]) for a in arrays]
+    model(rearranged(rows, names, structure), training=False)
+
+
+def input_spec(model: keras.Model, example: Any = None) -> InputSpec:
+    """What a model is fed.
+
+    Args:
+        model: A built `keras.Model`.
+        example: Rows of input, in the structure the model takes them. Needed for the
+            dtypes of a subclassed model's inputs if they are not floating point.
+
+    Returns:
+        An `InputSpec`. Its targets name the outputs that have a loss; their shapes
+        and dtypes are for the data to say. Without a loss there are none.
+
+    Raises:
+        ValueError: If the inputs or outputs are nested, or not known.
+    """
+    import keras
+
+    inputs, structure = described_inputs(model, example)
+    names, y_structure = target_names(model)
+    return InputSpec(
+        inputs=tuple(inputs),
+        targets=tuple(ArraySpec(name) for name in names),
+        x_structure=structure,
+        y_structure=y_structure,
+        floatx=keras.config.floatx(),
+    )
+
+
+def described_inputs(model: keras.Model, example: Any) -> tuple[list[ArraySpec], str]:
+    """One `ArraySpec` per input, and their structure."""
+    tensors = symbolic(model, "input", "inputs")
+    if isinstance(tensors, list | tuple) and len(tensors) == 1:
+        tensors = tensors[0]  # Keras takes a bare array as well, and so do users.
+    if tensors is not None:
+        names, parts, structure = arranged(tensors)
+        if structure != DICT:
+            names = [t.name for t in parts]
+        return [
+            ArraySpec(name, tuple(t.shape[1:]), str(t.dtype))
+            for name, t in zip(names, parts, strict=True)
+        ], structure
+    return inputs_as_built(model, example)
+
+
+def inputs_as_built(model: keras.Model, example: Any) -> tuple[list[ArraySpec], str]:
+    """The inputs of a subclassed model, from the shapes it was built with."""
+    shapes = (model.get_build_config() or {}).get("input_shape")
+    if shapes is None and example is None:
+        rule = "a model with one argument in `call`, or with an `Input`"
+        raise invalid("model", rule, model.name)
+    if shapes is None:
+        _, arrays, _ = arranged(example)
+        shapes = [np.shape(a) for a in arrays]
+        shapes = shapes[0] if len(shapes) == 1 else shapes
+    names, parts, structure = arranged(shapes)
+    dtypes = [""] * len(parts) if example is None else [dtype_of(a) for a in arranged(example)[1]]
+    if structure != DICT:
+        names = [f"input_{i}" for i in range(len(parts))]
+    return [
+        ArraySpec(name, tuple(shape[1:]), dtype)
+        for name, shape, dtype in zip(names, parts, dtypes, strict=True)
+    ], structure
+
+
+def dtype_of(array: Any) -> str:
+    """The dtype that Keras takes an array in."""
+    import keras
+
+    dtype = np.asarray(array).dtype
+    if dtype.kind in "OUS":
+        return TEXT
+    return str(keras.config.floatx()) if dtype.kind == "f" else dtype.name
+
+
+def output_names(model: keras.Model) -> tuple[list[str], str]:
+    """Names of the outputs in the order of `Replica.predict`, and their structure.
+
+    The outputs of a dictionary are in the order of their sorted keys.
+    """
+    names, parts, structure = arranged(output_tensors(model))
+    if structure == DICT:
+        return names, structure
+    known = list(getattr(model, "output_names", ()))
+    if len(known) != len(parts):
+        known = ["output"] if structure == SINGLE else [f"output_{i}" for i in range(len(parts))]
+    return known, structure
+
+
+def output_tensors(model: keras.Model) -> Any:
+    """A model's outputs as symbols."""
+    outputs = symbolic(model, "output", "outputs")
+    return computed_outputs(model) if outputs is None else outputs
+
+
+def computed_outputs(model: keras.Model) -> Any:
+    """A subclassed model's outputs as symbols."""
+    import keras
+
+    specs, structure = inputs_as_built(model, None)
+    tensors = [
+        keras.KerasTensor((None, *(s.shape or ())), dtype=s.dtype or keras.config.floatx())
+        for s in specs
+    ]
+    return model.compute_output_spec(rearranged(tensors, [s.name for s in specs], structure))
+
+
+def target_names(model: keras.Model) -> tuple[list[str], str]:
+    """Names of the outputs that have a loss, and the structure of the labels."""
+    loss = model.loss
+    if loss is None:
+        return [], SINGLE
+    names, structure = output_names(model)
+    if isinstance(loss, Mapping):
+        names = [n for n in names if loss.get(n) is not None]
+    elif isinstance(loss, Sequence) and not isinstance(loss, str) and len(loss) == len(names):
+        names = [n for n, part in zip(names, loss, strict=True) if part is not None]
+    return names, SINGLE if structure == LIST and len(names) == 1 else structure
+
+
+def symbolic(model: keras.Model, attribute: str, flat: str) -> Any:
+    """A functional or Sequential model's inputs or outputs, or `None` if it is neither.
+
+    Sequential models have only the flat list, of one entry.
+    """
+    value = getattr(model, attribute, None)
+    if value is None:
+        value = (getattr(model, flat, None) or [None])[0]
+    return value
+
+
+def is_arrays(value: Any) -> bool:
+    """Whether something is one array, or a list or dictionary of arrays."""
+    parts = list(value.values()) if isinstance(value, Mapping) else value
+    if not isinstance(parts, list | tuple):
+        parts = [parts]
+    return bool(parts) and all(isinstance(p, np.ndarray) for p in parts)
+
+
+def arranged(value: Any) -> tuple[list[str], list[Any], str]:
+    """Names (of a dictionary), leaves and structure of something that is not nested deeper.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if isinstance(value, Mapping):
+        names = sorted(value)
+        parts, structure = [value[n] for n in names], DICT
+    elif isinstance(value, list | tuple) and not is_shape(value):
+        names, parts, structure = [], list(value), LIST
+    else:
+        names, parts, structure = [], [value], SINGLE
+    for part in parts:
+        if isinstance(part, Mapping) or (isinstance(part, list | tuple) and not is_shape(part)):
+            rule = "a model whose inputs and outputs are one tensor, or a flat list or dictionary"
+            raise invalid("model", rule, value)
+    return names, parts, structure
+
+
+def is_shape(value: Any) -> bool:
+    """Whether a sequence is the shape of one array, and not several things."""
+    return all(n is None or isinstance(n, int | np.integer) for n in value)
+
+
+def rearranged(parts: list[Any], names: Sequence[str], structure: str) -> Any:
+    """The inverse of `arranged`."""
+    if structure == SINGLE:
+        return parts[0]
+    return parts if structure == LIST else dict(zip(names, parts, strict=True))

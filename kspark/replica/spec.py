@@ -1,0 +1,257 @@
+"""`ReplicaSpec`: a compiled Keras model as plain data, and back.
+
+What travels is a `.keras` file as bytes (architecture, weights, compile
+arguments, optimizer state), the custom objects it names, and what the file
+leaves out: the state of random number generators. This module imports Keras
+inside its functions only, because the worker that unpickles a spec has to
+choose Keras' backend before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import random
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kspark.backends import use_backend
+from kspark.errors import EnvironmentMismatchError, invalid, invalid_type
+from kspark.replica import custom_objects as custom
+from kspark.replica.signature import input_spec
+from kspark.replica.variables import (
+    assign_all,
+    rng_variables,
+    same_structure,
+    values_of,
+    weight_spec,
+)
+from kspark.shards import InputSpec
+from kspark.weights import WeightSpec
+
+if TYPE_CHECKING:
+    import keras
+
+    from kspark.replica.live import Replica
+
+CONFIG_FILE = "config.json"
+"""The member of a `.keras` file that holds the model's configuration."""
+
+REBUILD_ERRORS = (
+    TypeError,
+    ValueError,
+    AttributeError,
+    NameError,
+    LookupError,
+    ImportError,
+    RuntimeError,
+)
+"""What `__init__`, `from_config` and `build` usually raise when a configuration lacks something."""
+
+
+@dataclass(frozen=True)
+class ReplicaSpec:
+    """A compiled model as plain data; picklable without Keras. Make it with `ReplicaSpec.of`.
+
+    Attributes:
+        model_bytes: Bytes of a `.keras` file.
+        custom_objects: Bytes, pickled mapping from name to class or function.
+        backend: String, the Keras backend the model was made with.
+        weights: `WeightSpec` over all variables of the model.
+        inputs: `InputSpec` of the model.
+        digest: String; two specs share it only if they describe the same architecture,
+            compile arguments and custom objects. The values of weights are not in it.
+        rng_state: Tuple of arrays, state of the model's random number generators.
+    """
+
+    model_bytes: bytes = field(repr=False)
+    custom_objects: bytes = field(repr=False)
+    backend: str
+    weights: WeightSpec
+    inputs: InputSpec
+    digest: str
+    rng_state: tuple[np.ndarray, ...] = field(default=(), repr=False, compare=False)
+
+    @classmethod
+    def of(
+        cls,
+        model: keras.Model,
+        custom_objects: Mapping[str, Any] | None = None,
+        inputs: InputSpec | None = None,
+    ) -> ReplicaSpec:
+        """Take a model apart, and make sure here that a worker can put it together.
+
+        The model's optimizer is built if it is not; nothing else changes.
+
+        Args:
+            model: A compiled, built `keras.Model`.
+            custom_objects: Mapping from name to class or function, for those that the
+                model does not hold itself.
+            inputs: `InputSpec`, if the model does not tell what it is fed.
+
+        Raises:
+            ValueError: If the model is not compiled or not built, cannot be rebuilt from
+                its configuration, or is stateful from batch to batch.
+            TypeError: If `model` is not a Keras model.
+        """
+        import keras
+
+        check_model(model)
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        model_bytes = saved(model)
+        config = read_config(model_bytes)
+        objects = custom.dump(custom.collect(model, config, custom_objects))
+        spec = cls(
+            model_bytes=model_bytes,
+            custom_objects=objects,
+            backend=str(keras.backend.backend()),
+            weights=weight_spec(model),
+            inputs=input_spec(model) if inputs is None else inputs,
+            digest=digest_of(config, objects),
+            rng_state=tuple(values_of(rng_variables(model))),
+        )
+        spec._verify(model)
+        return spec
+
+    def build(self, threads: int | None = None) -> Replica:
+        """Put the model together, in the process that is to run it.
+
+        Args:
+            threads: Integer, threads the backend may use; `None` leaves its default.
+
+        Returns:
+            A `Replica` with the weights, optimizer state and RNG state of `of`'s model.
+
+        Raises:
+            EnvironmentMismatchError: If Keras runs on another backend in this process, or
+                makes another model of the same bytes.
+        """
+        use_backend(self.backend, threads)
+        from kspark.replica.live import Replica
+
+        objects = custom.load(self.custom_objects)
+        model = self._load(objects)
+        if not same_structure(weight_spec(model), self.weights):
+            import keras
+
+            raise EnvironmentMismatchError(
+                f"Keras {keras.__version__} on this worker rebuilt the model with other "
+                "variables than the driver has. Install the same version of Keras on both."
+            )
+        assign_all(rng_variables(model), list(self.rng_state), "rng_state")
+        return Replica(model, self.weights, self.inputs, objects)
+
+    def _load(self, objects: Mapping[str, Any]) -> keras.Model:
+        import keras
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.keras"
+            path.write_bytes(self.model_bytes)
+            # The bytes were made from a live model of the same user, by `of`; code in
+            # them (a Lambda layer) is as good as the code that brought them here.
+            return keras.saving.load_model(path, custom_objects=dict(objects), safe_mode=False)
+
+    def _verify(self, model: keras.Model) -> None:
+        """Rebuild the model and compare."""
+        try:
+            with untouched_randomness():
+                rebuilt = self._load(custom.load(self.custom_objects))
+        except REBUILD_ERRORS as error:
+            raise not_rebuilt(model, f"{type(error).__name__}: {error}") from error
+        custom.check_lambdas(rebuilt)
+        if not rebuilt.compiled or rebuilt.optimizer is None:
+            raise not_rebuilt(
+                model,
+                "it comes back without its compile arguments. A model that overrides `compile` "
+                "also overrides `get_compile_config` and `compile_from_config`",
+            )
+        if not same_structure(weight_spec(rebuilt), self.weights):
+            raise not_rebuilt(model, "it comes back with other variables")
+        if len(rebuilt.optimizer.variables) != len(model.optimizer.variables):
+            raise not_rebuilt(
+                model,
+                "its optimizer comes back with other variables. Compile the model again after "
+                "changing what is trainable",
+            )
+
+
+def check_model(model: Any) -> None:
+    """Refuse what cannot become a replica.
+
+    Raises:
+        ValueError: If the model is not compiled, not built or stateful.
+        TypeError: If it is not a Keras model.
+    """
+    import keras
+
+    if not isinstance(model, keras.Model):
+        raise invalid_type("model", "a compiled `keras.Model`", model)
+    if not model.compiled or model.optimizer is None:
+        raise invalid("model", "compiled: call `model.compile(...)` first", model.name)
+    if not model.built:
+        rule = "built: give it a `keras.Input`, or call it on one example"
+        raise invalid("model", rule, model.name)
+    for layer in custom.reachable(model):
+        if isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional) and layer.stateful:
+            rule = "free of stateful layers, which tie a row to the row before it"
+            raise invalid("model", rule, f"{layer.name} with stateful=True")
+
+
+def saved(model: keras.Model) -> bytes:
+    """The model as the bytes of a `.keras` file.
+
+    Raises:
+        ValueError: If a part of it has no `get_config`, or one that is not plain data.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        try:
+            model.save(path)
+        except (NotImplementedError, *REBUILD_ERRORS) as error:
+            raise ValueError(
+                f"The model {model.name!r} cannot be sent to the workers, because a part of it "
+                "cannot be described by plain data. Custom layers and models need a "
+                f"`get_config` method. Keras says: {str(error).strip()}"
+            ) from error
+        return path.read_bytes()
+
+
+def read_config(model_bytes: bytes) -> Any:
+    """The configuration inside a `.keras` file, as JSON data."""
+    with zipfile.ZipFile(io.BytesIO(model_bytes)) as file:
+        return json.loads(file.read(CONFIG_FILE))
+
+
+def digest_of(config: Any, objects: bytes) -> str:
+    """32 hexadecimal digits that identify an architecture with its custom objects."""
+    text = json.dumps(config, sort_keys=True).encode()
+    return hashlib.sha256(text + b"\0" + objects).hexdigest()[:32]
+
+
+def not_rebuilt(model: keras.Model, reason: str) -> ValueError:
+    """The refusal of a model that does not come back from its configuration."""
+    return ValueError(
+        f"The model {model.name!r} cannot be rebuilt from its configuration, so no worker can "
+        f"have it: {reason}.\nCustom layers and models need a complete `get_config`; classes and "
+        "functions that the model does not hold are passed as `custom_objects`."
+    )
+
+
+@contextmanager
+def untouched_randomness() -> Iterator[None]:
+    """Give Python's and NumPy's global generators back as they were: Keras draws seeds there."""
+    python, legacy = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)

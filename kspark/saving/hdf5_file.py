@@ -1,0 +1,221 @@
+"""The `.h5` file: Keras' legacy HDF5 file, with Elephas' configuration attribute.
+
+The root attribute `distributed_config` is the JSON that Elephas writes, and that its
+readers and DL4J's importer look for:
+
+    {"class_name": "SparkModel", "config": {"mode": ..., "frequency": ...,
+     "parameter_server_mode": ..., "num_workers": ..., "batch_size": ...}}
+
+Beside these two keys kspark puts its own document under `"kspark"`, and the arrays
+that it names in the group `kspark_server_state`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+
+from kspark.errors import invalid
+from kspark.saving.document import Document, named, names_in
+from kspark.saving.rebuild import rebuilding, refuse_code
+from kspark.saving.training_config import compile_arguments, training_config
+
+logger = logging.getLogger("kspark")
+
+ATTRIBUTE = "distributed_config"
+STATE = "kspark_server_state"
+OPTIMIZER = "optimizer_weights"
+SPARK_MODELS = ("SparkModel", "AsynchronousSparkModel", "SparkMLlibModel")
+ELEPHAS_KEYS = ("mode", "frequency", "parameter_server_mode", "num_workers", "batch_size", "port")
+
+
+def write(local: str, model: keras.Model, document: Document) -> None:
+    """Write the model and the document to the local file `local`.
+
+    Raises:
+        ValueError: If the format would lose a part of the model.
+    """
+    refuse_loss(model)
+    keras.saving.save_model(model, local, include_optimizer=False)
+    compile_config = model.get_compile_config() if model.compiled else None
+    content = {
+        "class_name": document.class_name,
+        "config": elephas_config(document.config),
+        "kspark": document.to_dict() | {"compile_config": compile_config},
+    }
+    with h5py.File(local, "a") as file:
+        file.attrs[ATTRIBUTE] = json.dumps(content).encode()
+        write_arrays(file.create_group(STATE), document.server_state.values())
+        if compile_config is not None:
+            config = training_config(compile_config)
+            file.attrs["training_config"] = json.dumps(config).encode()
+            group, variables = file.create_group(OPTIMIZER), model.optimizer.variables
+            group.attrs["weight_names"] = [str(index).encode() for index in range(len(variables))]
+            write_arrays(group, (keras.ops.convert_to_numpy(v) for v in variables))
+
+
+def read(
+    local: str, path: str, custom_objects: dict[str, Any], safe_mode: bool
+) -> tuple[keras.Model, Document | None]:
+    """Read what `write`, Elephas or plain Keras wrote.
+
+    Args:
+        local: String, name of the local file, ending in `.h5`.
+        path: String, the file's name for messages.
+        custom_objects: Dictionary of name and object.
+        safe_mode: Boolean, whether to refuse code inside the file.
+
+    Returns:
+        A pair (model, document or `None`).
+
+    Raises:
+        ValueError: If the file holds no whole model, holds code, or needs custom objects.
+    """
+    with h5py.File(local, "r") as file:
+        content = json_attribute(file, ATTRIBUTE) or {}
+        model_config = json_attribute(file, "model_config")
+        legacy = json_attribute(file, "training_config")
+        compile_config = content.get("kspark", {}).get("compile_config")
+        document = read_document(file, content, path)
+        if model_config is None:
+            raise invalid("path", "a file of a whole Keras model, not of weights only", path)
+        configs = [model_config, legacy, compile_config]
+        if safe_mode:
+            refuse_code(configs, path)
+        with rebuilding(path, configs, custom_objects):
+            model = keras.saving.load_model(
+                local, custom_objects=custom_objects, compile=False, safe_mode=safe_mode
+            )
+            with keras.saving.custom_object_scope(custom_objects):
+                compile_as_saved(model, compile_config, legacy)
+        if model.compiled:
+            restore_optimizer(model, file, path)
+    return model, document
+
+
+def elephas_config(config: dict[str, Any]) -> dict[str, Any]:
+    """kspark's configuration in the words of Elephas and DL4J.
+
+    Both know two frequencies only, and DL4J wants a number of workers.
+    """
+    frequency = config.get("frequency", "epoch")
+    return {
+        "mode": config.get("mode", "synchronous"),
+        "frequency": frequency if frequency in ("epoch", "batch") else "batch",
+        "parameter_server_mode": config.get("parameter_server_mode") or "http",
+        "num_workers": config.get("num_workers") or 1,
+        "batch_size": config.get("batch_size") or 32,
+    }
+
+
+def read_document(file: h5py.File, content: dict[str, Any], path: str) -> Document | None:
+    """kspark's document, or one made from what Elephas wrote; `None` in a plain Keras file."""
+    if not content:
+        return None
+    class_name = content.get("class_name")
+    if class_name not in SPARK_MODELS:
+        rule = f"a file of one of {', '.join(SPARK_MODELS)}, and this one holds {class_name!r}"
+        raise invalid("path", rule, path)
+    if "kspark" in content:
+        config, names = names_in(content["kspark"], path)
+        arrays = (read_array(file[STATE], str(index)) for index in range(len(names)))
+        return Document(config, named(names, arrays), class_name)
+    config = content.get("config") or {}
+    unknown = sorted(set(config) - set(ELEPHAS_KEYS))
+    if unknown:
+        logger.warning("Ignored %s of %s: Elephas kept but never used them.", unknown, path)
+    return Document({k: v for k, v in config.items() if k in ELEPHAS_KEYS}, {}, class_name)
+
+
+def compile_as_saved(
+    model: keras.Model, compile_config: dict[str, Any] | None, legacy: dict[str, Any] | None
+) -> None:
+    """Compile the model from kspark's record of it, else from the legacy one, if any."""
+    if compile_config is not None:
+        model.compile_from_config(compile_config)
+    elif legacy is not None:
+        model.compile(**compile_arguments(legacy))
+
+
+def restore_optimizer(model: keras.Model, file: h5py.File, path: str) -> None:
+    """Give the optimizer its saved variables; warn if they are not those of this Keras."""
+    model.optimizer.build(model.trainable_variables)
+    if OPTIMIZER not in file:
+        return
+    group, variables = file[OPTIMIZER], model.optimizer.variables
+    arrays = [read_array(group, name) for name in names_attribute(group, "weight_names")]
+    saved, wanted = [a.shape for a in arrays], [tuple(v.shape) for v in variables]
+    # An optimizer that never stepped has its scalars only (iterations, learning rate).
+    if saved != wanted[: len(saved)] or (len(saved) < len(wanted) and any(saved)):
+        logger.warning(
+            "The optimizer state of %s was written by another Keras (%s); it starts afresh.",
+            path,
+            text(file.attrs.get("keras_version", "unknown")),
+        )
+        return
+    for variable, array in zip(variables, arrays, strict=False):
+        variable.assign(array)
+
+
+def refuse_loss(model: keras.Model) -> None:
+    """Refuse a model of which an HDF5 file would keep only a part."""
+    if getattr(model, "inputs", None) is None:
+        kinds = "built, and Sequential or functional, for '.h5' ('.keras' takes any)"
+        raise invalid("model", kinds, model.name)
+    for layer in layers_of(model):
+        if hasattr(layer, "save_assets"):
+            with tempfile.TemporaryDirectory() as directory:
+                layer.save_assets(directory)
+                if os.listdir(directory):
+                    kinds = "without an adapted vocabulary for '.h5' ('.keras' keeps it)"
+                    raise invalid("model", kinds, layer.name)
+
+
+def layers_of(model: keras.Model) -> Iterator[keras.Layer]:
+    """The layers of a model, and of the models among them."""
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from layers_of(layer)
+
+
+def write_arrays(group: h5py.Group, arrays: Iterable[np.ndarray]) -> None:
+    """Write arrays under their positions."""
+    for index, array in enumerate(arrays):
+        group.create_dataset(str(index), data=array)
+
+
+def read_array(group: h5py.Group, name: str) -> np.ndarray:
+    """One array of this very file; HDF5 could point to any other file on the disk."""
+    data = group[name]
+    elsewhere = data.file.filename != group.file.filename or data.external or data.is_virtual
+    if elsewhere:
+        raise ValueError(f"Array {name!r} of {group.file.filename} lies in another file.")
+    return np.asarray(data[()])
+
+
+def names_attribute(group: h5py.Group, name: str) -> list[str]:
+    """A list of names, which Keras cuts into `name0`, `name1`... when it is long."""
+    keys = [name] if name in group.attrs else []
+    while f"{name}{len(keys)}" in group.attrs:
+        keys.append(f"{name}{len(keys)}")
+    pieces = [group.attrs[key] for key in keys]
+    return [text(item) for piece in pieces for item in piece]
+
+
+def json_attribute(file: h5py.File, name: str) -> Any:
+    """A root attribute's JSON, `None` if there is none."""
+    return json.loads(text(file.attrs[name])) if name in file.attrs else None
+
+
+def text(value: str | bytes) -> str:
+    """An attribute's text: files have both kinds of string."""
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,78 @@
+"""The `.keras` file: Keras' own zip archive, with kspark's document as further members.
+
+`kspark.json` is the document, `kspark/server_state/<i>.npy` are the arrays it
+names. Keras ignores members that it does not know, so the file opens with
+`keras.saving.load_model` as well; a file that plain Keras wrote has no document.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from typing import Any
+
+import keras
+import numpy as np
+
+from kspark.saving.document import Document, named, names_in
+from kspark.saving.rebuild import rebuilding, refuse_code
+
+DOCUMENT = "kspark.json"
+
+
+def array_member(index: int) -> str:
+    """Name of the archive's member with one array."""
+    return f"kspark/server_state/{index}.npy"
+
+
+def write(local: str, model: keras.Model, document: Document) -> None:
+    """Write the model and the document to the local file `local`."""
+    keras.saving.save_model(model, local)
+    with zipfile.ZipFile(local, "a") as archive:
+        archive.writestr(DOCUMENT, json.dumps(document.to_dict()))
+        for index, array in enumerate(document.server_state.values()):
+            # Into the archive directly, an array may be as large as the model.
+            with archive.open(array_member(index), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+
+
+def read(
+    local: str, path: str, custom_objects: dict[str, Any], safe_mode: bool
+) -> tuple[keras.Model, Document | None]:
+    """Read what `write` or plain Keras wrote.
+
+    Args:
+        local: String, name of the local file.
+        path: String, the file's name for messages.
+        custom_objects: Dictionary of name and object.
+        safe_mode: Boolean, whether to refuse code inside the file.
+
+    Returns:
+        A pair (model, document or `None`).
+
+    Raises:
+        ValueError: If the file is incomplete, holds code, or needs custom objects.
+    """
+    with zipfile.ZipFile(local) as archive:
+        model_config = json.loads(archive.read("config.json"))
+        document = read_document(archive, path)
+    if safe_mode:
+        refuse_code(model_config, path)
+    with rebuilding(path, model_config, custom_objects):
+        model = keras.saving.load_model(local, custom_objects=custom_objects, safe_mode=safe_mode)
+    return model, document
+
+
+def read_document(archive: zipfile.ZipFile, path: str) -> Document | None:
+    """kspark's part of the archive, `None` if it has none."""
+    if DOCUMENT not in archive.namelist():
+        return None
+    config, names = names_in(json.loads(archive.read(DOCUMENT)), path)
+    arrays = (read_array(archive, array_member(index)) for index in range(len(names)))
+    return Document(config, named(names, arrays))
+
+
+def read_array(archive: zipfile.ZipFile, member: str) -> np.ndarray:
+    """One array; a pickled one is refused."""
+    with archive.open(member) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)

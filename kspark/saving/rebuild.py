@@ -1,0 +1,123 @@
+"""Checks on the configuration of a model that is about to be rebuilt from a file.
+
+Keras' safe mode does not cover every file: it can be switched off for the whole
+process, and for HDF5 files releases before 3.11.3 do not have it (CVE-2025-9905).
+`refuse_code` looks at the configuration itself, before Keras sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+from kspark.errors import invalid
+
+# Layers that load a program or a pickle from outside of their configuration.
+FOREIGN = frozenset({"TFSMLayer", "TorchModuleWrapper"})
+
+
+def refuse_code(config: object, path: str) -> None:
+    """Refuse a configuration that carries Python code.
+
+    Args:
+        config: JSON data, a Keras configuration of any generation.
+        path: String, the file it comes from.
+
+    Raises:
+        ValueError: If rebuilding would run code out of the file.
+    """
+    for part in objects_in(config):
+        if carries_code(part):
+            rule = (
+                f"a file without code inside, and this one has a {part['class_name']!r} "
+                "that would run some; `safe_mode=False` loads a file that you trust"
+            )
+            raise invalid("path", rule, path)
+
+
+def carries_code(part: dict[str, Any]) -> bool:
+    """Whether a serialized object is, or directly holds, a program.
+
+    Keras 3 writes a lambda as the object `__lambda__`, Keras 2 as a list
+    [code, defaults, closure] that only a `Lambda` layer understands.
+    """
+    if part["class_name"] == "__lambda__" or part["class_name"] in FOREIGN:
+        return True
+    inner = part.get("config")
+    if part["class_name"] != "Lambda" or not isinstance(inner, dict):
+        return False
+    values = [inner.get(name) for name in ("function", "output_shape", "mask")]
+    return any(isinstance(v, list) and v and isinstance(v[0], str) for v in values)
+
+
+def objects_in(config: object) -> Iterator[dict[str, Any]]:
+    """Every serialized object in a configuration, at any depth."""
+    pending = [config]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            if isinstance(part.get("class_name"), str):
+                yield part
+            pending.extend(part.values())
+        elif isinstance(part, list):
+            pending.extend(part)
+
+
+@contextmanager
+def rebuilding(path: str, config: object, custom_objects: dict[str, Any]) -> Iterator[None]:
+    """Name the custom objects that were missing when Keras fails inside the block.
+
+    Raises:
+        ValueError: In place of Keras' `TypeError` or `ValueError`, if some were.
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        names = [n for n in custom_names(config) if not known(n, custom_objects)]
+        if names:
+            rule = f"a dictionary with {', '.join(map(repr, names))}, used by {path}"
+            raise invalid("custom_objects", rule, custom_objects) from error
+        raise
+
+
+def custom_names(config: object) -> list[str]:
+    """Names of the classes and functions in a configuration that are not Keras' own."""
+    names: dict[str, None] = {}
+    for part in objects_in(config):
+        name, module = part["class_name"], str(part.get("module") or "")
+        if name == "function" and isinstance(part.get("config"), str):
+            name = part["config"]
+        own = module.split(".")[0] == "keras" or built_in(name.split(">")[-1])
+        if not own and not name.startswith("__"):
+            names.setdefault(name)
+    return list(names)
+
+
+def known(name: str, custom_objects: dict[str, Any]) -> bool:
+    """Whether a custom name was passed or registered, with or without its package."""
+    registered = {*custom_objects, *keras.saving.get_custom_objects()}
+    return any(name in (other, other.split(">")[-1]) for other in registered)
+
+
+def built_in(name: str) -> bool:
+    """Whether Keras itself has a class or function of this name."""
+    if name == "Functional":  # the one class that files name and Keras does not export
+        return True
+    homes = (
+        keras,
+        keras.activations,
+        keras.constraints,
+        keras.dtype_policies,
+        keras.initializers,
+        keras.layers,
+        keras.losses,
+        keras.metrics,
+        keras.ops,
+        keras.optimizers,
+        keras.optimizers.schedules,
+        keras.regularizers,
+    )
+    return any(hasattr(home, name) for home in homes)

@@ -1,0 +1,140 @@
+"""The compile configuration of HDF5 model files, as every Keras since 2.0 wrote it.
+
+Keras 3 itself reads these with losses: `"mse"` fails to load, an optimizer
+that Keras 2.11-2.15 wrote as `Custom>Adam` comes back with default settings, and a
+`MeanMetricWrapper` breaks at the first batch. So the arguments of `compile` are
+put together here, from public parts of Keras.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+# `compile` chooses their kind by the shape of the output, so they stay strings.
+BY_OUTPUT = frozenset({"accuracy", "acc", "crossentropy", "ce"})
+
+
+def compile_arguments(config: dict[str, Any]) -> dict[str, Any]:
+    """Turn a file's training configuration into arguments of `keras.Model.compile`.
+
+    Custom objects are looked up in Keras' current scope.
+
+    Args:
+        config: Dictionary, the JSON of the attribute `training_config`.
+
+    Returns:
+        Dictionary of keyword arguments.
+
+    Raises:
+        ValueError: If the configuration names something that Keras does not know.
+    """
+    arguments = {
+        "optimizer": optimizer(config["optimizer_config"]),
+        "loss": each(loss, config.get("loss")),
+        "metrics": each(metric, config.get("metrics")),
+        "weighted_metrics": each(metric, config.get("weighted_metrics")),
+        "loss_weights": config.get("loss_weights"),
+    }
+    later = ("run_eagerly", "steps_per_execution", "jit_compile")
+    return arguments | {name: config[name] for name in later if name in config}
+
+
+def training_config(compile_config: dict[str, Any]) -> dict[str, Any]:
+    """A model's training configuration, as Keras writes it to HDF5 files.
+
+    `keras.Model.save` would write it too, but takes the optimizer out of the
+    model's compile configuration as it does so: the next `.keras` file of the
+    same model would have another optimizer.
+
+    Args:
+        compile_config: Dictionary, `model.get_compile_config()`.
+
+    Returns:
+        Dictionary of JSON data.
+    """
+    config = dict(compile_config)
+    optimizer_config = legacy(config.pop("optimizer"))
+    config["loss"] = each(lambda value: legacy(canonical(value)), config.get("loss"))
+    for name in ("metrics", "weighted_metrics"):
+        config[name] = each(legacy, config.get(name))
+    return config | {"optimizer_config": optimizer_config}
+
+
+def each(convert: Callable[[Any], Any], value: Any) -> Any:
+    """Apply `convert` to every single object in nested lists and dictionaries."""
+    if isinstance(value, (list, tuple)):
+        return [each(convert, item) for item in value]
+    if isinstance(value, dict) and "class_name" not in value:
+        return {name: each(convert, item) for name, item in value.items()}
+    return None if value is None else convert(value)
+
+
+def optimizer(config: dict[str, Any]) -> keras.optimizers.Optimizer:
+    """An optimizer of any Keras generation as one of this Keras."""
+    name, settings = config["class_name"], dict(config["config"])
+    built_in = getattr(keras.optimizers, name.split(">")[-1], None)
+    custom = keras.saving.get_registered_object(name)
+    if custom is not None or built_in is None:
+        return keras.optimizers.deserialize({"class_name": name, "config": settings})
+    if "lr" in settings:
+        settings["learning_rate"] = settings.pop("lr")
+    rate = settings.get("learning_rate")
+    if isinstance(rate, dict):
+        settings["learning_rate"] = keras.optimizers.schedules.deserialize(rate)
+    decay = settings.pop("decay", None)
+    if decay:
+        settings["learning_rate"] = keras.optimizers.schedules.InverseTimeDecay(rate, 1, decay)
+    accepted = inspect.signature(built_in).parameters
+    return built_in(**{key: value for key, value in settings.items() if key in accepted})
+
+
+def loss(value: str | dict[str, Any]) -> Any:
+    """A loss as `compile` takes it."""
+    if isinstance(value, str):
+        return keras.losses.get(value)
+    settings = dict(value["config"])
+    if settings.get("reduction") == "auto":  # Keras 2's word for its default
+        settings["reduction"] = "sum_over_batch_size"
+    return keras.losses.deserialize({**value, "config": settings})
+
+
+def metric(value: str | dict[str, Any]) -> Any:
+    """A metric as `compile` takes it."""
+    if isinstance(value, str):
+        custom = keras.saving.get_registered_object(value)
+        if custom is None and value not in BY_OUTPUT:
+            keras.metrics.get(value)  # raises here, and not at the first batch
+        return custom or value  # as a string it keeps its name in the logs
+    settings = value["config"]
+    if value["class_name"] == "MeanMetricWrapper" and isinstance(settings.get("fn"), str):
+        wrapped = metric_function(settings["fn"])
+        return keras.metrics.MeanMetricWrapper(wrapped, name=settings["name"])
+    return keras.metrics.deserialize(value)
+
+
+def metric_function(name: str) -> Callable[..., Any]:
+    """The function that a metric takes the mean of: a custom one, a metric or a loss."""
+    custom = keras.saving.get_registered_object(name)
+    return custom or getattr(keras.metrics, name, None) or keras.losses.get(name)
+
+
+def canonical(value: Any) -> Any:
+    """The long name of a loss given by a short one, because Keras cannot load "mse"."""
+    if not isinstance(value, str):
+        return value
+    function = keras.losses.get(value)
+    return getattr(function, "__name__", value)
+
+
+def legacy(value: Any) -> Any:
+    """A serialized object in the words of the HDF5 format: functions are names."""
+    if not isinstance(value, dict):
+        return value
+    if value["class_name"] == "function":
+        return value["config"]
+    name = value.get("registered_name") or value["class_name"]
+    return {"class_name": name, "config": value["config"]}

@@ -1,0 +1,179 @@
+"""One array per file: rows appended as they come, read back by position.
+
+Numbers are raw bytes in row-major order; text is an Arrow file whose record
+batches all have `TEXT_BLOCK` rows, so that a row's batch can be computed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from kspark.shards.handle import StoredArray
+from kspark.shards.spec import TEXT
+
+TEXT_BLOCK = 4096
+COPY_BYTES = 16 << 20
+
+Range = tuple[int, int]
+
+
+class TruncatedFileError(OSError):
+    """A file ends before the rows that it should hold."""
+
+
+class NumberWriter:
+    """Appends rows of numbers to a raw file.
+
+    Args:
+        path: String, the file to create.
+        dtype: `np.dtype` of the first rows. Later rows may widen it.
+    """
+
+    def __init__(self, path: str, dtype: np.dtype) -> None:
+        self._path = path
+        self._dtype = dtype
+        self._file = open(path, "wb")  # noqa: SIM115 (closed by `close`)
+
+    @property
+    def dtype(self) -> str:
+        """Name of the dtype on disk."""
+        return self._dtype.name
+
+    def write(self, values: np.ndarray) -> None:
+        """Append rows."""
+        wide = common_dtype(self._dtype, values.dtype)
+        if wide != self._dtype:
+            self._widen(wide)
+        if values.size:
+            rows = np.ascontiguousarray(values, dtype=self._dtype)
+            self._file.write(as_bytes(rows))
+
+    def _widen(self, dtype: np.dtype) -> None:
+        """Rewrite the file, because rows came that its dtype cannot hold."""
+        self._file.close()
+        narrow = self._path + ".narrow"
+        os.replace(self._path, narrow)
+        count = COPY_BYTES // self._dtype.itemsize
+        with open(narrow, "rb") as old:
+            self._file = open(self._path, "wb")  # noqa: SIM115 (closed by `close`)
+            while (block := np.fromfile(old, self._dtype, count)).size:
+                self._file.write(as_bytes(block.astype(dtype)))
+        os.unlink(narrow)
+        self._dtype = dtype
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._file.close()
+
+
+class TextWriter:
+    """Appends rows of text to an Arrow file.
+
+    Args:
+        path: String, the file to create.
+        items: Integer, strings per row.
+    """
+
+    dtype = TEXT
+
+    def __init__(self, path: str, items: int) -> None:
+        self._block = TEXT_BLOCK * items
+        self._waiting: list[str] = []
+        self._schema = pa.schema([("text", pa.large_string())])
+        self._file = pa.ipc.new_file(path, self._schema)
+
+    def write(self, values: np.ndarray) -> None:
+        """Append rows."""
+        self._waiting.extend(values.reshape(-1).tolist())
+        while len(self._waiting) >= self._block > 0:
+            self._write_block()
+
+    def _write_block(self) -> None:
+        column = pa.array(self._waiting[: self._block], pa.large_string())
+        del self._waiting[: self._block]
+        self._file.write_batch(pa.record_batch([column], schema=self._schema))
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._waiting:
+            self._write_block()
+        self._file.close()
+
+
+def common_dtype(left: np.dtype, right: np.dtype) -> np.dtype:
+    """The dtype for rows of both: floating point, once one of them is, as wide as that one."""
+    if left.kind == "f" and right.kind != "f":
+        return left
+    if right.kind == "f" and left.kind != "f":
+        return right
+    return np.result_type(left, right)
+
+
+def as_bytes(values: np.ndarray) -> memoryview:
+    """The memory of a contiguous array."""
+    return values.reshape(-1).view(np.uint8).data
+
+
+def read_ranges(folder: str, stored: StoredArray, ranges: Sequence[Range]) -> np.ndarray:
+    """Rows of a stored array.
+
+    Args:
+        folder: String, the shard's directory.
+        stored: `StoredArray`.
+        ranges: Sequence of (start, stop) pairs of row numbers.
+
+    Returns:
+        A fresh array of the rows of all ranges, one after the other.
+
+    Raises:
+        FileNotFoundError: If the file is gone.
+        TruncatedFileError: If it ends too early.
+    """
+    path = os.path.join(folder, stored.file)
+    rows = sum(stop - start for start, stop in ranges)
+    read = _read_text if stored.is_text else _read_numbers
+    return read(path, stored, ranges, rows).reshape(rows, *stored.shape)
+
+
+def _read_numbers(path: str, stored: StoredArray, ranges: Sequence[Range], rows: int) -> np.ndarray:
+    out = np.empty(rows * stored.items, stored.dtype)
+    view = as_bytes(out)
+    row_bytes = out.itemsize * stored.items
+    at = 0
+    with open(path, "rb") as file:
+        for start, stop in ranges:
+            size = (stop - start) * row_bytes
+            file.seek(start * row_bytes)
+            if size and file.readinto(view[at : at + size]) != size:
+                raise TruncatedFileError(f"{path} ends before row {stop}.")
+            at += size
+    return out
+
+
+def _read_text(path: str, stored: StoredArray, ranges: Sequence[Range], rows: int) -> np.ndarray:
+    out = np.empty(rows * stored.items, object)
+    at = 0
+    with pa.OSFile(path) as source:
+        file = pa.ipc.open_file(source)
+        for start, stop in ranges:
+            for block, low, high in _blocks(start, stop):
+                items = slice(low * stored.items, high * stored.items)
+                texts = file.get_batch(block).column(0).to_pylist()[items]
+                out[at : at + len(texts)] = texts
+                at += len(texts)
+    return out
+
+
+def _blocks(start: int, stop: int) -> list[tuple[int, int, int]]:
+    """The record batches of rows `[start, stop)`: (batch, first and last row inside it)."""
+    blocks = []
+    while start < stop:
+        block, low = divmod(start, TEXT_BLOCK)
+        high = min(TEXT_BLOCK, low + stop - start)
+        blocks.append((block, low, high))
+        start += high - low
+    return blocks

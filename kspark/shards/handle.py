@@ -1,0 +1,154 @@
+"""What Spark keeps of a spooled shard: where it is and what is in it, as plain data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from kspark.shards.spec import TEXT
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """One array of a shard on disk.
+
+    Attributes:
+        name: String, name of the input or target.
+        dtype: String, numpy dtype name, or `"string"`.
+        shape: Tuple of integers, shape of one example as found in the data.
+        file: String, file name inside the shard's directory.
+        nbytes: Integer, size of the file.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: str
+    nbytes: int
+
+    @property
+    def items(self) -> int:
+        """Elements per example."""
+        return prod(self.shape)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the elements are strings."""
+        return self.dtype == TEXT
+
+
+@dataclass(frozen=True)
+class LabelStats:
+    """Facts about the labels of one target, to check against the loss before training.
+
+    Attributes:
+        minimum: Float, smallest finite label, or `None` if there is none.
+        maximum: Float, largest finite label, or `None` if there is none.
+        integral: Boolean, whether every finite label is a whole number.
+        finite: Boolean, whether no label is NaN or infinite.
+    """
+
+    minimum: float | None = None
+    maximum: float | None = None
+    integral: bool = True
+    finite: bool = True
+
+    @classmethod
+    def of(cls, labels: np.ndarray) -> LabelStats:
+        """The facts about one array of numbers."""
+        whole = labels.dtype.kind in "iub"
+        finite = whole or bool(np.isfinite(labels).all())
+        values = labels if finite else labels[np.isfinite(labels)]
+        if values.size == 0:
+            return cls(finite=finite)
+        integral = whole or bool((values == np.trunc(values)).all())
+        return cls(float(values.min()), float(values.max()), integral, finite)
+
+    def merge(self, other: LabelStats) -> LabelStats:
+        """The facts about the labels of both."""
+        lows = [v for v in (self.minimum, other.minimum) if v is not None]
+        highs = [v for v in (self.maximum, other.maximum) if v is not None]
+        return LabelStats(
+            min(lows, default=None),
+            max(highs, default=None),
+            self.integral and other.integral,
+            self.finite and other.finite,
+        )
+
+
+@dataclass(frozen=True)
+class ShardHandle:
+    """A spooled shard as plain data. A few hundred bytes; Spark persists these, not the data.
+
+    Attributes:
+        index: Integer, the partition.
+        num_examples: Integer, rows; 0 for an empty partition, which has no arrays.
+        path: String, directory of the files on `host`.
+        host: String, host name of the executor that wrote them.
+        nbytes: Integer, bytes on disk.
+        x: Tuple of `StoredArray`, one per input.
+        y: Tuple of `StoredArray`, one per target; empty without labels.
+        sample_weight: Tuple of `StoredArray`.
+        stats: Tuple of `LabelStats`, one per target; `None` for text.
+    """
+
+    index: int
+    num_examples: int
+    path: str
+    host: str
+    nbytes: int
+    x: tuple[StoredArray, ...] = ()
+    y: tuple[StoredArray, ...] = ()
+    sample_weight: tuple[StoredArray, ...] = ()
+    stats: tuple[LabelStats | None, ...] = ()
+
+    @property
+    def arrays(self) -> tuple[StoredArray, ...]:
+        """All arrays: inputs, targets, sample weights."""
+        return (*self.x, *self.y, *self.sample_weight)
+
+    def to_json(self) -> bytes:
+        """The handle as UTF-8 JSON."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> ShardHandle:
+        """The inverse of `to_json`."""
+        raw = json.loads(bytes(data))
+        raw.update({group: _stored(raw[group]) for group in ("x", "y", "sample_weight")})
+        raw["stats"] = tuple(None if s is None else LabelStats(**s) for s in raw["stats"])
+        return cls(**raw)
+
+
+def _stored(rows: list[dict[str, Any]]) -> tuple[StoredArray, ...]:
+    return tuple(StoredArray(**{**row, "shape": tuple(row["shape"])}) for row in rows)
+
+
+def merge_label_stats(handles: Iterable[ShardHandle]) -> tuple[LabelStats | None, ...]:
+    """Facts about the labels of all shards together.
+
+    Args:
+        handles: Iterable of `ShardHandle`; empty shards say nothing.
+
+    Returns:
+        Tuple with one `LabelStats` per target (`None` for text), empty if no
+        shard has labels.
+    """
+    merged: Sequence[LabelStats | None] = ()
+    for handle in handles:
+        merged = _merge(merged, handle.stats) if merged else handle.stats
+    return tuple(merged)
+
+
+def _merge(
+    left: Sequence[LabelStats | None], right: Sequence[LabelStats | None]
+) -> Sequence[LabelStats | None]:
+    if not right:
+        return left
+    pairs = zip(left, right, strict=True)
+    return [a.merge(b) if a is not None and b is not None else None for a, b in pairs]

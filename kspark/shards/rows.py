@@ -1,0 +1,132 @@
+"""Rows in memory: on their way to disk (`Chunk`), and on their way into the model (`Window`)."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+
+@dataclass
+class Chunk:
+    """Some rows in memory, columnar. All arrays have the same first axis.
+
+    Attributes:
+        x: List of arrays, one per input.
+        y: List of arrays, one per target; empty without labels.
+        sample_weight: List of arrays: none, one, or one per target.
+    """
+
+    x: list[np.ndarray]
+    y: list[np.ndarray] = field(default_factory=list)
+    sample_weight: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """All arrays: inputs, targets, sample weights."""
+        return [*self.x, *self.y, *self.sample_weight]
+
+    @property
+    def num_examples(self) -> int:
+        """Number of rows."""
+        return len(self.x[0])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays; of text, those of the references only."""
+        return sum(a.nbytes for a in self.arrays)
+
+    def rows(self, start: int, stop: int) -> Chunk:
+        """Views of rows `[start, stop)`."""
+        return Chunk(
+            [a[start:stop] for a in self.x],
+            [a[start:stop] for a in self.y],
+            [a[start:stop] for a in self.sample_weight],
+        )
+
+    def pieces(self, nbytes: int) -> Iterator[Chunk]:
+        """Views of consecutive rows, each of about `nbytes` bytes and at least one row."""
+        size = max(1, nbytes * self.num_examples // max(1, self.nbytes))
+        for start in range(0, self.num_examples, size):
+            yield self.rows(start, start + size)
+
+    def window(self) -> Window:
+        """The rows as a `Window` that is a whole pass by itself, in the order they have."""
+        return Window(self.x, self.y, self.sample_weight)
+
+
+@dataclass
+class Window:
+    """Rows of a shard in memory, to be trained on in order.
+
+    Batch `i` of the pass that this window is part of is its batch
+    `i - first_batch`. Every window of a pass but the last has a multiple of
+    the batch size, so no batch lies in two windows.
+
+    Attributes:
+        x: List of arrays, one per input.
+        y: List of arrays, one per target; empty without labels.
+        sample_weight: List of arrays: none, one, or one per target.
+        order: Integer vector, the rows' places in the arrays in the order to be
+            used, or `None` if they are used as they lie.
+        key: Identifies the arrays' content, or `None` if they will not be seen
+            again. Windows with the same key have the same arrays and differ in
+            `order` only, so that what was made of the arrays may be kept.
+        first_batch: Integer, batches of this pass before this window.
+    """
+
+    x: list[np.ndarray]
+    y: list[np.ndarray] = field(default_factory=list)
+    sample_weight: list[np.ndarray] = field(default_factory=list)
+    order: np.ndarray | None = None
+    key: tuple[Hashable, ...] | None = None
+    first_batch: int = 0
+
+    @property
+    def num_examples(self) -> int:
+        """Number of rows."""
+        return len(self.x[0])
+
+    def with_class_weight(self, class_weight: Mapping[int, float]) -> Window:
+        """The same rows, each weighted by the class of its label.
+
+        Args:
+            class_weight: Mapping from class to weight; other classes weigh 1.
+
+        Returns:
+            A `Window` with one array of sample weights, multiplied with the
+            one that was there, if any.
+
+        Raises:
+            ValueError: If there is not exactly one target.
+        """
+        if len(self.y) != 1:
+            raise ValueError(
+                "`class_weight` must be used with a model of one target. "
+                f"Received: {len(self.y)} targets"
+            )
+        weights = class_weights(self.y[0], class_weight)
+        if self.sample_weight:
+            given = self.sample_weight[0]
+            weights = given * weights.reshape(-1, *[1] * (given.ndim - 1)).astype(given.dtype)
+        key = None if self.key is None else (*self.key, "class_weight")
+        return replace(self, sample_weight=[weights], key=key)
+
+
+def class_weights(labels: np.ndarray, class_weight: Mapping[int, float]) -> np.ndarray:
+    """The weight of each row's class, as Keras finds it.
+
+    Args:
+        labels: Array of class numbers, `(n,)` or `(n, 1)`, or of one value per
+            class, whose largest is the class.
+        class_weight: Mapping from class to weight; other classes weigh 1.
+
+    Returns:
+        Vector of `n` float32 weights.
+    """
+    if labels.ndim > 1:
+        labels = labels[..., 0] if labels.shape[-1] == 1 else labels.argmax(axis=-1)
+    classes, places = np.unique(np.round(labels).astype(np.int64), return_inverse=True)
+    table = np.array([class_weight.get(int(c), 1.0) for c in classes], np.float32)
+    return table[places.reshape(labels.shape)]

@@ -1,0 +1,232 @@
+"""Writing a shard: one partition's rows to local disk, once per fit."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import tempfile
+import uuid
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from kspark.errors import invalid
+from kspark.shards.files import NumberWriter, TextWriter
+from kspark.shards.handle import LabelStats, ShardHandle, StoredArray
+from kspark.shards.rows import Chunk
+from kspark.shards.spec import ArraySpec, InputSpec
+
+RUN_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+
+
+class SpoolMissingError(FileNotFoundError):
+    """The files of a shard are not, or no longer complete, on this host."""
+
+
+def local_folders() -> list[str]:
+    """Spark's local directories in this process, else the system's temporary directory."""
+    folders = [f for f in os.environ.get("SPARK_LOCAL_DIRS", "").split(",") if f]
+    return folders or [tempfile.gettempdir()]
+
+
+def spool_directory(run_id: str, index: int = 0) -> str:
+    """The directory for one shard's files; shards are spread over Spark's local directories.
+
+    Args:
+        run_id: String of letters, digits, `-`, `_` and `.`; everything that is
+            spooled under one id is removed together by `remove_spools`.
+        index: Integer, the partition.
+
+    Returns:
+        String, a path. Nothing is created.
+    """
+    folders = local_folders()
+    return os.path.join(folders[index % len(folders)], _tree(run_id))
+
+
+def remove_spools(run_id: str) -> None:
+    """Delete all that was spooled under a run id on this host, by processes like this one."""
+    for folder in local_folders():
+        shutil.rmtree(os.path.join(folder, _tree(run_id)), ignore_errors=True)
+
+
+def _tree(run_id: str) -> str:
+    if not RUN_ID.fullmatch(run_id) or set(run_id) == {"."}:
+        raise invalid("run_id", "1 to 128 letters, digits, '-', '_' or '.'", run_id)
+    return f"kspark-{run_id}"
+
+
+def spool(
+    chunks: Iterable[Chunk],
+    index: int,
+    run_id: str,
+    *,
+    spec: InputSpec | None = None,
+    directory: str | None = None,
+) -> ShardHandle:
+    """Write one partition to local disk, in bounded memory.
+
+    The shard appears under its name only when it is complete. Two attempts of
+    one task write two shards; the handle that Spark keeps names one of them.
+
+    Args:
+        chunks: Iterable of `Chunk`; read to its end.
+        index: Integer, the partition.
+        run_id: String, see `spool_directory`.
+        spec: `InputSpec` that names the arrays. Defaults to "x0", "y0", and so on.
+        directory: String, where to write instead of `spool_directory(run_id, index)`.
+
+    Returns:
+        A `ShardHandle`; one of 0 examples and no arrays if there are no rows.
+
+    Raises:
+        ValueError: If the chunks do not agree in the number or shapes of their arrays.
+    """
+    folder = spool_directory(run_id, index) if directory is None else directory
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    path = os.path.join(folder, f"shard-{index:05d}-{uuid.uuid4().hex[:12]}")
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as partial:
+        inside = os.path.join(partial, "shard")
+        os.mkdir(inside, mode=0o700)
+        writer = ShardWriter(inside, spec)
+        try:
+            for chunk in chunks:
+                writer.write(chunk)
+        finally:
+            writer.close()
+        os.replace(inside, path)
+    return writer.handle(index, path)
+
+
+class ShardWriter:
+    """Writes chunks to the files of one shard.
+
+    Args:
+        folder: String, an empty directory.
+        spec: `InputSpec` that names the arrays, or `None`.
+    """
+
+    def __init__(self, folder: str, spec: InputSpec | None = None) -> None:
+        self._folder = folder
+        self._spec = spec
+        self._columns: dict[str, list[ColumnWriter]] = {}
+        self.num_examples = 0
+
+    def write(self, chunk: Chunk) -> None:
+        """Append the rows of a chunk.
+
+        Raises:
+            ValueError: If its arrays do not fit the ones before.
+        """
+        groups = {"x": chunk.x, "y": chunk.y, "sample_weight": chunk.sample_weight}
+        lengths = {len(a) for a in chunk.arrays}
+        if len(lengths) > 1:
+            raise invalid("chunk", "arrays of equal length", [a.shape for a in chunk.arrays])
+        if not self._columns:
+            self._columns = {group: self._open(group, arrays) for group, arrays in groups.items()}
+        for group, arrays in groups.items():
+            columns = self._columns[group]
+            if len(columns) != len(arrays):
+                raise ValueError(
+                    f"All rows must have the same parts. Received: {len(columns)} arrays of "
+                    f"{group} up to row {self.num_examples}, {len(arrays)} from there on."
+                )
+            for column, array in zip(columns, arrays, strict=True):
+                column.write(array, self.num_examples)
+        self.num_examples += chunk.num_examples
+
+    def _open(self, group: str, arrays: Sequence[np.ndarray]) -> list[ColumnWriter]:
+        specs: Sequence[ArraySpec] = ()
+        if self._spec is not None and group != "sample_weight":
+            specs = self._spec.inputs if group == "x" else self._spec.targets
+        known = len(specs) == len(arrays)
+        return [
+            ColumnWriter(
+                self._folder,
+                specs[i].name if known else f"{group}{i}",
+                f"{group}{i}",
+                array,
+                with_stats=group == "y",
+            )
+            for i, array in enumerate(arrays)
+        ]
+
+    def close(self) -> None:
+        """Finish all files."""
+        for columns in self._columns.values():
+            for column in columns:
+                column.close()
+
+    def handle(self, index: int, path: str) -> ShardHandle:
+        """The shard as it lies under `path`; call `close` before."""
+        stored = {g: tuple(c.stored for c in cs) for g, cs in self._columns.items()}
+        return ShardHandle(
+            index=index,
+            num_examples=self.num_examples,
+            path=path,
+            host=socket.gethostname(),
+            nbytes=sum(s.nbytes for group in stored.values() for s in group),
+            stats=tuple(c.stats for c in self._columns.get("y", ())),
+            **stored,
+        )
+
+
+class ColumnWriter:
+    """Writes one array of a shard.
+
+    Args:
+        folder: String, the shard's directory.
+        name: String, name of the input or target.
+        file: String, file name without its ending.
+        first: Array, the first rows (not yet written): they decide shape and dtype.
+        with_stats: Boolean, whether to gather `LabelStats`.
+    """
+
+    def __init__(
+        self, folder: str, name: str, file: str, first: np.ndarray, with_stats: bool
+    ) -> None:
+        self._name = name
+        self._is_text = first.dtype == object
+        self._file = file + (".arrow" if self._is_text else ".bin")
+        self._path = os.path.join(folder, self._file)
+        self._shape = first.shape[1:]
+        self._writer: NumberWriter | TextWriter = (
+            TextWriter(self._path, int(np.prod(self._shape)))
+            if self._is_text
+            else NumberWriter(self._path, first.dtype)
+        )
+        self._nbytes = 0
+        self.stats = LabelStats() if with_stats and not self._is_text else None
+
+    def write(self, values: np.ndarray, first_row: int) -> None:
+        """Append rows.
+
+        Raises:
+            ValueError: If their shape is not that of the rows before, or text meets numbers.
+        """
+        if values.shape[1:] != self._shape:
+            raise ValueError(
+                f"All rows of {self._name!r} in a partition must have the same shape. Received: "
+                f"{self._shape} up to row {first_row}, then {values.shape[1:]}"
+            )
+        if values.dtype.kind not in ("O" if self._is_text else "biuf"):
+            what = "text" if self._is_text else "numbers"
+            raise ValueError(
+                f"Rows of {self._name!r} must be {what}. Received: {values.dtype} from row "
+                f"{first_row} on"
+            )
+        if self.stats is not None:
+            self.stats = self.stats.merge(LabelStats.of(values))
+        self._writer.write(values)
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._writer.close()
+        self._nbytes = os.path.getsize(self._path)
+
+    @property
+    def stored(self) -> StoredArray:
+        """The array as it is on disk; call `close` before."""
+        return StoredArray(self._name, self._writer.dtype, self._shape, self._file, self._nbytes)

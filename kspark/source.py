@@ -1,0 +1,104 @@
+"""From what the user gave to examples, and from predictions back to what the user expects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pyspark.sql import SparkSession
+
+from kspark.adapters import Columns, Examples, adapt
+from kspark.errors import invalid
+from kspark.labels import output_shapes
+from kspark.replica import Replica
+from kspark.replica.signature import output_names
+
+
+def session_of(x: Any) -> SparkSession:
+    """The session that data belongs to, else the active one.
+
+    Raises:
+        RuntimeError: If there is none.
+    """
+    own = getattr(x, "sparkSession", None)
+    session = own if own is not None else SparkSession.getActiveSession()
+    if session is None:
+        raise RuntimeError(
+            "There is no Spark session. Start one with `kspark.session.local_session()`, or "
+            "with `SparkSession.builder.getOrCreate()`."
+        )
+    return session
+
+
+class Source:
+    """What the user gave, as examples for one model.
+
+    Args:
+        spark: `SparkSession`.
+        replica: `Replica` of the model that the examples are for.
+        columns: `Columns` of a DataFrame.
+        num_workers: Integer or `None`.
+    """
+
+    def __init__(
+        self, spark: SparkSession, replica: Replica, columns: Columns, num_workers: int | None
+    ) -> None:
+        self.spark = spark
+        self.replica = replica
+        self.columns = columns
+        self.num_workers = num_workers
+
+    def training(
+        self, x: Any, y: Any, sample_weight: Any, validation_split: float
+    ) -> tuple[Examples, Examples | None]:
+        """Examples to train on, and those of `validation_split` if it can be applied here."""
+        examples = self._adapt(x, y, sample_weight)
+        if validation_split:
+            parts = examples.split(validation_split)
+            if parts is not None:
+                return parts
+        return examples, None
+
+    def validation(self, data: Any) -> Examples:
+        """Examples to validate on."""
+        if isinstance(data, tuple):
+            if len(data) not in (2, 3):
+                rule = "(x, y) or (x, y, sample_weight), an RDD or a DataFrame"
+                raise invalid("validation_data", rule, f"a tuple of {len(data)}")
+            return self._adapt(*data)
+        return self._adapt(data)
+
+    def features(self, x: Any) -> Examples:
+        """Examples without labels."""
+        spec = self.replica.inputs
+        bare = type(spec)(inputs=spec.inputs, x_structure=spec.x_structure)
+        return adapt(self.spark, x, spec=bare, columns=self.columns, num_workers=self.num_workers)
+
+    def _adapt(self, x: Any, y: Any = None, sample_weight: Any = None) -> Examples:
+        return adapt(
+            self.spark, x, y, sample_weight,
+            spec=self.replica.inputs, columns=self.columns, num_workers=self.num_workers,
+        )
+
+
+def gathered(chunks: list[list[np.ndarray]], replica: Replica, *, as_rows: bool) -> Any:
+    """Chunks of predictions as one array per output, or as one array per row."""
+    if not chunks:
+        return [] if as_rows else np.empty((0,))
+    outputs = [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
+    if not as_rows:
+        return replica.structured_outputs(outputs)
+    if len(outputs) == 1:
+        return list(outputs[0])
+    return [list(row) for row in zip(*outputs, strict=True)]
+
+
+def output_columns(replica: Replica, output_col: str) -> dict[str, tuple[int | None, ...]]:
+    """Names of the columns a DataFrame gets, and the shapes per example of what is in them.
+
+    A model of several outputs gets one column each, `<output_col>_<output's name>`.
+    """
+    shapes = output_shapes(replica.model, output_names(replica.model)[0])
+    if len(shapes) == 1:
+        return {output_col: next(iter(shapes.values()))}
+    return {f"{output_col}_{name}": shape for name, shape in shapes.items()}

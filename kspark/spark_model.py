@@ -1,0 +1,432 @@
+"""`SparkModel`: a compiled Keras model that trains on Spark."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from pyspark.sql import DataFrame, SparkSession
+
+from kspark import job, optimizers, saving
+from kspark.adapters import Columns, Examples
+from kspark.aggregator import Aggregator
+from kspark.callbacks import FitMonitor, checked_callbacks, merged_metrics
+from kspark.errors import invalid, invalid_type
+from kspark.plan import TrainingPlan, check_fraction, check_integer
+from kspark.replica import Replica, ReplicaSpec
+from kspark.source import Source, gathered, output_columns, session_of
+
+DEFAULT_TIMEOUT = 60.0
+DEFAULT_MAX_FAILURES = 2
+
+
+class SparkModel:
+    """Trains, evaluates and runs a compiled Keras model on Spark.
+
+    Example:
+
+    ```python
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10, "softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    spark_model = SparkModel(model)
+    history = spark_model.fit(x, y, epochs=5, batch_size=64, validation_split=0.1)
+    ```
+
+    Args:
+        model: A compiled `keras.Model` (Sequential, functional, or subclassed with
+            `get_config`), or a function without arguments that returns one. It is
+            trained in place: after `fit` it holds the merged weights.
+        mode: `"synchronous"` (replicas are merged together), `"asynchronous"` (each
+            replica's change is applied as it comes) or `"hogwild"` (as asynchronous,
+            without locks). Defaults to `"synchronous"`.
+        frequency: When replicas exchange with the aggregator: `"epoch"`, `"batch"`, or
+            an integer number of local batches. Defaults to `"epoch"`.
+        num_workers: Integer, number of shards the data is divided into. Defaults to
+            the data's own partitions, or the task slots.
+        server_optimizer: What a merged change does to the global weights: a name, a
+            configuration or an instance of `kspark.optimizers.ServerOptimizer`.
+            Defaults to `"average"`.
+        custom_objects: Dictionary of names to custom classes or functions that the
+            model uses. Those that kspark finds by itself need not be named.
+        batch_size: Integer, default of `fit`, `evaluate` and `predict`. Defaults to 32.
+        port: Integer or pair (first, last), where the driver listens in live modes.
+            Defaults to 0, any free port.
+        seed: Integer. With it two synchronous fits give the same bytes. Defaults to a
+            seed drawn from NumPy's global generator.
+        timeout: Float, seconds to wait for a worker that is not connected.
+        max_failures: Integer, how often a lost worker is started again.
+        on_nonfinite: `"raise"` or `"ignore"`, for a loss that is NaN or infinite.
+        **elephas: Arguments of Elephas' constructor that kspark does not need
+            (`parameter_server_mode`); anything else is refused.
+
+    Raises:
+        ValueError: If an argument is out of range, or the model is not compiled.
+        TypeError: If an argument is of a wrong type, or unknown.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model | Callable[[], keras.Model],
+        mode: str = "synchronous",
+        frequency: str | int = "epoch",
+        *,
+        num_workers: int | None = None,
+        server_optimizer: Any = "average",
+        custom_objects: Mapping[str, Any] | None = None,
+        batch_size: int = 32,
+        port: int | tuple[int, int] = 0,
+        seed: int | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        max_failures: int = DEFAULT_MAX_FAILURES,
+        on_nonfinite: str = "raise",
+        **elephas: Any,
+    ) -> None:
+        refuse_unknown(elephas)
+        self._model = compiled_model(model)
+        if num_workers is not None:
+            check_integer("num_workers", num_workers, 1)
+        self.mode = mode
+        self.frequency = frequency
+        self.num_workers = num_workers
+        self.server_optimizer = optimizers.get(server_optimizer)
+        self.custom_objects = dict(custom_objects or {})
+        self.batch_size = batch_size
+        self.port = port
+        self.seed = seed
+        self.timeout = timeout
+        self.max_failures = max_failures
+        self.on_nonfinite = on_nonfinite
+        self._server_state: dict[str, np.ndarray] = {}
+        self._histories: list[dict[str, list[float]]] = []
+        self._plan()
+        self.server_optimizer.check_mode(str(mode))
+
+    # -- training ------------------------------------------------------------------------
+
+    def fit(
+        self,
+        x: Any,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: str | int = "auto",
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        class_weight: Mapping[int, float] | None = None,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+        validation_freq: int | Sequence[int] = 1,
+        *,
+        features_col: Any = "features",
+        label_col: Any = "label",
+        weight_col: str | None = None,
+    ) -> keras.callbacks.History:
+        """Train the model on the workers. A second `fit` goes on where the first ended.
+
+        Every row is used exactly once per epoch. Callbacks run on the driver, once per
+        epoch, on merged weights and on the metrics of all workers together.
+
+        Args:
+            x: NumPy array, list or dict of arrays; an RDD of `(x, y)` or
+                `(x, y, sample_weight)`; a Spark DataFrame.
+            y: Labels, if `x` does not hold them.
+            batch_size: Integer, examples per batch and worker.
+            epochs: Integer, epoch to train up to.
+            verbose: `"auto"`, 0 (silent), 1 (a line that is updated in place) or 2 (a
+                line per epoch).
+            callbacks: List of `keras.callbacks.Callback`.
+            validation_split: Float in [0, 1). The last part of arrays, or of every
+                partition, validates and does not train.
+            validation_data: As `x`, or a tuple `(x, y)` or `(x, y, sample_weight)`.
+            shuffle: Boolean, whether every shard is shuffled before each epoch.
+            class_weight: Dictionary of class index to weight.
+            sample_weight: Array of one weight per example, if `x` does not hold them.
+            initial_epoch: Integer, epoch to start at.
+            validation_freq: Integer, or epochs (from 1) after which to validate.
+            features_col: DataFrame column of the features, a list of numeric columns, or
+                a dict of input name to column(s).
+            label_col: DataFrame column(s) of the labels.
+            weight_col: DataFrame column of sample weights, or `None`.
+
+        Returns:
+            A Keras `History` with the metrics of all workers together, and of the
+            merged model on the validation data.
+
+        Raises:
+            ValueError: If the data does not fit the model.
+            WorkerError: If a worker failed; it holds the original traceback.
+            ClusterError: If the cluster cannot run this.
+        """
+        check_fraction("validation_split", validation_split)
+        if validation_split and validation_data is not None:
+            raise invalid("validation_split", "0 when `validation_data` is given", validation_split)
+        if class_weight is not None and sample_weight is not None:
+            raise invalid("class_weight", "`None` when `sample_weight` is given", class_weight)
+        plan = self._plan(
+            batch_size=self.batch_size if batch_size is None else batch_size,
+            epochs=epochs,
+            initial_epoch=initial_epoch,
+            shuffle=shuffle,
+            class_weight=class_weight,
+            validation_freq=validation_freq,
+        )
+        given = checked_callbacks(callbacks)
+        columns = Columns(features_col, label_col, weight_col)
+        spark = session_of(x)
+        source = Source(spark, self._replica(x), columns, self.num_workers)
+        examples, held_out = source.training(x, y, sample_weight, validation_split)
+        if validation_data is not None:
+            held_out = source.validation(validation_data)
+        by_shard = validation_split if held_out is None else 0.0
+        return self._train(source, plan, examples, held_out, by_shard, given, verbose)
+
+    def _train(
+        self,
+        source: Source,
+        plan: TrainingPlan,
+        examples: Examples,
+        held_out: Examples | None,
+        validation_split: float,
+        callbacks: list[keras.callbacks.Callback],
+        verbose: str | int,
+    ) -> keras.callbacks.History:
+        replica = source.replica
+        spec = ReplicaSpec.of(self._model, self.custom_objects)
+        job.check_cluster_once(source.spark, spec.backend)
+        given = self.server_optimizer
+        optimizer = type(given).from_config(given.get_config())
+        aggregator = Aggregator(replica.spec, replica.get_vector(), optimizer, plan.mode)
+        if self._server_state:
+            optimizer.set_state(self._server_state)
+        monitor = FitMonitor(replica, callbacks, verbose, plan.epochs, plan.initial_epoch)
+        task = job.Fit(
+            source.spark, spec, plan, examples, held_out, validation_split,
+            aggregator, monitor, self.num_workers,
+        )
+        if plan.initial_epoch < plan.epochs:
+            job.fit(task)
+            self._server_state = optimizer.get_state()
+        self._workers = task.workers
+        self._histories.append(monitor.history.history)
+        self._model.history = monitor.history
+        return monitor.history
+
+    def _plan(self, **more: Any) -> TrainingPlan:
+        return TrainingPlan.create(
+            mode=self.mode,
+            frequency=self.frequency,
+            seed=self.seed,
+            timeout=self.timeout,
+            max_failures=self.max_failures,
+            on_nonfinite=self.on_nonfinite,
+            port=self.port,
+            **{"batch_size": self.batch_size, **more},
+        )
+
+    def _replica(self, x: Any) -> Replica:
+        return Replica.of(self._model, x)
+
+    # -- evaluation and prediction ----------------------------------------------------------
+
+    def evaluate(
+        self,
+        x: Any,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: str | int = "auto",
+        sample_weight: Any = None,
+        return_dict: bool = False,
+        *,
+        features_col: Any = "features",
+        label_col: Any = "label",
+        weight_col: str | None = None,
+    ) -> Any:
+        """Loss and metrics over all rows, exact: metric states are merged, not results.
+
+        Args:
+            x: As for `fit`.
+            y: Labels, if `x` does not hold them.
+            batch_size: Integer, examples per batch.
+            verbose: Accepted for Keras' sake; evaluation prints nothing.
+            sample_weight: Array of one weight per example.
+            return_dict: Boolean, whether to return a dictionary.
+            features_col: As for `fit`.
+            label_col: As for `fit`.
+            weight_col: As for `fit`.
+
+        Returns:
+            Scalar loss, or a list `[loss, *metrics]`, or a dictionary.
+
+        Raises:
+            ValueError: If the data does not fit the model.
+            WorkerError: If a worker failed, for instance because a metric's state cannot
+                be summed.
+        """
+        size = self._batch_size(batch_size)
+        spark = session_of(x)
+        replica = self._replica(x)
+        columns = Columns(features_col, label_col, weight_col)
+        source = Source(spark, replica, columns, self.num_workers)
+        examples, _ = source.training(x, y, sample_weight, 0.0)
+        spec = ReplicaSpec.of(self._model, self.custom_objects)
+        job.check_cluster_once(spark, spec.backend)
+        parts = job.evaluate(spark, spec, examples, size)
+        replica.prepare_metrics(parts)
+        results = merged_metrics(replica, [p.metrics for p in parts])
+        if return_dict:
+            return results
+        values = list(results.values())
+        return values[0] if len(values) == 1 else values
+
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: str | int = "auto",
+        *,
+        features_col: Any = "features",
+        output_col: str = "prediction",
+    ) -> Any:
+        """Outputs of the model for every row, in the order of the rows.
+
+        Args:
+            x: Arrays as for `fit`, an RDD of features, or a DataFrame.
+            batch_size: Integer, examples per batch.
+            verbose: Accepted for Keras' sake; prediction prints nothing.
+            features_col: As for `fit`.
+            output_col: Name of the column that a DataFrame gets.
+
+        Returns:
+            For arrays what `keras.Model.predict` returns; for an RDD a list with one
+            array per row; for a DataFrame a lazy DataFrame with one more column.
+        """
+        size = self._batch_size(batch_size)
+        spark = session_of(x)
+        replica = self._replica(x)
+        spec = ReplicaSpec.of(self._model, self.custom_objects)
+        columns = Columns(features_col, None, None)
+        if isinstance(x, DataFrame):
+            outputs = output_columns(replica, output_col)
+            return job.predict_frame(spark, spec, x, columns, outputs, size)
+        source = Source(spark, replica, columns, self.num_workers)
+        examples = source.features(x)
+        job.check_cluster_once(spark, spec.backend)
+        chunks = job.predict(spark, spec, examples, size)
+        return gathered(chunks, replica, as_rows=hasattr(x, "mapPartitions"))
+
+    def _batch_size(self, batch_size: int | None) -> int:
+        if batch_size is not None:
+            check_integer("batch_size", batch_size, 1)
+        return self.batch_size if batch_size is None else int(batch_size)
+
+    # -- what Elephas users know ------------------------------------------------------------
+
+    @property
+    def master_network(self) -> keras.Model:
+        """The Keras model, which holds the merged weights after `fit`."""
+        return self._model
+
+    @master_network.setter
+    def master_network(self, model: keras.Model) -> None:
+        self._model = compiled_model(model)
+
+    @property
+    def training_histories(self) -> list[dict[str, list[float]]]:
+        """One history dictionary per `fit`."""
+        return self._histories
+
+    def get_config(self) -> dict[str, Any]:
+        """kspark's own configuration, as plain data."""
+        return {
+            "mode": str(self.mode),
+            "frequency": self.frequency,
+            "num_workers": self.num_workers,
+            "batch_size": self.batch_size,
+            "server_optimizer": optimizers.serialize(self.server_optimizer),
+            "port": self.port,
+            "seed": self.seed,
+            "timeout": self.timeout,
+            "max_failures": self.max_failures,
+            "on_nonfinite": self.on_nonfinite,
+        }
+
+    def save(self, path: str, overwrite: bool = False) -> None:
+        """Write the model, its optimizer state and kspark's configuration to one file.
+
+        Args:
+            path: String that ends in `.keras` or `.h5`; local, or any URI Spark can write.
+            overwrite: Boolean. An existing file is an error unless `True`.
+
+        Raises:
+            FileExistsError: If the file exists and `overwrite` is `False`.
+            ValueError: If the path ends in something else.
+        """
+        saving.save_model(
+            self._model, self.get_config(), str(path), overwrite=overwrite,
+            server_state=self._server_state, spark=SparkSession.getActiveSession(),
+        )
+
+
+def load_spark_model(
+    path: str, custom_objects: Mapping[str, Any] | None = None, safe_mode: bool = True
+) -> SparkModel:
+    """Read what `SparkModel.save` wrote, or Elephas.
+
+    Args:
+        path: String, local or any URI Spark can read.
+        custom_objects: Dictionary of names to custom classes or functions.
+        safe_mode: Boolean, whether code inside the file is refused. Defaults to `True`.
+
+    Returns:
+        A `SparkModel` with weights, optimizer state, compile configuration and kspark's
+        configuration as saved.
+    """
+    saved = saving.load_model(
+        str(path), custom_objects=custom_objects, safe_mode=safe_mode,
+        spark=SparkSession.getActiveSession(),
+    )
+    known = {k: v for k, v in saved.config.items() if k in SAVED_ARGUMENTS}
+    loaded = SparkModel(saved.model, custom_objects=custom_objects, **known)
+    loaded._server_state = saved.server_state
+    return loaded
+
+
+SAVED_ARGUMENTS = frozenset(
+    "mode frequency num_workers batch_size server_optimizer port seed timeout max_failures "
+    "on_nonfinite".split()
+)
+
+
+def compiled_model(model: Any) -> keras.Model:
+    """The model itself, made by the function if one was given.
+
+    Raises:
+        TypeError: If it is no Keras model.
+        ValueError: If it is not compiled.
+    """
+    made = model
+    if not isinstance(model, keras.Model) and callable(model):
+        made = model()
+    if not isinstance(made, keras.Model):
+        raise invalid_type("model", "a compiled `keras.Model` or a function that returns one", made)
+    if not made.compiled:
+        raise invalid("model", "compiled: call `model.compile(...)` first", made.name)
+    return made
+
+
+def refuse_unknown(arguments: Mapping[str, Any]) -> None:
+    """Accept Elephas' arguments that mean nothing here, with a warning; refuse all others."""
+    unknown = sorted(set(arguments) - {"parameter_server_mode"})
+    if unknown:
+        raise TypeError(f"Argument(s) not recognized: {', '.join(unknown)}")
+    if "parameter_server_mode" in arguments:
+        warnings.warn(
+            "`parameter_server_mode` is not used: kspark has one aggregator of its own.",
+            DeprecationWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,158 @@
+"""The server's end of one connection: what a connection thread does."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kspark.errors import KSparkError
+from kspark.transport.channel import Channel
+from kspark.transport.handler import Handler
+from kspark.transport.handshake import greet
+from kspark.transport.refusal import describe
+from kspark.weights import WeightSpec
+from kspark.wire import UNPROVED_SERVER, Kind, Message, reply_limits, request_limits
+
+logger = logging.getLogger("kspark")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What holds for every connection of a server.
+
+    Attributes:
+        handler: `Handler`.
+        spec: `WeightSpec`.
+        token: Bytes, the secret of this fit.
+        timeout: Float, seconds, the longest wait within a message.
+        handshake_timeout: Float, seconds, the same before a replica has proved itself.
+        idle_timeout: Float, seconds, the longest silence between two requests.
+    """
+
+    handler: Handler
+    spec: WeightSpec
+    token: bytes
+    timeout: float
+    handshake_timeout: float
+    idle_timeout: float
+
+
+class Connection:
+    """Serves one replica, from the handshake to the end of the connection.
+
+    Args:
+        channel: `Channel` with the handshake's limits and timeout.
+        peer: String, the address of the other side.
+        terms: `Terms`.
+
+    Attributes:
+        proved: Boolean, whether the other side has proved that it belongs to this fit.
+    """
+
+    def __init__(self, channel: Channel, peer: str, terms: Terms) -> None:
+        self.proved = False
+        self._channel = channel
+        self._peer = peer
+        self._terms = terms
+        self._handler = terms.handler
+        self._replica: tuple[int, int] | None = None
+        self._out = np.empty(0, terms.spec.dtype)
+        self._answers: Mapping[Kind, Callable[[Message, tuple[int, int]], None]] = {
+            Kind.PULL: self._pull,
+            Kind.PUSH: self._push,
+            Kind.REDUCE: self._reduce,
+            Kind.REPORT: self._report,
+        }
+
+    def run(self) -> None:
+        """Serve until one side ends the connection. Raises only what `Handler.lost` raises."""
+        reason = "The replica closed the connection."
+        try:
+            self._serve()
+        except KSparkError as error:
+            reason = str(error)
+            logger.warning("Closing the connection from %s: %s", self._peer, reason)
+            self._refuse(error)
+        except Exception as error:
+            # The end of a thread: an exception that leaves it would be heard by nobody.
+            reason = f"The aggregator failed: {error!r}"
+            logger.exception("Closing the connection from %s", self._peer)
+            self._refuse(KSparkError(reason))
+        finally:
+            self._channel.close()
+            self._release()
+        if self._replica is not None:
+            self._handler.lost(*self._replica, reason)
+
+    def interrupt(self) -> None:
+        """End the connection, from another thread."""
+        self._channel.interrupt()
+
+    def _serve(self) -> None:
+        replica = self._admit()
+        while message := self._channel.receive(self._terms.idle_timeout):
+            self._answers[message.kind](message, replica)
+
+    def _admit(self) -> tuple[int, int]:
+        self._channel.secure()
+        greeting = greet(self._channel, self._terms.token, self._terms.spec.digest())
+        self.proved = True
+        replica = (greeting.shard, greeting.attempt)
+        self._peer += f" (shard {greeting.shard}, attempt {greeting.attempt})"
+        welcome = self._handler.hello(*replica)
+        self._replica = replica
+        self._prepare()
+        fields = {"proof": greeting.proof, "meta": welcome}
+        self._channel.send(Kind.WELCOME, meta=fields, limits=UNPROVED_SERVER)
+        return replica
+
+    def _prepare(self) -> None:
+        # Not earlier: strangers get no memory and little time.
+        spec = self._terms.spec
+        self._out = np.empty(spec.size, spec.dtype)
+        self._channel.decoder.vector = np.empty(spec.size, spec.dtype)
+        sizes = (spec.size, spec.trainable_size, spec.dtype)
+        self._channel.decoder.limits = request_limits(*sizes)
+        self._limits = reply_limits(*sizes)
+        self._channel.set_timeout(self._terms.timeout)
+
+    def _release(self) -> None:
+        # The server forgets this object only when it next looks; the vectors go now.
+        self._out = np.empty(0, self._terms.spec.dtype)
+        self._channel.decoder.vector = None
+
+    def _pull(self, message: Message, replica: tuple[int, int]) -> None:
+        version, meta = self._handler.pull(*replica, self._out)
+        self._send_vector(version, meta, self._out)
+
+    def _push(self, message: Message, replica: tuple[int, int]) -> None:
+        sequence, base_version, num_examples = message.numbers
+        version, meta = self._handler.push(
+            *replica, sequence, base_version, num_examples, message.arrays[0], self._out
+        )
+        self._send_vector(version, meta, self._out)
+
+    def _reduce(self, message: Message, replica: tuple[int, int]) -> None:
+        sequence, num_examples = message.numbers
+        part = message.arrays[0] if message.arrays else None
+        version, meta, answer = self._handler.reduce(
+            *replica, sequence, num_examples, part, self._out
+        )
+        vector = answer if isinstance(answer, np.ndarray) else self._out[:answer]
+        self._send_vector(version, meta, vector)
+
+    def _report(self, message: Message, replica: tuple[int, int]) -> None:
+        meta, arrays = self._handler.report(*replica, message.meta, list(message.arrays))
+        self._channel.send(Kind.DOCUMENT, (), meta, arrays, limits=self._limits)
+
+    def _send_vector(self, version: int, meta: dict[str, Any], vector: np.ndarray) -> None:
+        self._channel.send(Kind.VECTOR, (version,), meta, (vector,), limits=self._limits)
+
+    def _refuse(self, error: KSparkError) -> None:
+        with contextlib.suppress(KSparkError):
+            self._channel.send(Kind.REFUSED, meta=describe(error), limits=UNPROVED_SERVER)

@@ -1,0 +1,42 @@
+"""An error of the driver, told to a replica: class name and text, nothing executable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kspark import errors
+
+_MAX_REASON = 4000
+_CLASSES: dict[str, type[errors.KSparkError]] = {
+    cls.__name__: cls
+    for cls in (
+        errors.KSparkError,
+        errors.ClusterError,
+        errors.NotEnoughSlotsError,
+        errors.EnvironmentMismatchError,
+        errors.AggregationError,
+        errors.IncompatibleDeltaError,
+        errors.ProtocolError,
+        errors.ConnectionLostError,
+    )
+}
+
+
+def describe(error: errors.KSparkError) -> dict[str, str]:
+    """The fields of a `REFUSED` message."""
+    return {"error": type(error).__name__, "reason": str(error)[:_MAX_REASON]}
+
+
+def restore(meta: dict[str, Any], where: str) -> errors.KSparkError:
+    """The error that a `REFUSED` message tells of.
+
+    Args:
+        meta: Its fields.
+        where: String, the address of the aggregator.
+
+    Returns:
+        An error of the class it names, if that is one of `kspark.errors` that
+        takes a text, else a `KSparkError`.
+    """
+    cls = _CLASSES.get(meta["error"], errors.KSparkError)
+    return cls(f"The aggregator at {where} refused: {meta['reason']}")

@@ -1,0 +1,68 @@
+"""What a worker process runs with: Python, packages, cores."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import socket
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+PACKAGES = ("keras", "numpy", "pyarrow")
+BACKEND_PACKAGES = {
+    "tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-intel", "tensorflow-macos"),
+    "jax": ("jax",),
+    "torch": ("torch",),
+}
+
+
+@dataclass(frozen=True)
+class WorkerEnvironment:
+    """What one worker process runs with.
+
+    Attributes:
+        host: String.
+        python: String, version of Python.
+        executable: String, path of Python.
+        packages: Mapping from package name to version; absent ones are `None`.
+        cores: Integer, processors of the host.
+    """
+
+    host: str
+    python: str
+    executable: str
+    packages: dict[str, str | None]
+    cores: int
+
+
+def environment(backend: str) -> WorkerEnvironment:
+    """This process's environment."""
+    packages = {name: version_of(name) for name in PACKAGES}
+    found = [version_of(name) for name in BACKEND_PACKAGES.get(backend, (backend,))]
+    packages[backend] = next((v for v in found if v), None)
+    return WorkerEnvironment(
+        socket.gethostname(),
+        platform.python_version(),
+        sys.executable,
+        packages,
+        os.cpu_count() or 1,
+    )
+
+
+def version_of(package: str) -> str | None:
+    """Installed version of a package, without importing it."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def report_environment(
+    backend: str, index: int, rows: Iterable[object]
+) -> Iterator[WorkerEnvironment]:
+    """Task: one environment per partition."""
+    for _ in rows:
+        continue
+    yield environment(backend)

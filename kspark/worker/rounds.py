@@ -1,0 +1,153 @@
+"""Training over rounds: spool a shard, train it for an epoch, fetch its state, clean up.
+
+A replica's exception comes back as a `Failure` *value*: Spark must not run the
+same mistake four times. What is no mistake of the model's (a lost connection,
+a killed process) fails the task, and Spark retries it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from kspark.plan import TrainingPlan
+from kspark.replica import Replica, ReplicaSpec
+from kspark.shards import Chunk, Shard, ShardHandle, Window, remove_spools, spool
+from kspark.weights import delta
+from kspark.worker.results import (
+    FitTask,
+    NonFiniteLossError,
+    Result,
+    RoundResult,
+    facts_of,
+    failure_json,
+    guarded,
+    lost_too_often,
+    read_to_end,
+    state_of,
+    training_rows,
+)
+from kspark.worker.state import ShardState, Tries, release, replica_for
+
+
+@dataclass(frozen=True)
+class RoundTask:
+    """One round of a fit.
+
+    Attributes:
+        fit: `FitTask`.
+        epoch: Integer, the epoch that this round trains.
+        learning_rate: Float, or `None` to leave the optimizer's schedule alone.
+        wants_state: Boolean, whether the replica's optimizer state comes back too.
+    """
+
+    fit: FitTask
+    epoch: int
+    learning_rate: float | None
+    wants_state: bool
+
+
+def spool_shard(run_id: str, index: int, chunks: Iterator[Chunk]) -> Iterator[bytes]:
+    """Write one partition to local disk and name it.
+
+    Yields:
+        One JSON document: a `ShardHandle`, or a `Failure` when the rows are not usable.
+    """
+    try:
+        yield spool(chunks, index, run_id).to_json()
+    except (ValueError, TypeError) as error:
+        read_to_end(chunks)
+        yield failure_json(index, error)
+
+
+def train_round(
+    task: RoundTask, spec: ReplicaSpec, vector: np.ndarray, index: int, handles: Iterable[bytes]
+) -> Iterator[Result]:
+    """Train the shards of one partition for one epoch from the weights in `vector`."""
+    for document in list(handles):
+        handle = ShardHandle.from_json(document)
+        yield guarded(handle.index, partial(train_shard, task, spec, vector, handle))
+
+
+def train_shard(
+    task: RoundTask, spec: ReplicaSpec, vector: np.ndarray, handle: ShardHandle
+) -> Result:
+    """Train one shard for one epoch, as its own replica."""
+    fit = task.fit
+    num_examples = training_rows(fit, handle)
+    if not num_examples:
+        return RoundResult(handle.index, 0)
+    started = time.perf_counter()
+    shard = Shard.open(handle)
+    state = ShardState(fit.fit_id, shard)
+    tries = Tries(state, task.epoch, fit.plan.max_failures)
+    if tries.exhausted:
+        return lost_too_often(handle.index, tries.count)
+    with tries:
+        replica = replica_for(spec, fit.fit_id, fit.threads)
+        state.restore(replica, task.epoch, fit.plan)
+        replica.set_vector(vector)
+        if task.learning_rate is not None:
+            replica.learning_rate = task.learning_rate
+        train_epoch(replica, shard, fit.plan, num_examples, task.epoch)
+        state.save(replica, task.epoch)
+    return RoundResult(
+        handle.index,
+        num_examples,
+        delta(replica.get_vector(), vector),
+        replica.metric_state(),
+        facts_of(started, fit.plan.batches(num_examples)),
+        state_of(replica) if task.wants_state else None,
+    )
+
+
+def train_epoch(
+    replica: Replica, shard: Shard, plan: TrainingPlan, num_examples: int, epoch: int
+) -> None:
+    """Every training row once, in batches, with fresh metrics."""
+    replica.reset_metrics()
+    rng = plan.generator(shard.index, epoch)
+    for window in shard.windows(plan.batch_size, stop=num_examples, rng=rng):
+        replica.train(weighted(window, plan), plan.batch_size)
+        check_finite(replica, plan, epoch)
+
+
+def weighted(window: Window, plan: TrainingPlan) -> Window:
+    """The window with class weights turned into sample weights."""
+    if plan.class_weight is None:
+        return window
+    return window.with_class_weight(plan.class_weight)
+
+
+def check_finite(replica: Replica, plan: TrainingPlan, epoch: int) -> None:
+    """Stop at a loss that is NaN or infinite.
+
+    Raises:
+        NonFiniteLossError: If it is and the plan says to raise.
+    """
+    if plan.on_nonfinite == "raise" and not replica.loss_is_finite():
+        raise NonFiniteLossError(f"The loss is NaN or infinite in epoch {epoch + 1}.")
+
+
+def fetch_state(fit_id: str, epoch: int, index: int, handles: Iterable[bytes]) -> Iterator[Any]:
+    """`(shard, state)` of the shards of one partition after `epoch`; lost ones are left out."""
+    for document in list(handles):
+        handle = ShardHandle.from_json(document)
+        loaded = ShardState.of(fit_id, handle).load(epoch)
+        if loaded is not None:
+            yield RoundResult(handle.index, handle.num_examples, state=loaded)
+
+
+def clean_up(fit_id: str, index: int, handles: Iterable[bytes]) -> Iterator[int]:
+    """Delete what the fit left on this host, and forget its replica."""
+    for document in list(handles):
+        handle = ShardHandle.from_json(document)
+        Shard.remove(handle)  # and the state files in it
+        yield handle.index
+    remove_spools(fit_id)  # shards that were written again, or half
+    release(fit_id)

@@ -1,0 +1,163 @@
+"""What a Python worker keeps between tasks: the built replica, and each shard's state.
+
+A replica is built once per process and fit. A shard's optimizer state (and
+its integer and RNG variables) belongs to the shard, not to the process: it is
+written beside the shard's files after each epoch, so that the next round may
+run in any process of the host, and a retried task starts from the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from kspark.plan import TrainingPlan
+from kspark.replica import Replica, ReplicaSpec
+from kspark.shards import Shard, ShardHandle
+
+State = tuple[list[np.ndarray], list[np.ndarray]]
+
+_replicas: dict[str, tuple[str, Replica, State]] = {}
+
+
+def replica_for(spec: ReplicaSpec, key: str, threads: int) -> Replica:
+    """The process's replica of a model, built at the first call; older ones are dropped."""
+    kept = _replicas.get(key)
+    if kept is not None and kept[0] == spec.digest:
+        return kept[1]
+    _replicas.clear()
+    replica = spec.build(threads)
+    _replicas[key] = (spec.digest, replica, (replica.get_optimizer_state(), replica.get_fixed()))
+    return replica
+
+
+def release(key: str) -> None:
+    """Forget the replica of a fit that is over."""
+    _replicas.pop(key, None)
+
+
+def task_attempt() -> int:
+    """Spark's attempt number of the running task; 0 outside of Spark."""
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    return context.attemptNumber() if context is not None else 0
+
+
+class ShardState:
+    """The files beside one shard that carry its replica's state from epoch to epoch.
+
+    Args:
+        fit_id: String, the fit.
+        shard: `Shard` that the state belongs to.
+    """
+
+    def __init__(self, fit_id: str, shard: Shard) -> None:
+        self.fit_id = fit_id
+        self.index = shard.index
+        self.folder = Path(shard.state_path(f"state-{fit_id}"))
+
+    @classmethod
+    def of(cls, fit_id: str, handle: ShardHandle) -> ShardState:
+        """The state files of a shard that need not be opened."""
+        return cls(fit_id, Shard(handle))
+
+    def restore(self, replica: Replica, epoch: int, plan: TrainingPlan) -> None:
+        """Bring a replica to this shard's state at the beginning of `epoch`.
+
+        That is its state after the epoch before, or the one before that if the process
+        died before it could write it.
+        """
+        loaded = self._load_before(epoch)
+        if loaded is None:
+            optimizer, fixed = _replicas[self.fit_id][2]
+            replica.set_optimizer_state(optimizer)
+            replica.set_fixed(fixed)
+            replica.reseed(plan.seed, self.index)
+        else:
+            replica.set_optimizer_state(loaded[0])
+            replica.set_fixed(loaded[1])
+
+    def save(self, replica: Replica, epoch: int) -> None:
+        """Keep the replica's state after `epoch`; the one before last is not needed any more."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        optimizer, fixed = replica.get_optimizer_state(), replica.get_fixed()
+        arrays = {f"o{i}": storable(a) for i, a in enumerate(optimizer)}
+        arrays |= {f"f{i}": storable(a) for i, a in enumerate(fixed)}
+        partial = self.folder / f".{epoch}.{os.getpid()}.npz"
+        np.savez(partial, **arrays)  # type: ignore[arg-type]
+        os.replace(partial, self._path(epoch))
+        self._path(epoch - 2).unlink(missing_ok=True)
+
+    def load(self, epoch: int) -> State | None:
+        """The state after `epoch`, or `None` if it is not on this host."""
+        try:
+            with np.load(self._path(epoch), allow_pickle=False) as file:
+                names = sorted(file.files, key=lambda n: (n[0], int(n[1:])))
+                optimizer = [file[n] for n in names if n[0] == "o"]
+                fixed = [file[n] for n in names if n[0] == "f"]
+        except FileNotFoundError:
+            return None
+        return optimizer, fixed
+
+    def _load_before(self, epoch: int) -> State | None:
+        kept = [int(p.stem) for p in self.folder.glob("[0-9]*.npz")]
+        before = [e for e in kept if e < epoch]
+        return self.load(max(before)) if before else None
+
+    def _path(self, epoch: int) -> Path:
+        return self.folder / f"{epoch}.npz"
+
+
+def storable(array: np.ndarray) -> np.ndarray:
+    """The same values in a dtype that files know; Keras casts bfloat16 back without loss."""
+    return array.astype(np.float32) if array.dtype.kind == "V" else array
+
+
+class Tries:
+    """Counts processes that died over one epoch of one shard.
+
+    ```python
+    tries = Tries(state, epoch, allowed)
+    if not tries.exhausted:
+        with tries:
+            ...
+    ```
+
+    A try is noted before the work and the note taken back after it, also when an
+    exception ends the work; notes that are found were left by processes that died.
+
+    Args:
+        state: `ShardState` beside whose files the notes are.
+        epoch: Integer.
+        allowed: Integer, processes that may die.
+
+    Attributes:
+        count: Integer, processes that died before this one.
+    """
+
+    def __init__(self, state: ShardState, epoch: int, allowed: int) -> None:
+        self._path = state.folder / f"tries-{epoch}"
+        self._allowed = allowed
+        self.count = len(self._path.read_bytes()) if self._path.exists() else 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether too many processes died already."""
+        return self.count > self._allowed
+
+    def __enter__(self) -> Tries:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.write_bytes(b"." * (self.count + 1))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
+        if kind is None:
+            self._path.unlink(missing_ok=True)
+        elif issubclass(kind, Exception):
+            with contextlib.suppress(FileNotFoundError):  # the fit was cleaned up meanwhile
+                self._path.write_bytes(b"." * self.count)
+        # `SystemExit` and its like end the process: the note stays.

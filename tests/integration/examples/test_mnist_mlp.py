@@ -1,0 +1,85 @@
+"""`examples/mnist_mlp.py`, as a plain script and through `spark-submit` on a real cluster."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyspark
+import pytest
+
+SPARK_SUBMIT = Path(pyspark.__file__).resolve().parent / "bin" / "spark-submit"
+RESULT = re.compile(r"^\d+ training rows\. Test loss [\d.]+, test accuracy ([\d.]+)$", re.MULTILINE)
+
+
+def accuracy_in(output: str) -> float:
+    found = RESULT.search(output)
+    assert found, output
+    return float(found[1])
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    """The format of MNIST's files: two zero bytes, the type, the number of axes, the shape."""
+    header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    raw = header + array.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+
+
+def test_it_falls_back_to_digits(run_python, project: Path, tmp_path: Path) -> None:
+    output = run_python(project / "examples" / "mnist_mlp.py", "--data", tmp_path)
+
+    assert "1437 training rows" in output
+    assert accuracy_in(output) > 0.85
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_it_reads_the_published_format(
+    run_python, project: Path, tmp_path: Path, ending: str
+) -> None:
+    labels = np.arange(60) % 10
+    images = np.zeros((60, 28, 28), np.uint8)
+    images[np.arange(60), 2 * labels, :] = 255
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("train", "t10k"):
+        write_idx(folder / f"{name}-images-idx3-ubyte{ending}", images)
+        write_idx(folder / f"{name}-labels-idx1-ubyte{ending}", labels)
+
+    script = project / "examples" / "mnist_mlp.py"
+    output = run_python(script, "--epochs", "60", "--frequency", "batch", KSPARK_DATA=str(folder))
+
+    assert "60 training rows" in output
+    assert accuracy_in(output) == 1.0
+
+
+@pytest.mark.parametrize(("mode", "frequency"), [("synchronous", "epoch"), ("hogwild", "batch")])
+def test_spark_submit_runs_it_on_a_standalone_cluster(
+    run,
+    project: Path,
+    tmp_path: Path,
+    java_variables: dict[str, str],
+    standalone_master: str,
+    mode: str,
+    frequency: str,
+) -> None:
+    settings = ["spark.executor.memory=900m", "spark.ui.enabled=false"]
+    settings += [f"spark.driver.{name}=127.0.0.1" for name in ("host", "bindAddress")]
+    options = [part for setting in settings for part in ("--conf", setting)]
+    own = {**java_variables, "PYSPARK_PYTHON": sys.executable}
+
+    output = run(
+        SPARK_SUBMIT,
+        *["--master", standalone_master, *options],
+        project / "examples" / "mnist_mlp.py",
+        *["--data", tmp_path, "--mode", mode, "--frequency", frequency],
+        **own,
+    )
+
+    assert accuracy_in(output) > 0.85
+    # The application ran there, and not on a local Spark.
+    logs = list((tmp_path / "work").glob("app-*/*/stderr"))
+    assert logs

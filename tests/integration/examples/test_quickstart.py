@@ -1,0 +1,38 @@
+"""`examples/quickstart.py`: all modes, a table, a picture."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROW = re.compile(r"^(plain Keras|\w+, \"\w+\")\s+([01]\.\d+)\s+(\d+\.\d)$", re.MULTILINE)
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def test_quickstart_prints_a_table_of_all_modes_and_saves_the_curves(
+    run_python, project: Path, tmp_path: Path
+) -> None:
+    output = run_python(project / "examples" / "quickstart.py")
+
+    accuracy = {name: float(value) for name, value, _ in ROW.findall(output)}
+    names = ["plain Keras", 'synchronous, "epoch"', 'asynchronous, "batch"', 'hogwild, "batch"']
+    assert list(accuracy) == names, output
+    assert all(value > 0.9 for value in accuracy.values()), accuracy
+    assert len(re.findall(r"Epoch 15/15 - .*val_accuracy: 0\.\d+.* examples/s", output)) == 3
+    assert (tmp_path / "quickstart.png").read_bytes().startswith(PNG)
+
+
+def test_quickstart_takes_the_path_of_its_picture(
+    run_python, project: Path, tmp_path: Path
+) -> None:
+    # The arguments are what is tested: one short mode will do.
+    script = tmp_path / "shortened.py"
+    text = (project / "examples" / "quickstart.py").read_text(encoding="utf-8")
+    text = re.sub(r"^EPOCHS = \d+$", "EPOCHS = 1", text, flags=re.MULTILINE)
+    text = re.sub(r"^MODES = .*$", 'MODES = (("synchronous", "epoch"),)', text, flags=re.MULTILINE)
+    script.write_text(text, encoding="utf-8")
+
+    run_python(script, "curves.png")
+
+    assert (tmp_path / "curves.png").read_bytes().startswith(PNG)
+    assert not (tmp_path / "quickstart.png").exists()

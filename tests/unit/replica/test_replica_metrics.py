@@ -1,0 +1,205 @@
+"""Metric states of two halves add up to `keras.Model.evaluate` over both."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from kspark.replica import Replica
+from kspark.shards import LabelStats, ShardHandle, StoredArray
+
+layers, ops = keras.layers, keras.ops
+
+
+@keras.saving.register_keras_serializable("kspark tests")
+class Largest(keras.metrics.Metric):
+    """A metric whose state is a maximum."""
+
+    def __init__(self, name="largest", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.value = self.add_weight(initializer="zeros", name="value")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.value.assign(ops.maximum(self.value, ops.max(y_pred)))
+
+    def result(self):
+        return self.value
+
+
+@keras.saving.register_keras_serializable("kspark tests")
+class FromOne(keras.metrics.Mean):
+    """A metric whose state adds up but does not begin at zero."""
+
+    def __init__(self, name="from_one", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.reset_state()
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        super().update_state(y_pred)
+
+    def reset_state(self):
+        self.total.assign(1.0)
+        self.count.assign(1.0)
+
+
+@keras.saving.register_keras_serializable("kspark tests")
+class Positives(keras.metrics.Metric):
+    """A custom metric that counts, in an integer."""
+
+    def __init__(self, name="positives", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.seen = self.add_weight(initializer="zeros", name="seen", dtype="int32")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.seen.assign_add(ops.sum(ops.cast(y_true > 0, "int32")))
+
+    def result(self):
+        return self.seen
+
+
+def binary(*metrics, **compile_args):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(1, activation="sigmoid", kernel_regularizer="l2")]
+    )
+    model.compile("sgd", "binary_crossentropy", metrics=list(metrics), **compile_args)
+    return model
+
+
+def binary_rows(count=22):
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(count, 4)).astype("float32")
+    return x, rng.integers(0, 2, (count, 1)), rng.random(count).astype("float32")
+
+
+def test_halves_add_up_to_the_whole(window_of):
+    names = ("auc", "precision", "recall", "cosine_similarity", "accuracy")
+    metrics = [*names, keras.metrics.BinaryIoU(), keras.metrics.R2Score(), Positives()]
+    model = binary(*metrics, weighted_metrics=["mse", keras.metrics.AUC(name="weighted_auc")])
+    x, y, weights = binary_rows()
+    expected = model.evaluate(
+        x, y, sample_weight=weights, batch_size=4, verbose=0, return_dict=True
+    )
+    replica = Replica.of(model)
+    states = []
+    for part in (slice(0, 8), slice(8, None)):
+        replica.reset_metrics()
+        replica.evaluate(window_of(x[part], y[part], weights[part]), 4)
+        states.append(replica.metric_state())
+    replica.set_metric_state([a + b for a, b in zip(*states, strict=True)])
+    results = replica.metric_results()
+    assert list(results) == list(expected)
+    for name, value in results.items():
+        assert isinstance(value, float)
+        np.testing.assert_allclose(value, expected[name], rtol=1e-5, err_msg=name)
+    assert results["positives"] == y.sum()
+
+
+def test_evaluation_changes_no_weight_and_uses_no_dropout(mlp, rows, window_of):
+    model, (x, y) = mlp("sgd", layers.BatchNormalization(), layers.Dropout(0.5)), rows()
+    replica = Replica.of(model)
+    before, fixed = replica.get_vector(), replica.get_fixed()
+    replica.evaluate(window_of(x, y, order=np.arange(len(x))[::-1]), 4)
+    np.testing.assert_array_equal(replica.get_vector(), before)
+    np.testing.assert_array_equal(replica.get_fixed(), fixed)
+    expected = model.evaluate(x, y, batch_size=4, verbose=0)
+    np.testing.assert_allclose(replica.metric_results()["loss"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 3, 22])
+def test_sums_are_accepted(count, window_of):
+    replica = Replica.of(binary("auc", "precision", Positives(), run_eagerly=True))
+    x, y, weights = binary_rows(22)
+    replica.evaluate(window_of(x, y, weights), 4)
+    before = replica.metric_state()
+    replica.check_summable(window_of(x[:count], y[:count], weights[:count]), 4)
+    for now, then in zip(replica.metric_state(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+@pytest.mark.parametrize(("metric", "name"), [(Largest(), "largest"), (FromOne(), "from_one")])
+def test_what_is_no_sum_is_refused_by_name(metric, name, window_of):
+    replica = Replica.of(binary("auc", metric, run_eagerly=True))
+    with pytest.raises(ValueError, match=f"metric '{name}' cannot be evaluated"):
+        replica.check_summable(window_of(*binary_rows(10)), 4)
+
+
+def test_nested_metric_is_refused_by_its_own_name(window_of):
+    model = binary(run_eagerly=True)
+    model.compile("sgd", "mse", weighted_metrics=["mae", Largest("deep")], run_eagerly=True)
+    with pytest.raises(ValueError, match="'deep'"):
+        Replica.of(model).check_summable(window_of(*binary_rows(10)), 4)
+
+
+def test_driver_prepares_metrics_without_data(window_of):
+    x, y, weights = binary_rows()
+    worker = Replica.of(binary("auc", "accuracy"))
+    worker.evaluate(window_of(x, y, weights), 4)
+    driver = Replica.of(binary("auc", "accuracy"))
+    assert len(driver.metric_state()) < len(worker.metric_state())
+    driver.prepare_metrics()
+    driver.prepare_metrics()
+    driver.set_metric_state(worker.metric_state())
+    assert driver.metric_results() == worker.metric_results()
+
+
+def handle(*stored):
+    y = tuple(StoredArray(f"y{i}", *s, "f", 0) for i, s in enumerate(stored))
+    return ShardHandle(0, 1, "", "", 0, y=y, stats=(LabelStats(),) * len(y))
+
+
+def test_prepared_metrics_fit_several_outputs_and_labels_of_any_shape():
+    a = keras.Input((3,))
+    outputs = [layers.Dense(4, name="classes")(a), layers.Dense(2, name="numbers")(a)]
+    model = keras.Model(a, outputs)
+    losses = [keras.losses.SparseCategoricalCrossentropy(from_logits=True), "mse"]
+    model.compile("sgd", losses, metrics=[["accuracy"], ["mae"]])
+    replica = Replica.of(model)
+    replica.prepare_metrics()
+    names = ["loss", "classes_loss", "numbers_loss", "classes_accuracy", "numbers_mae"]
+    assert sorted(replica.metric_results()) == sorted(names)
+    assert all(not a.any() for a in replica.metric_state())
+
+
+def needs_three(y_true, y_pred):
+    if y_true.shape[1:] != (3,):
+        raise ValueError("three numbers are needed")
+    return ops.mean(y_true - ops.mean(y_pred), axis=-1)
+
+
+def test_prepared_metrics_learn_labels_from_shards():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(1)])
+    model.compile("sgd", needs_three)
+    with pytest.raises(ValueError, match="three numbers are needed"):
+        Replica.of(model).prepare_metrics()
+    Replica.of(model).prepare_metrics([ShardHandle(0, 0, "", "", 0), handle(("float32", (3,)))])
+
+
+def test_state_of_another_model_is_refused(window_of):
+    replica = Replica.of(binary("auc"))
+    with pytest.raises(ValueError, match="metric_state"):
+        replica.set_metric_state([np.zeros(3)])
+
+
+@pytest.mark.parametrize(("value", "finite"), [(1.0, True), (np.nan, False), (np.inf, False)])
+def test_finite_losses(value, finite, window_of):
+    x, y, _ = binary_rows(4)
+    model = binary(run_eagerly=True)
+    model.compile("sgd", "mse", run_eagerly=True)
+    replica = Replica.of(model)
+    replica.train(window_of(x, y * np.float32(value)), 4)
+    assert replica.loss_is_finite() is finite
+
+
+def test_predictions_are_those_of_the_model(mlp, rows, window_of):
+    model, (x, _) = mlp("sgd", layers.Dropout(0.5)), rows()
+    replica = Replica.of(model)
+    expected = model.predict(x, verbose=0)
+    (predicted,) = replica.predict(window_of(x), 4)
+    np.testing.assert_allclose(predicted, expected, atol=1e-6)
+    (predicted,) = replica.predict(window_of(x, order=np.array([5, 2])), 4)
+    np.testing.assert_allclose(predicted, expected[[5, 2]], atol=1e-6)
+    (nothing,) = replica.predict(window_of(x[:0]), 4)
+    assert nothing.shape == (0, 3)
+    assert replica.structured_outputs([predicted]) is predicted
