@@ -20,7 +20,7 @@ from sklearn.model_selection import train_test_split
 from kspark import SparkModel
 from kspark.session import local_session
 
-EPOCHS = 15
+EPOCHS = 10
 BATCH_SIZE = 16
 MODES = (("synchronous", "epoch"), ("asynchronous", "batch"), ("hogwild", "batch"))
 
@@ -42,7 +42,8 @@ def build_model() -> keras.Model:
             keras.layers.Dense(10, activation="softmax"),
         ]
     )
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    optimizer = keras.optimizers.Adam(0.003)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 

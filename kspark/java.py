@@ -72,7 +72,7 @@ def find_java(spark_version: str) -> Java:
     rejected = []
     for source, executable in candidates():
         version = java_version(executable)
-        if version in supported:
+        if version is not None and version in supported:
             return Java(executable, version, source)
         found = "does not start" if version is None else f"is Java {version}"
         rejected.append(f"{executable} ({source}) {found}")

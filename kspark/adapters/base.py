@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
 
-from pyspark import RDD
-
+from kspark.adapters.results import Results
 from kspark.shards import Chunk
 
 CHUNK_BYTES = 8 << 20
@@ -57,7 +56,7 @@ class Examples(ABC):
         """Number of partitions."""
 
     @abstractmethod
-    def map_chunks(self, task: Task) -> RDD[Any]:
+    def map_chunks(self, task: Task) -> Results:
         """Run a task over the rows of every partition.
 
         Args:
@@ -68,7 +67,8 @@ class Examples(ABC):
                 done for it, or Spark would throw the Python worker away.
 
         Returns:
-            A lazy RDD of what the tasks yield, in the order of the partitions.
+            What the tasks yield, in the order of the partitions, as a lazy RDD,
+            or as `PackedResults`, which has the methods of one that kspark uses.
         """
 
     def repartition(self, num_partitions: int) -> Examples:

@@ -134,4 +134,4 @@ def row_bytes(column: pa.Array) -> int:
     if is_vector(column.type):
         size = pc.max(column.field("size")).as_py() or 0
         return max(8 * size, column.nbytes // rows)
-    return max(1, column.nbytes // rows)
+    return int(column.nbytes // rows)

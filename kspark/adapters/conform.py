@@ -89,7 +89,7 @@ def fit_shape(found: tuple[int, ...], expected: Shape | None) -> tuple[int, ...]
         return found
     if found and found[-1] == 1 and matches(found[:-1], expected):
         return found[:-1]
-    if matches((*found, 1), expected):
+    if expected[-1:] == (1,) and matches((*found, 1), expected):
         return (*found, 1)
     if len(found) > 1:
         return None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
-from pyspark import RDD, TaskContext
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark import TaskContext
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
     ArrayType,
@@ -23,6 +22,7 @@ from pyspark.sql.types import (
 
 from kspark.adapters.base import Columns, Examples, Task, run_task
 from kspark.adapters.frames import FramePlan, missing, plan_frame
+from kspark.adapters.results import SCHEMA, PackedResults, packed
 from kspark.bootstrap import ship
 from kspark.errors import invalid
 from kspark.shards import Chunk, InputSpec
@@ -62,14 +62,14 @@ class DataFrameExamples(Examples):
     def _repartition(self, num_partitions: int) -> DataFrameExamples:
         return DataFrameExamples(self._frame, self._plan, num_partitions)
 
-    def map_chunks(self, task: Task) -> RDD[Any]:
+    def map_chunks(self, task: Task) -> PackedResults:
         """See `Examples.map_chunks`."""
         run = partial(ship(read_batches, self._plan), task)
-        rows = self._frame.mapInArrow(run, "result binary").rdd
+        rows = self._frame.mapInArrow(run, SCHEMA).rdd
         count = rows.getNumPartitions()
         if self._wanted is not None and self._wanted != count:
-            rows = self._moved(count, self._wanted).mapInArrow(run, "result binary").rdd
-        return rows.mapPartitions(ship(unpacked))
+            rows = self._moved(count, self._wanted).mapInArrow(run, SCHEMA).rdd
+        return PackedResults(rows)
 
     def _moved(self, count: int, wanted: int) -> DataFrame:
         if count % wanted == 0:
@@ -166,11 +166,4 @@ def read_batches(
     context = TaskContext.get()
     index = context.partitionId() if context is not None else 0
     for result in run_task(task, index, batches, BatchReader(plan, index)):
-        packed = pa.array([pickle.dumps(result, pickle.HIGHEST_PROTOCOL)], pa.binary())
-        yield pa.RecordBatch.from_arrays([packed], names=["result"])
-
-
-def unpacked(rows: Iterator[Row]) -> Iterator[Any]:
-    """Results of `read_batches`. The bytes come from this job's own Python worker."""
-    for row in rows:
-        yield pickle.loads(bytes(row[0]))
+        yield packed(result)

@@ -105,6 +105,7 @@ def plan_frame(columns: Columns, spec: InputSpec) -> FramePlan:
     Raises:
         ValueError: If the columns named do not match the model's inputs or targets.
     """
+    x = feeds(columns.features_col, spec.inputs, "features_col")
     y: tuple[Feed, ...] = ()
     if spec.targets and columns.label_col is not None:
         y = feeds(columns.label_col, spec.targets, "label_col")
@@ -112,7 +113,6 @@ def plan_frame(columns: Columns, spec: InputSpec) -> FramePlan:
     if spec.targets and columns.weight_col is not None:
         weight = ArraySpec("sample_weight", (), spec.floatx)
         weights = feeds(columns.weight_col, (weight,), "weight_col")
-    x = feeds(columns.features_col, spec.inputs, "features_col")
     return FramePlan(x, y, weights, spec.floatx)
 
 

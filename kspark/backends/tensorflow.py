@@ -22,14 +22,15 @@ import numpy as np
 import tensorflow as tf
 
 from kspark.backends.base import Exchange, flat_outputs, num_batches, pack
-from kspark.backends.tensorflow_parts import (
-    FlatVector,
-    HostCall,
-    WindowTensors,
+from kspark.backends.tensorflow_rows import (
+    KeptRows,
+    Loop,
     as_tensor,
+    number,
     repeat,
     repeat_keeping,
 )
+from kspark.backends.tensorflow_vector import FlatVector, HostCall
 from kspark.weights import TRAINABLE
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Engine:
         self._weights = FlatVector([variables[i] for i, _ in spec.parts], spec.dtype)
         self._trainable = FlatVector(trainable, spec.dtype)
         self._connected = [True] * len(trainable)
-        self._windows = WindowTensors()
+        self._rows = KeptRows()
         self._host = HostCall()
         self._has_own_step = type(model).train_step is not keras.Model.train_step
         self._loss_takes_training = "training" in inspect.signature(model.compute_loss).parameters
@@ -94,13 +95,14 @@ class Engine:
         self._test_step = self._compiled_step(self._model.test_step)
         self._predict_step = self._compiled_step(self._model.predict_step)
         self._gradient_step = self._compiled_step(self._loss_gradient)
-        self._train = self._compiled_loop(self._train_loop)
-        self._train_exchanging = self._compiled_loop(self._exchanging_loop)
-        self._train_merging = self._compiled_loop(self._merging_loop)
-        self._gradient = self._compiled_loop(self._batch_gradient)
-        self._apply = self._compiled_loop(self._apply_mean)
-        self._evaluate = self._compiled_loop(self._test_loop)
-        self._predict = self._compiled_loop(self._predict_loop)
+        eager = bool(self._model.run_eagerly)
+        self._train = Loop(self._train_loop, eager)
+        self._train_exchanging = Loop(self._exchanging_loop, eager)
+        self._train_merging = Loop(self._merging_loop, eager)
+        self._gradient = Loop(self._batch_gradient, eager)
+        self._evaluate = Loop(self._test_loop, eager)
+        self._predict = Loop(self._predict_loop, eager)
+        self._apply: Callable[[Any], None] | None = self._apply_mean if eager else None
 
     def _compiled_step(self, step: Step) -> Step:
         if self._model.run_eagerly:
@@ -108,12 +110,6 @@ class Engine:
         compiled: Step = tf.function(
             step, autograph=False, reduce_retracing=True, jit_compile=self._model.jit_compile
         )
-        return compiled
-
-    def _compiled_loop(self, loop: Callable[..., Any]) -> Callable[..., Any]:
-        if self._model.run_eagerly:
-            return loop
-        compiled: Callable[..., Any] = tf.function(loop, autograph=False, reduce_retracing=True)
         return compiled
 
     # -- what a replica asks for ------------------------------------------------------------
@@ -139,7 +135,7 @@ class Engine:
         if start >= stop:
             return
         logs = self._train(
-            *self._arguments(window, batch_size), tf.constant(start), tf.constant(stop)
+            *self._rows.load(window), number(batch_size), number(start), number(stop)
         )
         if logs is not None:
             self.logs = {name: float(value) for name, value in logs.items()}
@@ -152,8 +148,9 @@ class Engine:
             return
         with self._host.calling(exchange):
             self._train_exchanging(
-                *self._arguments(window, batch_size),
-                tf.constant(start),
+                *self._rows.load(window),
+                number(batch_size),
+                number(start),
                 tf.constant(np.asarray(stops, np.int32)),
             )
 
@@ -165,28 +162,31 @@ class Engine:
             return
         with self._host.calling(exchange):
             self._train_merging(
-                *self._arguments(window, batch_size), tf.constant(start), tf.constant(stop)
+                *self._rows.load(window), number(batch_size), number(start), number(stop)
             )
 
     def gradient(self, window: Window, batch_size: int, index: int) -> tuple[np.ndarray, int]:
         """Gradient of one batch, and the batch's examples."""
-        vector, count = self._gradient(*self._arguments(window, batch_size), tf.constant(index))
+        vector, count = self._gradient(*self._rows.load(window), number(batch_size), number(index))
         return vector.numpy(), int(count)
 
     def apply_gradient(self, vector: np.ndarray) -> None:
         """One optimizer step."""
+        if self._apply is None:
+            step = tf.function(self._apply_mean, autograph=False)
+            self._apply = step.get_concrete_function(self._trainable.spec)
         self._apply(tf.constant(vector))
 
     def evaluate(self, window: Window, batch_size: int) -> None:
         """Add a window to the metrics."""
         stop = num_batches(window.num_examples, batch_size)
         if stop:
-            self._evaluate(*self._arguments(window, batch_size), tf.constant(stop))
+            self._evaluate(*self._rows.load(window), number(batch_size), number(stop))
 
     def predict(self, window: Window, batch_size: int) -> list[np.ndarray]:
         """One array per output, for all rows of a window."""
         stop = max(num_batches(window.num_examples, batch_size), 1)
-        outputs = self._predict(*self._arguments(window, batch_size), tf.constant(stop))
+        outputs = self._predict(*self._rows.load(window), number(batch_size), number(stop))
         return [output.numpy() for output in outputs]
 
     def loss(self, window: Window) -> float:
@@ -202,13 +202,9 @@ class Engine:
 
     def forget(self) -> None:
         """Let go of windows that were kept from earlier calls."""
-        self._windows.clear()
+        self._rows.clear()
 
     # -- loops, compiled as a whole ---------------------------------------------------------
-
-    def _arguments(self, window: Window, batch_size: int) -> tuple[Any, Any, Any]:
-        rows, order = self._windows.load(window)
-        return rows, order, tf.constant(batch_size)
 
     def _first_rows(self, window: Window, count: int) -> Any:
         groups = (window.x, window.y, window.sample_weight)

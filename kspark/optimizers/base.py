@@ -105,9 +105,9 @@ class ServerOptimizer(ABC):
     `reduce` for another way to merge a round's deltas than their weighted mean,
     `modes` and `refusal` for where it makes no sense.
 
-    A rule keeps state, so one object must not serve two fits: `clone` makes a
-    new one of the same configuration. `SparkModel` clones what it is given, and
-    keeps its clone, with its state, from `fit` to `fit`. To share state on
+    A rule keeps state, so one object must not serve two models: `clone` makes a
+    new one of the same configuration. `SparkModel` trains with clones of what it
+    is given, and carries their state from `fit` to `fit`. To share state on
     purpose, hand it over with `get_state` and `set_state`.
 
     Attributes:
@@ -247,7 +247,8 @@ class ServerOptimizer(ABC):
             raise invalid("mode", "one of " + quoted(MODES), mode)
         if mode not in self.modes:
             works = " and ".join(f'"{m}"' for m in MODES if m in self.modes)
-            rule = f'a rule for mode="{mode}"; this one is for {works} only: {self.refusal}'
+            reason = f": {self.refusal}" if self.refusal else ""
+            rule = f'a rule for mode="{mode}"; this one is for {works} only{reason}'
             raise invalid("server_optimizer", rule, self)
 
     # -- the replica's half ---------------------------------------------------------------

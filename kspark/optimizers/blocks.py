@@ -33,6 +33,6 @@ def blocks(*vectors: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
     """
     for other in vectors[1:]:
         same_kind(other, vectors[0])
-    step = max(1, BLOCK_BYTES // vectors[0].itemsize)
+    step = BLOCK_BYTES // vectors[0].itemsize
     for start in range(0, len(vectors[0]), step):
         yield tuple(vector[start : start + step] for vector in vectors)

@@ -168,7 +168,7 @@ class ReplicaSpec:
         except REBUILD_ERRORS as error:
             raise not_rebuilt(model, f"{type(error).__name__}: {error}") from error
         custom.check_lambdas(rebuilt)
-        if not rebuilt.compiled or rebuilt.optimizer is None:
+        if not rebuilt.compiled or getattr(rebuilt, "optimizer", None) is None:
             raise not_rebuilt(
                 model,
                 "it comes back without its compile arguments. A model that overrides `compile` "
@@ -195,7 +195,7 @@ def check_model(model: Any) -> None:
 
     if not isinstance(model, keras.Model):
         raise invalid_type("model", "a compiled `keras.Model`", model)
-    if not model.compiled or model.optimizer is None:
+    if not model.compiled or getattr(model, "optimizer", None) is None:
         raise invalid("model", "compiled: call `model.compile(...)` first", model.name)
     if not model.built:
         rule = "built: give it a `keras.Input`, or call it on one example"

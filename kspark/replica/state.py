@@ -6,7 +6,8 @@ be kept in files and sent over wires.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -167,7 +168,7 @@ class ReplicaState:
         logs = self._engine.logs
         if logs is not None and set(logs) != set(results):
             return logs
-        return {name: scalar(value) for name, value in results.items()}
+        return plain_logs(results)
 
     def loss_is_finite(self) -> bool:
         """Whether every loss among the metrics is a finite number, as far as there are any."""
@@ -178,3 +179,11 @@ class ReplicaState:
 def scalar(value: object) -> float:
     """One number of a metric's result; the mean of several, as `History` shows it."""
     return float(np.mean(keras.ops.convert_to_numpy(value)))
+
+
+def plain_logs(results: Mapping[str, Any]) -> dict[str, float]:
+    """Metric results as floats; a metric of several results gives each its own name, as in Keras."""
+    logs: dict[str, float] = {}
+    for name, value in results.items():
+        logs |= plain_logs(value) if isinstance(value, Mapping) else {name: scalar(value)}
+    return logs

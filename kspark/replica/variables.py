@@ -71,10 +71,12 @@ def same_structure(left: WeightSpec, right: WeightSpec) -> bool:
 
 
 def values_of(variables: Sequence[Any]) -> list[np.ndarray]:
-    """Copies of the values of some variables."""
+    """The values of some variables, as arrays of the caller's own."""
     import keras
 
-    return [np.array(keras.ops.convert_to_numpy(v.value)) for v in variables]
+    tensors = (keras.ops.convert_to_tensor(v) for v in variables)
+    arrays = (keras.ops.convert_to_numpy(t) for t in tensors)
+    return [np.require(a, requirements=["OWNDATA", "WRITEABLE"]) for a in arrays]
 
 
 def assign_all(variables: Sequence[Any], values: Sequence[np.ndarray], what: str) -> None:

@@ -45,7 +45,7 @@ class Document:
         """Refuse what could not be read again, before anything is written.
 
         Raises:
-            ValueError: If the configuration is no JSON data, or an array holds anything but numbers.
+            ValueError: If the configuration is no JSON data, or an array holds no numbers.
         """
         try:
             json.dumps(self.config)

@@ -146,7 +146,7 @@ def compile_as_saved(
 
 
 def restore_optimizer(model: keras.Model, file: h5py.File, path: str) -> None:
-    """Give the optimizer its saved variables; warn if they are not those of this Keras."""
+    """Give the optimizer its saved variables; warn if they do not fit."""
     model.optimizer.build(model.trainable_variables)
     if OPTIMIZER not in file:
         return
@@ -156,7 +156,7 @@ def restore_optimizer(model: keras.Model, file: h5py.File, path: str) -> None:
     # An optimizer that never stepped has its scalars only (iterations, learning rate).
     if saved != wanted[: len(saved)] or (len(saved) < len(wanted) and any(saved)):
         logger.warning(
-            "The optimizer state of %s was written by another Keras (%s); it starts afresh.",
+            "The optimizer state of %s (Keras %s) does not fit this Keras; it starts afresh.",
             path,
             text(file.attrs.get("keras_version", "unknown")),
         )

@@ -156,6 +156,8 @@ def _read_numbers(path: str, stored: StoredArray, ranges: Sequence[Range], rows:
 
 def _read_text(path: str, stored: StoredArray, ranges: Sequence[Range], rows: int) -> np.ndarray:
     out = np.empty(rows * stored.items, object)
+    if not out.size:
+        return out
     at = 0
     with pa.OSFile(path) as source:
         file = pa.ipc.open_file(source)

@@ -30,7 +30,7 @@ class Chunk:
     @property
     def num_examples(self) -> int:
         """Number of rows."""
-        return len(self.x[0])
+        return len(self.x[0]) if self.x else 0
 
     @property
     def nbytes(self) -> int:
@@ -86,7 +86,7 @@ class Window:
     @property
     def num_examples(self) -> int:
         """Number of rows."""
-        return len(self.x[0])
+        return len(self.x[0]) if self.x else 0
 
     def with_class_weight(self, class_weight: Mapping[int, float]) -> Window:
         """The same rows, each weighted by the class of its label.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
-import socket
 import tempfile
 import uuid
 from collections.abc import Iterable, Sequence
@@ -166,7 +166,7 @@ class ShardWriter:
             index=index,
             num_examples=self.num_examples,
             path=path,
-            host=socket.gethostname(),
+            host=platform.node(),
             nbytes=sum(s.nbytes for group in stored.values() for s in group),
             stats=tuple(c.stats for c in self._columns.get("y", ())),
             **stored,

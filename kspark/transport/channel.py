@@ -17,7 +17,9 @@ from kspark.wire import Decoder, Kind, Limits, Message, encode
 # Some systems take no more buffers than this in one call (IOV_MAX).
 _MAX_BUFFERS = 16
 # TLS takes a buffer as a whole, which leaves no moment to look at the clock.
-_TLS_CHUNK = 1 << 20
+_CHUNK = 1 << 20
+# Bytes per second. A message that comes steadily may take longer than the timeout.
+_SLOWEST = 1 << 20
 # A host that vanished without a word is noticed after 60 + 4 * 15 seconds of silence.
 _KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 
@@ -31,8 +33,8 @@ class Channel:
     Args:
         sock: Connected socket; the channel owns it.
         accepts: `Limits` of what is received here.
-        timeout: Float, seconds. The longest wait for the peer within a message;
-            a message that trickles in is given up after twice that.
+        timeout: Float, seconds. The longest wait for the peer within a message. Once
+            begun, a message may take as long in all, and a second more for each MiB.
 
     Attributes:
         decoder: The `Decoder` of what is received.
@@ -45,6 +47,8 @@ class Channel:
         self.bytes_sent = 0
         self.bytes_received = 0
         self._socket = sock
+        # Neither TLS nor Windows can send several buffers with one call.
+        self._gathers = hasattr(sock, "sendmsg") and not isinstance(sock, ssl.SSLSocket)
         self._broken = False
         self.set_timeout(timeout)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -68,7 +72,7 @@ class Channel:
             try:
                 self._socket.do_handshake()
             except OSError as error:
-                raise self._lost(error) from error
+                raise self._lost(error, self._timeout) from error
 
     def send(
         self,
@@ -90,18 +94,19 @@ class Channel:
             sent = self._send_some(rest)
             self.bytes_sent += sent
             rest = _without(rest, sent)
+            deadline += sent / _SLOWEST
             if rest and time.monotonic() > deadline:
-                raise self._lost(TimeoutError())
+                raise self._lost(TimeoutError(), self._timeout)
 
     def _send_some(self, buffers: list[memoryview]) -> int:
         if self._broken:
             raise ConnectionLostError("The connection is broken.")
         try:
-            if isinstance(self._socket, ssl.SSLSocket):
-                return self._socket.send(buffers[0][:_TLS_CHUNK])
-            return self._socket.sendmsg(buffers[:_MAX_BUFFERS])
+            if self._gathers:
+                return self._socket.sendmsg(buffers[:_MAX_BUFFERS])
+            return self._socket.send(buffers[0][:_CHUNK])
         except OSError as error:
-            raise self._lost(error) from error
+            raise self._lost(error, self._timeout) from error
 
     def receive(self, patience: float | None = None) -> Message | None:
         """Receive one message.
@@ -117,38 +122,41 @@ class Channel:
             ProtocolError: If what arrives is no acceptable message.
             ConnectionLostError: If the connection breaks, or the peer is too slow.
         """
-        deadline = time.monotonic() + (patience or self._timeout)
-        message = None
-        while message is None:
-            count = self._receive_some(deadline)
-            if count == 0:
-                self.decoder.finish()
-                return None
-            if not self.decoder.in_message:
-                deadline = time.monotonic() + self._timeout
-            elif time.monotonic() > deadline:
-                raise self._lost(TimeoutError())
+        count = self._receive_first(patience or self._timeout)
+        deadline = time.monotonic() + self._timeout
+        while count:
             self.bytes_received += count
             message = self.decoder.advance(count)
-        return message
+            if message is not None:
+                return message
+            deadline += count / _SLOWEST
+            if time.monotonic() > deadline:
+                raise self._lost(TimeoutError(), self._timeout)
+            count = self._receive_more()
+        self.decoder.finish()
+        return None
 
-    def _receive_some(self, deadline: float) -> int:
-        place = self.decoder.buffer()
+    def _receive_first(self, patience: float) -> int:
+        deadline = time.monotonic() + patience
         while True:
             try:
-                return self._socket.recv_into(place)
+                return self._socket.recv_into(self.decoder.buffer())
             except TimeoutError as error:
-                if self.decoder.in_message or time.monotonic() >= deadline:
-                    raise self._lost(error) from error
+                if time.monotonic() >= deadline:
+                    raise self._lost(error, patience) from error
             except OSError as error:
-                raise self._lost(error) from error
+                raise self._lost(error, patience) from error
 
-    def _lost(self, error: OSError) -> ConnectionLostError:
+    def _receive_more(self) -> int:
+        try:
+            return self._socket.recv_into(self.decoder.buffer())
+        except OSError as error:
+            raise self._lost(error, self._timeout) from error
+
+    def _lost(self, error: OSError, waited: float) -> ConnectionLostError:
         self._broken = True
         if isinstance(error, TimeoutError):
-            return ConnectionLostError(
-                f"The other side was silent or slow for {self._timeout:g} s."
-            )
+            return ConnectionLostError(f"The other side was silent or slow for {waited:g} s.")
         return ConnectionLostError(f"The connection broke: {error}")
 
     def interrupt(self) -> None:

@@ -18,6 +18,7 @@ from kspark.transport.refusal import restore
 from kspark.weights import WeightSpec
 from kspark.wire import UNPROVED_SERVER, Kind, Message, reply_limits, request_limits
 
+# For each step of the handshake. It is a reachability check: the answer is due at once.
 CONNECT_TIMEOUT = 20.0
 # How long a reply may take, in timeouts. The aggregator waits for slow replicas up to ten
 # timeouts and then says whom it waited for: who gives up earlier does not hear that.
@@ -124,7 +125,7 @@ class AggregatorClient:
         return dict(answer.meta["meta"])
 
     def _introduce(self) -> Message:
-        channel = Channel(self._open(), UNPROVED_SERVER, min(self._timeout, CONNECT_TIMEOUT))
+        channel = Channel(self._open(), UNPROVED_SERVER, CONNECT_TIMEOUT)
         self._channel = channel
         try:
             answer = introduce(channel, self._token, self._spec.digest(), *self._identity)
@@ -143,9 +144,8 @@ class AggregatorClient:
         return f"{self._address[0]}:{self._address[1]}"
 
     def _open(self) -> socket.socket:
-        wait = min(self._timeout, CONNECT_TIMEOUT)
         try:
-            sock = socket.create_connection(self._address, wait)
+            sock = socket.create_connection(self._address, CONNECT_TIMEOUT)
         except OSError as error:
             raise ClusterError(
                 f"The aggregator on the driver cannot be reached at {self._where} from "

@@ -244,7 +244,7 @@ def test_as_many_are_held_out_as_keras_would_and_spread_by_size(counts, fraction
     total = sum(counts.values())
     train = divide_validation(counts, fraction)
     held_out = {shard: counts[shard] - train[shard] for shard in counts}
-    # keras.src.trainers.data_adapters: split_at = int(math.floor(n * (1.0 - validation_split)))
+    # Keras trains on the first int(math.floor(n * (1.0 - validation_split))) examples.
     assert sum(train.values()) == int(np.floor(total * (1.0 - fraction)))
     assert all(0 <= held_out[s] <= counts[s] for s in counts)
     for shard, n in counts.items():

@@ -20,7 +20,7 @@ from kspark import java
 
 PROJECT = Path(__file__).resolve().parents[3]
 SPARK_HOME = Path(pyspark.__file__).resolve().parent
-TIMEOUT = 300.0
+TIMEOUT = 500.0
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0
 
@@ -35,12 +35,16 @@ def project() -> Path:
 
 @pytest.fixture
 def variables(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The environment of an example: this very kspark, no data, nothing of this test run."""
-    for name in ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON", "PYSPARK_GATEWAY_PORT", "SPARK_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    own = str(Path(kspark.__file__).resolve().parent.parent)
-    path = os.pathsep.join(p for p in (own, os.environ.get("PYTHONPATH")) if p)
-    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    """The environment of a user: this very kspark, no environment activated, no data."""
+    for name in list(os.environ):
+        if name.startswith(("PYSPARK_", "SPARK_", "KSPARK_", "VIRTUAL_ENV")):
+            monkeypatch.delenv(name)
+    programs = os.path.dirname(sys.executable)
+    path = [part for part in os.environ["PATH"].split(os.pathsep) if part != programs]
+    package = str(Path(kspark.__file__).resolve().parent.parent)
+    python_path = [part for part in (package, os.environ.get("PYTHONPATH")) if part]
+    own = {"PATH": os.pathsep.join(path), "PYTHONPATH": os.pathsep.join(python_path)}
+    return {**os.environ, **own, "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 @pytest.fixture
@@ -48,18 +52,25 @@ def run(tmp_path: Path, variables: dict[str, str]) -> Run:
     """Run a command in an empty directory; a failure shows all it said. Returns its output."""
 
     def run_command(*command: str | Path, **more: str) -> str:
-        done = subprocess.run(
-            [str(part) for part in command],
-            cwd=tmp_path,
-            env={**variables, **more},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout
-        return done.stdout
+        log = tmp_path / "output.txt"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [str(part) for part in command],
+                cwd=tmp_path,
+                env={**variables, **more},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                code: int | str = process.wait(TIMEOUT)
+            except subprocess.TimeoutExpired:
+                code = f"no end after {TIMEOUT:g} s"
+            finally:
+                end_group(process)
+        said = log.read_text(encoding="utf-8", errors="replace")
+        assert code == 0, f"{code}\n{said}"
+        return said
 
     return run_command
 
@@ -68,6 +79,13 @@ def run(tmp_path: Path, variables: dict[str, str]) -> Run:
 def run_python(run: Run) -> Run:
     """As `run`, for a script of this Python."""
     return lambda *arguments, **more: run(sys.executable, *arguments, **more)
+
+
+def end_group(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
+    """End a process, and whatever it left running in its group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 class Daemon:
@@ -114,9 +132,7 @@ class Daemon:
             os.killpg(self._process.pid, signal.SIGTERM)
             self._process.wait(STOP_SECONDS)
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            end_group(self._process)
             self._reader.join()
             self._process.stdout.close()
 

@@ -59,6 +59,13 @@ def test_a_round_is_equations_5_and_6_of_the_paper():
     np.testing.assert_allclose(np.ravel(replicas), [3 - 0.2 * 2, 6 - 0.2 * 5, 0 + 0.2 * 1])
 
 
+def test_the_tightest_spring_takes_the_centre_to_the_mean():
+    rule, centre = ElasticAverage(rho=1), np.array([1.0])
+    gaps = [np.array([3.0]) - centre, np.array([6.0]) - centre]
+    rule.apply(centre, rule.reduce(gaps, [1, 1]), ROUND)
+    np.testing.assert_array_equal(centre, [4.5])
+
+
 def test_a_larger_shard_is_tied_more_tightly_and_pulls_more():
     rule, centre = ElasticAverage(rho=0.8), np.zeros(1)
     gaps = [np.array([4.0]), np.array([8.0])]

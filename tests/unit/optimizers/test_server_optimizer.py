@@ -242,7 +242,7 @@ def test_a_mode_that_makes_no_sense_is_refused_with_the_reason(name, mode):
     sentence = f'`server_optimizer` must be a rule for mode="{mode}"'
     with pytest.raises(ValueError, match=sentence) as refused:
         rule.check_mode(mode)
-    assert len(rule.refusal) > 30 and rule.refusal in str(refused.value)
+    assert len(rule.refusal) > 30 and f"only: {rule.refusal}. Received" in str(refused.value)
     assert all(f'"{known}"' in str(refused.value) for known in MODES[name])
     assert f"Received: server_optimizer={rule!r}" in str(refused.value)
 
@@ -311,6 +311,15 @@ def test_a_rule_of_one_method_has_all_the_rest(applied):
     np.testing.assert_array_equal(rule.reduce([np.ones(2), np.zeros(2)], [1, 3]), [0.25, 0.25])
     for mode in base.MODES:
         rule.check_mode(mode)
+
+
+def test_a_rule_need_not_give_a_reason():
+    class InRounds(Halved):
+        modes = frozenset({S})
+
+    InRounds().check_mode(S)
+    with pytest.raises(ValueError, match='this one is for "synchronous" only. Received'):
+        InRounds().check_mode(A)
 
 
 def test_a_rule_without_its_method_is_refused():

@@ -55,6 +55,11 @@ def test_examples_do_not_weigh_but_empty_shards_are_left_out():
         TrimmedMean().reduce(rows, [0] * 4)
 
 
+def test_every_delta_needs_its_number_of_examples():
+    with pytest.raises(ValueError, match="zip"):
+        TrimmedMean().reduce(vectors([1, 1, 1], [2, 2, 2]), [1])
+
+
 @pytest.mark.parametrize("bad", [1e30, -np.inf, np.nan])
 def test_one_bad_replica_cannot_leave_the_range_of_the_others(bad):
     merged = TrimmedMean(0.1).reduce(vectors([1, 1, 1], [bad, -bad, 0], [3, 3, 3]), [1] * 3)

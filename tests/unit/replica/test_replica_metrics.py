@@ -78,9 +78,7 @@ def test_halves_add_up_to_the_whole(window_of):
     metrics = [*names, keras.metrics.BinaryIoU(), keras.metrics.R2Score(), Positives()]
     model = binary(*metrics, weighted_metrics=["mse", keras.metrics.AUC(name="weighted_auc")])
     x, y, weights = binary_rows()
-    expected = model.evaluate(
-        x, y, sample_weight=weights, batch_size=4, verbose=0, return_dict=True
-    )
+    expected = model.evaluate(x, y, sample_weight=weights, batch_size=4, verbose=0)
     replica = Replica.of(model)
     states = []
     for part in (slice(0, 8), slice(8, None)):
@@ -89,10 +87,8 @@ def test_halves_add_up_to_the_whole(window_of):
         states.append(replica.metric_state())
     replica.set_metric_state([a + b for a, b in zip(*states, strict=True)])
     results = replica.metric_results()
-    assert list(results) == list(expected)
-    for name, value in results.items():
-        assert isinstance(value, float)
-        np.testing.assert_allclose(value, expected[name], rtol=1e-5, err_msg=name)
+    assert all(isinstance(value, float) for value in results.values())
+    np.testing.assert_allclose(list(results.values()), expected, rtol=1e-5)
     assert results["positives"] == y.sum()
 
 
@@ -184,11 +180,11 @@ def test_state_of_another_model_is_refused(window_of):
 
 @pytest.mark.parametrize(("value", "finite"), [(1.0, True), (np.nan, False), (np.inf, False)])
 def test_finite_losses(value, finite, window_of):
-    x, y, _ = binary_rows(4)
+    x, _, _ = binary_rows(4)
     model = binary(run_eagerly=True)
     model.compile("sgd", "mse", run_eagerly=True)
     replica = Replica.of(model)
-    replica.train(window_of(x, y * np.float32(value)), 4)
+    replica.train(window_of(x, np.full((4, 1), value, "float32")), 4)
     assert replica.loss_is_finite() is finite
 
 

@@ -16,7 +16,8 @@ from kspark.errors import (
     NonFiniteError,
     ProtocolError,
 )
-from kspark.transport import Reply
+from kspark.transport import AggregatorClient, Reply
+from kspark.weights import Weight, WeightSpec
 
 PREFIX = 48
 
@@ -99,7 +100,7 @@ def test_report_carries_anything(client, handler):
 
 
 def test_report_carries_more_arrays_than_a_system_call_takes_buffers(client):
-    arrays = [np.full(3, i, "int8") for i in range(1500)]
+    arrays = [np.full(3, i, "int16") for i in range(1500)]
     _, doubled = client.report({}, arrays)
     assert [int(a[0]) for a in doubled] == [int((2 * a)[0]) for a in arrays]
 
@@ -120,13 +121,21 @@ def test_bytes_are_counted(client, out):
     assert client.bytes_sent - sent == 2 * PREFIX + 24
 
 
-def test_waiting_is_counted(client, handler, out):
-    handler.hold = threading.Event()
-    timer = threading.Timer(0.1, handler.hold.set)
-    timer.start()
+class Clock:
+    """A second passes whenever somebody looks."""
+
+    now = 0.0
+
+    def perf_counter(self):
+        self.now += 1.0
+        return self.now
+
+
+def test_waiting_is_counted(client, out, monkeypatch):
+    monkeypatch.setattr("kspark.transport.client.time", Clock())
     client.pull(out)
-    timer.join()
-    assert 0.05 < client.seconds_waiting
+    client.report({})
+    assert client.seconds_waiting == 2.0
 
 
 def test_replicas_do_not_wait_for_each_other(server, client_of, handler, out):
@@ -142,9 +151,21 @@ def test_replicas_do_not_wait_for_each_other(server, client_of, handler, out):
     thread.join()
 
 
-def test_a_large_vector_arrives(serve, handler, client_of):
-    from kspark.weights import Weight, WeightSpec
+def test_many_replicas_at_once(server, client_of, handler):
+    def work(client):
+        for _ in range(20):
+            assert client.pull(np.empty(6, "float32")).filled == 6
 
+    clients = [client_of(server, shard) for shard in range(20)]
+    threads = [threading.Thread(target=work, args=(client,)) for client in clients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(handler.calls) == 20 + 20 * 20
+
+
+def test_a_large_vector_arrives(serve, handler, client_of):
     large = WeightSpec((Weight("w", (1_000_003,), "float64", "trainable"),))
     handler.weights = np.arange(large.size, dtype="float64")
     client = client_of(serve(large), spec=large)
@@ -243,8 +264,6 @@ def test_a_delta_of_another_model_is_not_sent(client, handler, out):
 
 
 def test_connect_comes_first(server, token, spec, out):
-    from kspark.transport import AggregatorClient
-
     client = AggregatorClient(*server.address, token, spec, 0, 0, 1.0)
     assert (client.bytes_sent, client.bytes_received) == (0, 0)
     with pytest.raises(ConnectionLostError, match="connect"):

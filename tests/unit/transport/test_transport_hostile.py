@@ -6,6 +6,7 @@ import os
 import pickle
 import socket
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -130,7 +131,10 @@ BEFORE_THE_HANDSHAKE = {
     "garbage": (os.urandom(600), "first bytes"),
     "speaking first": (push(), "kind 5 is not acceptable now"),
     "wrong proof": (hello(), "does not know the token"),
-    "long hello": (struct.pack("=IBBHqqqIQI", 0x6B73706B, 1, 2, 0, 0, 0, 0, 513, 0, 0), "513 bytes"),
+    "long hello": (
+        struct.pack("=IBBHqqqIQI", 0x6B73706B, 1, 2, 0, 0, 0, 0, 513, 0, 0),
+        "513 bytes",
+    ),
     "hello with a payload": (
         struct.pack("=IBBHqqqIQI", 0x6B73706B, 1, 2, 0, 0, 0, 0, 2, 8, 0),
         "8 bytes for HELLO, expected 0",
@@ -186,9 +190,7 @@ def test_a_proof_cannot_be_used_again(serve, stranger, handler, caplog, token, s
 
 
 def test_a_proof_is_for_one_shard_only(serve, stranger, handler, caplog, token, spec):
-    sock = Recorder(stranger(serve()), change=lambda data: replaced_shard(data))
-    with pytest.raises(ProtocolError):
-        Channel(sock, UNPROVED_SERVER, 30.0).decoder.feed(b"x" * 48)
+    sock = Recorder(stranger(serve()), change=replaced_shard)
     answer = introduce(Channel(sock, UNPROVED_SERVER, 30.0), token, spec.digest(), 0, 0)
     assert answer.kind is Kind.REFUSED
     assert untouched(handler)
@@ -212,8 +214,6 @@ class Recorder:
 
 def replaced_shard(data):
     """The same HELLO for shard 1, with a checksum that fits."""
-    import zlib
-
     header = data[:8] + struct.pack("=q", 1) + data[16:44]
     return header + struct.pack("=I", zlib.crc32(header + data[48:])) + data[48:]
 

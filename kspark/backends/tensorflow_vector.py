@@ -1,24 +1,18 @@
-"""Parts of the TensorFlow engine: flat vectors, calls into Python, rows as tensors, loops."""
+"""Vectors in TensorFlow: many variables as one, and the way of one through Python."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from kspark.backends.base import Exchange, cast_floats
+from kspark.backends.base import Exchange
 from kspark.weights import same_kind
-
-if TYPE_CHECKING:
-    from kspark.shards import Window
-
-MAX_WINDOW_BYTES = 256 * 2**20
-"""Rows that stay in memory as tensors: two windows of the usual size, to train and to validate."""
 
 
 class FlatVector:
@@ -34,9 +28,15 @@ class FlatVector:
         self._dtype = tf.as_dtype(dtype)
         self._shapes = [tuple(v.shape) for v in self.variables]
         self._sizes = [prod(shape) for shape in self._shapes]
-        vector = tf.TensorSpec([sum(self._sizes)], self._dtype)
-        self._read = tf.function(self.concatenated, autograph=False)
-        self._write = tf.function(self.assign, input_signature=[vector], autograph=False)
+        self.spec = tf.TensorSpec([sum(self._sizes)], self._dtype)
+
+    @cached_property
+    def _read(self) -> Callable[[], Any]:
+        return tf.function(self.concatenated, autograph=False).get_concrete_function()
+
+    @cached_property
+    def _write(self) -> Callable[[Any], None]:
+        return tf.function(self.assign, autograph=False).get_concrete_function(self.spec)
 
     def get(self, out: np.ndarray | None = None) -> np.ndarray:
         """The values as a NumPy vector, written into `out` if given."""
@@ -128,77 +128,3 @@ class HostCall:
         same_kind(answer, vector)
         # TensorFlow goes on using the memory that it is given, and so may its owner.
         return answer.copy()
-
-
-class WindowTensors:
-    """Windows as tensors. Those whose rows come again are kept, the latest first.
-
-    Args:
-        max_bytes: Integer, how much to keep.
-    """
-
-    def __init__(self, max_bytes: int = MAX_WINDOW_BYTES) -> None:
-        self._max_bytes = max_bytes
-        self._kept: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
-
-    def load(self, window: Window) -> tuple[Any, Any]:
-        """Rows as three tuples of tensors (inputs, targets, sample weights), and their order."""
-        rows = self._rows(window)
-        if window.order is None:
-            return rows, tf.range(window.num_examples)
-        return rows, tf.constant(np.asarray(window.order, np.int32))
-
-    def clear(self) -> None:
-        """Let go of everything."""
-        self._kept.clear()
-
-    def _rows(self, window: Window) -> Any:
-        if window.key is None:
-            return tensors_of(window)
-        rows = self._kept.pop(window.key, None)
-        if rows is None:
-            rows = tensors_of(window)
-        self._kept[window.key] = rows
-        while len(self._kept) > 1 and sum(map(num_bytes, self._kept.values())) > self._max_bytes:
-            self._kept.popitem(last=False)
-        return rows
-
-
-def tensors_of(window: Window) -> Any:
-    """A window's arrays as three tuples of tensors."""
-    groups = (window.x, window.y, window.sample_weight)
-    return tuple(tuple(as_tensor(array) for array in group) for group in groups)
-
-
-def as_tensor(array: np.ndarray) -> Any:
-    """One array as a tensor, in the dtype `keras.Model.fit` gives it; text becomes `string`."""
-    if array.dtype.kind in "OU":
-        return tf.convert_to_tensor(array.astype(object), tf.string)
-    return tf.constant(cast_floats(array))
-
-
-def num_bytes(rows: Any) -> int:
-    """Memory behind some tensors; text is counted by its pointers."""
-    return sum(int(tf.size(t)) * t.dtype.size for group in rows for t in group)
-
-
-def repeat(step: Callable[[Any], Any], start: Any, stop: Any) -> None:
-    """Call `step(i)` for i in [start, stop), one after the other."""
-
-    def body(i: Any) -> list[Any]:
-        step(i)
-        return [i + 1]
-
-    tf.while_loop(lambda i: i < stop, body, [start], parallel_iterations=1)
-
-
-def repeat_keeping(step: Callable[[Any], Any], start: Any, stop: Any) -> Any:
-    """As `repeat`, and what the last step returned. There must be at least one step."""
-    last = step(start)
-    _, last = tf.while_loop(
-        lambda i, _: i < stop,
-        lambda i, _: (i + 1, step(i)),
-        [start + 1, last],
-        parallel_iterations=1,
-    )
-    return last

@@ -1,0 +1,172 @@
+"""The helpers of Elephas, and the traps they had."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pyspark.ml.feature import VectorAssembler
+from pyspark.ml.linalg import Vectors as NewVectors
+from pyspark.mllib.linalg import Matrices, Vectors
+from pyspark.mllib.regression import LabeledPoint
+from pyspark.mllib.util import MLUtils
+
+from kspark import data
+
+FEATURES = np.arange(14, dtype=np.float32).reshape(7, 2)
+CLASSES = np.array([0, 2, 1, 2, 0, 1, 2])
+PRICES = np.array([0.5, 1.5, -2.25, 3.0, 4.0, 5.0, 6.0])
+
+
+@pytest.fixture
+def sc(spark):
+    return spark.sparkContext
+
+
+@pytest.fixture(params=["small", "large"])
+def size(request, monkeypatch):
+    """Both ways to the executors: inside the tasks, and as broadcasts."""
+    if request.param == "large":
+        monkeypatch.setattr("kspark.adapters.slices.CHUNK_BYTES", 8)
+
+
+def test_simple_rdd_keeps_the_order(sc, size):
+    rdd = data.to_simple_rdd(sc, FEATURES, CLASSES)
+    rows = rdd.collect()
+    assert [x.tolist() for x, _ in rows] == FEATURES.tolist()
+    assert [y for _, y in rows] == CLASSES.tolist()
+    assert rdd.getNumPartitions() == 2
+    assert rdd.count() == 7
+
+
+def test_simple_rdd_of_sequences_and_of_less_than_a_row_per_slot(sc):
+    rows = data.to_simple_rdd(sc, [[1, 2]], ["a"]).collect()
+    assert rows == [([1, 2], "a")]
+
+
+def test_lengths_must_agree(sc):
+    for convert in (data.to_simple_rdd, data.to_labeled_point, data.to_data_frame):
+        with pytest.raises(ValueError, match="as many as the 7 rows of features.*3 rows"):
+            convert(sc, FEATURES, CLASSES[:3])
+
+
+def test_labeled_points_there_and_back(sc, size):
+    points = data.to_labeled_point(sc, FEATURES, PRICES)
+    assert str(points.first()) == "(0.5,[0.0,1.0])"
+    features, labels = data.from_labeled_point(points)
+    assert features.tolist() == FEATURES.tolist()
+    # Elephas cut these to integers.
+    assert (labels.dtype, labels.tolist()) == (np.float64, PRICES.tolist())
+
+
+def test_classes_come_back_as_integers(sc):
+    _, labels = data.from_labeled_point(data.to_labeled_point(sc, FEATURES, CLASSES))
+    assert (labels.dtype, labels.tolist()) == (np.int64, CLASSES.tolist())
+
+
+def test_one_hot_labels_there_and_back(sc):
+    one_hot = np.eye(3)[CLASSES]
+    points = data.to_labeled_point(sc, FEATURES, one_hot, categorical=True)
+    assert [p.label for p in points.collect()] == CLASSES.tolist()
+    _, labels = data.from_labeled_point(points, categorical=True)
+    assert labels.tolist() == one_hot.tolist()
+    _, wider = data.from_labeled_point(points, categorical=True, nb_classes=5)
+    assert wider.tolist() == np.eye(5)[CLASSES].tolist()
+    with pytest.raises(ValueError, match="one-hot row"):
+        data.to_labeled_point(sc, FEATURES, CLASSES, categorical=True)
+
+
+def test_what_is_no_class_is_refused(sc):
+    points = data.to_labeled_point(sc, FEATURES, PRICES)
+    with pytest.raises(ValueError, match="`label` must be a class.*Received: label=.*0.5"):
+        data.from_labeled_point(points, categorical=True, nb_classes=7)
+    for label in (3, -1, 0.5):
+        with pytest.raises(ValueError, match="from 0 to 2"):
+            data.encode_label(label, 3)
+    assert data.encode_label(2.0, 3).tolist() == [0, 0, 1]
+
+
+def test_nothing_to_collect(sc):
+    with pytest.raises(ValueError, match="at least one row"):
+        data.from_labeled_point(sc.parallelize([], 2))
+
+
+def test_empty_partitions_are_passed_over(sc):
+    points = sc.parallelize([LabeledPoint(1.0, Vectors.sparse(3, {1: 5.0}))], 4)
+    features, labels = data.from_labeled_point(points)
+    assert (features.tolist(), labels.tolist()) == ([[0, 5, 0]], [1])
+
+
+def test_labeled_points_as_rows(sc):
+    points = data.to_labeled_point(sc, FEATURES, CLASSES)
+    rows = data.lp_to_simple_rdd(points).collect()
+    assert [x.tolist() for x, _ in rows] == FEATURES.tolist()
+    assert [y for _, y in rows] == CLASSES.tolist()
+    encoded = data.lp_to_simple_rdd(points, categorical=True).collect()
+    assert [y.tolist() for _, y in encoded] == np.eye(3)[CLASSES].tolist()
+    wider = data.lp_to_simple_rdd(points, categorical=True, nb_classes=4).collect()
+    assert [len(y) for _, y in wider] == [4] * 7
+
+
+def test_data_frame_there_and_back(sc, size):
+    frame = data.to_data_frame(sc, FEATURES, PRICES)
+    assert [f.simpleString() for f in frame.schema.fields] == ["features:vector", "label:double"]
+    assert frame.first().features == Vectors.dense([0, 1])
+    features, labels = data.from_data_frame(frame)
+    assert features.tolist() == FEATURES.tolist()
+    assert labels.tolist() == PRICES.tolist()
+
+
+def test_data_frame_of_classes(sc):
+    frame = data.to_data_frame(sc, FEATURES, np.eye(3)[CLASSES], categorical=True)
+    assert [row.label for row in frame.collect()] == CLASSES.tolist()
+    _, labels = data.from_data_frame(frame)
+    assert (labels.dtype, labels.tolist()) == (np.int64, CLASSES.tolist())
+    _, one_hot = data.from_data_frame(frame, categorical=True, nb_classes=3)
+    assert one_hot.tolist() == np.eye(3)[CLASSES].tolist()
+    with pytest.raises(ValueError, match="a matrix"):
+        data.to_data_frame(sc, FEATURES.reshape(7, 2, 1), CLASSES)
+
+
+def test_vectors_can_be_made_spark_mls(sc):
+    frame = MLUtils.convertVectorColumnsToML(data.to_data_frame(sc, FEATURES, PRICES), "features")
+    both = VectorAssembler(inputCols=["features", "label"], outputCol="both").transform(frame)
+    assert both.first().both == NewVectors.dense([0, 1, 0.5])
+
+
+@pytest.mark.parametrize("vectors", [Vectors, NewVectors])
+def test_data_frame_as_rows(spark, vectors):
+    frame = spark.createDataFrame(
+        [(vectors.dense([1, 2]), 1, 0.5), (vectors.sparse(2, {1: 9.0}), 0, 1.5)],
+        ["my features", "class.id", "price"],
+    )
+    rows = data.df_to_simple_rdd(frame, features_col="my features", label_col="price").collect()
+    assert sorted((x.tolist(), y) for x, y in rows) == [([0, 9], 1.5), ([1, 2], 0.5)]
+    rows = data.df_to_simple_rdd(
+        frame, categorical=True, features_col="my features", label_col="class.id"
+    ).collect()
+    assert sorted((x.tolist(), y.tolist()) for x, y in rows) == [([0, 9], [1, 0]), ([1, 2], [0, 1])]
+    assert spark.catalog.listTables() == []
+
+
+def test_missing_columns_are_named(spark):
+    frame = spark.createDataFrame([(1.0, 2.0)], ["a", "b"])
+    with pytest.raises(ValueError, match=r"no column 'features'. The columns are: \['a', 'b'\]"):
+        data.df_to_simple_rdd(frame)
+
+
+def test_matrices_keep_rows_and_columns():
+    array = np.array([[1.0, 2, 3], [4, 5, 6]])
+    matrix = data.to_matrix(array)
+    assert (matrix.numRows, matrix.numCols, matrix[0, 1], matrix[1, 0]) == (2, 3, 2, 4)
+    assert data.from_matrix(matrix).tolist() == array.tolist()
+    sparse = Matrices.sparse(2, 2, [0, 1, 1], [1], [7.0])
+    assert data.from_matrix(sparse).tolist() == [[0, 0], [7, 0]]
+    with pytest.raises(ValueError, match="two axes"):
+        data.to_matrix(np.zeros(3))
+
+
+def test_vectors():
+    assert data.from_vector(data.to_vector(np.array([1.0, 2]))).tolist() == [1, 2]
+    assert data.from_vector(Vectors.sparse(3, {2: 4.0})).tolist() == [0, 0, 4]
+    with pytest.raises(ValueError, match="one axis"):
+        data.to_vector(np.zeros((2, 2)))

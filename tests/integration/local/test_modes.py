@@ -1,0 +1,196 @@
+"""Every mode on `local[2]`: rows are counted, exactness is shown, runs can be repeated."""
+
+import keras
+import numpy as np
+import pytest
+
+from kspark import SparkModel
+
+EVERY = [
+    ("synchronous", "epoch"),
+    ("synchronous", "batch"),
+    ("synchronous", 3),
+    ("asynchronous", "epoch"),
+    ("asynchronous", "batch"),
+    ("asynchronous", 3),
+    ("hogwild", "epoch"),
+    ("hogwild", "batch"),
+    ("hogwild", 3),
+]
+
+
+@keras.saving.register_keras_serializable("tests")
+class IdSums(keras.metrics.Metric):
+    """Counts rows, and sums their ids and the squares of these, which no other set of rows has."""
+
+    def __init__(self, name="ids", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.sums = self.add_variable((3,), "zeros", name="sums")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        ids = keras.ops.cast(keras.ops.reshape(y_true, (-1,)), self.dtype)
+        self.sums.assign_add(
+            keras.ops.stack(
+                [keras.ops.sum(ids * 0 + 1), keras.ops.sum(ids), keras.ops.sum(ids * ids)]
+            )
+        )
+
+    def result(self):
+        return {"rows": self.sums[0], "ids": self.sums[1], "squares": self.sums[2]}
+
+
+def id_model():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.0), "mse", metrics=[IdSums()])
+    return model
+
+
+def classifier(optimizer="adam", seed=3):
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(8, activation="relu"),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def labelled(rows, seed=0):
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(rows, 6)).astype("float32")
+    y = (x @ random.normal(size=(6, 3))).argmax(axis=1).astype("int32")
+    return x, y
+
+
+def same(left, right, atol):
+    for a, b in zip(left.get_weights(), right.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize(("mode", "frequency"), EVERY)
+def test_every_row_counts_once_per_epoch(spark, mode, frequency):
+    sizes = [1, 0, 37, 9]  # smaller than a batch, empty, skewed, a short last batch
+    rows = [[(float(i), float(i)) for i in range(sum(sizes[:p]), sum(sizes[: p + 1]))] for p in range(4)]
+    rdd = spark.sparkContext.parallelize(rows, 4).flatMap(lambda part: part)
+    rdd = rdd.map(lambda r: (np.array([r[0]], "float32"), np.array([r[1]], "float32")))
+    history = SparkModel(id_model(), mode, frequency, batch_size=4).fit(rdd, epochs=3, verbose=0)
+    ids = np.arange(sum(sizes), dtype=float)
+    assert history.history["rows"] == [len(ids)] * 3
+    assert history.history["ids"] == [ids.sum()] * 3
+    assert history.history["squares"] == [(ids**2).sum()] * 3
+
+
+@pytest.mark.parametrize(
+    "optimizer", [keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1, 0.9), "adam"]
+)
+def test_one_shard_is_plain_fit(spark, optimizer):
+    x, y = labelled(83)
+    config = keras.optimizers.serialize(keras.optimizers.get(optimizer))
+    plain = classifier(keras.optimizers.deserialize(config))
+    ours = classifier(keras.optimizers.deserialize(config))
+    expected = plain.fit(x, y, batch_size=8, epochs=3, shuffle=False, verbose=0)
+    history = SparkModel(ours, num_workers=1).fit(
+        x, y, batch_size=8, epochs=3, shuffle=False, verbose=0
+    )
+    same(ours, plain, 1e-6)
+    for name, values in expected.history.items():
+        np.testing.assert_allclose(history.history[name], values, atol=1e-5)
+
+
+def test_a_second_fit_goes_on_with_weights_and_optimizer_state(spark):
+    x, y = labelled(64)
+    plain, ours = classifier(), classifier()
+    plain.fit(x, y, batch_size=8, epochs=4, shuffle=False, verbose=0)
+    spark_model = SparkModel(ours, num_workers=1, batch_size=8)
+    for _ in range(2):
+        spark_model.fit(x, y, epochs=2, shuffle=False, verbose=0)
+    same(ours, plain, 1e-6)
+    assert len(spark_model.training_histories) == 2
+
+
+def test_identical_shards_are_one_shard(spark):
+    x, y = labelled(40)
+    one, two = classifier(), classifier()
+    SparkModel(one, num_workers=1, batch_size=8).fit(x, y, epochs=2, shuffle=False, verbose=0)
+    twice = np.concatenate([x, x]), np.concatenate([y, y])
+    SparkModel(two, num_workers=2, batch_size=8).fit(*twice, epochs=2, shuffle=False, verbose=0)
+    same(one, two, 1e-6)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        keras.optimizers.SGD(0.1),
+        keras.optimizers.SGD(0.1, 0.9),
+        keras.optimizers.Adam(0.01),
+        keras.optimizers.AdamW(0.01, weight_decay=0.1),
+    ],
+)
+def test_merged_gradients_are_those_of_the_large_batch(spark, optimizer):
+    x, y = labelled(64)
+    config = keras.optimizers.serialize(optimizer)
+    plain = classifier(keras.optimizers.deserialize(config))
+    ours = classifier(keras.optimizers.deserialize(config))
+    SparkModel(ours, frequency="batch", num_workers=2, batch_size=4).fit(
+        x, y, epochs=2, shuffle=False, verbose=0
+    )
+    # Batch i of the large one holds batch i of each shard.
+    halves = [np.arange(0, 32).reshape(8, 4), np.arange(32, 64).reshape(8, 4)]
+    order = np.concatenate(halves, axis=1).reshape(-1)
+    plain.fit(x[order], y[order], batch_size=8, epochs=2, shuffle=False, verbose=0)
+    same(ours, plain, 1e-5)
+
+
+@pytest.mark.parametrize("frequency", ["epoch", "batch", 2])
+def test_the_same_seed_gives_the_same_bytes(spark, frequency):
+    x, y = labelled(70)
+    models = [classifier(), classifier()]
+    for model in models:
+        SparkModel(model, frequency=frequency, num_workers=2, seed=5, batch_size=8).fit(
+            x, y, epochs=2, verbose=0
+        )
+    for a, b in zip(*(m.get_weights() for m in models), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("mode", ["synchronous", "asynchronous", "hogwild"])
+def test_it_learns(spark, mode):
+    x, y = labelled(600)
+    model = classifier(keras.optimizers.Adam(0.02))
+    history = SparkModel(model, mode, num_workers=2).fit(
+        x, y, epochs=8, validation_split=0.2, verbose=0
+    )
+    assert history.history["val_accuracy"][-1] > 0.85
+    assert set(history.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    _, accuracy = model.evaluate(x[480:], y[480:], verbose=0)
+    assert history.history["val_accuracy"][-1] == pytest.approx(accuracy, abs=1e-6)
+
+
+def test_more_shards_than_slots(spark):
+    x, y = labelled(90)
+    model = classifier()
+    SparkModel(model, num_workers=8, batch_size=4).fit(x, y, epochs=1, verbose=0)
+    assert np.isfinite(model.get_weights()[0]).all()
+
+
+def test_state_that_must_not_be_averaged_keeps_its_type(spark):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((5,), dtype="int32"),
+            keras.layers.Embedding(20, 4),
+            keras.layers.LSTM(6),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.3, seed=7),
+            keras.layers.Dense(2, activation="softmax"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy")
+    before = [(v.shape, v.dtype) for v in model.variables]
+    random = np.random.default_rng(0)
+    x, y = random.integers(0, 20, (60, 5)).astype("int32"), random.integers(0, 2, 60)
+    SparkModel(model, num_workers=2, batch_size=8).fit(x, y, epochs=2, verbose=0)
+    assert [(v.shape, v.dtype) for v in model.variables] == before

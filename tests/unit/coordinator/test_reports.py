@@ -1,0 +1,171 @@
+"""What replicas report, how the driver waits for it, and how a live fit ends."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kspark.errors import AggregationError, ConnectionLostError, Failure
+
+TWO = {0: (30, 3), 1: (10, 2)}
+
+
+@pytest.fixture
+def fit(live_fit):
+    return live_fit(TWO, mode="asynchronous", rule="downpour", first_epoch=2)
+
+
+def test_an_epoch_is_finished_when_every_shard_says_so(fit):
+    assert fit.finish(0, 2) == {"stop": False}
+    assert fit.finish(0, 3) == {"stop": False}  # nobody is held
+    assert fit.shared.wait_for_epoch(2, 0) is None
+    fit.finish(1, 2)
+    assert fit.shared.wait_for_epoch(2, 0) is not None
+    assert fit.shared.wait_for_epoch(3, 0) is None
+
+
+def wait_in_a_thread(fit, monkeypatch):
+    """A driver that waits for the first epoch, for longer than any test takes."""
+    import threading
+
+    entered, changed = threading.Event(), fit.shared._gate.changed
+    original = changed.wait_for
+
+    def wait_for(over, seconds):
+        entered.set()
+        return original(over, seconds)
+
+    monkeypatch.setattr(changed, "wait_for", wait_for)
+    driver = fit.later(fit.shared.wait_for_epoch, 2, 100)
+    assert entered.wait(20)
+    return driver
+
+
+def test_the_driver_is_woken_by_the_last_shard(fit, monkeypatch):
+    driver = wait_in_a_thread(fit, monkeypatch)
+    fit.finish(0, 2)
+    fit.finish(1, 2)
+    assert driver.result(30) is not None
+
+
+def test_the_driver_is_woken_by_a_returning_replica_that_had_pushed_all(fit, monkeypatch):
+    fit.finish(0, 2)
+    for sequence in (1, 2):
+        fit.push(1, sequence)
+    driver = wait_in_a_thread(fit, monkeypatch)
+    fit.hello(1, 1)
+    assert driver.result(30) is not None
+
+
+def test_the_driver_is_woken_by_the_end(fit, monkeypatch):
+    driver = wait_in_a_thread(fit, monkeypatch)
+    fit.shared.close()
+    assert driver.result(30) is None
+
+
+def test_the_driver_is_woken_by_a_failure(fit, monkeypatch):
+    driver = wait_in_a_thread(fit, monkeypatch)
+    fit.report(0, "failure", failure=vars(Failure(0, "h", 0, "E", "m", "")))
+    assert driver.result(30) is None
+
+
+def test_the_drivers_wait_ends_in_time(fit):
+    assert fit.shared.wait_for_epoch(2, 0.01) is None
+
+
+def test_metrics_facts_and_staleness_of_an_epoch(fit):
+    for shard in (0, 1):
+        for _ in range(2):  # a retried task says it again
+            state = np.array([shard, 2.0])
+            answer = fit.report(shard, "metrics", state, epoch=2, facts={"seconds": shard})
+            assert answer == ({}, [])
+        fit.finish(shard, 2)
+    fit.push(0, 1, base=0)
+    fit.push(1, 1, base=0)
+    report = fit.shared.wait_for_epoch(2, 0)
+    metrics = {s: [a.tolist() for a in arrays] for s, arrays in report.metrics.items()}
+    assert metrics == {0: [[0, 2]], 1: [[1, 2]]}
+    assert report.facts == {0: {"seconds": 0}, 1: {"seconds": 1}}
+    assert report.staleness == [0, 1]
+
+
+def test_staleness_is_booked_to_the_epoch_of_the_push(fit):
+    for sequence in (1, 2, 3):
+        fit.push(1, sequence, base=sequence - 1)  # two exchanges an epoch
+    fit.finish(0, 3)
+    fit.finish(1, 3)
+    reports = [fit.shared.wait_for_epoch(epoch, 0) for epoch in (2, 3)]
+    assert [len(r.staleness) for r in reports] == [2, 1]
+
+
+def test_reports_are_kept_by_epoch_and_forgotten_when_the_driver_closes_it(fit):
+    for epoch in (2, 3):
+        for shard in (0, 1):
+            fit.report(shard, "metrics", np.array([epoch]), epoch=epoch)
+            fit.finish(shard, epoch)
+    assert fit.shared.wait_for_epoch(2, 0).metrics[0][0] == 2
+    fit.shared.close_epoch(2, stop=False, learning_rate=None)
+    fit.report(0, "metrics", np.array([2]), epoch=2)  # a retried task may be late
+    assert fit.shared.wait_for_epoch(2, 0).metrics == {}
+    assert fit.shared.wait_for_epoch(3, 0).metrics[0][0] == 3
+
+
+def test_the_drivers_word_reaches_replicas_with_every_answer(fit):
+    fit.shared.close_epoch(2, stop=True, learning_rate=0.5)
+    word = {"stop": True, "learning_rate": 0.5}
+    assert fit.push(0, 1)[1] == word
+    assert fit.shared.pull(0, 0, np.empty(3, "f4"))[1] == word
+    assert fit.finish(0, 2) == word
+    welcome = fit.hello(0, 1)
+    assert {name: welcome[name] for name in word} == word
+
+
+def test_the_leaders_state_is_kept_for_two_epochs(fit):
+    for epoch in (2, 3, 4):
+        assert fit.report(0, "state", np.array([epoch]), epoch=epoch) == ({}, [])
+    fit.report(0, "state", np.array([40]), epoch=4)  # again, after a restart
+    answers = [fit.report(1, "state_request", epoch=epoch) for epoch in (2, 3, 4)]
+    assert answers[0] == ({}, [])
+    assert [meta for meta, _ in answers] == [{}, {}, {}]
+    assert [[a.item() for a in arrays] for _, arrays in answers] == [[], [3], [40]]
+
+
+def test_unknown_reports_are_refused(fit):
+    with pytest.raises(AggregationError, match="A report of kind 'gossip' is unknown"):
+        fit.report(0, "gossip")
+
+
+def test_a_failure_ends_the_fit_and_the_first_one_is_kept(fit):
+    failure = Failure(1, "node", 0, "ValueError", "bad", "trace")
+    assert fit.report(1, "failure", failure=vars(failure)) == ({}, [])
+    assert fit.shared.failure == failure
+    calls = [
+        lambda: fit.hello(0, 1),
+        lambda: fit.push(0, 1),
+        lambda: fit.finish(0, 2),
+        lambda: fit.report(0, "failure", failure=vars(failure)),
+    ]
+    for call in calls:
+        with pytest.raises(ConnectionLostError, match="aggregator is closed: shard 1 failed"):
+            call()
+    fit.shared.close("the fit failed")
+    with pytest.raises(ConnectionLostError, match="shard 1 failed"):
+        fit.pull(0)
+
+
+def test_missing_files_are_told_and_forgotten_with_the_next_job(fit):
+    assert fit.report(1, "missing") == ({}, [])
+    assert fit.shared.missing == {1}
+    fit.shared.begin_job(1000)
+    assert fit.shared.missing == set()
+
+
+def test_the_end_of_a_superseded_attempts_connection_says_nothing(fit):
+    fit.hello(0, 1)
+    for shard, attempt in ((0, 0), (9, 0)):
+        fit.shared.lost(shard, attempt, "late")
+    assert fit.shared._progress.lost(float("inf"), 0) == []
+    fit.shared.lost(0, 1, "gone")
+    assert fit.shared._progress.lost(float("inf"), 0) == [0]
+    fit.hello(0, 2)
+    assert fit.shared._progress.lost(float("inf"), 0) == []

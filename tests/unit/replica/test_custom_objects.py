@@ -1,0 +1,318 @@
+"""The user's own classes and functions go along by value; live models do not."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import types
+
+import keras
+import numpy as np
+import pytest
+
+from kspark.replica import ReplicaSpec
+from kspark.replica import custom_objects as custom
+
+layers, ops = keras.layers, keras.ops
+
+FACTOR = 2.0
+
+
+def swishy(x):
+    return x * ops.sigmoid(FACTOR * x)
+
+
+def absolute(y_true, y_pred):
+    return ops.mean(ops.abs(y_true - y_pred), axis=-1)
+
+
+class Tenth(keras.initializers.Initializer):
+    def __call__(self, shape, dtype=None):
+        return ops.full(shape, 0.1, dtype=dtype)
+
+
+class Halved(keras.losses.Loss):
+    def call(self, y_true, y_pred):
+        return absolute(y_true, y_pred) / 2
+
+
+class Counted(keras.metrics.Mean):
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        return super().update_state(ops.ones_like(y_true))
+
+
+class Slow(keras.optimizers.SGD):
+    pass
+
+
+class Steps(keras.optimizers.schedules.LearningRateSchedule):
+    def __call__(self, step):
+        return 0.1 / (1.0 + ops.cast(step, "float32"))
+
+    def get_config(self):
+        return {}
+
+
+class Doubled(layers.Dense):
+    def call(self, x):
+        return 2 * super().call(x)
+
+
+class Wrapped(keras.Model):
+    """A subclassed model; nothing of its inside is in its configuration."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.inner = Doubled(units, activation=swishy, kernel_initializer=Tenth())
+
+    def call(self, x):
+        return self.inner(x)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+def everything():
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            Doubled(4, activation=swishy, kernel_initializer=Tenth()),
+            layers.Dense(2),
+        ]
+    )
+    model.compile(Slow(Steps()), Halved(), metrics=[Counted(), absolute])
+    return model
+
+
+def names_of(spec):
+    return sorted(custom.load(spec.custom_objects))
+
+
+def trained(model):
+    x, y = np.ones((8, 3), "float32"), np.ones((8, 2), "float32")
+    model.fit(x, y, batch_size=4, shuffle=False, verbose=0)
+    return model.get_weights()
+
+
+def test_everything_custom_is_found_and_works():
+    model = everything()
+    spec = ReplicaSpec.of(model)
+    assert names_of(spec) == [
+        "Counted", "Doubled", "Halved", "Slow", "Steps", "Tenth", "absolute", "swishy",
+    ]  # fmt: skip
+    rebuilt = spec.build().model
+    for ours, theirs in zip(trained(rebuilt), trained(model), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-7)
+
+
+def test_what_a_subclassed_model_uses_inside_goes_along():
+    model = Wrapped(2)
+    model(np.ones((1, 3)))
+    model.compile("sgd", "mse")
+    spec = ReplicaSpec.of(model)
+    assert names_of(spec) == ["Wrapped"]
+    assert b"swishy" in spec.custom_objects
+    rebuilt = spec.build().model
+    for ours, theirs in zip(trained(rebuilt), trained(model), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-7)
+
+
+def test_builtin_functions_need_nothing(mlp):
+    spec = ReplicaSpec.of(mlp(loss=keras.losses.sparse_categorical_crossentropy))
+    assert names_of(spec) == []
+
+
+def local_layer():
+    scale = 3.0
+
+    class Local(layers.Layer):
+        def call(self, x):
+            return scale * x
+
+    return Local
+
+
+def test_classes_of_a_function_or_notebook_cell_go_by_value(mlp):
+    local = local_layer()
+    local.__module__ = "__main__"
+    spec = ReplicaSpec.of(mlp("sgd", local()))
+    assert names_of(spec) == ["Local"]
+    layer = spec.build().model.layers[1]
+    np.testing.assert_array_equal(layer(np.ones(2)), [3.0, 3.0])
+
+
+def test_registered_names(mlp):
+    @keras.saving.register_keras_serializable("kspark tests")
+    class Registered(layers.Layer):
+        def call(self, x):
+            return x
+
+    @keras.saving.register_keras_serializable("kspark tests")
+    def squared(y_true, y_pred):
+        return ops.mean(ops.square(y_pred), axis=-1)
+
+    spec = ReplicaSpec.of(mlp("sgd", Registered(), loss=squared))
+    assert names_of(spec) == ["kspark tests>Registered", "kspark tests>squared"]
+    spec.build()
+
+
+def test_names_that_keras_looks_up_at_the_first_step(mlp, rows, window_of):
+    """A registered loss given as a string is resolved late, on a worker without the registry."""
+    name = "kspark tests>late"
+    keras.saving.register_keras_serializable("kspark tests", "late")(rooted_mean)
+    spec = ReplicaSpec.of(mlp("sgd", loss=name, run_eagerly=True))
+    assert names_of(spec) == [name]
+    del keras.saving.get_custom_objects()[name]
+    replica = spec.build()
+    x, y = rows(4)
+    replica.train(window_of(x, y.astype("float32")), 4)
+    assert replica.metric_results()["loss"] > 0
+
+
+def rooted_mean(y_true, y_pred):
+    return ops.sqrt(ops.mean(ops.square(y_pred), axis=-1))
+
+
+def test_given_objects_win(mlp):
+    def replacement(x):
+        return 0 * x
+
+    model = mlp("sgd", layers.Dense(2, activation=swishy))
+    spec = ReplicaSpec.of(model, {"swishy": replacement, "unused": absolute})
+    assert names_of(spec) == ["swishy", "unused"]
+    activation = spec.build().model.layers[1].activation
+    np.testing.assert_array_equal(activation(np.ones(2)), [0.0, 0.0])
+
+
+@pytest.mark.parametrize("given", [["swishy"], {"swishy": 3}, "swishy"])
+def test_given_objects_are_checked(given, mlp):
+    with pytest.raises(TypeError, match="`custom_objects` must be a mapping"):
+        ReplicaSpec.of(mlp(), given)
+
+
+def scaled_loss(factor):
+    def loss(y_true, y_pred):
+        return factor * ops.mean(ops.square(y_pred), axis=-1)
+
+    return loss
+
+
+def test_two_functions_of_one_name_are_refused(mlp):
+    model = mlp(loss=scaled_loss(1.0), metrics=[scaled_loss(2.0)])
+    with pytest.raises(ValueError, match="one custom object named 'loss'"):
+        ReplicaSpec.of(model)
+    ReplicaSpec.of(model, {"loss": scaled_loss(1.0)})
+
+
+TEACHER = keras.Sequential([keras.Input((4,)), layers.Dense(3)], name="teacher")
+
+
+def distilled(y_true, y_pred):
+    return ops.mean(ops.abs(y_pred - TEACHER(y_true)), axis=-1)
+
+
+@pytest.mark.parametrize("thing", [TEACHER, TEACHER.layers[0], TEACHER.weights[0]])
+def test_live_models_do_not_go_along(thing, monkeypatch, mlp):
+    monkeypatch.setitem(globals(), "TEACHER", thing)
+    with pytest.raises(ValueError, match="(?s)'distilled' cannot be sent.*live"):
+        ReplicaSpec.of(mlp(loss=distilled))
+
+
+def test_what_cannot_be_pickled_is_named(mlp):
+    import threading
+
+    lock = threading.Lock()
+
+    def locked(y_true, y_pred):
+        with lock:
+            return ops.mean(y_pred, axis=-1)
+
+    with pytest.raises(ValueError, match="'locked' cannot be sent to the workers"):
+        ReplicaSpec.of(mlp(loss=locked, metrics=[absolute]))
+
+
+def test_lambda_that_needs_nothing_comes_back(mlp):
+    model = mlp(loss=lambda y_true, y_pred: (y_pred - 1.0) ** 2)
+    with pytest.warns(UserWarning, match="lambda"):
+        spec = ReplicaSpec.of(model)
+    assert float(np.ravel(spec.build().model.loss(0.0, 3.0))[0]) == 4.0
+
+
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
+@pytest.mark.parametrize("place", ["loss", "layer"])
+def test_lambda_that_loses_its_names_is_refused(place, mlp):
+    if place == "loss":
+        model = mlp(loss=lambda y_true, y_pred: FACTOR * (y_pred - 1.0) ** 2)
+    else:
+        model = mlp("sgd", layers.Lambda(lambda x: FACTOR * x))
+    with pytest.raises(ValueError, match="FACTOR"):
+        ReplicaSpec.of(model)
+
+
+def module_of(name, file, source):
+    module = types.ModuleType(name)
+    module.__file__ = str(file)
+    sys.modules[name] = module
+    exec(source, module.__dict__)
+    return module
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Two modules of a user's project, which no worker has."""
+    names = ("kspark_users_parts", "kspark_users_losses")
+    module_of(names[0], tmp_path / "parts.py", "def part(x):\n    return x * 3\n")
+    losses = module_of(
+        names[1],
+        tmp_path / "losses.py",
+        "from kspark_users_parts import part\ndef users(t, p):\n    return part((p - t) ** 2)\n",
+    )
+    yield losses
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def test_modules_of_the_user_go_by_value(project, mlp):
+    spec = ReplicaSpec.of(mlp(loss=project.users))
+    for name in ("kspark_users_parts", "kspark_users_losses"):
+        del sys.modules[name]
+    assert float(custom.load(spec.custom_objects)["users"](1.0, 3.0)) == 12.0
+
+
+def test_registry_of_cloudpickle_is_left_as_it_was(project, mlp):
+    from pyspark import cloudpickle
+
+    cloudpickle.register_pickle_by_value(project)
+    try:
+        ReplicaSpec.of(mlp(loss=project.users))
+        assert cloudpickle.list_registry_pickle_by_value() == {project.__name__}
+    finally:
+        cloudpickle.unregister_pickle_by_value(project)
+
+
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [
+        ("json", True),
+        ("sys", True),
+        ("numpy", True),
+        ("keras.layers", True),
+        ("kspark.replica", True),
+        ("pytest", True),
+        ("__main__", False),
+        (__name__, False),
+        ("never_imported", False),
+    ],
+)
+def test_libraries(name, library):
+    assert custom.is_library(name) is library
+
+
+def test_load_is_the_inverse_of_dump():
+    objects = {"swishy": swishy, "Doubled": Doubled}
+    loaded = custom.load(custom.dump(objects))
+    assert loaded.keys() == objects.keys()
+    assert loaded["Doubled"](3).units == 3
+    assert pickle.loads(custom.dump({})) == {}

@@ -1,0 +1,26 @@
+"""What is written twice says the same."""
+
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+
+import kspark
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    command = (ROOT / ".ci" / "run").read_text().splitlines()[-1]
+    assert command.endswith("bin/tox")
+    assert f"\n{command}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_version_of_the_installed_package():
+    try:
+        installed = version("kspark")
+    except PackageNotFoundError:
+        pytest.skip("kspark is not installed here")
+    assert kspark.__version__ == installed
+    assert re.fullmatch(r"\d+\.\d+\.\d+", installed)

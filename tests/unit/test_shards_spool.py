@@ -1,0 +1,307 @@
+"""Writing a shard: what lands on disk, what the handle says, what failure leaves behind."""
+
+from __future__ import annotations
+
+import os
+import stat
+import weakref
+
+import numpy as np
+import pytest
+
+from kspark.shards import (
+    ArraySpec,
+    Chunk,
+    InputSpec,
+    LabelStats,
+    Shard,
+    ShardHandle,
+    SpoolMissingError,
+    StoredArray,
+    merge_label_stats,
+    remove_spools,
+    spool,
+    spool_directory,
+)
+
+
+@pytest.fixture(autouse=True)
+def local_dirs(tmp_path, monkeypatch):
+    folders = [str(tmp_path / "a"), str(tmp_path / "b")]
+    monkeypatch.setenv("SPARK_LOCAL_DIRS", ",".join(folders))
+    return folders
+
+
+def chunk(*x, y=(), w=()):
+    return Chunk([np.asarray(a) for a in x], [np.asarray(a) for a in y], [np.asarray(a) for a in w])
+
+
+def files_under(folder):
+    return sorted(name for _, _, names in os.walk(folder) for name in names)
+
+
+def test_round_trip_of_several_arrays_over_several_chunks():
+    images = np.arange(5 * 2 * 3, dtype=np.float32).reshape(5, 2, 3)
+    ids = np.array([[7], [1], [2], [9], [4]], np.int64)
+    flags = np.array([True, False, True, True, False])
+    weights = np.array([0.5, 1, 2, 3, 4], np.float32)
+    parts = [slice(0, 2), slice(2, 5)]
+    handle = spool(
+        (chunk(images[p], ids[p], y=[flags[p]], w=[weights[p]]) for p in parts), 3, "run"
+    )
+    rows = Shard.open(handle).read()
+    for found, expected in zip(rows.arrays, (images, ids, flags, weights), strict=True):
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+    assert (handle.index, handle.num_examples) == (3, 5)
+    assert [s.shape for s in handle.arrays] == [(2, 3), (1,), (), ()]
+    assert [s.dtype for s in handle.arrays] == ["float32", "int64", "bool", "float32"]
+    assert handle.nbytes == 5 * (24 + 8 + 1 + 4)
+
+
+def test_names_come_from_the_spec_or_are_numbered():
+    spec = InputSpec((ArraySpec("user"), ArraySpec("item")), (ArraySpec("rating"),))
+    rows = chunk([1], [2], y=[[3]], w=[[4]])
+    named = spool([rows], 0, "run", spec=spec)
+    assert [s.name for s in named.arrays] == ["user", "item", "rating", "sample_weight0"]
+    bare = spool([rows], 0, "run")
+    assert [s.name for s in bare.arrays] == ["x0", "x1", "y0", "sample_weight0"]
+
+
+def test_non_contiguous_and_big_endian_arrays_are_stored_by_value():
+    matrix = np.arange(12, dtype=np.float32).reshape(3, 4)
+    handle = spool([chunk(matrix.T, matrix.T.astype(">f8"))], 0, "run")
+    left, right = Shard.open(handle).read().x
+    np.testing.assert_array_equal(left, matrix.T)
+    np.testing.assert_array_equal(right, matrix.T)
+
+
+def test_half_floats_and_text():
+    words = np.array([["a", "ü"], ["", "long " * 9]], object)
+    handle = spool([chunk(np.array([1.5, 2.5], np.float16), words)], 0, "run")
+    assert [s.dtype for s in handle.x] == ["float16", "string"]
+    half, text = Shard.open(handle).read().x
+    assert half.tolist() == [1.5, 2.5]
+    assert text.dtype == object
+    assert text.tolist() == words.tolist()
+
+
+def test_text_is_found_again_across_record_batches():
+    words = np.array([f"w{i}" for i in range(10_000)], object)
+    handle = spool((chunk(words[i : i + 999]) for i in range(0, 10_000, 999)), 0, "run")
+    shard = Shard.open(handle)
+    for start, stop in ((0, 10_000), (4095, 4097), (4096, 8192), (8191, 9999), (9999, 10_000)):
+        assert shard.read(start, stop).x[0].tolist() == words[start:stop].tolist()
+
+
+def test_integers_widen_when_floats_follow():
+    chunks = [chunk(np.array([1, 2])), chunk(np.array([2.5], np.float32)), chunk(np.array([7]))]
+    handle = spool(chunks, 0, "run")
+    assert handle.x[0].dtype == "float32"
+    assert Shard.open(handle).read().x[0].tolist() == [1, 2, 2.5, 7]
+    assert files_under(handle.path) == ["x0.bin"]
+
+
+def test_small_integers_widen_to_what_holds_both():
+    handle = spool([chunk(np.array([200], np.uint8)), chunk(np.array([-1], np.int16))], 0, "run")
+    assert handle.x[0].dtype == "int16"
+    assert Shard.open(handle).read().x[0].tolist() == [200, -1]
+
+
+def test_empty_partition():
+    handle = spool([], 4, "run")
+    assert handle.num_examples == 0
+    assert handle.arrays == ()
+    shard = Shard.open(ShardHandle.from_json(handle.to_json()))
+    assert list(shard.windows(8)) == []
+    assert shard.read().num_examples == 0
+
+
+def test_handle_survives_json():
+    rows = chunk(
+        [1.0, np.inf], np.array(["a", "b"], object), y=[[0, 3], np.array(["c", "d"], object)]
+    )
+    handle = spool([rows], 2, "run")
+    assert ShardHandle.from_json(handle.to_json()) == handle
+    assert handle.stats[1] is None
+    assert handle.to_json().startswith(b"{")
+    assert not handle.to_json().startswith(b'{"failure"')
+
+
+def test_stats_of_labels():
+    def stats(*parts):
+        return spool([chunk([0] * len(p), y=[np.asarray(p)]) for p in parts], 0, "run").stats
+
+    assert stats([3, 0], [-1, 2]) == (LabelStats(-1.0, 3.0, True, True),)
+    assert stats([1.0, 2.0], [2.5]) == (LabelStats(1.0, 2.5, False, True),)
+    assert stats([1.0, np.nan], [4.0]) == (LabelStats(1.0, 4.0, True, False),)
+    assert stats([1.0, -np.inf, np.nan]) == (LabelStats(1.0, 1.0, True, False),)
+    assert stats([np.nan]) == (LabelStats(None, None, True, False),)
+    assert stats([True, False]) == (LabelStats(0.0, 1.0, True, True),)
+
+
+def test_stats_are_of_labels_only_and_merge_over_shards():
+    first = spool([chunk([99], y=[[1], [0.5]], w=[[7.5]])], 0, "run")
+    empty = spool([], 1, "run")
+    last = spool([chunk([99], y=[[5], [np.nan]], w=[[7.5]])], 2, "run")
+    assert len(first.stats) == 2
+    assert merge_label_stats([empty, first, empty, last]) == (
+        LabelStats(1.0, 5.0, True, True),
+        LabelStats(0.5, 0.5, False, False),
+    )
+    assert merge_label_stats([empty]) == ()
+    assert merge_label_stats([spool([chunk([1])], 0, "run")]) == ()
+
+
+def test_merged_stats_of_text_stay_unknown():
+    text = spool([chunk([1], y=[np.array(["a"], object)])], 0, "run")
+    assert merge_label_stats([text, text]) == (None,)
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        (chunk(np.zeros((2, 4))), r"same shape.*\(3,\) up to row 2, then \(4,\)"),
+        (chunk(np.zeros((2, 3)), [1, 2]), "1 arrays of x up to row 2, 2 from there on"),
+        (chunk(np.zeros((2, 3)), y=[[1, 2]]), "0 arrays of y up to row 2, 1 from there on"),
+        (chunk(np.full((2, 3), "a", object)), "must be numbers.*object from row 2"),
+        (chunk(np.full((2, 3), 1j)), "must be numbers.*complex128 from row 2"),
+    ],
+)
+def test_chunks_that_do_not_agree_are_refused(second, words):
+    with pytest.raises(ValueError, match=words):
+        spool([chunk(np.zeros((2, 3))), second], 0, "run")
+
+
+def test_first_rows_must_be_numbers_or_text():
+    with pytest.raises(ValueError, match="must be numbers.*<U1"):
+        spool([chunk(["a", "b"])], 0, "run")
+    with pytest.raises(ValueError, match="must be text.*int64 from row 1"):
+        spool([chunk(np.array(["a"], object)), chunk(np.array([1]))], 0, "run")
+
+
+def test_arrays_of_a_chunk_must_be_equally_long():
+    with pytest.raises(ValueError, match=r"arrays of equal length.*\(2,\), \(3,\)"):
+        spool([chunk([1, 2], y=[[1, 2, 3]])], 0, "run")
+
+
+def test_a_failed_attempt_leaves_nothing_behind(local_dirs):
+    def chunks():
+        yield chunk([1])
+        raise RuntimeError("the data source broke")
+
+    with pytest.raises(RuntimeError, match="data source"):
+        spool(chunks(), 0, "run")
+    assert os.listdir(spool_directory("run", 0)) == []
+
+
+def test_a_shard_is_not_there_before_it_is_complete():
+    seen = []
+
+    def chunks():
+        yield chunk([1])
+        seen.extend(n for n in os.listdir(spool_directory("run", 0)) if n.startswith("shard"))
+        yield chunk([2])
+
+    handle = spool(chunks(), 0, "run")
+    assert seen == []
+    assert os.listdir(spool_directory("run", 0)) == [os.path.basename(handle.path)]
+
+
+def test_two_attempts_of_one_task_do_not_meet():
+    first, second = (spool([chunk([n])], 0, "run") for n in (1, 2))
+    assert first.path != second.path
+    assert Shard.open(first).read().x[0].tolist() == [1]
+    Shard.remove(first)
+    assert Shard.open(second).read().x[0].tolist() == [2]
+
+
+def test_chunks_are_let_go_as_soon_as_they_are_written():
+    alive = []
+
+    def chunks():
+        for _ in range(3):
+            rows = chunk(np.zeros(10))
+            alive.append(weakref.ref(rows))
+            yield rows
+            del rows
+            assert sum(ref() is not None for ref in alive) <= 1
+
+    assert spool(chunks(), 0, "run").num_examples == 30
+
+
+def test_shards_are_spread_over_the_local_directories(local_dirs):
+    paths = [spool([chunk([1])], index, "run").path for index in range(4)]
+    assert [p.startswith(local_dirs[i % 2]) for i, p in enumerate(paths)] == [True] * 4
+    other = spool([chunk([1])], 0, "other")
+    remove_spools("run")
+    assert not any(os.path.exists(p) for p in paths)
+    assert os.path.exists(other.path)
+    remove_spools("run")
+
+
+def test_files_are_for_their_owner_only():
+    handle = spool([chunk([1])], 0, "run")
+    for path in (handle.path, os.path.dirname(handle.path)):
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o700
+
+
+def test_without_spark_the_temporary_directory_is_used(tmp_path, monkeypatch):
+    monkeypatch.delenv("SPARK_LOCAL_DIRS")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "c"))
+    assert spool_directory("run", 5) == str(tmp_path / "c" / "kspark-run")
+
+
+def test_a_directory_of_the_caller(tmp_path):
+    handle = spool([chunk([1])], 0, "run", directory=str(tmp_path / "here"))
+    assert os.path.dirname(handle.path) == str(tmp_path / "here")
+
+
+@pytest.mark.parametrize("run_id", ["", "..", ".", "a/b", "a b", "x" * 129, "../x"])
+def test_a_run_id_cannot_be_a_path(run_id):
+    with pytest.raises(ValueError, match="run_id"):
+        spool_directory(run_id)
+
+
+def test_missing_and_truncated_files():
+    handle = spool([chunk(np.arange(10)), chunk(np.arange(10))], 6, "run")
+    path = os.path.join(handle.path, "x0.bin")
+    with open(path, "r+b") as file:
+        file.truncate(100)
+    with pytest.raises(SpoolMissingError, match=f"Shard 6 .* on host {handle.host}"):
+        Shard.open(handle)
+    with pytest.raises(SpoolMissingError, match="no longer whole"):
+        Shard(handle).read(5, 20)
+    os.unlink(path)
+    with pytest.raises(FileNotFoundError):
+        Shard.open(handle)
+    with pytest.raises(SpoolMissingError, match="Shard 6"):
+        list(Shard(handle).windows(4))
+
+
+def test_state_lies_beside_the_shard_and_goes_with_it():
+    shard = Shard.open(spool([chunk([1])], 0, "run"))
+    path = shard.state_path("optimizer-3.npz")
+    assert os.path.dirname(path) == shard.handle.path
+    with open(path, "wb") as file:
+        file.write(b"state")
+    assert Shard.open(shard.handle).read().x[0].tolist() == [1]
+    shard.delete()
+    assert not os.path.exists(path)
+    shard.delete()
+    for name in ("", ".", "..", "a/b", "../x"):
+        with pytest.raises(ValueError, match="file name"):
+            shard.state_path(name)
+
+
+def test_memory_per_row_counts_strings_as_python_keeps_them():
+    numbers = Shard.open(spool([chunk(np.zeros((4, 5), np.float32), [1, 2, 3, 4])], 0, "run"))
+    assert numbers.row_bytes == 28
+    words = Shard.open(spool([chunk(np.full((4, 2), "a", object))], 0, "run"))
+    assert words.row_bytes > 2 * 64
+
+
+def test_stored_array_knows_its_size():
+    stored = StoredArray("x", "float32", (2, 3), "x0.bin", 0)
+    assert stored.items == 6
+    assert StoredArray("x", "float32", (), "x0.bin", 0).items == 1

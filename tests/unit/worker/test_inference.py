@@ -1,0 +1,169 @@
+"""Evaluation and prediction as Spark's tasks would call them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kspark.errors import ConnectionLostError, Failure
+from kspark.shards import Chunk, Shard, ShardHandle, spool
+from kspark.worker.inference import (
+    InferenceTask,
+    evaluate_chunks,
+    evaluate_shards,
+    predict_chunks,
+)
+from kspark.worker.results import MissingShard, RoundResult
+from kspark.worker.state import replica_for
+
+VECTOR = np.array([2, 0, 0], "f4")
+
+
+@pytest.fixture
+def documents(tmp_path):
+    """Shards of the rows 0..9, none, and 10..13."""
+    rows = [np.arange(10), np.arange(0), np.arange(10, 14)]
+    return [
+        spool([Chunk([ids])] if len(ids) else [], i, "run", directory=str(tmp_path)).to_json()
+        for i, ids in enumerate(rows)
+    ]
+
+
+def task(**num_train):
+    return InferenceTask("fit", 4, 3, {int(s[1:]): n for s, n in num_train.items()})
+
+
+def seen(result):
+    return np.flatnonzero(result.metrics[0]).tolist()
+
+
+def evaluate(task, documents, spec):
+    return list(evaluate_shards(task, spec, VECTOR, 0, iter(documents)))
+
+
+def test_a_shard_is_evaluated_from_where_training_rows_end(documents, tools):
+    first, empty, last = evaluate(task(s0=7, s1=0, s2=0), documents, tools.spec())
+    assert (first.shard, first.num_examples, seen(first)) == (0, 3, [7, 8, 9])
+    assert empty == RoundResult(1, 0)
+    assert (last.num_examples, seen(last)) == (4, [10, 11, 12, 13])
+
+
+def test_a_shard_that_all_trains_has_nothing_to_evaluate(documents, tools):
+    assert evaluate(task(s0=10), documents[:1], tools.spec()) == [RoundResult(0, 0)]
+
+
+def test_all_rows_are_evaluated_when_nothing_is_said(documents, tools):
+    assert seen(evaluate(task(), documents[:1], tools.spec())[0]) == [*range(10)]
+
+
+def test_evaluates_the_given_weights_with_metrics_begun_anew(documents, tools):
+    spec = tools.spec()
+    replica = replica_for(spec, "fit", 3)
+    replica.seen[100] = 5
+    (result,) = evaluate(task(), documents[:1], spec)
+    assert replica.vector.tolist() == VECTOR.tolist()
+    assert result.metrics[0].sum() == 10
+    assert spec.built == [3]
+
+
+def test_metrics_are_tried_once_before_anything_is_added(documents, tools, tmp_path):
+    spec = tools.spec()
+    evaluate(task(), documents, spec)
+    calls = [c for c in replica_for(spec, "fit", 3).calls if c[0] == "check_summable"]
+    assert calls == [("check_summable", 10), ("check_summable", 4)]
+
+
+def test_a_missing_shard_is_told(documents, tools):
+    Shard.remove(ShardHandle.from_json(documents[0]))
+    missing, _, last = evaluate(task(), documents, tools.spec())
+    assert isinstance(missing, MissingShard)
+    assert seen(last) == [10, 11, 12, 13]
+
+
+# -- data that is read once -----------------------------------------------------------------------
+
+
+def chunks(*parts, error=None):
+    for part in parts:
+        yield Chunk([np.asarray(part)])
+    if error is not None:
+        raise error
+
+
+def test_chunks_are_evaluated_with_the_models_own_weights(tools):
+    spec = tools.spec()
+    replica_for(spec, "fit", 3).vector[:] = 7
+    (result,) = evaluate_chunks(task(), spec, 5, chunks([1, 2], [3], [4, 5, 6]))
+    assert (result.shard, result.num_examples, seen(result)) == (5, 6, [1, 2, 3, 4, 5, 6])
+    replica = replica_for(spec, "fit", 3)
+    assert replica.vector.tolist() == [7, 7, 7]
+    assert replica.calls == [("check_summable", 2)]
+
+
+def test_no_chunks_no_examples(tools):
+    assert list(evaluate_chunks(task(), tools.spec(), 5, chunks())) == [RoundResult(5, 0)]
+
+
+@pytest.mark.parametrize("function", [evaluate_chunks, predict_chunks])
+def test_rows_that_are_not_usable_are_told_as_a_value(tools, function):
+    *_, failure = function(task(), tools.spec(), 5, chunks([1], error=ValueError("ragged")))
+    assert isinstance(failure, Failure)
+    assert (failure.shard, failure.kind, failure.message) == (5, "ValueError", "ragged")
+
+
+def test_predictions_come_chunk_by_chunk_in_order(tools):
+    spec = tools.spec()
+    replica_for(spec, "fit", 3).vector[0] = 2
+    results = list(predict_chunks(task(), spec, 5, chunks([1, 2], [3])))
+    assert [(i, [a.tolist() for a in arrays]) for i, arrays in results] == [
+        (5, [[2, 4]]),
+        (5, [[6]]),
+    ]
+
+
+def test_predictions_are_made_as_they_are_asked_for(tools):
+    """A partition may be larger than memory."""
+    read = []
+
+    def rows():
+        for i in range(5):
+            read.append(i)
+            yield Chunk([np.array([i])])
+
+    results = predict_chunks(task(), tools.spec(), 5, rows())
+    next(results)
+    next(results)
+    assert read == [0, 1]
+
+
+def test_nothing_to_predict(tools):
+    assert list(predict_chunks(task(), tools.spec(), 5, chunks())) == []
+
+
+@pytest.mark.parametrize(
+    ("function", "method"), [(evaluate_chunks, "evaluate"), (predict_chunks, "predict")]
+)
+def test_the_first_failure_is_the_last_result_but_all_input_is_read(
+    tools, monkeypatch, function, method
+):
+    tried = []
+
+    def fail(self, window, batch_size):
+        tried.append(window.x[0].tolist())
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(tools.replica, method, fail)
+    left = chunks([1], [2], [3])
+    (failure,) = function(task(), tools.spec(), 5, left)
+    assert failure.kind == "ZeroDivisionError"
+    assert tried == [[1]]
+    assert list(left) == []
+
+
+def test_a_failure_that_may_go_away_is_spark_s_to_retry(tools, monkeypatch):
+    def fail(self, window, batch_size):
+        raise ConnectionLostError
+
+    monkeypatch.setattr(tools.replica, "predict", fail)
+    with pytest.raises(ConnectionLostError):
+        list(predict_chunks(task(), tools.spec(), 5, chunks([1])))

@@ -1,0 +1,205 @@
+"""How an epoch is cut into pieces, and what a live replica does around them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kspark.worker import live_run
+from kspark.worker.live_run import LiveRun, examples_in, local_deltas, pieces
+from kspark.worker.results import NonFiniteLossError
+
+sizes = st.integers(1, 60)
+batch_sizes = st.integers(1, 9)
+frequencies = st.one_of(st.just("epoch"), st.just("batch"), st.integers(1, 12))
+window_rows = st.sampled_from([1, 5, 8, 17, 1000])
+
+
+# -- pieces --------------------------------------------------------------------------------------
+
+
+@settings(max_examples=50)
+@given(sizes, batch_sizes, frequencies, window_rows, st.booleans(), st.data())
+def test_pieces_hold_every_batch_from_a_position_on_once_and_in_order(
+    tools, count, batch_size, frequency, rows, shuffle, data
+):
+    plan = tools.plan("asynchronous", frequency, batch_size=batch_size, shuffle=shuffle)
+    with tools.world([count], plan, window_rows=rows) as world:
+        run = world.run(0)
+        position = data.draw(st.integers(0, run.exchanges))
+        batches, ends, numbers, examples = [], [], [], 0
+        for window, start, stop, number, end in pieces(run, 0, position):
+            assert 0 <= start < stop <= -(-window.num_examples // batch_size)
+            for batch in range(start + window.first_batch, stop + window.first_batch):
+                assert batch // run.local == number
+                batches.append(batch)
+            examples += examples_in(window, batch_size, start, stop)
+            numbers.append(number)
+            if end:
+                ends.append(number)
+        skipped = position * run.local
+        assert batches == list(range(skipped, run.batches))
+        assert ends == sorted(set(numbers)) == list(range(position, run.exchanges))
+        assert examples == count - min(skipped * batch_size, count)
+
+
+def test_pieces_by_hand(tools):
+    """Seven batches of 4 in windows of 3 batches, exchanged every 2 of them."""
+    with tools.world([26], tools.plan("asynchronous", 2), window_rows=12) as world:
+        found = [(w.first_batch, *rest) for w, *rest in pieces(world.run(0), 0, 1)]
+    assert found == [
+        (0, 2, 3, 1, False),
+        (3, 0, 1, 1, True),
+        (3, 1, 3, 2, True),
+        (6, 0, 1, 3, True),
+    ]
+
+
+@settings(max_examples=50)
+@given(sizes, batch_sizes, frequencies, window_rows, st.data())
+def test_local_deltas_train_every_row_once_from_what_base_holds_by_then(
+    tools, count, batch_size, frequency, rows, data
+):
+    plan = tools.plan("asynchronous", frequency, batch_size=batch_size, shuffle=False)
+    with tools.world([count], plan, window_rows=rows) as world:
+        run = world.run(0)
+        position = data.draw(st.integers(0, run.exchanges))
+        base = np.zeros(3, "f4")
+        size = run.local * batch_size
+        for number, examples, change in local_deltas(run, 0, position, base):
+            ids = world.ids[0][number * size : (number + 1) * size]
+            assert run.replica.calls[-1] == ("set_vector", base.tolist())
+            assert examples == len(ids)
+            assert change.tolist() == [len(ids), ids.sum(), -(-len(ids) // batch_size)]
+            base += 1000  # as if others had pushed
+        assert len(run.replica.calls) == run.exchanges - position
+        expected = np.zeros(tools.num_ids)
+        expected[world.ids[0][position * size :]] = 1
+        np.testing.assert_array_equal(run.replica.seen, expected)
+
+
+def test_every_epoch_is_shuffled_anew_and_the_same_way_in_a_retry(tools):
+    def order(world, epoch):
+        windows = world.run(0).windows(epoch)
+        return np.concatenate([w.x[0][w.order] for w in windows]).tolist()
+
+    with tools.world([30], tools.plan(shuffle=True), window_rows=8) as world:
+        first, second = order(world, 0), order(world, 1)
+        assert order(world, 0) == first != second
+        assert sorted(first) == sorted(second) == list(range(30)) != first
+
+
+def test_only_the_training_rows_are_read(tools):
+    with tools.world([30], tools.plan(shuffle=False)) as world:
+        world.counts[0] = 20
+        assert np.concatenate([w.x[0] for w in world.run(0).windows(0)]).tolist() == [*range(20)]
+
+
+def test_class_weights_become_sample_weights(tools, monkeypatch):
+    seen = []
+
+    class Weighted(tools.small_windows):
+        def windows(self, batch_size, **more):
+            for window in super().windows(batch_size, **more):
+                window.with_class_weight = lambda weights: seen.append(weights) or "weighted"
+                yield window
+
+    with tools.world([3], tools.plan(class_weight={1: 2.0})) as world:
+        run = world.run(0)
+        run.shard = Weighted(world.handles[0])
+        assert list(run.windows(0)) == ["weighted"]
+    assert seen == [{1: 2.0}]
+
+
+# -- around an epoch -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tools):
+    with tools.world([10, 10], tools.plan("asynchronous", 2)) as world:
+        yield world.run(1)
+
+
+def test_an_epoch_begins_with_the_shards_state_and_fresh_metrics(run):
+    run.replica.steps, run.replica.seen[3] = 99, 5
+    run.begin(0)
+    assert (run.replica.steps, run.replica.seeds) == (0, (1, 1))  # seed and shard
+    assert not run.replica.seen.any()
+    run.replica.steps = 4
+    run.begin(1)  # the replica is in the shard's state already
+    assert run.replica.steps == 4
+
+
+@pytest.mark.parametrize(
+    ("word", "task", "expected"),
+    [(None, None, 0.5), (None, 0.25, 0.25), (0.125, 0.25, 0.125), (0.125, None, 0.125)],
+)
+def test_the_drivers_learning_rate_counts_before_the_tasks(run, word, task, expected):
+    run.task = type(run.task)(**{**vars(run.task), "learning_rate": task})
+    if word is not None:
+        run.welcome["learning_rate"] = word
+    run.begin(0)
+    assert run.replica.learning_rate == expected
+
+
+def test_metrics_are_reported_with_the_figures_of_this_epoch_alone(run, monkeypatch):
+    monkeypatch.setattr(
+        live_run, "facts_of", lambda started, batches, **more: more | {"b": batches}
+    )
+    out = np.empty(3, "f4")
+    for epoch, pulls in ((0, 2), (1, 1)):
+        for _ in range(pulls):
+            run.client.pull(out)
+        run.report_metrics(epoch, 0.0)
+    first, second = (m for m in run.client.reports if m["kind"] == "metrics")
+    assert (first["epoch"], second["epoch"]) == (0, 1)
+    counts = {"b": 3, "num_examples": 10}
+    assert first["facts"] == {**counts, "waiting": 2, "bytes_sent": 20, "bytes_received": 200}
+    # The report of epoch 0 itself counts here.
+    assert second["facts"] == {**counts, "waiting": 2, "bytes_sent": 20, "bytes_received": 200}
+
+
+def test_a_loss_that_is_not_finite_is_not_reported_as_metrics(run):
+    run.replica.finite = False
+    with pytest.raises(NonFiniteLossError, match="in epoch 4"):
+        run.report_metrics(3, 0.0)
+    assert run.client.reports == []
+
+
+def test_the_end_of_an_epoch_is_said_again_until_the_driver_is_through(run, monkeypatch):
+    answers = iter([{"hold": True}, {"hold": True}, {"stop": True, "learning_rate": 0.1}])
+    said = []
+
+    def report(meta, arrays=()):
+        said.append(meta)
+        return next(answers), []
+
+    monkeypatch.setattr(run.client, "report", report)
+    run.replica.steps = 8
+    assert run.end(0, generation=3) == {"stop": True, "learning_rate": 0.1}
+    assert said == [{"kind": "epoch", "epoch": 0, "generation": 3}] * 3
+    assert run.stopped
+    assert run.welcome["learning_rate"] == 0.1
+    assert run.state.load(0)[0][0] == 8  # saved before it was said
+
+
+def test_state_is_kept_also_if_an_earlier_attempt_had_trained_it(run):
+    run.replica.steps = 12
+    run.state.save(run.replica, 1)
+    run.replica.steps = 99  # the process had another shard since
+    assert run.kept_state()[0][0] == 12
+    run.replica.steps = 13
+    assert run.kept_state()[0][0] == 13
+
+
+def test_stopped_by_the_welcome(run):
+    assert not run.stopped
+    run.welcome["stop"] = True
+    assert run.stopped
+
+
+def test_cuts_of_a_shard(run):
+    assert isinstance(run, LiveRun)
+    assert (run.batches, run.local, run.exchanges) == (3, 2, 2)

@@ -1,0 +1,255 @@
+"""What a Python worker keeps: one replica, each shard's state, and the tries at an epoch."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kspark.shards import Chunk, Shard, spool
+from kspark.worker import state as state_module
+from kspark.worker.state import ShardState, Tries, release, replica_for, task_attempt
+
+
+@pytest.fixture
+def shard(tmp_path):
+    return Shard(spool([Chunk([np.arange(3)])], 5, "run", directory=str(tmp_path)))
+
+
+@pytest.fixture
+def kept(shard, tools):
+    """A shard's state of a fit whose replica was built here."""
+    replica_for(tools.spec(), "fit", 1)
+    return ShardState("fit", shard)
+
+
+# -- the replica ---------------------------------------------------------------------------------
+
+
+def test_a_replica_is_built_once_per_process_and_fit(tools):
+    spec = tools.spec()
+    first = replica_for(spec, "fit", 3)
+    assert replica_for(spec, "fit", 3) is first
+    assert replica_for(tools.spec(), "fit", 3) is first  # unpickled anew by each task
+    assert spec.built == [3]
+
+
+def test_another_fit_or_model_builds_anew_and_the_old_one_is_dropped(tools):
+    """It may take half of the memory."""
+    first = replica_for(tools.spec(), "fit", 1)
+    assert replica_for(tools.spec(), "other", 1) is not first
+    assert list(state_module._replicas) == ["other"]
+    second = replica_for(tools.spec(digest="changed"), "other", 1)
+    assert replica_for(tools.spec(digest="changed"), "other", 1) is second
+
+
+def test_the_replica_of_a_fit_that_is_over_is_forgotten(tools):
+    replica_for(tools.spec(), "fit", 1)
+    release("other")
+    assert list(state_module._replicas) == ["fit"]
+    release("fit")
+    release("fit")
+    assert state_module._replicas == {}
+
+
+def test_outside_of_spark_there_is_one_attempt():
+    assert task_attempt() == 0
+
+
+# -- the shard's state ---------------------------------------------------------------------------
+
+
+def test_state_lies_beside_the_shards_files(shard):
+    state = ShardState("fit", shard)
+    assert state.folder.parent.as_posix() == shard.handle.path
+    assert ShardState.of("fit", shard.handle).folder == state.folder
+    assert ShardState("other", shard).folder != state.folder
+    assert state.index == 5
+
+
+def arrays(seed):
+    """More than ten of each: their order must not be that of their names."""
+    rng = np.random.default_rng(seed)
+    optimizer = [rng.normal(size=i % 3) for i in range(12)]
+    return [np.array(seed), *optimizer], [rng.integers(0, 9, 2, np.uint32) for _ in range(11)]
+
+
+class Model:
+    """A replica's state and nothing else."""
+
+    def __init__(self, optimizer=(), fixed=()):
+        self.optimizer, self.fixed, self.seeded = optimizer, fixed, []
+
+    def get_optimizer_state(self):
+        return self.optimizer
+
+    def get_fixed(self):
+        return self.fixed
+
+    def set_optimizer_state(self, values):
+        self.optimizer = values
+
+    def set_fixed(self, values):
+        self.fixed = values
+
+    def reseed(self, *arguments):
+        self.seeded.append(arguments)
+
+
+def same(left, right):
+    assert len(left) == len(right)
+    for a, b in zip(left, right, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.dtype == b.dtype
+        assert a.shape == b.shape
+
+
+def test_state_comes_back_whole_and_in_order(shard):
+    state = ShardState("fit", shard)
+    optimizer, fixed = arrays(1)
+    state.save(Model(optimizer, fixed), 0)
+    for mine, loaded in zip((optimizer, fixed), state.load(0), strict=True):
+        same(mine, loaded)
+    assert [p.name for p in state.folder.iterdir()] == ["0.npz"]  # nothing half written
+
+
+def test_bfloat16_comes_back_as_what_holds_it_exactly(shard):
+    state = ShardState("fit", shard)
+    values = np.array([1.0, -0.3333, 3e38], ml_dtypes.bfloat16)
+    state.save(Model([values], [values]), 0)
+    for loaded in state.load(0):
+        same(loaded, [values.astype("float32")])
+
+
+def test_state_of_the_last_two_epochs_is_kept(shard):
+    state = ShardState("fit", shard)
+    for epoch in range(4):
+        state.save(Model(*arrays(epoch)), epoch)
+    assert sorted(p.name for p in state.folder.iterdir()) == ["2.npz", "3.npz"]
+    assert state.load(3)[0][0] == 3
+    assert state.load(2)[0][0] == 2
+    assert state.load(1) is None
+
+
+def test_saving_again_replaces(shard):
+    state = ShardState("fit", shard)
+    state.save(Model(*arrays(1)), 0)
+    state.save(Model(*arrays(2)), 0)
+    assert state.load(0)[0][0] == 2
+
+
+def test_a_shard_begins_with_the_models_own_state_and_seeds_of_its_own(kept, tools):
+    replica = replica_for(tools.spec(), "fit", 1)
+    replica.steps, replica.seeds = 99, (9, 9)  # another shard's, which ran here before
+    kept.restore(replica, 3, tools.plan(seed=17))
+    assert replica.steps == 0
+    assert replica.seeds == (17, 5)  # the plan's seed, and the shard
+
+
+def test_a_shard_goes_on_with_its_state_after_the_epoch_before(kept, tools):
+    for epoch in (0, 1):
+        kept.save(Model(*arrays(epoch)), epoch)
+    model = Model()
+    kept.restore(model, 1, tools.plan())
+    assert model.optimizer[0] == 0
+    kept.restore(model, 2, tools.plan())
+    assert model.optimizer[0] == 1
+    same(model.fixed, arrays(1)[1])
+    assert model.seeded == []
+
+
+def test_a_process_that_died_before_it_could_save_costs_an_epochs_state_not_all(kept, tools):
+    kept.save(Model(*arrays(9)), 9)
+    model = Model()
+    kept.restore(model, 11, tools.plan())
+    assert model.optimizer[0] == 9
+    kept.save(Model(*arrays(10)), 10)  # by number, not by name
+    kept.restore(model, 12, tools.plan())
+    assert model.optimizer[0] == 10
+
+
+def test_a_later_state_is_not_taken(kept, tools):
+    """An epoch that starts again begins with the state before it."""
+    replica = replica_for(tools.spec(), "fit", 1)
+    kept.save(Model(*arrays(4)), 0)
+    kept.restore(replica, 0, tools.plan(seed=3))
+    assert (replica.steps, replica.seeds) == (0, (3, 5))
+
+
+# -- tries ---------------------------------------------------------------------------------------
+
+
+def tries(shard, allowed=2, epoch=0):
+    return Tries(ShardState("fit", shard), epoch, allowed)
+
+
+def die(shard):
+    """A process that is killed while it works."""
+    tries(shard).__enter__()
+
+
+def test_as_many_processes_may_die_as_allowed(shard):
+    for died in range(4):
+        found = tries(shard)
+        assert found.count == died
+        assert found.exhausted == (died > 2)
+        die(shard)
+
+
+def test_success_clears_the_notes(shard):
+    die(shard)
+    with tries(shard) as found:
+        assert found.count == 1
+        assert tries(shard).count == 2
+    assert tries(shard).count == 0
+
+
+def test_an_exception_is_no_death(shard):
+    """A replica whose connection was lost leaves by itself, and is not to blame."""
+    die(shard)
+    for _ in range(9):
+        with pytest.raises(ConnectionError), tries(shard):
+            raise ConnectionError
+    assert tries(shard).count == 1
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_an_exit_is_a_death(shard, kind):
+    with pytest.raises(kind), tries(shard):
+        raise kind
+    assert tries(shard).count == 1
+
+
+def test_epochs_are_counted_by_themselves(shard):
+    die(shard)
+    assert tries(shard, epoch=1).count == 0
+
+
+def test_a_fit_that_was_cleaned_up_meanwhile_is_no_second_error(shard):
+    def work():
+        with tries(shard):
+            shard.delete()
+            raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        work()
+
+
+@settings(max_examples=30)
+@given(st.lists(st.sampled_from(["die", "raise", "done"]), max_size=12))
+def test_notes_are_the_deaths_since_the_last_success(tmp_path_factory, fates):
+    folder = str(tmp_path_factory.mktemp("spool"))
+    shard, deaths = Shard(spool([Chunk([np.arange(1)])], 0, "run", directory=folder)), 0
+    for fate in fates:
+        if fate == "die":
+            die(shard)
+            deaths += 1
+        elif fate == "raise":
+            with pytest.raises(ValueError), tries(shard):
+                raise ValueError
+        else:
+            with tries(shard):
+                deaths = 0
+        assert tries(shard).count == deaths
