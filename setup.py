@@ -6,7 +6,6 @@ from runpy import run_path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-README = HERE / "README.md"
 
 EXAMPLES = ["matplotlib>=3.7", "scikit-learn>=1.4"]
 
@@ -14,7 +13,7 @@ setup(
     name="kspark",
     version=run_path(str(HERE / "kspark" / "version.py"))["__version__"],
     description="Distributed training, evaluation and inference of Keras 3 models on Apache Spark",
-    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="The kspark developers",
     license="Apache-2.0",

@@ -207,6 +207,8 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
+    # Ended from outside, it ends the fit that is under way.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     args = arguments()
     chosen = {
         name: case

@@ -17,11 +17,12 @@ from kspark.version import __version__
 
 if TYPE_CHECKING:
     from kspark.job import check_cluster
-    from kspark.spark_model import SparkModel, load_spark_model
+    from kspark.loading import load_spark_model
+    from kspark.spark_model import SparkModel
 
 _LAZY = {
     "SparkModel": "kspark.spark_model",
-    "load_spark_model": "kspark.spark_model",
+    "load_spark_model": "kspark.loading",
     "check_cluster": "kspark.job",
 }
 

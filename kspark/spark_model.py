@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,8 +12,9 @@ from pyspark.sql import DataFrame, SparkSession
 from kspark import job, optimizers, saving
 from kspark.adapters import Columns, Examples
 from kspark.aggregator import Aggregator
+from kspark.arguments import compiled_model, refuse_unknown
 from kspark.callbacks import FitMonitor, checked_callbacks, merged_metrics
-from kspark.errors import invalid, invalid_type
+from kspark.errors import invalid
 from kspark.plan import TrainingPlan, check_fraction, check_integer
 from kspark.replica import Replica, ReplicaSpec
 from kspark.source import Source, gathered, output_columns, session_of
@@ -369,64 +369,4 @@ class SparkModel:
         saving.save_model(
             self._model, self.get_config(), str(path), overwrite=overwrite,
             server_state=self._server_state, spark=SparkSession.getActiveSession(),
-        )
-
-
-def load_spark_model(
-    path: str, custom_objects: Mapping[str, Any] | None = None, safe_mode: bool = True
-) -> SparkModel:
-    """Read what `SparkModel.save` wrote, or Elephas.
-
-    Args:
-        path: String, local or any URI Spark can read.
-        custom_objects: Dictionary of names to custom classes or functions.
-        safe_mode: Boolean, whether code inside the file is refused. Defaults to `True`.
-
-    Returns:
-        A `SparkModel` with weights, optimizer state, compile configuration and kspark's
-        configuration as saved.
-    """
-    saved = saving.load_model(
-        str(path), custom_objects=custom_objects, safe_mode=safe_mode,
-        spark=SparkSession.getActiveSession(),
-    )
-    known = {k: v for k, v in saved.config.items() if k in SAVED_ARGUMENTS}
-    loaded = SparkModel(saved.model, custom_objects=custom_objects, **known)
-    loaded._server_state = saved.server_state
-    return loaded
-
-
-SAVED_ARGUMENTS = frozenset(
-    "mode frequency num_workers batch_size server_optimizer port seed timeout max_failures "
-    "on_nonfinite".split()
-)
-
-
-def compiled_model(model: Any) -> keras.Model:
-    """The model itself, made by the function if one was given.
-
-    Raises:
-        TypeError: If it is no Keras model.
-        ValueError: If it is not compiled.
-    """
-    made = model
-    if not isinstance(model, keras.Model) and callable(model):
-        made = model()
-    if not isinstance(made, keras.Model):
-        raise invalid_type("model", "a compiled `keras.Model` or a function that returns one", made)
-    if not made.compiled:
-        raise invalid("model", "compiled: call `model.compile(...)` first", made.name)
-    return made
-
-
-def refuse_unknown(arguments: Mapping[str, Any]) -> None:
-    """Accept Elephas' arguments that mean nothing here, with a warning; refuse all others."""
-    unknown = sorted(set(arguments) - {"parameter_server_mode"})
-    if unknown:
-        raise TypeError(f"Argument(s) not recognized: {', '.join(unknown)}")
-    if "parameter_server_mode" in arguments:
-        warnings.warn(
-            "`parameter_server_mode` is not used: kspark has one aggregator of its own.",
-            DeprecationWarning,
-            stacklevel=3,
         )

@@ -31,7 +31,7 @@ LAYERS = (
     },
     {"java", "plan", "saving", "session", "shared_memory", "transport"},
     {"callbacks", "job", "worker"},
-    {"data", "ml", "mllib", "source", "spark_model"},
+    {"arguments", "data", "loading", "ml", "mllib", "source", "spark_model"},
     {"kspark"},
 )
 

@@ -30,7 +30,7 @@ from kspark.backends.tensorflow_rows import (
     repeat,
     repeat_keeping,
 )
-from kspark.backends.tensorflow_vector import FlatVector, HostCall
+from kspark.backends.tensorflow_vector import FlatVector, HostCall, Warming
 from kspark.weights import TRAINABLE
 
 if TYPE_CHECKING:
@@ -102,7 +102,9 @@ class Engine:
         self._gradient = Loop(self._batch_gradient, eager)
         self._evaluate = Loop(self._test_loop, eager)
         self._predict = Loop(self._predict_loop, eager)
-        self._apply: Callable[[Any], None] | None = self._apply_mean if eager else None
+        self._apply: Callable[[Any], None] = self._apply_mean
+        if not eager:
+            self._apply = Warming(self._apply_mean, self._trainable.spec, eager_calls=0)
 
     def _compiled_step(self, step: Step) -> Step:
         if self._model.run_eagerly:
@@ -172,9 +174,6 @@ class Engine:
 
     def apply_gradient(self, vector: np.ndarray) -> None:
         """One optimizer step."""
-        if self._apply is None:
-            step = tf.function(self._apply_mean, autograph=False)
-            self._apply = step.get_concrete_function(self._trainable.spec)
         self._apply(tf.constant(vector))
 
     def evaluate(self, window: Window, batch_size: int) -> None:

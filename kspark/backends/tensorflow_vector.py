@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -13,6 +12,34 @@ import tensorflow as tf
 
 from kspark.backends.base import Exchange
 from kspark.weights import same_kind
+
+EAGER_CALLS = 16
+"""Calls before compiling a function pays: about that many take as long as compiling it."""
+
+
+class Warming:
+    """A function that is compiled when it has been called a few times.
+
+    Args:
+        function: What to call, with tensors.
+        *specs: A `tf.TensorSpec` for each of its arguments.
+        eager_calls: Integer, calls before it is compiled.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], *specs: Any, eager_calls: int = EAGER_CALLS
+    ) -> None:
+        self._function = function
+        self._specs = specs
+        self._left = eager_calls
+
+    def __call__(self, *tensors: Any) -> Any:
+        """Call it."""
+        if self._left == 0:
+            compiled = tf.function(self._function, autograph=False)
+            self._function = compiled.get_concrete_function(*self._specs)
+        self._left -= 1
+        return self._function(*tensors)
 
 
 class FlatVector:
@@ -29,14 +56,8 @@ class FlatVector:
         self._shapes = [tuple(v.shape) for v in self.variables]
         self._sizes = [prod(shape) for shape in self._shapes]
         self.spec = tf.TensorSpec([sum(self._sizes)], self._dtype)
-
-    @cached_property
-    def _read(self) -> Callable[[], Any]:
-        return tf.function(self.concatenated, autograph=False).get_concrete_function()
-
-    @cached_property
-    def _write(self) -> Callable[[Any], None]:
-        return tf.function(self.assign, autograph=False).get_concrete_function(self.spec)
+        self._read = Warming(self.concatenated)
+        self._write = Warming(self.assign, self.spec)
 
     def get(self, out: np.ndarray | None = None) -> np.ndarray:
         """The values as a NumPy vector, written into `out` if given."""

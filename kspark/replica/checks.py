@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -71,11 +72,12 @@ def check_loss_is_mean(replica: Replica, window: Window, batch_size: int) -> Non
         ValueError: If they differ.
     """
     first, second, both = two_batches(window, batch_size)
-    whole = replica.loss(both)
-    if not np.isclose(whole, replica.loss(both), rtol=1e-5):
-        return  # The loss is random even without training: nothing can be told from it.
     sizes = [first.num_examples, second.num_examples]
-    mean = np.average([replica.loss(first), replica.loss(second)], weights=sizes)
+    with kept_fixed(replica):
+        whole, again = replica.loss(both), replica.loss(both)
+        mean = np.average([replica.loss(first), replica.loss(second)], weights=sizes)
+    if not np.isclose(whole, again, rtol=1e-5):
+        return  # The loss is random even without training: nothing can be told from it.
     if np.isfinite(whole) and not np.isclose(whole, mean, rtol=1e-3, atol=1e-6):
         raise not_merged(
             f"the loss of {sizes[0]} + {sizes[1]} examples is {whole:.6g}, but the mean of both "
@@ -93,7 +95,8 @@ def check_metrics_are_sums(replica: Replica, window: Window, batch_size: int) ->
     windows = two_batches(window, batch_size)
     size = windows[0].num_examples  # so that both together are the same two batches again
     try:
-        parts = [states_after(replica, w, size) for w in windows]
+        with kept_fixed(replica):
+            parts = [states_after(replica, w, size) for w in windows]
         replica.reset_metrics()
         begin = replica.metric_state()
     finally:
@@ -110,6 +113,16 @@ def check_metrics_are_sums(replica: Replica, window: Window, batch_size: int) ->
                 "not the sum of the states over each, so the states of several workers cannot be "
                 "merged. Make its `update_state` add to variables that begin at zero."
             )
+
+
+@contextmanager
+def kept_fixed(replica: Replica) -> Iterator[None]:
+    """Give counters and random number generators back as they were."""
+    fixed = replica.get_fixed()
+    try:
+        yield
+    finally:
+        replica.set_fixed(fixed)
 
 
 def states_after(replica: Replica, window: Window, batch_size: int) -> list[np.ndarray]:

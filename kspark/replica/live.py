@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from kspark.backends.base import Exchange, num_batches
-from kspark.replica.checks import check_loss_is_mean, check_metrics_are_sums
+from kspark.replica.checks import check_loss_is_mean, check_metrics_are_sums, kept_fixed
 from kspark.replica.metrics import build_metrics
 from kspark.replica.signature import build_model, input_spec, is_arrays, output_names, rearranged
 from kspark.replica.spec import check_model
@@ -46,6 +46,7 @@ class Replica(ReplicaState):
         super().__init__(model, spec, inputs)
         self._objects = dict(custom_objects or {})
         self._prepared = False
+        self._summable = False
 
     @classmethod
     def of(cls, model: keras.Model, x: Any = None) -> Replica:
@@ -183,7 +184,7 @@ class Replica(ReplicaState):
         self._prepared = True
 
     def check_summable(self, window: Window, batch_size: int) -> None:
-        """Make sure that metric states of several replicas may be added.
+        """Make sure that metric states of several replicas may be added. Looks once only.
 
         Args:
             window: `Window` with at least one row to try it on.
@@ -192,7 +193,9 @@ class Replica(ReplicaState):
         Raises:
             ValueError: If they may not; the metric is named.
         """
-        check_metrics_are_sums(self, window, batch_size)
+        if not self._summable:
+            check_metrics_are_sums(self, window, batch_size)
+        self._summable = True
 
     def check_gradient_merging(self, window: Window, batch_size: int) -> None:
         """Make sure, on two batches, that the loss is a mean over its examples.
@@ -214,8 +217,7 @@ class Replica(ReplicaState):
         """
         with keras.saving.custom_object_scope(self._objects):
             if not self._prepared and window.num_examples:
-                fixed = self.get_fixed()
-                self._engine.prepare(window)
-                self.set_fixed(fixed)
+                with kept_fixed(self):
+                    self._engine.prepare(window)
                 self._prepared = True
             yield

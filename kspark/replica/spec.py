@@ -136,13 +136,14 @@ class ReplicaSpec:
                 makes another model of the same bytes.
         """
         use_backend(self.backend, threads)
+        import keras
+
+        keras.config.set_floatx(self.inputs.floatx)
         from kspark.replica.live import Replica
 
         objects = custom.load(self.custom_objects)
         model = self._load(objects)
         if not same_structure(weight_spec(model), self.weights):
-            import keras
-
             raise EnvironmentMismatchError(
                 f"Keras {keras.__version__} on this worker rebuilt the model with other "
                 "variables than the driver has. Install the same version of Keras on both."

@@ -182,7 +182,7 @@ def scalar(value: object) -> float:
 
 
 def plain_logs(results: Mapping[str, Any]) -> dict[str, float]:
-    """Metric results as floats; a metric of several results gives each its own name, as in Keras."""
+    """Metric results as floats; of a metric with several results, each has its own name."""
     logs: dict[str, float] = {}
     for name, value in results.items():
         logs |= plain_logs(value) if isinstance(value, Mapping) else {name: scalar(value)}

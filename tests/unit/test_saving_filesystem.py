@@ -90,9 +90,14 @@ def test_existing_file_is_protected_before_any_work(tmp_path: Path) -> None:
 
 def test_file_that_appears_meanwhile_is_protected(tmp_path: Path) -> None:
     path = tmp_path / "a.keras"
-    with pytest.raises(FileExistsError), writing(str(path)) as local:
-        Path(local).write_bytes(b"mine")
-        path.write_bytes(b"theirs")
+
+    def save_while_somebody_else_does() -> None:
+        with writing(str(path)) as local:
+            Path(local).write_bytes(b"mine")
+            path.write_bytes(b"theirs")
+
+    with pytest.raises(FileExistsError):
+        save_while_somebody_else_does()
     assert read(path) == b"theirs"
     assert os.listdir(tmp_path) == ["a.keras"]
 
@@ -118,10 +123,15 @@ def test_failed_write_leaves_what_was_there_and_nothing_else(
     tmp_path: Path, error: type[BaseException]
 ) -> None:
     write(tmp_path / "a.keras", b"old")
-    with pytest.raises(error), writing(str(tmp_path / "a.keras"), overwrite=True) as local:
-        Path(local).write_bytes(b"half")
-        Path(local).with_name("other").write_bytes(b"of Keras' own")
-        raise error
+
+    def fail_half_way() -> None:
+        with writing(str(tmp_path / "a.keras"), overwrite=True) as local:
+            Path(local).write_bytes(b"half")
+            Path(local).with_name("other").write_bytes(b"of Keras' own")
+            raise error
+
+    with pytest.raises(error):
+        fail_half_way()
     assert os.listdir(tmp_path) == ["a.keras"]
     assert read(tmp_path / "a.keras") == b"old"
 

@@ -101,9 +101,14 @@ def test_existing_file_is_protected_before_any_work(root):
 
 def test_file_that_appears_meanwhile_is_protected(root):
     path = f"{root[0]}/a.keras"
-    with pytest.raises(FileExistsError), writing(path) as local:
-        Path(local).write_bytes(b"mine")
-        write(path, b"theirs")
+
+    def save_while_somebody_else_does():
+        with writing(path) as local:
+            Path(local).write_bytes(b"mine")
+            write(path, b"theirs")
+
+    with pytest.raises(FileExistsError):
+        save_while_somebody_else_does()
     assert read(path) == b"theirs"
     assert files(root[1]) == ["a.keras"]
 
@@ -117,9 +122,14 @@ def test_overwrite_replaces(root):
 
 def test_failed_write_leaves_what_was_there_and_nothing_else(root):
     write(f"{root[0]}/a.keras", b"old")
-    with pytest.raises(KeyError), writing(f"{root[0]}/a.keras", overwrite=True) as local:
-        Path(local).write_bytes(b"half")
-        raise KeyError
+
+    def fail_half_way():
+        with writing(f"{root[0]}/a.keras", overwrite=True) as local:
+            Path(local).write_bytes(b"half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_half_way()
     assert read(f"{root[0]}/a.keras") == b"old"
     assert files(root[1]) == ["a.keras"]
 

@@ -281,6 +281,13 @@ def test_a_context_out_of_range_is_refused(wrong, sentence):
         MergeContext(**{"mode": "asynchronous", **wrong})
 
 
+def test_a_context_of_a_round_needs_no_more_than_its_mode():
+    assert MergeContext("synchronous") == MergeContext("synchronous", 1.0, 0, 1)
+    assert MergeContext("asynchronous", share=0).share == 0
+    with pytest.raises(AttributeError):
+        MergeContext("synchronous").share = 0.5
+
+
 # -- your own rule ---------------------------------------------------------------------------
 
 

@@ -168,21 +168,21 @@ def test_one_column_of_weights_counts_for_all_outputs(window_of, rebuilt):
     assert_equal_training(rebuilt(model), model, window, x, y, sample_weight=weights)
 
 
-@pytest.mark.parametrize("cell", [layers.LSTM, layers.GRU])
-def test_recurrent_model_of_embedded_integers(cell, window_of, rebuilt):
+def test_recurrent_model_of_embedded_integers(window_of, rebuilt):
     keras.utils.set_random_seed(1)
     model = keras.Sequential(
         [
-            keras.Input((6,), dtype="int32"),
+            keras.Input((5,), dtype="int32"),
             layers.Embedding(9, 4, mask_zero=True),
-            layers.Bidirectional(cell(3)),
+            layers.LSTM(3, return_sequences=True),
+            layers.GRU(3),
             layers.Dense(1, activation="sigmoid"),
         ]
     )
     model.compile("adam", "binary_crossentropy", metrics=["accuracy"])
     rng = np.random.default_rng(0)
-    x, y = rng.integers(0, 9, (10, 6)), rng.integers(0, 2, 10)
-    assert_equal_training(rebuilt(model), model, window_of(x, y), x, y, epochs=2)
+    x, y = rng.integers(0, 9, (10, 5)), rng.integers(0, 2, 10)
+    assert_equal_training(rebuilt(model), model, window_of(x, y), x, y, epochs=1)
 
 
 class Subclassed(keras.Model):

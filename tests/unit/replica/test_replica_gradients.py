@@ -264,4 +264,7 @@ class Noise(layers.Layer):
 
 def test_random_losses_cannot_be_tried(mlp, rows, window_of):
     replica = Replica.of(mlp("sgd", Noise()))
+    before = replica.get_fixed()
     replica.check_gradient_merging(window_of(*rows(10)), BATCH)
+    replica.check_summable(window_of(*rows(10)), BATCH)
+    np.testing.assert_array_equal(replica.get_fixed(), before)  # no number was drawn

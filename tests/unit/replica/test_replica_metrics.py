@@ -114,6 +114,14 @@ def test_sums_are_accepted(count, window_of):
         np.testing.assert_array_equal(now, then)
 
 
+def test_summing_is_tried_once(window_of, monkeypatch):
+    replica = Replica.of(binary(run_eagerly=True))
+    window = window_of(*binary_rows(4))
+    replica.check_summable(window, 4)
+    monkeypatch.setattr(replica, "evaluate", None)
+    replica.check_summable(window, 4)
+
+
 @pytest.mark.parametrize(("metric", "name"), [(Largest(), "largest"), (FromOne(), "from_one")])
 def test_what_is_no_sum_is_refused_by_name(metric, name, window_of):
     replica = Replica.of(binary("auc", metric, run_eagerly=True))

@@ -114,6 +114,24 @@ def test_given_inputs_are_kept(mlp):
     assert ReplicaSpec.of(mlp(), inputs=inputs).build().inputs == inputs
 
 
+def test_default_float_type_goes_along(window_of):
+    keras.config.set_floatx("float64")
+    try:
+        layer = layers.Dense(1, kernel_initializer="ones", dtype="float64")
+        model = keras.Sequential([keras.Input((1,), dtype="float64"), layer])
+        model.compile("sgd", "mse", run_eagerly=True)
+        spec = ReplicaSpec.of(model)
+        keras.config.set_floatx("float32")
+        replica = spec.build()
+        assert keras.config.floatx() == "float64"
+        x = np.array([[1 / 3]])  # not the same number in float32
+        np.testing.assert_array_equal(replica.predict(window_of(x), 1)[0], x)
+        replica.train(window_of(x, x + 1e-9), 1)
+        assert 0 < replica.get_vector()[1] < 1e-8
+    finally:
+        keras.config.set_floatx("float32")
+
+
 # -- what is refused ------------------------------------------------------------------------
 
 

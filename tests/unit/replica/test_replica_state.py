@@ -81,6 +81,16 @@ def test_vector_is_what_the_spec_says(mixed):
     np.testing.assert_array_equal(out, replica.get_vector())
 
 
+def test_vector_is_the_same_before_and_after_compiling(mlp):
+    replica = Replica.of(mlp())
+    out = np.empty(replica.spec.size, "float32")
+    for turn in range(20):
+        vector = np.full(replica.spec.size, turn, "float32")
+        replica.set_vector(vector)
+        np.testing.assert_array_equal(replica.get_vector(out), vector)
+        np.testing.assert_array_equal(replica.model.get_weights()[0], np.full((4, 5), turn))
+
+
 def test_setting_the_vector_keeps_dtypes_and_fixed_state(mixed):
     replica = Replica.of(mixed)
     before, fixed = [(v.dtype, tuple(v.shape)) for v in mixed.variables], replica.get_fixed()

@@ -1,0 +1,41 @@
+"""What `SparkModel`'s constructor is given: a model, and arguments of another library's days."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from kspark.errors import invalid, invalid_type
+
+
+def compiled_model(model: Any) -> keras.Model:
+    """The model itself, made by the function if one was given.
+
+    Raises:
+        TypeError: If it is no Keras model.
+        ValueError: If it is not compiled.
+    """
+    made = model
+    if not isinstance(model, keras.Model) and callable(model):
+        made = model()
+    if not isinstance(made, keras.Model):
+        raise invalid_type("model", "a compiled `keras.Model` or a function that returns one", made)
+    if not made.compiled:
+        raise invalid("model", "compiled: call `model.compile(...)` first", made.name)
+    return made
+
+
+def refuse_unknown(arguments: Mapping[str, Any]) -> None:
+    """Accept Elephas' arguments that mean nothing here, with a warning; refuse all others."""
+    unknown = sorted(set(arguments) - {"parameter_server_mode"})
+    if unknown:
+        raise TypeError(f"Argument(s) not recognized: {', '.join(unknown)}")
+    if "parameter_server_mode" in arguments:
+        warnings.warn(
+            "`parameter_server_mode` is not used: kspark has one aggregator of its own.",
+            DeprecationWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,37 @@
+"""`load_spark_model`: from a file back to a `SparkModel`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from kspark import saving
+from kspark.spark_model import SparkModel
+
+SAVED_ARGUMENTS = frozenset(
+    "mode frequency num_workers batch_size server_optimizer port seed timeout max_failures "
+    "on_nonfinite".split()
+)
+
+
+def load_spark_model(
+    path: str, custom_objects: Mapping[str, Any] | None = None, safe_mode: bool = True
+) -> SparkModel:
+    """Read what `SparkModel.save` wrote, or Elephas.
+
+    Args:
+        path: String, local or any URI Spark can read.
+        custom_objects: Dictionary of names to custom classes or functions.
+        safe_mode: Boolean, whether code inside the file is refused. Defaults to `True`.
+
+    Returns:
+        A `SparkModel` with weights, optimizer state, compile configuration and kspark's
+        configuration as saved.
+    """
+    saved = saving.load_model(
+        str(path), custom_objects=custom_objects, safe_mode=safe_mode,
+        spark=SparkSession.getActiveSession(),
+    )
+    known = {k: v for k, v in saved.config.items() if k in

@@ -1,0 +1,119 @@
+"""Executors are real processes here, and some of them die."""
+
+import os
+import signal
+import threading
+
+import keras
+import numpy as np
+import pytest
+from pyspark import TaskContext
+
+from kspark import SparkModel
+from kspark.errors import WorkerError
+
+MODES = [("synchronous", "epoch"), ("synchronous", "batch"), ("asynchronous", "epoch"), ("hogwild", 4)]
+
+
+def labelled(rows, seed=0):
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(rows, 6)).astype("float32")
+    return x, (x @ random.normal(size=(6, 3))).argmax(axis=1).astype("int32")
+
+
+def classifier(*layers):
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            *layers,
+            keras.layers.Dense(16, activation="relu"),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+    model.compile(
+        keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    return model
+
+
+def executor_process(_):
+    """The executor that started this Python worker: its daemon's parent."""
+    with open(f"/proc/{os.getppid()}/stat") as stat:
+        yield int(stat.read().rpartition(")")[2].split()[1])
+
+
+def executors(spark):
+    rows = spark.sparkContext.parallelize(range(8), 8)
+    return sorted(set(rows.mapPartitions(executor_process).collect()))
+
+
+class KillOnce(keras.callbacks.Callback):
+    """Kills an executor at the end of the first epoch, while others may be in the next."""
+
+    def __init__(self, process):
+        super().__init__()
+        self.process = process
+        self.killed = threading.Event()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not self.killed.is_set():
+            os.kill(self.process, signal.SIGKILL)
+            self.killed.set()
+
+
+@pytest.mark.parametrize(("mode", "frequency"), MODES)
+def test_the_model_arrives_though_an_executor_is_killed(cluster, mode, frequency):
+    x, y = labelled(1200)
+    killer = KillOnce(executors(cluster)[0])
+    model = classifier()
+    history = SparkModel(model, mode, frequency, num_workers=2).fit(
+        x, y, epochs=6, verbose=0, callbacks=[killer]
+    )
+    assert killer.killed.is_set()
+    assert len(history.history["loss"]) == 6
+    _, accuracy = model.evaluate(x, y, verbose=0)
+    assert accuracy > 0.9
+
+
+@keras.saving.register_keras_serializable("tests")
+class EndsTheProcess(keras.layers.Layer):
+    def call(self, inputs):
+        if TaskContext.get() is not None:
+            os._exit(1)
+        return inputs
+
+
+@pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
+def test_a_worker_that_keeps_dying_is_an_error(cluster, mode):
+    x, y = labelled(64)
+    with pytest.raises(WorkerError, match="died"):
+        SparkModel(classifier(EndsTheProcess()), mode, max_failures=1).fit(x, y, verbose=0)
+
+
+def test_both_executors_train(cluster):
+    x, y = labelled(400)
+    spark_model = SparkModel(classifier(), num_workers=2)
+    spark_model.fit(x, y, epochs=2, verbose=0)
+    assert len({worker["pid"] for worker in spark_model._workers[-1]}) == 2
+
+
+class FailsFirst:
+    """Fails a partition's first attempt, after half of its rows."""
+
+    def __call__(self, index, rows):
+        rows = list(rows)
+        for number, row in enumerate(rows):
+            if index == 1 and number > len(rows) // 2 and TaskContext.get().attemptNumber() == 0:
+                raise RuntimeError("the first attempt fails")
+            yield row
+
+
+def test_a_task_that_failed_once_changes_nothing(cluster):
+    x, y = labelled(200)
+    rows = cluster.sparkContext.parallelize(list(zip(x, y, strict=True)), 2)
+    models = [classifier(), classifier()]
+    for model, data in zip(models, [rows, rows.mapPartitionsWithIndex(FailsFirst())], strict=True):
+        SparkModel(model, seed=1).fit(data, epochs=2, verbose=0)
+    for a, b in zip(*(m.get_weights() for m in models), strict=True):
+        assert a.tobytes() == b.tobytes()

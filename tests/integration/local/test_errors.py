@@ -1,0 +1,154 @@
+"""What goes wrong is said in a sentence, and leaves nothing behind."""
+
+import glob
+import os
+import tempfile
+import threading
+
+import keras
+import numpy as np
+import pytest
+from pyspark import TaskContext
+
+from kspark import SparkModel
+from kspark.errors import NonFiniteError, NotEnoughSlotsError, WorkerError
+
+MODES = ["synchronous", "asynchronous", "hogwild"]
+
+
+def classifier(*layers, loss="sparse_categorical_crossentropy", optimizer="adam"):
+    model = keras.Sequential(
+        [keras.Input((4,)), *layers, keras.layers.Dense(3, activation="softmax")]
+    )
+    model.compile(optimizer, loss)
+    return model
+
+
+def data(rows=40):
+    random = np.random.default_rng(0)
+    return random.normal(size=(rows, 4)).astype("float32"), random.integers(0, 3, rows)
+
+
+@keras.saving.register_keras_serializable("tests")
+class RaisesOnWorkers(keras.layers.Layer):
+    def call(self, inputs):
+        if TaskContext.get() is not None:
+            raise ZeroDivisionError("a mistake of the model's")
+        return inputs
+
+
+def left_behind(spark):
+    """What a fit could leave: threads, files, persisted data, broadcasts, shared memory."""
+    return {
+        "threads": sorted(
+            t.name for t in threading.enumerate() if t.name.startswith("kspark")
+        ),
+        "persisted": spark.sparkContext._jsc.getPersistentRDDs().size(),
+        "shared": glob.glob("/dev/shm/kspark-*"),
+        "spools": [
+            path
+            for pattern in ("blockmgr-*/kspark-*/shard*", "spark-*/kspark-*/shard*", "kspark-*/shard*")
+            for path in glob.glob(os.path.join(tempfile.gettempdir(), pattern))
+        ],
+    }
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_worker_that_raises(spark, mode):
+    before = left_behind(spark)
+    with pytest.raises(WorkerError) as caught:
+        SparkModel(classifier(RaisesOnWorkers()), mode).fit(*data(), verbose=0)
+    text = str(caught.value)
+    assert "ZeroDivisionError" in text
+    assert "a mistake of the model's" in text
+    assert "Traceback" in text
+    assert "in call" in text
+    assert caught.value.failure.host
+    assert left_behind(spark) == before
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_outlives_a_fit(spark, mode):
+    before = left_behind(spark)
+    SparkModel(classifier(), mode).fit(*data(), epochs=2, verbose=0)
+    assert left_behind(spark) == before
+
+
+class Interrupts(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_interrupt_frees_everything_and_the_next_fit_works(spark, mode):
+    before = left_behind(spark)
+    spark_model = SparkModel(classifier(), mode)
+    with pytest.raises(KeyboardInterrupt):
+        spark_model.fit(*data(), epochs=50, verbose=0, callbacks=[Interrupts()])
+    assert left_behind(spark) == before
+    history = spark_model.fit(*data(), epochs=1, verbose=0)
+    assert len(history.history["loss"]) == 1
+
+
+@pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
+def test_a_loss_that_is_not_a_number(spark, mode):
+    x, y = data()
+    x[7, 2] = np.nan
+    with pytest.raises(NonFiniteError, match="learning rate"):
+        SparkModel(classifier(), mode).fit(x, y, verbose=0)
+
+
+def test_too_few_slots(spark):
+    with pytest.raises(NotEnoughSlotsError, match=r"3.*2 free task slots") as caught:
+        SparkModel(classifier(), "asynchronous", num_workers=3).fit(*data(), verbose=0)
+    assert "spark.executor" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [
+        (np.arange(40) % 4, "class numbers from 0 to 2"),
+        (np.arange(40) % 3 - 1, "class numbers from 0 to 2"),
+        (np.linspace(0, 1, 40), "class numbers"),
+        (np.eye(3)[np.arange(40) % 3], "not one-hot"),
+    ],
+)
+def test_labels_that_do_not_fit_the_loss(spark, labels, text):
+    with pytest.raises(ValueError, match=text):
+        SparkModel(classifier()).fit(data()[0], labels, verbose=0)
+
+
+def test_class_numbers_for_a_one_hot_loss(spark):
+    with pytest.raises(ValueError, match="one-hot"):
+        SparkModel(classifier(loss="categorical_crossentropy")).fit(*data(), verbose=0)
+
+
+def test_ragged_rows(spark):
+    rows = [(np.zeros(4, "float32"), 0), (np.zeros(5, "float32"), 1)]
+    with pytest.raises(ValueError, match="shape"):
+        SparkModel(classifier()).fit(spark.sparkContext.parallelize(rows, 1), verbose=0)
+
+
+def test_no_rows(spark):
+    with pytest.raises(ValueError, match="at least one example"):
+        SparkModel(classifier()).fit(spark.sparkContext.emptyRDD(), verbose=0)
+
+
+def test_unsupported_input(spark):
+    with pytest.raises(TypeError):
+        SparkModel(classifier()).fit(object(), verbose=0)
+
+
+def test_a_model_that_is_not_compiled(spark):
+    with pytest.raises(ValueError, match="compiled"):
+        SparkModel(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]))
+
+
+def test_an_unknown_argument_is_named(spark):
+    with pytest.raises(TypeError, match="epoch_count"):
+        SparkModel(classifier(), epoch_count=3)
+
+
+def test_the_parameter_server_mode_of_other_days_warns(spark):
+    with pytest.warns(DeprecationWarning, match="parameter_server_mode"):
+        SparkModel(classifier(), mode="asynchronous", parameter_server_mode="http", port=4000)
