@@ -35,7 +35,7 @@ from kspark.transport import AggregatorClient, AggregatorServer
 from kspark.weights import Weight, WeightSpec
 
 TOKEN = b"benchmark"
-TIMEOUT = 60.0
+TIMEOUT = 600.0  # every server waits while the other ways have their turn
 REDUCE_MEGABYTES = 0.5
 BYTES_PER_RUN = 100e6
 
@@ -117,7 +117,7 @@ class Servers:
     def __init__(self, spec: WeightSpec, num_clients: int, **handlers: Any) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         arguments = (self._listener, spec, num_clients)
-        self._thread = threading.Thread(target=raw_server, args=arguments)
+        self._thread = threading.Thread(target=raw_server, args=arguments, daemon=True)
         self._servers = {
             way: AggregatorServer(handler, spec, TOKEN, host="127.0.0.1", timeout=TIMEOUT)
             for way, handler in handlers.items()
@@ -133,7 +133,6 @@ class Servers:
     def __exit__(self, *exc_info: object) -> None:
         for server in self._servers.values():
             server.close()
-        self._thread.join()
         self._listener.close()
 
 
@@ -216,10 +215,10 @@ def measure(spec: WeightSpec, runs: int, num_replicas: int, **handlers: Any) -> 
         for shard in range(num_replicas):
             here, there = context.Pipe()
             arguments = (there, ports, spec, shard, num_replicas > 1, runs)
-            processes.append(context.Process(target=replica, args=arguments))
+            processes.append(context.Process(target=replica, args=arguments, daemon=True))
+            processes[-1].start()
             pipes.append(here)
-        for process in processes:
-            process.start()
+            there.close()  # so that `recv` ends if the process does
         rows = [pipe.recv() for pipe in pipes]
         for process in processes:
             process.join()

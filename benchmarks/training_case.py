@@ -98,8 +98,8 @@ def bytes_per_epoch(fit: Any) -> float:
     """
     if fit.plan.road == "rounds":
         return 2.0 * NUM_WORKERS * fit.spec.weights.nbytes
-    totals = [facts["bytes_sent"] + facts["bytes_received"] for facts in fit.workers[-1]]
-    return sum(totals) / len(fit.workers)
+    facts = [of_shard for epoch in fit.workers for of_shard in epoch]
+    return sum(f["bytes_sent"] + f["bytes_received"] for f in facts) / len(fit.workers)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from kspark.errors import invalid, invalid_type
+from kspark.plan import check_fraction
 
 
 def compiled_model(model: Any) -> keras.Model:
@@ -39,3 +40,18 @@ def refuse_unknown(arguments: Mapping[str, Any]) -> None:
             DeprecationWarning,
             stacklevel=3,
         )
+
+
+def check_exclusive(
+    validation_split: float, validation_data: Any, class_weight: Any, sample_weight: Any
+) -> None:
+    """Refuse arguments of `fit` that contradict each other.
+
+    Raises:
+        ValueError: If they do.
+    """
+    check_fraction("validation_split", validation_split)
+    if validation_split and validation_data is not None:
+        raise invalid("validation_split", "0 when `validation_data` is given", validation_split)
+    if class_weight is not None and sample_weight is not None:
+        raise invalid("class_weight", "`None` when `sample_weight` is given", class_weight)

@@ -53,8 +53,13 @@ class FitMonitor:
         self.progress = Progress(verbose, epochs, initial_epoch)
         mine = [self.history, *callbacks, self.progress]
         self._callbacks = keras.callbacks.CallbackList(
-            mine, add_history=False, add_progbar=False, model=replica.model,
-            verbose=0, epochs=epochs, steps=None,
+            mine,
+            add_history=False,
+            add_progbar=False,
+            model=replica.model,
+            verbose=0,
+            epochs=epochs,
+            steps=None,
         )
         self._given = replica.get_vector()
 
@@ -107,9 +112,7 @@ def last_logs(history: keras.callbacks.History) -> dict[str, float]:
     return {name: values[-1] for name, values in history.history.items() if values}
 
 
-def merged_metrics(
-    replica: Replica, states: Sequence[Sequence[np.ndarray]]
-) -> dict[str, float]:
+def merged_metrics(replica: Replica, states: Sequence[Sequence[np.ndarray]]) -> dict[str, float]:
     """Results of metrics whose states are the sums of several workers' states.
 
     Args:
@@ -122,7 +125,9 @@ def merged_metrics(
     states = [s for s in states if s]
     if not states:
         return {}
-    summed = [np.sum(np.stack(parts), axis=0, dtype=parts[0].dtype) for parts in zip(*states, strict=True)]
+    summed = [
+        np.sum(np.stack(parts), axis=0, dtype=parts[0].dtype) for parts in zip(*states, strict=True)
+    ]
     replica.set_metric_state(summed)
     results = replica.metric_results()
     replica.reset_metrics()

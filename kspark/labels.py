@@ -152,4 +152,3 @@ def output_shapes(model: keras.Model, names: Sequence[str]) -> dict[str, tuple[A
         return {}
     shapes = {n: tuple(t.shape[1:]) for n, t in zip(known, tensors, strict=True)}
     return {n: shapes[n] for n in names if n in shapes}
-

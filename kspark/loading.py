@@ -29,9 +29,20 @@ def load_spark_model(
     Returns:
         A `SparkModel` with weights, optimizer state, compile configuration and kspark's
         configuration as saved.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a model's, or holds code and `safe_mode` is `True`.
     """
     saved = saving.load_model(
-        str(path), custom_objects=custom_objects, safe_mode=safe_mode,
+        str(path),
+        custom_objects=custom_objects,
+        safe_mode=safe_mode,
         spark=SparkSession.getActiveSession(),
     )
-    known = {k: v for k, v in saved.config.items() if k in
+    known = {k: v for k, v in saved.config.items() if k in SAVED_ARGUMENTS}
+    if isinstance(known.get("port"), list):
+        known["port"] = tuple(known["port"])
+    loaded = SparkModel(saved.model, custom_objects=custom_objects, **known)
+    loaded._server_state = saved.server_state
+    return loaded

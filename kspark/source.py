@@ -76,8 +76,13 @@ class Source:
 
     def _adapt(self, x: Any, y: Any = None, sample_weight: Any = None) -> Examples:
         return adapt(
-            self.spark, x, y, sample_weight,
-            spec=self.replica.inputs, columns=self.columns, num_workers=self.num_workers,
+            self.spark,
+            x,
+            y,
+            sample_weight,
+            spec=self.replica.inputs,
+            columns=self.columns,
+            num_workers=self.num_workers,
         )
 
 

@@ -12,15 +12,17 @@ from pyspark.sql import DataFrame, SparkSession
 from kspark import job, optimizers, saving
 from kspark.adapters import Columns, Examples
 from kspark.aggregator import Aggregator
-from kspark.arguments import compiled_model, refuse_unknown
+from kspark.arguments import check_exclusive, compiled_model, refuse_unknown
 from kspark.callbacks import FitMonitor, checked_callbacks, merged_metrics
-from kspark.errors import invalid
-from kspark.plan import TrainingPlan, check_fraction, check_integer
+from kspark.plan import TrainingPlan, check_integer
 from kspark.replica import Replica, ReplicaSpec
 from kspark.source import Source, gathered, output_columns, session_of
 
-DEFAULT_TIMEOUT = 60.0
-DEFAULT_MAX_FAILURES = 2
+PLAN_SETTINGS = (
+    *("mode", "frequency", "batch_size", "seed"),
+    *("port", "timeout", "max_failures", "on_nonfinite"),
+)
+"""Attributes that become part of every `TrainingPlan`."""
 
 
 class SparkModel:
@@ -47,10 +49,9 @@ class SparkModel:
         num_workers: Integer, number of shards the data is divided into. Defaults to
             the data's own partitions, or the task slots.
         server_optimizer: What a merged change does to the global weights: a name, a
-            configuration or an instance of `kspark.optimizers.ServerOptimizer`.
-            Defaults to `"average"`.
-        custom_objects: Dictionary of names to custom classes or functions that the
-            model uses. Those that kspark finds by itself need not be named.
+            configuration or a `ServerOptimizer`. Defaults to `"average"`.
+        custom_objects: Dictionary of names to custom classes or functions, for those
+            that kspark does not find in the model by itself.
         batch_size: Integer, default of `fit`, `evaluate` and `predict`. Defaults to 32.
         port: Integer or pair (first, last), where the driver listens in live modes.
             Defaults to 0, any free port.
@@ -59,8 +60,7 @@ class SparkModel:
         timeout: Float, seconds to wait for a worker that is not connected.
         max_failures: Integer, how often a lost worker is started again.
         on_nonfinite: `"raise"` or `"ignore"`, for a loss that is NaN or infinite.
-        **elephas: Arguments of Elephas' constructor that kspark does not need
-            (`parameter_server_mode`); anything else is refused.
+        **elephas: `parameter_server_mode`, which is not needed; all else is refused.
 
     Raises:
         ValueError: If an argument is out of range, or the model is not compiled.
@@ -79,8 +79,8 @@ class SparkModel:
         batch_size: int = 32,
         port: int | tuple[int, int] = 0,
         seed: int | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
-        max_failures: int = DEFAULT_MAX_FAILURES,
+        timeout: float = 60.0,
+        max_failures: int = 2,
         on_nonfinite: str = "raise",
         **elephas: Any,
     ) -> None:
@@ -88,7 +88,7 @@ class SparkModel:
         self._model = compiled_model(model)
         if num_workers is not None:
             check_integer("num_workers", num_workers, 1)
-        self.mode = mode
+        self.mode = str(mode)
         self.frequency = frequency
         self.num_workers = num_workers
         self.server_optimizer = optimizers.get(server_optimizer)
@@ -148,25 +148,18 @@ class SparkModel:
             sample_weight: Array of one weight per example, if `x` does not hold them.
             initial_epoch: Integer, epoch to start at.
             validation_freq: Integer, or epochs (from 1) after which to validate.
-            features_col: DataFrame column of the features, a list of numeric columns, or
-                a dict of input name to column(s).
-            label_col: DataFrame column(s) of the labels.
-            weight_col: DataFrame column of sample weights, or `None`.
+            features_col: DataFrame column of the features, list of numeric columns, or dict
+                of input name to column(s). `label_col`, `weight_col`: labels and weights.
 
         Returns:
-            A Keras `History` with the metrics of all workers together, and of the
-            merged model on the validation data.
+            A Keras `History` of all workers together, and of the merged model's validation.
 
         Raises:
             ValueError: If the data does not fit the model.
             WorkerError: If a worker failed; it holds the original traceback.
             ClusterError: If the cluster cannot run this.
         """
-        check_fraction("validation_split", validation_split)
-        if validation_split and validation_data is not None:
-            raise invalid("validation_split", "0 when `validation_data` is given", validation_split)
-        if class_weight is not None and sample_weight is not None:
-            raise invalid("class_weight", "`None` when `sample_weight` is given", class_weight)
+        check_exclusive(validation_split, validation_data, class_weight, sample_weight)
         plan = self._plan(
             batch_size=self.batch_size if batch_size is None else batch_size,
             epochs=epochs,
@@ -178,7 +171,7 @@ class SparkModel:
         given = checked_callbacks(callbacks)
         columns = Columns(features_col, label_col, weight_col)
         spark = session_of(x)
-        source = Source(spark, self._replica(x), columns, self.num_workers)
+        source = Source(spark, Replica.of(self._model, x), columns, self.num_workers)
         examples, held_out = source.training(x, y, sample_weight, validation_split)
         if validation_data is not None:
             held_out = source.validation(validation_data)
@@ -205,8 +198,15 @@ class SparkModel:
             optimizer.set_state(self._server_state)
         monitor = FitMonitor(replica, callbacks, verbose, plan.epochs, plan.initial_epoch)
         task = job.Fit(
-            source.spark, spec, plan, examples, held_out, validation_split,
-            aggregator, monitor, self.num_workers,
+            source.spark,
+            spec,
+            plan,
+            examples,
+            held_out,
+            validation_split,
+            aggregator,
+            monitor,
+            self.num_workers,
         )
         if plan.initial_epoch < plan.epochs:
             job.fit(task)
@@ -217,19 +217,8 @@ class SparkModel:
         return monitor.history
 
     def _plan(self, **more: Any) -> TrainingPlan:
-        return TrainingPlan.create(
-            mode=self.mode,
-            frequency=self.frequency,
-            seed=self.seed,
-            timeout=self.timeout,
-            max_failures=self.max_failures,
-            on_nonfinite=self.on_nonfinite,
-            port=self.port,
-            **{"batch_size": self.batch_size, **more},
-        )
-
-    def _replica(self, x: Any) -> Replica:
-        return Replica.of(self._model, x)
+        settings = {name: getattr(self, name) for name in PLAN_SETTINGS}
+        return TrainingPlan.create(**{**settings, **more})
 
     # -- evaluation and prediction ----------------------------------------------------------
 
@@ -255,21 +244,18 @@ class SparkModel:
             verbose: Accepted for Keras' sake; evaluation prints nothing.
             sample_weight: Array of one weight per example.
             return_dict: Boolean, whether to return a dictionary.
-            features_col: As for `fit`.
-            label_col: As for `fit`.
-            weight_col: As for `fit`.
+            features_col: As for `fit`, and so are the other columns.
 
         Returns:
             Scalar loss, or a list `[loss, *metrics]`, or a dictionary.
 
         Raises:
             ValueError: If the data does not fit the model.
-            WorkerError: If a worker failed, for instance because a metric's state cannot
-                be summed.
+            WorkerError: If a worker failed, or a metric's state cannot be summed.
         """
         size = self._batch_size(batch_size)
         spark = session_of(x)
-        replica = self._replica(x)
+        replica = Replica.of(self._model, x)
         columns = Columns(features_col, label_col, weight_col)
         source = Source(spark, replica, columns, self.num_workers)
         examples, _ = source.training(x, y, sample_weight, 0.0)
@@ -302,12 +288,12 @@ class SparkModel:
             output_col: Name of the column that a DataFrame gets.
 
         Returns:
-            For arrays what `keras.Model.predict` returns; for an RDD a list with one
-            array per row; for a DataFrame a lazy DataFrame with one more column.
+            For arrays what `keras.Model.predict` returns; for an RDD one array per row; for
+            a DataFrame a lazy DataFrame with one more column (per output).
         """
         size = self._batch_size(batch_size)
         spark = session_of(x)
-        replica = self._replica(x)
+        replica = Replica.of(self._model, x)
         spec = ReplicaSpec.of(self._model, self.custom_objects)
         columns = Columns(features_col, None, None)
         if isinstance(x, DataFrame):
@@ -323,8 +309,6 @@ class SparkModel:
         if batch_size is not None:
             check_integer("batch_size", batch_size, 1)
         return self.batch_size if batch_size is None else int(batch_size)
-
-    # -- what Elephas users know ------------------------------------------------------------
 
     @property
     def master_network(self) -> keras.Model:
@@ -342,18 +326,8 @@ class SparkModel:
 
     def get_config(self) -> dict[str, Any]:
         """kspark's own configuration, as plain data."""
-        return {
-            "mode": str(self.mode),
-            "frequency": self.frequency,
-            "num_workers": self.num_workers,
-            "batch_size": self.batch_size,
-            "server_optimizer": optimizers.serialize(self.server_optimizer),
-            "port": self.port,
-            "seed": self.seed,
-            "timeout": self.timeout,
-            "max_failures": self.max_failures,
-            "on_nonfinite": self.on_nonfinite,
-        }
+        settings = {name: getattr(self, name) for name in (*PLAN_SETTINGS, "num_workers")}
+        return {**settings, "server_optimizer": optimizers.serialize(self.server_optimizer)}
 
     def save(self, path: str, overwrite: bool = False) -> None:
         """Write the model, its optimizer state and kspark's configuration to one file.
@@ -367,6 +341,10 @@ class SparkModel:
             ValueError: If the path ends in something else.
         """
         saving.save_model(
-            self._model, self.get_config(), str(path), overwrite=overwrite,
-            server_state=self._server_state, spark=SparkSession.getActiveSession(),
+            self._model,
+            self.get_config(),
+            str(path),
+            overwrite=overwrite,
+            server_state=self._server_state,
+            spark=SparkSession.getActiveSession(),
         )

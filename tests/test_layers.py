@@ -30,8 +30,8 @@ LAYERS = (
         "replica",
     },
     {"java", "plan", "saving", "session", "shared_memory", "transport"},
-    {"callbacks", "job", "worker"},
-    {"arguments", "data", "loading", "ml", "mllib", "source", "spark_model"},
+    {"arguments", "callbacks", "job", "worker"},
+    {"data", "loading", "ml", "mllib", "source", "spark_model"},
     {"kspark"},
 )
 
@@ -41,6 +41,7 @@ NEIGHBOURS = {
     "coordinator": {"aggregator", "rendezvous"},
     "job": {"callbacks", "worker"},
     "labels": {"replica"},
+    "loading": {"spark_model"},
     "ml": {"data", "source", "spark_model"},
     "mllib": {"data", "source", "spark_model"},
     "rendezvous": {"aggregator"},
@@ -54,6 +55,7 @@ NEIGHBOURS = {
 LIBRARIES = {
     "adapters": {"numpy", "pandas", "pyarrow", "pyspark"},
     "aggregator": {"numpy"},
+    "arguments": {"keras"},
     "backends": {"jax", "keras", "numpy", "tensorflow", "torch"},
     "bootstrap": {"pyspark"},
     "callbacks": {"keras", "numpy"},
@@ -71,6 +73,7 @@ LIBRARIES = {
     "session": {"py4j", "pyspark"},
     "shards": {"numpy", "pyarrow"},
     "shared_memory": {"numpy"},
+    "loading": {"pyspark"},
     "source": {"numpy", "pyspark"},
     "spark_model": {"keras", "numpy", "pyspark"},
     "transport": {"numpy"},

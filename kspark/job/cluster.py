@@ -24,7 +24,7 @@ def task_slots(spark: SparkSession) -> int:
     context = spark.sparkContext
     conf = context.getConf()
     cpus = int(conf.get("spark.task.cpus", "1") or 1)
-    cores = cores_of_master(context.master)
+    cores = cores_of_master(str(context.master))
     if cores is None and conf.get("spark.default.parallelism") is None:
         cores = context.defaultParallelism
     if cores is None:

@@ -156,13 +156,18 @@ def log_plan(job: Fit) -> None:
     counts = [n for n in job.num_train.values() if n]
     logger.info(
         "Training on %d examples with %d workers, global batch %d, mode %s, frequency %s.",
-        job.num_examples, len(counts), len(counts) * job.plan.batch_size,
-        job.plan.mode, job.plan.frequency,
+        job.num_examples,
+        len(counts),
+        len(counts) * job.plan.batch_size,
+        job.plan.mode,
+        job.plan.frequency,
     )
     if min(counts) * 2 < max(counts):
         logger.warning(
             "The shards are uneven: from %d to %d examples. Repartition the data, or set "
-            "`num_workers`, for even work.", min(counts), max(counts),
+            "`num_workers`, for even work.",
+            min(counts),
+            max(counts),
         )
 
 
@@ -188,9 +193,7 @@ def validate(job: Fit, epoch: int) -> dict[str, float]:
     held_out, skip = job.train, job.num_train
     if job.held_out is not None:
         held_out, skip = job.held_out, {}
-    task = InferenceTask(
-        job.fit_id, job.plan.batch_size, threads_per_task(job.spark), skip
-    )
+    task = InferenceTask(job.fit_id, job.plan.batch_size, threads_per_task(job.spark), skip)
     vector = job.spark.sparkContext.broadcast(job.aggregator.weights.copy())
     try:
         for _ in range(job.plan.max_failures + 1):

@@ -21,11 +21,11 @@ from kspark.errors import ClusterError
 from kspark.job.fit import Fit, ShardsMissing, checked, close_epoch, take_state
 from kspark.job.rounds import lost_for_good
 from kspark.job.spark_job import JobLostError, SparkJob, worker_error
+from kspark.shared_memory import SharedWeights
+from kspark.transport import AggregatorServer
 from kspark.worker import live as live_worker
 from kspark.worker.live import ATTEMPTS_PER_SUBMISSION
 from kspark.worker.live_run import LiveTask
-from kspark.shared_memory import SharedWeights
-from kspark.transport import AggregatorServer
 from kspark.worker.results import RoundResult
 
 logger = logging.getLogger("kspark")
@@ -89,8 +89,14 @@ class LiveFit:
         self.coordinator.begin_job(self.submissions * ATTEMPTS_PER_SUBMISSION)
         host, port = self.server.address
         task = LiveTask(
-            job.task(), stop, self.submissions, advertised_host(job, host), port, self.token,
-            job.monitor.learning_rate, stop >= job.plan.epochs,
+            job.task(),
+            stop,
+            self.submissions,
+            advertised_host(job, host),
+            port,
+            self.token,
+            job.monitor.learning_rate,
+            stop >= job.plan.epochs,
         )
         self.submissions += 1
         self.submitted = time.monotonic()
@@ -196,8 +202,12 @@ def live_fit(job: Fit) -> Iterator[LiveFit]:
     token = secrets.token_bytes(32)
     with shared_weights(job, coordinator):
         server = AggregatorServer(
-            coordinator, job.spec.weights, token,
-            host=bind_host(job), port=plan.port, timeout=plan.timeout,
+            coordinator,
+            job.spec.weights,
+            token,
+            host=bind_host(job),
+            port=plan.port,
+            timeout=plan.timeout,
         )
         try:
             server.start()

@@ -29,10 +29,16 @@ HINTS = (
     ("ImportError", "install the module on every executor, or ship it with --archives."),
     ("MemoryError", "raise spark.executor.memoryOverhead, or use more and smaller partitions."),
     ("ResourceExhaustedError", "use a smaller batch_size, or raise spark.executor.memoryOverhead."),
-    (WORKER_LOST, "if it was killed for memory, raise spark.executor.memoryOverhead or "
-                  "spark.executor.pyspark.memory."),
-    (NON_FINITE, "try a smaller learning rate or `clipnorm`, and look for NaN in the data; "
-                 'on_nonfinite="ignore" goes on regardless.'),
+    (
+        WORKER_LOST,
+        "if it was killed for memory, raise spark.executor.memoryOverhead or "
+        "spark.executor.pyspark.memory.",
+    ),
+    (
+        NON_FINITE,
+        "try a smaller learning rate or `clipnorm`, and look for NaN in the data; "
+        'on_nonfinite="ignore" goes on regardless.',
+    ),
     ("InvalidArgumentError", "compare the data's shapes and label range with the model's."),
 )
 
@@ -65,7 +71,7 @@ class SparkJob:
         try:
             self._context.setJobGroup(self._group, self._description, True)
             self._result = self._rdd.collect()
-        except BaseException as error:  # a thread's end: `result` raises it where it is seen
+        except BaseException as error:  # noqa: BLE001 (a thread's end: `result` raises it)
             self._error = error
         finally:
             self.finished.set()

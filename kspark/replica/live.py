@@ -18,7 +18,7 @@ from kspark.replica.state import ReplicaState
 from kspark.replica.variables import weight_spec
 
 if TYPE_CHECKING:
-    from kspark.shards import InputSpec, ShardHandle, Window
+    from kspark.shards import InputSpec, Window
     from kspark.weights import WeightSpec
 
 
@@ -171,11 +171,11 @@ class Replica(ReplicaState):
         """Let go of rows that were kept in memory for the next epoch."""
         self._engine.forget()
 
-    def prepare_metrics(self, shards: Iterable[ShardHandle] = ()) -> None:
+    def prepare_metrics(self, shards: Iterable[Any] = ()) -> None:
         """Create the metrics' variables without any data, as the driver needs them.
 
         Args:
-            shards: Handles of the shards to come, which know the shapes of the labels.
+            shards: `ShardHandle`s, or anything else with the labels' `StoredArray`s in `y`.
         """
         if self._prepared:
             return

@@ -12,7 +12,7 @@ import pyarrow as pa
 from kspark.adapters.frames import FramePlan
 from kspark.errors import Failure
 from kspark.replica import ReplicaSpec
-from kspark.shards import Chunk, Shard, ShardHandle, Window
+from kspark.shards import TEXT, Chunk, Shard, ShardHandle, StoredArray, Window
 from kspark.worker.results import Result, RoundResult, guarded, read_to_end
 from kspark.worker.state import replica_for
 
@@ -72,13 +72,24 @@ def evaluate_windows(
     if vector is not None:
         replica.set_vector(vector)
     replica.reset_metrics()
-    count = 0
+    result = RoundResult(shard, 0)
     for window in windows:
-        if not count:
+        if not result.num_examples:
             replica.check_summable(window, task.batch_size)
+            result.y = label_arrays(window)
         replica.evaluate(window, task.batch_size)
-        count += window.num_examples
-    return RoundResult(shard, count, metrics=replica.metric_state() if count else [])
+        result.num_examples += window.num_examples
+    if result.num_examples:
+        result.metrics = replica.metric_state()
+    return result
+
+
+def label_arrays(window: Window) -> tuple[StoredArray, ...]:
+    """What the labels of a window look like."""
+    return tuple(
+        StoredArray(f"y{i}", TEXT if a.dtype == object else a.dtype.name, a.shape[1:], "", 0)
+        for i, a in enumerate(window.y)
+    )
 
 
 def evaluate_chunks(

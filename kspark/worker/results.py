@@ -21,7 +21,7 @@ from kspark.errors import (
 )
 from kspark.plan import TrainingPlan
 from kspark.replica import Replica
-from kspark.shards import ShardHandle, SpoolMissingError
+from kspark.shards import ShardHandle, SpoolMissingError, StoredArray
 from kspark.worker.state import task_attempt
 
 NON_FINITE = "NonFiniteLoss"
@@ -63,6 +63,7 @@ class RoundResult:
         metrics: List of arrays, the metric state of the epoch.
         facts: Figures of the run: seconds, host, process, batches.
         state: `(optimizer state, fixed weights)`, if asked for.
+        y: What the labels look like, from an evaluation; as in a `ShardHandle`.
     """
 
     shard: int
@@ -71,6 +72,7 @@ class RoundResult:
     metrics: list[np.ndarray] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     state: tuple[list[np.ndarray], list[np.ndarray]] | None = None
+    y: tuple[StoredArray, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,12 @@ from pyspark import TaskContext
 from kspark import SparkModel
 from kspark.errors import WorkerError
 
-MODES = [("synchronous", "epoch"), ("synchronous", "batch"), ("asynchronous", "epoch"), ("hogwild", 4)]
+MODES = [
+    ("synchronous", "epoch"),
+    ("synchronous", "batch"),
+    ("asynchronous", "epoch"),
+    ("hogwild", 4),
+]
 
 
 def labelled(rows, seed=0):
@@ -87,7 +92,7 @@ class EndsTheProcess(keras.layers.Layer):
 @pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
 def test_a_worker_that_keeps_dying_is_an_error(cluster, mode):
     x, y = labelled(64)
-    with pytest.raises(WorkerError, match="died"):
+    with pytest.raises(WorkerError, match="process ended"):
         SparkModel(classifier(EndsTheProcess()), mode, max_failures=1).fit(x, y, verbose=0)
 
 

@@ -2,7 +2,6 @@
 
 import glob
 import os
-import tempfile
 import threading
 
 import keras
@@ -37,19 +36,19 @@ class RaisesOnWorkers(keras.layers.Layer):
         return inputs
 
 
+def local_directories(spark):
+    """Where Python workers of this session write."""
+    rows = spark.sparkContext.parallelize([0], 1)
+    return rows.map(lambda _: os.environ["SPARK_LOCAL_DIRS"]).first().split(",")
+
+
 def left_behind(spark):
     """What a fit could leave: threads, files, persisted data, broadcasts, shared memory."""
     return {
-        "threads": sorted(
-            t.name for t in threading.enumerate() if t.name.startswith("kspark")
-        ),
+        "threads": sorted(t.name for t in threading.enumerate() if t.name.startswith("kspark")),
         "persisted": spark.sparkContext._jsc.getPersistentRDDs().size(),
         "shared": glob.glob("/dev/shm/kspark-*"),
-        "spools": [
-            path
-            for pattern in ("blockmgr-*/kspark-*/shard*", "spark-*/kspark-*/shard*", "kspark-*/shard*")
-            for path in glob.glob(os.path.join(tempfile.gettempdir(), pattern))
-        ],
+        "spools": [f for d in local_directories(spark) for f in glob.glob(f"{d}/kspark-*/*")],
     }
 
 

@@ -73,7 +73,9 @@ def same(left, right, atol):
 @pytest.mark.parametrize(("mode", "frequency"), EVERY)
 def test_every_row_counts_once_per_epoch(spark, mode, frequency):
     sizes = [1, 0, 37, 9]  # smaller than a batch, empty, skewed, a short last batch
-    rows = [[(float(i), float(i)) for i in range(sum(sizes[:p]), sum(sizes[: p + 1]))] for p in range(4)]
+    rows = [
+        [(float(i), float(i)) for i in range(sum(sizes[:p]), sum(sizes[: p + 1]))] for p in range(4)
+    ]
     rdd = spark.sparkContext.parallelize(rows, 4).flatMap(lambda part: part)
     rdd = rdd.map(lambda r: (np.array([r[0]], "float32"), np.array([r[1]], "float32")))
     history = SparkModel(id_model(), mode, frequency, batch_size=4).fit(rdd, epochs=3, verbose=0)

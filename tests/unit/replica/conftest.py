@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
+import kspark
 from kspark.replica import Replica, ReplicaSpec
 from kspark.shards import Window
 
@@ -73,3 +79,21 @@ def rebuilt() -> Callable[..., Replica]:
         return ReplicaSpec.of(model, custom_objects).build()
 
     return make
+
+
+@pytest.fixture
+def process() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run Python in a process of its own, with the kspark of this one."""
+
+    def run(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        path = str(Path(kspark.__file__).parents[1])
+        return subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code), *arguments],
+            env={**os.environ, "PYTHONPATH": path, **environment},
+            capture_output=True,
+            text=True,
+            timeout=110,
+            check=False,
+        )
+
+    return run

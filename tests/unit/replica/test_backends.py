@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
-import os
-import subprocess
-import sys
-import textwrap
 
 import keras
 import numpy as np
@@ -19,18 +16,6 @@ from kspark.backends.tensorflow import configure_threads
 from kspark.backends.tensorflow_rows import KeptRows, as_tensor
 from kspark.errors import EnvironmentMismatchError
 from kspark.shards import ArraySpec, InputSpec
-
-
-def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
 
 
 def test_backend_of_this_process():
@@ -231,20 +216,10 @@ print("done")
 
 
 @pytest.mark.parametrize("name", ["jax", "torch"])
-def test_generic_backend(name, tmp_path):
-    probe = run(f"import {name}")
-    if probe.returncode:
+def test_generic_backend(name, process):
+    if importlib.util.find_spec(name) is None:
         pytest.skip(f"{name} is not installed")
-    script = tmp_path / "generic.py"
-    script.write_text(GENERIC)
-    done = subprocess.run(
-        [sys.executable, str(script), name],
-        env={**os.environ, "KERAS_BACKEND": name},
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
+    done = process(GENERIC, name, KERAS_BACKEND=name)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.endswith("done\n")
 

@@ -254,16 +254,19 @@ def test_masked_sequences_are_no_mean(window_of):
 
 
 class Noise(layers.Layer):
-    def __init__(self, **kwargs):
+    """Random in evaluation too, from a generator of its own or from Keras' global one."""
+
+    def __init__(self, own=True, **kwargs):
         super().__init__(**kwargs)
-        self.seed_generator = keras.random.SeedGenerator(1)
+        self.seed_generator = keras.random.SeedGenerator(1) if own else None
 
     def call(self, x):
         return x + keras.random.normal(ops.shape(x), seed=self.seed_generator)
 
 
-def test_random_losses_cannot_be_tried(mlp, rows, window_of):
-    replica = Replica.of(mlp("sgd", Noise()))
+@pytest.mark.parametrize("own", [True, False])
+def test_what_is_random_is_not_refused(own, mlp, rows, window_of):
+    replica = Replica.of(mlp("sgd", Noise(own), run_eagerly=True))
     before = replica.get_fixed()
     replica.check_gradient_merging(window_of(*rows(10)), BATCH)
     replica.check_summable(window_of(*rows(10)), BATCH)

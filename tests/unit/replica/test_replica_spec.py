@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import random
-import subprocess
-import sys
-import textwrap
 
 import keras
 import numpy as np
@@ -244,26 +240,12 @@ def test_changed_trainable_state_is_refused(mlp, rows):
 # -- on the worker --------------------------------------------------------------------------
 
 
-def run(code: str, **environment: str) -> str:
-    """Run Python in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
-
-
-def test_worker_takes_the_backend_of_the_spec_and_unpickles_without_keras(mlp, tmp_path):
+def test_worker_takes_the_backend_of_the_spec_and_unpickles_without_keras(mlp, tmp_path, process):
     model = mlp("sgd", Named(3))
     path = tmp_path / "spec.pickle"
     path.write_bytes(pickle.dumps(ReplicaSpec.of(model)))
     np.save(tmp_path / "vector.npy", Replica.of(model).get_vector())
-    out = run(
+    done = process(
         f"""
         import pickle, sys
         import numpy as np
@@ -280,7 +262,8 @@ def test_worker_takes_the_backend_of_the_spec_and_unpickles_without_keras(mlp, t
         """,
         KERAS_BACKEND="jax",  # what the spec says counts
     )
-    assert out.split() == ["3"]
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["3"]
 
 
 class Named(layers.Dense):
