@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pyspark.sql import SparkSession
-
 from kspark import saving
+from kspark.source import active_session
 from kspark.spark_model import SparkModel
 
 SAVED_ARGUMENTS = frozenset(
@@ -38,7 +37,7 @@ def load_spark_model(
         str(path),
         custom_objects=custom_objects,
         safe_mode=safe_mode,
-        spark=SparkSession.getActiveSession(),
+        spark=active_session(),
     )
     known = {k: v for k, v in saved.config.items() if k in SAVED_ARGUMENTS}
     if isinstance(known.get("port"), list):

@@ -21,13 +21,26 @@ def session_of(x: Any) -> SparkSession:
         RuntimeError: If there is none.
     """
     own = getattr(x, "sparkSession", None)
-    session = own if own is not None else SparkSession.getActiveSession()
+    session = own if own is not None else active_session()
     if session is None:
         raise RuntimeError(
             "There is no Spark session. Start one with `kspark.session.local_session()`, or "
             "with `SparkSession.builder.getOrCreate()`."
         )
     return session
+
+
+def active_session() -> SparkSession | None:
+    """The running session, if there is one.
+
+    `getActiveSession` alone is not enough: an interrupt in the middle of a call into
+    the JVM ends this thread's connection, and the next one's thread has no active
+    session, only the default one.
+    """
+    try:
+        return SparkSession.active()
+    except RuntimeError:
+        return None
 
 
 class Source:

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 
 from kspark import job, optimizers, saving
 from kspark.adapters import Columns, Examples
@@ -16,7 +16,7 @@ from kspark.arguments import check_exclusive, compiled_model, refuse_unknown
 from kspark.callbacks import FitMonitor, checked_callbacks, merged_metrics
 from kspark.plan import TrainingPlan, check_integer
 from kspark.replica import Replica, ReplicaSpec
-from kspark.source import Source, gathered, output_columns, session_of
+from kspark.source import Source, active_session, gathered, output_columns, session_of
 
 PLAN_SETTINGS = (
     *("mode", "frequency", "batch_size", "seed"),
@@ -346,5 +346,5 @@ class SparkModel:
             str(path),
             overwrite=overwrite,
             server_state=self._server_state,
-            spark=SparkSession.getActiveSession(),
+            spark=active_session(),
         )
