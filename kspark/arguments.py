@@ -9,7 +9,8 @@ from typing import Any
 import keras
 
 from kspark.errors import invalid, invalid_type
-from kspark.plan import check_fraction
+from kspark.optimizers import ServerOptimizer
+from kspark.plan import TrainingPlan, check_fraction
 
 
 def compiled_model(model: Any) -> keras.Model:
@@ -40,6 +41,25 @@ def refuse_unknown(arguments: Mapping[str, Any]) -> None:
             DeprecationWarning,
             stacklevel=3,
         )
+
+
+def check_rule(rule: ServerOptimizer, plan: TrainingPlan) -> None:
+    """Refuse a server optimizer that the plan would not use as it is meant.
+
+    Raises:
+        ValueError: If it would not.
+    """
+    rule.check_mode(plan.mode)
+    if plan.merges_gradients and rule.name != "average":
+        reason = (
+            '"average" with mode="synchronous" and frequency="batch": the gradients of all '
+            "replicas are merged there, and the model's own optimizer makes the step; with "
+            "frequency=1 their deltas are merged by this rule"
+        )
+        raise invalid("server_optimizer", reason, rule)
+    if rule.keeps_replica_weights:
+        reason = "a rule whose replicas go on from the merged weights: this one is not supported"
+        raise invalid("server_optimizer", reason, rule)
 
 
 def check_exclusive(

@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame
 from kspark import job, optimizers, saving
 from kspark.adapters import Columns, Examples
 from kspark.aggregator import Aggregator
-from kspark.arguments import check_exclusive, compiled_model, refuse_unknown
+from kspark.arguments import check_exclusive, check_rule, compiled_model, refuse_unknown
 from kspark.callbacks import FitMonitor, checked_callbacks, merged_metrics
 from kspark.plan import TrainingPlan, check_integer
 from kspark.replica import Replica, ReplicaSpec
@@ -101,8 +101,7 @@ class SparkModel:
         self.on_nonfinite = on_nonfinite
         self._server_state: dict[str, np.ndarray] = {}
         self._histories: list[dict[str, list[float]]] = []
-        self._plan()
-        self.server_optimizer.check_mode(str(mode))
+        check_rule(self.server_optimizer, self._plan())
 
     # -- training ------------------------------------------------------------------------
 

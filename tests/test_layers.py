@@ -61,7 +61,7 @@ LIBRARIES = {
     "callbacks": {"keras", "numpy"},
     "coordinator": {"numpy"},
     "data": {"numpy", "pyspark"},
-    "job": {"numpy", "pyspark"},
+    "job": {"numpy", "pandas", "pyspark"},
     "labels": {"keras", "numpy"},
     "ml": {"keras", "numpy", "pyspark"},
     "mllib": {"numpy", "pyspark"},

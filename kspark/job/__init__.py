@@ -8,7 +8,10 @@ once, `check_cluster` looks at the workers. What runs *inside* the tasks is
 from kspark.job.cluster import check_cluster as check_cluster
 from kspark.job.cluster import check_cluster_once as check_cluster_once
 from kspark.job.fit import Fit as Fit
+from kspark.job.inference import SharedModel as SharedModel
 from kspark.job.inference import evaluate as evaluate
 from kspark.job.inference import predict as predict
 from kspark.job.inference import predict_frame as predict_frame
+from kspark.job.inference import score_frame as score_frame
+from kspark.job.inference import score_udf as score_udf
 from kspark.job.train import fit as fit

@@ -51,7 +51,7 @@ def cores_of_master(master: str) -> int | None:
 
 def threads_per_task(spark: SparkSession) -> int:
     """Threads a replica may use: `spark.task.cpus`, so that tasks do not fight for cores."""
-    return int(spark.sparkContext.getConf().get("spark.task.cpus", "1") or 1)
+    return int(spark.conf.get("spark.task.cpus", "1") or 1)
 
 
 def check_cluster(spark: SparkSession, backend: str = "tensorflow") -> list[WorkerEnvironment]:

@@ -6,7 +6,9 @@ import uuid
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField, StructType
 
 from kspark.adapters import Columns, Examples
@@ -21,6 +23,7 @@ from kspark.replica import ReplicaSpec
 from kspark.worker import inference as inference_worker
 from kspark.worker.inference import InferenceTask
 from kspark.worker.results import RoundResult
+from kspark.worker.scores import Scores, Values
 
 
 def evaluate(
@@ -39,6 +42,7 @@ def evaluate(
         results = checked(run(spark, examples.map_chunks(shipped), "kspark: evaluate"))
     finally:
         broadcast.destroy()
+        examples.close()
     if not results:
         raise invalid("x", "a data set with at least one example", "0 examples")
     return results
@@ -59,10 +63,29 @@ def predict(
         results: list[Any] = run(spark, examples.map_chunks(shipped), "kspark: predict")
     finally:
         broadcast.destroy()
+        examples.close()
     for result in results:
         if isinstance(result, Failure):
             raise worker_error(result)
     return [arrays for _, arrays in results]
+
+
+class SharedModel:
+    """A model on its way to the executors, for any number of predictions.
+
+    Args:
+        spark: `SparkSession`.
+        spec: `ReplicaSpec`.
+        key: String; only models that predict the same have the same. Tasks of one key
+            share a replica in a process. Defaults to one that no other model has.
+    """
+
+    def __init__(self, spark: SparkSession, spec: ReplicaSpec, key: str | None = None) -> None:
+        self.key = spec.digest + uuid.uuid4().hex if key is None else key
+        self.inputs = spec.inputs
+        # Never destroyed: a lazy DataFrame may need it at any time. Spark forgets it when
+        # nothing refers to it any more.
+        self.broadcast = spark.sparkContext.broadcast(spec)
 
 
 def predict_frame(
@@ -78,7 +101,7 @@ def predict_frame(
     Args:
         spark: `SparkSession`.
         spec: `ReplicaSpec`.
-        frame: DataFrame to read; it is read once, so every row keeps its own prediction.
+        frame: DataFrame to read.
         columns: `Columns` that name the features.
         outputs: Mapping from name of a new column to the output's shape per example.
         batch_size: Integer.
@@ -86,20 +109,78 @@ def predict_frame(
     Raises:
         ValueError: If a new column's name is taken, or a feature column is missing.
     """
-    taken = [name for name in outputs if name in frame.columns]
+    added = [StructField(name, output_type(shape)) for name, shape in outputs.items()]
+    return score_frame(SharedModel(spark, spec), frame, columns, added, Values(), batch_size)
+
+
+def score_frame(
+    model: SharedModel,
+    frame: DataFrame,
+    columns: Columns,
+    added: list[StructField],
+    scores: Scores,
+    batch_size: int,
+) -> DataFrame:
+    """A lazy DataFrame with scores of a model beside the columns of each row.
+
+    Args:
+        model: `SharedModel`.
+        frame: DataFrame to read, also a streaming one; it is read once, so every row
+            keeps its own scores.
+        columns: `Columns` that name the features.
+        added: List of `StructField`, the new columns.
+        scores: `Scores`, which makes the new columns.
+        batch_size: Integer.
+
+    Raises:
+        ValueError: If a new column's name is taken, or a feature column is missing.
+    """
+    taken = [field.name for field in added if field.name in frame.columns]
     if taken:
         raise invalid("output_col", "the name of a new column", taken[0])
-    plan = plan_frame(columns, spec.inputs)
+    plan = plan_frame(columns, model.inputs)
     kept = [chosen_column(frame, name, name) for name in frame.columns]
     features = [chosen_column(frame, name, f"kspark_{i}") for i, name in enumerate(plan.names)]
-    added = [StructField(name, output_type(shape)) for name, shape in outputs.items()]
     schema = StructType([*frame.schema.fields, *added])
-    task = InferenceTask(spec.digest + uuid.uuid4().hex, batch_size, threads_per_task(spark))
-    broadcast = spark.sparkContext.broadcast(spec)
+    task = InferenceTask(model.key, batch_size, threads_per_task(frame.sparkSession))
     shipped = ship(
-        inference_worker.predict_batches, task, plan, schema.fieldNames(), shared=(broadcast,)
+        inference_worker.predict_batches,
+        task,
+        plan,
+        schema.fieldNames(),
+        scores,
+        shared=(model.broadcast,),
     )
     return frame.select(*kept, *features).mapInArrow(shipped, schema)
+
+
+def score_udf(
+    model: SharedModel,
+    spark: SparkSession,
+    columns: Columns,
+    kind: DataType,
+    scores: Scores,
+    batch_size: int,
+) -> Any:
+    """A function of columns, in the order that `columns` names them, that gives one score.
+
+    Args:
+        model: `SharedModel`.
+        spark: `SparkSession`.
+        columns: `Columns` that say how many arguments make which input.
+        kind: Type of the score.
+        scores: `Scores`; the last of its columns is the score.
+        batch_size: Integer.
+    """
+    plan = plan_frame(columns, model.inputs)
+    task = InferenceTask(model.key, batch_size, threads_per_task(spark))
+    shipped = ship(inference_worker.predict_series, task, plan, scores, shared=(model.broadcast,))
+
+    def score(*series: pd.Series) -> pd.Series:
+        return shipped(*series)
+
+    make: Any = pandas_udf  # its overloads do not know functions of any number of arguments
+    return make(score, kind)
 
 
 def output_type(shape: tuple[int | None, ...]) -> DataType:

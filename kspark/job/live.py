@@ -21,6 +21,7 @@ from kspark.errors import ClusterError
 from kspark.job.fit import Fit, ShardsMissing, checked, close_epoch, take_state
 from kspark.job.rounds import lost_for_good
 from kspark.job.spark_job import JobLostError, SparkJob, worker_error
+from kspark.optimizers import MergeContext, ScaledDelta
 from kspark.shared_memory import SharedWeights
 from kspark.transport import AggregatorServer
 from kspark.worker import live as live_worker
@@ -118,6 +119,8 @@ class LiveFit:
                 return report
             if self.coordinator.failure is not None:
                 raise worker_error(self.coordinator.failure)
+            if self.coordinator.missing:  # the others would wait for that shard
+                raise ShardsMissing
             if spark_job.finished.is_set():
                 checked(spark_job.result())
                 report = self.coordinator.wait_for_epoch(epoch, 0.0)
@@ -197,6 +200,7 @@ def live_fit(job: Fit) -> Iterator[LiveFit]:
         shards,
         first_epoch=plan.initial_epoch,
         merge_gradients=plan.merges_gradients,
+        batch_size=plan.batch_size,
         timeout=plan.timeout,
     )
     token = secrets.token_bytes(32)
@@ -221,30 +225,24 @@ def live_fit(job: Fit) -> Iterator[LiveFit]:
 def shared_weights(job: Fit, coordinator: Coordinator) -> Iterator[None]:
     """In hogwild mode, weights that replicas of the driver's host map into their memory."""
     shards = sorted(coordinator.shards)
-    scales = {s: in_place_scale(job, coordinator, s) for s in shards}
-    if job.plan.mode != "hogwild" or None in scales.values():
+    rule = job.aggregator.optimizer
+    if job.plan.mode != "hogwild" or not isinstance(rule, ScaledDelta) or rule.differs_by_push:
         yield
         return
     shared = SharedWeights.create(job.aggregator.weights, job.spec.weights, len(shards))
     own = job.aggregator.weights
     job.aggregator.weights = shared.vector
     common = {"path": shared.path, "mark": shared.mark.hex(), "num_shards": len(shards)}
-    coordinator.offers = {
-        s: {**common, "slot": slot, "scale": scales[s]} for slot, s in enumerate(shards)
-    }
+    for slot, shard in enumerate(shards):
+        share = coordinator.shards[shard].num_examples / coordinator.total_examples
+        scale = rule.scale(MergeContext("hogwild", share))
+        coordinator.offers[shard] = {**common, "slot": slot, "share": share, "scale": scale}
     try:
         yield
     finally:
         own[:] = shared.vector
         job.aggregator.weights = own
         shared.unlink()
-
-
-def in_place_scale(job: Fit, coordinator: Coordinator, shard: int) -> float | None:
-    """The factor of a shard's deltas if the rule is a plain scaled sum, else `None`."""
-    if job.aggregator.optimizer.name != "average":
-        return None
-    return coordinator.shards[shard].num_examples / coordinator.total_examples
 
 
 def bind_host(job: Fit) -> str:

@@ -45,6 +45,7 @@ class SpooledExamples:
             self.spool()
         except BaseException:
             self._unpersist()
+            self._examples.close()
             raise
         return self
 
@@ -64,10 +65,21 @@ class SpooledExamples:
         self.infos = sorted((read_handle(d) for d in documents), key=lambda h: h.index)
 
     def respool(self) -> None:
-        """Spool again, after a host lost the files."""
+        """Spool again, after a host lost the files.
+
+        Raises:
+            ValueError: If the input gives other rows the second time.
+        """
         logger.warning("The examples of a shard are gone from its host; spooling them again.")
+        before = self.counts
         self._unpersist()
         self.spool()
+        if self.counts != before:
+            raise ValueError(
+                f"The input was read again, because an executor was lost, and gave other numbers "
+                f"of rows: {self.counts} by partition now, {before} before. It must give the same "
+                "rows each time: persist it, or write it to a file before `fit`."
+            )
 
     @property
     def counts(self) -> dict[int, int]:
@@ -81,6 +93,7 @@ class SpooledExamples:
 
     def close(self) -> None:
         """Delete the files on the executors and the persisted handles. Never raises KSparkError."""
+        self._examples.close()
         if self.handles is None:
             return
         try:

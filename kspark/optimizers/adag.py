@@ -35,6 +35,7 @@ class ADAG(ScaledDelta):
 
     modes = frozenset((ASYNCHRONOUS, HOGWILD))
     refusal = "it takes each delta by itself as it comes; a round's deltas are averaged before"
+    differs_by_push = True
 
     def __init__(self, learning_rate: float = 1.0) -> None:
         super().__init__()

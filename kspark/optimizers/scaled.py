@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,8 +15,15 @@ class ScaledDelta(ServerOptimizer):
     """Base class of the rules `w += scale(context) * delta`.
 
     Without state, such a rule can also run where no rule object is: a replica
-    that shares the weights' memory adds `scale(context) * delta` itself.
+    that shares the weights' memory adds `scale(context) * delta` itself, if
+    `differs_by_push` is false.
+
+    Attributes:
+        differs_by_push: Boolean, whether `scale` depends on more of the context than
+            the shard's share, which is the same for all of its pushes.
     """
+
+    differs_by_push: ClassVar[bool] = False
 
     @abstractmethod
     def scale(self, context: MergeContext) -> float:

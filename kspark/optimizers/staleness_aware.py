@@ -37,6 +37,7 @@ class StalenessAware(ScaledDelta):
 
     modes = frozenset((ASYNCHRONOUS,))
     refusal = "it goes by staleness, which rounds do not have and pushes without a lock cannot tell"
+    differs_by_push = True
 
     def __init__(self, learning_rate: float = 1.0) -> None:
         super().__init__()

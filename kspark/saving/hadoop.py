@@ -145,3 +145,23 @@ def java_errors(path: str) -> Iterator[None]:
 def java_class(error: Py4JJavaError) -> str:
     """The exception's class on the Java side, without its package."""
     return str(error.java_exception.getClass().getSimpleName())
+
+
+def qualified(path: str, spark: SparkSession) -> str:
+    """A path with its scheme, as Spark's own writers understand it.
+
+    Without a scheme they mean the default file system, which on a cluster is seldom the
+    driver's disk.
+
+    Args:
+        path: String, with a scheme or without.
+        spark: `SparkSession`.
+
+    Raises:
+        ClusterError: If the session has no JVM in reach.
+        OSError: If there is no such file system, or it cannot be reached.
+    """
+    jvm, conf = java(spark)
+    with java_errors(path):
+        file = jvm.org.apache.hadoop.fs.Path(path)
+        return str(file.getFileSystem(conf).makeQualified(file).toString())

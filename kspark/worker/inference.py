@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from kspark.adapters.columns import to_numpy
+from kspark.adapters.conform import Place
 from kspark.adapters.frames import FramePlan
 from kspark.errors import Failure
-from kspark.replica import ReplicaSpec
+from kspark.replica import Replica, ReplicaSpec
 from kspark.shards import TEXT, Chunk, Shard, ShardHandle, StoredArray, Window
 from kspark.worker.results import Result, RoundResult, guarded, read_to_end
+from kspark.worker.scores import Scores
 from kspark.worker.state import replica_for
+
+MAX_PREDICTORS = 4
+
+_predictors: dict[str, Replica] = {}
 
 
 @dataclass(frozen=True)
@@ -129,38 +137,85 @@ def predict_batches(
     task: InferenceTask,
     plan: FramePlan,
     names: list[str],
+    scores: Scores,
     spec: ReplicaSpec,
     batches: Iterator[pa.RecordBatch],
 ) -> Iterator[pa.RecordBatch]:
-    """Record batches with the model's outputs as more columns, in one pass.
+    """Record batches with more columns, made of the model's outputs, in one pass.
 
     Args:
         task: `InferenceTask`.
         plan: `FramePlan`; its columns are the last ones of every batch.
-        names: Names of the columns to yield: those that are kept, then one per output.
+        names: Names of the columns to yield: those that are kept, then those of `scores`.
+        scores: `Scores`, which makes columns of the outputs.
         spec: `ReplicaSpec`.
         batches: Record batches; the first columns are kept as they are.
     """
-    replica = replica_for(spec, task.key, task.threads)
     first = 0
     for batch in batches:
         cut = batch.num_columns - len(plan.names)
-        features = pa.RecordBatch.from_arrays(batch.columns[cut:], names=plan.names)
-        chunks = plan.chunks(features, None, first)
-        parts = [replica.predict(chunk.window(), task.batch_size) for chunk in chunks]
+        outputs = predict_rows(task, plan, spec, batch.columns[cut:], first)
         first += batch.num_rows
-        if parts:
-            outputs = [arrow_array(np.concatenate(p)) for p in zip(*parts, strict=True)]
-            yield pa.RecordBatch.from_arrays([*batch.columns[:cut], *outputs], names=names)
+        if outputs:
+            kept = batch.columns[:cut]
+            yield pa.RecordBatch.from_arrays([*kept, *scores.columns(outputs)], names=names)
 
 
-def arrow_array(values: np.ndarray) -> pa.Array:
-    """One value per row: a double for scalars and vectors of one, else (nested) lists of them."""
-    values = np.ascontiguousarray(values, np.float64)
-    if values.ndim == 2 and values.shape[1] == 1:
-        values = values[:, 0]
-    array = pa.array(values.reshape(-1))
-    for length in reversed(values.shape[1:]):
-        offsets = np.arange(0, len(array) + 1, length, dtype=np.int32)
-        array = pa.ListArray.from_arrays(pa.array(offsets), array)
-    return array
+def predict_rows(
+    task: InferenceTask,
+    plan: FramePlan,
+    spec: ReplicaSpec,
+    columns: list[pa.Array],
+    first_row: int = 0,
+) -> list[np.ndarray]:
+    """One array per output for the rows of some columns, those of `plan`; none for no rows."""
+    replica = predictor_for(spec, task.key, task.threads)
+    features = pa.RecordBatch.from_arrays(columns, names=plan.names)
+    chunks = plan.chunks(features, None, first_row)
+    parts = [replica.predict(chunk.window(), task.batch_size) for chunk in chunks]
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+
+def predict_series(
+    task: InferenceTask, plan: FramePlan, scores: Scores, spec: ReplicaSpec, *series: Any
+) -> Any:
+    """The last of the scores' columns as a pandas series.
+
+    Args:
+        task: `InferenceTask`.
+        plan: `FramePlan`.
+        scores: `Scores`, which makes columns of the outputs.
+        spec: `ReplicaSpec`.
+        *series: One pandas series per column of `plan`, of the same rows.
+    """
+    found = {n: series_array(n, s) for n, s in zip(plan.names, series, strict=True)}
+    inputs = [
+        feed.array([found[n] for n in feed.names], plan.floatx, Place(feed.title))
+        for feed in plan.x
+    ]
+    replica = predictor_for(spec, task.key, task.threads)
+    outputs = replica.predict(Chunk(inputs).window(), task.batch_size)
+    return scores.columns(outputs)[-1].to_pandas()
+
+
+def series_array(name: str, series: Any) -> np.ndarray:
+    """The values of a column as an array whose first axis is the row."""
+    if hasattr(series, "columns"):  # what pandas gets of a vector: a table of its parts
+        parts = [pa.array(series[c], from_pandas=True) for c in series.columns]
+        column = pa.StructArray.from_arrays(parts, names=list(series.columns))
+    else:
+        column = pa.array(series, from_pandas=False)
+    return to_numpy(column, Place(f"Column {name!r}"))
+
+
+def predictor_for(spec: ReplicaSpec, key: str, threads: int) -> Replica:
+    """The process's replica of a model that only predicts, built at the first call.
+
+    A query may run several models, one behind the other, each of which comes back with
+    every task; so a few are kept, those that were used last.
+    """
+    replica = _predictors.pop(key, None)
+    _predictors[key] = spec.build(threads) if replica is None else replica
+    while len(_predictors) > MAX_PREDICTORS:
+        del _predictors[next(iter(_predictors))]
+    return _predictors[key]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,9 @@ from kspark.weights import delta
 from kspark.worker.results import FitTask, facts_of, state_of
 from kspark.worker.rounds import check_finite, weighted
 from kspark.worker.state import ShardState
+
+DeltaExchange = Callable[[int, int, np.ndarray], None]
+"""Called with the number of an exchange, the examples behind it, and a delta."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class LiveRun:
     def begin(self, epoch: int) -> None:
         """Fresh metrics, and the shard's own state as of the beginning of the epoch."""
         self.resume(epoch)
+        self.state.depart()
         self.set_learning_rate(self.welcome)
         self.replica.reset_metrics()
 
@@ -146,47 +150,53 @@ class LiveRun:
         return control
 
 
-def local_deltas(
-    run: LiveRun, epoch: int, position: int, base: np.ndarray
-) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Train an epoch in pieces: (number of the exchange, examples, delta).
+def train_exchanging(
+    run: LiveRun, epoch: int, position: int, base: np.ndarray, exchange: DeltaExchange
+) -> None:
+    """Train what is left of an epoch, with an exchange after every `local` batches.
 
-    Each piece starts from what `base` holds by then, so the caller refreshes
-    `base` before it asks for the next.
+    The exchanges are called from inside the replica's compiled loop.
 
     Args:
         position: Integer, exchanges of this epoch that are done already.
-        base: The weights to start from; read anew before every piece.
+        base: Vector, the weights to start from. `exchange` puts those into it to go on from.
+        exchange: Called with the exchange's number in the epoch, the examples since the
+            last one, and the delta; it may overwrite the delta. It may raise.
     """
-    plan, fresh, count = run.task.fit.plan, True, 0
-    change = np.empty_like(base)
-    for window, start, stop, number, ends in pieces(run, epoch, position):
-        if fresh:
-            run.replica.set_vector(base)
-            count = 0
-        run.replica.train(window, plan.batch_size, start, stop)
-        count += examples_in(window, plan.batch_size, start, stop)
-        fresh = ends
-        if ends:
-            yield number, count, delta(run.replica.get_vector(change), base, out=change)
+    batch_size, change = run.task.fit.plan.batch_size, np.empty_like(base)
+    number, carried = position, 0
+
+    def at_stop(vector: np.ndarray, count: int) -> np.ndarray:
+        nonlocal number, carried
+        exchange(number, carried + count, delta(vector, base, out=change))
+        number, carried = number + 1, 0
+        return base
+
+    run.replica.set_vector(base)
+    for window, start, stops, end in spans(run, epoch, position):
+        run.replica.train_exchanging(window, batch_size, start, stops, at_stop)
+        last = stops[-1] if stops else start
+        if last < end:  # the next window holds the rest of this piece
+            run.replica.train(window, batch_size, last, end)
+            carried += examples_in(window, batch_size, last, end)
 
 
-def pieces(run: LiveRun, epoch: int, position: int) -> Iterator[tuple[Window, int, int, int, bool]]:
-    """Cut an epoch's windows at the exchanges: (window, start, stop, exchange, ends it?).
+def spans(run: LiveRun, epoch: int, position: int) -> Iterator[tuple[Window, int, list[int], int]]:
+    """An epoch's windows and the exchanges in them: (window, first batch, stops, end).
 
-    `start` and `stop` count batches inside the window.
+    All count batches inside the window. What is done by exchange `position` is left out.
     """
-    batch_size, local = run.task.fit.plan.batch_size, run.local
+    plan, local = run.task.fit.plan, run.local
     for window in run.windows(epoch):
         first = window.first_batch
-        last = first + -(-window.num_examples // batch_size)
-        at = max(first, position * local)
-        while at < last:
-            number = at // local
-            stop = min((number + 1) * local, last)
-            ends = stop == (number + 1) * local or stop == run.batches
-            yield window, at - first, stop - first, number, ends
-            at = stop
+        last = first + plan.batches(window.num_examples)
+        start = max(first, position * local)
+        if start >= last:
+            continue
+        stops = list(range((start // local + 1) * local, last + 1, local))
+        if last == run.batches and last % local:
+            stops.append(last)
+        yield window, start - first, [stop - first for stop in stops], last - first
 
 
 def examples_in(window: Window, batch_size: int, start: int, stop: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from kspark.rendezvous import GENERATION_BITS
 from kspark.transport import Reply
-from kspark.worker.live_run import LiveRun, local_deltas, pieces
+from kspark.worker.live_run import LiveRun, train_exchanging
 
 
 class EpochRestart(Exception):
@@ -82,33 +83,35 @@ def begin_together(run: LiveRun, epoch: int) -> None:
 
 def gradient_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarray) -> None:
     """One mean gradient, one optimizer step, on all replicas alike, batch for batch."""
-    steps, batch_size = int(run.welcome["steps"]), run.task.fit.plan.batch_size
-    at = generation << GENERATION_BITS
-    gradient_out = out[: run.spec.weights.trainable_size]
-    step, unchecked = 0, epoch == run.task.fit.plan.initial_epoch
-    for window, start, stop, _, _ in pieces(run, epoch, 0):
-        if unchecked:
-            run.replica.check_gradient_merging(window, batch_size)
-            unchecked = False
-        for batch in range(start, stop):
-            gradient, count = run.replica.gradient(window, batch_size, batch)
-            meet(run, gradient, at + step, count, out)
-            run.replica.apply_gradient(gradient_out)
-            step += 1
-    for rest in range(step, steps):  # the longer shards go on: keep in step with them
-        meet(run, None, at + rest, 0, out)
-        run.replica.apply_gradient(gradient_out)
-    meet(run, run.replica.get_vector(), at + steps, run.num_examples, out)
+    plan, steps = run.task.fit.plan, int(run.welcome["steps"])
+    sequences = itertools.count(generation << GENERATION_BITS)
+    merged = out[: run.spec.weights.trainable_size]
+
+    def exchange(gradient: np.ndarray | None, count: int) -> np.ndarray:
+        meet(run, gradient, next(sequences), count, out)
+        return merged
+
+    for window in run.windows(epoch):
+        if window.first_batch == 0 and epoch == plan.initial_epoch:
+            run.replica.check_gradient_merging(window, plan.batch_size)
+        stop = plan.batches(window.num_examples)
+        run.replica.train_merging(window, plan.batch_size, 0, stop, exchange)
+    for _ in range(run.batches, steps):  # the longer shards go on: keep in step with them
+        run.replica.apply_gradient(exchange(None, 0))
+    meet(run, run.replica.get_vector(), next(sequences), run.num_examples, out)
     run.replica.set_vector(out)
 
 
 def delta_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarray) -> None:
     """Local batches, then one merge of everybody's deltas, as often as the longest shard needs."""
     at = generation << GENERATION_BITS
-    for number, count, change in local_deltas(run, epoch, 0, out):
+
+    def exchange(number: int, count: int, change: np.ndarray | None) -> None:
         meet(run, change, at + number, count, out)
-    for rest in range(run.exchanges, int(run.welcome["steps"])):
-        meet(run, None, at + rest, 0, out)
+
+    train_exchanging(run, epoch, 0, out, exchange)
+    for number in range(run.exchanges, int(run.welcome["steps"])):
+        exchange(number, 0, None)
     run.replica.set_vector(out)
 
 

@@ -3,54 +3,68 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 
 from kspark.shared_memory import SharedWeights
-from kspark.worker.live_run import LiveRun, local_deltas
+from kspark.worker.live_run import LiveRun, train_exchanging
+
+
+class TrainingOver(Exception):
+    """The driver is through: nobody counts the rest of this epoch."""
 
 
 def run_pushes(run: LiveRun) -> None:
     """Push a delta after every `local` batches, go on from the weights that come back."""
     base = np.empty(run.spec.weights.size, run.spec.weights.dtype)
-    reply = run.client.pull(base)
+    version = run.client.pull(base).version
     sequence = int(run.welcome["sequence"])
     epoch, position = int(run.welcome["epoch"]), int(run.welcome["position"])
+    started = time.perf_counter()
+
+    def push(number: int, count: int, change: np.ndarray) -> None:
+        nonlocal sequence, version
+        sequence += 1
+        if number == run.exchanges - 1:
+            run.report_metrics(epoch, started)
+        reply = run.client.push(
+            change, sequence=sequence, base_version=version, num_examples=count, out=base
+        )
+        if reply.meta.get("stop"):
+            raise TrainingOver
+        version = reply.version
+
     while epoch < run.task.stop_epoch and not run.stopped:
         started = time.perf_counter()
         run.begin(epoch)
-        for number, count, change in local_deltas(run, epoch, position, base):
-            sequence += 1
-            if number == run.exchanges - 1:
-                run.report_metrics(epoch, started)
-            reply = run.client.push(
-                change,
-                sequence=sequence,
-                base_version=reply.version,
-                num_examples=count,
-                out=base,
-            )
-            if reply.meta.get("stop"):  # the driver is through: nobody counts this epoch
-                return
+        try:
+            train_exchanging(run, epoch, position, base, push)
+        except TrainingOver:
+            return
         run.end(epoch, sequence=sequence)
         epoch, position = epoch + 1, 0
 
 
-def find_shared(run: LiveRun) -> tuple[SharedWeights, int, float] | None:
-    """The driver's shared weights, this shard's place in them, and the factor of its deltas."""
+def find_shared(run: LiveRun) -> tuple[SharedWeights, dict[str, Any]] | None:
+    """The driver's shared weights, and what it says of this shard's part in them."""
     offer = run.welcome.get("shared")
     if not offer:
         return None
     found = SharedWeights.find(
         offer["path"], bytes.fromhex(offer["mark"]), run.spec.weights, offer["num_shards"]
     )
-    return None if found is None else (found, int(offer["slot"]), float(offer["scale"]))
+    return None if found is None else (found, offer)
 
 
-def run_shared(run: LiveRun, shared: SharedWeights, slot: int, scale: float) -> None:
-    """Add `scale * delta` into the shared weights after every `local` batches, without a lock."""
+def run_shared(run: LiveRun, shared: SharedWeights, offer: dict[str, Any]) -> None:
+    """Add scaled deltas into the shared weights after every `local` batches, without a lock.
+
+    Weights that are not trained are averaged, so their deltas are scaled by the share.
+    """
     base = np.empty(run.spec.weights.size, run.spec.weights.dtype)
-    factor = base.dtype.type(scale)
+    slot, trainable = int(offer["slot"]), run.spec.weights.trainable_size
+    scale, share = base.dtype.type(offer["scale"]), base.dtype.type(offer["share"])
     # Attempts that ran on another host had to push over TCP.
     done = max(int(shared.pushes[slot]), int(run.welcome["sequence"]))
     shared.pushes[slot] = done
@@ -58,16 +72,21 @@ def run_shared(run: LiveRun, shared: SharedWeights, slot: int, scale: float) -> 
     epoch, position = first + done // run.exchanges, done % run.exchanges
     if epoch > first:  # an earlier attempt may have died before it said so
         run.client.report({"kind": "epoch", "epoch": epoch - 1, "sequence": done})
+    started = time.perf_counter()
+
+    def add(number: int, count: int, change: np.ndarray) -> None:
+        if number == run.exchanges - 1:
+            run.report_metrics(epoch, started)
+        change[:trainable] *= scale
+        change[trainable:] *= share
+        np.add(shared.vector, change, out=shared.vector)
+        shared.pushes[slot] += 1
+        np.copyto(base, shared.vector)
+
     while epoch < run.task.stop_epoch and not run.stopped:
         started = time.perf_counter()
         run.begin(epoch)
         np.copyto(base, shared.vector)
-        for number, _, change in local_deltas(run, epoch, position, base):
-            if number == run.exchanges - 1:
-                run.report_metrics(epoch, started)
-            change *= factor
-            np.add(shared.vector, change, out=shared.vector)
-            shared.pushes[slot] += 1
-            np.copyto(base, shared.vector)
+        train_exchanging(run, epoch, position, base, add)
         run.end(epoch, sequence=int(shared.pushes[slot]))
         epoch, position = epoch + 1, 0

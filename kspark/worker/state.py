@@ -22,6 +22,9 @@ State = tuple[list[np.ndarray], list[np.ndarray]]
 
 _replicas: dict[str, tuple[str, Replica, State]] = {}
 
+_standing: dict[str, tuple[Replica, int, int, list[np.ndarray]]] = {}
+"""By fit: which replica trained which shard and epoch last in this process; its fixed state."""
+
 
 def replica_for(spec: ReplicaSpec, key: str, threads: int) -> Replica:
     """The process's replica of a model, built at the first call; older ones are dropped."""
@@ -29,6 +32,7 @@ def replica_for(spec: ReplicaSpec, key: str, threads: int) -> Replica:
     if kept is not None and kept[0] == spec.digest:
         return kept[1]
     _replicas.clear()
+    _standing.clear()
     replica = spec.build(threads)
     _replicas[key] = (spec.digest, replica, (replica.get_optimizer_state(), replica.get_fixed()))
     return replica
@@ -37,6 +41,7 @@ def replica_for(spec: ReplicaSpec, key: str, threads: int) -> Replica:
 def release(key: str) -> None:
     """Forget the replica of a fit that is over."""
     _replicas.pop(key, None)
+    _standing.pop(key, None)
 
 
 def task_attempt() -> int:
@@ -65,12 +70,20 @@ class ShardState:
         """The state files of a shard that need not be opened."""
         return cls(fit_id, Shard(handle))
 
+    def depart(self) -> None:
+        """The process's replica begins to train: it is at the end of no epoch meanwhile."""
+        _standing.pop(self.fit_id, None)
+
     def restore(self, replica: Replica, epoch: int, plan: TrainingPlan) -> None:
         """Bring a replica to this shard's state at the beginning of `epoch`.
 
         That is its state after the epoch before, or the one before that if the process
-        died before it could write it.
+        died before it could write it. A replica that has just trained that shard is in it.
         """
+        standing = _standing.pop(self.fit_id, None)
+        if standing is not None and standing[:3] == (replica, self.index, epoch - 1):
+            replica.set_fixed(standing[3])  # an evaluation may have moved on random numbers
+            return
         loaded = self._load_before(epoch)
         if loaded is None:
             optimizer, fixed = _replicas[self.fit_id][2]
@@ -85,31 +98,34 @@ class ShardState:
         """Keep the replica's state after `epoch`; the one before last is not needed any more."""
         self.folder.mkdir(parents=True, exist_ok=True)
         optimizer, fixed = replica.get_optimizer_state(), replica.get_fixed()
-        arrays = {f"o{i}": storable(a) for i, a in enumerate(optimizer)}
-        arrays |= {f"f{i}": storable(a) for i, a in enumerate(fixed)}
-        partial = self.folder / f".{epoch}.{os.getpid()}.npz"
-        np.savez(partial, **arrays)  # type: ignore[arg-type]
+        partial = self.folder / f".{epoch}.{os.getpid()}"
+        with partial.open("wb") as file:
+            for array in (np.array(len(optimizer)), *optimizer, *fixed):
+                np.save(file, storable(array), allow_pickle=False)
         os.replace(partial, self._path(epoch))
         self._path(epoch - 2).unlink(missing_ok=True)
+        _standing[self.fit_id] = (replica, self.index, epoch, fixed)
 
     def load(self, epoch: int) -> State | None:
         """The state after `epoch`, or `None` if it is not on this host."""
         try:
-            with np.load(self._path(epoch), allow_pickle=False) as file:
-                names = sorted(file.files, key=lambda n: (n[0], int(n[1:])))
-                optimizer = [file[n] for n in names if n[0] == "o"]
-                fixed = [file[n] for n in names if n[0] == "f"]
+            with self._path(epoch).open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                count = int(np.load(file, allow_pickle=False))
+                arrays = []
+                while file.tell() < size:
+                    arrays.append(np.load(file, allow_pickle=False))
         except FileNotFoundError:
             return None
-        return optimizer, fixed
+        return arrays[:count], arrays[count:]
 
     def _load_before(self, epoch: int) -> State | None:
-        kept = [int(p.stem) for p in self.folder.glob("[0-9]*.npz")]
+        kept = [int(p.stem) for p in self.folder.glob("*.state")]
         before = [e for e in kept if e < epoch]
         return self.load(max(before)) if before else None
 
     def _path(self, epoch: int) -> Path:
-        return self.folder / f"{epoch}.npz"
+        return self.folder / f"{epoch}.state"
 
 
 def storable(array: np.ndarray) -> np.ndarray:

@@ -67,6 +67,17 @@ class CountingReplica:
             self.vector += np.array([len(ids), ids.sum(), 1], "f4")
             self.steps += 1
 
+    def train_exchanging(self, window, batch_size, start, stops, exchange):
+        for stop in stops:
+            self.train(window, batch_size, start, stop)
+            count = min(stop * batch_size, window.num_examples) - start * batch_size
+            self.set_vector(exchange(self.vector.copy(), count))
+            start = stop
+
+    def train_merging(self, window, batch_size, start, stop, exchange):
+        for batch in range(start, stop):
+            self.apply_gradient(exchange(*self.gradient(window, batch_size, batch)))
+
     def gradient(self, window, batch_size, index):
         ids = self._ids(window, batch_size, index)
         self.seen[ids] += 1

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from kspark.adapters import Columns
+from kspark.adapters.frames import plan_frame
 from kspark.errors import ConnectionLostError, Failure
-from kspark.shards import Chunk, Shard, ShardHandle, spool
+from kspark.shards import ArraySpec, Chunk, InputSpec, Shard, ShardHandle, spool
+from kspark.worker import inference
 from kspark.worker.inference import (
     InferenceTask,
     evaluate_chunks,
     evaluate_shards,
+    predict_batches,
     predict_chunks,
+    predictor_for,
 )
 from kspark.worker.results import MissingShard, RoundResult
 from kspark.worker.state import replica_for
@@ -167,3 +173,78 @@ def test_a_failure_that_may_go_away_is_spark_s_to_retry(tools, monkeypatch):
     monkeypatch.setattr(tools.replica, "predict", fail)
     with pytest.raises(ConnectionLostError):
         list(predict_chunks(task(), tools.spec(), 5, chunks([1])))
+
+
+# -- rows of a DataFrame ------------------------------------------------------------------
+
+
+class Doubled:
+    """Scores that do not depend on anything but the outputs."""
+
+    def columns(self, outputs):
+        return [pa.array(2 * outputs[0].reshape(-1))]
+
+
+def batch(*ids):
+    ids = pa.array(ids, pa.float64())
+    return pa.RecordBatch.from_arrays([ids, ids], names=["id", "kspark_0"])
+
+
+def plan():
+    return plan_frame(Columns("x"), InputSpec((ArraySpec("x", ()),)))
+
+
+@pytest.fixture
+def no_predictors():
+    inference._predictors.clear()
+    yield inference._predictors
+    inference._predictors.clear()
+
+
+def predicted(tools, batches, key="model", spec=None):
+    return list(
+        predict_batches(
+            InferenceTask(key, 4, 3),
+            plan(),
+            ["id", "out"],
+            Doubled(),
+            spec or tools.spec(),
+            batches,
+        )
+    )
+
+
+def test_rows_get_their_own_scores_beside_them(tools, no_predictors):
+    spec = tools.spec()
+    predictor_for(spec, "model", 3).vector[0] = 5
+    first, second = predicted(tools, iter([batch(1, 2), batch(), batch(7)]), spec=spec)
+    assert first.to_pydict() == {"id": [1, 2], "out": [10, 20]}
+    assert second.to_pydict() == {"id": [7], "out": [70]}
+
+
+def test_a_model_is_built_once_per_process(tools, no_predictors):
+    spec = tools.spec()
+    for _ in range(3):
+        predicted(tools, iter([batch(1)]), spec=spec)
+    assert spec.built == [3]
+
+
+def test_several_models_take_turns(tools, no_predictors):
+    spec = tools.spec()
+    for _ in range(3):
+        for key in ("a", "b", "c"):
+            predictor_for(spec, key, 3)
+    assert len(spec.built) == 3
+
+
+def test_the_model_that_was_not_used_for_longest_goes_first(tools, no_predictors):
+    spec = tools.spec()
+    for key in ("a", "b", "c", "d", "a", "e"):
+        predictor_for(spec, key, 3)
+    assert list(no_predictors) == ["c", "d", "a", "e"]
+
+
+def test_rows_that_are_not_usable_are_counted_over_batches(tools, no_predictors):
+    bad = pa.RecordBatch.from_arrays([pa.array([1.0, None])] * 2, names=["id", "kspark_0"])
+    with pytest.raises(ValueError, match="Column 'x' must hold no nulls. Received: null in row 4"):
+        predicted(tools, iter([batch(1, 2, 3), bad]))

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kspark.worker import live_run
-from kspark.worker.live_run import LiveRun, examples_in, local_deltas, pieces
+from kspark.worker.live_run import LiveRun, examples_in, spans, train_exchanging
 from kspark.worker.results import NonFiniteLossError
+from kspark.worker.state import ShardState
 
 sizes = st.integers(1, 60)
 batch_sizes = st.integers(1, 9)
@@ -17,64 +18,62 @@ frequencies = st.one_of(st.just("epoch"), st.just("batch"), st.integers(1, 12))
 window_rows = st.sampled_from([1, 5, 8, 17, 1000])
 
 
-# -- pieces --------------------------------------------------------------------------------------
+# -- spans ---------------------------------------------------------------------------------------
 
 
 @settings(max_examples=50)
 @given(sizes, batch_sizes, frequencies, window_rows, st.booleans(), st.data())
-def test_pieces_hold_every_batch_from_a_position_on_once_and_in_order(
+def test_spans_hold_every_batch_from_a_position_on_once_and_in_order(
     tools, count, batch_size, frequency, rows, shuffle, data
 ):
     plan = tools.plan("asynchronous", frequency, batch_size=batch_size, shuffle=shuffle)
     with tools.world([count], plan, window_rows=rows) as world:
         run = world.run(0)
         position = data.draw(st.integers(0, run.exchanges))
-        batches, ends, numbers, examples = [], [], [], 0
-        for window, start, stop, number, end in pieces(run, 0, position):
-            assert 0 <= start < stop <= -(-window.num_examples // batch_size)
-            for batch in range(start + window.first_batch, stop + window.first_batch):
-                assert batch // run.local == number
-                batches.append(batch)
-            examples += examples_in(window, batch_size, start, stop)
-            numbers.append(number)
-            if end:
-                ends.append(number)
+        batches, exchanged, examples = [], [], 0
+        for window, start, stops, end in spans(run, 0, position):
+            assert 0 <= start < end == -(-window.num_examples // batch_size)
+            assert stops == sorted(set(stops)) and all(start < stop <= end for stop in stops)
+            batches += range(start + window.first_batch, end + window.first_batch)
+            exchanged += [stop + window.first_batch for stop in stops]
+            examples += examples_in(window, batch_size, start, end)
         skipped = position * run.local
+        ends = [min(n * run.local, run.batches) for n in range(position + 1, run.exchanges + 1)]
         assert batches == list(range(skipped, run.batches))
-        assert ends == sorted(set(numbers)) == list(range(position, run.exchanges))
+        assert exchanged == ends
         assert examples == count - min(skipped * batch_size, count)
 
 
-def test_pieces_by_hand(tools):
+def test_spans_by_hand(tools):
     """Seven batches of 4 in windows of 3 batches, exchanged every 2 of them."""
     with tools.world([26], tools.plan("asynchronous", 2), window_rows=12) as world:
-        found = [(w.first_batch, *rest) for w, *rest in pieces(world.run(0), 0, 1)]
-    assert found == [
-        (0, 2, 3, 1, False),
-        (3, 0, 1, 1, True),
-        (3, 1, 3, 2, True),
-        (6, 0, 1, 3, True),
-    ]
+        found = [(w.first_batch, *rest) for w, *rest in spans(world.run(0), 0, 1)]
+    assert found == [(0, 2, [], 3), (3, 0, [1, 3], 3), (6, 0, [1], 1)]
 
 
 @settings(max_examples=50)
 @given(sizes, batch_sizes, frequencies, window_rows, st.data())
-def test_local_deltas_train_every_row_once_from_what_base_holds_by_then(
+def test_every_row_is_trained_once_from_what_base_holds_by_then(
     tools, count, batch_size, frequency, rows, data
 ):
     plan = tools.plan("asynchronous", frequency, batch_size=batch_size, shuffle=False)
     with tools.world([count], plan, window_rows=rows) as world:
         run = world.run(0)
         position = data.draw(st.integers(0, run.exchanges))
-        base = np.zeros(3, "f4")
+        base, numbers = np.zeros(3, "f4"), []
         size = run.local * batch_size
-        for number, examples, change in local_deltas(run, 0, position, base):
+
+        def exchange(number, examples, change):
             ids = world.ids[0][number * size : (number + 1) * size]
-            assert run.replica.calls[-1] == ("set_vector", base.tolist())
+            numbers.append(number)
             assert examples == len(ids)
             assert change.tolist() == [len(ids), ids.sum(), -(-len(ids) // batch_size)]
-            base += 1000  # as if others had pushed
-        assert len(run.replica.calls) == run.exchanges - position
+            base[:] += 1000  # as if others had pushed
+
+        train_exchanging(run, 0, position, base, exchange)
+        assert numbers == list(range(position, run.exchanges))
+        starts = [("set_vector", [1000.0 * n] * 3) for n in range(len(numbers) + 1)]
+        assert run.replica.calls == starts
         expected = np.zeros(tools.num_ids)
         expected[world.ids[0][position * size :]] = 1
         np.testing.assert_array_equal(run.replica.seen, expected)
@@ -188,6 +187,7 @@ def test_the_end_of_an_epoch_is_said_again_until_the_driver_is_through(run, monk
 def test_state_is_kept_also_if_an_earlier_attempt_had_trained_it(run):
     run.replica.steps = 12
     run.state.save(run.replica, 1)
+    ShardState("fit", run.shard).depart()
     run.replica.steps = 99  # the process had another shard since
     assert run.kept_state()[0][0] == 12
     run.replica.steps = 13
@@ -203,3 +203,17 @@ def test_stopped_by_the_welcome(run):
 def test_cuts_of_a_shard(run):
     assert isinstance(run, LiveRun)
     assert (run.batches, run.local, run.exchanges) == (3, 2, 2)
+
+
+def test_a_retry_in_the_same_process_does_not_go_on_from_the_middle_of_an_epoch(tools):
+    with tools.world([10, 10], tools.plan("asynchronous", 2, epochs=3)) as world:
+        run = world.run(1)
+        run.begin(0)
+        run.replica.steps = 4
+        run.state.save(run.replica, 0)
+        run.begin(1)
+        run.replica.steps = 6  # and the connection is lost
+        again = world.run(1, attempt=1)
+        again.replica = run.replica
+        again.begin(1)
+        assert again.replica.steps == 4

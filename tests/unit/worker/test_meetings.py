@@ -144,7 +144,7 @@ def test_a_replica_without_its_state_takes_the_leaders(tools):
 
         def lose(kind, number, when):
             if (kind, number, when) == ("reduce", 5, "before"):  # of the second epoch
-                for file in (world.run_folders[1]).glob("*.npz"):
+                for file in (world.run_folders[1]).glob("*.state"):
                     file.unlink()
                 raise tools.lost
 

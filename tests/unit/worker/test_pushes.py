@@ -24,14 +24,14 @@ def whole(world, epochs):
 
 
 @contextmanager
-def sharing(world, scale=1.0):
+def sharing(world, scale=1.0, share=1.0):
     """What the driver does so that replicas of its own host share memory."""
     shards = sorted(world.coordinator.shards)
     shared = SharedWeights.create(world.aggregator.weights, world.aggregator.spec, len(shards))
     world.aggregator.weights = shared.vector
     common = {"path": shared.path, "mark": shared.mark.hex(), "num_shards": len(shards)}
     world.coordinator.offers = {
-        s: {**common, "slot": slot, "scale": scale} for slot, s in enumerate(shards)
+        s: {**common, "slot": slot, "scale": scale, "share": share} for slot, s in enumerate(shards)
     }
     try:
         yield shared
@@ -199,7 +199,7 @@ def test_shared_memory_trains_every_row_once_per_epoch(tools, sizes, frequency, 
 def test_shared_memory_adds_scaled_deltas_to_what_is_there_by_then(tools):
     with (
         tools.world([10], tools.plan("hogwild", 2, epochs=1, shuffle=False)) as world,
-        sharing(world, scale=0.5) as shared,
+        sharing(world, scale=0.5, share=0.25) as shared,
     ):
         shared.vector += 8
         run = world.run(0)
@@ -212,8 +212,8 @@ def test_shared_memory_adds_scaled_deltas_to_what_is_there_by_then(tools):
         run.replica.train = train
         run_shared(run, *find_shared(run))
         assert run.replica.calls[0] == ("set_vector", [8, 8, 8])
-        assert run.replica.calls[1][1] == [8 + 100 + 4, 8 + 14, 8 + 1]
-        assert shared.vector.tolist() == [8 + 200 + 5, 8 + 45 / 2, 8 + 1.5]
+        assert run.replica.calls[1][1] == [8 + 100 + 4, 8 + 14, 8 + 0.5]
+        assert shared.vector.tolist() == [8 + 200 + 5, 8 + 45 / 2, 8 + 3 / 4]
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_memory_is_shared_only_if_it_is_offered_and_found(tools, tmp_path, monke
     with tools.world([8, 8], tools.plan("hogwild")) as world:
         assert find_shared(world.run(1)) is None
         with sharing(world, scale=0.25):
-            found, slot, scale = find_shared(world.run(1, 1))
-            assert (found.vector.size, slot, scale) == (3, 1, 0.25)
+            found, offer = find_shared(world.run(1, 1))
+            assert (found.vector.size, offer["slot"], offer["scale"]) == (3, 1, 0.25)
             world.coordinator.offers[1]["mark"] = "00" * 32
             assert find_shared(world.run(1, 2)) is None

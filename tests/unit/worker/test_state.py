@@ -112,7 +112,7 @@ def test_state_comes_back_whole_and_in_order(shard):
     state.save(Model(optimizer, fixed), 0)
     for mine, loaded in zip((optimizer, fixed), state.load(0), strict=True):
         same(mine, loaded)
-    assert [p.name for p in state.folder.iterdir()] == ["0.npz"]  # nothing half written
+    assert [p.name for p in state.folder.iterdir()] == ["0.state"]  # nothing half written
 
 
 def test_bfloat16_comes_back_as_what_holds_it_exactly(shard):
@@ -127,7 +127,7 @@ def test_state_of_the_last_two_epochs_is_kept(shard):
     state = ShardState("fit", shard)
     for epoch in range(4):
         state.save(Model(*arrays(epoch)), epoch)
-    assert sorted(p.name for p in state.folder.iterdir()) == ["2.npz", "3.npz"]
+    assert sorted(p.name for p in state.folder.iterdir()) == ["2.state", "3.state"]
     assert state.load(3)[0][0] == 3
     assert state.load(2)[0][0] == 2
     assert state.load(1) is None
@@ -138,6 +138,35 @@ def test_saving_again_replaces(shard):
     state.save(Model(*arrays(1)), 0)
     state.save(Model(*arrays(2)), 0)
     assert state.load(0)[0][0] == 2
+
+
+def test_a_replica_that_has_just_trained_the_shard_goes_on(shard, tools):
+    state, model = ShardState("fit", shard), Model([np.array(1)], [np.array(2)])
+    state.save(model, 3)
+    model.fixed = [np.array(9)]  # an evaluation drew random numbers
+    state.load = lambda epoch: pytest.fail("there is nothing to read")
+    state.restore(model, 4, tools.plan())
+    assert (model.optimizer, model.fixed) == ([np.array(1)], [np.array(2)])
+
+
+@pytest.mark.parametrize("between", ["other shard", "other epoch", "training", "released"])
+def test_any_other_replica_reads_the_shards_state(shard, tools, between):
+    state, model = ShardState("fit", shard), Model([np.array(1)], [np.array(2)])
+    state.save(model, 3)
+    other = ShardState("fit", shard)
+    if between == "other shard":
+        other.index = 6
+        other.save(model, 3)
+    elif between == "other epoch":
+        other.folder = shard.handle.path and state.folder.parent / "elsewhere"
+        other.save(model, 4)
+    elif between == "training":
+        other.depart()
+    else:
+        release("fit")
+    model.optimizer = [np.array(99)]
+    state.restore(model, 4, tools.plan())
+    assert model.optimizer == [np.array(1)]
 
 
 def test_a_shard_begins_with_the_models_own_state_and_seeds_of_its_own(kept, tools):

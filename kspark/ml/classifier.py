@@ -1,0 +1,108 @@
+"""`KerasClassifier` and what it fits: predictions that all of Spark's evaluators take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from pyspark.ml.linalg import VectorUDT
+from pyspark.sql import DataFrame
+from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField
+
+from kspark.arguments import compiled_model
+from kspark.errors import KSparkError, invalid
+from kspark.ml.carried import CarriedModel
+from kspark.ml.estimator import KerasEstimator
+from kspark.ml.label_columns import refusal, with_labels
+from kspark.ml.model import KerasModel
+from kspark.ml.params import HasClasses
+from kspark.ml.scoring import ClassifierFacts, check_thresholds, classifier_facts
+from kspark.worker.scores import MULTILABEL, ClassScores, Scores
+
+
+class KerasClassificationModel(KerasModel, HasClasses):
+    """A fitted `KerasClassifier`.
+
+    Adds `rawPredictionCol` (logits), `probabilityCol`, both vectors, and `predictionCol`,
+    a double. For several labels per row `predictionCol` is an array of their numbers.
+
+    Args:
+        model: As for `KerasModel`, and so are the others.
+    """
+
+    __module__ = "kspark.ml"
+
+    @property
+    def numClasses(self) -> int:
+        """Number of classes, or of labels."""
+        return self._facts().num_classes
+
+    def _facts(self) -> ClassifierFacts:
+        return facts_of(self, self.kerasModel)
+
+    def _scores(self) -> tuple[list[StructField], Scores]:
+        facts = self._facts()
+        thresholds = self.value_of("thresholds")
+        check_thresholds(thresholds, facts)
+        kind: DataType = DoubleType()
+        if facts.kind == MULTILABEL:
+            kind = ArrayType(kind)
+        columns = [
+            (self.getOrDefault("rawPredictionCol"), VectorUDT()),
+            (self.getOrDefault("probabilityCol"), VectorUDT()),
+            (self.getOrDefault("predictionCol"), kind),
+        ]
+        scores = ClassScores(
+            facts.kind,
+            facts.logits,
+            None if thresholds is None else tuple(thresholds),
+            *(bool(name) for name, _ in columns),
+        )
+        return [StructField(name, kind) for name, kind in columns if name], scores
+
+
+class KerasClassifier(KerasEstimator, HasClasses):
+    """A `KerasEstimator` for classes.
+
+    The model has one output: one number per row (a sigmoid, or a logit) for two classes;
+    or one per class (softmax, or logits); or, with a binary loss, one per label. Labels
+    are class numbers of any numeric type, or one-hot arrays or vectors, whichever
+    cross-entropy the model is compiled with.
+
+    Args:
+        model: As for `KerasEstimator`, and so are the others.
+    """
+
+    __module__ = "kspark.ml"
+
+    def _checked(self, model: Any) -> keras.Model:
+        checked = compiled_model(model)
+        if checked.built:
+            facts_of(self, checked)
+        return checked
+
+    def _fit(self, dataset: DataFrame) -> KerasModel:
+        try:
+            return super()._fit(dataset)
+        except KSparkError as error:
+            if (text := refusal(error)) is None:
+                raise
+            raise ValueError(text) from error
+
+    def _labelled(self, dataset: DataFrame, model: keras.Model) -> DataFrame:
+        label = self.getOrDefault("labelCol")
+        if not isinstance(label, str):
+            raise invalid("labelCol", "one column for a classifier", label)
+        facts = facts_of(self, model)
+        check_thresholds(self.value_of("thresholds"), facts)
+        return with_labels(dataset, label, facts)
+
+    def _fitted(self, carried: CarriedModel) -> KerasClassificationModel:
+        return self._as(KerasClassificationModel(), carried)
+
+
+def facts_of(stage: HasClasses, model: keras.Model) -> ClassifierFacts:
+    """What a model's output means, with what a stage's Params say about it."""
+    return classifier_facts(
+        model, stage.getOrDefault("classification"), stage.value_of("fromLogits")
+    )

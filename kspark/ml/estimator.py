@@ -1,0 +1,143 @@
+"""`KerasEstimator`: a compiled Keras model as a stage of a Spark ML pipeline."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, TypeVar
+
+import keras
+from pyspark.ml import Estimator
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from kspark.adapters.dataframe import chosen_column
+from kspark.arguments import compiled_model
+from kspark.ml.carried import CarriedModel
+from kspark.ml.model import KerasModel, KerasRegressionModel
+from kspark.ml.params import HasFeatures, HasPrediction, HasTargets, HasTraining
+from kspark.ml.scoring import output_width
+from kspark.ml.stage import Stage
+from kspark.ml.summary import TrainingSummary
+from kspark.replica.spec import check_model
+from kspark.spark_model import SparkModel
+
+M = TypeVar("M", bound=KerasModel)
+
+
+class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining, HasPrediction):
+    """Trains a compiled Keras model on a DataFrame.
+
+    Example:
+
+    ```python
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    estimator = KerasEstimator(model, featuresCol="features", labelCol="label", epochs=5)
+    fitted = estimator.fit(train)
+    predictions = fitted.transform(test)
+    ```
+
+    `fit` trains a copy: the model given stays as it is, and every fit begins with its
+    weights.
+
+    Args:
+        model: A compiled `keras.Model`, or a function without arguments that returns one.
+        customObjects: Dictionary of names to custom classes or functions, for those that
+            kspark does not find in the model by itself.
+        **params: Params by name; `explainParams()` tells all of them.
+
+    Raises:
+        TypeError: If a Param does not exist, or has a wrong type.
+        ValueError: If a Param is out of range, or the model is not compiled.
+    """
+
+    __module__ = "kspark.ml"
+
+    def setModel(self, model: Any) -> KerasEstimator:
+        """Set the compiled `keras.Model` to train. Returns `self`."""
+        objects = self.carried.custom_objects if self.carried else None
+        self.carried = CarriedModel(self._checked(model), objects)
+        return self
+
+    def getModel(self) -> keras.Model:
+        """The Keras model that every fit begins with."""
+        return self._model().model
+
+    def _checked(self, model: Any) -> keras.Model:
+        return compiled_model(model)
+
+    def _fit(self, dataset: DataFrame) -> KerasModel:
+        carried = self._model()
+        check_model(carried.model)
+        model = carried.clone()
+        trained = SparkModel(model, custom_objects=carried.custom_objects, **self.model_arguments())
+        indicator = self.value_of("validationIndicatorCol")
+        frame = self._labelled(dataset, model)
+        train, held_out = divided(frame, indicator) if indicator else (frame, None)
+        history = trained.fit(
+            train,
+            epochs=self.getOrDefault("epochs"),
+            verbose=self.getOrDefault("verbose"),
+            callbacks=own_callbacks(self.value_of("callbacks")),
+            validation_split=self.getOrDefault("validationSplit"),
+            validation_data=held_out,
+            shuffle=self.getOrDefault("shuffle"),
+            class_weight=self.class_weights(),
+            features_col=self.feature_columns(),
+            label_col=self.getOrDefault("labelCol"),
+            weight_col=self.value_of("weightCol"),
+        )
+        fitted = self._fitted(CarriedModel(model, carried.custom_objects))
+        fitted._summary = TrainingSummary(history.history, trained._workers)
+        return fitted
+
+    def _labelled(self, dataset: DataFrame, model: keras.Model) -> DataFrame:
+        """The rows with labels as the model's loss takes them."""
+        return dataset
+
+    def _fitted(self, carried: CarriedModel) -> KerasModel:
+        """The stage that holds the trained model."""
+        return self._as(KerasModel(), carried)
+
+    def _as(self, fitted: M, carried: CarriedModel) -> M:
+        """A fitted stage with this stage's Params and uid, and a model."""
+        fitted._resetUid(self.uid)
+        fitted.carried = carried
+        return self._copyValues(fitted)
+
+
+class KerasRegressor(KerasEstimator):
+    """A `KerasEstimator` for models of one output: numbers, or vectors of them.
+
+    Its models add `predictionCol`, a double that Spark's `RegressionEvaluator` takes, or
+    an array of doubles.
+
+    Args:
+        model: As for `KerasEstimator`, and so are the others.
+    """
+
+    __module__ = "kspark.ml"
+
+    def _checked(self, model: Any) -> keras.Model:
+        checked = compiled_model(model)
+        if checked.built:
+            output_width(checked)
+        return checked
+
+    def _fitted(self, carried: CarriedModel) -> KerasRegressionModel:
+        return self._as(KerasRegressionModel(), carried)
+
+
+def divided(frame: DataFrame, indicator: str) -> tuple[DataFrame, DataFrame]:
+    """The rows to train on and those to validate on; a null trains."""
+    validates: Column = F.coalesce(chosen_column(frame, indicator, indicator), F.lit(False))
+    return frame.filter(~validates), frame.filter(validates)
+
+
+def own_callbacks(callbacks: Any) -> list[keras.callbacks.Callback] | None:
+    """Callbacks for one fit alone: what they note about it does not disturb another."""
+    if callbacks is None:
+        return None
+    if callable(callbacks):
+        return list(callbacks())
+    return [copy.copy(callback) for callback in callbacks]

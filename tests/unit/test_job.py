@@ -1,0 +1,158 @@
+"""What the driver decides between jobs; without Spark."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from kspark import optimizers
+from kspark.aggregator import Aggregator
+from kspark.coordinator import Coordinator, ShardPlan
+from kspark.job import live, spooling
+from kspark.job.fit import ShardsMissing
+from kspark.job.live import LiveFit, shared_weights
+from kspark.job.spooling import SpooledExamples
+from kspark.plan import TrainingPlan
+from kspark.shards import ShardHandle
+from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
+
+SPEC = WeightSpec((Weight("w", (2,), "float32", TRAINABLE), Weight("m", (1,), "float32", STATE)))
+
+
+def handle(index, rows):
+    return ShardHandle(index, rows, f"/nowhere/{index}", "host", 0).to_json()
+
+
+class SpooledTwice:
+    """Stands for `Examples` and the RDD they become: gives other handles every time."""
+
+    def __init__(self, *turns):
+        self.turns = list(turns)
+        self.closed = 0
+
+    def map_chunks(self, task):
+        return self
+
+    def persist(self, level):
+        return self
+
+    def unpersist(self, blocking):
+        pass
+
+    def mapPartitionsWithIndex(self, task):
+        return "clean up"
+
+    def close(self):
+        self.closed += 1
+
+
+@pytest.fixture
+def spooled(monkeypatch):
+    """Spool with handles of so many rows, again with others."""
+
+    def make(*turns):
+        examples = SpooledTwice(*turns)
+
+        def run(spark, rdd, description):
+            rows = [] if rdd == "clean up" else examples.turns.pop(0)
+            return [handle(i, n) for i, n in enumerate(rows)]
+
+        monkeypatch.setattr(spooling, "run", run)
+        return SpooledExamples(None, examples, "run"), examples
+
+    return make
+
+
+def test_input_that_gives_the_same_rows_may_be_read_again(spooled):
+    spool, examples = spooled([3, 4], [3, 4])
+    with spool:
+        spool.respool()
+        assert spool.counts == {0: 3, 1: 4}
+        assert not examples.closed
+    assert examples.closed
+
+
+def test_input_that_gives_other_rows_the_second_time(spooled):
+    spool, examples = spooled([3, 4], [4, 3])
+    with pytest.raises(ValueError, match="other numbers of rows.*persist it"), spool:
+        spool.respool()
+    assert examples.closed
+
+
+def test_what_cannot_be_spooled_is_closed(spooled):
+    spool, examples = spooled()
+    with pytest.raises(IndexError):
+        spool.__enter__()
+    assert examples.closed
+
+
+def a_fit(mode, rule, shards=(6, 2)):
+    plan = TrainingPlan.create(mode=mode, frequency="batch")
+    aggregator = Aggregator(SPEC, np.zeros(3, "f4"), optimizers.get(rule), mode)
+    plans = {s: ShardPlan(n, plan.exchanges(n)) for s, n in enumerate(shards)}
+    job = SimpleNamespace(
+        plan=plan,
+        aggregator=aggregator,
+        spec=SimpleNamespace(weights=SPEC),
+        monitor=SimpleNamespace(begin_epoch=lambda epoch: None),
+    )
+    return job, Coordinator(aggregator, plans)
+
+
+def test_a_shard_whose_files_are_gone_ends_the_job_at_once():
+    """The others wait for it: there is no use in waiting for them."""
+    job, coordinator = a_fit("synchronous", "average")
+    coordinator.hello(1, 0)
+    coordinator.report(1, 0, {"kind": "missing"}, [])
+    running = SimpleNamespace(finished=SimpleNamespace(is_set=lambda: False))
+    with pytest.raises(ShardsMissing):
+        LiveFit(job, coordinator, None, b"").wait(running, 0)
+
+
+@pytest.mark.parametrize(("rule", "scales"), [("average", (0.75, 0.25)), ("downpour", (1.0, 1.0))])
+def test_hogwild_replicas_of_this_host_are_offered_the_weights_themselves(rule, scales):
+    job, coordinator = a_fit("hogwild", rule)
+    own = job.aggregator.weights
+    with shared_weights(job, coordinator):
+        offers = coordinator.offers
+        assert [offers[s]["scale"] for s in (0, 1)] == list(scales)
+        assert [offers[s]["share"] for s in (0, 1)] == [0.75, 0.25]
+        assert [offers[s]["slot"] for s in (0, 1)] == [0, 1]
+        job.aggregator.weights[:] = 5
+    assert job.aggregator.weights is own
+    assert own.tolist() == [5, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("mode", "rule"), [("asynchronous", "average"), ("hogwild", "adag"), ("hogwild", "sgd")]
+)
+def test_nobody_else_is(mode, rule):
+    job, coordinator = a_fit(mode, rule)
+    with shared_weights(job, coordinator):
+        assert coordinator.offers == {}
+
+
+def test_pushes_tell_the_rule_how_many_batches_are_behind_them(monkeypatch):
+    job, _ = a_fit("asynchronous", "adag")
+    job.plan = TrainingPlan.create(mode="asynchronous", frequency=2, batch_size=4)
+    job.num_train = {0: 10}
+
+    class Server:
+        def __init__(self, coordinator, *args, **more):
+            self.coordinator = coordinator
+
+        def start(self):
+            pass
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(live, "AggregatorServer", Server)
+    monkeypatch.setattr(live, "bind_host", lambda job: "")
+    with live.live_fit(job) as fit:
+        fit.coordinator.hello(0, 0)
+        delta, out = np.array([8, 0, 0], "f4"), np.empty(3, "f4")
+        fit.coordinator.push(0, 0, 1, 0, 8, delta, out)
+    assert out.tolist() == [4, 0, 0]  # the average of two steps
