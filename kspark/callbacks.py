@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from kspark.errors import invalid, invalid_type
+from kspark.interrupts import interruptible
 from kspark.replica import Replica
 
 logger = logging.getLogger("kspark")
@@ -71,19 +72,21 @@ class FitMonitor:
     def begin(self) -> None:
         """Training begins."""
         self.replica.model.stop_training = False
-        self._callbacks.on_train_begin()
+        with interruptible():
+            self._callbacks.on_train_begin()
 
     def begin_epoch(self, epoch: int) -> None:
         """An epoch begins."""
-        self._callbacks.on_epoch_begin(epoch)
+        with interruptible():
+            self._callbacks.on_epoch_begin(epoch)
 
-    def logs_of(self, states: Sequence[Sequence[np.ndarray]], prefix: str = "") -> dict[str, float]:
+    def logs_of(self, states: Sequence[Sequence[np.ndarray]], prefix: str = "") -> dict[str, Any]:
         """Metrics of all workers together, by summing their metric states."""
         results = merged_metrics(self.replica, states)
         return {prefix + name: value for name, value in results.items()}
 
     def end_epoch(
-        self, epoch: int, vector: np.ndarray, logs: dict[str, float], num_examples: int
+        self, epoch: int, vector: np.ndarray, logs: dict[str, Any], num_examples: int
     ) -> np.ndarray | None:
         """Show the merged weights and global logs to the callbacks.
 
@@ -93,7 +96,8 @@ class FitMonitor:
         self.replica.set_vector(vector)
         self._given = self.replica.get_vector()
         self.progress.num_examples = num_examples
-        self._callbacks.on_epoch_end(epoch, logs)
+        with interruptible():
+            self._callbacks.on_epoch_end(epoch, logs)
         now = self.replica.get_vector()
         return None if np.array_equal(now, self._given, equal_nan=True) else now
 
@@ -104,15 +108,16 @@ class FitMonitor:
 
     def end(self) -> None:
         """Training is over; the model holds the merged weights."""
-        self._callbacks.on_train_end(self.history.history and last_logs(self.history))
+        with interruptible():
+            self._callbacks.on_train_end(self.history.history and last_logs(self.history))
 
 
-def last_logs(history: keras.callbacks.History) -> dict[str, float]:
+def last_logs(history: keras.callbacks.History) -> dict[str, Any]:
     """The logs of a history's last epoch."""
     return {name: values[-1] for name, values in history.history.items() if values}
 
 
-def merged_metrics(replica: Replica, states: Sequence[Sequence[np.ndarray]]) -> dict[str, float]:
+def merged_metrics(replica: Replica, states: Sequence[Sequence[np.ndarray]]) -> dict[str, Any]:
     """Results of metrics whose states are the sums of several workers' states.
 
     Args:
@@ -120,7 +125,7 @@ def merged_metrics(replica: Replica, states: Sequence[Sequence[np.ndarray]]) -> 
         states: One list of arrays per worker, in the order of the shards.
 
     Returns:
-        Mapping from metric name to a float.
+        Mapping from metric name to a float, or to an array for several classes.
     """
     states = [s for s in states if s]
     if not states:
@@ -132,6 +137,23 @@ def merged_metrics(replica: Replica, states: Sequence[Sequence[np.ndarray]]) -> 
     results = replica.metric_results()
     replica.reset_metrics()
     return results
+
+
+def listed(model: keras.Model, results: Mapping[str, Any]) -> Any:
+    """Metric results in the order of `keras.Model.evaluate`'s list; a single one by itself.
+
+    Args:
+        model: The `keras.Model` whose metrics they are.
+        results: Mapping from metric name to result.
+    """
+    names: list[str] = []
+    for metric in model.metrics:
+        inner = getattr(metric, "metrics", None)  # those of `compile` are in one
+        names += [metric.name] if inner is None else [m.name for m in inner]
+    ordered = [name for name in names if name in results]
+    ordered += sorted(set(results) - set(ordered))
+    values = [results[name] for name in ordered]
+    return values[0] if len(values) == 1 else values
 
 
 def checked_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
@@ -211,7 +233,7 @@ class Progress(keras.callbacks.Callback):
         parts = [
             self._title(epoch),
             f"{seconds:.1f}s",
-            *(f"{name}: {value:.4f}" for name, value in (logs or {}).items()),
+            *(f"{name}: {np.mean(value):.4f}" for name, value in (logs or {}).items()),
             f"{self.num_examples / seconds:,.0f} examples/s",
         ]
         if epoch + 1 < self.epochs:

@@ -73,11 +73,11 @@ class Source:
         return examples, None
 
     def validation(self, data: Any) -> Examples:
-        """Examples to validate on."""
-        if isinstance(data, tuple):
+        """Examples to validate on. A list is a tuple, as for Keras."""
+        if isinstance(data, tuple | list):
             if len(data) not in (2, 3):
                 rule = "(x, y) or (x, y, sample_weight), an RDD or a DataFrame"
-                raise invalid("validation_data", rule, f"a tuple of {len(data)}")
+                raise invalid("validation_data", rule, f"a {type(data).__name__} of {len(data)}")
             return self._adapt(*data)
         return self._adapt(data)
 

@@ -13,7 +13,8 @@ from kspark import job, optimizers, saving
 from kspark.adapters import Columns, Examples
 from kspark.aggregator import Aggregator
 from kspark.arguments import check_exclusive, check_rule, compiled_model, refuse_unknown
-from kspark.callbacks import FitMonitor, checked_callbacks, merged_metrics
+from kspark.callbacks import FitMonitor, checked_callbacks, listed, merged_metrics
+from kspark.interrupts import defers_interrupts
 from kspark.plan import TrainingPlan, check_integer
 from kspark.replica import Replica, ReplicaSpec
 from kspark.source import Source, active_session, gathered, output_columns, session_of
@@ -105,6 +106,7 @@ class SparkModel:
 
     # -- training ------------------------------------------------------------------------
 
+    @defers_interrupts
     def fit(
         self,
         x: Any,
@@ -169,8 +171,7 @@ class SparkModel:
         )
         given = checked_callbacks(callbacks)
         columns = Columns(features_col, label_col, weight_col)
-        spark = session_of(x)
-        source = Source(spark, Replica.of(self._model, x), columns, self.num_workers)
+        source = Source(session_of(x), Replica.of(self._model, x), columns, self.num_workers)
         examples, held_out = source.training(x, y, sample_weight, validation_split)
         if validation_data is not None:
             held_out = source.validation(validation_data)
@@ -190,8 +191,7 @@ class SparkModel:
         replica = source.replica
         spec = ReplicaSpec.of(self._model, self.custom_objects)
         job.check_cluster_once(source.spark, spec.backend)
-        given = self.server_optimizer
-        optimizer = type(given).from_config(given.get_config())
+        optimizer = self.server_optimizer.clone()
         aggregator = Aggregator(replica.spec, replica.get_vector(), optimizer, plan.mode)
         if self._server_state:
             optimizer.set_state(self._server_state)
@@ -221,6 +221,7 @@ class SparkModel:
 
     # -- evaluation and prediction ----------------------------------------------------------
 
+    @defers_interrupts
     def evaluate(
         self,
         x: Any,
@@ -253,21 +254,18 @@ class SparkModel:
             WorkerError: If a worker failed, or a metric's state cannot be summed.
         """
         size = self._batch_size(batch_size)
-        spark = session_of(x)
         replica = Replica.of(self._model, x)
         columns = Columns(features_col, label_col, weight_col)
-        source = Source(spark, replica, columns, self.num_workers)
+        source = Source(session_of(x), replica, columns, self.num_workers)
         examples, _ = source.training(x, y, sample_weight, 0.0)
         spec = ReplicaSpec.of(self._model, self.custom_objects)
-        job.check_cluster_once(spark, spec.backend)
-        parts = job.evaluate(spark, spec, examples, size)
+        job.check_cluster_once(source.spark, spec.backend)
+        parts = job.evaluate(source.spark, spec, examples, size)
         replica.prepare_metrics(parts)
         results = merged_metrics(replica, [p.metrics for p in parts])
-        if return_dict:
-            return results
-        values = list(results.values())
-        return values[0] if len(values) == 1 else values
+        return results if return_dict else listed(self._model, results)
 
+    @defers_interrupts
     def predict(
         self,
         x: Any,

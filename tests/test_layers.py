@@ -17,7 +17,7 @@ import pytest
 
 # Storeys, the lowest first. A package stands for all of its modules.
 LAYERS = (
-    {"bootstrap", "errors", "version"},
+    {"bootstrap", "errors", "interrupts", "version"},
     {"weights", "wire", "shards"},
     {
         "adapters",
@@ -63,8 +63,8 @@ LIBRARIES = {
     "data": {"numpy", "pyspark"},
     "job": {"numpy", "pandas", "pyspark"},
     "labels": {"keras", "numpy"},
-    "ml": {"keras", "numpy", "pyspark"},
-    "mllib": {"numpy", "pyspark"},
+    "ml": {"h5py", "keras", "numpy", "pyspark"},
+    "mllib": {"keras", "numpy", "pyspark"},
     "optimizers": {"numpy"},
     "plan": {"numpy"},
     "rendezvous": {"numpy"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField, Stru
 from kspark.adapters import Columns, Examples
 from kspark.adapters.dataframe import chosen_column
 from kspark.adapters.frames import plan_frame
-from kspark.bootstrap import ship
+from kspark.bootstrap import Shipped, ship
 from kspark.errors import Failure, invalid
 from kspark.job.cluster import threads_per_task
 from kspark.job.fit import checked
@@ -83,9 +84,17 @@ class SharedModel:
     def __init__(self, spark: SparkSession, spec: ReplicaSpec, key: str | None = None) -> None:
         self.key = spec.digest + uuid.uuid4().hex if key is None else key
         self.inputs = spec.inputs
+        context = getattr(spark, "sparkContext", None)
+        self._spec = spec if context is None else None  # Spark Connect has no broadcasts
         # Never destroyed: a lazy DataFrame may need it at any time. Spark forgets it when
         # nothing refers to it any more.
-        self.broadcast = spark.sparkContext.broadcast(spec)
+        self._broadcast = None if context is None else context.broadcast(spec)
+
+    def ship(self, function: Callable[..., Any], *args: Any) -> Shipped:
+        """As `kspark.bootstrap.ship`; the model's `ReplicaSpec` is the last argument."""
+        if self._broadcast is None:
+            return ship(function, *args, self._spec)
+        return ship(function, *args, shared=(self._broadcast,))
 
 
 def predict_frame(
@@ -143,14 +152,8 @@ def score_frame(
     features = [chosen_column(frame, name, f"kspark_{i}") for i, name in enumerate(plan.names)]
     schema = StructType([*frame.schema.fields, *added])
     task = InferenceTask(model.key, batch_size, threads_per_task(frame.sparkSession))
-    shipped = ship(
-        inference_worker.predict_batches,
-        task,
-        plan,
-        schema.fieldNames(),
-        scores,
-        shared=(model.broadcast,),
-    )
+    names = schema.fieldNames()
+    shipped = model.ship(inference_worker.predict_batches, task, plan, names, scores)
     return frame.select(*kept, *features).mapInArrow(shipped, schema)
 
 
@@ -174,7 +177,7 @@ def score_udf(
     """
     plan = plan_frame(columns, model.inputs)
     task = InferenceTask(model.key, batch_size, threads_per_task(spark))
-    shipped = ship(inference_worker.predict_series, task, plan, scores, shared=(model.broadcast,))
+    shipped = model.ship(inference_worker.predict_series, task, plan, scores)
 
     def score(*series: pd.Series) -> pd.Series:
         return shipped(*series)

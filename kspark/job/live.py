@@ -18,6 +18,7 @@ from typing import Any
 from kspark.bootstrap import ship
 from kspark.coordinator import Coordinator, EpochReport, ShardPlan
 from kspark.errors import ClusterError
+from kspark.interrupts import interruptible
 from kspark.job.fit import Fit, ShardsMissing, checked, close_epoch, take_state
 from kspark.job.rounds import lost_for_good
 from kspark.job.spark_job import JobLostError, SparkJob, worker_error
@@ -114,7 +115,8 @@ class LiveFit:
         """
         self.job.monitor.begin_epoch(epoch)
         while True:
-            report = self.coordinator.wait_for_epoch(epoch, POLL_SECONDS)
+            with interruptible():
+                report = self.coordinator.wait_for_epoch(epoch, POLL_SECONDS)
             if report is not None:
                 return report
             if self.coordinator.failure is not None:

@@ -17,6 +17,7 @@ from kspark.errors import (
     NonFiniteError,
     WorkerError,
 )
+from kspark.interrupts import interruptible
 from kspark.worker.results import NON_FINITE, WORKER_LOST
 
 logger = logging.getLogger("kspark")
@@ -83,8 +84,9 @@ class SparkJob:
             KSparkError: If Spark gave up on the job.
         """
         try:
-            while not self.finished.wait(POLL_SECONDS):
-                pass
+            with interruptible():
+                while not self.finished.wait(POLL_SECONDS):
+                    pass
         except BaseException:
             self.cancel()
             raise

@@ -15,7 +15,7 @@ from kspark.bootstrap import ship
 from kspark.errors import Failure, KSparkError
 from kspark.job.spark_job import run, worker_error
 from kspark.shards import ShardHandle
-from kspark.worker import rounds as rounds_worker
+from kspark.worker import spooling as spooling_worker
 
 logger = logging.getLogger("kspark")
 
@@ -59,7 +59,7 @@ class SpooledExamples:
 
     def spool(self) -> None:
         """Read the user's data once and write it to the executors' disks."""
-        task = ship(rounds_worker.spool_shard, self.run_id)
+        task = ship(spooling_worker.spool_shard, self.run_id)
         self.handles = self._examples.map_chunks(task).persist(StorageLevel.MEMORY_AND_DISK)
         documents = run(self.spark, self.handles, "kspark: spool the examples")
         self.infos = sorted((read_handle(d) for d in documents), key=lambda h: h.index)
@@ -97,7 +97,7 @@ class SpooledExamples:
         if self.handles is None:
             return
         try:
-            task = ship(rounds_worker.clean_up, self.run_id)
+            task = ship(spooling_worker.clean_up, self.run_id)
             run(self.spark, self.handles.mapPartitionsWithIndex(task), "kspark: clean up")
         except KSparkError as error:
             logger.warning("Some temporary files of this fit could not be deleted: %s", error)

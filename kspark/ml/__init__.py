@@ -10,19 +10,34 @@ predictions = fitted.transform(test)
 
 `KerasEstimator` takes any compiled model, `KerasClassifier` and `KerasRegressor` add
 what Spark's evaluators expect. Each fits a model of the same name.
+
+`ElephasEstimator` and `ElephasTransformer` are for programs written for Elephas.
 """
 
+from kspark.data import df_to_simple_rdd, from_data_frame, to_data_frame
 from kspark.ml.classifier import KerasClassificationModel, KerasClassifier
+from kspark.ml.elephas import ElephasEstimator, ElephasTransformer
+from kspark.ml.elephas_loading import load_ml_estimator, load_ml_transformer
+from kspark.ml.elephas_losses import LossModelTypeMapper, ModelType
 from kspark.ml.estimator import KerasEstimator, KerasRegressor
 from kspark.ml.model import KerasModel, KerasRegressionModel
 from kspark.ml.summary import TrainingSummary
 
 __all__ = [
+    "ElephasEstimator",
+    "ElephasTransformer",
     "KerasClassificationModel",
     "KerasClassifier",
     "KerasEstimator",
     "KerasModel",
     "KerasRegressionModel",
     "KerasRegressor",
+    "LossModelTypeMapper",
+    "ModelType",
     "TrainingSummary",
+    "df_to_simple_rdd",
+    "from_data_frame",
+    "load_ml_estimator",
+    "load_ml_transformer",
+    "to_data_frame",
 ]

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from pyspark.sql import SparkSession
 
-from kspark.errors import invalid
+from kspark.errors import ClusterError, invalid
 from kspark.job import SharedModel
 from kspark.replica import ReplicaSpec
 from kspark.replica.custom_objects import checked, collect
@@ -67,7 +67,8 @@ class CarriedModel:
             spark: `SparkSession`.
             layer: String, the layer whose output is asked for; `None` for the model's own.
         """
-        place = (spark.sparkContext.applicationId, layer)
+        context = getattr(spark, "sparkContext", None)
+        place = (str(spark) if context is None else context.applicationId, layer)
         with self._lock:
             key = f"{self._name}-{weights_digest(self.model)}-{layer or ''}"
             kept = self._shared.get(place)
@@ -93,6 +94,19 @@ class CarriedModel:
         if not model.compiled:
             model.compile(optimizer="sgd")
         return model
+
+
+def need_jvm(spark: SparkSession, what: str) -> None:
+    """Refuse a session of Spark Connect.
+
+    Raises:
+        ClusterError: If it is one.
+    """
+    if getattr(spark, "sparkContext", None) is None:
+        raise ClusterError(
+            f"{what} needs a session with a JVM on the driver, and this one is of Spark Connect, "
+            "where only `transform` works."
+        )
 
 
 def is_plain(model: keras.Model) -> bool:

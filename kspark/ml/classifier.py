@@ -10,10 +10,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField
 
 from kspark.arguments import compiled_model
-from kspark.errors import KSparkError, invalid
+from kspark.errors import invalid
 from kspark.ml.carried import CarriedModel
 from kspark.ml.estimator import KerasEstimator
-from kspark.ml.label_columns import refusal, with_labels
+from kspark.ml.label_columns import refused_labels, with_labels
 from kspark.ml.model import KerasModel
 from kspark.ml.params import HasClasses
 from kspark.ml.scoring import ClassifierFacts, check_thresholds, classifier_facts
@@ -82,12 +82,8 @@ class KerasClassifier(KerasEstimator, HasClasses):
         return checked
 
     def _fit(self, dataset: DataFrame) -> KerasModel:
-        try:
+        with refused_labels():
             return super()._fit(dataset)
-        except KSparkError as error:
-            if (text := refusal(error)) is None:
-                raise
-            raise ValueError(text) from error
 
     def _labelled(self, dataset: DataFrame, model: keras.Model) -> DataFrame:
         label = self.getOrDefault("labelCol")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pyspark.ml.functions import vector_to_array
 from pyspark.sql import Column, DataFrame
@@ -18,7 +20,9 @@ from kspark.worker.scores import BINARY
 REFUSAL = "`labelCol` must be a column of"
 
 
-def with_labels(frame: DataFrame, name: str, facts: ClassifierFacts) -> DataFrame:
+def with_labels(
+    frame: DataFrame, name: str, facts: ClassifierFacts, *, always_one_hot: bool = False
+) -> DataFrame:
     """The frame with its label column in the form that the classifier's loss takes.
 
     Args:
@@ -26,6 +30,7 @@ def with_labels(frame: DataFrame, name: str, facts: ClassifierFacts) -> DataFram
         name: String, the label column: class numbers of any numeric type, or one-hot
             arrays or vectors.
         facts: `ClassifierFacts`.
+        always_one_hot: Boolean, whether class numbers become one-hot for any loss.
 
     Raises:
         ValueError: If there is no such column.
@@ -33,7 +38,7 @@ def with_labels(frame: DataFrame, name: str, facts: ClassifierFacts) -> DataFram
     label = chosen_column(frame, name, name)
     kind = frame.select(label).schema.fields[0].dataType
     if isinstance(kind, NumericType | BooleanType):
-        if facts.loss in ONE_HOT:
+        if always_one_hot or facts.loss in ONE_HOT:
             return frame.withColumn(name, one_hot(label, name, facts))
         return frame
     if not isinstance(kind, ArrayType) and not is_vector_type(kind):
@@ -64,6 +69,21 @@ def one_hot(label: Column, name: str, facts: ClassifierFacts) -> Column:
     )
     found = F.coalesce(label.cast("string"), F.lit("null"))
     return F.when(is_class, row).otherwise(F.raise_error(F.concat(F.lit(text), found, F.lit("."))))
+
+
+@contextmanager
+def refused_labels() -> Iterator[None]:
+    """Around a fit: what `one_hot` has to say, as the `ValueError` that a wrong label is.
+
+    Raises:
+        ValueError: In place of Spark's error, if a label was refused.
+    """
+    try:
+        yield
+    except KSparkError as error:
+        if (text := refusal(error)) is None:
+            raise
+        raise ValueError(text) from error
 
 
 def refusal(error: KSparkError) -> str | None:

@@ -8,17 +8,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from types import FunctionType
 from typing import Any, Generic, TypeVar
 
 from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReadable, MLReader, MLWriter
 
 from kspark import saving
-from kspark.ml.carried import CarriedModel
+from kspark.errors import invalid
+from kspark.ml.carried import CarriedModel, need_jvm
 from kspark.saving.hadoop import qualified
 
 MODEL_FILE = "model.keras"
-NOT_SAVED = frozenset({"callbacks"})
+NOT_SAVED = frozenset({"callbacks", "custom_objects"})
 
 S = TypeVar("S", bound=MLReadable[Any])
 
@@ -27,7 +30,7 @@ class StageWriter(MLWriter):
     """Writes one stage.
 
     Args:
-        stage: Stage with `extra_metadata()` and `carried`.
+        stage: `Stage`.
     """
 
     def __init__(self, stage: Any) -> None:
@@ -36,12 +39,13 @@ class StageWriter(MLWriter):
 
     def saveImpl(self, path: str) -> None:
         """Write to a path where nothing is."""
+        need_jvm(self.sparkSession, "`save`")
         params = {
             p.name: self.stage.getOrDefault(p)
             for p in self.stage.params
             if self.stage.isSet(p) and p.name not in NOT_SAVED
         }
-        carried = self.stage.carried
+        carried = self.stage.to_save()
         extra = {**self.stage.extra_metadata(), "hasModel": carried is not None}
         DefaultParamsWriter.saveMetadata(self.stage, path, self.sc, extra, params)
         if carried is not None:
@@ -77,22 +81,40 @@ class StageReader(MLReader[S], Generic[S]):
         """Read a stage that `StageWriter` wrote.
 
         Raises:
-            ValueError: If the model holds code, or needs custom objects.
+            ValueError: If another kind of stage was saved there, or the model holds code, or
+                needs custom objects.
         """
+        need_jvm(self.sparkSession, "`load`")
         metadata = DefaultParamsReader.loadMetadata(path, self.sc)
+        name = f"{self._cls.__module__}.{self._cls.__name__}"
+        if metadata["class"] != name:
+            raise invalid("path", f"where a {name} was saved, and not a {metadata['class']}", path)
         stage: Any = self._cls()
         stage._resetUid(metadata["uid"])
         DefaultParamsReader.getAndSetParams(stage, metadata)
         if metadata["hasModel"]:
             loaded = saving.load_model(
                 model_file(self, path),
-                custom_objects=self._objects,
+                custom_objects={**parts_of_main(), **self._objects},
                 safe_mode=self._safe,
                 spark=self.sparkSession,
             )
             stage.carried = CarriedModel(loaded.model, self._objects)
         stage.take_metadata(metadata)
         return stage
+
+
+def parts_of_main() -> dict[str, Any]:
+    """Layers, losses and the like that the main program or notebook defines, by name.
+
+    A Keras file names no module for them, so that Keras alone would not find them.
+    """
+    found = vars(sys.modules["__main__"]) if "__main__" in sys.modules else {}
+    return {
+        name: thing
+        for name, thing in list(found.items())
+        if isinstance(thing, type | FunctionType) and thing.__module__ == "__main__"
+    }
 
 
 def model_file(door: MLWriter | MLReader[Any], path: str) -> str:

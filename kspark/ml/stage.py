@@ -62,6 +62,10 @@ class Stage(StageParams, MLWritable, MLReadable[Any]):
         """A writer, with `overwrite()` and `save(path)`."""
         return StageWriter(self)
 
+    def to_save(self) -> CarriedModel | None:
+        """The model that is saved with the stage."""
+        return self.carried
+
     def extra_metadata(self) -> dict[str, Any]:
         """What is saved beside the Params and the model, as JSON data."""
         return {}

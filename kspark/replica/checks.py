@@ -152,6 +152,15 @@ def metric_names(metrics: Iterable[Any]) -> list[str]:
     return names
 
 
+def has_custom_metric(metrics: Iterable[Any]) -> bool:
+    """Whether a metric, or one inside of it, is of a class that is not Keras' own."""
+    return any(
+        not type(metric).__module__.startswith("keras.")
+        or has_custom_metric(getattr(metric, "metrics", ()))
+        for metric in metrics
+    )
+
+
 def two_batches(window: Window, batch_size: int) -> tuple[Window, Window, Window]:
     """Two batches of a window, and both together. A single row is taken twice."""
     order = np.arange(window.num_examples) if window.order is None else window.order

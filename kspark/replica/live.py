@@ -10,7 +10,12 @@ import keras
 import numpy as np
 
 from kspark.backends.base import Exchange, num_batches
-from kspark.replica.checks import check_loss_is_mean, check_metrics_are_sums, kept_fixed
+from kspark.replica.checks import (
+    check_loss_is_mean,
+    check_metrics_are_sums,
+    has_custom_metric,
+    kept_fixed,
+)
 from kspark.replica.metrics import build_metrics
 from kspark.replica.signature import build_model, input_spec, is_arrays, output_names, rearranged
 from kspark.replica.spec import check_model
@@ -80,7 +85,7 @@ class Replica(ReplicaState):
             stop: Integer, batch to stop before; `None` for all.
         """
         stop = num_batches(window.num_examples, batch_size) if stop is None else stop
-        with self._ready(window):
+        with self._training(window, batch_size):
             self._engine.train(window, batch_size, start, stop)
 
     def train_exchanging(
@@ -103,7 +108,7 @@ class Replica(ReplicaState):
                 from, which is copied, or `None` to go on as it is. It may raise, which
                 ends training; it must not use the replica meanwhile.
         """
-        with self._ready(window):
+        with self._training(window, batch_size):
             self._engine.train_exchanging(window, batch_size, start, stops, exchange)
 
     def train_merging(
@@ -122,7 +127,7 @@ class Replica(ReplicaState):
         Raises:
             ValueError: If the backend does not show gradients.
         """
-        with self._ready(window):
+        with self._training(window, batch_size):
             self._engine.train_merging(window, batch_size, start, stop, exchange)
 
     def gradient(self, window: Window, batch_size: int, index: int) -> tuple[np.ndarray, int]:
@@ -179,7 +184,7 @@ class Replica(ReplicaState):
         """
         if self._prepared:
             return
-        with keras.saving.custom_object_scope(self._objects):
+        with keras.saving.custom_object_scope(self._objects), kept_fixed(self):
             build_metrics(self.model, self.inputs, shards)
         self._prepared = True
 
@@ -208,6 +213,17 @@ class Replica(ReplicaState):
             ValueError: If it is not, so that gradients of several replicas must not be merged.
         """
         check_loss_is_mean(self, window, batch_size)
+
+    @contextmanager
+    def _training(self, window: Window, batch_size: int) -> Iterator[None]:
+        """As `_ready`, and sure that the user's own metrics add up over the replicas.
+
+        Keras' own do, and are not tried, which would compile evaluation.
+        """
+        with self._ready(window):
+            if window.num_examples and not self._summable and has_custom_metric(self.model.metrics):
+                self.check_summable(window, batch_size)
+            yield
 
     @contextmanager
     def _ready(self, window: Window) -> Iterator[None]:

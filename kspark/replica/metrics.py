@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from kspark.backends.base import structured
 from kspark.replica.signature import arranged, output_tensors, rearranged
 from kspark.shards import TEXT
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 Zeros = tuple[tuple[int, ...], str]
 """Per-example shape and dtype."""
+
+SOME = 32
+"""A length that most models take where any will do."""
 
 
 def build_metrics(
@@ -56,12 +61,33 @@ def run_once(model: keras.Model, inputs: InputSpec, labels: list[Zeros]) -> None
     import keras
 
     names, tensors, structure = arranged(output_tensors(model))
+    if model.losses:
+        renew_losses(model, inputs)
     outputs = [keras.ops.zeros((1, *known(t.shape[1:])), dtype=t.dtype) for t in tensors]
     y_pred = rearranged(outputs, names, structure)
     zeros = [keras.ops.zeros((1, *shape), dtype=dtype) for shape, dtype in labels]
     y = structured(zeros, [t.name for t in inputs.targets], inputs.y_structure)
     model.compute_loss(y=y, y_pred=y_pred)
     model.compute_metrics(None, y, y_pred)
+
+
+def renew_losses(model: keras.Model, inputs: InputSpec) -> None:
+    """Replace what `add_loss` and activity regularizers left behind in a graph that is gone.
+
+    Only a call of the model does, and `compute_loss` would add up what it finds.
+    """
+    import keras
+
+    arrays = [
+        np.full((1, *known(a.shape or (), SOME)), "" if a.dtype == TEXT else 0)
+        for a in inputs.inputs
+    ]
+    tensors = [
+        keras.ops.convert_to_tensor(array, dtype=spec.dtype or keras.config.floatx())
+        for array, spec in zip(arrays, inputs.inputs, strict=True)
+    ]
+    names = [a.name for a in inputs.inputs]
+    model(structured(tensors, names, inputs.x_structure), training=False)
 
 
 def label_shapes(
@@ -81,6 +107,6 @@ def label_shapes(
     yield from (list(choice) for choice in product(*choices))
 
 
-def known(shape: Any) -> tuple[int, ...]:
-    """A shape without unknown lengths."""
-    return tuple(1 if n is None else int(n) for n in shape)
+def known(shape: Any, unknown: int = 1) -> tuple[int, ...]:
+    """A shape with `unknown` for unknown lengths."""
+    return tuple(unknown if n is None else int(n) for n in shape)

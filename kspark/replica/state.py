@@ -162,8 +162,11 @@ class ReplicaState:
         """
         assign_all(self.model.metrics_variables, values, "metric_state")
 
-    def metric_results(self) -> dict[str, float]:
-        """Metrics by name, from their state; or else what a custom `train_step` returned last."""
+    def metric_results(self) -> dict[str, Any]:
+        """Metrics by name, from their state; or else what a custom `train_step` returned last.
+
+        Floats, and arrays for metrics with one number per class.
+        """
         results = self.model.get_metrics_result()
         logs = self._engine.logs
         if logs is not None and set(logs) != set(results):
@@ -173,17 +176,18 @@ class ReplicaState:
     def loss_is_finite(self) -> bool:
         """Whether every loss among the metrics is a finite number, as far as there are any."""
         losses = [v for name, v in self.metric_results().items() if "loss" in name]
-        return bool(np.all(np.isfinite(losses)))
+        return all(np.all(np.isfinite(value)) for value in losses)
 
 
-def scalar(value: object) -> float:
-    """One number of a metric's result; the mean of several, as `History` shows it."""
-    return float(np.mean(keras.ops.convert_to_numpy(value)))
+def plain(value: object) -> float | np.ndarray:
+    """A metric's result as a float, or as an array if it has an axis."""
+    array = np.asarray(keras.ops.convert_to_numpy(value))
+    return array if array.ndim else float(array)
 
 
-def plain_logs(results: Mapping[str, Any]) -> dict[str, float]:
-    """Metric results as floats; of a metric with several results, each has its own name."""
-    logs: dict[str, float] = {}
+def plain_logs(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Metric results without tensors; of a metric with several results, each has its own name."""
+    logs: dict[str, Any] = {}
     for name, value in results.items():
-        logs |= plain_logs(value) if isinstance(value, Mapping) else {name: scalar(value)}
+        logs |= plain_logs(value) if isinstance(value, Mapping) else {name: plain(value)}
     return logs

@@ -1,5 +1,5 @@
 """What runs in Spark tasks: module-level functions with plain arguments.
 
-A test can call each of them without Spark. `rounds`, `live` and `inference`
-hold the entry points; the other modules serve them.
+A test can call each of them without Spark. `spooling`, `rounds`, `live` and
+`inference` hold the entry points; the other modules serve them.
 """

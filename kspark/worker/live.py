@@ -27,9 +27,10 @@ from kspark.worker.results import (
     failure_of,
     guarded,
     lost_too_often,
+    task_attempt,
     training_rows,
 )
-from kspark.worker.state import ShardState, Tries, replica_for, task_attempt
+from kspark.worker.state import ShardState, Tries, replica_for
 
 ATTEMPTS_PER_SUBMISSION = 1000
 """A resubmitted job counts its attempts anew; together they still only go up."""

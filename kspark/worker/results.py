@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,9 +20,10 @@ from kspark.errors import (
     KSparkError,
 )
 from kspark.plan import TrainingPlan
-from kspark.replica import Replica
 from kspark.shards import ShardHandle, SpoolMissingError, StoredArray
-from kspark.worker.state import task_attempt
+
+if TYPE_CHECKING:
+    from kspark.replica import Replica
 
 NON_FINITE = "NonFiniteLoss"
 WORKER_LOST = "WorkerLost"
@@ -88,6 +89,14 @@ Result = RoundResult | MissingShard | Failure
 
 class NonFiniteLossError(ArithmeticError):
     """The training loss became NaN or infinite."""
+
+
+def task_attempt() -> int:
+    """Spark's attempt number of the running task; 0 outside of Spark."""
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    return context.attemptNumber() if context is not None else 0
 
 
 def guarded(shard: int, work: Callable[[], Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Training over rounds: spool a shard, train it for an epoch, fetch its state, clean up.
+"""Training over rounds: train a shard for an epoch, fetch its state.
 
 A replica's exception comes back as a `Failure` *value*: Spark must not run the
 same mistake four times. What is no mistake of the model's (a lost connection,
@@ -17,7 +17,7 @@ import numpy as np
 
 from kspark.plan import TrainingPlan
 from kspark.replica import Replica, ReplicaSpec
-from kspark.shards import Chunk, Shard, ShardHandle, Window, remove_spools, spool
+from kspark.shards import Shard, ShardHandle, Window
 from kspark.weights import delta
 from kspark.worker.results import (
     FitTask,
@@ -25,14 +25,12 @@ from kspark.worker.results import (
     Result,
     RoundResult,
     facts_of,
-    failure_json,
     guarded,
     lost_too_often,
-    read_to_end,
     state_of,
     training_rows,
 )
-from kspark.worker.state import ShardState, Tries, release, replica_for
+from kspark.worker.state import ShardState, Tries, replica_for
 
 
 @dataclass(frozen=True)
@@ -50,19 +48,6 @@ class RoundTask:
     epoch: int
     learning_rate: float | None
     wants_state: bool
-
-
-def spool_shard(run_id: str, index: int, chunks: Iterator[Chunk]) -> Iterator[bytes]:
-    """Write one partition to local disk and name it.
-
-    Yields:
-        One JSON document: a `ShardHandle`, or a `Failure` when the rows are not usable.
-    """
-    try:
-        yield spool(chunks, index, run_id).to_json()
-    except (ValueError, TypeError) as error:
-        read_to_end(chunks)
-        yield failure_json(index, error)
 
 
 def train_round(
@@ -141,13 +126,3 @@ def fetch_state(fit_id: str, epoch: int, index: int, handles: Iterable[bytes]) -
         loaded = ShardState.of(fit_id, handle).load(epoch)
         if loaded is not None:
             yield RoundResult(handle.index, handle.num_examples, state=loaded)
-
-
-def clean_up(fit_id: str, index: int, handles: Iterable[bytes]) -> Iterator[int]:
-    """Delete what the fit left on this host, and forget its replica."""
-    for document in list(handles):
-        handle = ShardHandle.from_json(document)
-        Shard.remove(handle)  # and the state files in it
-        yield handle.index
-    remove_spools(fit_id)  # shards that were written again, or half
-    release(fit_id)

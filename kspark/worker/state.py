@@ -44,14 +44,6 @@ def release(key: str) -> None:
     _standing.pop(key, None)
 
 
-def task_attempt() -> int:
-    """Spark's attempt number of the running task; 0 outside of Spark."""
-    from pyspark import TaskContext
-
-    context = TaskContext.get()
-    return context.attemptNumber() if context is not None else 0
-
-
 class ShardState:
     """The files beside one shard that carry its replica's state from epoch to epoch.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import runpy
 import struct
 import sys
 from pathlib import Path
@@ -29,30 +30,40 @@ def write_idx(path: Path, array: np.ndarray) -> None:
     path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
 
 
-def test_it_falls_back_to_digits(run_python, project: Path, tmp_path: Path) -> None:
-    output = run_python(project / "examples" / "mnist_mlp.py", "--data", tmp_path)
-
-    assert "1437 training rows" in output
-    assert accuracy_in(output) > 0.85
-
-
-@pytest.mark.parametrize("ending", ["", ".gz"])
-def test_it_reads_the_published_format(
-    run_python, project: Path, tmp_path: Path, ending: str
-) -> None:
-    labels = np.arange(60) % 10
-    images = np.zeros((60, 28, 28), np.uint8)
-    images[np.arange(60), 2 * labels, :] = 255
-    folder = tmp_path / "data"
+def write_mnist(folder: Path, ending: str, names: tuple[str, ...] = ("train", "t10k")) -> None:
+    """1,200 images that a network learns at once, under the published names."""
+    labels = np.arange(1200) % 10
+    images = np.zeros((1200, 28, 28), np.uint8)
+    images[np.arange(1200), 2 * labels, :] = 255
     folder.mkdir()
-    for name in ("train", "t10k"):
+    for name in names:
         write_idx(folder / f"{name}-images-idx3-ubyte{ending}", images)
         write_idx(folder / f"{name}-labels-idx1-ubyte{ending}", labels)
 
-    script = project / "examples" / "mnist_mlp.py"
-    output = run_python(script, "--epochs", "60", "--frequency", "batch", KSPARK_DATA=str(folder))
 
-    assert "60 training rows" in output
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_it_reads_the_published_format(project: Path, tmp_path: Path, ending: str) -> None:
+    write_mnist(tmp_path / "data", ending)
+    write_mnist(tmp_path / "only_test", ending, names=("t10k",))
+    load = runpy.run_path(str(project / "examples" / "mnist_mlp.py"))["load"]
+
+    for x, y in load(tmp_path / "data"):
+        assert (x.shape, x.dtype, x.min(), x.max()) == ((1200, 784), np.float32, 0, 1)
+        assert y.tolist() == (np.arange(1200) % 10).tolist()
+    (x, _), (x_test, _) = load(tmp_path / "only_test")
+    assert (len(x), len(x_test)) == (960, 240)
+
+
+def test_it_trains_on_the_folder_that_the_environment_names(
+    run_python, project: Path, tmp_path: Path
+) -> None:
+    write_mnist(tmp_path / "data", ".gz")
+    script = project / "examples" / "mnist_mlp.py"
+    options = ("--epochs", "6", "--mode", "asynchronous", "--frequency", "batch", "--workers", "2")
+
+    output = run_python(script, *options, KSPARK_DATA=str(tmp_path / "data"))
+
+    assert "1200 training rows" in output
     assert accuracy_in(output) == 1.0
 
 

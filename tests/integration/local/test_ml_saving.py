@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from multiprocessing.pool import ThreadPool
 
 import keras
 import numpy as np
@@ -145,7 +146,8 @@ def test_saving_twice_needs_overwrite(fitted, tmp_path):
     with pytest.raises(Exception, match="(?i)already exists"):
         stage.save(path)
     stage.write().overwrite().save(path)
-    assert KerasModel.load(path).uid == stage.uid
+    with pytest.raises(ValueError, match="where a kspark.ml.KerasModel was saved, and not a"):
+        KerasModel.load(path)
 
 
 def test_callbacks_stay_behind(tmp_path):
@@ -212,23 +214,25 @@ def test_parts_of_a_main_program_work_in_a_new_process(assembler, frame, tmp_pat
     assert found["loss"] == "shape_loss"
 
 
-def test_cross_validation_fits_at_the_same_time(pipeline, frame, tmp_path):
+def test_fits_at_the_same_time_do_not_disturb_each_other(pipeline, fitted, frame):
+    with ThreadPool(2) as pool:
+        both = pool.map(lambda _: pipeline.fit(frame), range(2))
+    for model in both:
+        same_weights(model.stages[-1].kerasModel, fitted.stages[-1].kerasModel)
+
+
+def test_a_cross_validation_comes_back(pipeline, frame, tmp_path):
     stage = pipeline.getStages()[-1]
-    grid = ParamGridBuilder().addGrid(stage.epochs, [1, 2]).build()
-    evaluator = MulticlassClassificationEvaluator(metricName="logLoss")
     search = CrossValidator(
         estimator=pipeline,
-        estimatorParamMaps=grid,
-        evaluator=evaluator,
+        estimatorParamMaps=ParamGridBuilder().addGrid(stage.epochs, [1, 2]).build(),
+        evaluator=MulticlassClassificationEvaluator(metricName="logLoss"),
         numFolds=2,
         parallelism=2,
         seed=1,
     )
     model = search.fit(frame)
-    alone = CrossValidator(
-        estimator=pipeline, estimatorParamMaps=grid, evaluator=evaluator, numFolds=2, seed=1
-    ).fit(frame)
-    np.testing.assert_allclose(model.avgMetrics, alone.avgMetrics, rtol=1e-5)
+    assert model.avgMetrics[1] < model.avgMetrics[0]
     assert model.bestModel.stages[-1].summary.totalIterations == 2
     search.save(str(tmp_path / "search"))
     again = CrossValidator.load(str(tmp_path / "search"))
@@ -239,18 +243,17 @@ def test_cross_validation_fits_at_the_same_time(pipeline, frame, tmp_path):
     assert predictions(loaded, frame) == predictions(model, frame)
 
 
-def test_a_train_validation_split_comes_back(pipeline, frame, tmp_path):
+def test_a_train_validation_split_comes_back(pipeline, fitted, frame, tmp_path):
     stage = pipeline.getStages()[-1]
     search = TrainValidationSplit(
         estimator=pipeline,
         estimatorParamMaps=[{stage.batchSize: 8}],
         evaluator=MulticlassClassificationEvaluator(),
-        seed=1,
     )
-    model = search.fit(frame)
-    model.save(str(tmp_path / "model"))
-    loaded = TrainValidationSplitModel.load(str(tmp_path / "model"))
-    assert predictions(loaded, frame) == predictions(model, frame)
     search.save(str(tmp_path / "search"))
     loaded = TrainValidationSplit.load(str(tmp_path / "search"))
     assert list(loaded.getEstimatorParamMaps()[0].values()) == [8]
+    model = search._copyValues(TrainValidationSplitModel(fitted, [0.5]))
+    model.save(str(tmp_path / "model"))
+    loaded = TrainValidationSplitModel.load(str(tmp_path / "model"))
+    assert predictions(loaded, frame) == predictions(fitted, frame)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from kspark.shards import Chunk, Shard, spool
 from kspark.worker import state as state_module
-from kspark.worker.state import ShardState, Tries, release, replica_for, task_attempt
+from kspark.worker.results import task_attempt
+from kspark.worker.state import ShardState, Tries, release, replica_for
 
 
 @pytest.fixture

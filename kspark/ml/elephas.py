@@ -1,0 +1,312 @@
+"""`ElephasEstimator` and `ElephasTransformer`: Elephas' pair of stages, on kspark's own."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import keras
+from pyspark.ml import Estimator, Model
+from pyspark.sql import DataFrame
+from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField
+
+from kspark import job
+from kspark.adapters import Columns
+from kspark.errors import invalid
+from kspark.job.cluster import task_slots
+from kspark.labels import SPARSE
+from kspark.ml import elephas_files as files
+from kspark.ml.carried import CarriedModel
+from kspark.ml.elephas_losses import LossModelTypeMapper, ModelType
+from kspark.ml.elephas_params import (
+    HasBatchSize,
+    HasCategoricalLabels,
+    HasCustomObjects,
+    HasElephasColumns,
+    HasEpochs,
+    HasFrequency,
+    HasInferenceBatchSize,
+    HasKerasModelConfig,
+    HasKerasOptimizerConfig,
+    HasLoss,
+    HasMetrics,
+    HasMode,
+    HasNumberOfClasses,
+    HasNumberOfWorkers,
+    HasOutputType,
+    HasValidationSplit,
+    HasVerbosity,
+)
+from kspark.ml.estimator import KerasEstimator
+from kspark.ml.label_columns import refused_labels, with_labels
+from kspark.ml.model import taken
+from kspark.ml.scoring import ClassifierFacts, last_activation, output_width
+from kspark.ml.stage import Stage
+from kspark.plan import LIVE, TrainingPlan
+from kspark.saving.training_config import optimizer as optimizer_of
+from kspark.worker.scores import (
+    BINARY,
+    MULTICLASS,
+    ClassScores,
+    Probabilities,
+    Scores,
+    Values,
+)
+
+
+class ElephasStage(Stage, HasKerasModelConfig, HasCustomObjects, HasElephasColumns, HasOutputType):
+    """What both stages have in common."""
+
+    def set_params(self, **kwargs: Any) -> Any:
+        """Set Params by name."""
+        return self.setParams(**kwargs)
+
+    def get_model(self) -> keras.Model:
+        """A new, uncompiled Keras model of `keras_model_config`."""
+        return model_from_config(
+            self.value_of("keras_model_config"), self.value_of("custom_objects")
+        )
+
+
+class ElephasEstimator(
+    Estimator[Any],
+    ElephasStage,
+    HasCategoricalLabels,
+    HasValidationSplit,
+    HasMode,
+    HasEpochs,
+    HasBatchSize,
+    HasFrequency,
+    HasVerbosity,
+    HasNumberOfClasses,
+    HasNumberOfWorkers,
+    HasLoss,
+    HasMetrics,
+    HasKerasOptimizerConfig,
+):
+    """Trains a Keras model, given as JSON, on a DataFrame.
+
+    New programs use `KerasClassifier` or `KerasRegressor`. Unlike in Elephas, `mode` and
+    `frequency` are followed, in the modes that need all workers at once no more are
+    started than fit, and without `optimizer_config` the optimizer is Keras' default.
+
+    Args:
+        model: A compiled `keras.Model`, in place of `keras_model_config`,
+            `optimizer_config`, `loss` and `metrics`.
+        **params: Elephas' Params by name.
+
+    Raises:
+        TypeError: If a Param does not exist, or has a wrong type.
+    """
+
+    __module__ = "kspark.ml"
+    DEFAULTS = {"outputCol": "prediction"}
+
+    def __init__(self, model: Any = None, **params: Any) -> None:
+        super().__init__(**{**described(model), **params})
+        if model is not None:
+            self.carried = CarriedModel(model, self.value_of("custom_objects"))
+
+    def set_loss(self, loss: Any) -> Any:
+        """Set `loss`: a name, or a function, which also becomes a custom object."""
+        if callable(loss):
+            objects = {**self.value_of("custom_objects"), loss.__name__: loss}
+            return self.setParams(loss=loss.__name__, custom_objects=objects)
+        return self.setParams(loss=loss)
+
+    def get_config(self) -> dict[str, Any]:
+        """Elephas' configuration of an estimator."""
+        return files.estimator_config(self)
+
+    def save(self, file_name: str) -> None:
+        """Write the configuration to an HDF5 file. `write().save(path)` is Spark's way."""
+        files.save_estimator(self, file_name)
+
+    def _fit(self, dataset: DataFrame) -> ElephasTransformer:
+        model = self._compiled()
+        mode, frequency = self.value_of("mode"), self.value_of("frequency")
+        workers = self.value_of("num_workers")
+        if TrainingPlan.create(mode=mode, frequency=frequency).road == LIVE:
+            workers = min(workers, task_slots(dataset.sparkSession))
+        stage = KerasEstimator(
+            model,
+            customObjects=self.value_of("custom_objects"),
+            featuresCol=self.getOrDefault("featuresCol"),
+            labelCol=self.getOrDefault("labelCol"),
+            mode=mode,
+            frequency=frequency,
+            numWorkers=workers,
+            epochs=self.value_of("epochs"),
+            batchSize=self.value_of("batch_size"),
+            verbose=self.value_of("verbose"),
+            validationSplit=self.value_of("validation_split"),
+        )
+        with refused_labels():
+            fitted = stage.fit(self._labelled(dataset))
+        return self._transformer(fitted.kerasModel, fitted.history)
+
+    def _compiled(self) -> keras.Model:
+        """The model as it is trained.
+
+        Raises:
+            ValueError: If there is no model or no loss.
+        """
+        model = self.get_model()
+        if self.carried is not None and self.carried.model.to_json() == self.value_of(
+            "keras_model_config"
+        ):
+            model.set_weights(self.carried.model.get_weights())
+        if self.value_of("loss") is None:
+            raise invalid("loss", "set before `fit`", None)
+        config = self.value_of("optimizer_config")
+        objects = self.value_of("custom_objects")
+        loss, *metrics = (
+            objects.get(name, name) if isinstance(name, str) else name
+            for name in (self.value_of("loss"), *self.value_of("metrics"))
+        )
+        with keras.saving.custom_object_scope(objects):
+            optimizer = optimizer_of(config) if isinstance(config, dict) else config
+            model.compile(optimizer or "rmsprop", loss, metrics=metrics)
+        return model
+
+    def _labelled(self, dataset: DataFrame) -> DataFrame:
+        """One-hot labels if they are asked for and the loss takes them."""
+        if not self.value_of("categorical") or self.value_of("loss") == SPARSE:
+            return dataset
+        facts = ClassifierFacts(
+            MULTICLASS, self.value_of("nb_classes"), False, self.value_of("loss")
+        )
+        return with_labels(dataset, self.getOrDefault("labelCol"), facts, always_one_hot=True)
+
+    def _transformer(
+        self, model: keras.Model, history: dict[str, list[float]]
+    ) -> ElephasTransformer:
+        fitted = ElephasTransformer(
+            keras_model_config=model.to_json(),
+            weights=model.get_weights(),
+            model_type=model_type(self.value_of("loss"), model),
+            history=[history],
+        )
+        fitted._resetUid(self.uid)
+        return self._copyValues(fitted)
+
+
+class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
+    """Adds a column of predictions: doubles of a regression, else class probabilities.
+
+    Args:
+        weights: List of arrays, the model's weights.
+        model_type: `ModelType` or `None`.
+        history: List of dictionaries, one per fit.
+        **params: Elephas' Params by name.
+    """
+
+    __module__ = "kspark.ml"
+
+    def __init__(
+        self,
+        weights: Any = None,
+        model_type: ModelType | None = None,
+        history: Any = (),
+        **params: Any,
+    ) -> None:
+        super().__init__(**params)
+        if not self.isDefined("outputCol"):
+            self._setDefault(outputCol=f"{self.uid}__output")
+        self._weights = weights
+        self.model_type = model_type
+        self.history: list[dict[str, list[float]]] = list(history)
+
+    @property
+    def weights(self) -> Any:
+        """The model's weights, a list of arrays."""
+        return self._weights if self.carried is None else self.carried.model.get_weights()
+
+    def get_config(self) -> dict[str, Any]:
+        """Elephas' configuration of a transformer."""
+        return files.transformer_config(self)
+
+    def save(self, file_name: str) -> None:
+        """Write the model to an HDF5 file. `write().save(path)` is Spark's way."""
+        files.save_transformer(self, file_name)
+
+    def to_save(self) -> CarriedModel:
+        """See `Stage.to_save`."""
+        return self._model()
+
+    def extra_metadata(self) -> dict[str, Any]:
+        """See `Stage.extra_metadata`."""
+        kind = self.model_type.name if self.model_type else None
+        return {"modelType": kind, "history": self.history}
+
+    def take_metadata(self, metadata: dict[str, Any]) -> None:
+        """See `Stage.take_metadata`."""
+        kind = metadata["modelType"]
+        self.model_type = ModelType[kind] if kind else None
+        self.history = metadata["history"]
+
+    def _model(self) -> CarriedModel:
+        if self.carried is None:
+            model = self.get_model()
+            if self._weights is not None:
+                model.set_weights(self._weights)
+            self.carried = CarriedModel(model, self.value_of("custom_objects"))
+        return self.carried
+
+    def _transform(self, dataset: DataFrame) -> DataFrame:
+        carried = self._model()
+        kind, scores = self._score(carried.model)
+        name = self.getOrDefault("outputCol")
+        if name in dataset.columns:
+            raise taken(name, dataset.columns)
+        columns = Columns(self.getOrDefault("featuresCol"), None, None)
+        size = self.value_of("inference_batch_size") or 1024
+        shared = carried.shared(dataset.sparkSession)
+        return job.score_frame(shared, dataset, columns, [StructField(name, kind)], scores, size)
+
+    def _score(self, model: keras.Model) -> tuple[DataType, Scores]:
+        width = output_width(model)
+        if self.model_type == ModelType.REGRESSION and width == 1:
+            return DoubleType(), Values()
+        if self.value_of("output_type") == "class" and self.model_type != ModelType.REGRESSION:
+            kind = MULTICLASS if width > 1 else BINARY
+            return DoubleType(), ClassScores(kind, raw=False, probability=False)
+        return ArrayType(DoubleType()), Probabilities()
+
+
+def described(model: Any) -> dict[str, Any]:
+    """The Params that a compiled Keras model stands for."""
+    if model is None:
+        return {}
+    params: dict[str, Any] = {"keras_model_config": model.to_json()}
+    if model.compiled:
+        params["optimizer_config"] = keras.optimizers.serialize(model.optimizer)
+        config = model.get_compile_config() or {}
+        if isinstance(config.get("loss"), str):
+            params["loss"] = config["loss"]
+        if isinstance(config.get("metrics"), list):
+            params["metrics"] = [m for m in config["metrics"] if isinstance(m, str)]
+    return params
+
+
+def model_from_config(config: str | None, custom_objects: dict[str, Any]) -> keras.Model:
+    """A Keras model of its JSON.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if config is None:
+        raise invalid("keras_model_config", "set, to what `model.to_json()` gives", None)
+    content = json.loads(config)
+    # Keras 3 also writes how the model was compiled; here Params tell that.
+    content.pop("compile_config", None)
+    return keras.models.model_from_json(json.dumps(content), custom_objects=custom_objects)
+
+
+def model_type(loss: str, model: keras.Model) -> ModelType:
+    """What a model predicts: told by its loss, else by its last activation."""
+    known = LossModelTypeMapper().get_model_type(loss)
+    if known is not None:
+        return known
+    is_linear = last_activation(model) in ("", "linear", "relu")
+    return ModelType.REGRESSION if is_linear else ModelType.CLASSIFICATION

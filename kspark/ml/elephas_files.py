@@ -1,0 +1,113 @@
+"""The HDF5 files of Elephas' stages, written so that nothing is lost, and read.
+
+An estimator is the JSON attribute `distributed_config`. A transformer's weights are
+beside it as arrays; Elephas has them inside the attribute, as text, which HDF5 allows up
+to 64 KB. Such files are read, and small ones written so that Elephas reads them.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from kspark.errors import invalid
+from kspark.ml.elephas_losses import ModelType
+from kspark.saving.filesystem import reading, writing
+
+if TYPE_CHECKING:
+    from kspark.ml.elephas import ElephasEstimator, ElephasTransformer
+
+ATTRIBUTE = "distributed_config"
+WEIGHTS = "kspark_weights"
+MAX_ATTRIBUTE = 60_000
+
+ESTIMATOR_KEYS = (
+    *("keras_model_config", "mode", "frequency", "num_workers", "categorical", "loss"),
+    *("metrics", "validation_split", "featuresCol", "labelCol", "epochs", "batch_size"),
+    *("verbose", "nb_classes", "outputCol"),
+)
+
+
+def estimator_config(stage: ElephasEstimator) -> dict[str, Any]:
+    """What Elephas' `get_config` tells of an estimator."""
+    return {name: stage.value_of(name) for name in ESTIMATOR_KEYS}
+
+
+def transformer_config(stage: ElephasTransformer) -> dict[str, Any]:
+    """What Elephas' `get_config` tells of a transformer."""
+    names = ("keras_model_config", "labelCol", "featuresCol", "outputCol")
+    weights = [np.asarray(weight).tolist() for weight in stage.weights or []]
+    return {
+        **{name: stage.value_of(name) for name in names},
+        "weights": weights,
+        "model_type": stage.model_type,
+    }
+
+
+def save_estimator(stage: ElephasEstimator, path: str) -> None:
+    """Write an estimator's Params."""
+    more = {name: stage.value_of(name) for name in ("optimizer_config", "output_type")}
+    write(path, "ElephasEstimator", {**estimator_config(stage), **more}, [])
+
+
+def save_transformer(stage: ElephasTransformer, path: str) -> None:
+    """Write a transformer's Params, weights and history."""
+    config = transformer_config(stage)
+    names = ("output_type", "inference_batch_size")
+    config |= {name: stage.value_of(name) for name in names}
+    config |= {"history": stage.history, "model_type": encoded(stage.model_type)}
+    write(path, "ElephasTransformer", config, stage.weights or [])
+
+
+def write(path: str, class_name: str, config: dict[str, Any], weights: Any) -> None:
+    """Write one file; an existing one is replaced, as by Elephas."""
+    text = json.dumps({"class_name": class_name, "config": config}).encode()
+    if len(text) > MAX_ATTRIBUTE and config.get("weights"):
+        config = {**config, "weights": []}
+        text = json.dumps({"class_name": class_name, "config": config}).encode()
+    with writing(path, overwrite=True) as local, h5py.File(local, "w") as file:
+        if len(text) > MAX_ATTRIBUTE:
+            file.create_dataset(ATTRIBUTE, data=np.frombuffer(text, np.uint8))
+        else:
+            file.attrs[ATTRIBUTE] = text
+        group = file.create_group(WEIGHTS)
+        for index, weight in enumerate(weights):
+            group.create_dataset(str(index), data=np.asarray(weight))
+
+
+def read(path: str, class_name: str) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """The configuration in a file, and its weights.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds something else.
+    """
+    rule = f"a file of an {class_name}"
+    with reading(path) as local:
+        if not h5py.is_hdf5(local):
+            raise invalid("file_name", rule, path)
+        with h5py.File(local, "r") as file:
+            text = file.attrs.get(ATTRIBUTE)
+            if text is None and ATTRIBUTE in file:
+                text = file[ATTRIBUTE][()].tobytes()
+            content = json.loads(text) if text is not None else {}
+            group = file.get(WEIGHTS, {})
+            weights = [group[str(index)][()] for index in range(len(group))]
+    if content.get("class_name") != class_name:
+        raise invalid("file_name", rule, path)
+    config = content["config"]
+    listed = [np.asarray(w, np.float32) for w in config.pop("weights", [])]
+    return config, weights or listed
+
+
+def encoded(kind: ModelType | None) -> Any:
+    """A model type as Elephas writes it."""
+    return None if kind is None else {"__enum__": str(kind)}
+
+
+def decoded(value: Any) -> ModelType | None:
+    """The inverse of `encoded`."""
+    return None if value is None else ModelType[value["__enum__"].split(".")[-1]]

@@ -1,0 +1,39 @@
+"""Rows to local disk, and their end. Needs no Keras: a new process must not wait for it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+
+from kspark.shards import Chunk, Shard, ShardHandle, remove_spools, spool
+from kspark.worker.results import failure_json, read_to_end
+
+
+def spool_shard(run_id: str, index: int, chunks: Iterator[Chunk]) -> Iterator[bytes]:
+    """Write one partition to local disk and name it.
+
+    Yields:
+        One JSON document: a `ShardHandle`, or a `Failure` when the rows are not usable.
+    """
+    try:
+        yield spool(chunks, index, run_id).to_json()
+    except (ValueError, TypeError) as error:
+        read_to_end(chunks)
+        yield failure_json(index, error)
+
+
+def clean_up(fit_id: str, index: int, handles: Iterable[bytes]) -> Iterator[int]:
+    """Delete what the fit left on this host, and forget its replica."""
+    for document in list(handles):
+        handle = ShardHandle.from_json(document)
+        Shard.remove(handle)  # and the state files in it
+        yield handle.index
+    remove_spools(fit_id)  # shards that were written again, or half
+    forget(fit_id)
+
+
+def forget(fit_id: str) -> None:
+    """Let go of the fit's replica, if this process has one: it has the module then, too."""
+    state = sys.modules.get("kspark.worker.state")
+    if state is not None:
+        state.release(fit_id)

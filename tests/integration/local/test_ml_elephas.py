@@ -1,0 +1,175 @@
+"""Programs written for Elephas, with `kspark.ml` and `kspark.mllib` in place of it."""
+
+import keras
+import numpy as np
+import pytest
+from pyspark.ml import Pipeline, PipelineModel
+from pyspark.ml.evaluation import MulticlassClassificationEvaluator, RegressionEvaluator
+from pyspark.mllib.linalg import Matrices, Vectors
+from pyspark.sql import functions as F
+
+from kspark.ml import (
+    ElephasEstimator,
+    ElephasTransformer,
+    ModelType,
+    df_to_simple_rdd,
+    from_data_frame,
+    to_data_frame,
+)
+from kspark.mllib import SparkMLlibModel, to_labeled_point
+
+SIDE = 28
+
+
+def images(spark, count, seed):
+    """Bright bars at one of three heights, as rows of a DataFrame: pixels and a class."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 3, count)
+    x = random.random((count, SIDE, SIDE)) * 0.3
+    for image, label in zip(x, labels, strict=True):
+        image[9 * label : 9 * label + 9] += 0.6
+    return to_data_frame(spark.sparkContext, x.reshape(count, -1), labels)
+
+
+def network():
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((SIDE, SIDE, 1)),
+            keras.layers.Conv2D(4, 5, strides=4, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, activation="softmax"),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(0.01), "categorical_crossentropy")
+    return model
+
+
+@pytest.fixture(scope="module")
+def train_data(spark):
+    return images(spark, 160, 1)
+
+
+@pytest.fixture(scope="module")
+def test_data(spark):
+    return images(spark, 60, 2)
+
+
+@pytest.fixture(scope="module")
+def fitted(train_data):
+    """The program that Elephas' users have."""
+    model = network()
+    estimator = ElephasEstimator()
+    estimator.set_keras_model_config(model.to_json())
+    estimator.set_optimizer_config(keras.optimizers.serialize(model.optimizer))
+    estimator.set_loss("categorical_crossentropy")
+    estimator.set_metrics(["accuracy"])
+    estimator.set_epochs(10)
+    estimator.set_batch_size(16)
+    estimator.set_validation_split(0.1)
+    estimator.set_num_workers(4)
+    estimator.set_output_type("class")
+    return Pipeline(stages=[estimator]).fit(train_data)
+
+
+def test_the_classic_program_learns(fitted, test_data):
+    predictions = fitted.transform(test_data)
+    assert predictions.columns == ["features", "label", "prediction"]
+    evaluator = MulticlassClassificationEvaluator(
+        labelCol="label", predictionCol="prediction", metricName="accuracy"
+    )
+    assert evaluator.evaluate(predictions) > 0.9
+
+
+def test_probabilities_are_arrays(fitted, test_data):
+    stage = fitted.stages[0].copy().set_output_type("probability")
+    rows = stage.transform(test_data).withColumn(
+        "best", F.expr("array_position(prediction, array_max(prediction)) - 1")
+    )
+    assert rows.schema["prediction"].dataType.simpleString() == "array<double>"
+    found = rows.collect()
+    assert {len(r.prediction) for r in found} == {10}
+    expected = [r.prediction for r in fitted.transform(test_data).collect()]
+    assert [r.best for r in found] == expected
+
+
+def test_history_has_training_and_validation(fitted):
+    (history,) = fitted.stages[0].history
+    assert len(history["loss"]) == len(history["val_accuracy"]) == 10
+    assert fitted.stages[0].model_type is ModelType.CLASSIFICATION
+
+
+def test_a_fitted_pipeline_can_be_saved(fitted, test_data, tmp_path):
+    fitted.save(str(tmp_path / "model"))
+    loaded = PipelineModel.load(str(tmp_path / "model"))
+    stage = loaded.stages[0]
+    assert type(stage) is ElephasTransformer
+    assert (stage.history, stage.model_type) == (
+        fitted.stages[0].history,
+        ModelType.CLASSIFICATION,
+    )
+    assert loaded.transform(test_data).collect() == fitted.transform(test_data).collect()
+
+
+def test_an_estimator_s_pipeline_can_be_saved(tmp_path):
+    stage = ElephasEstimator(network(), epochs=2, custom_objects={"f": network})
+    Pipeline(stages=[stage]).save(str(tmp_path / "pipeline"))
+    (loaded,) = Pipeline.load(str(tmp_path / "pipeline")).getStages()
+    assert loaded.get_config() == stage.get_config()
+    assert loaded.get_optimizer_config() == stage.get_optimizer_config()
+
+
+def test_regression_gives_doubles_and_labels_are_not_cut(spark):
+    x = np.random.default_rng(0).normal(size=(80, 2))
+    frame = to_data_frame(spark.sparkContext, x, x[:, 0] * 0.5)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    stage = ElephasEstimator(
+        keras_model_config=model.to_json(),
+        optimizer_config=keras.optimizers.serialize(keras.optimizers.Adam(0.1)),
+        loss="mae",
+        categorical=False,
+        mode="synchronous",
+        frequency="batch",
+        num_workers=1,
+        batch_size=8,
+        validation_split=0.0,
+        outputCol="guess",
+    )
+    scored = stage.fit(frame).transform(frame)
+    assert scored.schema["guess"].dataType.simpleString() == "double"
+    evaluator = RegressionEvaluator(labelCol="label", predictionCol="guess", metricName="r2")
+    assert evaluator.evaluate(scored) > 0.8
+    _, labels = from_data_frame(frame)
+    np.testing.assert_allclose(labels, x[:, 0] * 0.5)
+
+
+def test_mode_and_frequency_are_used():
+    with pytest.raises(ValueError, match="`mode` must be one of"):
+        ElephasEstimator(mode="synchron")
+
+
+def test_labels_out_of_range_are_refused(train_data):
+    stage = ElephasEstimator(network(), nb_classes=2)
+    with pytest.raises(ValueError, match="class numbers from 0 to 1.*'label' with 2.0"):
+        stage.fit(train_data)
+
+
+def test_rows_of_a_frame_as_pairs(train_data):
+    x, y = df_to_simple_rdd(train_data, categorical=True, nb_classes=3).first()
+    assert (x.shape, y.shape, y.sum()) == ((SIDE * SIDE,), (3,), 1.0)
+
+
+def test_mllib_models_train_and_predict(spark):
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    points = to_labeled_point(spark.sparkContext, x, (x[:, 0] > 0).astype(float))
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, "softmax")])
+    model.compile(keras.optimizers.Adam(0.1), "categorical_crossentropy", metrics=["accuracy"])
+    mllib = SparkMLlibModel(model, num_workers=2)
+    history = mllib.train(points, epochs=3, batch_size=8, categorical=True, nb_classes=3)
+    assert len(history.history["loss"]) == len(history.history["val_loss"]) == 3
+    expected = model.predict(x[:5], verbose=0)
+    found = mllib.predict(Matrices.dense(5, 2, x[:5].ravel(order="F")))
+    np.testing.assert_allclose(found.toArray(), expected, atol=1e-6)
+    found = mllib.predict(Vectors.dense(x[0]))
+    np.testing.assert_allclose(found.toArray(), expected[0], atol=1e-6)
+    np.testing.assert_allclose(mllib.predict(x[:5]), expected, atol=1e-6)

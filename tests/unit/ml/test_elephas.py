@@ -1,0 +1,255 @@
+"""The Elephas-compatible stages: names, defaults, files; without Spark."""
+
+import json
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from kspark.ml import (
+    ElephasEstimator,
+    ElephasTransformer,
+    LossModelTypeMapper,
+    ModelType,
+    elephas_params,
+    load_ml_estimator,
+    load_ml_transformer,
+)
+from kspark.ml.elephas import model_type
+
+MIXINS = [
+    ("HasKerasModelConfig", "keras_model_config", None, "{}"),
+    ("HasMode", "mode", "asynchronous", "hogwild"),
+    ("HasFrequency", "frequency", "epoch", "batch"),
+    ("HasNumberOfClasses", "nb_classes", 10, 3),
+    ("HasCategoricalLabels", "categorical_labels", True, False),
+    ("HasEpochs", "epochs", 10, 2),
+    ("HasBatchSize", "batch_size", 32, 8),
+    ("HasVerbosity", "verbosity", 0, 2),
+    ("HasValidationSplit", "validation_split", 0.1, 0.0),
+    ("HasNumberOfWorkers", "num_workers", 8, 2),
+    ("HasKerasOptimizerConfig", "optimizer_config", None, {"class_name": "SGD", "config": {}}),
+    ("HasMetrics", "metrics", ["acc"], ["mae"]),
+    ("HasLoss", "loss", None, "mse"),
+    ("HasCustomObjects", "custom_objects", {}, {"twice": abs}),
+    ("HasInferenceBatchSize", "inference_batch_size", None, 4),
+]
+
+
+@pytest.fixture
+def model(make):
+    return make(3, "softmax", "categorical_crossentropy", metrics=["accuracy"])
+
+
+@pytest.fixture
+def estimator(model):
+    return ElephasEstimator(
+        keras_model_config=model.to_json(),
+        optimizer_config=keras.optimizers.serialize(model.optimizer),
+        loss="categorical_crossentropy",
+        metrics=["accuracy"],
+        epochs=3,
+        outputCol="out",
+    )
+
+
+@pytest.mark.parametrize(("mixin", "name", "default", "value"), MIXINS)
+def test_mixins_work_on_their_own(mixin, name, default, value):
+    stage = getattr(elephas_params, mixin)()
+    if mixin in ("HasKerasModelConfig", "HasLoss"):
+        with pytest.raises(KeyError):
+            getattr(stage, f"get_{name}")()
+    else:
+        assert getattr(stage, f"get_{name}")() == default
+    assert getattr(stage, f"set_{name}")(value) is stage
+    assert getattr(stage, f"get_{name}")() == value
+
+
+@pytest.mark.parametrize(("mixin", "name", "default", "value"), MIXINS[:-1])
+def test_the_estimator_has_all_of_them(mixin, name, default, value):
+    assert getattr(ElephasEstimator(), f"set_{name}")(value).uid
+
+
+def test_columns():
+    stage = ElephasEstimator()
+    assert (stage.getFeaturesCol(), stage.getLabelCol(), stage.getOutputCol()) == (
+        *("features", "label", "prediction"),
+    )
+    transformer = ElephasTransformer()
+    assert transformer.getOutputCol() == f"{transformer.uid}__output"
+    for name in ("Features", "Label", "Output"):
+        with pytest.warns(DeprecationWarning, match=f"`set{name}Col` is deprecated") as caught:
+            getattr(stage, f"set{name}Col")("new")
+        assert caught[0].filename == __file__
+        assert getattr(stage, f"get{name}Col")() == "new"
+
+
+def test_unknown_arguments_are_refused():
+    with pytest.raises(TypeError, match="'epoch'. Did you mean 'epochs'"):
+        ElephasEstimator(epoch=3)
+    with pytest.raises(TypeError, match="'batchsize'. Did you mean 'batch_size'"):
+        ElephasEstimator().set_params(batchsize=3)
+
+
+def test_configuration_has_elephas_keys(estimator):
+    config = estimator.get_config()
+    assert len(config) == 15
+    assert (config["epochs"], config["categorical"], config["outputCol"]) == (3, True, "out")
+    assert ElephasEstimator(**config).get_config() == config
+
+
+def test_get_model_is_new_and_not_compiled(estimator, model):
+    found = estimator.get_model()
+    assert [layer.name for layer in found.layers] == [layer.name for layer in model.layers]
+    assert found is not estimator.get_model()
+    assert not found.compiled
+    with pytest.raises(ValueError, match="`keras_model_config` must be set"):
+        ElephasEstimator().get_model()
+
+
+def test_a_compiled_model_stands_for_its_parts(model):
+    stage = ElephasEstimator(model, epochs=2)
+    assert stage.get_loss() == "categorical_crossentropy"
+    assert stage.get_metrics() == ["accuracy"]
+    compiled = stage._compiled()
+    assert type(compiled.optimizer) is keras.optimizers.Adam
+    for a, b in zip(compiled.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_optimizer_has_a_default_and_keeps_its_settings(estimator, make):
+    estimator.set_optimizer_config(keras.optimizers.serialize(keras.optimizers.SGD(0.25)))
+    assert float(estimator._compiled().optimizer.learning_rate) == 0.25
+    estimator.set_optimizer_config({"class_name": "SGD", "config": {"lr": 0.5}})
+    assert float(estimator._compiled().optimizer.learning_rate) == 0.5
+    stage = ElephasEstimator(keras_model_config=make().to_json(), loss="mse")
+    assert type(stage._compiled().optimizer) is keras.optimizers.RMSprop
+    with pytest.raises(ValueError, match="`loss` must be set before `fit`"):
+        ElephasEstimator(keras_model_config=make().to_json())._compiled()
+
+
+def test_a_loss_of_one_s_own_is_a_custom_object(make):
+    def distance(y, p):
+        return keras.ops.mean(keras.ops.abs(y - p), axis=-1)
+
+    stage = ElephasEstimator(keras_model_config=make().to_json()).set_loss(distance)
+    assert (stage.get_loss(), stage.get_custom_objects()) == ("distance", {"distance": distance})
+    assert stage._compiled().loss == distance
+
+
+def test_an_estimator_file_is_whole(estimator, tmp_path):
+    path = str(tmp_path / "estimator.h5")
+    estimator.save(path)
+    loaded = load_ml_estimator(path)
+    before, after = (
+        {p.name: v for p, v in stage.extractParamMap().items() if p.name != "custom_objects"}
+        for stage in (estimator, loaded)
+    )
+    assert after == before
+    with h5py.File(path) as file:
+        content = json.loads(file.attrs["distributed_config"])
+    assert content["class_name"] == "ElephasEstimator"
+    assert set(estimator.get_config()) <= set(content["config"])
+
+
+@pytest.mark.parametrize("units", [3, 3000])
+def test_a_transformer_file_is_whole(make, tmp_path, units):
+    model = make(units)
+    stage = ElephasTransformer(
+        keras_model_config=model.to_json(),
+        weights=model.get_weights(),
+        model_type=ModelType.CLASSIFICATION,
+        history=[{"loss": [0.5]}],
+        outputCol="out",
+        inference_batch_size=7,
+        output_type="class",
+    )
+    path = str(tmp_path / "transformer.h5")
+    stage.save(path)
+    loaded = load_ml_transformer(path)
+    for a, b in zip(loaded.weights, model.get_weights(), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+    assert (loaded.model_type, loaded.history) == (ModelType.CLASSIFICATION, [{"loss": [0.5]}])
+    assert (loaded.get_inference_batch_size(), loaded.get_output_type()) == (7, "class")
+    assert (loaded.getOutputCol(), loaded.get_keras_model_config()) == ("out", model.to_json())
+
+
+def test_files_of_elephas_are_read(make, tmp_path):
+    """As Elephas writes them: weights as nested lists, a model type as text."""
+    model = make(1, None, "mse")
+    config = {
+        "keras_model_config": model.to_json(),
+        "labelCol": "y",
+        "featuresCol": "x",
+        "outputCol": "p",
+        "weights": [w.tolist() for w in model.get_weights()],
+        "model_type": {"__enum__": "ModelType.REGRESSION"},
+    }
+    path = str(tmp_path / "elephas.h5")
+    with h5py.File(path, "w") as file:
+        content = {"class_name": "ElephasTransformer", "config": config}
+        file.attrs["distributed_config"] = json.dumps(content).encode()
+    loaded = load_ml_transformer(path)
+    assert (loaded.model_type, loaded.getFeaturesCol()) == (ModelType.REGRESSION, "x")
+    for a, b in zip(loaded.weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_small_transformer_file_is_one_that_elephas_reads(make, tmp_path):
+    model = make(1, None, "mse")
+    path = str(tmp_path / "small.h5")
+    ElephasTransformer(
+        keras_model_config=model.to_json(),
+        weights=model.get_weights(),
+        model_type=ModelType.REGRESSION,
+    ).save(path)
+    with h5py.File(path) as file:
+        config = json.loads(file.attrs["distributed_config"])["config"]
+    assert config["model_type"] == {"__enum__": "ModelType.REGRESSION"}
+    np.testing.assert_allclose(config["weights"][0], model.get_weights()[0], rtol=1e-6)
+
+
+def test_other_files_are_refused(estimator, tmp_path):
+    path = str(tmp_path / "estimator.h5")
+    estimator.save(path)
+    with pytest.raises(ValueError, match="`file_name` must be a file of an ElephasTransformer"):
+        load_ml_transformer(path)
+    (tmp_path / "text.h5").write_text("no")
+    with pytest.raises(ValueError, match="`file_name` must be a file of an ElephasEstimator"):
+        load_ml_estimator(str(tmp_path / "text.h5"))
+    with pytest.raises(FileNotFoundError):
+        load_ml_estimator(str(tmp_path / "none.h5"))
+
+
+@pytest.mark.parametrize(
+    ("loss", "kind"),
+    [
+        ("mse", ModelType.REGRESSION),
+        ("mean_squared_logarithmic_error", ModelType.REGRESSION),
+        ("huber", ModelType.REGRESSION),
+        (keras.losses.MeanAbsoluteError(), ModelType.REGRESSION),
+        (keras.losses.Huber(), ModelType.REGRESSION),
+        (keras.losses.mean_squared_error, ModelType.REGRESSION),
+        ("binary_crossentropy", ModelType.CLASSIFICATION),
+        (keras.losses.CategoricalCrossentropy(), ModelType.CLASSIFICATION),
+        ("nobody_knows", None),
+    ],
+)
+def test_losses_tell_what_is_predicted(loss, kind):
+    assert LossModelTypeMapper().get_model_type(loss) is kind
+
+
+def test_a_registered_loss_is_found_by_itself_and_by_its_name():
+    def own_loss(y, p):
+        return y - p
+
+    LossModelTypeMapper().register_loss(own_loss, ModelType.REGRESSION)
+    assert LossModelTypeMapper().get_model_type(own_loss) is ModelType.REGRESSION
+    assert LossModelTypeMapper().get_model_type("own_loss") is ModelType.REGRESSION
+
+
+def test_an_unknown_loss_leaves_it_to_the_output(make):
+    assert model_type("nobody_knows", make(1, None)) is ModelType.REGRESSION
+    assert model_type("nobody_knows", make(3, "softmax")) is ModelType.CLASSIFICATION
