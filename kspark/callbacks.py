@@ -52,7 +52,8 @@ class FitMonitor:
         self.replica = replica
         self.history = keras.callbacks.History()
         self.progress = Progress(verbose, epochs, initial_epoch)
-        mine = [self.history, *callbacks, self.progress]
+        # As in Keras, the history comes after the callbacks that add to the logs.
+        mine = [*callbacks, self.history, self.progress]
         self._callbacks = keras.callbacks.CallbackList(
             mine,
             add_history=False,
@@ -69,16 +70,26 @@ class FitMonitor:
         """What the optimizer says now, or `None` if a schedule decides."""
         return self.replica.learning_rate
 
-    def begin(self) -> None:
-        """Training begins."""
+    def begin(self) -> np.ndarray | None:
+        """Training begins.
+
+        Returns:
+            New weights, if a callback changed them.
+        """
         self.replica.model.stop_training = False
         with interruptible():
             self._callbacks.on_train_begin()
+        return self._changed()
 
-    def begin_epoch(self, epoch: int) -> None:
-        """An epoch begins."""
+    def begin_epoch(self, epoch: int) -> np.ndarray | None:
+        """An epoch begins.
+
+        Returns:
+            New weights, if a callback changed them.
+        """
         with interruptible():
             self._callbacks.on_epoch_begin(epoch)
+        return self._changed()
 
     def logs_of(self, states: Sequence[Sequence[np.ndarray]], prefix: str = "") -> dict[str, Any]:
         """Metrics of all workers together, by summing their metric states."""
@@ -98,8 +109,15 @@ class FitMonitor:
         self.progress.num_examples = num_examples
         with interruptible():
             self._callbacks.on_epoch_end(epoch, logs)
+        return self._changed()
+
+    def _changed(self) -> np.ndarray | None:
+        """The model's weights, if they are not those it was given or had when asked last."""
         now = self.replica.get_vector()
-        return None if np.array_equal(now, self._given, equal_nan=True) else now
+        if np.array_equal(now, self._given, equal_nan=True):
+            return None
+        self._given = now
+        return now
 
     @property
     def stopped(self) -> bool:
@@ -107,7 +125,8 @@ class FitMonitor:
         return bool(self.replica.model.stop_training)
 
     def end(self) -> None:
-        """Training is over; the model holds the merged weights."""
+        """Training is over; the model holds the merged weights, and its optimizer their state."""
+        self.replica.finalize()
         with interruptible():
             self._callbacks.on_train_end(self.history.history and last_logs(self.history))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from pyspark import RDD
 from pyspark.sql import SparkSession
 
 from kspark.adapters import Columns, Examples, adapt
@@ -82,10 +83,14 @@ class Source:
         return self._adapt(data)
 
     def features(self, x: Any) -> Examples:
-        """Examples without labels."""
+        """Examples without labels, in their own order.
+
+        The rows of an RDD stay in their partitions, because moving them changes the order.
+        """
         spec = self.replica.inputs
         bare = type(spec)(inputs=spec.inputs, x_structure=spec.x_structure)
-        return adapt(self.spark, x, spec=bare, columns=self.columns, num_workers=self.num_workers)
+        workers = None if isinstance(x, RDD) else self.num_workers
+        return adapt(self.spark, x, spec=bare, columns=self.columns, num_workers=workers)
 
     def _adapt(self, x: Any, y: Any = None, sample_weight: Any = None) -> Examples:
         return adapt(

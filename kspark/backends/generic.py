@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -82,9 +83,10 @@ class Engine:
     def train(self, window: Window, batch_size: int, start: int, stop: int) -> None:
         """Train on batches [start, stop) of a window."""
         logs: Any = None
-        for data in self._batches(window, batch_size, start, stop):
-            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-            logs = self._model.train_on_batch(x, y, sample_weight, return_dict=True)
+        with adding_up(self._model):
+            for data in self._batches(window, batch_size, start, stop):
+                x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+                logs = self._model.train_on_batch(x, y, sample_weight, return_dict=True)
         if self._has_own_step and logs is not None:
             self.logs = {name: float(value) for name, value in logs.items()}
 
@@ -121,9 +123,10 @@ class Engine:
     def evaluate(self, window: Window, batch_size: int) -> None:
         """Add a window to the metrics."""
         stop = num_batches(window.num_examples, batch_size)
-        for data in self._batches(window, batch_size, 0, stop):
-            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-            self._model.test_on_batch(x, y, sample_weight)
+        with adding_up(self._model):
+            for data in self._batches(window, batch_size, 0, stop):
+                x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+                self._model.test_on_batch(x, y, sample_weight)
 
     def predict(self, window: Window, batch_size: int) -> list[np.ndarray]:
         """One array per output, for all rows of a window."""
@@ -158,6 +161,16 @@ class Engine:
                 for group in (window.x, window.y, window.sample_weight)
             )
             yield x, y, weights
+
+
+@contextmanager
+def adding_up(model: keras.Model) -> Iterator[None]:
+    """Let metrics add up over batches: `train_on_batch` of later Keras resets them each time."""
+    model.reset_metrics = lambda: None
+    try:
+        yield
+    finally:
+        del model.reset_metrics
 
 
 def no_gradients() -> ValueError:

@@ -17,7 +17,9 @@ def fit(job: Fit) -> None:
         ValueError: If the data does not fit the model or the plan.
     """
     with prepared(job):
-        job.monitor.begin()
+        changed = job.monitor.begin()
+        if changed is not None:
+            job.aggregator.replace(changed)
         train = train_live if job.plan.road == LIVE else train_rounds
         train(job)
         job.monitor.end()

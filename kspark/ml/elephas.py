@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 import keras
 from pyspark.ml import Estimator, Model
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField
 
 from kspark import job
@@ -52,6 +53,8 @@ from kspark.worker.scores import (
     Scores,
     Values,
 )
+
+logger = logging.getLogger("kspark")
 
 
 class ElephasStage(Stage, HasKerasModelConfig, HasCustomObjects, HasElephasColumns, HasOutputType):
@@ -125,9 +128,6 @@ class ElephasEstimator(
     def _fit(self, dataset: DataFrame) -> ElephasTransformer:
         model = self._compiled()
         mode, frequency = self.value_of("mode"), self.value_of("frequency")
-        workers = self.value_of("num_workers")
-        if TrainingPlan.create(mode=mode, frequency=frequency).road == LIVE:
-            workers = min(workers, task_slots(dataset.sparkSession))
         stage = KerasEstimator(
             model,
             customObjects=self.value_of("custom_objects"),
@@ -135,7 +135,7 @@ class ElephasEstimator(
             labelCol=self.getOrDefault("labelCol"),
             mode=mode,
             frequency=frequency,
-            numWorkers=workers,
+            numWorkers=self._workers(dataset.sparkSession),
             epochs=self.value_of("epochs"),
             batchSize=self.value_of("batch_size"),
             verbose=self.value_of("verbose"),
@@ -144,6 +144,23 @@ class ElephasEstimator(
         with refused_labels():
             fitted = stage.fit(self._labelled(dataset))
         return self._transformer(fitted.kerasModel, fitted.history)
+
+    def _workers(self, spark: SparkSession) -> int:
+        """`num_workers`, or as many as can run at once if they need each other.
+
+        Elephas' default is 8, whatever the cluster has.
+        """
+        wanted = int(self.value_of("num_workers"))
+        mode, frequency = self.value_of("mode"), self.value_of("frequency")
+        slots = task_slots(spark)
+        if TrainingPlan.create(mode=mode, frequency=frequency).road != LIVE or wanted <= slots:
+            return wanted
+        logger.warning(
+            'num_workers is %d, but mode="%s" runs all workers at once and the cluster has %d '
+            "task slots: training with %d.",
+            *(wanted, mode, slots, slots),
+        )
+        return slots
 
     def _compiled(self) -> keras.Model:
         """The model as it is trained.

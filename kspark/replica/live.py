@@ -17,7 +17,14 @@ from kspark.replica.checks import (
     kept_fixed,
 )
 from kspark.replica.metrics import build_metrics
-from kspark.replica.signature import build_model, input_spec, is_arrays, output_names, rearranged
+from kspark.replica.signature import (
+    LIST,
+    build_model,
+    input_spec,
+    is_arrays,
+    output_names,
+    rearranged,
+)
 from kspark.replica.spec import check_model
 from kspark.replica.state import ReplicaState
 from kspark.replica.variables import weight_spec
@@ -165,6 +172,8 @@ class Replica(ReplicaState):
     def structured_outputs(self, outputs: list[np.ndarray]) -> Any:
         """What `predict` gave, in the structure `keras.Model.predict` returns."""
         names, structure = output_names(self.model)
+        if structure == LIST and len(outputs) == 1:
+            return outputs[0]
         return rearranged(outputs, names, structure)
 
     def loss(self, window: Window) -> float:

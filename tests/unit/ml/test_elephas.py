@@ -1,6 +1,7 @@
 """The Elephas-compatible stages: names, defaults, files; without Spark."""
 
 import json
+from types import SimpleNamespace
 
 import h5py
 import keras
@@ -12,6 +13,7 @@ from kspark.ml import (
     ElephasTransformer,
     LossModelTypeMapper,
     ModelType,
+    elephas,
     elephas_params,
     load_ml_estimator,
     load_ml_transformer,
@@ -253,3 +255,28 @@ def test_a_registered_loss_is_found_by_itself_and_by_its_name():
 def test_an_unknown_loss_leaves_it_to_the_output(make):
     assert model_type("nobody_knows", make(1, None)) is ModelType.REGRESSION
     assert model_type("nobody_knows", make(3, "softmax")) is ModelType.CLASSIFICATION
+
+
+@pytest.mark.parametrize(
+    ("mode", "frequency", "workers"),
+    [("synchronous", "epoch", 8), ("hogwild", "batch", 2), ("asynchronous", "epoch", 2)],
+)
+def test_what_was_set_reaches_the_engine(estimator, monkeypatch, caplog, mode, frequency, workers):
+    """And a number of workers that cannot all run at once is said to be lowered."""
+    asked = {}
+
+    class Recorder:
+        def __init__(self, model, **params):
+            asked.update(params)
+            raise InterruptedError
+
+    monkeypatch.setattr(elephas, "KerasEstimator", Recorder)
+    monkeypatch.setattr(elephas, "task_slots", lambda spark: 2)
+    estimator.set_mode(mode).set_frequency(frequency).set_epochs(7).set_batch_size(5)
+    estimator.set_validation_split(0.25).set_num_workers(8)
+    with pytest.raises(InterruptedError):
+        estimator.fit(SimpleNamespace(sparkSession=None, columns=["features", "label"]))
+    expected = {"mode": mode, "frequency": frequency, "numWorkers": workers}
+    expected |= {"epochs": 7, "batchSize": 5, "validationSplit": 0.25}
+    assert {name: asked[name] for name in expected} == expected
+    assert ("training with 2" in caplog.text) == (workers == 2)
