@@ -60,6 +60,7 @@ setup(
             "ipykernel>=6.29",
             "nbclient>=0.10",
             "nbformat>=5.10",
+            "pyspark[connect]",
             "pytest>=8.2",
             "pytest-timeout>=2.3",
         ],

@@ -1,13 +1,13 @@
 """Stages over Spark Connect, which cannot share a process with other sessions."""
 
-import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 
-import pytest
+import pyspark
+
+from kspark import java
 
 PROGRAM = """
 import json
@@ -37,21 +37,20 @@ for work in (
 print("FOUND", json.dumps([{r.id: r.prediction for r in rows}, errors]))
 """
 
-NEEDED = all(importlib.util.find_spec(name) for name in ("grpc", "grpc_status", "google.rpc"))
 
-
-@pytest.mark.skipif(not NEEDED, reason="needs pyspark[connect]")
-@pytest.mark.skipif(shutil.which("java") is None, reason="needs java")
 def test_transform_works_and_the_rest_says_that_it_does_not(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
+    found = java.environment(java.find_java(pyspark.__version__), tmp_path)
+    own = {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+    variables = {**os.environ, **found, **own}
     run = subprocess.run(
         [sys.executable, str(program)],
         capture_output=True,
         text=True,
         timeout=110,
         cwd=tmp_path,
-        env={**os.environ, "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"},
+        env={name: value for name, value in variables.items() if value is not None},
     )
     lines = [line for line in run.stdout.splitlines() if "FOUND " in line]
     assert lines, run.stderr[-3000:]
