@@ -64,6 +64,7 @@ class FitMonitor:
             steps=None,
         )
         self._given = replica.get_vector()
+        self._recorded: set[str] = set()
 
     @property
     def learning_rate(self) -> float | None:
@@ -111,6 +112,12 @@ class FitMonitor:
             self._callbacks.on_epoch_end(epoch, logs)
         return self._changed()
 
+    def record(self, **figures: float) -> None:
+        """Add an epoch's figures to the history alone, where no callback acts on them."""
+        self._recorded.update(figures)
+        for name, value in figures.items():
+            self.history.history.setdefault(name, []).append(value)
+
     def _changed(self) -> np.ndarray | None:
         """The model's weights, if they are not those it was given or had when asked last."""
         now = self.replica.get_vector()
@@ -128,12 +135,12 @@ class FitMonitor:
         """Training is over; the model holds the merged weights, and its optimizer their state."""
         self.replica.finalize()
         with interruptible():
-            self._callbacks.on_train_end(self.history.history and last_logs(self.history))
+            self._callbacks.on_train_end(self._last_logs())
 
-
-def last_logs(history: keras.callbacks.History) -> dict[str, Any]:
-    """The logs of a history's last epoch."""
-    return {name: values[-1] for name, values in history.history.items() if values}
+    def _last_logs(self) -> dict[str, Any]:
+        """The logs of the last epoch, as callbacks left them."""
+        logs = self.history.history.items()
+        return {name: v[-1] for name, v in logs if v and name not in self._recorded}
 
 
 def merged_metrics(replica: Replica, states: Sequence[Sequence[np.ndarray]]) -> dict[str, Any]:

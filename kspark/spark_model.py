@@ -10,14 +10,15 @@ import numpy as np
 from pyspark.sql import DataFrame
 
 from kspark import job, optimizers, saving
-from kspark.adapters import Columns, Examples
-from kspark.aggregator import Aggregator
+from kspark.adapters import Columns
 from kspark.arguments import check_exclusive, check_rule, compiled_model, refuse_unknown
-from kspark.callbacks import FitMonitor, checked_callbacks, listed, merged_metrics
+from kspark.callbacks import checked_callbacks, listed, merged_metrics
 from kspark.interrupts import defers_interrupts
 from kspark.plan import TrainingPlan, check_integer
 from kspark.replica import Replica, ReplicaSpec
+from kspark.report import FitReport
 from kspark.source import Source, active_session, gathered, output_columns, session_of
+from kspark.training import TrainingData, train
 
 PLAN_SETTINGS = (
     *("mode", "frequency", "batch_size", "seed"),
@@ -102,6 +103,7 @@ class SparkModel:
         self.on_nonfinite = on_nonfinite
         self._server_state: dict[str, np.ndarray] = {}
         self._histories: list[dict[str, list[float]]] = []
+        self._report: FitReport | None = None
         check_rule(self.server_optimizer, self._plan())
 
     # -- training ------------------------------------------------------------------------
@@ -172,48 +174,14 @@ class SparkModel:
         given = checked_callbacks(callbacks)
         columns = Columns(features_col, label_col, weight_col)
         source = Source(session_of(x), Replica.of(self._model, x), columns, self.num_workers)
-        examples, held_out = source.training(x, y, sample_weight, validation_split)
-        if validation_data is not None:
-            held_out = source.validation(validation_data)
-        by_shard = validation_split if held_out is None else 0.0
-        return self._train(source, plan, examples, held_out, by_shard, given, verbose)
-
-    def _train(
-        self,
-        source: Source,
-        plan: TrainingPlan,
-        examples: Examples,
-        held_out: Examples | None,
-        validation_split: float,
-        callbacks: list[keras.callbacks.Callback],
-        verbose: str | int,
-    ) -> keras.callbacks.History:
-        replica = source.replica
+        data = TrainingData.of(source, (x, y, sample_weight), validation_split, validation_data)
         spec = ReplicaSpec.of(self._model, self.custom_objects)
-        job.check_cluster_once(source.spark, spec.backend)
-        optimizer = self.server_optimizer.clone()
-        aggregator = Aggregator(replica.spec, replica.get_vector(), optimizer, plan.mode)
-        if self._server_state:
-            optimizer.set_state(self._server_state)
-        monitor = FitMonitor(replica, callbacks, verbose, plan.epochs, plan.initial_epoch)
-        task = job.Fit(
-            source.spark,
-            spec,
-            plan,
-            examples,
-            held_out,
-            validation_split,
-            aggregator,
-            monitor,
-            self.num_workers,
-        )
-        if plan.initial_epoch < plan.epochs:
-            job.fit(task)
-            self._server_state = optimizer.get_state()
-        self._workers = task.workers
-        self._histories.append(monitor.history.history)
-        self._model.history = monitor.history
-        return monitor.history
+        rule, state = self.server_optimizer, self._server_state
+        outcome = train(source, plan, spec, data, rule, state, given, verbose)
+        self._server_state, self._report = outcome.server_state, outcome.report
+        self._histories.append(outcome.history.history)
+        self._model.history = outcome.history
+        return outcome.history
 
     def _plan(self, **more: Any) -> TrainingPlan:
         settings = {name: getattr(self, name) for name in PLAN_SETTINGS}
@@ -315,6 +283,11 @@ class SparkModel:
     @master_network.setter
     def master_network(self, model: keras.Model) -> None:
         self._model = compiled_model(model)
+
+    @property
+    def last_fit(self) -> FitReport | None:
+        """What the last `fit` tells of its epochs and workers, `None` before the first."""
+        return self._report
 
     @property
     def training_histories(self) -> list[dict[str, list[float]]]:

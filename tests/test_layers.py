@@ -30,8 +30,8 @@ LAYERS = (
         "replica",
     },
     {"java", "plan", "saving", "session", "shared_memory", "transport"},
-    {"arguments", "callbacks", "job", "worker"},
-    {"data", "loading", "ml", "mllib", "source", "spark_model"},
+    {"arguments", "callbacks", "job", "report", "worker"},
+    {"data", "loading", "ml", "mllib", "source", "spark_model", "training"},
     {"kspark"},
 )
 
@@ -39,7 +39,7 @@ LAYERS = (
 NEIGHBOURS = {
     "aggregator": {"optimizers"},
     "coordinator": {"aggregator", "rendezvous"},
-    "job": {"callbacks", "worker"},
+    "job": {"callbacks", "report", "worker"},
     "labels": {"replica"},
     "loading": {"source", "spark_model"},
     "ml": {"data", "source", "spark_model"},
@@ -47,7 +47,8 @@ NEIGHBOURS = {
     "rendezvous": {"aggregator"},
     "replica": {"backends"},
     "session": {"java"},
-    "spark_model": {"data", "source"},
+    "spark_model": {"data", "source", "training"},
+    "training": {"source"},
     "wire": {"weights"},
 }
 
@@ -69,12 +70,14 @@ LIBRARIES = {
     "plan": {"numpy"},
     "rendezvous": {"numpy"},
     "replica": {"keras", "numpy", "pyspark"},
+    "report": {"matplotlib"},
     "saving": {"h5py", "keras", "numpy", "py4j", "pyspark"},
     "session": {"py4j", "pyspark"},
     "shards": {"numpy", "pyarrow"},
     "shared_memory": {"numpy"},
     "source": {"numpy", "pyspark"},
     "spark_model": {"keras", "numpy", "pyspark"},
+    "training": {"keras", "numpy"},
     "transport": {"numpy"},
     "weights": {"numpy"},
     "wire": {"numpy"},

@@ -226,6 +226,13 @@ class Coordinator:
         """End every wait, now and from now on."""
         self._gate.close(reason)
 
+    @property
+    def merges(self) -> int:
+        """How often an epoch changes the weights, or merges gradients."""
+        if self._meetings is not None:
+            return self.steps
+        return sum(shard.exchanges for shard in self.shards.values())
+
     # -- called by the thread that runs `fit` ---------------------------------------------
 
     def begin_job(self, oldest_attempt: int) -> None:

@@ -23,6 +23,7 @@ from kspark.job.spooling import SpooledExamples
 from kspark.labels import check_labels
 from kspark.plan import LIVE, TrainingPlan, divide_validation
 from kspark.replica import ReplicaSpec
+from kspark.report import EpochFacts, FitReport
 from kspark.weights import weighted_mean
 from kspark.worker import inference as inference_worker
 from kspark.worker import rounds as rounds_worker
@@ -50,6 +51,7 @@ class Fit:
         aggregator: `Aggregator` that holds the global weights.
         monitor: `FitMonitor`.
         num_workers: Integer or `None`.
+        epochs: List of `EpochFacts`, one per epoch that is trained.
     """
 
     spark: SparkSession
@@ -62,7 +64,7 @@ class Fit:
     monitor: FitMonitor
     num_workers: int | None = None
     fit_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
-    workers: list[list[dict[str, Any]]] = field(default_factory=list)
+    epochs: list[EpochFacts] = field(default_factory=list)
 
     train: SpooledExamples = field(init=False)
     held_out: SpooledExamples | None = field(init=False, default=None)
@@ -82,6 +84,11 @@ class Fit:
     def validates(self) -> bool:
         """Whether there is anything to validate on."""
         return self.held_out is not None or self.train.num_examples > self.num_examples
+
+    @property
+    def report(self) -> FitReport:
+        """What there is to tell of the epochs so far."""
+        return FitReport(self.plan.mode, self.plan.frequency, tuple(self.epochs))
 
     def last_epoch(self, epoch: int) -> bool:
         """Whether no epoch follows by plan."""

@@ -23,6 +23,7 @@ from kspark.job.fit import Fit, ShardsMissing, checked, close_epoch, take_state
 from kspark.job.rounds import lost_for_good
 from kspark.job.spark_job import JobLostError, SparkJob, worker_error
 from kspark.optimizers import MergeContext, ScaledDelta
+from kspark.report import EpochFacts
 from kspark.shared_memory import SharedWeights
 from kspark.transport import AggregatorServer
 from kspark.worker import live as live_worker
@@ -151,9 +152,16 @@ class LiveFit:
     def finish_epoch(self, epoch: int, report: EpochReport) -> bool:
         """Logs, callbacks and validation of one epoch; then the replicas may go on."""
         job = self.job
-        job.workers.append([{"shard": s, **report.facts[s]} for s in sorted(report.facts)])
+        workers = tuple({"shard": s, **report.facts[s]} for s in sorted(report.facts))
+        merges, staleness = self.coordinator.merges, tuple(report.staleness)
+        facts = EpochFacts(epoch, merges, workers, staleness)
+        job.epochs.append(facts)
         metrics = [report.metrics[s] for s in sorted(report.metrics)]
         over = close_epoch(job, epoch, metrics)
+        if job.plan.mode == "asynchronous":
+            job.monitor.record(
+                staleness_mean=facts.staleness_mean or 0.0, staleness_max=facts.staleness_max or 0
+            )
         self.coordinator.close_epoch(epoch, stop=over, learning_rate=job.monitor.learning_rate)
         return over
 
@@ -178,7 +186,7 @@ def train_live(job: Fit) -> None:
         while epoch < job.plan.epochs and not over:
             stop = segment_end(job, epoch)
             over = live.run_to(epoch, stop)
-            epoch = len(job.workers) + job.plan.initial_epoch
+            epoch = len(job.epochs) + job.plan.initial_epoch
         take_state(job, live.results, epoch - 1)
 
 

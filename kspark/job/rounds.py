@@ -13,6 +13,7 @@ from kspark.bootstrap import ship
 from kspark.errors import WorkerError
 from kspark.job.fit import Fit, ShardsMissing, checked, close_epoch, take_state
 from kspark.job.spark_job import JobLostError, run, worker_error
+from kspark.report import EpochFacts
 from kspark.worker import rounds as rounds_worker
 from kspark.worker.results import RoundResult, failure_of
 from kspark.worker.rounds import RoundTask
@@ -29,7 +30,8 @@ def train_rounds(job: Fit) -> None:
             [Delta(r.shard, r.delta, r.num_examples) for r in results if r.delta is not None],
             num_steps=max(r.facts["batches"] for r in results),
         )
-        job.workers.append([{"shard": r.shard, **r.facts} for r in results])
+        workers = tuple({"shard": r.shard, **r.facts} for r in results)
+        job.epochs.append(EpochFacts(epoch, 1, workers))
         if close_epoch(job, epoch, [r.metrics for r in results]):
             break
     take_state(job, results, epoch)

@@ -89,7 +89,8 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
             weight_col=self.value_of("weightCol"),
         )
         fitted = self._fitted(CarriedModel(model, carried.custom_objects))
-        fitted._summary = TrainingSummary(history.history, trained._workers)
+        report = trained.last_fit
+        fitted._summary = TrainingSummary(history.history, report.workers if report else [])
         return fitted
 
     def _labelled(self, dataset: DataFrame, model: keras.Model) -> DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +19,14 @@ from kspark.worker.state import ShardState
 
 DeltaExchange = Callable[[int, int, np.ndarray], None]
 """Called with the number of an exchange, the examples behind it, and a delta."""
+
+
+COUNTS = {
+    "waiting": "seconds_waiting",
+    "bytes_sent": "bytes_sent",
+    "bytes_received": "bytes_received",
+}
+"""What a connection counts: name in an epoch's figures, and attribute of the client."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,8 @@ class LiveRun:
     num_examples: int
     welcome: dict[str, Any]
     continued: bool = False
-    counted: Counter[str] = field(default_factory=Counter)
+    reported: float = 0.0
+    counted: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
 
     @property
     def stopped(self) -> bool:
@@ -114,10 +123,15 @@ class LiveRun:
             self.replica.learning_rate = rate
 
     def report_metrics(self, epoch: int, started: float) -> None:
-        """Tell the driver the epoch's metric state; telling it twice changes nothing."""
+        """Tell the driver the epoch's metric state; telling it twice changes nothing.
+
+        Seconds count from the report before, as bytes and waiting do: together the
+        epochs' figures leave nothing out.
+        """
         check_finite(self.replica, self.task.fit.plan, epoch)
+        began, self.reported = self.reported or started, time.perf_counter()
         facts = facts_of(
-            started,
+            began,
             self.batches,
             num_examples=self.num_examples,
             **self.new_counts(),
@@ -127,11 +141,7 @@ class LiveRun:
 
     def new_counts(self) -> dict[str, Any]:
         """What the connection has counted since the last epoch's report."""
-        now = {
-            "waiting": self.client.seconds_waiting,
-            "bytes_sent": self.client.bytes_sent,
-            "bytes_received": self.client.bytes_received,
-        }
+        now = {name: getattr(self.client, counter) for name, counter in COUNTS.items()}
         counts = {name: value - self.counted[name] for name, value in now.items()}
         self.counted.update(counts)
         return counts

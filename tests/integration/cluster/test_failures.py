@@ -100,7 +100,7 @@ def test_both_executors_train(cluster):
     x, y = labelled(400)
     spark_model = SparkModel(classifier(), num_workers=2)
     spark_model.fit(x, y, epochs=2, verbose=0)
-    assert len({worker["pid"] for worker in spark_model._workers[-1]}) == 2
+    assert len({worker["pid"] for worker in spark_model.last_fit.workers[-1]}) == 2
 
 
 class FailsFirst:

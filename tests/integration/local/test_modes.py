@@ -166,7 +166,9 @@ def test_it_learns(spark, mode):
         x, y, epochs=8, validation_split=0.2, verbose=0
     )
     assert history.history["val_accuracy"][-1] > 0.85
-    assert set(history.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    recorded = {"staleness_mean", "staleness_max"} if mode == "asynchronous" else set()
+    metrics = {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert set(history.history) == metrics | recorded
     _, accuracy = model.evaluate(x[480:], y[480:], verbose=0)
     assert history.history["val_accuracy"][-1] == pytest.approx(accuracy, abs=1e-6)
 
@@ -196,3 +198,16 @@ def test_state_that_must_not_be_averaged_keeps_its_type(spark):
     x, y = random.integers(0, 20, (60, 5)).astype("int32"), random.integers(0, 2, 60)
     SparkModel(model, num_workers=2, batch_size=8).fit(x, y, epochs=2, verbose=0)
     assert [(v.shape, v.dtype) for v in model.variables] == before
+
+
+def test_predictions_of_an_rdd_stay_in_its_order_whatever_the_workers(spark):
+    x, _ = labelled(50)
+    model = classifier()
+    parts = [[], list(x[:3]), [], list(x[3:48]), list(x[48:])]
+    rows = spark.sparkContext.parallelize(parts, 5).flatMap(lambda part: part)
+    predicted = SparkModel(model, num_workers=2).predict(rows)
+    np.testing.assert_allclose(np.stack(predicted), model.predict(x, verbose=0), atol=1e-6)
+    listed = SparkModel(model).fit(
+        x, labels := np.zeros(50), verbose=0, validation_data=[x, labels]
+    )
+    assert "val_loss" in listed.history

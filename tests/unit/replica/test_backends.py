@@ -12,9 +12,11 @@ import tensorflow as tf
 
 from kspark.backends import get_backend, running_backend, use_backend
 from kspark.backends.base import batch_examples, cast_floats, flat_outputs, num_batches, pack
+from kspark.backends.generic import Engine as Generic
 from kspark.backends.tensorflow import configure_threads
 from kspark.backends.tensorflow_rows import KeptRows, as_tensor
 from kspark.errors import EnvironmentMismatchError
+from kspark.replica import input_spec, weight_spec
 from kspark.shards import ArraySpec, InputSpec
 
 
@@ -227,3 +229,20 @@ def test_generic_backend(name, process):
 def test_floatx_decides(monkeypatch):
     monkeypatch.setattr(keras.config, "floatx", lambda: "float64")
     assert cast_floats(np.ones(2, "float32")).dtype == np.float64
+
+
+def test_metrics_add_up_over_the_batches_of_the_generic_engine(window_of):
+    """Later Keras resets metrics in `train_on_batch`, with every backend."""
+    x = np.arange(10, dtype="float32").reshape(10, 1)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    inputs = input_spec(model)
+    engine = Generic(model, model.weights, weight_spec(model), inputs)
+    expected = model.evaluate(x, x, verbose=0)
+    for run in (lambda w: engine.train(w, 4, 0, 3), lambda w: engine.evaluate(w, 4)):
+        model.reset_metrics()
+        run(window_of(x, x))
+        assert float(model.metrics_variables[1]) == 10
+        assert float(model.get_metrics_result()["loss"]) == pytest.approx(expected, rel=1e-5)
+    model.reset_metrics()
+    assert float(model.metrics_variables[1]) == 0

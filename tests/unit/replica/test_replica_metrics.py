@@ -180,6 +180,61 @@ def test_prepared_metrics_learn_labels_from_shards():
     Replica.of(model).prepare_metrics([ShardHandle(0, 0, "", "", 0), handle(("float32", (3,)))])
 
 
+class AddsLoss(keras.Model):
+    """A subclassed model that adds to its loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(1)
+
+    def call(self, x):
+        self.add_loss(ops.mean(x))
+        return self.dense(x)
+
+
+def with_added_loss():
+    model = AddsLoss()
+    model(np.zeros((1, 4), "float32"))
+    return model
+
+
+def with_regularizer():
+    dense = layers.Dense(1, activity_regularizer="l2")
+    return keras.Sequential([keras.Input((4,)), dense])
+
+
+@pytest.mark.parametrize("make", [with_added_loss, with_regularizer])
+def test_prepared_metrics_do_not_trip_over_losses_of_an_earlier_call(make):
+    x, y, _ = binary_rows()
+    model = make()
+    model.compile("sgd", "mse", metrics=["mae"])
+    model.evaluate(x, y, verbose=0)
+    Replica.of(model).prepare_metrics()
+
+
+@pytest.mark.parametrize("frequency", ["train", "train_exchanging", "train_merging"])
+def test_own_metric_that_is_no_sum_does_not_train(frequency, window_of):
+    replica = Replica.of(binary("auc", Largest(), run_eagerly=True))
+    more = {"train": (), "train_exchanging": (0, [1], None), "train_merging": (0, 1, None)}
+    with pytest.raises(ValueError, match="metric 'largest' cannot be evaluated"):
+        getattr(replica, frequency)(window_of(*binary_rows(4)), 4, *more[frequency])
+
+
+def test_metrics_of_keras_are_not_tried_before_training(window_of, monkeypatch):
+    replica = Replica.of(binary("auc", "accuracy", run_eagerly=True))
+    monkeypatch.setattr(replica, "check_summable", None)
+    replica.train(window_of(*binary_rows(4)), 4)
+
+
+def test_a_list_of_one_output_is_predicted_as_an_array():
+    a = keras.Input((3,))
+    model = keras.Model(a, [layers.Dense(2)(a)])
+    model.compile("sgd", "mse")
+    predicted = np.zeros((4, 2))
+    assert Replica.of(model).structured_outputs([predicted]) is predicted
+    assert isinstance(model.predict(np.zeros((4, 3)), verbose=0), np.ndarray)
+
+
 def test_state_of_another_model_is_refused(window_of):
     replica = Replica.of(binary("auc"))
     with pytest.raises(ValueError, match="metric_state"):

@@ -1,0 +1,166 @@
+"""`FitReport`: what a fit has to tell about its epochs and workers, as data and as a picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+COMPUTING, WAITING = "tab:blue", "tab:orange"
+
+
+@dataclass(frozen=True)
+class EpochFacts:
+    """One epoch of a fit.
+
+    Attributes:
+        epoch: Integer, counted from 0.
+        merges: Integer, how often the weights were merged: once per round or meeting,
+            and once per push.
+        workers: Tuple of dictionaries, one per shard with examples: `"shard"`, `"host"`,
+            `"pid"`, `"batches"` and `"seconds"`. Modes that talk to the driver meanwhile
+            add `"num_examples"`, `"bytes_sent"`, `"bytes_received"` and `"waiting"`: the
+            part of `"seconds"` in which the worker waited for an answer. They count from
+            its report of the epoch before: the last exchange of an epoch and the wait for
+            the driver's callbacks are in the figures of the next.
+        staleness: Tuple of integers, one per push: by how many pushes of others the
+            weights had changed since the worker took them. Empty where nobody counts:
+            in synchronous modes, and over shared memory.
+    """
+
+    epoch: int
+    merges: int
+    workers: tuple[Mapping[str, Any], ...] = ()
+    staleness: tuple[int, ...] = ()
+
+    @property
+    def staleness_mean(self) -> float | None:
+        """Mean staleness of the epoch's pushes, `None` where it is not counted."""
+        return sum(self.staleness) / len(self.staleness) if self.staleness else None
+
+    @property
+    def staleness_max(self) -> int | None:
+        """Staleness of the epoch's stalest push, `None` where it is not counted."""
+        return max(self.staleness, default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The epoch as JSON data."""
+        return {
+            "epoch": self.epoch,
+            "merges": self.merges,
+            "staleness_mean": self.staleness_mean,
+            "staleness_max": self.staleness_max,
+            "workers": [dict(worker) for worker in self.workers],
+        }
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """How a fit went, epoch by epoch and worker by worker.
+
+    ```python
+    spark_model.fit(x, y, epochs=5)
+    pandas.DataFrame(spark_model.last_fit.rows())
+    spark_model.last_fit.plot().savefig("fit.png")
+    ```
+
+    Attributes:
+        mode: String, the mode of the fit.
+        frequency: `"epoch"`, `"batch"` or an integer.
+        epochs: Tuple of `EpochFacts`, in their order.
+    """
+
+    mode: str
+    frequency: str | int
+    epochs: tuple[EpochFacts, ...] = field(default=())
+
+    @property
+    def workers(self) -> list[list[dict[str, Any]]]:
+        """One list per epoch of dictionaries, one per worker."""
+        return [[dict(worker) for worker in facts.workers] for facts in self.epochs]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON data."""
+        epochs = [facts.to_dict() for facts in self.epochs]
+        return {"mode": self.mode, "frequency": self.frequency, "epochs": epochs}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat dictionary per epoch and worker, with the epoch's own figures in each."""
+        epochs = [(facts.to_dict(), facts.workers) for facts in self.epochs]
+        return [
+            {**{name: value for name, value in facts.items() if name != "workers"}, **worker}
+            for facts, workers in epochs
+            for worker in workers
+        ]
+
+    def staleness_counts(self) -> dict[int, int]:
+        """How many pushes were how stale, over all epochs."""
+        return dict(sorted(Counter(s for facts in self.epochs for s in facts.staleness).items()))
+
+    def plot(self) -> Any:
+        """Draw a timeline of the workers, and how stale their pushes were.
+
+        A bar per worker: for every epoch its time computing, and its time waiting. A
+        worker's epochs are drawn one after the other from zero on: the clocks of
+        different hosts are not compared.
+
+        Returns:
+            A `matplotlib` figure; it is not shown.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+        """
+        figure_class = matplotlib_figure()
+        histogram = self.staleness_counts()
+        figure = figure_class(figsize=(10, 4), layout="constrained")
+        axes = figure.subplots(1, 2 if histogram else 1, squeeze=False)[0]
+        draw_timeline(axes[0], self.epochs)
+        if histogram:
+            draw_staleness(axes[1], histogram)
+        return figure
+
+
+def matplotlib_figure() -> Any:
+    """The class `matplotlib.figure.Figure`.
+
+    Raises:
+        ImportError: If it is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "`plot()` needs matplotlib, which is not installed: pip install 'kspark[plot]'"
+        ) from error
+    return Figure
+
+
+def spans_of(worker: Mapping[str, Any]) -> tuple[float, float]:
+    """Seconds that a worker computed in an epoch, and those it waited."""
+    seconds = float(worker.get("seconds", 0.0))
+    waiting = min(float(worker.get("waiting", 0.0)), seconds)
+    return seconds - waiting, waiting
+
+
+def draw_timeline(axis: Any, epochs: Sequence[EpochFacts]) -> None:
+    """A bar per shard, from the first epoch to the last."""
+    ends: dict[int, float] = {}
+    for facts in epochs:
+        for worker in facts.workers:
+            shard, (computing, waiting) = int(worker["shard"]), spans_of(worker)
+            start = ends.get(shard, 0.0)
+            axis.barh(shard, computing, left=start, color=COMPUTING, edgecolor="white")
+            axis.barh(shard, waiting, left=start + computing, color=WAITING, edgecolor="white")
+            ends[shard] = start + computing + waiting
+    axis.barh([], [], color=COMPUTING, label="computing")
+    axis.barh([], [], color=WAITING, label="waiting")
+    axis.set(xlabel="seconds", ylabel="shard", title="Workers, epoch by epoch")
+    axis.set_yticks(sorted(ends))
+    axis.legend()
+
+
+def draw_staleness(axis: Any, histogram: Mapping[int, int]) -> None:
+    """How many pushes were how stale."""
+    axis.bar(list(histogram), list(histogram.values()), width=0.9, color=COMPUTING)
+    axis.set(xlabel="staleness in versions", ylabel="pushes", title="Staleness of the pushes")

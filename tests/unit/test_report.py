@@ -1,0 +1,80 @@
+"""What a fit tells about itself, as data and as a picture."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from kspark.report import EpochFacts, FitReport
+
+
+def worker(shard, seconds, waiting):
+    return {"shard": shard, "host": "h", "seconds": seconds, "waiting": waiting}
+
+
+REPORT = FitReport(
+    "asynchronous",
+    2,
+    (
+        EpochFacts(0, 3, (worker(0, 3.0, 1.0), worker(1, 2.0, 0.0)), (0, 0, 3)),
+        EpochFacts(1, 2, (worker(0, 1.0, 5.0), worker(1, 2.0, 0.5)), (0, 1)),
+    ),
+)
+
+
+def test_staleness_of_an_epoch():
+    assert (REPORT.epochs[0].staleness_mean, REPORT.epochs[0].staleness_max) == (1.0, 3)
+    assert REPORT.staleness_counts() == {0: 3, 1: 1, 3: 1}
+    nobody_counts = EpochFacts(0, 1)
+    assert nobody_counts.staleness_mean is None and nobody_counts.staleness_max is None
+
+
+def test_the_report_as_data():
+    data = json.loads(json.dumps(REPORT.to_dict()))
+    assert (data["mode"], data["frequency"]) == ("asynchronous", 2)
+    assert data["epochs"][1] == {
+        "epoch": 1,
+        "merges": 2,
+        "staleness_mean": 0.5,
+        "staleness_max": 1,
+        "workers": [worker(0, 1.0, 5.0), worker(1, 2.0, 0.5)],
+    }
+    assert REPORT.workers[0] == [worker(0, 3.0, 1.0), worker(1, 2.0, 0.0)]
+
+
+def test_a_row_per_epoch_and_worker():
+    rows = REPORT.rows()
+    assert [(r["epoch"], r["shard"], r["merges"]) for r in rows] == [
+        (0, 0, 3), (0, 1, 3), (1, 0, 2), (1, 1, 2),
+    ]  # fmt: skip
+    assert rows[2] == {
+        **worker(0, 1.0, 5.0), "epoch": 1, "merges": 2, "staleness_mean": 0.5, "staleness_max": 1,
+    }  # fmt: skip
+
+
+def test_the_timeline_puts_a_shards_epochs_end_to_end():
+    pytest.importorskip("matplotlib")
+    timeline, staleness = REPORT.plot().axes
+    bars = [(b.get_y() + b.get_height() / 2, b.get_x(), b.get_width()) for b in timeline.patches]
+    # shard, start, length: computing, then waiting; no longer waiting than there were seconds
+    assert bars == [
+        (0, 0, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0),
+        (0, 3, 0), (0, 3, 1), (1, 2, 1.5), (1, 3.5, 0.5),
+    ]  # fmt: skip
+    assert [t.get_text() for t in timeline.get_legend().get_texts()] == ["computing", "waiting"]
+    heights = {b.get_x() + b.get_width() / 2: b.get_height() for b in staleness.patches}
+    assert heights == pytest.approx({0: 3, 1: 1, 3: 1})
+
+
+def test_without_staleness_there_is_only_the_timeline():
+    pytest.importorskip("matplotlib")
+    rounds = FitReport("synchronous", "epoch", (EpochFacts(0, 1, ({"shard": 0, "seconds": 2.0},)),))
+    assert len(rounds.plot().axes) == 1
+
+
+def test_plot_names_the_extra_when_matplotlib_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"pip install 'kspark\[plot\]'"):
+        REPORT.plot()
