@@ -93,8 +93,8 @@ class SpooledExamples:
 
     def close(self) -> None:
         """Delete the files on the executors and the persisted handles. Never raises KSparkError."""
-        self._examples.close()
         if self.handles is None:
+            self._examples.close()
             return
         try:
             task = ship(spooling_worker.clean_up, self.run_id)
@@ -103,6 +103,7 @@ class SpooledExamples:
             logger.warning("Some temporary files of this fit could not be deleted: %s", error)
         finally:
             self._unpersist()
+            self._examples.close()  # not before: the job may compute a lost handle again
 
     def _unpersist(self) -> None:
         if self.handles is not None:
