@@ -5,9 +5,11 @@
     ELEPHAS_PYTHON=/path/to/python python benchmarks/training.py
 
 48,000 x 784 training rows, a 784-128-128-10 perceptron, Adam, batches of 64,
-two workers with one thread each; plain Keras may use all cores. Every fit runs
-in a fresh process; the processes run one after the other, each round of repeats
-through all cases. What is measured:
+two workers with one thread each; plain Keras may use all cores. Synchronous
+training by the batch merges two batches into each step: plain Keras with batches
+of 128 is the run that it equals. Every fit runs in a fresh process; the processes
+run one after the other, each repeat through all cases, with a seed of its own.
+What is measured:
 
 * warm epoch: median time from the end of one epoch to the end of the next one,
   as a callback on the driver sees it; the first epoch is left out. For Elephas,
@@ -46,6 +48,7 @@ import mnist
 HERE = Path(__file__).resolve().parent
 MODES = ("synchronous", "asynchronous", "hogwild")
 BASELINE = "keras"
+BATCH_SIZE = 64
 
 Result = dict[str, Any]
 
@@ -55,6 +58,11 @@ def cases() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {
         BASELINE: {"engine": "keras", "steps_per_execution": 1},
         "keras/steps_per_execution=50": {"engine": "keras", "steps_per_execution": 50},
+        "keras/batch_size=128": {
+            "engine": "keras",
+            "steps_per_execution": 1,
+            "batch_size": 2 * BATCH_SIZE,
+        },
     }
     for mode in MODES:
         for frequency in ("epoch", "batch", 50):
@@ -65,7 +73,7 @@ def cases() -> dict[str, dict[str, Any]]:
             for frequency in ("epoch",) if mode == "synchronous" else ("epoch", "batch"):
                 case = {"engine": "elephas", "mode": mode, "frequency": frequency}
                 found[f"elephas/{mode}/{frequency}"] = case
-    return found
+    return {name: {"batch_size": BATCH_SIZE, **case} for name, case in found.items()}
 
 
 def run_case(case: dict[str, Any], data: str, epochs: int, timeout: float) -> Result:
@@ -144,7 +152,8 @@ def measure_all(
         print(f"repeat {repeat + 1} of {args.repeats}", file=sys.stderr, flush=True)
         for name, case in chosen.items():
             if not any("failed" in result for result in results[name]):
-                results[name].append(measure(name, case, data, args))
+                seeded = {**case, "seed": repeat}
+                results[name].append(measure(name, seeded, data, args))
     return results
 
 

@@ -16,7 +16,6 @@ import keras
 import mnist
 import numpy as np
 
-BATCH_SIZE = 64
 NUM_WORKERS = 2
 
 
@@ -36,8 +35,8 @@ class EpochClock(keras.callbacks.Callback):
         return float(np.median(np.diff(self.ends))) if len(self.ends) > 1 else None
 
 
-def build_model(steps_per_execution: int = 1) -> keras.Model:
-    keras.utils.set_random_seed(0)
+def build_model(seed: int, steps_per_execution: int = 1) -> keras.Model:
+    keras.utils.set_random_seed(seed)
     model = keras.Sequential(
         [
             keras.Input((mnist.SIDE**2,)),
@@ -56,33 +55,33 @@ def build_model(steps_per_execution: int = 1) -> keras.Model:
 
 
 def measured(
-    trainer: Any, model: keras.Model, data: list[np.ndarray], epochs: int
+    trainer: Any, model: keras.Model, data: list[np.ndarray], case: dict[str, Any]
 ) -> dict[str, float | None]:
     """Seconds of a fit and of its warm epochs, and what the model has learnt."""
     x, y, x_test, y_test = data
     clock = EpochClock()
     started = time.perf_counter()
-    trainer.fit(x, y, batch_size=BATCH_SIZE, epochs=epochs, verbose=0, callbacks=[clock])
+    trainer.fit(x, y, case["batch_size"], case["epochs"], verbose=0, callbacks=[clock])
     whole = time.perf_counter() - started
     _, accuracy = model.evaluate(x_test, y_test, batch_size=1000, verbose=0)
     return {"whole": whole, "warm": clock.warm_epoch(), "accuracy": accuracy}
 
 
 def run_keras(case: dict[str, Any]) -> dict[str, float | None]:
-    model = build_model(case["steps_per_execution"])
-    return measured(model, model, mnist.read(case["data"]), case["epochs"])
+    model = build_model(case["seed"], case["steps_per_execution"])
+    return measured(model, model, mnist.read(case["data"]), case)
 
 
 def run_kspark(case: dict[str, Any]) -> dict[str, float | None]:
     from kspark import SparkModel
     from kspark.session import local_session
 
-    data, model = mnist.read(case["data"]), build_model()
+    data, model = mnist.read(case["data"]), build_model(case["seed"])
     spark = local_session(NUM_WORKERS, memory="4g")
     spark_model = SparkModel(
-        model, case["mode"], case["frequency"], num_workers=NUM_WORKERS, seed=0
+        model, case["mode"], case["frequency"], num_workers=NUM_WORKERS, seed=case["seed"]
     )
-    result = measured(spark_model, model, data, case["epochs"])
+    result = measured(spark_model, model, data, case)
     spark.stop()
     return {**result, "bytes": bytes_per_epoch(spark_model.last_fit, model)}
 

@@ -18,17 +18,17 @@ from elephas.spark_model import AsynchronousSparkModel
 from elephas.spark_model import SparkModel as SynchronousSparkModel
 from elephas.utils.rdd_utils import to_simple_rdd
 from pyspark.sql import SparkSession
-from training_case import BATCH_SIZE, NUM_WORKERS, build_model
+from training_case import NUM_WORKERS, build_model
 
 
 def spark_model(model: keras.Model, case: dict[str, Any]) -> SynchronousSparkModel:
     """Elephas' model for a mode; everything else is its default."""
     if case["mode"] == "synchronous":
-        return SynchronousSparkModel(model, num_workers=NUM_WORKERS, batch_size=BATCH_SIZE)
+        return SynchronousSparkModel(model, num_workers=NUM_WORKERS, batch_size=case["batch_size"])
     return AsynchronousSparkModel(
         model,
         num_workers=NUM_WORKERS,
-        batch_size=BATCH_SIZE,
+        batch_size=case["batch_size"],
         mode=case["mode"],
         frequency=case["frequency"],
     )
@@ -40,12 +40,12 @@ def run(case: dict[str, Any]) -> dict[str, float | None]:
     for key, value in (("driver.memory", "4g"), ("ui.enabled", "false"), ("log.level", "ERROR")):
         builder = builder.config(f"spark.{key}", value)
     spark = builder.getOrCreate()
-    distributed = spark_model(build_model(), case)
+    distributed = spark_model(build_model(case["seed"]), case)
     started = time.perf_counter()
     # The data arrives as arrays, as in the other cases, so making the RDD is part of the fit.
     rdd = to_simple_rdd(spark.sparkContext, x, y)
     distributed.fit(
-        rdd, epochs=case["epochs"], batch_size=BATCH_SIZE, verbose=0, validation_split=0.0
+        rdd, epochs=case["epochs"], batch_size=case["batch_size"], verbose=0, validation_split=0.0
     )
     whole = time.perf_counter() - started
     trained = distributed.master_network

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from kspark.backends import MERGING
 from kspark.errors import invalid, invalid_type
 from kspark.optimizers import ServerOptimizer
 from kspark.plan import TrainingPlan, check_fraction
@@ -60,6 +61,22 @@ def check_rule(rule: ServerOptimizer, plan: TrainingPlan) -> None:
     if rule.keeps_replica_weights:
         reason = "a rule whose replicas go on from the merged weights: this one is not supported"
         raise invalid("server_optimizer", reason, rule)
+
+
+def check_backend(plan: TrainingPlan) -> None:
+    """Refuse to merge gradients with a Keras backend that does not show them.
+
+    Raises:
+        ValueError: If the plan would.
+    """
+    name = keras.backend.backend()
+    if plan.merges_gradients and name not in MERGING:
+        known = " or ".join(repr(merging) for merging in sorted(MERGING))
+        rule = (
+            f'"epoch" or a number of batches with the Keras backend {name!r}: '
+            f'mode="synchronous" with frequency="batch" merges gradients, which needs {known}'
+        )
+        raise invalid("frequency", rule, plan.frequency)
 
 
 def check_exclusive(

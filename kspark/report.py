@@ -19,11 +19,13 @@ class EpochFacts:
         merges: Integer, how often the weights were merged: once per round or meeting,
             and once per push.
         workers: Tuple of dictionaries, one per shard with examples: `"shard"`, `"host"`,
-            `"pid"`, `"batches"` and `"seconds"`. Modes that talk to the driver meanwhile
-            add `"num_examples"`, `"bytes_sent"`, `"bytes_received"` and `"waiting"`: the
-            part of `"seconds"` in which the worker waited for an answer. They count from
-            its report of the epoch before: the last exchange of an epoch and the wait for
-            the driver's callbacks are in the figures of the next.
+            `"pid"`, `"batches"`, `"seconds"` and `"state_kept"`: whether the worker had the
+            optimizer state of the epoch before, which ends with its host. Modes that talk
+            to the driver meanwhile add `"num_examples"`, `"bytes_sent"`,
+            `"bytes_received"` and `"waiting"`: the part of `"seconds"` in which the worker
+            waited for an answer. They count from its report of the epoch before: the last
+            exchange of an epoch and the wait for the driver's callbacks are in the figures
+            of the next.
         staleness: Tuple of integers, one per push: by how many pushes of others the
             weights had changed since the worker took them. Empty where nobody counts:
             in synchronous modes, and over shared memory.

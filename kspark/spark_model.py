@@ -11,7 +11,13 @@ from pyspark.sql import DataFrame
 
 from kspark import job, optimizers, saving
 from kspark.adapters import Columns
-from kspark.arguments import check_exclusive, check_rule, compiled_model, refuse_unknown
+from kspark.arguments import (
+    check_backend,
+    check_exclusive,
+    check_rule,
+    compiled_model,
+    refuse_unknown,
+)
 from kspark.callbacks import checked_callbacks, listed, merged_metrics
 from kspark.interrupts import defers_interrupts
 from kspark.plan import TrainingPlan, check_integer
@@ -105,6 +111,7 @@ class SparkModel:
         self._histories: list[dict[str, list[float]]] = []
         self._report: FitReport | None = None
         check_rule(self.server_optimizer, self._plan())
+        check_backend(self._plan())
 
     # -- training ------------------------------------------------------------------------
 

@@ -24,6 +24,9 @@ MODULES = MappingProxyType(
 )
 """Backend name to the module that serves it."""
 
+MERGING = frozenset({"tensorflow"})
+"""Backends whose gradients can be merged between replicas before they are applied."""
+
 
 def get_backend(name: str) -> Backend:
     """The module that runs replicas on a Keras backend.

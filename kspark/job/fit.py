@@ -223,6 +223,26 @@ def validate(job: Fit, epoch: int) -> dict[str, float]:
     return job.monitor.logs_of([r.metrics for r in results], prefix="val_")
 
 
+def open_epoch(job: Fit, epoch: int) -> None:
+    """Callbacks of an epoch that is about to begin; it starts from the weights they leave."""
+    changed = job.monitor.begin_epoch(epoch)
+    if changed is not None:
+        job.aggregator.replace(changed)
+
+
+def note_epoch(job: Fit, facts: EpochFacts) -> None:
+    """Keep an epoch's figures, and tell of optimizer state that is lost."""
+    job.epochs.append(facts)
+    anew = [worker["shard"] for worker in facts.workers if not worker.get("state_kept", True)]
+    if anew:
+        logger.warning(
+            "Epoch %d: the hosts that kept the optimizer state of shards %s are gone. These "
+            "shards went on from the merged weights, with the optimizer state of the fit's start.",
+            facts.epoch + 1,
+            anew,
+        )
+
+
 def close_epoch(job: Fit, epoch: int, metrics: Sequence[list[np.ndarray]]) -> bool:
     """Logs, validation and callbacks of an epoch whose weights are merged.
 

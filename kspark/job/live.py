@@ -19,7 +19,15 @@ from kspark.bootstrap import ship
 from kspark.coordinator import Coordinator, EpochReport, ShardPlan
 from kspark.errors import ClusterError
 from kspark.interrupts import interruptible
-from kspark.job.fit import Fit, ShardsMissing, checked, close_epoch, take_state
+from kspark.job.fit import (
+    Fit,
+    ShardsMissing,
+    checked,
+    close_epoch,
+    note_epoch,
+    open_epoch,
+    take_state,
+)
 from kspark.job.rounds import lost_for_good
 from kspark.job.spark_job import JobLostError, SparkJob, worker_error
 from kspark.optimizers import MergeContext, ScaledDelta
@@ -114,7 +122,6 @@ class LiveFit:
             WorkerError: If a replica failed.
             JobLostError: If Spark gave up on the job.
         """
-        self.job.monitor.begin_epoch(epoch)
         while True:
             with interruptible():
                 report = self.coordinator.wait_for_epoch(epoch, POLL_SECONDS)
@@ -150,18 +157,24 @@ class LiveFit:
             )
 
     def finish_epoch(self, epoch: int, report: EpochReport) -> bool:
-        """Logs, callbacks and validation of one epoch; then the replicas may go on."""
+        """Logs, callbacks and validation of one epoch; then the replicas may go on.
+
+        The next epoch's first callbacks come before the replicas hear of it, so that
+        synchronous ones train it with the learning rate and weights those callbacks set.
+        """
         job = self.job
         workers = tuple({"shard": s, **report.facts[s]} for s in sorted(report.facts))
         merges, staleness = self.coordinator.merges, tuple(report.staleness)
         facts = EpochFacts(epoch, merges, workers, staleness)
-        job.epochs.append(facts)
+        note_epoch(job, facts)
         metrics = [report.metrics[s] for s in sorted(report.metrics)]
         over = close_epoch(job, epoch, metrics)
         if job.plan.mode == "asynchronous":
             job.monitor.record(
                 staleness_mean=facts.staleness_mean or 0.0, staleness_max=facts.staleness_max or 0
             )
+        if not over:
+            open_epoch(job, epoch + 1)
         self.coordinator.close_epoch(epoch, stop=over, learning_rate=job.monitor.learning_rate)
         return over
 
@@ -183,6 +196,7 @@ def train_live(job: Fit) -> None:
     """Train in one job, or one per validated epoch, since validation needs the slots."""
     with live_fit(job) as live:
         epoch, over = job.plan.initial_epoch, False
+        open_epoch(job, epoch)
         while epoch < job.plan.epochs and not over:
             stop = segment_end(job, epoch)
             over = live.run_to(epoch, stop)

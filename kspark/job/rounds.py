@@ -11,7 +11,15 @@ import logging
 from kspark.aggregator import Delta
 from kspark.bootstrap import ship
 from kspark.errors import WorkerError
-from kspark.job.fit import Fit, ShardsMissing, checked, close_epoch, take_state
+from kspark.job.fit import (
+    Fit,
+    ShardsMissing,
+    checked,
+    close_epoch,
+    note_epoch,
+    open_epoch,
+    take_state,
+)
 from kspark.job.spark_job import JobLostError, run, worker_error
 from kspark.report import EpochFacts
 from kspark.worker import rounds as rounds_worker
@@ -24,14 +32,14 @@ logger = logging.getLogger("kspark")
 def train_rounds(job: Fit) -> None:
     """Every epoch: all shards train from the same weights, their deltas are merged."""
     for epoch in range(job.plan.initial_epoch, job.plan.epochs):
-        job.monitor.begin_epoch(epoch)
+        open_epoch(job, epoch)
         results = run_round(job, epoch)
         job.aggregator.merge(
             [Delta(r.shard, r.delta, r.num_examples) for r in results if r.delta is not None],
             num_steps=max(r.facts["batches"] for r in results),
         )
         workers = tuple({"shard": r.shard, **r.facts} for r in results)
-        job.epochs.append(EpochFacts(epoch, 1, workers))
+        note_epoch(job, EpochFacts(epoch, 1, workers))
         if close_epoch(job, epoch, [r.metrics for r in results]):
             break
     take_state(job, results, epoch)

@@ -34,7 +34,6 @@ class InferenceTask:
         batch_size: Integer.
         threads: Integer, threads a replica may use.
         num_train: Mapping from shard to the rows to skip at its start.
-        class_weight: Never used here; validation is unweighted, as in Keras.
     """
 
     key: str

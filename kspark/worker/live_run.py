@@ -67,6 +67,7 @@ class LiveRun:
     num_examples: int
     welcome: dict[str, Any]
     continued: bool = False
+    state_kept: bool = True
     reported: float = 0.0
     counted: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
 
@@ -107,7 +108,7 @@ class LiveRun:
     def resume(self, epoch: int) -> None:
         """The shard's own state as of the beginning of `epoch`, unless the replica is in it."""
         if not self.continued:
-            self.state.restore(self.replica, epoch, self.task.fit.plan)
+            self.state_kept = self.state.restore(self.replica, epoch, self.task.fit.plan)
             self.continued = True
 
     def kept_state(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -134,10 +135,12 @@ class LiveRun:
             began,
             self.batches,
             num_examples=self.num_examples,
+            state_kept=self.state_kept,
             **self.new_counts(),
         )
         meta = {"kind": "metrics", "epoch": epoch, "facts": facts}
         self.client.report(meta, self.replica.metric_state())
+        self.state_kept = True
 
     def new_counts(self) -> dict[str, Any]:
         """What the connection has counted since the last epoch's report."""

@@ -75,7 +75,7 @@ def train_shard(
         return lost_too_often(handle.index, tries.count)
     with tries:
         replica = replica_for(spec, fit.fit_id, fit.threads)
-        state.restore(replica, task.epoch, fit.plan)
+        state_kept = state.restore(replica, task.epoch, fit.plan)
         replica.set_vector(vector)
         if task.learning_rate is not None:
             replica.learning_rate = task.learning_rate
@@ -86,7 +86,7 @@ def train_shard(
         num_examples,
         delta(replica.get_vector(), vector),
         replica.metric_state(),
-        facts_of(started, fit.plan.batches(num_examples)),
+        facts_of(started, fit.plan.batches(num_examples), state_kept=state_kept),
         state_of(replica) if task.wants_state else None,
     )
 

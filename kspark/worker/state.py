@@ -66,25 +66,30 @@ class ShardState:
         """The process's replica begins to train: it is at the end of no epoch meanwhile."""
         _standing.pop(self.fit_id, None)
 
-    def restore(self, replica: Replica, epoch: int, plan: TrainingPlan) -> None:
+    def restore(self, replica: Replica, epoch: int, plan: TrainingPlan) -> bool:
         """Bring a replica to this shard's state at the beginning of `epoch`.
 
         That is its state after the epoch before, or the one before that if the process
         died before it could write it. A replica that has just trained that shard is in it.
+
+        Returns:
+            Boolean, `False` if there should be such a state but its host is gone; the
+            replica is as it was before the fit then.
         """
         standing = _standing.pop(self.fit_id, None)
         if standing is not None and standing[:3] == (replica, self.index, epoch - 1):
             replica.set_fixed(standing[3])  # an evaluation may have moved on random numbers
-            return
+            return True
         loaded = self._load_before(epoch)
         if loaded is None:
             optimizer, fixed = _replicas[self.fit_id][2]
             replica.set_optimizer_state(optimizer)
             replica.set_fixed(fixed)
             replica.reseed(plan.seed, self.index)
-        else:
-            replica.set_optimizer_state(loaded[0])
-            replica.set_fixed(loaded[1])
+            return epoch <= plan.initial_epoch
+        replica.set_optimizer_state(loaded[0])
+        replica.set_fixed(loaded[1])
+        return True
 
     def save(self, replica: Replica, epoch: int) -> None:
         """Keep the replica's state after `epoch`; the one before last is not needed any more."""

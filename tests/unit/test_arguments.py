@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import keras
 import pytest
 
 from kspark import optimizers
-from kspark.arguments import check_rule
+from kspark.arguments import check_backend, check_rule
 from kspark.plan import TrainingPlan
 
 
@@ -29,3 +30,17 @@ def test_merged_gradients_leave_a_rule_nothing_to_do(rule):
 def test_a_rule_for_another_mode():
     with pytest.raises(ValueError, match='for mode="synchronous"; this one is for "asynchronous"'):
         check_rule(optimizers.get("downpour"), plan("synchronous"))
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_gradients_are_merged_where_the_backend_shows_them(monkeypatch, backend):
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    for mode in ("synchronous", "asynchronous", "hogwild"):
+        for frequency in ("epoch", 1):
+            check_backend(plan(mode, frequency))
+    check_backend(plan("asynchronous", "batch"))
+    if backend == "tensorflow":
+        check_backend(plan("synchronous", "batch"))
+        return
+    with pytest.raises(ValueError, match=f"`frequency` must be .* '{backend}': .*'tensorflow'. R"):
+        check_backend(plan("synchronous", "batch"))

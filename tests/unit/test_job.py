@@ -11,10 +11,11 @@ from kspark import optimizers
 from kspark.aggregator import Aggregator
 from kspark.coordinator import Coordinator, ShardPlan
 from kspark.job import live, spooling
-from kspark.job.fit import ShardsMissing
+from kspark.job.fit import ShardsMissing, note_epoch
 from kspark.job.live import LiveFit, shared_weights
 from kspark.job.spooling import SpooledExamples
 from kspark.plan import TrainingPlan
+from kspark.report import EpochFacts
 from kspark.shards import ShardHandle
 from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
 
@@ -156,3 +157,15 @@ def test_pushes_tell_the_rule_how_many_batches_are_behind_them(monkeypatch):
         delta, out = np.array([8, 0, 0], "f4"), np.empty(3, "f4")
         fit.coordinator.push(0, 0, 1, 0, 8, delta, out)
     assert out.tolist() == [4, 0, 0]  # the average of two steps
+
+
+def test_optimizer_state_that_is_lost_is_told(caplog):
+    job = SimpleNamespace(epochs=[])
+    workers = [{"shard": i, "state_kept": i != 3} for i in range(5)]
+    with caplog.at_level("WARNING", "kspark"):
+        note_epoch(job, EpochFacts(0, 1, tuple(workers[:3])))
+        assert not caplog.messages
+        note_epoch(job, EpochFacts(1, 1, tuple(workers)))
+    assert [facts.epoch for facts in job.epochs] == [0, 1]
+    (message,) = caplog.messages
+    assert message.startswith("Epoch 2: ") and "shards [3] are gone" in message

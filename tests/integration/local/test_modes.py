@@ -146,6 +146,30 @@ def test_merged_gradients_are_those_of_the_large_batch(spark, optimizer):
     same(ours, plain, 1e-5)
 
 
+class Halved(keras.callbacks.Callback):
+    """Halves the weights before the second and the third epoch."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch:
+            self.model.set_weights([w / 2 for w in self.model.get_weights()])
+
+
+@pytest.mark.parametrize("frequency", ["epoch", "batch", 2])
+def test_an_epoch_begins_with_the_rate_and_weights_its_callbacks_set(spark, frequency):
+    x, y = labelled(50)
+    plain, merged = classifier(keras.optimizers.SGD(0.5)), classifier(keras.optimizers.SGD(0.5))
+
+    def callbacks():
+        rates = keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.5 / 4**epoch)
+        return [rates, Halved()]
+
+    plain.fit(x, y, 16, 3, 0, callbacks(), shuffle=False)
+    SparkModel(merged, frequency=frequency, num_workers=1).fit(
+        x, y, 16, 3, 0, callbacks(), validation_data=(x, y), validation_freq=2, shuffle=False
+    )
+    same(plain, merged, 1e-6)
+
+
 @pytest.mark.parametrize("frequency", ["epoch", "batch", 2])
 def test_the_same_seed_gives_the_same_bytes(spark, frequency):
     x, y = labelled(70)

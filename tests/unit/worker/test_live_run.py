@@ -148,6 +148,7 @@ def test_metrics_are_reported_with_the_figures_of_this_epoch_alone(run, monkeypa
         live_run, "facts_of", lambda started, batches, **more: more | {"b": batches}
     )
     out = np.empty(3, "f4")
+    run.state_kept = False
     for epoch, pulls in ((0, 2), (1, 1)):
         for _ in range(pulls):
             run.client.pull(out)
@@ -155,9 +156,10 @@ def test_metrics_are_reported_with_the_figures_of_this_epoch_alone(run, monkeypa
     first, second = (m for m in run.client.reports if m["kind"] == "metrics")
     assert (first["epoch"], second["epoch"]) == (0, 1)
     counts = {"b": 3, "num_examples": 10}
-    assert first["facts"] == {**counts, "waiting": 2, "bytes_sent": 20, "bytes_received": 200}
+    counted = {**counts, "waiting": 2, "bytes_sent": 20, "bytes_received": 200}
+    assert first["facts"] == {**counted, "state_kept": False}
     # The report of epoch 0 itself counts here.
-    assert second["facts"] == {**counts, "waiting": 2, "bytes_sent": 20, "bytes_received": 200}
+    assert second["facts"] == {**counted, "state_kept": True}
 
 
 def test_a_loss_that_is_not_finite_is_not_reported_as_metrics(run):

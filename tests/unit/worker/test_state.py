@@ -146,7 +146,7 @@ def test_a_replica_that_has_just_trained_the_shard_goes_on(shard, tools):
     state.save(model, 3)
     model.fixed = [np.array(9)]  # an evaluation drew random numbers
     state.load = lambda epoch: pytest.fail("there is nothing to read")
-    state.restore(model, 4, tools.plan())
+    assert state.restore(model, 4, tools.plan())
     assert (model.optimizer, model.fixed) == ([np.array(1)], [np.array(2)])
 
 
@@ -173,7 +173,7 @@ def test_any_other_replica_reads_the_shards_state(shard, tools, between):
 def test_a_shard_begins_with_the_models_own_state_and_seeds_of_its_own(kept, tools):
     replica = replica_for(tools.spec(), "fit", 1)
     replica.steps, replica.seeds = 99, (9, 9)  # another shard's, which ran here before
-    kept.restore(replica, 3, tools.plan(seed=17))
+    assert not kept.restore(replica, 3, tools.plan(seed=17))  # epoch 2's should be there
     assert replica.steps == 0
     assert replica.seeds == (17, 5)  # the plan's seed, and the shard
 
@@ -182,7 +182,7 @@ def test_a_shard_goes_on_with_its_state_after_the_epoch_before(kept, tools):
     for epoch in (0, 1):
         kept.save(Model(*arrays(epoch)), epoch)
     model = Model()
-    kept.restore(model, 1, tools.plan())
+    assert kept.restore(model, 1, tools.plan())
     assert model.optimizer[0] == 0
     kept.restore(model, 2, tools.plan())
     assert model.optimizer[0] == 1
@@ -204,7 +204,7 @@ def test_a_later_state_is_not_taken(kept, tools):
     """An epoch that starts again begins with the state before it."""
     replica = replica_for(tools.spec(), "fit", 1)
     kept.save(Model(*arrays(4)), 0)
-    kept.restore(replica, 0, tools.plan(seed=3))
+    assert kept.restore(replica, 0, tools.plan(seed=3))
     assert (replica.steps, replica.seeds) == (0, (3, 5))
 
 
