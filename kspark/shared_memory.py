@@ -1,7 +1,8 @@
 """Hogwild on one host: the global weights as a file that all replicas map.
 
 Layout: 32 random bytes that prove a replica found *this* fit's file and not
-another host's, one int64 per shard (pushes applied), then the vector. Adds are
+another host's, two int64 per shard (pushes applied, and which attempt may push), then
+the vector. Adds are
 plain in-place adds without any lock; a lost or torn update is hogwild's
 bargain (Niu et al. 2011, "Hogwild!: A Lock-Free Approach to Parallelizing
 Stochastic Gradient Descent").
@@ -30,16 +31,19 @@ class SharedWeights:
         path: String, the file.
         mark: Bytes, what the file begins with.
         pushes: int64 array, one counter per shard in the order of the shards.
+        owners: int64 array, likewise: the attempt that works on the shard.
         vector: The weights, `spec.size` elements.
     """
 
     def __init__(self, path: str, mark: bytes, spec: WeightSpec, num_shards: int) -> None:
         self.path = path
         self.mark = mark
-        size = MARK_BYTES + num_shards * COUNTER.itemsize + spec.nbytes
+        counters = num_shards * COUNTER.itemsize
+        cut = MARK_BYTES + 2 * counters
+        size = cut + spec.nbytes
         raw = np.asarray(np.memmap(path, np.uint8, "r+", shape=(size,)))
-        cut = MARK_BYTES + num_shards * COUNTER.itemsize
-        self.pushes = raw[MARK_BYTES:cut].view(COUNTER)
+        self.pushes = raw[MARK_BYTES : MARK_BYTES + counters].view(COUNTER)
+        self.owners = raw[MARK_BYTES + counters : cut].view(COUNTER)
         self.vector = raw[cut:].view(spec.dtype)
 
     @classmethod
@@ -52,7 +56,7 @@ class SharedWeights:
         """
         spec.check(weights, "weights vector")
         mark = secrets.token_bytes(MARK_BYTES)
-        counters = bytes(num_shards * COUNTER.itemsize)
+        counters = bytes(2 * num_shards * COUNTER.itemsize)
         parts = (mark, counters, np.ascontiguousarray(weights).data.cast("B"))
         try:
             path = write_file(MEMORY, parts)

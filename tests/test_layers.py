@@ -62,7 +62,7 @@ LIBRARIES = {
     "callbacks": {"keras", "numpy"},
     "coordinator": {"numpy"},
     "data": {"numpy", "pyspark"},
-    "job": {"numpy", "pandas", "pyspark"},
+    "job": {"numpy", "pandas", "pyarrow", "pyspark"},
     "labels": {"keras", "numpy"},
     "ml": {"h5py", "keras", "numpy", "pyspark"},
     "mllib": {"keras", "numpy", "pyspark"},

@@ -14,11 +14,12 @@ from pyspark.sql import SparkSession
 
 from kspark.adapters import Examples
 from kspark.aggregator import Aggregator
-from kspark.bootstrap import ship
+from kspark.bootstrap import Shipped, ship
 from kspark.callbacks import FitMonitor
-from kspark.errors import Failure, NotEnoughSlotsError, invalid
+from kspark.errors import NotEnoughSlotsError, invalid
 from kspark.job.cluster import task_slots, threads_per_task
-from kspark.job.spark_job import run, worker_error
+from kspark.job.shard_results import collect_shards
+from kspark.job.spark_job import run
 from kspark.job.spooling import SpooledExamples
 from kspark.labels import check_labels
 from kspark.plan import LIVE, TrainingPlan, divide_validation
@@ -28,13 +29,9 @@ from kspark.weights import weighted_mean
 from kspark.worker import inference as inference_worker
 from kspark.worker import rounds as rounds_worker
 from kspark.worker.inference import InferenceTask
-from kspark.worker.results import FitTask, MissingShard, RoundResult
+from kspark.worker.results import FitTask, RoundResult
 
 logger = logging.getLogger("kspark")
-
-
-class ShardsMissing(Exception):
-    """A task found its shard's files gone: the examples have to be spooled again."""
 
 
 @dataclass
@@ -89,6 +86,10 @@ class Fit:
     def report(self) -> FitReport:
         """What there is to tell of the epochs so far."""
         return FitReport(self.plan.mode, self.plan.frequency, tuple(self.epochs))
+
+    def collect(self, spooled: SpooledExamples, task: Shipped, what: str) -> list[RoundResult]:
+        """Results of a task on all shards of `spooled`; see `collect_shards`."""
+        return collect_shards(self.spark, spooled, task, what, self.plan.max_failures)
 
     def last_epoch(self, epoch: int) -> bool:
         """Whether no epoch follows by plan."""
@@ -178,21 +179,6 @@ def log_plan(job: Fit) -> None:
         )
 
 
-def checked(results: Sequence[Any]) -> list[RoundResult]:
-    """Results of a job in the order of the shards.
-
-    Raises:
-        WorkerError: If one is a failure.
-        ShardsMissing: If one found its shard's files gone.
-    """
-    for result in results:
-        if isinstance(result, Failure):
-            raise worker_error(result)
-    if any(isinstance(r, MissingShard) for r in results):
-        raise ShardsMissing
-    return sorted((r for r in results if r.num_examples), key=lambda r: r.shard)
-
-
 def validate(job: Fit, epoch: int) -> dict[str, float]:
     """Metrics of the merged model on the validation rows, or nothing if it is not their turn."""
     if not job.validates or not job.plan.validates(epoch):
@@ -203,21 +189,8 @@ def validate(job: Fit, epoch: int) -> dict[str, float]:
     task = InferenceTask(job.fit_id, job.plan.batch_size, threads_per_task(job.spark), skip)
     vector = job.spark.sparkContext.broadcast(job.aggregator.weights.copy())
     try:
-        for _ in range(job.plan.max_failures + 1):
-            shipped = ship(inference_worker.evaluate_shards, task, shared=(job.shared_spec, vector))
-            try:
-                results = checked(
-                    run(
-                        job.spark,
-                        held_out.handles.mapPartitionsWithIndex(shipped),
-                        f"kspark: validate epoch {epoch + 1}",
-                    )
-                )
-                break
-            except ShardsMissing:
-                held_out.respool()
-        else:
-            raise invalid("validation_data", "readable twice with the same rows", "missing files")
+        shipped = ship(inference_worker.evaluate_shards, task, shared=(job.shared_spec, vector))
+        results = job.collect(held_out, shipped, f"kspark: validate epoch {epoch + 1}")
     finally:
         vector.destroy()
     return job.monitor.logs_of([r.metrics for r in results], prefix="val_")

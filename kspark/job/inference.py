@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField, StructType
 
 from kspark.adapters import Columns, Examples
 from kspark.adapters.dataframe import chosen_column
-from kspark.adapters.frames import plan_frame
+from kspark.adapters.frames import FramePlan, plan_frame
 from kspark.bootstrap import Shipped, ship
 from kspark.errors import Failure, invalid
 from kspark.job.cluster import threads_per_task
-from kspark.job.fit import checked
+from kspark.job.shard_results import checked
 from kspark.job.spark_job import run, worker_error
 from kspark.replica import ReplicaSpec
 from kspark.worker import inference as inference_worker
 from kspark.worker.inference import InferenceTask
 from kspark.worker.results import RoundResult
 from kspark.worker.scores import Scores, Values
+
+SCORES = "kspark_scores"
+
+ARROW_UDF: Any = getattr(F, "arrow_udf", None)
+"""Spark's functions of Arrow columns, from version 4.1 on."""
 
 
 def evaluate(
@@ -148,13 +155,61 @@ def score_frame(
     if taken:
         raise invalid("output_col", "the name of a new column", taken[0])
     plan = plan_frame(columns, model.inputs)
-    kept = [chosen_column(frame, name, name) for name in frame.columns]
-    features = [chosen_column(frame, name, f"kspark_{i}") for i, name in enumerate(plan.names)]
-    schema = StructType([*frame.schema.fields, *added])
     task = InferenceTask(model.key, batch_size, threads_per_task(frame.sparkSession))
-    names = schema.fieldNames()
-    shipped = model.ship(inference_worker.predict_batches, task, plan, names, scores)
-    return frame.select(*kept, *features).mapInArrow(shipped, schema)
+    score = score_by_column if ARROW_UDF is not None else score_by_row
+    return score(model, frame, task, plan, added, scores)
+
+
+def score_by_column(
+    model: SharedModel,
+    frame: DataFrame,
+    task: InferenceTask,
+    plan: FramePlan,
+    added: list[StructField],
+    scores: Scores,
+) -> DataFrame:
+    """Scores by a function of columns (Spark 4.1 and later): only the features travel."""
+    names = [field.name for field in added]
+    shipped = model.ship(inference_worker.predict_columns, task, plan, names, scores)
+    # Spark may run a deterministic function once more for each filter behind it.
+    score = ARROW_UDF(arrow_function(shipped, len(plan.names)), StructType(added))
+    features = [chosen_column(frame, name, name) for name in plan.names]
+    scored = frame.select("*", score.asNondeterministic()(*features).alias(SCORES))
+    kept = [chosen_column(scored, name, name) for name in frame.columns]
+    return scored.select(*kept, *(F.col(SCORES).getField(n).alias(n) for n in names))
+
+
+def arrow_function(shipped: Shipped, num_columns: int) -> Callable[..., Iterator[pa.Array]]:
+    """A function with the annotations by which Spark knows what to call it with."""
+
+    def score_one(columns: Iterator[pa.Array]) -> Iterator[pa.Array]:
+        return shipped((column,) for column in columns)
+
+    def score_many(columns: Iterator[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
+        return shipped(columns)
+
+    return score_one if num_columns == 1 else score_many
+
+
+def score_by_row(
+    model: SharedModel,
+    frame: DataFrame,
+    task: InferenceTask,
+    plan: FramePlan,
+    added: list[StructField],
+    scores: Scores,
+) -> DataFrame:
+    """Scores by a function of whole rows: every column travels to Python and back."""
+    kept = [chosen_column(frame, name, name) for name in frame.columns]
+    nested = [name for name in plan.names if name not in frame.columns]
+    fields = [chosen_column(frame, name, f"kspark_{i}") for i, name in enumerate(nested)]
+    positions = [[*frame.columns, *nested].index(name) for name in plan.names]
+    schema = StructType([*frame.schema.fields, *added])
+    names, count = schema.fieldNames(), len(kept)
+    shipped = model.ship(
+        inference_worker.predict_batches, task, plan, positions, count, names, scores
+    )
+    return frame.select(*kept, *fields).mapInArrow(shipped, schema)
 
 
 def score_udf(

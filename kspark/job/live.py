@@ -21,14 +21,12 @@ from kspark.errors import ClusterError
 from kspark.interrupts import interruptible
 from kspark.job.fit import (
     Fit,
-    ShardsMissing,
-    checked,
     close_epoch,
     note_epoch,
     open_epoch,
     take_state,
 )
-from kspark.job.rounds import lost_for_good
+from kspark.job.shard_results import ShardsMissing, checked, counted
 from kspark.job.spark_job import JobLostError, SparkJob, worker_error
 from kspark.optimizers import MergeContext, ScaledDelta
 from kspark.report import EpochFacts
@@ -66,11 +64,11 @@ class LiveFit:
         self.results: list[RoundResult] = []
         self.submitted = time.monotonic()
 
-    def run_to(self, first: int, stop: int) -> bool:
+    def run_to(self, first: int, stop: int) -> tuple[int, bool]:
         """Train the epochs from `first` up to `stop`, in one job unless it is lost.
 
         Returns:
-            Boolean, whether training is over.
+            Tuple: the epoch that comes next, and whether training is over.
         """
         done, over = first, False
         while done < stop:
@@ -82,17 +80,17 @@ class LiveFit:
                     done += 1
                 self.results = checked(spark_job.result())
                 if over:
-                    return True
+                    break
             except (ShardsMissing, JobLostError) as error:
                 spark_job.cancel()
-                if done >= stop:  # every epoch is in; only the job's own results are lost
-                    return over
+                if over or done >= stop:  # only the job's own results are lost
+                    break
                 self.lost(error)
             except BaseException:
                 self.coordinator.close("the fit failed")
                 spark_job.cancel()
                 raise
-        return over
+        return done, over
 
     def submit(self, stop: int) -> SparkJob:
         """Start the Spark job that trains up to `stop`."""
@@ -184,10 +182,7 @@ class LiveFit:
         Raises:
             WorkerError: If it was lost too often.
         """
-        self.failures += 1
-        if self.failures > self.job.plan.max_failures + 1:
-            raise lost_for_good(error) from error
-        logger.warning("The job is submitted again: %s", error)
+        self.failures = counted(self.failures, self.job.plan.max_failures, error)
         if isinstance(error, ShardsMissing):
             self.job.train.respool()
 
@@ -199,8 +194,7 @@ def train_live(job: Fit) -> None:
         open_epoch(job, epoch)
         while epoch < job.plan.epochs and not over:
             stop = segment_end(job, epoch)
-            over = live.run_to(epoch, stop)
-            epoch = len(job.epochs) + job.plan.initial_epoch
+            epoch, over = live.run_to(epoch, stop)
         take_state(job, live.results, epoch - 1)
 
 

@@ -10,20 +10,16 @@ import logging
 
 from kspark.aggregator import Delta
 from kspark.bootstrap import ship
-from kspark.errors import WorkerError
 from kspark.job.fit import (
     Fit,
-    ShardsMissing,
-    checked,
     close_epoch,
     note_epoch,
     open_epoch,
     take_state,
 )
-from kspark.job.spark_job import JobLostError, run, worker_error
 from kspark.report import EpochFacts
 from kspark.worker import rounds as rounds_worker
-from kspark.worker.results import RoundResult, failure_of
+from kspark.worker.results import RoundResult
 from kspark.worker.rounds import RoundTask
 
 logger = logging.getLogger("kspark")
@@ -53,24 +49,8 @@ def run_round(job: Fit, epoch: int) -> list[RoundResult]:
     """
     task = RoundTask(job.task(), epoch, job.monitor.learning_rate, job.last_epoch(epoch))
     vector = job.spark.sparkContext.broadcast(job.aggregator.weights.copy())
-    failures = 0
     try:
-        while True:
-            shipped = ship(rounds_worker.train_round, task, shared=(job.shared_spec, vector))
-            rdd = job.train.handles.mapPartitionsWithIndex(shipped)
-            try:
-                return checked(run(job.spark, rdd, f"kspark: epoch {epoch + 1}"))
-            except (ShardsMissing, JobLostError) as error:
-                failures += 1
-                if failures > job.plan.max_failures + 1:
-                    raise lost_for_good(error) from error
-                logger.warning("Epoch %d is submitted again: %s", epoch + 1, error)
-                if isinstance(error, ShardsMissing):
-                    job.train.respool()
+        shipped = ship(rounds_worker.train_round, task, shared=(job.shared_spec, vector))
+        return job.collect(job.train, shipped, f"kspark: epoch {epoch + 1}")
     finally:
         vector.destroy()
-
-
-def lost_for_good(error: Exception) -> WorkerError:
-    """The job failed as often as `max_failures` allows."""
-    return worker_error(failure_of(-1, error))

@@ -51,12 +51,20 @@ class SparkJob:
         spark: `SparkSession`.
         rdd: RDD to collect.
         description: String, shown in Spark's UI.
+        partitions: List of integers, the partitions to collect. Defaults to all.
     """
 
-    def __init__(self, spark: SparkSession, rdd: Any, description: str) -> None:
+    def __init__(
+        self,
+        spark: SparkSession,
+        rdd: Any,
+        description: str,
+        partitions: list[int] | None = None,
+    ) -> None:
         self._context = spark.sparkContext
         self._rdd = rdd
         self._description = description
+        self._partitions = partitions
         self._group = f"kspark-{uuid.uuid4().hex[:12]}"
         self._result: list[Any] = []
         self._error: BaseException | None = None
@@ -71,7 +79,10 @@ class SparkJob:
     def _run(self) -> None:
         try:
             self._context.setJobGroup(self._group, self._description, True)
-            self._result = self._rdd.collect()
+            if self._partitions is None:
+                self._result = self._rdd.collect()
+            else:
+                self._result = self._context.runJob(self._rdd, list, self._partitions)
         except BaseException as error:  # noqa: BLE001 (a thread's end: `result` raises it)
             self._error = error
         finally:
@@ -104,9 +115,11 @@ class SparkJob:
             logger.warning("Spark did not end %s within %g s.", self._group, CANCEL_SECONDS)
 
 
-def run(spark: SparkSession, rdd: Any, description: str) -> list[Any]:
-    """Collect an RDD as a `SparkJob`."""
-    return SparkJob(spark, rdd, description).start().result()
+def run(
+    spark: SparkSession, rdd: Any, description: str, partitions: list[int] | None = None
+) -> list[Any]:
+    """Collect an RDD, or some of its partitions, as a `SparkJob`."""
+    return SparkJob(spark, rdd, description, partitions).start().result()
 
 
 class JobLostError(KSparkError):

@@ -140,6 +140,15 @@ class ReplicaState:
             raise invalid("learning_rate", "left alone: the optimizer has a schedule", value)
         self.model.optimizer.learning_rate = value
 
+    def advance_schedule(self, steps: int) -> None:
+        """Go on in a learning rate schedule as if so many steps had been made.
+
+        An optimizer without one is left alone: its step counter corrects the bias of
+        moments (Adam), which start anew with it.
+        """
+        if steps and self.learning_rate is None:
+            self.model.optimizer.iterations.assign_add(steps)
+
     def finalize(self) -> None:
         """What Keras does when training ends: with `use_ema`, the averages become the weights."""
         self.model.optimizer.finalize_variable_values(self.model.trainable_variables)

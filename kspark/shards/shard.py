@@ -159,7 +159,10 @@ class Shard:
         return Chunk(x, y, weights)
 
     def state_path(self, name: str) -> str:
-        """Path for a file or directory beside the arrays; it goes away with the shard.
+        """Path for a file or directory beside the shard's own.
+
+        It stays when the shard is written again on this host, and goes away with all
+        that was spooled under the same run id.
 
         Args:
             name: String, a file name.
@@ -169,7 +172,8 @@ class Shard:
         """
         if not name or os.path.basename(name) != name or name in (".", ".."):
             raise invalid("name", "a file name", name)
-        return os.path.join(self.handle.path, name)
+        folder = os.path.dirname(self.handle.path)
+        return os.path.join(folder, f"{name}-{self.handle.index:05d}")
 
     def delete(self) -> None:
         """Remove the files from this host. Files that are gone already are no error."""

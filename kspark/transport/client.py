@@ -63,6 +63,8 @@ class AggregatorClient:
         ssl_context: Optional client-side `ssl.SSLContext`.
 
     Attributes:
+        shard: As given.
+        attempt: As given.
         seconds_waiting: Float, time spent in requests so far.
     """
 
@@ -83,7 +85,7 @@ class AggregatorClient:
         self._address = (host, port)
         self._token = token
         self._spec = spec
-        self._identity = (shard, attempt)
+        self.shard, self.attempt = shard, attempt
         self._timeout = timeout
         self._patience = patience or _PATIENCE * timeout
         self._ssl_context = ssl_context
@@ -128,7 +130,7 @@ class AggregatorClient:
         channel = Channel(self._open(), UNPROVED_SERVER, CONNECT_TIMEOUT)
         self._channel = channel
         try:
-            answer = introduce(channel, self._token, self._spec.digest(), *self._identity)
+            answer = introduce(channel, self._token, self._spec.digest(), self.shard, self.attempt)
         except (ProtocolError, ConnectionLostError) as error:
             raise ClusterError(
                 f"What answers at {self._where} is not the aggregator of this fit: {error}"

@@ -52,7 +52,9 @@ def evaluate_shards(
     """Metric state of the shards of one partition, over their rows from `num_train` on."""
     for document in list(handles):
         handle = ShardHandle.from_json(document)
-        yield guarded(handle.index, partial(evaluate_shard, task, spec, vector, handle))
+        yield guarded(
+            handle.index, partial(evaluate_shard, task, spec, vector, handle), handle.host
+        )
 
 
 def evaluate_shard(
@@ -135,6 +137,8 @@ def predict_chunks(
 def predict_batches(
     task: InferenceTask,
     plan: FramePlan,
+    positions: list[int],
+    num_kept: int,
     names: list[str],
     scores: Scores,
     spec: ReplicaSpec,
@@ -144,20 +148,48 @@ def predict_batches(
 
     Args:
         task: `InferenceTask`.
-        plan: `FramePlan`; its columns are the last ones of every batch.
+        plan: `FramePlan`.
+        positions: List of integers, where in a batch the columns of `plan` are.
+        num_kept: Integer, how many columns are kept as they are, the first ones.
         names: Names of the columns to yield: those that are kept, then those of `scores`.
         scores: `Scores`, which makes columns of the outputs.
         spec: `ReplicaSpec`.
-        batches: Record batches; the first columns are kept as they are.
+        batches: Record batches.
     """
     first = 0
     for batch in batches:
-        cut = batch.num_columns - len(plan.names)
-        outputs = predict_rows(task, plan, spec, batch.columns[cut:], first)
+        features = [batch.column(position) for position in positions]
+        outputs = predict_rows(task, plan, spec, features, first)
         first += batch.num_rows
         if outputs:
-            kept = batch.columns[:cut]
+            kept = batch.columns[:num_kept]
             yield pa.RecordBatch.from_arrays([*kept, *scores.columns(outputs)], names=names)
+
+
+def predict_columns(
+    task: InferenceTask,
+    plan: FramePlan,
+    names: list[str],
+    scores: Scores,
+    spec: ReplicaSpec,
+    batches: Iterator[tuple[pa.Array, ...]],
+) -> Iterator[pa.StructArray]:
+    """The scores of some columns, batch by batch.
+
+    Args:
+        task: `InferenceTask`.
+        plan: `FramePlan`.
+        names: Names of the columns of `scores`.
+        scores: `Scores`, which makes columns of the outputs.
+        spec: `ReplicaSpec`.
+        batches: Tuples of the columns of `plan`, in its order.
+    """
+    first = 0
+    for columns in batches:
+        outputs = predict_rows(task, plan, spec, list(columns), first)
+        first += len(columns[0])
+        if outputs:
+            yield pa.StructArray.from_arrays(scores.columns(outputs), names=names)
 
 
 def predict_rows(

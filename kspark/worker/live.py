@@ -27,13 +27,13 @@ from kspark.worker.results import (
     failure_of,
     guarded,
     lost_too_often,
-    task_attempt,
+    task_number,
     training_rows,
 )
 from kspark.worker.state import ShardState, Tries, replica_for
 
-ATTEMPTS_PER_SUBMISSION = 1000
-"""A resubmitted job counts its attempts anew; together they still only go up."""
+ATTEMPTS_PER_SUBMISSION = 1 << 40
+"""More tasks than an application has. A replica of a job that was submitted later is newer."""
 
 
 def train_live(
@@ -42,7 +42,7 @@ def train_live(
     """Train the shards of one partition, talking to the aggregator meanwhile."""
     for document in list(handles):
         handle = ShardHandle.from_json(document)
-        yield guarded(handle.index, partial(live_shard, task, spec, handle))
+        yield guarded(handle.index, partial(live_shard, task, spec, handle), handle.host)
 
 
 def live_shard(task: LiveTask, spec: ReplicaSpec, handle: ShardHandle) -> Result:
@@ -72,7 +72,7 @@ def connection(task: LiveTask, spec: ReplicaSpec, shard: int) -> AggregatorClien
         task.token,
         spec.weights,
         shard,
-        task.submission * ATTEMPTS_PER_SUBMISSION + task_attempt(),
+        task.submission * ATTEMPTS_PER_SUBMISSION + task_number(),
         task.fit.plan.timeout,
     )
 

@@ -72,6 +72,11 @@ class LiveRun:
     counted: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
 
     @property
+    def attempt(self) -> int:
+        """What tells this attempt at the shard from all others."""
+        return self.client.attempt
+
+    @property
     def stopped(self) -> bool:
         """Whether the driver has said that training is over."""
         return bool(self.welcome.get("stop"))
@@ -108,7 +113,8 @@ class LiveRun:
     def resume(self, epoch: int) -> None:
         """The shard's own state as of the beginning of `epoch`, unless the replica is in it."""
         if not self.continued:
-            self.state_kept = self.state.restore(self.replica, epoch, self.task.fit.plan)
+            plan = self.task.fit.plan
+            self.state_kept = self.state.restore(self.replica, epoch, plan, self.batches)
             self.continued = True
 
     def kept_state(self) -> tuple[list[np.ndarray], list[np.ndarray]]:

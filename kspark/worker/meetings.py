@@ -79,6 +79,7 @@ def begin_together(run: LiveRun, epoch: int) -> None:
         _, arrays = run.client.report({"kind": "state_request", "epoch": epoch - 1})
         if arrays:
             run.replica.set_optimizer_state(arrays)
+            run.state_kept = True
 
 
 def gradient_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarray) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kspark.errors import AggregationError
 from kspark.shared_memory import SharedWeights
 from kspark.worker.live_run import LiveRun, train_exchanging
 
@@ -67,7 +68,7 @@ def run_shared(run: LiveRun, shared: SharedWeights, offer: dict[str, Any]) -> No
     scale, share = base.dtype.type(offer["scale"]), base.dtype.type(offer["share"])
     # Attempts that ran on another host had to push over TCP.
     done = max(int(shared.pushes[slot]), int(run.welcome["sequence"]))
-    shared.pushes[slot] = done
+    shared.pushes[slot], shared.owners[slot] = done, run.attempt
     first = run.task.fit.plan.initial_epoch
     epoch, position = first + done // run.exchanges, done % run.exchanges
     if epoch > first:  # an earlier attempt may have died before it said so
@@ -75,12 +76,16 @@ def run_shared(run: LiveRun, shared: SharedWeights, offer: dict[str, Any]) -> No
     started = time.perf_counter()
 
     def add(number: int, count: int, change: np.ndarray) -> None:
+        nonlocal done
+        if shared.owners[slot] != run.attempt:
+            raise AggregationError(f"Another attempt at shard {run.shard.index} has taken over.")
         if number == run.exchanges - 1:
             run.report_metrics(epoch, started)
         change[:trainable] *= scale
         change[trainable:] *= share
         np.add(shared.vector, change, out=shared.vector)
-        shared.pushes[slot] += 1
+        done += 1
+        shared.pushes[slot] = done
         np.copyto(base, shared.vector)
 
     while epoch < run.task.stop_epoch and not run.stopped:
@@ -88,5 +93,5 @@ def run_shared(run: LiveRun, shared: SharedWeights, offer: dict[str, Any]) -> No
         run.begin(epoch)
         np.copyto(base, shared.vector)
         train_exchanging(run, epoch, position, base, add)
-        run.end(epoch, sequence=int(shared.pushes[slot]))
+        run.end(epoch, sequence=done)
         epoch, position = epoch + 1, 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import socket
 import time
 import traceback
@@ -78,10 +79,22 @@ class RoundResult:
 
 @dataclass(frozen=True)
 class MissingShard:
-    """The task ran on a host that does not have the shard's files."""
+    """The task ran on a host that does not have the shard's files.
+
+    Attributes:
+        shard: Integer.
+        host: String, where the task ran.
+        home: String, where the files were written.
+    """
 
     shard: int
     host: str
+    home: str
+
+    @property
+    def strayed(self) -> bool:
+        """Whether the files may be where they were: only the task is not."""
+        return self.host != self.home
 
 
 Result = RoundResult | MissingShard | Failure
@@ -99,8 +112,25 @@ def task_attempt() -> int:
     return context.attemptNumber() if context is not None else 0
 
 
-def guarded(shard: int, work: Callable[[], Any]) -> Any:
+def task_number() -> int:
+    """A number that no other attempt of any task has, and that goes up; 0 outside of Spark.
+
+    Attempt numbers do not: a stage that is run again counts them anew, while tasks of
+    its first run may still be at work.
+    """
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    return context.taskAttemptId() if context is not None else 0
+
+
+def guarded(shard: int, work: Callable[[], Any], home: str = "") -> Any:
     """Run a shard's work; exceptions that would only come again come back as values.
+
+    Args:
+        shard: Integer.
+        work: Called without arguments.
+        home: String, the host that the shard's files were written on.
 
     Raises:
         KSparkError: If another attempt may go better.
@@ -108,7 +138,7 @@ def guarded(shard: int, work: Callable[[], Any]) -> Any:
     try:
         return work()
     except SpoolMissingError:
-        return MissingShard(shard, socket.gethostname())
+        return MissingShard(shard, platform.node(), home)
     except FINAL as error:
         return failure_of(shard, error)
     except KSparkError:

@@ -56,7 +56,7 @@ def train_round(
     """Train the shards of one partition for one epoch from the weights in `vector`."""
     for document in list(handles):
         handle = ShardHandle.from_json(document)
-        yield guarded(handle.index, partial(train_shard, task, spec, vector, handle))
+        yield guarded(handle.index, partial(train_shard, task, spec, vector, handle), handle.host)
 
 
 def train_shard(
@@ -73,9 +73,10 @@ def train_shard(
     tries = Tries(state, task.epoch, fit.plan.max_failures)
     if tries.exhausted:
         return lost_too_often(handle.index, tries.count)
+    batches = fit.plan.batches(num_examples)
     with tries:
         replica = replica_for(spec, fit.fit_id, fit.threads)
-        state_kept = state.restore(replica, task.epoch, fit.plan)
+        state_kept = state.restore(replica, task.epoch, fit.plan, batches)
         replica.set_vector(vector)
         if task.learning_rate is not None:
             replica.learning_rate = task.learning_rate
@@ -86,7 +87,7 @@ def train_shard(
         num_examples,
         delta(replica.get_vector(), vector),
         replica.metric_state(),
-        facts_of(started, fit.plan.batches(num_examples), state_kept=state_kept),
+        facts_of(started, batches, state_kept=state_kept),
         state_of(replica) if task.wants_state else None,
     )
 

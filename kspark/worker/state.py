@@ -66,15 +66,22 @@ class ShardState:
         """The process's replica begins to train: it is at the end of no epoch meanwhile."""
         _standing.pop(self.fit_id, None)
 
-    def restore(self, replica: Replica, epoch: int, plan: TrainingPlan) -> bool:
+    def restore(self, replica: Replica, epoch: int, plan: TrainingPlan, batches: int) -> bool:
         """Bring a replica to this shard's state at the beginning of `epoch`.
 
         That is its state after the epoch before, or the one before that if the process
         died before it could write it. A replica that has just trained that shard is in it.
 
+        Args:
+            replica: `Replica`.
+            epoch: Integer.
+            plan: `TrainingPlan`.
+            batches: Integer, the shard's batches an epoch.
+
         Returns:
-            Boolean, `False` if there should be such a state but its host is gone; the
-            replica is as it was before the fit then.
+            Boolean, `False` if there should be such a state but its host is gone. The
+            replica has the state of the fit's start then; only a learning rate schedule
+            goes on where it was.
         """
         standing = _standing.pop(self.fit_id, None)
         if standing is not None and standing[:3] == (replica, self.index, epoch - 1):
@@ -86,6 +93,7 @@ class ShardState:
             replica.set_optimizer_state(optimizer)
             replica.set_fixed(fixed)
             replica.reseed(plan.seed, self.index)
+            replica.advance_schedule((epoch - plan.initial_epoch) * batches)
             return epoch <= plan.initial_epoch
         replica.set_optimizer_state(loaded[0])
         replica.set_fixed(loaded[1])

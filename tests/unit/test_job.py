@@ -11,8 +11,9 @@ from kspark import optimizers
 from kspark.aggregator import Aggregator
 from kspark.coordinator import Coordinator, ShardPlan
 from kspark.job import live, spooling
-from kspark.job.fit import ShardsMissing, note_epoch
+from kspark.job.fit import note_epoch
 from kspark.job.live import LiveFit, shared_weights
+from kspark.job.shard_results import ShardsMissing
 from kspark.job.spooling import SpooledExamples
 from kspark.plan import TrainingPlan
 from kspark.report import EpochFacts

@@ -279,16 +279,20 @@ def test_missing_and_truncated_files():
         list(Shard(handle).windows(4))
 
 
-def test_state_lies_beside_the_shard_and_goes_with_it():
-    shard = Shard.open(spool([chunk([1])], 0, "run"))
-    path = shard.state_path("optimizer-3.npz")
-    assert os.path.dirname(path) == shard.handle.path
+def test_state_outlives_the_shards_files_and_goes_with_the_run():
+    shard = Shard.open(spool([chunk([1])], 3, "run"))
+    path = shard.state_path("optimizer")
     with open(path, "wb") as file:
         file.write(b"state")
     assert Shard.open(shard.handle).read().x[0].tolist() == [1]
     shard.delete()
+    again = Shard.open(spool([chunk([1])], 3, "run"))
+    assert again.handle.path != shard.handle.path
+    assert again.state_path("optimizer") == path
+    assert os.path.exists(path)
+    assert Shard.open(spool([chunk([1])], 4, "run")).state_path("optimizer") != path
+    remove_spools("run")
     assert not os.path.exists(path)
-    shard.delete()
     for name in ("", ".", "..", "a/b", "../x"):
         with pytest.raises(ValueError, match="file name"):
             shard.state_path(name)

@@ -36,6 +36,24 @@ class RaisesOnWorkers(keras.layers.Layer):
         return inputs
 
 
+@keras.saving.register_keras_serializable("tests")
+class EndsTheProcess(keras.layers.Layer):
+    """Ends the first process that runs it while a file is there, and removes the file."""
+
+    def __init__(self, flag, **kwargs):
+        super().__init__(**kwargs)
+        self.flag = flag
+
+    def call(self, inputs):
+        if TaskContext.get() is not None and os.path.exists(self.flag):
+            os.remove(self.flag)
+            os._exit(1)
+        return inputs
+
+    def get_config(self):
+        return {**super().get_config(), "flag": self.flag}
+
+
 def local_directories(spark):
     """Where Python workers of this session write."""
     rows = spark.sparkContext.parallelize([0], 1)
@@ -64,6 +82,24 @@ def test_a_worker_that_raises(spark, mode):
     assert "in call" in text
     assert caught.value.failure.host
     assert left_behind(spark) == before
+
+
+@pytest.mark.parametrize(
+    ("mode", "frequency"), [("synchronous", "epoch"), ("synchronous", 2), ("asynchronous", "epoch")]
+)
+def test_a_process_that_dies_while_it_validates_costs_nothing(spark, tmp_path, mode, frequency):
+    path = tmp_path / "armed"
+    arm = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: path.touch() if epoch == 0 else None
+    )
+    model = classifier(EndsTheProcess(str(path)))  # traced anew by the first validation
+    spark_model = SparkModel(model, mode, frequency, num_workers=2)
+    history = spark_model.fit(
+        *data(), epochs=4, verbose=0, callbacks=[arm], validation_data=data(), validation_freq=2
+    )
+    assert not path.exists()
+    assert [len(history.history[name]) for name in ("loss", "val_loss")] == [4, 2]
+    assert [facts.epoch for facts in spark_model.last_fit.epochs] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("mode", MODES)

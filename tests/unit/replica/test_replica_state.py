@@ -203,6 +203,15 @@ def test_scheduled_learning_rate_is_left_alone(mlp):
         replica.learning_rate = 0.1
 
 
+def test_only_a_schedule_is_advanced(mlp):
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
+    scheduled, other = Replica.of(mlp(keras.optimizers.SGD(schedule))), Replica.of(mlp("adam"))
+    for replica in (scheduled, other):
+        replica.advance_schedule(7)
+    assert int(scheduled.model.optimizer.iterations) == 7
+    assert int(other.model.optimizer.iterations) == 0
+
+
 def generator_states(replica):
     return [a.tolist() for a in replica.get_fixed() if a.shape == (2,) and a.dtype != bool]
 

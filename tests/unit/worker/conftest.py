@@ -121,6 +121,9 @@ class CountingReplica:
     def reseed(self, seed, shard):
         self.seeds = (seed, shard)
 
+    def advance_schedule(self, steps):
+        self.advanced = steps
+
     def loss_is_finite(self):
         return self.finite
 
@@ -148,6 +151,7 @@ class DirectClient:
     def __init__(self, coordinator, shard, attempt=0, disturb=None):
         self._coordinator = coordinator
         self._who = (shard, attempt)
+        self.attempt = attempt
         self._disturb = disturb or (lambda *_: None)
         self._numbers = {}
         self.seconds_waiting, self.bytes_sent, self.bytes_received = 0.0, 0, 0

@@ -17,6 +17,7 @@ from kspark.worker.inference import (
     evaluate_shards,
     predict_batches,
     predict_chunks,
+    predict_columns,
     predictor_for,
 )
 from kspark.worker.results import MissingShard, RoundResult
@@ -206,6 +207,8 @@ def predicted(tools, batches, key="model", spec=None):
         predict_batches(
             InferenceTask(key, 4, 3),
             plan(),
+            [1],
+            1,
             ["id", "out"],
             Doubled(),
             spec or tools.spec(),
@@ -220,6 +223,24 @@ def test_rows_get_their_own_scores_beside_them(tools, no_predictors):
     first, second = predicted(tools, iter([batch(1, 2), batch(), batch(7)]), spec=spec)
     assert first.to_pydict() == {"id": [1, 2], "out": [10, 20]}
     assert second.to_pydict() == {"id": [7], "out": [70]}
+
+
+def test_a_column_of_features_that_is_kept_need_not_come_twice(tools, no_predictors):
+    task, names = InferenceTask("model", 4, 3), ["id", "other", "out"]
+    rows = pa.RecordBatch.from_arrays([pa.array([1.0, 2.0]), pa.array(["a", "b"])], names=names[:2])
+    (found,) = predict_batches(task, plan(), [0], 2, names, Doubled(), tools.spec(), iter([rows]))
+    assert found.to_pydict() == {"id": [1, 2], "other": ["a", "b"], "out": [0, 0]}
+
+
+def test_columns_get_their_scores_batch_by_batch(tools, no_predictors):
+    spec, task = tools.spec(), InferenceTask("model", 4, 3)
+    predictor_for(spec, "model", 3).vector[0] = 5
+    columns = iter([(pa.array([1.0, 2.0]),), (pa.array([7.0]),)])
+    found = predict_columns(task, plan(), ["out"], Doubled(), spec, columns)
+    assert [scores.to_pylist() for scores in found] == [[{"out": 10}, {"out": 20}], [{"out": 70}]]
+    bad = iter([(pa.array([1.0, 2.0]),), (pa.array([1.0, None]),)])
+    with pytest.raises(ValueError, match="null in row 3"):
+        list(predict_columns(task, plan(), ["out"], Doubled(), spec, bad))
 
 
 def test_a_model_is_built_once_per_process(tools, no_predictors):

@@ -132,7 +132,7 @@ def test_state_comes_back_if_it_is_asked_for(served, tools):
 def test_attempts_of_later_jobs_are_newer(served, tools):
     fit = served([8])
     fit.train(tools.spec(), 0, submission=2)
-    with pytest.raises(AggregationError, match="Attempt 1000 of shard 0 was superseded"):
+    with pytest.raises(AggregationError, match="Attempt [0-9]+ of shard 0 was superseded"):
         fit.train(tools.spec(), 0, submission=1)
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kspark import shared_memory
+from kspark.errors import AggregationError
 from kspark.shared_memory import SharedWeights
 from kspark.worker.pushes import find_shared, run_pushes, run_shared
 
@@ -214,6 +215,23 @@ def test_shared_memory_adds_scaled_deltas_to_what_is_there_by_then(tools):
         assert run.replica.calls[0] == ("set_vector", [8, 8, 8])
         assert run.replica.calls[1][1] == [8 + 100 + 4, 8 + 14, 8 + 0.5]
         assert shared.vector.tolist() == [8 + 200 + 5, 8 + 45 / 2, 8 + 3 / 4]
+
+
+def test_an_attempt_that_was_superseded_adds_nothing_more(tools):
+    with tools.world([12], tools.plan("hogwild", 1, epochs=1)) as world, sharing(world) as shared:
+        run = world.run(0, attempt=1)
+        original = run.replica.train
+
+        def train(*args):
+            original(*args)
+            if shared.pushes[0] == 1:
+                shared.owners[0] = 2  # the next attempt begins
+
+        run.replica.train = train
+        with pytest.raises(AggregationError, match="taken over"):
+            run_shared(run, *find_shared(run))
+        assert shared.pushes.tolist() == [1]
+        assert shared.vector[2] == 1  # batches
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,10 @@ def test_what_may_go_better_in_another_attempt_is_raised(kind):
 
 
 def test_missing_files_are_a_value_of_their_own():
-    assert guarded(3, raising(SpoolMissingError("gone"))) == MissingShard(3, HOST)
+    missing = guarded(3, raising(SpoolMissingError("gone")), "elsewhere")
+    assert missing == MissingShard(3, HOST, "elsewhere")
+    assert missing.strayed
+    assert not guarded(3, raising(SpoolMissingError("gone")), HOST).strayed
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
@@ -149,7 +152,11 @@ def test_state_of_a_replica(tools):
 
 
 def test_results_cross_processes(tools):
-    for result in (RoundResult(1, 2), MissingShard(1, "h"), FitTask("f", tools.plan(), {}, 1)):
+    for result in (
+        RoundResult(1, 2),
+        MissingShard(1, "h", "home"),
+        FitTask("f", tools.plan(), {}, 1),
+    ):
         assert pickle.loads(pickle.dumps(result)) == result
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -64,7 +66,7 @@ def test_outside_of_spark_there_is_one_attempt():
 
 def test_state_lies_beside_the_shards_files(shard):
     state = ShardState("fit", shard)
-    assert state.folder.parent.as_posix() == shard.handle.path
+    assert state.folder.parent == Path(shard.handle.path).parent
     assert ShardState.of("fit", shard.handle).folder == state.folder
     assert ShardState("other", shard).folder != state.folder
     assert state.index == 5
@@ -97,6 +99,9 @@ class Model:
 
     def reseed(self, *arguments):
         self.seeded.append(arguments)
+
+    def advance_schedule(self, steps):
+        self.advanced = steps
 
 
 def same(left, right):
@@ -146,7 +151,7 @@ def test_a_replica_that_has_just_trained_the_shard_goes_on(shard, tools):
     state.save(model, 3)
     model.fixed = [np.array(9)]  # an evaluation drew random numbers
     state.load = lambda epoch: pytest.fail("there is nothing to read")
-    assert state.restore(model, 4, tools.plan())
+    assert state.restore(model, 4, tools.plan(), 7)
     assert (model.optimizer, model.fixed) == ([np.array(1)], [np.array(2)])
 
 
@@ -166,14 +171,15 @@ def test_any_other_replica_reads_the_shards_state(shard, tools, between):
     else:
         release("fit")
     model.optimizer = [np.array(99)]
-    state.restore(model, 4, tools.plan())
+    state.restore(model, 4, tools.plan(), 7)
     assert model.optimizer == [np.array(1)]
 
 
 def test_a_shard_begins_with_the_models_own_state_and_seeds_of_its_own(kept, tools):
     replica = replica_for(tools.spec(), "fit", 1)
     replica.steps, replica.seeds = 99, (9, 9)  # another shard's, which ran here before
-    assert not kept.restore(replica, 3, tools.plan(seed=17))  # epoch 2's should be there
+    assert not kept.restore(replica, 3, tools.plan(seed=17), 7)  # epoch 2's should be there
+    assert replica.advanced == 21
     assert replica.steps == 0
     assert replica.seeds == (17, 5)  # the plan's seed, and the shard
 
@@ -182,9 +188,9 @@ def test_a_shard_goes_on_with_its_state_after_the_epoch_before(kept, tools):
     for epoch in (0, 1):
         kept.save(Model(*arrays(epoch)), epoch)
     model = Model()
-    assert kept.restore(model, 1, tools.plan())
+    assert kept.restore(model, 1, tools.plan(), 7)
     assert model.optimizer[0] == 0
-    kept.restore(model, 2, tools.plan())
+    kept.restore(model, 2, tools.plan(), 7)
     assert model.optimizer[0] == 1
     same(model.fixed, arrays(1)[1])
     assert model.seeded == []
@@ -193,10 +199,10 @@ def test_a_shard_goes_on_with_its_state_after_the_epoch_before(kept, tools):
 def test_a_process_that_died_before_it_could_save_costs_an_epochs_state_not_all(kept, tools):
     kept.save(Model(*arrays(9)), 9)
     model = Model()
-    kept.restore(model, 11, tools.plan())
+    kept.restore(model, 11, tools.plan(), 7)
     assert model.optimizer[0] == 9
     kept.save(Model(*arrays(10)), 10)  # by number, not by name
-    kept.restore(model, 12, tools.plan())
+    kept.restore(model, 12, tools.plan(), 7)
     assert model.optimizer[0] == 10
 
 
@@ -204,7 +210,7 @@ def test_a_later_state_is_not_taken(kept, tools):
     """An epoch that starts again begins with the state before it."""
     replica = replica_for(tools.spec(), "fit", 1)
     kept.save(Model(*arrays(4)), 0)
-    assert kept.restore(replica, 0, tools.plan(seed=3))
+    assert kept.restore(replica, 0, tools.plan(seed=3), 7)
     assert (replica.steps, replica.seeds) == (0, (3, 5))
 
 
