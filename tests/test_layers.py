@@ -81,7 +81,7 @@ LIBRARIES = {
     "transport": {"numpy"},
     "weights": {"numpy"},
     "wire": {"numpy"},
-    "worker": {"numpy", "pyarrow", "pyspark"},
+    "worker": {"PIL", "numpy", "pyarrow", "pyspark"},
 }
 
 # Values and algorithms: nothing in there talks to another process.

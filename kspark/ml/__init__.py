@@ -20,6 +20,7 @@ from kspark.ml.elephas import ElephasEstimator, ElephasTransformer
 from kspark.ml.elephas_loading import load_ml_estimator, load_ml_transformer
 from kspark.ml.elephas_losses import LossModelTypeMapper, ModelType
 from kspark.ml.estimator import KerasEstimator, KerasRegressor
+from kspark.ml.images import image_columns
 from kspark.ml.model import KerasModel, KerasRegressionModel
 from kspark.ml.summary import TrainingSummary
 
@@ -37,6 +38,7 @@ __all__ = [
     "TrainingSummary",
     "df_to_simple_rdd",
     "from_data_frame",
+    "image_columns",
     "load_ml_estimator",
     "load_ml_transformer",
     "to_data_frame",
