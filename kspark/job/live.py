@@ -41,6 +41,9 @@ logger = logging.getLogger("kspark")
 
 POLL_SECONDS = 0.2
 
+IMPORT_FACTOR = 5
+"""How much longer a replica may take to connect when all of their tasks run."""
+
 
 class LiveFit:
     """A live fit under way.
@@ -135,10 +138,13 @@ class LiveFit:
                 if report is None:
                     raise JobLostError("The job ended before its epochs were trained.")
                 return report
-            self.check_started()
+            self.check_started(spark_job)
 
-    def check_started(self) -> None:
+    def check_started(self, spark_job: SparkJob) -> None:
         """All replicas must connect in time: they need each other.
+
+        Once all of their tasks run, they are given more time: on a busy host, it takes a
+        while to import Keras.
 
         Raises:
             ClusterError: If some did not.
@@ -146,11 +152,13 @@ class LiveFit:
         waited = time.monotonic() - self.submitted
         limit = max(self.job.plan.timeout, 60.0)
         never = self.coordinator.never_connected()
-        if never and waited > limit:
-            total = len(self.coordinator.shards)
+        if not never or waited <= limit:
+            return
+        total = len(self.coordinator.shards)
+        if waited > IMPORT_FACTOR * limit or spark_job.active_tasks() < total:
             raise ClusterError(
                 f"{total - len(never)} of {total} workers connected to the aggregator within "
-                f"{limit:g} s. Another job may hold the task slots, executors may still be "
+                f"{waited:.0f} s. Another job may hold the task slots, executors may still be "
                 f"starting (raise `timeout`), or {self.server.address} cannot be reached from them."
             )
 

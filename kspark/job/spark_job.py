@@ -106,6 +106,13 @@ class SparkJob:
             raise job_error(self._error) from self._error
         return self._result
 
+    def active_tasks(self) -> int:
+        """How many tasks of the job run now."""
+        tracker = self._context.statusTracker()
+        jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup(self._group)]
+        stages = [tracker.getStageInfo(s) for job in jobs if job for s in job.stageIds]
+        return sum(stage.numActiveTasks for stage in stages if stage)
+
     def cancel(self) -> None:
         """Cancel the job and wait until it is gone."""
         if not self.finished.is_set():

@@ -10,6 +10,7 @@ import pytest
 from kspark import optimizers
 from kspark.aggregator import Aggregator
 from kspark.coordinator import Coordinator, ShardPlan
+from kspark.errors import ClusterError
 from kspark.job import live, spooling
 from kspark.job.fit import note_epoch
 from kspark.job.live import LiveFit, shared_weights
@@ -111,6 +112,25 @@ def test_a_shard_whose_files_are_gone_ends_the_job_at_once():
     running = SimpleNamespace(finished=SimpleNamespace(is_set=lambda: False))
     with pytest.raises(ShardsMissing):
         LiveFit(job, coordinator, None, b"").wait(running, 0)
+
+
+@pytest.mark.parametrize(
+    ("waited", "active", "enough"),
+    [(59, 0, True), (61, 1, False), (61, 2, True), (299, 2, True), (301, 2, False)],
+)
+def test_replicas_that_do_not_come(monkeypatch, waited, active, enough):
+    """Two replicas are wanted, and one has come."""
+    job, coordinator = a_fit("synchronous", "average")
+    job.plan = TrainingPlan.create(mode="synchronous", frequency="batch", timeout=60.0)
+    coordinator.hello(1, 0)
+    fit = LiveFit(job, coordinator, SimpleNamespace(address=("host", 7)), b"")
+    monkeypatch.setattr(live.time, "monotonic", lambda: fit.submitted + waited)
+    running = SimpleNamespace(active_tasks=lambda: active)
+    if enough:
+        fit.check_started(running)
+        return
+    with pytest.raises(ClusterError, match=rf"1 of 2 workers connected .* within {waited} s"):
+        fit.check_started(running)
 
 
 @pytest.mark.parametrize(("rule", "scales"), [("average", (0.75, 0.25)), ("downpour", (1.0, 1.0))])
