@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 
+from pyspark import RDD
 from pyspark.sql import SparkSession
 
 from kspark.bootstrap import ship
@@ -31,6 +32,12 @@ def task_slots(spark: SparkSession) -> int:
         instances = int(conf.get("spark.executor.instances", "1") or 1)
         cores = instances * int(conf.get("spark.executor.cores", "1") or 1)
     return max(cores // cpus, 1)
+
+
+def every_host(spark: SparkSession) -> RDD[int]:
+    """An RDD whose tasks reach every executor, as a rule: two for every slot."""
+    count = 2 * task_slots(spark)
+    return spark.sparkContext.parallelize(range(count), count)
 
 
 def cores_of_master(master: str) -> int | None:

@@ -120,9 +120,7 @@ class SparkJob:
             logger.warning("Spark did not end %s within %g s.", self._group, CANCEL_SECONDS)
 
 
-def run(
-    spark: SparkSession, rdd: Any, description: str, timeout: float | None = None
-) -> list[Any]:
+def run(spark: SparkSession, rdd: Any, description: str, timeout: float | None = None) -> list[Any]:
     """Collect an RDD as a `SparkJob`."""
     return SparkJob(spark, rdd, description).start().result(timeout)
 

@@ -13,7 +13,8 @@ from kspark.coordinator import Coordinator, ShardPlan
 from kspark.job import live, spooling
 from kspark.job.fit import ShardsMissing, note_epoch
 from kspark.job.live import LiveFit, shared_weights
-from kspark.job.spooling import SpooledExamples
+from kspark.job.spark_job import JobLostError
+from kspark.job.spooling import CLEAN_UP_SECONDS, SpooledExamples
 from kspark.plan import TrainingPlan
 from kspark.report import EpochFacts
 from kspark.shards import ShardHandle
@@ -32,35 +33,55 @@ class SpooledTwice:
     def __init__(self, *turns):
         self.turns = list(turns)
         self.closed = 0
+        self.kept = False
+        self.cleaned = []
 
     def map_chunks(self, task):
         return self
 
     def persist(self, level):
+        self.kept = True
         return self
 
     def unpersist(self, blocking):
-        pass
+        self.kept = False
 
     def mapPartitionsWithIndex(self, task):
         return "clean up"
 
     def close(self):
+        assert not self.kept
         self.closed += 1
+
+
+class EveryHost:
+    """Stands for the RDD whose tasks reach every executor."""
+
+    def __init__(self, examples):
+        self.examples = examples
+
+    def mapPartitionsWithIndex(self, task):
+        assert not self.examples.kept, "the handles would be asked for again"
+        return task.target.rpartition(":")[2]
 
 
 @pytest.fixture
 def spooled(monkeypatch):
     """Spool with handles of so many rows, again with others."""
 
-    def make(*turns):
+    def make(*turns, failing=False):
         examples = SpooledTwice(*turns)
 
-        def run(spark, rdd, description):
-            rows = [] if rdd == "clean up" else examples.turns.pop(0)
+        def run(spark, rdd, description, timeout=None):
+            if isinstance(rdd, str):
+                examples.cleaned.append((rdd, timeout, examples.closed))
+            if isinstance(rdd, str) and failing:
+                raise JobLostError("no executor is left")
+            rows = [] if isinstance(rdd, str) else examples.turns.pop(0)
             return [handle(i, n) for i, n in enumerate(rows)]
 
         monkeypatch.setattr(spooling, "run", run)
+        monkeypatch.setattr(spooling, "every_host", lambda spark: EveryHost(examples))
         return SpooledExamples(None, examples, "run"), examples
 
     return make
@@ -72,6 +93,7 @@ def test_input_that_gives_the_same_rows_may_be_read_again(spooled):
         spool.respool()
         assert spool.counts == {0: 3, 1: 4}
         assert not examples.closed
+    assert examples.cleaned == [("clean up", None, 0)]
     assert examples.closed
 
 
@@ -82,10 +104,21 @@ def test_input_that_gives_other_rows_the_second_time(spooled):
     assert examples.closed
 
 
-def test_what_cannot_be_spooled_is_closed(spooled):
-    spool, examples = spooled()
+@pytest.mark.parametrize("failing", [False, True])
+def test_what_cannot_be_spooled_is_deleted_everywhere_and_closed(spooled, failing, caplog):
+    spool, examples = spooled(failing=failing)
     with pytest.raises(IndexError):
         spool.__enter__()
+    assert examples.cleaned == [("clean_host", CLEAN_UP_SECONDS, 0)]
+    assert examples.closed
+    assert ("no executor is left" in caplog.text) == failing
+
+
+def test_what_cannot_be_spooled_again_is_deleted_once(spooled):
+    spool, examples = spooled([3])
+    with pytest.raises(IndexError), spool:
+        spool.respool()
+    assert examples.cleaned == [("clean_host", CLEAN_UP_SECONDS, 0)]
     assert examples.closed
 
 

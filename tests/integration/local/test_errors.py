@@ -2,7 +2,9 @@
 
 import glob
 import os
+import signal
 import threading
+import time
 
 import keras
 import numpy as np
@@ -126,6 +128,43 @@ def test_ragged_rows(spark):
     rows = [(np.zeros(4, "float32"), 0), (np.zeros(5, "float32"), 1)]
     with pytest.raises(ValueError, match="shape"):
         SparkModel(classifier()).fit(spark.sparkContext.parallelize(rows, 1), verbose=0)
+
+
+def test_rows_that_cannot_be_spooled_leave_nothing_of_the_others(spark):
+    before = left_behind(spark)
+    rows = [(np.zeros(4, "float32"), 0)] * 3 + [(np.zeros(5, "float32"), 1)]
+    with pytest.raises(ValueError, match="shape"):
+        SparkModel(classifier()).fit(spark.sparkContext.parallelize(rows, 2), verbose=0)
+    assert left_behind(spark) == before
+
+
+def test_an_interrupt_while_rows_are_spooled_leaves_nothing(spark, tmp_path):
+    before, pipe = left_behind(spark), str(tmp_path / "pipe")
+    os.mkfifo(pipe)
+
+    def rows(index, items):
+        """The second partition tells when the first one's shard is there, and goes on waiting."""
+        folders = os.environ["SPARK_LOCAL_DIRS"].split(",")
+        while index and not any(glob.glob(f"{d}/kspark-*/shard-00000-*") for d in folders):
+            time.sleep(0.02)
+        if index:
+            with open(pipe, "w") as stream:
+                stream.write("there")
+            time.sleep(100)
+        yield from items
+
+    def press():
+        with open(pipe) as stream:
+            stream.read()
+        signal.raise_signal(signal.SIGINT)
+
+    watcher = threading.Thread(target=press, daemon=True)
+    watcher.start()
+    rdd = spark.sparkContext.parallelize([(np.zeros(4, "float32"), 0)] * 4, 2)
+    with pytest.raises(KeyboardInterrupt):
+        SparkModel(classifier()).fit(rdd.mapPartitionsWithIndex(rows), verbose=0)
+    watcher.join()
+    assert left_behind(spark) == before
 
 
 def test_no_rows(spark):
