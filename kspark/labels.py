@@ -32,13 +32,25 @@ def check_labels(model: keras.Model, handles: Sequence[ShardHandle]) -> None:
         ValueError: If labels are missing, not finite, out of range or of a wrong shape.
     """
     filled = [h for h in handles if h.num_examples]
+    if filled:
+        check_facts(model, filled[0].y, merge_label_stats(filled))
+
+
+def check_facts(
+    model: keras.Model, stored: Sequence[StoredArray], stats: Sequence[LabelStats | None]
+) -> None:
+    """As `check_labels`, for facts about rows that need not be spooled.
+
+    Args:
+        model: A compiled `keras.Model`.
+        stored: Sequence of `StoredArray`, what the labels look like.
+        stats: Sequence of `LabelStats`, as many; `None` for text.
+    """
     names, _ = target_names(model)
-    if not filled or not names:
+    if not names:
         return
-    stored = filled[0].y
     if len(stored) != len(names):
         raise invalid("y", f"labels for the outputs {names}", [s.name for s in stored])
-    stats = merge_label_stats(filled)
     shapes = output_shapes(model, names)
     for name, array, fact in zip(names, stored, stats, strict=True):
         if fact is not None:

@@ -145,6 +145,8 @@ def chunk_of(x: Any, y: Any, sample_weight: Any, spec: InputSpec) -> Chunk:
     """All arrays in the shapes of `spec`; their values are looked at later, piece by piece."""
     if y is not None and not spec.targets:
         raise invalid("y", "None for a model without targets, or when there is none to compare", y)
+    if y is None and spec.targets:
+        raise invalid("y", f"labels for the outputs {[t.name for t in spec.targets]}", y)
     weights = weight_specs(sample_weight, spec)
     chunk = Chunk(
         shaped(x, spec.inputs, "x"),

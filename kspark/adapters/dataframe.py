@@ -89,12 +89,15 @@ def adapt_frame(
 
     Raises:
         ValueError: If a column is missing, of a type that no model takes, or
-            labels or weights are given beside the DataFrame.
+            labels or weights are given beside the DataFrame, or no labels at all.
     """
     if y is not None or sample_weight is not None:
         name, value = ("y", y) if y is not None else ("sample_weight", sample_weight)
         rule = "None when x is a DataFrame; name its columns with `label_col` and `weight_col`"
         raise invalid(name, rule, value)
+    if spec.targets and columns.label_col is None:
+        rule = f"the column(s) of the labels for the outputs {[t.name for t in spec.targets]}"
+        raise invalid("label_col", rule, None)
     if x.isStreaming:
         raise invalid("x", "a DataFrame that is not streaming", x)
     plan = plan_frame(columns, spec)

@@ -201,6 +201,13 @@ def test_labels_beside_an_rdd_or_data_frame_are_refused(spark):
                 adapt(spark, x, spec=SPEC, **other)
 
 
+def test_a_data_frame_without_labels_for_a_model_with_targets_is_refused(spark):
+    with pytest.raises(
+        ValueError, match=r"`label_col` must be the column.*\['y'\]. Received: .*None"
+    ):
+        adapt(spark, frame_of(spark), spec=SPEC, columns=Columns(label_col=None))
+
+
 # DataFrames
 
 

@@ -119,6 +119,20 @@ def test_labels_that_do_not_fit_the_loss(spark, labels, text):
         SparkModel(classifier()).fit(data()[0], labels, verbose=0)
 
 
+@pytest.mark.parametrize("as_rdd", [False, True])
+def test_evaluation_checks_labels_as_training_does(spark, as_rdd):
+    x, y = data()
+    rows = list(zip(x, y + 1, strict=True))
+    given = (spark.sparkContext.parallelize(rows, 2),) if as_rdd else (x, y + 1)
+    with pytest.raises(ValueError, match="class numbers from 0 to 2"):
+        SparkModel(classifier()).evaluate(*given)
+
+
+def test_evaluation_needs_labels(spark):
+    with pytest.raises(ValueError, match="`y` must be labels for the outputs"):
+        SparkModel(classifier()).evaluate(data()[0])
+
+
 def test_class_numbers_for_a_one_hot_loss(spark):
     with pytest.raises(ValueError, match="one-hot"):
         SparkModel(classifier(loss="categorical_crossentropy")).fit(*data(), verbose=0)
