@@ -20,6 +20,9 @@ SPARSE = "sparse_categorical_crossentropy"
 ONE_HOT = ("categorical_crossentropy", "kl_divergence", "categorical_focal_crossentropy")
 BINARY = ("binary_crossentropy", "binary_focal_crossentropy")
 
+STEPS = ("train_step", "test_step", "compute_loss")
+"""What a model overrides that takes labels before the loss does."""
+
 
 def check_labels(model: keras.Model, handles: Sequence[ShardHandle]) -> None:
     """Compare every target's labels with its loss and its output.
@@ -55,6 +58,31 @@ def check_facts(
     for name, array, fact in zip(names, stored, stats, strict=True):
         if fact is not None:
             check_target(name, loss_of(model, name, names), array, fact, shapes.get(name))
+        elif array.is_text:
+            check_text(model, {name: "text"})
+
+
+def check_text(model: keras.Model, found: Mapping[str, str]) -> None:
+    """Refuse text for a loss of Keras' own; what a user's loss or step does with it is theirs.
+
+    Args:
+        model: A compiled `keras.Model`.
+        found: Mapping from target to where text was found.
+
+    Raises:
+        ValueError: If a target holds text that nothing turns into numbers.
+    """
+    if any(getattr(type(model), n) is not getattr(keras.Model, n) for n in STEPS):
+        return
+    names, _ = target_names(model)
+    for name, where in found.items():
+        kind = loss_name(loss_of(model, name, names))
+        if kind:
+            rule = (
+                f"numbers for the loss {kind!r} of {name!r}: turn text into numbers before, a "
+                "column with StringIndexer, an array with np.unique(y, return_inverse=True)"
+            )
+            raise invalid("y", rule, where)
 
 
 def check_target(

@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 
 from kspark.adapters import Columns, Examples, adapt
 from kspark.errors import invalid
-from kspark.labels import output_shapes
+from kspark.labels import check_text, output_shapes
 from kspark.replica import Replica
 from kspark.replica.signature import output_names
 
@@ -93,7 +93,7 @@ class Source:
         return adapt(self.spark, x, spec=bare, columns=self.columns, num_workers=workers)
 
     def _adapt(self, x: Any, y: Any = None, sample_weight: Any = None) -> Examples:
-        return adapt(
+        examples = adapt(
             self.spark,
             x,
             y,
@@ -102,6 +102,8 @@ class Source:
             columns=self.columns,
             num_workers=self.num_workers,
         )
+        check_text(self.replica.model, examples.text_labels)
+        return examples
 
 
 def gathered(chunks: list[list[np.ndarray]], replica: Replica, *, as_rows: bool) -> Any:

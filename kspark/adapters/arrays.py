@@ -59,6 +59,12 @@ class ArrayExamples(Examples):
         """Number of slices."""
         return self._num_partitions
 
+    @property
+    def text_labels(self) -> dict[str, str]:
+        """See `Examples.text_labels`."""
+        targets = zip(self._spec.targets, self._chunk.y, strict=False)
+        return {spec.name: "text" for spec, array in targets if holds_text(array)}
+
     def _repartition(self, num_partitions: int) -> ArrayExamples:
         return ArrayExamples(self._context, self._chunk, self._spec, num_partitions)
 
@@ -224,6 +230,11 @@ def narrowed(values: np.ndarray, spec: ArraySpec, floatx: str, place: Place) -> 
         if np.can_cast(values.dtype, wide, "safe"):
             return values
     return cast(values, spec.dtype, floatx, place)
+
+
+def holds_text(array: np.ndarray) -> bool:
+    """Whether the first of an array's values is text; the others are looked at on the workers."""
+    return array.dtype.kind == "U" or (array.dtype == object and isinstance(array.flat[0], str))
 
 
 def slice_bounds(count: int, parts: int) -> list[int]:

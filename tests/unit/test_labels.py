@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from kspark.labels import check_facts, check_labels
+from kspark.labels import check_facts, check_labels, check_text
 from kspark.shards import LabelStats, ShardHandle, StoredArray
 
 
@@ -58,6 +58,30 @@ def test_labels_that_fit():
 def test_labels_that_are_missing():
     with pytest.raises(ValueError, match=r"`y` must be labels for the outputs \['output'\]"):
         check_facts(model("mse"), (), ())
+
+
+TEXT = StoredArray("y0", "string", (), "y0.arrow", 9)
+
+
+@pytest.mark.parametrize("loss", ["mse", SPARSE, keras.losses.Hinge()])
+def test_text_is_nothing_for_keras_own_losses(loss):
+    with pytest.raises(ValueError, match="`y` must be numbers for the loss .*StringIndexer"):
+        check_facts(model(loss), [TEXT], [None])
+    with pytest.raises(ValueError, match=r"Received: y=.*text in column 'label'"):
+        check_text(model(loss), {"output": "text in column 'label'"})
+
+
+class Reading(keras.Sequential):
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return super().compute_loss(x, keras.ops.zeros((2, 1)), y_pred, sample_weight)
+
+
+def test_text_is_for_the_users_own_losses_to_read():
+    check_facts(model(lambda y, predicted: predicted), [TEXT], [None])
+    reading = Reading([keras.Input((4,)), keras.layers.Dense(1)])
+    reading.compile(loss="mse")
+    check_facts(reading, [TEXT], [None])
+    check_text(model("mse"), {})
 
 
 def test_shards_are_looked_at_together():

@@ -128,6 +128,20 @@ def test_evaluation_checks_labels_as_training_does(spark, as_rdd):
         SparkModel(classifier()).evaluate(*given)
 
 
+def test_text_for_a_loss_of_keras_own(spark):
+    x, y = data()
+    words = y.astype(str)
+    frame = spark.createDataFrame([(x[0].tolist(), "a")], ["features", "label"])
+    for method in (SparkModel(classifier()).fit, SparkModel(classifier()).evaluate):
+        with pytest.raises(ValueError, match="`y` must be numbers .*StringIndexer"):
+            method(x, words)
+        with pytest.raises(ValueError, match="text in column 'label'"):
+            method(frame)
+    rdd = spark.sparkContext.parallelize(list(zip(x, words, strict=True)), 2)
+    with pytest.raises(ValueError, match="`y` must be numbers .*StringIndexer"):
+        SparkModel(classifier()).fit(rdd)
+
+
 def test_evaluation_needs_labels(spark):
     with pytest.raises(ValueError, match="`y` must be labels for the outputs"):
         SparkModel(classifier()).evaluate(data()[0])
