@@ -173,17 +173,27 @@ def chunk_of(x: Any, y: Any, sample_weight: Any, spec: InputSpec) -> Chunk:
 def shaped(value: Any, specs: Sequence[ArraySpec], name: str) -> list[np.ndarray]:
     """One array per spec, in its shape."""
     arrays = []
+    if len(specs) == 1 and is_one_array(value):
+        value = value[0]
     for i, leaf in enumerate(leaves(value, specs, name)):
         place = Place(part_name(name, specs, i))
         arrays.append(reshaped(as_array(leaf, place), specs[i], place))
     return arrays
 
 
+def is_one_array(value: Any) -> bool:
+    """Whether a value is a list of one array, as Keras takes it, and not of one row or number."""
+    if not isinstance(value, list | tuple) or len(value) != 1:
+        return False
+    is_row = hasattr(value[0], "toArray")  # one of Spark's vectors
+    return hasattr(value[0], "__array__") and np.ndim(value[0]) > 0 and not is_row
+
+
 def as_array(value: Any, place: Place) -> np.ndarray:
     """An array whose first axis is the row."""
     if isinstance(value, list | tuple):
         if len(value) == 1 and np.ndim(value[0]) > 1:
-            value = value[0]  # a list of the one input's array
+            value = value[0]  # a list of the input's array
         else:
             value = stack(value, place) if value else np.empty(0)
     array = np.asarray(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import keras
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -358,6 +359,19 @@ def test_chunk_of_arrays_and_lists():
     assert [len(both.x), len(both.y), len(both.sample_weight)] == [2, 2, 2]
     shared = chunk_of([np.arange(3), np.zeros((3, 2))], [np.zeros(3)] * 2, np.ones(3), TWO)
     assert len(shared.sample_weight) == 1
+
+
+@pytest.mark.parametrize("kind", [np.array, pd.Series, keras.ops.array])
+def test_a_list_of_one_array_is_that_array(kind):
+    spec = InputSpec((ArraySpec("x", (1,), "float32"),), ONE.targets)
+    chunk = chunk_of([kind([1, 2, 3])], (kind([0, 1, 2]),), [kind([1, 1, 1])], spec)
+    assert [a.tolist() for a in chunk.arrays] == [[[1], [2], [3]], [0, 1, 2], [1, 1, 1]]
+
+
+@pytest.mark.parametrize("row", [[1, 2], (1, 2), Vectors.dense(1, 2), OldVectors.sparse(2, {1: 2})])
+def test_a_list_of_one_row_is_a_row(row):
+    chunk = chunk_of([row], [np.int64(5)], None, ONE)
+    assert [a.shape for a in chunk.arrays] == [(1, 2), (1,)]
 
 
 @pytest.mark.parametrize(
