@@ -16,7 +16,7 @@ from kspark.adapters import Examples
 from kspark.aggregator import Aggregator
 from kspark.bootstrap import ship
 from kspark.callbacks import FitMonitor
-from kspark.errors import Failure, NotEnoughSlotsError, invalid
+from kspark.errors import Failure, NotEnoughSlotsError, inside, invalid
 from kspark.job.cluster import task_slots, threads_per_task
 from kspark.job.spark_job import run, worker_error
 from kspark.job.spooling import SpooledExamples
@@ -104,7 +104,8 @@ def prepared(job: Fit) -> Iterator[None]:
         )
         if job.validation is not None:
             spooled = SpooledExamples(job.spark, job.validation, f"{job.fit_id}-validation")
-            job.held_out = stack.enter_context(spooled)
+            with inside("validation_data"):
+                job.held_out = stack.enter_context(spooled)
         divide(job)
         job.shared_spec = job.spark.sparkContext.broadcast(job.spec)
         stack.callback(job.shared_spec.destroy)
@@ -154,7 +155,8 @@ def divide(job: Fit) -> None:
         raise invalid("validation_data", "a data set with at least one example", "0 examples")
     check_labels(job.monitor.replica.model, job.train.infos)
     if job.held_out is not None:
-        check_labels(job.monitor.replica.model, job.held_out.infos)
+        with inside("validation_data"):
+            check_labels(job.monitor.replica.model, job.held_out.infos)
     log_plan(job)
 
 

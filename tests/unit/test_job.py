@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 
@@ -11,13 +12,13 @@ from kspark import optimizers
 from kspark.aggregator import Aggregator
 from kspark.coordinator import Coordinator, ShardPlan
 from kspark.job import live, spooling
-from kspark.job.fit import ShardsMissing, note_epoch
+from kspark.job.fit import ShardsMissing, divide, note_epoch
 from kspark.job.live import LiveFit, shared_weights
 from kspark.job.spark_job import JobLostError
 from kspark.job.spooling import CLEAN_UP_SECONDS, SpooledExamples
 from kspark.plan import TrainingPlan
 from kspark.report import EpochFacts
-from kspark.shards import ShardHandle
+from kspark.shards import LabelStats, ShardHandle, StoredArray
 from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
 
 SPEC = WeightSpec((Weight("w", (2,), "float32", TRAINABLE), Weight("m", (1,), "float32", STATE)))
@@ -190,6 +191,29 @@ def test_pushes_tell_the_rule_how_many_batches_are_behind_them(monkeypatch):
         delta, out = np.array([8, 0, 0], "f4"), np.empty(3, "f4")
         fit.coordinator.push(0, 0, 1, 0, 8, delta, out)
     assert out.tolist() == [4, 0, 0]  # the average of two steps
+
+
+def labelled(*labels):
+    """Spooled examples with so many rows as there are labels."""
+    facts = LabelStats.of(np.array(labels))
+    stored = StoredArray("y0", "int64", (), "y0.bin", 8 * len(labels))
+    info = ShardHandle(0, len(labels), "", "", 0, y=(stored,), stats=(facts,))
+    return SimpleNamespace(infos=[info], counts={0: len(labels)}, num_examples=len(labels))
+
+
+@pytest.mark.parametrize(
+    ("train", "held_out", "start"),
+    [([0, 1], [0, 2], "In `validation_data`: `y` must be class"), ([2], [0], "`y` must be class")],
+)
+def test_labels_that_do_not_fit_say_whose_they_are(train, held_out, start):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.compile(loss="sparse_categorical_crossentropy")
+    monitor = SimpleNamespace(replica=SimpleNamespace(model=model))
+    parts = {"train": labelled(*train), "held_out": labelled(*held_out)}
+    job = SimpleNamespace(validation_split=0.0, monitor=monitor, num_examples=1, **parts)
+    with pytest.raises(ValueError) as caught:
+        divide(job)
+    assert str(caught.value).startswith(start)
 
 
 def test_optimizer_state_that_is_lost_is_told(caplog):

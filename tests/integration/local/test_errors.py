@@ -158,6 +158,13 @@ def test_ragged_rows(spark):
         SparkModel(classifier()).fit(spark.sparkContext.parallelize(rows, 1), verbose=0)
 
 
+def test_ragged_rows_to_validate_on(spark):
+    rows = [(np.zeros(4, "float32"), 0), (np.zeros(5, "float32"), 1)]
+    ragged = spark.sparkContext.parallelize(rows, 1)
+    with pytest.raises(ValueError, match="^In `validation_data`: .*shape"):
+        SparkModel(classifier()).fit(*data(), validation_data=ragged, verbose=0)
+
+
 def test_rows_that_cannot_be_spooled_leave_nothing_of_the_others(spark):
     before = left_behind(spark)
     rows = [(np.zeros(4, "float32"), 0)] * 3 + [(np.zeros(5, "float32"), 1)]
