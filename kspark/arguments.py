@@ -79,6 +79,17 @@ def check_backend(plan: TrainingPlan) -> None:
         raise invalid("frequency", rule, plan.frequency)
 
 
+def check_class_weight(class_weight: Any, num_targets: int) -> None:
+    """Refuse weights of classes where it is not one target whose classes are meant.
+
+    Raises:
+        ValueError: If there are several targets, or none.
+    """
+    if class_weight is not None and num_targets != 1:
+        kind = "with several outputs" if num_targets else "without targets"
+        raise invalid("class_weight", f"`None` for a model {kind}", class_weight)
+
+
 def check_exclusive(
     validation_split: float, validation_data: Any, class_weight: Any, sample_weight: Any
 ) -> None:

@@ -19,6 +19,8 @@ job starts, worded by `invalid`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -130,3 +132,21 @@ def sentence(name: str, rule: str, value: object) -> str:
     if len(shown) > 200:
         shown = shown[:197] + "..."
     return f"`{name}` must be {rule}. Received: {name}={shown}"
+
+
+@contextmanager
+def inside(name: str) -> Iterator[None]:
+    """Say of errors in a block that they are about parts of one argument.
+
+    Args:
+        name: String, the argument's name.
+
+    Raises:
+        ValueError: As the block did, with "In `name`: " in front.
+        TypeError: Likewise.
+    """
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"In `{name}`: {error}") from error

@@ -20,6 +20,9 @@ SPARSE = "sparse_categorical_crossentropy"
 ONE_HOT = ("categorical_crossentropy", "kl_divergence", "categorical_focal_crossentropy")
 BINARY = ("binary_crossentropy", "binary_focal_crossentropy")
 
+STEPS = ("train_step", "test_step", "compute_loss")
+"""What a model overrides that takes labels before the loss does."""
+
 
 def check_labels(model: keras.Model, handles: Sequence[ShardHandle]) -> None:
     """Compare every target's labels with its loss and its output.
@@ -32,17 +35,54 @@ def check_labels(model: keras.Model, handles: Sequence[ShardHandle]) -> None:
         ValueError: If labels are missing, not finite, out of range or of a wrong shape.
     """
     filled = [h for h in handles if h.num_examples]
+    if filled:
+        check_facts(model, filled[0].y, merge_label_stats(filled))
+
+
+def check_facts(
+    model: keras.Model, stored: Sequence[StoredArray], stats: Sequence[LabelStats | None]
+) -> None:
+    """As `check_labels`, for facts about rows that need not be spooled.
+
+    Args:
+        model: A compiled `keras.Model`.
+        stored: Sequence of `StoredArray`, what the labels look like.
+        stats: Sequence of `LabelStats`, as many; `None` for text.
+    """
     names, _ = target_names(model)
-    if not filled or not names:
+    if not names:
         return
-    stored = filled[0].y
     if len(stored) != len(names):
         raise invalid("y", f"labels for the outputs {names}", [s.name for s in stored])
-    stats = merge_label_stats(filled)
     shapes = output_shapes(model, names)
     for name, array, fact in zip(names, stored, stats, strict=True):
         if fact is not None:
             check_target(name, loss_of(model, name, names), array, fact, shapes.get(name))
+        elif array.is_text:
+            check_text(model, {name: "text"})
+
+
+def check_text(model: keras.Model, found: Mapping[str, str]) -> None:
+    """Refuse text for a loss of Keras' own; what a user's loss or step does with it is theirs.
+
+    Args:
+        model: A compiled `keras.Model`.
+        found: Mapping from target to where text was found.
+
+    Raises:
+        ValueError: If a target holds text that nothing turns into numbers.
+    """
+    if any(getattr(type(model), n) is not getattr(keras.Model, n) for n in STEPS):
+        return
+    names, _ = target_names(model)
+    for name, where in found.items():
+        kind = loss_name(loss_of(model, name, names))
+        if kind:
+            rule = (
+                f"numbers for the loss {kind!r} of {name!r}: turn text into numbers before, a "
+                "column with StringIndexer, an array with np.unique(y, return_inverse=True)"
+            )
+            raise invalid("y", rule, where)
 
 
 def check_target(

@@ -9,8 +9,8 @@ from pyspark import RDD
 from pyspark.sql import SparkSession
 
 from kspark.adapters import Columns, Examples, adapt
-from kspark.errors import invalid
-from kspark.labels import output_shapes
+from kspark.errors import inside, invalid
+from kspark.labels import check_text, output_shapes
 from kspark.replica import Replica
 from kspark.replica.signature import output_names
 
@@ -79,8 +79,8 @@ class Source:
             if len(data) not in (2, 3):
                 rule = "(x, y) or (x, y, sample_weight), an RDD or a DataFrame"
                 raise invalid("validation_data", rule, f"a {type(data).__name__} of {len(data)}")
-            return self._adapt(*data)
-        return self._adapt(data)
+        with inside("validation_data"):
+            return self._adapt(*data) if isinstance(data, tuple | list) else self._adapt(data)
 
     def features(self, x: Any) -> Examples:
         """Examples without labels, in their own order.
@@ -93,7 +93,7 @@ class Source:
         return adapt(self.spark, x, spec=bare, columns=self.columns, num_workers=workers)
 
     def _adapt(self, x: Any, y: Any = None, sample_weight: Any = None) -> Examples:
-        return adapt(
+        examples = adapt(
             self.spark,
             x,
             y,
@@ -102,6 +102,8 @@ class Source:
             columns=self.columns,
             num_workers=self.num_workers,
         )
+        check_text(self.replica.model, examples.text_labels)
+        return examples
 
 
 def gathered(chunks: list[list[np.ndarray]], replica: Replica, *, as_rows: bool) -> Any:

@@ -13,6 +13,7 @@ from kspark import job, optimizers, saving
 from kspark.adapters import Columns
 from kspark.arguments import (
     check_backend,
+    check_class_weight,
     check_exclusive,
     check_rule,
     compiled_model,
@@ -180,7 +181,9 @@ class SparkModel:
         )
         given = checked_callbacks(callbacks)
         columns = Columns(features_col, label_col, weight_col)
-        source = Source(session_of(x), Replica.of(self._model, x), columns, self.num_workers)
+        replica = Replica.of(self._model, x)
+        check_class_weight(class_weight, len(replica.inputs.targets))
+        source = Source(session_of(x), replica, columns, self.num_workers)
         data = TrainingData.of(source, (x, y, sample_weight), validation_split, validation_data)
         spec = ReplicaSpec.of(self._model, self.custom_objects)
         rule, state = self.server_optimizer, self._server_state

@@ -59,6 +59,12 @@ class ArrayExamples(Examples):
         """Number of slices."""
         return self._num_partitions
 
+    @property
+    def text_labels(self) -> dict[str, str]:
+        """See `Examples.text_labels`."""
+        targets = zip(self._spec.targets, self._chunk.y, strict=False)
+        return {spec.name: "text" for spec, array in targets if holds_text(array)}
+
     def _repartition(self, num_partitions: int) -> ArrayExamples:
         return ArrayExamples(self._context, self._chunk, self._spec, num_partitions)
 
@@ -145,6 +151,8 @@ def chunk_of(x: Any, y: Any, sample_weight: Any, spec: InputSpec) -> Chunk:
     """All arrays in the shapes of `spec`; their values are looked at later, piece by piece."""
     if y is not None and not spec.targets:
         raise invalid("y", "None for a model without targets, or when there is none to compare", y)
+    if y is None and spec.targets:
+        raise invalid("y", f"labels for the outputs {[t.name for t in spec.targets]}", y)
     weights = weight_specs(sample_weight, spec)
     chunk = Chunk(
         shaped(x, spec.inputs, "x"),
@@ -165,17 +173,27 @@ def chunk_of(x: Any, y: Any, sample_weight: Any, spec: InputSpec) -> Chunk:
 def shaped(value: Any, specs: Sequence[ArraySpec], name: str) -> list[np.ndarray]:
     """One array per spec, in its shape."""
     arrays = []
+    if len(specs) == 1 and is_one_array(value):
+        value = value[0]
     for i, leaf in enumerate(leaves(value, specs, name)):
         place = Place(part_name(name, specs, i))
         arrays.append(reshaped(as_array(leaf, place), specs[i], place))
     return arrays
 
 
+def is_one_array(value: Any) -> bool:
+    """Whether a value is a list of one array, as Keras takes it, and not of one row or number."""
+    if not isinstance(value, list | tuple) or len(value) != 1:
+        return False
+    is_row = hasattr(value[0], "toArray")  # one of Spark's vectors
+    return hasattr(value[0], "__array__") and np.ndim(value[0]) > 0 and not is_row
+
+
 def as_array(value: Any, place: Place) -> np.ndarray:
     """An array whose first axis is the row."""
     if isinstance(value, list | tuple):
         if len(value) == 1 and np.ndim(value[0]) > 1:
-            value = value[0]  # a list of the one input's array
+            value = value[0]  # a list of the input's array
         else:
             value = stack(value, place) if value else np.empty(0)
     array = np.asarray(value)
@@ -222,6 +240,11 @@ def narrowed(values: np.ndarray, spec: ArraySpec, floatx: str, place: Place) -> 
         if np.can_cast(values.dtype, wide, "safe"):
             return values
     return cast(values, spec.dtype, floatx, place)
+
+
+def holds_text(array: np.ndarray) -> bool:
+    """Whether the first of an array's values is text; the others are looked at on the workers."""
+    return array.dtype.kind == "U" or (array.dtype == object and isinstance(array.flat[0], str))
 
 
 def slice_bounds(count: int, parts: int) -> list[int]:

@@ -55,6 +55,11 @@ class Examples(ABC):
     def num_partitions(self) -> int:
         """Number of partitions."""
 
+    @property
+    def text_labels(self) -> dict[str, str]:
+        """Targets that hold text, as far as is known without a job, and where it was found."""
+        return {}
+
     @abstractmethod
     def map_chunks(self, task: Task) -> Results:
         """Run a task over the rows of every partition.

@@ -55,6 +55,14 @@ class DataFrameExamples(Examples):
             self._wanted = self._frame.rdd.getNumPartitions()
         return self._wanted
 
+    @property
+    def text_labels(self) -> dict[str, str]:
+        """See `Examples.text_labels`."""
+        kinds = [innermost(field.dataType) for field in self._frame.schema.fields]
+        text = {n for n, k in zip(self._plan.names, kinds, strict=True) if is_text(k)}
+        feeds = [feed for feed in self._plan.y if text.intersection(feed.names)]
+        return {f.spec.name: f"text in {f.title[0].lower()}{f.title[1:]}" for f in feeds}
+
     def repartition(self, num_partitions: int) -> DataFrameExamples:
         """See `Examples.repartition`; whether anything has to move is found out by `map_chunks`."""
         return self._repartition(num_partitions)
@@ -89,12 +97,15 @@ def adapt_frame(
 
     Raises:
         ValueError: If a column is missing, of a type that no model takes, or
-            labels or weights are given beside the DataFrame.
+            labels or weights are given beside the DataFrame, or no labels at all.
     """
     if y is not None or sample_weight is not None:
         name, value = ("y", y) if y is not None else ("sample_weight", sample_weight)
         rule = "None when x is a DataFrame; name its columns with `label_col` and `weight_col`"
         raise invalid(name, rule, value)
+    if spec.targets and columns.label_col is None:
+        rule = f"the column(s) of the labels for the outputs {[t.name for t in spec.targets]}"
+        raise invalid("label_col", rule, None)
     if x.isStreaming:
         raise invalid("x", "a DataFrame that is not streaming", x)
     plan = plan_frame(columns, spec)
@@ -121,15 +132,25 @@ def check_type(name: str, kind: DataType) -> None:
     Raises:
         ValueError: If it does not.
     """
-    inner = kind
-    while isinstance(inner, ArrayType):
-        inner = inner.elementType
+    inner = innermost(kind)
     if isinstance(inner, NumericType | BooleanType | StringType) or is_vector_type(inner):
         return
     raise ValueError(
         f"Column {name!r} must hold numbers, text, vectors, or arrays of these. "
         f"Received: type {kind.simpleString()}"
     )
+
+
+def innermost(kind: DataType) -> DataType:
+    """What arrays of any depth hold, or the type itself."""
+    while isinstance(kind, ArrayType):
+        kind = kind.elementType
+    return kind
+
+
+def is_text(kind: DataType) -> bool:
+    """Whether values of a type are strings."""
+    return isinstance(kind, StringType)
 
 
 def is_vector_type(kind: DataType) -> bool:

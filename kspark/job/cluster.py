@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 
+from pyspark import RDD
 from pyspark.sql import SparkSession
 
 from kspark.bootstrap import ship
 from kspark.errors import EnvironmentMismatchError
-from kspark.job.spark_job import run
+from kspark.job.spark_job import run_once
 from kspark.worker.environment import WorkerEnvironment, environment, report_environment
 
 _checked: set[tuple[str, str]] = set()
@@ -31,6 +32,12 @@ def task_slots(spark: SparkSession) -> int:
         instances = int(conf.get("spark.executor.instances", "1") or 1)
         cores = instances * int(conf.get("spark.executor.cores", "1") or 1)
     return max(cores // cpus, 1)
+
+
+def every_host(spark: SparkSession) -> RDD[int]:
+    """An RDD whose tasks reach every executor, as a rule: two for every slot."""
+    count = 2 * task_slots(spark)
+    return spark.sparkContext.parallelize(range(count), count)
 
 
 def cores_of_master(master: str) -> int | None:
@@ -71,7 +78,7 @@ def check_cluster(spark: SparkSession, backend: str = "tensorflow") -> list[Work
     slots = task_slots(spark)
     rows = spark.sparkContext.parallelize(range(slots), slots)
     task = ship(report_environment, backend)
-    answers = run(spark, rows.mapPartitionsWithIndex(task), "kspark: check the workers")
+    answers = run_once(spark, rows.mapPartitionsWithIndex(task), "kspark: check the workers")
     found = list({(a.host, a.executable): a for a in answers}.values())
     problems = [text for a in found for text in problems_of(a, backend)]
     if problems:

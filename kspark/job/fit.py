@@ -16,10 +16,10 @@ from kspark.adapters import Examples
 from kspark.aggregator import Aggregator
 from kspark.bootstrap import Shipped, ship
 from kspark.callbacks import FitMonitor
-from kspark.errors import NotEnoughSlotsError, invalid
+from kspark.errors import NotEnoughSlotsError, inside, invalid
 from kspark.job.cluster import task_slots, threads_per_task
 from kspark.job.shard_results import collect_shards
-from kspark.job.spark_job import run
+from kspark.job.spark_job import JobLostError, run
 from kspark.job.spooling import SpooledExamples
 from kspark.labels import check_labels
 from kspark.plan import LIVE, TrainingPlan, divide_validation
@@ -105,7 +105,8 @@ def prepared(job: Fit) -> Iterator[None]:
         )
         if job.validation is not None:
             spooled = SpooledExamples(job.spark, job.validation, f"{job.fit_id}-validation")
-            job.held_out = stack.enter_context(spooled)
+            with inside("validation_data"):
+                job.held_out = stack.enter_context(spooled)
         divide(job)
         job.shared_spec = job.spark.sparkContext.broadcast(job.spec)
         stack.callback(job.shared_spec.destroy)
@@ -155,7 +156,8 @@ def divide(job: Fit) -> None:
         raise invalid("validation_data", "a data set with at least one example", "0 examples")
     check_labels(job.monitor.replica.model, job.train.infos)
     if job.held_out is not None:
-        check_labels(job.monitor.replica.model, job.held_out.infos)
+        with inside("validation_data"):
+            check_labels(job.monitor.replica.model, job.held_out.infos)
     log_plan(job)
 
 
@@ -240,7 +242,10 @@ def take_state(job: Fit, results: Sequence[RoundResult], epoch: int) -> None:
     if not kept:
         task = ship(rounds_worker.fetch_state, job.fit_id, epoch)
         rdd = job.train.handles.mapPartitionsWithIndex(task)
-        found = run(job.spark, rdd, "kspark: fetch optimizer state")
+        try:
+            found = run(job.spark, rdd, "kspark: fetch optimizer state")
+        except JobLostError:
+            found = []
         kept = sorted((r for r in found if job.num_train.get(r.shard)), key=lambda r: r.shard)
     if not kept:
         logger.warning("The optimizer state was lost with its hosts; it starts anew.")

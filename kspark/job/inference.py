@@ -21,11 +21,11 @@ from kspark.bootstrap import Shipped, ship
 from kspark.errors import Failure, invalid
 from kspark.job.cluster import threads_per_task
 from kspark.job.shard_results import checked
-from kspark.job.spark_job import run, worker_error
+from kspark.job.spark_job import run_once, worker_error
 from kspark.replica import ReplicaSpec
 from kspark.worker import inference as inference_worker
 from kspark.worker.inference import InferenceTask
-from kspark.worker.results import RoundResult
+from kspark.worker.results import UNFIT_LABELS, RoundResult
 from kspark.worker.scores import Scores, Values
 
 SCORES = "kspark_scores"
@@ -40,19 +40,32 @@ def evaluate(
     """Metric states of a model, one per partition with examples, in their order.
 
     Raises:
-        ValueError: If there are no examples.
+        ValueError: If there are no examples, or labels that do not fit the loss.
         WorkerError: If a replica failed.
     """
     task = InferenceTask(uuid.uuid4().hex, batch_size, threads_per_task(spark))
     broadcast = spark.sparkContext.broadcast(spec)
     try:
         shipped = ship(inference_worker.evaluate_chunks, task, shared=(broadcast,))
-        results = checked(run(spark, examples.map_chunks(shipped), "kspark: evaluate"))
+        found = run_once(spark, examples.map_chunks(shipped), "kspark: evaluate")
     finally:
         broadcast.destroy()
         examples.close()
+    results = checked(with_fitting_labels(found))
     if not results:
         raise invalid("x", "a data set with at least one example", "0 examples")
+    return results
+
+
+def with_fitting_labels(results: list[Any]) -> list[Any]:
+    """Results of an evaluation, if no partition has labels that do not fit the loss.
+
+    Raises:
+        ValueError: If one has, as before a fit.
+    """
+    for result in results:
+        if isinstance(result, Failure) and result.kind == UNFIT_LABELS:
+            raise ValueError(result.message)
     return results
 
 
@@ -68,7 +81,7 @@ def predict(
     broadcast = spark.sparkContext.broadcast(spec)
     try:
         shipped = ship(inference_worker.predict_chunks, task, shared=(broadcast,))
-        results: list[Any] = run(spark, examples.map_chunks(shipped), "kspark: predict")
+        results: list[Any] = run_once(spark, examples.map_chunks(shipped), "kspark: predict")
     finally:
         broadcast.destroy()
         examples.close()

@@ -9,10 +9,10 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from kspark.bootstrap import Shipped
-from kspark.errors import ClusterError, Failure, WorkerError
-from kspark.job.spark_job import JobLostError, run, worker_error
+from kspark.errors import ClusterError, Failure
+from kspark.job.spark_job import JobLostError, lost_for_good, run, worker_error
 from kspark.job.spooling import SpooledExamples
-from kspark.worker.results import MissingShard, RoundResult, failure_of
+from kspark.worker.results import MissingShard, RoundResult
 
 logger = logging.getLogger("kspark")
 
@@ -129,8 +129,3 @@ def counted_strays(strays: int, missing: Sequence[MissingShard]) -> int:
         )
     logger.info("Shards %s are asked for again: Spark ran them on another host.", shards)
     return strays + 1
-
-
-def lost_for_good(error: Exception) -> WorkerError:
-    """The job failed as often as `max_failures` allows."""
-    return worker_error(failure_of(-1, error))

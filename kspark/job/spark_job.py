@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import uuid
 from typing import Any
 
@@ -11,6 +12,7 @@ from pyspark import InheritableThread
 from pyspark.sql import SparkSession
 
 from kspark.errors import (
+    ClusterError,
     EnvironmentMismatchError,
     Failure,
     KSparkError,
@@ -18,12 +20,15 @@ from kspark.errors import (
     WorkerError,
 )
 from kspark.interrupts import interruptible
-from kspark.worker.results import NON_FINITE, WORKER_LOST
+from kspark.worker.results import NON_FINITE, WORKER_LOST, failure_of
 
 logger = logging.getLogger("kspark")
 
 POLL_SECONDS = 0.2
 CANCEL_SECONDS = 10.0
+
+RESULT_LIMIT = "spark.driver.maxResultSize"
+"""Spark's setting that ends a job whose results are larger. They would be so again."""
 
 HINTS = (
     ("ModuleNotFoundError", "install the module on every executor, or ship it with --archives."),
@@ -88,16 +93,21 @@ class SparkJob:
         finally:
             self.finished.set()
 
-    def result(self) -> list[Any]:
+    def result(self, timeout: float | None = None) -> list[Any]:
         """Wait for the job; an interrupt cancels it.
 
+        Args:
+            timeout: Float, seconds after which it is cancelled, too; `None` for never.
+
         Raises:
-            KSparkError: If Spark gave up on the job.
+            KSparkError: If Spark gave up on the job, or did not end it in time.
         """
+        deadline = None if timeout is None else time.monotonic() + timeout
         try:
             with interruptible():
                 while not self.finished.wait(POLL_SECONDS):
-                    pass
+                    if deadline is not None and time.monotonic() > deadline:
+                        raise JobLostError(f"Spark did not end the job within {timeout:g} s.")
         except BaseException:
             self.cancel()
             raise
@@ -114,19 +124,46 @@ class SparkJob:
         return sum(stage.numActiveTasks for stage in stages if stage)
 
     def cancel(self) -> None:
-        """Cancel the job and wait until it is gone."""
-        if not self.finished.is_set():
-            self._context.cancelJobGroup(self._group)
-        self._thread.join(CANCEL_SECONDS)
+        """Cancel the job and wait until it is gone.
+
+        Spark cancels what it knows of: a job that the thread is about to submit is not
+        among that yet, so it is told again until the thread has ended.
+        """
+        deadline = time.monotonic() + CANCEL_SECONDS
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            if not self.finished.is_set():
+                self._context.cancelJobGroup(self._group)
+            self._thread.join(POLL_SECONDS)
         if self._thread.is_alive():
             logger.warning("Spark did not end %s within %g s.", self._group, CANCEL_SECONDS)
 
 
 def run(
-    spark: SparkSession, rdd: Any, description: str, partitions: list[int] | None = None
+    spark: SparkSession,
+    rdd: Any,
+    description: str,
+    partitions: list[int] | None = None,
+    timeout: float | None = None,
 ) -> list[Any]:
     """Collect an RDD, or some of its partitions, as a `SparkJob`."""
-    return SparkJob(spark, rdd, description, partitions).start().result()
+    return SparkJob(spark, rdd, description, partitions).start().result(timeout)
+
+
+def run_once(spark: SparkSession, rdd: Any, description: str) -> list[Any]:
+    """Collect an RDD in a job that is not submitted again if Spark gives up on it.
+
+    Raises:
+        WorkerError: If Spark does.
+    """
+    try:
+        return run(spark, rdd, description)
+    except JobLostError as error:
+        raise lost_for_good(error) from error
+
+
+def lost_for_good(error: Exception) -> WorkerError:
+    """The error for the user, when work that was lost is not submitted again."""
+    return worker_error(failure_of(-1, error))
 
 
 class JobLostError(KSparkError):
@@ -147,6 +184,12 @@ def job_error(error: BaseException) -> KSparkError:
             "A module is missing on the workers. Set PYSPARK_PYTHON (or spark.pyspark.python) to "
             "a Python that has it on all hosts, or ship an environment with --archives. "
             f"Spark says: {first_line(text, 'No module named')}"
+        )
+    if RESULT_LIMIT in text:
+        return ClusterError(
+            f"What the workers send back is more than the driver takes. Raise {RESULT_LIMIT} (0 is "
+            "no limit), and spark.driver.memory with it; predictions of a DataFrame are not sent "
+            f"to the driver. Spark says: {first_line(text, RESULT_LIMIT)}"
         )
     return JobLostError(f"Spark gave up on the job: {last_cause(text)}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -13,11 +14,15 @@ from pyspark.sql import SparkSession
 from kspark.adapters import Examples
 from kspark.bootstrap import ship
 from kspark.errors import Failure, KSparkError
-from kspark.job.spark_job import run, worker_error
+from kspark.job.cluster import every_host
+from kspark.job.spark_job import run, run_once, worker_error
 from kspark.shards import ShardHandle
 from kspark.worker import spooling as spooling_worker
 
 logger = logging.getLogger("kspark")
+
+CLEAN_UP_SECONDS = 30.0
+"""How long files that nothing names may keep the user from hearing what went wrong."""
 
 
 class SpooledExamples:
@@ -58,11 +63,20 @@ class SpooledExamples:
         self.close()
 
     def spool(self) -> None:
-        """Read the user's data once and write it to the executors' disks."""
+        """Read the user's data once and write it to the executors' disks.
+
+        What is there already is deleted if a part of it cannot be written.
+        """
+        hosts = every_host(self.spark)
         task = ship(spooling_worker.spool_shard, self.run_id)
         self.handles = self._examples.map_chunks(task).persist(StorageLevel.MEMORY_AND_DISK)
-        documents = run(self.spark, self.handles, "kspark: spool the examples")
-        self.infos = sorted((read_handle(d) for d in documents), key=lambda h: h.index)
+        try:
+            documents = run_once(self.spark, self.handles, "kspark: spool the examples")
+            self.infos = sorted((read_handle(d) for d in documents), key=lambda h: h.index)
+        except BaseException:
+            self._unpersist()
+            self._discard(hosts)
+            raise
 
     def respool(self) -> None:
         """Spool again, after a host lost the files.
@@ -97,13 +111,23 @@ class SpooledExamples:
             self._examples.close()
             return
         try:
-            task = ship(spooling_worker.clean_up, self.run_id)
-            run(self.spark, self.handles.mapPartitionsWithIndex(task), "kspark: clean up")
-        except KSparkError as error:
-            logger.warning("Some temporary files of this fit could not be deleted: %s", error)
+            self._clean_up(self.handles, spooling_worker.clean_up)
         finally:
             self._unpersist()
             self._examples.close()  # not before: the job may compute a lost handle again
+
+    def _discard(self, hosts: Any) -> None:
+        """Delete files whose handles never came; asking for these would write them again."""
+        self._clean_up(hosts, spooling_worker.clean_host, CLEAN_UP_SECONDS)
+
+    def _clean_up(
+        self, rdd: Any, function: Callable[..., Any], timeout: float | None = None
+    ) -> None:
+        try:
+            task = ship(function, self.run_id)
+            run(self.spark, rdd.mapPartitionsWithIndex(task), "kspark: clean up", timeout=timeout)
+        except KSparkError as error:
+            logger.warning("Some temporary files of this fit could not be deleted: %s", error)
 
     def _unpersist(self) -> None:
         if self.handles is not None:

@@ -15,8 +15,8 @@ from kspark.adapters.conform import Place
 from kspark.adapters.frames import FramePlan
 from kspark.errors import Failure
 from kspark.replica import Replica, ReplicaSpec
-from kspark.shards import TEXT, Chunk, Shard, ShardHandle, StoredArray, Window
-from kspark.worker.results import Result, RoundResult, guarded, read_to_end
+from kspark.shards import TEXT, Chunk, LabelStats, Shard, ShardHandle, StoredArray, Window
+from kspark.worker.results import Result, RoundResult, UnfitLabelsError, guarded, read_to_end
 from kspark.worker.scores import Scores
 from kspark.worker.state import replica_for
 
@@ -105,11 +105,30 @@ def evaluate_chunks(
     task: InferenceTask, spec: ReplicaSpec, index: int, chunks: Iterator[Chunk]
 ) -> Iterator[Result]:
     """Metric state of one partition that is read once."""
-    yield guarded(
-        index,
-        lambda: evaluate_windows(task, spec, None, index, (chunk.window() for chunk in chunks)),
-    )
+
+    def windows() -> Iterator[Window]:
+        for chunk in chunks:
+            window = chunk.window()
+            check_window(replica_for(spec, task.key, task.threads), window)
+            yield window
+
+    yield guarded(index, lambda: evaluate_windows(task, spec, None, index, windows()))
     read_to_end(chunks)
+
+
+def check_window(replica: Replica, window: Window) -> None:
+    """Refuse labels that do not fit the loss, as a fit does before it begins.
+
+    Raises:
+        UnfitLabelsError: If they do not.
+    """
+    from kspark.labels import check_facts  # imports Keras, whose backend is chosen by now
+
+    stats = [None if a.dtype == object else LabelStats.of(a) for a in window.y]
+    try:
+        check_facts(replica.model, label_arrays(window), stats)
+    except ValueError as error:
+        raise UnfitLabelsError(str(error)) from error
 
 
 def predict_chunks(

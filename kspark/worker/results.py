@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 NON_FINITE = "NonFiniteLoss"
 WORKER_LOST = "WorkerLost"
+UNFIT_LABELS = "UnfitLabels"
 
 FINAL = (EnvironmentMismatchError, IncompatibleDeltaError)
 """Errors of kspark's own that come again at every try. All others fail the task: Spark retries."""
@@ -100,6 +101,10 @@ class MissingShard:
 Result = RoundResult | MissingShard | Failure
 
 
+class UnfitLabelsError(ValueError):
+    """The labels of rows that are read once do not fit the model's loss."""
+
+
 class NonFiniteLossError(ArithmeticError):
     """The training loss became NaN or infinite."""
 
@@ -149,7 +154,11 @@ def guarded(shard: int, work: Callable[[], Any], home: str = "") -> Any:
 
 def failure_of(shard: int, error: BaseException) -> Failure:
     """An exception as plain data."""
-    kind = NON_FINITE if isinstance(error, NonFiniteLossError) else type(error).__qualname__
+    told_as: dict[type[BaseException], str] = {
+        NonFiniteLossError: NON_FINITE,
+        UnfitLabelsError: UNFIT_LABELS,
+    }
+    kind = told_as.get(type(error), type(error).__qualname__)
     lines = traceback.format_exception(type(error), error, error.__traceback__)
     told = "".join(lines[-40:])[-MAX_TRACEBACK:]
     message = str(error)[:MAX_MESSAGE]

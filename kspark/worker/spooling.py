@@ -28,8 +28,16 @@ def clean_up(fit_id: str, index: int, handles: Iterable[bytes]) -> Iterator[int]
         handle = ShardHandle.from_json(document)
         Shard.remove(handle)  # and the state files in it
         yield handle.index
-    remove_spools(fit_id)  # shards that were written again, or half
+    yield from clean_host(fit_id, index, ())
+
+
+def clean_host(fit_id: str, index: int, rows: Iterable[object]) -> Iterator[int]:
+    """Delete what no handle names on this host: shards that were written again, or half."""
+    for _ in rows:
+        continue
+    remove_spools(fit_id)
     forget(fit_id)
+    return iter(())
 
 
 def forget(fit_id: str) -> None:

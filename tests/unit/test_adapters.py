@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import keras
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -351,13 +352,26 @@ def test_a_task_reads_what_it_leaves_over():
 def test_chunk_of_arrays_and_lists():
     chunk = chunk_of(np.zeros((3, 2)), [0, 1, 2], np.ones(3), ONE)
     assert [a.shape for a in chunk.arrays] == [(3, 2), (3,), (3,)]
-    assert chunk_of([[1, 2], [3, 4]], None, None, ONE).x[0].tolist() == [[1, 2], [3, 4]]
-    assert chunk_of([np.zeros((3, 2))], None, None, ONE).x[0].shape == (3, 2)
-    assert chunk_of({"x": np.zeros((3, 2))}, None, None, ONE).x[0].shape == (3, 2)
+    assert chunk_of([[1, 2], [3, 4]], None, None, BARE).x[0].tolist() == [[1, 2], [3, 4]]
+    assert chunk_of([np.zeros((3, 2))], None, None, BARE).x[0].shape == (3, 2)
+    assert chunk_of({"x": np.zeros((3, 2))}, None, None, BARE).x[0].shape == (3, 2)
     both = chunk_of([np.arange(3), np.zeros((3, 2))], [np.zeros(3)] * 2, [np.ones(3)] * 2, TWO)
     assert [len(both.x), len(both.y), len(both.sample_weight)] == [2, 2, 2]
     shared = chunk_of([np.arange(3), np.zeros((3, 2))], [np.zeros(3)] * 2, np.ones(3), TWO)
     assert len(shared.sample_weight) == 1
+
+
+@pytest.mark.parametrize("kind", [np.array, pd.Series, keras.ops.array])
+def test_a_list_of_one_array_is_that_array(kind):
+    spec = InputSpec((ArraySpec("x", (1,), "float32"),), ONE.targets)
+    chunk = chunk_of([kind([1, 2, 3])], (kind([0, 1, 2]),), [kind([1, 1, 1])], spec)
+    assert [a.tolist() for a in chunk.arrays] == [[[1], [2], [3]], [0, 1, 2], [1, 1, 1]]
+
+
+@pytest.mark.parametrize("row", [[1, 2], (1, 2), Vectors.dense(1, 2), OldVectors.sparse(2, {1: 2})])
+def test_a_list_of_one_row_is_a_row(row):
+    chunk = chunk_of([row], [np.int64(5)], None, ONE)
+    assert [a.shape for a in chunk.arrays] == [(1, 2), (1,)]
 
 
 @pytest.mark.parametrize(
@@ -372,17 +386,22 @@ def test_chunk_of_arrays_and_lists():
 )
 def test_bad_arrays(x, y, words):
     with pytest.raises(ValueError, match=words):
-        chunk_of(x, y, None, ONE)
+        chunk_of(x, y, None, BARE if y is None else ONE)
 
 
 def test_a_scalar_is_no_array_of_examples():
     with pytest.raises(TypeError, match="`x` must be an array with one row per example"):
-        chunk_of(np.float32(3), None, None, ONE)
+        chunk_of(np.float32(3), None, None, BARE)
 
 
 def test_labels_need_targets():
     with pytest.raises(ValueError, match="`y` must be None"):
         chunk_of(np.zeros((3, 2)), np.zeros(3), None, BARE)
+
+
+def test_targets_need_labels():
+    with pytest.raises(ValueError, match=r"`y` must be labels for .*\['y'\]. Received: y=None"):
+        chunk_of(np.zeros((3, 2)), None, None, ONE)
 
 
 def test_conform_chunk_casts_every_group():

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 import pytest
 
-from kspark import optimizers
-from kspark.arguments import check_backend, check_rule
+from kspark import SparkModel, optimizers
+from kspark.arguments import check_backend, check_class_weight, check_rule
 from kspark.plan import TrainingPlan
 
 
@@ -44,3 +45,21 @@ def test_gradients_are_merged_where_the_backend_shows_them(monkeypatch, backend)
         return
     with pytest.raises(ValueError, match=f"`frequency` must be .* '{backend}': .*'tensorflow'. R"):
         check_backend(plan("synchronous", "batch"))
+
+
+def test_classes_of_one_target_may_be_weighted():
+    check_class_weight({0: 2.0}, 1)
+    check_class_weight(None, 2)
+    check_class_weight(None, 0)
+    with pytest.raises(ValueError, match="`class_weight` must be `None` for a model without targ"):
+        check_class_weight({0: 2.0}, 0)
+
+
+def test_classes_of_several_targets_are_refused_before_there_is_any_spark():
+    entry = keras.Input((2,))
+    outputs = [keras.layers.Dense(1, name=name)(entry) for name in ("a", "b")]
+    model = keras.Model(entry, outputs)
+    model.compile(loss=["mse", "mse"])
+    rule = "`class_weight` must be `None` for a model with several outputs. Received: .*{1: 2.0}"
+    with pytest.raises(ValueError, match=rule):
+        SparkModel(model).fit(np.zeros((4, 2)), [np.zeros(4)] * 2, class_weight={1: 2.0})

@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from kspark import errors
-from kspark.errors import Failure, NonFiniteError, WorkerError, invalid, invalid_type
+from kspark.errors import Failure, NonFiniteError, WorkerError, inside, invalid, invalid_type
 
 FAILURE = Failure(3, "node7", 1, "ZeroDivisionError", "division by zero", "  File x\nZeroDiv\n\n")
 
@@ -72,3 +72,24 @@ def test_worker_error_survives_pickling(kind):
     assert error.failure == FAILURE
     assert error.hint == "a hint"
     assert str(error) == str(kind(FAILURE, "a hint"))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (invalid("x", "small", 9), ValueError, "In `data`: `x` must be small. Received: x=9"),
+        (invalid_type("x", "small", 9), TypeError, "In `data`: `x` must be small. Received: x=9"),
+        (UnicodeDecodeError("utf-8", b"a", 0, 1, "bad"), ValueError, "In `data`: 'utf-8' codec"),
+    ],
+)
+def test_errors_of_a_part_name_the_whole(error, kind, text):
+    with pytest.raises(kind) as caught, inside("data"):
+        raise error
+    assert str(caught.value).startswith(text)
+    assert caught.value.__cause__ is error
+
+
+def test_other_errors_are_left_alone():
+    with pytest.raises(WorkerError) as caught, inside("data"):
+        raise WorkerError(FAILURE)
+    assert "`data`" not in str(caught.value)

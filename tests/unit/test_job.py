@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 
@@ -12,13 +13,14 @@ from kspark.aggregator import Aggregator
 from kspark.coordinator import Coordinator, ShardPlan
 from kspark.errors import ClusterError
 from kspark.job import live, spooling
-from kspark.job.fit import note_epoch
+from kspark.job.fit import divide, note_epoch
 from kspark.job.live import LiveFit, shared_weights
 from kspark.job.shard_results import ShardsMissing
-from kspark.job.spooling import SpooledExamples
+from kspark.job.spark_job import JobLostError
+from kspark.job.spooling import CLEAN_UP_SECONDS, SpooledExamples
 from kspark.plan import TrainingPlan
 from kspark.report import EpochFacts
-from kspark.shards import ShardHandle
+from kspark.shards import LabelStats, ShardHandle, StoredArray
 from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
 
 SPEC = WeightSpec((Weight("w", (2,), "float32", TRAINABLE), Weight("m", (1,), "float32", STATE)))
@@ -34,35 +36,56 @@ class SpooledTwice:
     def __init__(self, *turns):
         self.turns = list(turns)
         self.closed = 0
+        self.kept = False
+        self.cleaned = []
 
     def map_chunks(self, task):
         return self
 
     def persist(self, level):
+        self.kept = True
         return self
 
     def unpersist(self, blocking):
-        pass
+        self.kept = False
 
     def mapPartitionsWithIndex(self, task):
         return "clean up"
 
     def close(self):
+        assert not self.kept
         self.closed += 1
+
+
+class EveryHost:
+    """Stands for the RDD whose tasks reach every executor."""
+
+    def __init__(self, examples):
+        self.examples = examples
+
+    def mapPartitionsWithIndex(self, task):
+        assert not self.examples.kept, "the handles would be asked for again"
+        return task.target.rpartition(":")[2]
 
 
 @pytest.fixture
 def spooled(monkeypatch):
     """Spool with handles of so many rows, again with others."""
 
-    def make(*turns):
+    def make(*turns, failing=False):
         examples = SpooledTwice(*turns)
 
-        def run(spark, rdd, description):
-            rows = [] if rdd == "clean up" else examples.turns.pop(0)
+        def run(spark, rdd, description, partitions=None, timeout=None):
+            if isinstance(rdd, str):
+                examples.cleaned.append((rdd, timeout, examples.closed))
+            if isinstance(rdd, str) and failing:
+                raise JobLostError("no executor is left")
+            rows = [] if isinstance(rdd, str) else examples.turns.pop(0)
             return [handle(i, n) for i, n in enumerate(rows)]
 
         monkeypatch.setattr(spooling, "run", run)
+        monkeypatch.setattr(spooling, "run_once", run)
+        monkeypatch.setattr(spooling, "every_host", lambda spark: EveryHost(examples))
         return SpooledExamples(None, examples, "run"), examples
 
     return make
@@ -74,6 +97,7 @@ def test_input_that_gives_the_same_rows_may_be_read_again(spooled):
         spool.respool()
         assert spool.counts == {0: 3, 1: 4}
         assert not examples.closed
+    assert examples.cleaned == [("clean up", None, 0)]
     assert examples.closed
 
 
@@ -84,10 +108,21 @@ def test_input_that_gives_other_rows_the_second_time(spooled):
     assert examples.closed
 
 
-def test_what_cannot_be_spooled_is_closed(spooled):
-    spool, examples = spooled()
+@pytest.mark.parametrize("failing", [False, True])
+def test_what_cannot_be_spooled_is_deleted_everywhere_and_closed(spooled, failing, caplog):
+    spool, examples = spooled(failing=failing)
     with pytest.raises(IndexError):
         spool.__enter__()
+    assert examples.cleaned == [("clean_host", CLEAN_UP_SECONDS, 0)]
+    assert examples.closed
+    assert ("no executor is left" in caplog.text) == failing
+
+
+def test_what_cannot_be_spooled_again_is_deleted_once(spooled):
+    spool, examples = spooled([3])
+    with pytest.raises(IndexError), spool:
+        spool.respool()
+    assert examples.cleaned == [("clean_host", CLEAN_UP_SECONDS, 0)]
     assert examples.closed
 
 
@@ -178,6 +213,29 @@ def test_pushes_tell_the_rule_how_many_batches_are_behind_them(monkeypatch):
         delta, out = np.array([8, 0, 0], "f4"), np.empty(3, "f4")
         fit.coordinator.push(0, 0, 1, 0, 8, delta, out)
     assert out.tolist() == [4, 0, 0]  # the average of two steps
+
+
+def labelled(*labels):
+    """Spooled examples with so many rows as there are labels."""
+    facts = LabelStats.of(np.array(labels))
+    stored = StoredArray("y0", "int64", (), "y0.bin", 8 * len(labels))
+    info = ShardHandle(0, len(labels), "", "", 0, y=(stored,), stats=(facts,))
+    return SimpleNamespace(infos=[info], counts={0: len(labels)}, num_examples=len(labels))
+
+
+@pytest.mark.parametrize(
+    ("train", "held_out", "start"),
+    [([0, 1], [0, 2], "In `validation_data`: `y` must be class"), ([2], [0], "`y` must be class")],
+)
+def test_labels_that_do_not_fit_say_whose_they_are(train, held_out, start):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.compile(loss="sparse_categorical_crossentropy")
+    monitor = SimpleNamespace(replica=SimpleNamespace(model=model))
+    parts = {"train": labelled(*train), "held_out": labelled(*held_out)}
+    job = SimpleNamespace(validation_split=0.0, monitor=monitor, num_examples=1, **parts)
+    with pytest.raises(ValueError) as caught:
+        divide(job)
+    assert str(caught.value).startswith(start)
 
 
 def test_optimizer_state_that_is_lost_is_told(caplog):

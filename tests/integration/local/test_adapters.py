@@ -201,6 +201,27 @@ def test_labels_beside_an_rdd_or_data_frame_are_refused(spark):
                 adapt(spark, x, spec=SPEC, **other)
 
 
+def test_a_data_frame_without_labels_for_a_model_with_targets_is_refused(spark):
+    with pytest.raises(
+        ValueError, match=r"`label_col` must be the column.*\['y'\]. Received: .*None"
+    ):
+        adapt(spark, frame_of(spark), spec=SPEC, columns=Columns(label_col=None))
+
+
+@pytest.mark.parametrize("labels", [np.array(["a", "b"]), np.array(["a", "b"], object), ["a", "b"]])
+def test_text_among_the_labels_is_known_before_any_job(spark, labels):
+    assert adapt(spark, X[:2], labels, spec=SPEC).text_labels == {"y": "text"}
+    assert adapt(spark, X[:2], Y[:2], spec=SPEC).text_labels == {}
+
+
+def test_text_in_columns_of_labels_is_known_before_any_job(spark):
+    frame = spark.createDataFrame([([1.0, 2.0], "a", ["b"], 1)], ["features", "label", "list", "n"])
+    for column, found in [("label", "text in column 'label'"), ("list", "text in column 'list'")]:
+        examples = adapt(spark, frame, spec=SPEC, columns=Columns(label_col=column))
+        assert examples.text_labels == {"y": found}
+    assert adapt(spark, frame, spec=SPEC, columns=Columns(label_col="n")).text_labels == {}
+
+
 # DataFrames
 
 

@@ -2,7 +2,9 @@
 
 import glob
 import os
+import signal
 import threading
+import time
 
 import keras
 import numpy as np
@@ -153,6 +155,34 @@ def test_labels_that_do_not_fit_the_loss(spark, labels, text):
         SparkModel(classifier()).fit(data()[0], labels, verbose=0)
 
 
+@pytest.mark.parametrize("as_rdd", [False, True])
+def test_evaluation_checks_labels_as_training_does(spark, as_rdd):
+    x, y = data()
+    rows = list(zip(x, y + 1, strict=True))
+    given = (spark.sparkContext.parallelize(rows, 2),) if as_rdd else (x, y + 1)
+    with pytest.raises(ValueError, match="class numbers from 0 to 2"):
+        SparkModel(classifier()).evaluate(*given)
+
+
+def test_text_for_a_loss_of_keras_own(spark):
+    x, y = data()
+    words = y.astype(str)
+    frame = spark.createDataFrame([(x[0].tolist(), "a")], ["features", "label"])
+    for method in (SparkModel(classifier()).fit, SparkModel(classifier()).evaluate):
+        with pytest.raises(ValueError, match="`y` must be numbers .*StringIndexer"):
+            method(x, words)
+        with pytest.raises(ValueError, match="text in column 'label'"):
+            method(frame)
+    rdd = spark.sparkContext.parallelize(list(zip(x, words, strict=True)), 2)
+    with pytest.raises(ValueError, match="`y` must be numbers .*StringIndexer"):
+        SparkModel(classifier()).fit(rdd)
+
+
+def test_evaluation_needs_labels(spark):
+    with pytest.raises(ValueError, match="`y` must be labels for the outputs"):
+        SparkModel(classifier()).evaluate(data()[0])
+
+
 def test_class_numbers_for_a_one_hot_loss(spark):
     with pytest.raises(ValueError, match="one-hot"):
         SparkModel(classifier(loss="categorical_crossentropy")).fit(*data(), verbose=0)
@@ -162,6 +192,50 @@ def test_ragged_rows(spark):
     rows = [(np.zeros(4, "float32"), 0), (np.zeros(5, "float32"), 1)]
     with pytest.raises(ValueError, match="shape"):
         SparkModel(classifier()).fit(spark.sparkContext.parallelize(rows, 1), verbose=0)
+
+
+def test_ragged_rows_to_validate_on(spark):
+    rows = [(np.zeros(4, "float32"), 0), (np.zeros(5, "float32"), 1)]
+    ragged = spark.sparkContext.parallelize(rows, 1)
+    with pytest.raises(ValueError, match="^In `validation_data`: .*shape"):
+        SparkModel(classifier()).fit(*data(), validation_data=ragged, verbose=0)
+
+
+def test_rows_that_cannot_be_spooled_leave_nothing_of_the_others(spark):
+    before = left_behind(spark)
+    rows = [(np.zeros(4, "float32"), 0)] * 3 + [(np.zeros(5, "float32"), 1)]
+    with pytest.raises(ValueError, match="shape"):
+        SparkModel(classifier()).fit(spark.sparkContext.parallelize(rows, 2), verbose=0)
+    assert left_behind(spark) == before
+
+
+def test_an_interrupt_while_rows_are_spooled_leaves_nothing(spark, tmp_path):
+    before, pipe = left_behind(spark), str(tmp_path / "pipe")
+    os.mkfifo(pipe)
+
+    def rows(index, items):
+        """The second partition tells when the first one's shard is there, and goes on waiting."""
+        folders = os.environ["SPARK_LOCAL_DIRS"].split(",")
+        while index and not any(glob.glob(f"{d}/kspark-*/shard-00000-*") for d in folders):
+            time.sleep(0.02)
+        if index:
+            with open(pipe, "w") as stream:
+                stream.write("there")
+            time.sleep(100)
+        yield from items
+
+    def press():
+        with open(pipe) as stream:
+            stream.read()
+        signal.raise_signal(signal.SIGINT)
+
+    watcher = threading.Thread(target=press, daemon=True)
+    watcher.start()
+    rdd = spark.sparkContext.parallelize([(np.zeros(4, "float32"), 0)] * 4, 2)
+    with pytest.raises(KeyboardInterrupt):
+        SparkModel(classifier()).fit(rdd.mapPartitionsWithIndex(rows), verbose=0)
+    watcher.join()
+    assert left_behind(spark) == before
 
 
 def test_no_rows(spark):

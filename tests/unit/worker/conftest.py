@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -35,6 +36,8 @@ class CountingReplica:
 
     All numbers are small integers, which float32 holds exactly. Gradients are (1, mean id).
     """
+
+    model = SimpleNamespace(loss=None)
 
     def __init__(self):
         self.spec = SPEC

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import keras
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,6 +12,7 @@ import pytest
 from kspark.adapters import Columns
 from kspark.adapters.frames import plan_frame
 from kspark.errors import ConnectionLostError, Failure
+from kspark.job.inference import with_fitting_labels
 from kspark.shards import ArraySpec, Chunk, InputSpec, Shard, ShardHandle, spool
 from kspark.worker import inference
 from kspark.worker.inference import (
@@ -20,7 +24,7 @@ from kspark.worker.inference import (
     predict_columns,
     predictor_for,
 )
-from kspark.worker.results import MissingShard, RoundResult
+from kspark.worker.results import UNFIT_LABELS, MissingShard, RoundResult
 from kspark.worker.state import replica_for
 
 VECTOR = np.array([2, 0, 0], "f4")
@@ -105,6 +109,21 @@ def test_chunks_are_evaluated_with_the_models_own_weights(tools):
     replica = replica_for(spec, "fit", 3)
     assert replica.vector.tolist() == [7, 7, 7]
     assert replica.calls == [("check_summable", 2)]
+
+
+def test_labels_that_do_not_fit_the_loss_are_told_before_they_are_evaluated(tools, monkeypatch):
+    labels = [np.array([0.0, 1.0]), np.array([1.0, np.nan])]
+    parts = (Chunk([np.arange(2)], [y]) for y in labels)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(loss="mse")
+    monkeypatch.setattr(tools.replica, "model", model)
+    spec = tools.spec()
+    (failure,) = evaluate_chunks(task(), spec, 5, parts)
+    assert (failure.shard, failure.kind) == (5, UNFIT_LABELS)
+    assert failure.message.startswith("`y` must be finite")
+    assert seen(SimpleNamespace(metrics=[replica_for(spec, "fit", 3).seen])) == [0, 1]
+    with pytest.raises(ValueError, match="`y` must be finite"):
+        with_fitting_labels([RoundResult(0, 3), failure])
 
 
 def test_no_chunks_no_examples(tools):

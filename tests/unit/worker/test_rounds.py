@@ -22,7 +22,7 @@ from kspark.worker.rounds import (
     train_epoch,
     train_round,
 )
-from kspark.worker.spooling import clean_up, spool_shard
+from kspark.worker.spooling import clean_host, clean_up, spool_shard
 from kspark.worker.state import ShardState, Tries, replica_for
 
 ZEROS = np.zeros(3, "f4")
@@ -294,6 +294,17 @@ def test_nothing_is_left_behind(tools, local_dirs):
     assert replica_for(spec, "fit", 1) is not kept
     assert list(clean_up("fit-validation", 0, iter([other]))) == [0]
     assert os.listdir(local_dirs) == []
+
+
+def test_a_host_is_cleaned_of_what_no_handle_names(tools, local_dirs):
+    spooled("fit", 0, [1])
+    spooled("other", 0, [1])
+    spec, rows = tools.spec(), iter([0, 1])
+    kept = replica_for(spec, "fit", 1)
+    assert list(clean_host("fit", 0, rows)) == []
+    assert list(rows) == []  # or Spark would throw the process away
+    assert os.listdir(local_dirs) == ["kspark-other"]
+    assert replica_for(spec, "fit", 1) is not kept
 
 
 def test_shards_elsewhere_are_removed_too(tmp_path, tools):
