@@ -235,3 +235,23 @@ def test_predictions_of_an_rdd_stay_in_its_order_whatever_the_workers(spark):
         x, labels := np.zeros(50), verbose=0, validation_data=[x, labels]
     )
     assert "val_loss" in listed.history
+
+
+def test_losses_of_outputs_add_up_to_the_loss(spark):
+    inputs = keras.Input((6,))
+    heads = [keras.layers.Dense(n, name=name)(inputs) for name, n in (("b", 3), ("a", 1))]
+    model = keras.Model(inputs, heads)
+    losses = [keras.losses.SparseCategoricalCrossentropy(from_logits=True), "mse"]
+    model.compile(keras.optimizers.SGD(0.0), losses, loss_weights=[2.0, 0.5])
+    x, classes = labelled(50)
+    y = [classes, x[:, :1]]
+    spark_model = SparkModel(model, num_workers=3, batch_size=4)
+    history = spark_model.fit(x, y, validation_data=(x, y), verbose=0).history
+    expected = model.evaluate(x, y, batch_size=50, verbose=0, return_dict=True)
+    for logs in (
+        spark_model.evaluate(x, y, return_dict=True),
+        {name: history[name][0] for name in expected},
+        {name: history[f"val_{name}"][0] for name in expected},
+    ):
+        assert logs == pytest.approx(expected, rel=1e-5)
+        assert logs["loss"] == pytest.approx(2.0 * logs["b_loss"] + 0.5 * logs["a_loss"])
