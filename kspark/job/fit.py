@@ -90,6 +90,12 @@ class Fit:
         """What there is to tell of the epochs so far."""
         return FitReport(self.plan.mode, self.plan.frequency, tuple(self.epochs))
 
+    def share(self, spec: ReplicaSpec) -> None:
+        """Broadcast the model, in the place of an earlier one."""
+        if self.shared_spec is not None:
+            self.shared_spec.destroy()
+        self.spec, self.shared_spec = spec, self.spark.sparkContext.broadcast(spec)
+
     def last_epoch(self, epoch: int) -> bool:
         """Whether no epoch follows by plan."""
         return epoch + 1 >= self.plan.epochs
@@ -106,8 +112,8 @@ def prepared(job: Fit) -> Iterator[None]:
             spooled = SpooledExamples(job.spark, job.validation, f"{job.fit_id}-validation")
             job.held_out = stack.enter_context(spooled)
         divide(job)
-        job.shared_spec = job.spark.sparkContext.broadcast(job.spec)
-        stack.callback(job.shared_spec.destroy)
+        job.share(job.spec)
+        stack.callback(lambda: job.shared_spec.destroy())
         job.monitor.replica.prepare_metrics(job.train.infos)
         yield
 
@@ -201,7 +207,8 @@ def validate(job: Fit, epoch: int) -> dict[str, float]:
     if job.held_out is not None:
         held_out, skip = job.held_out, {}
     task = InferenceTask(job.fit_id, job.plan.batch_size, threads_per_task(job.spark), skip)
-    vector = job.spark.sparkContext.broadcast(job.aggregator.weights.copy())
+    weights = job.monitor.begin_validation(job.aggregator.weights)
+    vector = job.spark.sparkContext.broadcast(weights)
     try:
         for _ in range(job.plan.max_failures + 1):
             shipped = ship(inference_worker.evaluate_shards, task, shared=(job.shared_spec, vector))
@@ -220,7 +227,7 @@ def validate(job: Fit, epoch: int) -> dict[str, float]:
             raise invalid("validation_data", "readable twice with the same rows", "missing files")
     finally:
         vector.destroy()
-    return job.monitor.logs_of([r.metrics for r in results], prefix="val_")
+    return job.monitor.end_validation([r.metrics for r in results])
 
 
 def open_epoch(job: Fit, epoch: int) -> None:
@@ -250,6 +257,8 @@ def close_epoch(job: Fit, epoch: int, metrics: Sequence[list[np.ndarray]]) -> bo
         Boolean, whether training shall stop.
     """
     logs = job.monitor.logs_of(metrics)
+    if job.monitor.needs_optimizer_state:
+        take_state(job, [], epoch)
     logs |= validate(job, epoch)
     changed = job.monitor.end_epoch(epoch, job.aggregator.weights, logs, job.num_examples)
     if changed is not None:

@@ -19,7 +19,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,6 +162,19 @@ class ReplicaSpec:
             )
         assign_all(rng_variables(model), list(self.rng_state), "rng_state")
         return Replica(model, self.weights, self.inputs, objects)
+
+    def renewed(self, model: keras.Model) -> ReplicaSpec:
+        """The same model with the weights, optimizer state and RNG state that it has now.
+
+        Args:
+            model: The `keras.Model` that `of` was given.
+        """
+        return replace(
+            self,
+            model_bytes=saved(model),
+            optimizer=OptimizerSpec.of(model),
+            rng_state=tuple(values_of(rng_variables(model))),
+        )
 
     def _load(self, objects: Mapping[str, Any]) -> keras.Model:
         import keras
