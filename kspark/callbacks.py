@@ -1,13 +1,12 @@
 """The driver's view of a fit: Keras callbacks, progress and `History`, once per epoch.
 
 Callbacks see merged weights and global logs, and run on the driver only.
-There are no batches on the driver, so `on_train_batch_*` is never called; a
-callback that needs it is named in a warning.
+There are no batches on the driver, so `on_train_batch_*` is never called;
+`kspark.arguments` says so where a callback needs it.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,18 +15,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from kspark.errors import invalid, invalid_type
+from kspark.errors import invalid
 from kspark.interrupts import interruptible
 from kspark.replica import Replica
-
-logger = logging.getLogger("kspark")
-
-BATCH_HOOKS = (
-    "on_train_batch_begin",
-    "on_train_batch_end",
-    "on_batch_begin",
-    "on_batch_end",
-)
 
 STATEFUL = (keras.callbacks.BackupAndRestore, keras.callbacks.SwapEMAWeights)
 """Callbacks that keep or use the state of the optimizer at the end of an epoch."""
@@ -240,39 +230,6 @@ def listed(model: keras.Model, results: Mapping[str, Any]) -> Any:
     ordered += sorted(set(results) - set(ordered))
     values = [results[name] for name in ordered]
     return values[0] if len(values) == 1 else values
-
-
-def checked_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
-    """A list of Keras callbacks.
-
-    Raises:
-        TypeError: If something else is among them.
-    """
-    given = [] if callbacks is None else callbacks
-    if isinstance(given, keras.callbacks.Callback):
-        given = [given]
-    if isinstance(given, keras.callbacks.CallbackList) or not isinstance(given, list | tuple):
-        raise invalid_type("callbacks", "a list of `keras.callbacks.Callback`", callbacks)
-    for callback in given:
-        if not isinstance(callback, keras.callbacks.Callback):
-            raise invalid_type("callbacks", "a list of `keras.callbacks.Callback`", callback)
-        warn_of_batch_hooks(callback)
-    return list(given)
-
-
-def warn_of_batch_hooks(callback: keras.callbacks.Callback) -> None:
-    """Say which batch hooks of a user's callback will not be called."""
-    if type(callback).__module__.startswith("keras."):
-        return
-    base = keras.callbacks.Callback
-    used = [h for h in BATCH_HOOKS if getattr(type(callback), h) is not getattr(base, h)]
-    if used:
-        logger.warning(
-            "%s of %s will not be called: batches are trained on the workers, "
-            "callbacks run once per epoch on the driver.",
-            ", ".join(f"`{name}`" for name in used),
-            type(callback).__name__,
-        )
 
 
 class Progress(keras.callbacks.Callback):
