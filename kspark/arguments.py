@@ -1,9 +1,11 @@
-"""What `SparkModel`'s constructor is given: a model, and arguments of another library's days."""
+"""What `SparkModel` and its `fit` are given: a model, callbacks, Elephas' arguments."""
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -12,6 +14,23 @@ from kspark.backends import MERGING
 from kspark.errors import invalid, invalid_type
 from kspark.optimizers import ServerOptimizer
 from kspark.plan import TrainingPlan, check_fraction
+
+logger = logging.getLogger("kspark")
+
+BATCH_HOOKS = (
+    *("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end"),
+    *("on_test_batch_begin", "on_test_batch_end"),
+)
+
+FREQUENCIES = MappingProxyType(
+    {
+        "BackupAndRestore": "save_freq",
+        "ModelCheckpoint": "save_freq",
+        "OrbaxCheckpoint": "save_freq",
+        "TensorBoard": "update_freq",
+    }
+)
+"""Keras' own callbacks that may work between batches, and what tells how often they do."""
 
 
 def compiled_model(model: Any) -> keras.Model:
@@ -103,3 +122,53 @@ def check_exclusive(
         raise invalid("validation_split", "0 when `validation_data` is given", validation_split)
     if class_weight is not None and sample_weight is not None:
         raise invalid("class_weight", "`None` when `sample_weight` is given", class_weight)
+
+
+def checked_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
+    """A list of Keras callbacks.
+
+    Raises:
+        TypeError: If something else is among them.
+        ValueError: If one of Keras' own is to work every few batches.
+    """
+    given = [] if callbacks is None else callbacks
+    if isinstance(given, keras.callbacks.Callback):
+        given = [given]
+    if isinstance(given, keras.callbacks.CallbackList) or not isinstance(given, list | tuple):
+        raise invalid_type("callbacks", "a list of `keras.callbacks.Callback`", callbacks)
+    for callback in given:
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise invalid_type("callbacks", "a list of `keras.callbacks.Callback`", callback)
+        check_by_epoch(callback)
+        warn_of_batch_hooks(callback)
+    return list(given)
+
+
+def check_by_epoch(callback: keras.callbacks.Callback) -> None:
+    """Refuse a callback of Keras that is to work every few batches.
+
+    Raises:
+        ValueError: If it is.
+    """
+    for kind, setting in FREQUENCIES.items():
+        value = getattr(callback, setting, "epoch")
+        if value != "epoch" and isinstance(callback, getattr(keras.callbacks, kind, ())):
+            rule = 'at work once per epoch ("epoch"): batches are trained on the workers'
+            raise invalid("callbacks", rule, f"{type(callback).__name__} with {setting}={value!r}")
+
+
+def warn_of_batch_hooks(callback: keras.callbacks.Callback) -> None:
+    """Say which batch hooks of a user's own making will not be called."""
+    used = [name for name in BATCH_HOOKS if not is_keras(getattr(callback, name))]
+    if used:
+        logger.warning(
+            "%s of %s will not be called: batches are trained on the workers, "
+            "callbacks run once per epoch on the driver.",
+            ", ".join(f"`{name}`" for name in used),
+            type(callback).__name__,
+        )
+
+
+def is_keras(thing: Any) -> bool:
+    """Whether a class or function comes with Keras."""
+    return str(getattr(thing, "__module__", "")).startswith("keras.")

@@ -1,13 +1,12 @@
 """The driver's view of a fit: Keras callbacks, progress and `History`, once per epoch.
 
 Callbacks see merged weights and global logs, and run on the driver only.
-There are no batches on the driver, so `on_train_batch_*` is never called; a
-callback that needs it is named in a warning.
+There are no batches on the driver, so `on_train_batch_*` is never called;
+`kspark.arguments` says so where a callback needs it.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,18 +15,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from kspark.errors import invalid, invalid_type
+from kspark.errors import invalid
 from kspark.interrupts import interruptible
 from kspark.replica import Replica
 
-logger = logging.getLogger("kspark")
-
-BATCH_HOOKS = (
-    "on_train_batch_begin",
-    "on_train_batch_end",
-    "on_batch_begin",
-    "on_batch_end",
-)
+STATEFUL = (keras.callbacks.BackupAndRestore, keras.callbacks.SwapEMAWeights)
+"""Callbacks that keep or use the state of the optimizer at the end of an epoch."""
 
 
 class FitMonitor:
@@ -39,6 +32,12 @@ class FitMonitor:
         verbose: `"auto"`, 0, 1 or 2, as in `keras.Model.fit`.
         epochs: Integer, epoch to stop before.
         initial_epoch: Integer.
+
+    Attributes:
+        initial_epoch: Integer, where to begin; a callback may have chosen it in `begin`.
+        restored: Boolean, whether a callback changed the optimizer's state in `begin`.
+        needs_optimizer_state: Boolean, whether callbacks work with the optimizer's state, so
+            that it has to be here after every epoch.
     """
 
     def __init__(
@@ -63,6 +62,10 @@ class FitMonitor:
             epochs=epochs,
             steps=None,
         )
+        self.initial_epoch = initial_epoch
+        self.restored = False
+        self.needs_optimizer_state = any(isinstance(c, STATEFUL) for c in callbacks)
+        self._watched = bool(callbacks)
         self._given = replica.get_vector()
         self._recorded: set[str] = set()
 
@@ -77,9 +80,14 @@ class FitMonitor:
         Returns:
             New weights, if a callback changed them.
         """
-        self.replica.model.stop_training = False
+        model, before = self.replica.model, self._optimizer_state()
+        model.stop_training = False
+        take_chosen_epoch(model)
         with interruptible():
             self._callbacks.on_train_begin()
+        chosen = take_chosen_epoch(model)
+        self.initial_epoch = self.progress.first = chosen or self.initial_epoch
+        self.restored = not all(map(np.array_equal, before, self._optimizer_state()))
         return self._changed()
 
     def begin_epoch(self, epoch: int) -> np.ndarray | None:
@@ -92,10 +100,31 @@ class FitMonitor:
             self._callbacks.on_epoch_begin(epoch)
         return self._changed()
 
-    def logs_of(self, states: Sequence[Sequence[np.ndarray]], prefix: str = "") -> dict[str, Any]:
+    def logs_of(self, states: Sequence[Sequence[np.ndarray]]) -> dict[str, Any]:
         """Metrics of all workers together, by summing their metric states."""
-        results = merged_metrics(self.replica, states)
-        return {prefix + name: value for name, value in results.items()}
+        return merged_metrics(self.replica, states)
+
+    def begin_validation(self, vector: np.ndarray) -> np.ndarray:
+        """Validation of merged weights begins.
+
+        Returns:
+            The weights to validate: those that the callbacks leave.
+        """
+        self.replica.set_vector(vector)
+        with interruptible():
+            self._callbacks.on_test_begin()
+        return self.replica.get_vector()
+
+    def end_validation(self, states: Sequence[Sequence[np.ndarray]]) -> dict[str, Any]:
+        """Validation ends, with these metric states of the workers.
+
+        Returns:
+            Dictionary, the logs of the validation.
+        """
+        logs = self.logs_of(states)
+        with interruptible():
+            self._callbacks.on_test_end(dict(logs))
+        return {"val_" + name: value for name, value in logs.items()}
 
     def end_epoch(
         self, epoch: int, vector: np.ndarray, logs: dict[str, Any], num_examples: int
@@ -117,6 +146,10 @@ class FitMonitor:
         self._recorded.update(figures)
         for name, value in figures.items():
             self.history.history.setdefault(name, []).append(value)
+
+    def _optimizer_state(self) -> list[np.ndarray]:
+        """The optimizer's state, if there are callbacks that could change it."""
+        return self.replica.get_optimizer_state() if self._watched else []
 
     def _changed(self) -> np.ndarray | None:
         """The model's weights, if they are not those it was given or had when asked last."""
@@ -141,6 +174,23 @@ class FitMonitor:
         """The logs of the last epoch, as callbacks left them."""
         logs = self.history.history.items()
         return {name: v[-1] for name, v in logs if v and name not in self._recorded}
+
+
+def take_chosen_epoch(model: keras.Model) -> int | None:
+    """The epoch at which a callback wants training to begin; it is not kept.
+
+    `BackupAndRestore` leaves it in an attribute that is not public, of the same name in
+    Keras 3.8 to 3.15, where `keras.Model.fit` finds it (and goes on finding it in every
+    later fit). A model without it begins where it is told.
+
+    Args:
+        model: The `keras.Model`.
+    """
+    epoch = getattr(model, "_initial_epoch", None)
+    if epoch is None:
+        return None
+    model._initial_epoch = None
+    return int(epoch)
 
 
 def merged_metrics(replica: Replica, states: Sequence[Sequence[np.ndarray]]) -> dict[str, Any]:
@@ -180,39 +230,6 @@ def listed(model: keras.Model, results: Mapping[str, Any]) -> Any:
     ordered += sorted(set(results) - set(ordered))
     values = [results[name] for name in ordered]
     return values[0] if len(values) == 1 else values
-
-
-def checked_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
-    """A list of Keras callbacks.
-
-    Raises:
-        TypeError: If something else is among them.
-    """
-    given = [] if callbacks is None else callbacks
-    if isinstance(given, keras.callbacks.Callback):
-        given = [given]
-    if isinstance(given, keras.callbacks.CallbackList) or not isinstance(given, list | tuple):
-        raise invalid_type("callbacks", "a list of `keras.callbacks.Callback`", callbacks)
-    for callback in given:
-        if not isinstance(callback, keras.callbacks.Callback):
-            raise invalid_type("callbacks", "a list of `keras.callbacks.Callback`", callback)
-        warn_of_batch_hooks(callback)
-    return list(given)
-
-
-def warn_of_batch_hooks(callback: keras.callbacks.Callback) -> None:
-    """Say which batch hooks of a user's callback will not be called."""
-    if type(callback).__module__.startswith("keras."):
-        return
-    base = keras.callbacks.Callback
-    used = [h for h in BATCH_HOOKS if getattr(type(callback), h) is not getattr(base, h)]
-    if used:
-        logger.warning(
-            "%s of %s will not be called: batches are trained on the workers, "
-            "callbacks run once per epoch on the driver.",
-            ", ".join(f"`{name}`" for name in used),
-            type(callback).__name__,
-        )
 
 
 class Progress(keras.callbacks.Callback):

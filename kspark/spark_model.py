@@ -16,10 +16,11 @@ from kspark.arguments import (
     check_class_weight,
     check_exclusive,
     check_rule,
+    checked_callbacks,
     compiled_model,
     refuse_unknown,
 )
-from kspark.callbacks import checked_callbacks, listed, merged_metrics
+from kspark.callbacks import listed, merged_metrics
 from kspark.interrupts import defers_interrupts
 from kspark.plan import TrainingPlan, check_integer
 from kspark.replica import Replica, ReplicaSpec

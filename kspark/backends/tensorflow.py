@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from kspark.backends.base import Exchange, flat_outputs, num_batches, pack
+from kspark.backends.tensorflow_losses import counting
 from kspark.backends.tensorflow_rows import (
     KeptRows,
     Loop,
@@ -110,7 +111,10 @@ class Engine:
         if self._model.run_eagerly:
             return step
         compiled: Step = tf.function(
-            step, autograph=False, reduce_retracing=True, jit_compile=self._model.jit_compile
+            counting(self._model, step),
+            autograph=False,
+            reduce_retracing=True,
+            jit_compile=self._model.jit_compile,
         )
         return compiled
 

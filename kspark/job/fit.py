@@ -91,6 +91,12 @@ class Fit:
         """Results of a task on all shards of `spooled`; see `collect_shards`."""
         return collect_shards(self.spark, spooled, task, what, self.plan.max_failures)
 
+    def share(self, spec: ReplicaSpec) -> None:
+        """Broadcast the model, in the place of an earlier one."""
+        if self.shared_spec is not None:
+            self.shared_spec.destroy()
+        self.spec, self.shared_spec = spec, self.spark.sparkContext.broadcast(spec)
+
     def last_epoch(self, epoch: int) -> bool:
         """Whether no epoch follows by plan."""
         return epoch + 1 >= self.plan.epochs
@@ -108,8 +114,8 @@ def prepared(job: Fit) -> Iterator[None]:
             with inside("validation_data"):
                 job.held_out = stack.enter_context(spooled)
         divide(job)
-        job.shared_spec = job.spark.sparkContext.broadcast(job.spec)
-        stack.callback(job.shared_spec.destroy)
+        job.share(job.spec)
+        stack.callback(lambda: job.shared_spec.destroy())
         job.monitor.replica.prepare_metrics(job.train.infos)
         yield
 
@@ -189,13 +195,14 @@ def validate(job: Fit, epoch: int) -> dict[str, float]:
     if job.held_out is not None:
         held_out, skip = job.held_out, {}
     task = InferenceTask(job.fit_id, job.plan.batch_size, threads_per_task(job.spark), skip)
-    vector = job.spark.sparkContext.broadcast(job.aggregator.weights.copy())
+    weights = job.monitor.begin_validation(job.aggregator.weights)
+    vector = job.spark.sparkContext.broadcast(weights)
     try:
         shipped = ship(inference_worker.evaluate_shards, task, shared=(job.shared_spec, vector))
         results = job.collect(held_out, shipped, f"kspark: validate epoch {epoch + 1}")
     finally:
         vector.destroy()
-    return job.monitor.logs_of([r.metrics for r in results], prefix="val_")
+    return job.monitor.end_validation([r.metrics for r in results])
 
 
 def open_epoch(job: Fit, epoch: int) -> None:
@@ -225,6 +232,8 @@ def close_epoch(job: Fit, epoch: int, metrics: Sequence[list[np.ndarray]]) -> bo
         Boolean, whether training shall stop.
     """
     logs = job.monitor.logs_of(metrics)
+    if job.monitor.needs_optimizer_state:
+        take_state(job, [], epoch)
     logs |= validate(job, epoch)
     changed = job.monitor.end_epoch(epoch, job.aggregator.weights, logs, job.num_examples)
     if changed is not None:

@@ -196,7 +196,7 @@ class LiveFit:
 
 
 def train_live(job: Fit) -> None:
-    """Train in one job, or one per validated epoch, since validation needs the slots."""
+    """Train in one job, or one per epoch whose validation or state needs the slots."""
     with live_fit(job) as live:
         epoch, over = job.plan.initial_epoch, False
         open_epoch(job, epoch)
@@ -207,7 +207,12 @@ def train_live(job: Fit) -> None:
 
 
 def segment_end(job: Fit, epoch: int) -> int:
-    """The end of the job that starts at `epoch`: after the next validation, or the last epoch."""
+    """The end of the job that starts at `epoch`: after the next validation, or the last epoch.
+
+    Optimizer state that callbacks need is fetched between jobs.
+    """
+    if job.monitor.needs_optimizer_state:
+        return epoch + 1
     if not job.validates:
         return job.plan.epochs
     ends = (e + 1 for e in range(epoch, job.plan.epochs) if job.plan.validates(e))

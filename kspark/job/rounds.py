@@ -6,8 +6,6 @@ allocation and waves of tasks all apply.
 
 from __future__ import annotations
 
-import logging
-
 from kspark.aggregator import Delta
 from kspark.bootstrap import ship
 from kspark.job.fit import (
@@ -21,8 +19,6 @@ from kspark.report import EpochFacts
 from kspark.worker import rounds as rounds_worker
 from kspark.worker.results import RoundResult
 from kspark.worker.rounds import RoundTask
-
-logger = logging.getLogger("kspark")
 
 
 def train_rounds(job: Fit) -> None:

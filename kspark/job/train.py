@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kspark.job.fit import Fit, prepared
 from kspark.job.live import train_live
 from kspark.job.rounds import train_rounds
@@ -17,9 +19,19 @@ def fit(job: Fit) -> None:
         ValueError: If the data does not fit the model or the plan.
     """
     with prepared(job):
-        changed = job.monitor.begin()
-        if changed is not None:
-            job.aggregator.replace(changed)
+        begin(job)
         train = train_live if job.plan.road == LIVE else train_rounds
-        train(job)
+        if job.plan.initial_epoch < job.plan.epochs:
+            train(job)
         job.monitor.end()
+
+
+def begin(job: Fit) -> None:
+    """Callbacks of the beginning: a fit starts from the model and the epoch that they leave."""
+    monitor = job.monitor
+    changed = monitor.begin()
+    if changed is not None:
+        job.aggregator.replace(changed)
+    if monitor.restored:
+        job.share(job.spec.renewed(monitor.replica.model))
+    job.plan = replace(job.plan, initial_epoch=monitor.initial_epoch)

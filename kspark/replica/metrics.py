@@ -67,7 +67,7 @@ def run_once(model: keras.Model, inputs: InputSpec, labels: list[Zeros]) -> None
     y_pred = rearranged(outputs, names, structure)
     zeros = [keras.ops.zeros((1, *shape), dtype=dtype) for shape, dtype in labels]
     y = structured(zeros, [t.name for t in inputs.targets], inputs.y_structure)
-    model.compute_loss(y=y, y_pred=y_pred)
+    model.compute_loss(x=None, y=y, y_pred=y_pred, sample_weight=None)
     model.compute_metrics(None, y, y_pred)
 
 

@@ -2,7 +2,8 @@
 
 What travels is a `.keras` file as bytes (architecture, weights, compile
 arguments, optimizer state), the custom objects it names, and what the file
-leaves out: the state of random number generators. This module imports Keras
+leaves out: the state of random number generators, and parts of how the model
+was compiled (`kspark.replica.compiled`). This module imports Keras
 inside its functions only, because the worker that unpickles a spec has to
 choose Keras' backend before.
 """
@@ -14,10 +15,11 @@ import io
 import json
 import random
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ import numpy as np
 from kspark.backends import use_backend
 from kspark.errors import EnvironmentMismatchError, invalid, invalid_type
 from kspark.replica import custom_objects as custom
+from kspark.replica.compiled import OptimizerSpec, classes_of, default_policy
 from kspark.replica.signature import input_spec
 from kspark.replica.variables import (
     assign_all,
@@ -69,6 +72,8 @@ class ReplicaSpec:
         inputs: `InputSpec` of the model.
         digest: String; two specs share it only if they describe the same architecture,
             compile arguments and custom objects. The values of weights are not in it.
+        dtype_policy: String, the model's own dtype policy as JSON.
+        optimizer: `OptimizerSpec` if the bytes do not bring the optimizer back as it is.
         rng_state: Tuple of arrays, state of the model's random number generators.
     """
 
@@ -78,6 +83,8 @@ class ReplicaSpec:
     weights: WeightSpec
     inputs: InputSpec
     digest: str
+    dtype_policy: str
+    optimizer: OptimizerSpec | None = None
     rng_state: tuple[np.ndarray, ...] = field(default=(), repr=False, compare=False)
 
     @classmethod
@@ -110,13 +117,18 @@ class ReplicaSpec:
         model_bytes = saved(model)
         config = read_config(model_bytes)
         objects = custom.dump(custom.collect(model, config, custom_objects))
+        optimizer = OptimizerSpec.of(model)
+        policy = json.dumps(keras.dtype_policies.serialize(model.dtype_policy))
+        settings = None if optimizer is None else optimizer.settings
         spec = cls(
             model_bytes=model_bytes,
             custom_objects=objects,
             backend=str(keras.backend.backend()),
             weights=weight_spec(model),
             inputs=input_spec(model) if inputs is None else inputs,
-            digest=digest_of(config, objects),
+            digest=digest_of([config, policy, settings], objects),
+            dtype_policy=policy,
+            optimizer=optimizer,
             rng_state=tuple(values_of(rng_variables(model))),
         )
         spec._verify(model)
@@ -151,6 +163,19 @@ class ReplicaSpec:
         assign_all(rng_variables(model), list(self.rng_state), "rng_state")
         return Replica(model, self.weights, self.inputs, objects)
 
+    def renewed(self, model: keras.Model) -> ReplicaSpec:
+        """The same model with the weights, optimizer state and RNG state that it has now.
+
+        Args:
+            model: The `keras.Model` that `of` was given.
+        """
+        return replace(
+            self,
+            model_bytes=saved(model),
+            optimizer=OptimizerSpec.of(model),
+            rng_state=tuple(values_of(rng_variables(model))),
+        )
+
     def _load(self, objects: Mapping[str, Any]) -> keras.Model:
         import keras
 
@@ -159,7 +184,13 @@ class ReplicaSpec:
             path.write_bytes(self.model_bytes)
             # The bytes were made from a live model of the same user, by `of`; code in
             # them (a Lambda layer) is as good as the code that brought them here.
-            return keras.saving.load_model(path, custom_objects=dict(objects), safe_mode=False)
+            with default_policy(self.dtype_policy), warnings.catch_warnings():
+                if self.optimizer is not None:  # it takes the place of the bytes' one
+                    warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+                model = keras.saving.load_model(path, custom_objects=dict(objects), safe_mode=False)
+        if self.optimizer is not None:
+            self.optimizer.restore(model, objects)
+        return model
 
     def _verify(self, model: keras.Model) -> None:
         """Rebuild the model and compare."""
@@ -177,12 +208,26 @@ class ReplicaSpec:
             )
         if not same_structure(weight_spec(rebuilt), self.weights):
             raise not_rebuilt(model, "it comes back with other variables")
-        if len(rebuilt.optimizer.variables) != len(model.optimizer.variables):
-            raise not_rebuilt(
-                model,
-                "its optimizer comes back with other variables. Compile the model again after "
-                "changing what is trainable",
-            )
+        check_optimizer(model, rebuilt)
+
+
+def check_optimizer(model: keras.Model, rebuilt: keras.Model) -> None:
+    """Refuse a model whose optimizer does not come back as it is.
+
+    Raises:
+        ValueError: If it is of another class or has other variables.
+    """
+    names = [" of ".join(classes_of(m.optimizer)) for m in (rebuilt, model)]
+    if names[0] != names[1]:
+        reason = f"its optimizer comes back as {names[0]} instead of {names[1]}"
+        raise not_rebuilt(model, f"{reason}. Give the optimizer to `compile`")
+    shapes = [[tuple(v.shape) for v in m.optimizer.variables] for m in (rebuilt, model)]
+    if shapes[0] != shapes[1]:
+        raise not_rebuilt(
+            model,
+            "its optimizer comes back with other variables. Compile the model again after "
+            "changing what is trainable",
+        )
 
 
 def check_model(model: Any) -> None:

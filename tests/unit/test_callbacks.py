@@ -98,3 +98,63 @@ def test_results_are_listed_in_the_order_of_keras():
     results = model.evaluate(x, y, verbose=0, return_dict=True)
     assert listed(model, dict(reversed(results.items()))) == pytest.approx(expected)
     assert listed(compiled(), {"loss": 2.0}) == 2.0
+
+
+def test_a_backup_is_restored_with_its_epoch_and_optimizer_state(tmp_path):
+    x, y = np.ones((4, 3), "float32"), np.eye(2, dtype="float32")[[0, 1] * 2]
+    model = compiled("adam")
+    backup = keras.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)
+    model.fit(x, y, epochs=2, callbacks=[backup], verbose=0)
+    again = compiled("adam")
+    monitor = FitMonitor(Replica.of(again), [backup], 0, 5, 1)
+    assert monitor.needs_optimizer_state
+    np.testing.assert_array_equal(monitor.begin(), monitor.replica.get_vector())
+    assert (monitor.initial_epoch, monitor.progress.first, monitor.restored) == (2, 2, True)
+    for left, right in zip(again.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(left.numpy(), right.numpy())
+    for left, right in zip(again.optimizer.variables, model.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(left.numpy(), right.numpy())
+    later = FitMonitor(Replica.of(again), [keras.callbacks.TerminateOnNaN()], 0, 5, 1)
+    later.begin()
+    assert (later.initial_epoch, later.restored) == (1, False)
+    assert not later.needs_optimizer_state
+
+
+def test_an_epoch_that_an_earlier_fit_chose_is_forgotten(tmp_path):
+    x, y = np.ones((4, 3), "float32"), np.eye(2, dtype="float32")[[0, 1] * 2]
+    model = compiled("sgd")
+    for _ in range(2):
+        backup = keras.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)
+        model.fit(x, y, epochs=2, callbacks=[backup], verbose=0)
+    monitor = monitor_of(model)
+    monitor.begin()
+    assert monitor.initial_epoch == 0
+
+
+class Notes(keras.callbacks.Callback):
+    """Notes what it is told around validation, and lets other weights be validated."""
+
+    def __init__(self):
+        super().__init__()
+        self.told = []
+
+    def on_test_begin(self, logs=None):
+        self.told.append(self.model.get_weights()[0].tolist())
+        self.model.set_weights([np.full_like(w, 3.0) for w in self.model.get_weights()])
+
+    def on_test_end(self, logs=None):
+        self.told.append(logs)
+
+
+def test_callbacks_around_validation():
+    notes = Notes()
+    monitor = monitor_of(compiled(), notes)
+    monitor.begin()
+    merged = np.zeros(8, "float32")
+    validated = monitor.begin_validation(merged)
+    np.testing.assert_array_equal(validated, np.full(8, 3.0, "float32"))
+    monitor.replica.prepare_metrics()
+    state = [np.array(v, "float32") for v in (6.0, 4.0)]
+    assert monitor.end_validation([state]) == {"val_loss": 1.5}
+    assert notes.told == [np.zeros((3, 2)).tolist(), {"loss": 1.5}]
+    assert monitor.end_epoch(0, merged, {}, 4) is None

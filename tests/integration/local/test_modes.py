@@ -235,3 +235,74 @@ def test_predictions_of_an_rdd_stay_in_its_order_whatever_the_workers(spark):
         x, labels := np.zeros(50), verbose=0, validation_data=[x, labels]
     )
     assert "val_loss" in listed.history
+
+
+class Interrupted(keras.callbacks.Callback):
+    """Breaks off before an epoch."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            raise InterruptedError
+
+
+@pytest.mark.parametrize("frequency", ["epoch", 3])
+def test_a_backup_goes_on_where_it_was_made(spark, frequency, tmp_path):
+    x, y = labelled(40)
+    plain = classifier()
+    expected = plain.fit(x, y, 16, 4, 0, shuffle=False).history["loss"]
+
+    def fit(*callbacks):
+        backup = keras.callbacks.BackupAndRestore(tmp_path)
+        spark_model = SparkModel(classifier(), frequency=frequency, num_workers=1, batch_size=16)
+        history = spark_model.fit(
+            x, y, epochs=4, verbose=0, shuffle=False, callbacks=[backup, *callbacks]
+        )
+        return spark_model.master_network, history
+
+    with pytest.raises(InterruptedError):
+        fit(Interrupted())
+    model, history = fit()
+    assert history.epoch == [2, 3]
+    assert history.history["loss"] == pytest.approx(expected[2:], abs=1e-5)
+    same(model, plain, 1e-5)
+
+
+def test_averages_of_the_optimizer_are_validated(spark):
+    x, y = labelled(40)
+
+    def fit(model, make=lambda model: model, **more):
+        model.optimizer.build(model.trainable_variables)
+        swap = keras.callbacks.SwapEMAWeights()
+        history = make(model).fit(
+            x, y, 16, 3, 0, [swap], validation_data=(x, y), shuffle=False, **more
+        )
+        return history.history
+
+    plain, own = (
+        classifier(keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.5)) for _ in range(2)
+    )
+    expected = fit(plain)
+    history = fit(own, lambda model: SparkModel(model, num_workers=1))
+    for name, values in expected.items():
+        assert history[name] == pytest.approx(values, abs=1e-5), name
+    same(own, plain, 1e-5)
+
+
+def test_losses_of_outputs_add_up_to_the_loss(spark):
+    inputs = keras.Input((6,))
+    heads = [keras.layers.Dense(n, name=name)(inputs) for name, n in (("b", 3), ("a", 1))]
+    model = keras.Model(inputs, heads)
+    losses = [keras.losses.SparseCategoricalCrossentropy(from_logits=True), "mse"]
+    model.compile(keras.optimizers.SGD(0.0), losses, loss_weights=[2.0, 0.5])
+    x, classes = labelled(50)
+    y = [classes, x[:, :1]]
+    spark_model = SparkModel(model, num_workers=3, batch_size=4)
+    history = spark_model.fit(x, y, validation_data=(x, y), verbose=0).history
+    expected = model.evaluate(x, y, batch_size=50, verbose=0, return_dict=True)
+    for logs in (
+        spark_model.evaluate(x, y, return_dict=True),
+        {name: history[name][0] for name in expected},
+        {name: history[f"val_{name}"][0] for name in expected},
+    ):
+        assert logs == pytest.approx(expected, rel=1e-5)
+        assert logs["loss"] == pytest.approx(2.0 * logs["b_loss"] + 0.5 * logs["a_loss"])

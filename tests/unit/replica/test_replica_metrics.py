@@ -262,3 +262,95 @@ def test_predictions_are_those_of_the_model(mlp, rows, window_of):
     (nothing,) = replica.predict(window_of(x[:0]), 4)
     assert nothing.shape == (0, 3)
     assert replica.structured_outputs([predicted]) is predicted
+
+
+class TwoHeads(keras.Model):
+    """Two outputs, and a mean of the model's own beside those that Keras keeps."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.one, self.two = layers.Dense(1), layers.Dense(3)
+        self.largest = keras.metrics.Mean(name="largest_loss")
+
+    def call(self, x):
+        return {"one": self.one(x), "two": self.two(x)}
+
+    def compute_loss(self, x, y, y_pred, sample_weight, training=True):
+        self.largest.update_state(ops.max(y_pred["two"]))
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def get_config(self):
+        return {}
+
+
+class OwnStep(TwoHeads):
+    """The same with its own training step."""
+
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+def two_headed(make, **compile_args):
+    keras.utils.set_random_seed(2)
+    model = make()
+    model(np.zeros((1, 4), "float32"))
+    model.compile(
+        keras.optimizers.SGD(0.0),
+        {"one": "mse", "two": keras.losses.SparseCategoricalCrossentropy(from_logits=True)},
+        loss_weights={"one": 0.5, "two": 3.0},
+        **compile_args,
+    )
+    return model
+
+
+def two_headed_rows(count=22):
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(count, 4)).astype("float32")
+    return x, {"one": rng.normal(size=(count, 1)), "two": rng.integers(0, 3, count)}
+
+
+STEPS = {
+    "evaluate": lambda replica, window: replica.evaluate(window, 4),
+    "train": lambda replica, window: replica.train(window, 4),
+    "exchange": lambda replica, window: replica.train_exchanging(
+        window, 4, 0, [-(-window.num_examples // 4)], lambda *_: None
+    ),
+    "merge": lambda replica, window: replica.train_merging(
+        window, 4, 0, -(-window.num_examples // 4), lambda gradient, _: gradient
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "step"), [*((TwoHeads, s) for s in STEPS), (OwnStep, "train")])
+def test_losses_of_outputs_add_up_to_the_loss_for_any_shards(make, step, window_of):
+    x, y = two_headed_rows()
+    expected = two_headed(make).evaluate(x, y, batch_size=22, verbose=0, return_dict=True)
+    replica = Replica.of(two_headed(make))
+    for cuts in ([], [9, 10], [1, 4, 7, 11, 12, 17]):
+        states = []
+        for rows in np.split(np.arange(22), cuts):
+            replica.reset_metrics()
+            STEPS[step](replica, window_of(x[rows], {name: a[rows] for name, a in y.items()}))
+            states.append(replica.metric_state())
+        replica.set_metric_state([sum(parts) for parts in zip(*states, strict=True)])
+        results = replica.metric_results()
+        for name in ("loss", "one_loss", "two_loss"):
+            np.testing.assert_allclose(results[name], expected[name], rtol=1e-5, err_msg=name)
+        total = 0.5 * results["one_loss"] + 3.0 * results["two_loss"]
+        np.testing.assert_allclose(total, results["loss"], rtol=1e-5)
+
+
+def test_a_mean_of_the_users_own_counts_batches_as_in_keras(window_of):
+    x, y = two_headed_rows()
+    history = two_headed(TwoHeads).fit(x, y, batch_size=4, shuffle=False, verbose=0).history
+    replica = Replica.of(two_headed(TwoHeads))
+    replica.train(window_of(x, y), 4)
+    results = replica.metric_results()
+    np.testing.assert_allclose(results["largest_loss"], history["largest_loss"][0], rtol=1e-5)
+    assert abs(results["one_loss"] - history["one_loss"][0]) > 1e-3  # Keras counts batches there
+
+
+def test_driver_prepares_an_overridden_loss_that_takes_all_that_keras_gives():
+    replica = Replica.of(two_headed(TwoHeads))
+    replica.prepare_metrics()
+    assert {"one_loss", "two_loss"} <= set(replica.metric_results())
