@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import keras
 import numpy as np
 from pyspark import RDD
 from pyspark.sql import SparkSession
 
+from kspark import job
 from kspark.adapters import Columns, Examples, adapt
 from kspark.errors import inside, invalid
 from kspark.labels import check_text, output_shapes
@@ -42,6 +45,22 @@ def active_session() -> SparkSession | None:
         return SparkSession.active()
     except RuntimeError:
         return None
+
+
+def example_for(model: keras.Model, x: Any, columns: Columns, *, labelled: bool) -> Any:
+    """What `Replica.of` builds a model from: the first row if nobody told its input's shape.
+
+    Args:
+        model: A compiled `keras.Model`.
+        x: What the user gave.
+        columns: `Columns` of a DataFrame.
+        labelled: Boolean, whether labels are wanted that are not given beside `x`.
+    """
+    is_plain = isinstance(x, np.ndarray | Mapping)
+    if model.built or is_plain or not isinstance(model, keras.Sequential):
+        return x
+    wanted = labelled and model.loss is not None
+    return job.first_example(session_of(x), x, columns, labelled=wanted)
 
 
 class Source:

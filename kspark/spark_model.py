@@ -25,7 +25,14 @@ from kspark.interrupts import defers_interrupts
 from kspark.plan import TrainingPlan, check_integer
 from kspark.replica import Replica, ReplicaSpec
 from kspark.report import FitReport
-from kspark.source import Source, active_session, gathered, output_columns, session_of
+from kspark.source import (
+    Source,
+    active_session,
+    example_for,
+    gathered,
+    output_columns,
+    session_of,
+)
 from kspark.training import TrainingData, train
 
 PLAN_SETTINGS = (
@@ -182,7 +189,8 @@ class SparkModel:
         )
         given = checked_callbacks(callbacks)
         columns = Columns(features_col, label_col, weight_col)
-        replica = Replica.of(self._model, x)
+        example = example_for(self._model, x, columns, labelled=y is None)
+        replica = Replica.of(self._model, example)
         check_class_weight(class_weight, len(replica.inputs.targets))
         source = Source(session_of(x), replica, columns, self.num_workers)
         data = TrainingData.of(source, (x, y, sample_weight), validation_split, validation_data)
@@ -233,8 +241,9 @@ class SparkModel:
             WorkerError: If a worker failed, or a metric's state cannot be summed.
         """
         size = self._batch_size(batch_size)
-        replica = Replica.of(self._model, x)
         columns = Columns(features_col, label_col, weight_col)
+        example = example_for(self._model, x, columns, labelled=y is None)
+        replica = Replica.of(self._model, example)
         source = Source(session_of(x), replica, columns, self.num_workers)
         examples, _ = source.training(x, y, sample_weight, 0.0)
         spec = ReplicaSpec.of(self._model, self.custom_objects)
@@ -269,9 +278,9 @@ class SparkModel:
         """
         size = self._batch_size(batch_size)
         spark = session_of(x)
-        replica = Replica.of(self._model, x)
-        spec = ReplicaSpec.of(self._model, self.custom_objects)
         columns = Columns(features_col, None, None)
+        replica = Replica.of(self._model, example_for(self._model, x, columns, labelled=False))
+        spec = ReplicaSpec.of(self._model, self.custom_objects)
         if isinstance(x, DataFrame):
             outputs = output_columns(replica, output_col)
             return job.predict_frame(spark, spec, x, columns, outputs, size)

@@ -75,7 +75,7 @@ LIBRARIES = {
     "session": {"py4j", "pyspark"},
     "shards": {"numpy", "pyarrow"},
     "shared_memory": {"numpy"},
-    "source": {"numpy", "pyspark"},
+    "source": {"keras", "numpy", "pyspark"},
     "spark_model": {"keras", "numpy", "pyspark"},
     "training": {"keras", "numpy"},
     "transport": {"numpy"},

@@ -27,11 +27,11 @@ from kspark.adapters.arrays import adapt_arrays
 from kspark.adapters.base import Columns, Examples
 from kspark.adapters.dataframe import adapt_frame
 from kspark.adapters.rdd import adapt_rdd
-from kspark.adapters.tables import adapt_pandas, adapt_table, is_pandas
+from kspark.adapters.tables import adapt_pandas, adapt_table, head, is_pandas
 from kspark.errors import invalid, invalid_type
 from kspark.shards import InputSpec
 
-__all__ = ["Columns", "Examples", "adapt", "register"]
+__all__ = ["Columns", "Examples", "adapt", "head", "register"]
 
 Matches = Callable[[object], bool]
 Factory = Callable[[SparkSession, Any, Any, Any, InputSpec, Columns], Examples]

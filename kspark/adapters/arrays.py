@@ -60,6 +60,11 @@ class ArrayExamples(Examples):
         return self._num_partitions
 
     @property
+    def first(self) -> Chunk:
+        """The first row."""
+        return conform_chunk(self._chunk.rows(0, 1), self._spec, None, 0)
+
+    @property
     def text_labels(self) -> dict[str, str]:
         """See `Examples.text_labels`."""
         targets = zip(self._spec.targets, self._chunk.y, strict=False)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
-from kspark.adapters.arrays import ArrayExamples, adapt_arrays
+from kspark.adapters.arrays import ArrayExamples, adapt_arrays, is_one_array
 from kspark.adapters.base import Columns
 from kspark.adapters.columns import to_numpy
 from kspark.adapters.conform import Place, stack
@@ -23,6 +23,22 @@ def is_pandas(value: object) -> bool:
     """Whether a value is a pandas DataFrame. pandas need not be installed."""
     pandas = sys.modules.get("pandas")
     return pandas is not None and isinstance(value, pandas.DataFrame)
+
+
+def head(x: Any) -> Any:
+    """The first row of data on the driver, in the structure of all rows."""
+    if is_pandas(x):
+        return x.head(1)
+    if isinstance(x, pa.Table):
+        return x.slice(0, 1)
+    if is_one_array(x):
+        x = x[0]
+    if hasattr(x, "__array__"):
+        x = np.asarray(x)
+    if not isinstance(x, list | tuple) and np.ndim(x) == 0:
+        return x
+    rows = x[:1]
+    return np.asarray(rows) if is_one_array(rows) else rows  # or it would be taken for all rows
 
 
 def adapt_pandas(

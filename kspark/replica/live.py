@@ -67,7 +67,8 @@ class Replica(ReplicaState):
         Args:
             model: A compiled `keras.Model`. Its optimizer is built if it is not; the model
                 itself too, from `x`.
-            x: Arrays of input, for a model that was defined without an input shape.
+            x: Arrays of input, a row at least, for a model that was defined without an
+                input shape.
 
         Raises:
             ValueError: If the model is not compiled, or not built and `x` holds no arrays.

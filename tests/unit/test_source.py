@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from kspark import SparkModel, job
 from kspark.adapters import Columns
 from kspark.replica import Replica
 from kspark.source import Source
@@ -49,3 +50,30 @@ def test_errors_in_training_data_do_not(source):
         source.training(X[:, :3], Y, None, 0.0)
     with pytest.raises(ValueError, match="^`y` must be numbers"):
         source.training(X, Y.astype(str), None, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "labelled"),
+    [
+        (lambda model, x: model.fit(x), True),
+        (lambda model, x: model.fit(x, Y), False),
+        (lambda model, x: model.evaluate(x), True),
+        (lambda model, x: model.evaluate(x, Y), False),
+        (lambda model, x: model.predict(x), False),
+    ],
+)
+def test_models_are_built_from_what_was_given(monkeypatch, call, labelled):
+    """Without Spark: the data are looked at before anything else happens."""
+    model = keras.Sequential([keras.layers.Dense(3)])
+    model.compile(loss="mse")
+    data = SimpleNamespace(sparkSession="session")
+    asked = []
+
+    def first_example(spark, x, columns, *, labelled):
+        asked.append((spark, x, columns.features_col, labelled))
+        raise LookupError
+
+    monkeypatch.setattr(job, "first_example", first_example)
+    with pytest.raises(LookupError):
+        call(SparkModel(model), data)
+    assert asked == [("session", data, "features", labelled)]
