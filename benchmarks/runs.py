@@ -66,9 +66,11 @@ def run_case(script: str, case: Case, timeout: float) -> Result:
 
 
 def environment(python: str) -> dict[str, str]:
-    """Variables of a measured process: Spark's workers run the same Python."""
+    """Variables of a measured process: Spark's workers run the same Python and see this folder."""
     own = {"PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": python, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    path = os.pathsep.join(p for p in (str(HERE.parent), os.environ.get("PYTHONPATH")) if p)
+    path = os.pathsep.join(
+        p for p in (str(HERE.parent), str(HERE), os.environ.get("PYTHONPATH")) if p
+    )
     return {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1", "PYTHONPATH": path, **own}
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import keras
@@ -72,22 +74,21 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
         check_model(carried.model)
         model = carried.clone()
         trained = SparkModel(model, custom_objects=carried.custom_objects, **self.model_arguments())
-        indicator = self.value_of("validationIndicatorCol")
         frame = self._labelled(dataset, model)
-        train, held_out = divided(frame, indicator) if indicator else (frame, None)
-        history = trained.fit(
-            train,
-            epochs=self.getOrDefault("epochs"),
-            verbose=self.getOrDefault("verbose"),
-            callbacks=own_callbacks(self.value_of("callbacks")),
-            validation_split=self.getOrDefault("validationSplit"),
-            validation_data=held_out,
-            shuffle=self.getOrDefault("shuffle"),
-            class_weight=self.class_weights(),
-            features_col=self.feature_columns(),
-            label_col=self.getOrDefault("labelCol"),
-            weight_col=self.value_of("weightCol"),
-        )
+        with divided(frame, self.value_of("validationIndicatorCol")) as (train, held_out):
+            history = trained.fit(
+                train,
+                epochs=self.getOrDefault("epochs"),
+                verbose=self.getOrDefault("verbose"),
+                callbacks=own_callbacks(self.value_of("callbacks")),
+                validation_split=self.getOrDefault("validationSplit"),
+                validation_data=held_out,
+                shuffle=self.getOrDefault("shuffle"),
+                class_weight=self.class_weights(),
+                features_col=self.feature_columns(),
+                label_col=self.getOrDefault("labelCol"),
+                weight_col=self.value_of("weightCol"),
+            )
         fitted = self._fitted(CarriedModel(model, carried.custom_objects))
         report = trained.last_fit
         fitted._summary = TrainingSummary(history.history, report.workers if report else [])
@@ -130,10 +131,27 @@ class KerasRegressor(KerasEstimator):
         return self._as(KerasRegressionModel(), carried)
 
 
-def divided(frame: DataFrame, indicator: str) -> tuple[DataFrame, DataFrame]:
-    """The rows to train on and those to validate on; a null trains."""
+@contextmanager
+def divided(
+    frame: DataFrame, indicator: str | None
+) -> Iterator[tuple[DataFrame, DataFrame | None]]:
+    """The rows to train on and those to validate on; a null trains.
+
+    The rows are kept while the block lasts: both parts are read from the same ones, also
+    where a plan with random numbers would give others the second time.
+    """
+    if indicator is None:
+        yield frame, None
+        return
     validates: Column = F.coalesce(chosen_column(frame, indicator, indicator), F.lit(False))
-    return frame.filter(~validates), frame.filter(validates)
+    mine = not frame.is_cached
+    if mine:
+        frame.persist()
+    try:
+        yield frame.filter(~validates), frame.filter(validates)
+    finally:
+        if mine:
+            frame.unpersist()
 
 
 def own_callbacks(callbacks: Any) -> list[keras.callbacks.Callback] | None:

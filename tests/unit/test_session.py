@@ -72,6 +72,7 @@ def test_defaults(fake):
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "500",
         "spark.python.worker.reuse": "true",
     }
     assert options.startswith("-Dlog4j2.configurationFile=file:///")

@@ -1,5 +1,7 @@
 """Keras stages on Spark: fits, what transform adds, and to which rows."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from pyspark.ml.linalg import SparseVector, Vectors
 from pyspark.sql import functions as F
 
 from kspark.ml import KerasClassifier, KerasEstimator, KerasModel, KerasRegressor
+from kspark.ml.estimator import divided
 from kspark.ml.label_columns import with_labels
 from kspark.ml.scoring import ClassifierFacts
 
@@ -302,6 +305,17 @@ def test_indicated_rows_validate_and_weights_count(frame):
         stage.getModel().get_weights(), fitted.kerasModel.get_weights(), strict=True
     ):
         np.testing.assert_array_equal(before, after)
+
+
+def test_rows_that_are_divided_at_random_are_divided_once(spark):
+    coin = F.udf(lambda: random.random() < 0.5, "boolean").asNondeterministic()
+    frame = spark.range(200).withColumn("held", coin())
+    with divided(frame, "held") as (train, held_out):
+        parts = [sorted(row.id for row in part.collect()) for part in (train, held_out)]
+        assert sorted(parts[0] + parts[1]) == list(range(200))
+        assert all(parts)
+        assert frame.is_cached
+    assert not frame.is_cached
 
 
 @pytest.mark.parametrize(
