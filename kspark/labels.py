@@ -57,7 +57,7 @@ def check_facts(
     shapes = output_shapes(model, names)
     for name, array, fact in zip(names, stored, stats, strict=True):
         if fact is not None:
-            check_target(name, loss_of(model, name, names), array, fact, shapes.get(name))
+            check_target(name, loss_of(model, name), array, fact, shapes.get(name))
         elif array.is_text:
             check_text(model, {name: "text"})
 
@@ -76,7 +76,7 @@ def check_text(model: keras.Model, found: Mapping[str, str]) -> None:
         return
     names, _ = target_names(model)
     for name, where in found.items():
-        kind = loss_name(loss_of(model, name, names))
+        kind = loss_name(loss_of(model, name))
         if kind:
             rule = (
                 f"numbers for the loss {kind!r} of {name!r}: turn text into numbers before, a "
@@ -151,14 +151,14 @@ def spread(stats: LabelStats) -> str:
     return f"{kind} from {stats.minimum:g} to {stats.maximum:g}"
 
 
-def loss_of(model: keras.Model, name: str, names: Sequence[str]) -> Any:
+def loss_of(model: keras.Model, name: str) -> Any:
     """The loss that a target was compiled with."""
     loss = model.loss
     if isinstance(loss, Mapping):
         return loss.get(name)
     if isinstance(loss, list | tuple):
-        given = [part for part in loss if part is not None]
-        return given[names.index(name)] if len(given) == len(names) else None
+        outputs = output_names(model)[0]
+        return loss[outputs.index(name)] if len(loss) == len(outputs) else None
     return loss
 
 

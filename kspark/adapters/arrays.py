@@ -161,8 +161,10 @@ def chunk_of(x: Any, y: Any, sample_weight: Any, spec: InputSpec) -> Chunk:
     weights = weight_specs(sample_weight, spec)
     chunk = Chunk(
         shaped(x, spec.inputs, "x"),
-        [] if y is None else shaped(y, spec.targets, "y"),
-        [] if sample_weight is None else shaped(sample_weight, weights, "sample_weight"),
+        [] if y is None else shaped(y, spec.targets, "y", spec.outputs),
+        []
+        if sample_weight is None
+        else shaped(sample_weight, weights, "sample_weight", spec.outputs),
     )
     lengths = [len(a) for a in chunk.arrays]
     if len(set(lengths)) > 1:
@@ -175,12 +177,14 @@ def chunk_of(x: Any, y: Any, sample_weight: Any, spec: InputSpec) -> Chunk:
     return chunk
 
 
-def shaped(value: Any, specs: Sequence[ArraySpec], name: str) -> list[np.ndarray]:
+def shaped(
+    value: Any, specs: Sequence[ArraySpec], name: str, outputs: Sequence[str] = ()
+) -> list[np.ndarray]:
     """One array per spec, in its shape."""
     arrays = []
     if len(specs) == 1 and is_one_array(value):
         value = value[0]
-    for i, leaf in enumerate(leaves(value, specs, name)):
+    for i, leaf in enumerate(leaves(value, specs, name, outputs)):
         place = Place(part_name(name, specs, i))
         arrays.append(reshaped(as_array(leaf, place), specs[i], place))
     return arrays

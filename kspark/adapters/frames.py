@@ -108,7 +108,7 @@ def plan_frame(columns: Columns, spec: InputSpec) -> FramePlan:
     x = feeds(columns.features_col, spec.inputs, "features_col")
     y: tuple[Feed, ...] = ()
     if spec.targets and columns.label_col is not None:
-        y = feeds(columns.label_col, spec.targets, "label_col")
+        y = feeds(columns.label_col, spec.targets, "label_col", spec.outputs)
     weights: tuple[Feed, ...] = ()
     if spec.targets and columns.weight_col is not None:
         weight = ArraySpec("sample_weight", (), spec.floatx)
@@ -117,12 +117,15 @@ def plan_frame(columns: Columns, spec: InputSpec) -> FramePlan:
 
 
 def feeds(
-    value: Names | Mapping[str, Names], specs: Sequence[ArraySpec], argument: str
+    value: Names | Mapping[str, Names],
+    specs: Sequence[ArraySpec],
+    argument: str,
+    outputs: Sequence[str] = (),
 ) -> tuple[Feed, ...]:
-    """The columns of each spec."""
+    """The columns of each spec; a dictionary may have more for other `outputs`."""
     names = [s.name for s in specs]
     if isinstance(value, Mapping):
-        if set(value) != set(names):
+        if not set(names) <= set(value) <= {*names, *outputs}:
             raise invalid(argument, f"a dictionary with the keys {names}", value)
         chosen: Sequence[Names] = [value[n] for n in names]
     elif len(specs) == 1:

@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 
 from kspark.adapters.base import CHUNK_BYTES, CHUNK_ROWS, Columns, Examples, Task, run_task
 from kspark.adapters.conform import Place, conform, stack
-from kspark.adapters.structure import described, leaves, part_name, weight_specs
+from kspark.adapters.structure import described, is_per_output, leaves, part_name, weight_specs
 from kspark.bootstrap import ship
 from kspark.errors import invalid
 from kspark.shards import ArraySpec, Chunk, InputSpec
@@ -169,10 +169,11 @@ class RowReader:
         self, values: Sequence[Any], specs: Sequence[ArraySpec], name: str, first: int
     ) -> list[np.ndarray]:
         """One array per spec from one value per row."""
-        if len(specs) == 1 and not isinstance(values[0], Mapping):
-            parts: Sequence[Sequence[Any]] = [values]
-        else:
-            parts = list(zip(*(leaves(v, specs, f"{name} of a row") for v in values), strict=True))
+        outputs = self.spec.outputs if specs is self.spec.targets else ()
+        parts: Sequence[Sequence[Any]] = [values]
+        if len(specs) > 1 or isinstance(values[0], Mapping) or is_per_output(values[0], outputs):
+            rows = (leaves(v, specs, f"{name} of a row", outputs) for v in values)
+            parts = list(zip(*rows, strict=True))
         arrays = []
         for i, spec in enumerate(specs):
             place = Place(part_name(name, specs, i), self.partition, first)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from kspark.errors import invalid
 from kspark.shards import ArraySpec, InputSpec
 
 
-def leaves(value: Any, specs: Sequence[ArraySpec], name: str) -> list[Any]:
+def leaves(
+    value: Any, specs: Sequence[ArraySpec], name: str, outputs: Sequence[str] = ()
+) -> list[Any]:
     """Take a value apart into one part per spec.
 
     Args:
@@ -17,13 +21,17 @@ def leaves(value: Any, specs: Sequence[ArraySpec], name: str) -> list[Any]:
             of parts otherwise.
         specs: Sequence of `ArraySpec`.
         name: String, the argument that errors name.
+        outputs: Sequence of strings, names of all outputs if `specs` are some of them:
+            parts for the others, `None` among them, are left out.
 
     Raises:
         ValueError: If the parts are not exactly those of the specs.
     """
     names = [s.name for s in specs]
+    if is_per_output(value, outputs):
+        value = dict(zip(outputs, value, strict=True))
     if isinstance(value, Mapping):
-        if set(value) != set(names):
+        if not set(names) <= set(value) <= {*names, *outputs}:
             raise invalid(name, f"a dictionary with the keys {names}", list(value))
         return [value[n] for n in names]
     if len(specs) == 1:
@@ -31,6 +39,13 @@ def leaves(value: Any, specs: Sequence[ArraySpec], name: str) -> list[Any]:
     if not isinstance(value, list | tuple) or len(value) != len(specs):
         raise invalid(name, f"a list of {len(specs)} parts, for {names}", described(value))
     return list(value)
+
+
+def is_per_output(value: Any, outputs: Sequence[str]) -> bool:
+    """Whether a list has one part per output, and is no list of rows or numbers itself."""
+    if not outputs or not isinstance(value, list | tuple) or len(value) != len(outputs):
+        return False
+    return any(v is None for v in value) or all(np.ndim(v) > 0 for v in value)
 
 
 def described(value: Any) -> str:

@@ -104,14 +104,21 @@ def pack(
     features = structured(x, [a.name for a in inputs.inputs], inputs.x_structure)
     if not y:
         return keras.utils.pack_x_y_sample_weight(features)
-    names = [a.name for a in inputs.targets]
-    labels = structured(y, names, inputs.y_structure)
+    labels = per_output(y, inputs)
     if not weights:
         return keras.utils.pack_x_y_sample_weight(features, labels)
     # As `keras.Model.fit` does: one weight column counts for every output.
     per_target = list(weights) if len(weights) == len(y) else [weights[0]] * len(y)
-    sample_weight = structured(per_target, names, inputs.y_structure)
-    return keras.utils.pack_x_y_sample_weight(features, labels, sample_weight)
+    return keras.utils.pack_x_y_sample_weight(features, labels, per_output(per_target, inputs))
+
+
+def per_output(values: Sequence[Any], inputs: InputSpec) -> Any:
+    """One value per target as Keras takes them: `None` for outputs that are no targets."""
+    names = [a.name for a in inputs.targets]
+    if inputs.outputs:
+        found = dict(zip(names, values, strict=True))
+        names, values = list(inputs.outputs), [found.get(name) for name in inputs.outputs]
+    return structured(values, names, inputs.y_structure)
 
 
 def structured(values: Sequence[Any], names: Sequence[str], structure: str) -> Any:

@@ -81,8 +81,7 @@ def output_width(model: keras.Model) -> int:
 
 def compiled_loss(model: keras.Model) -> Any:
     """The loss that a model of one output was compiled with, or `None`."""
-    names, _ = output_names(model)
-    return loss_of(model, names[0], names) if model.compiled else None
+    return loss_of(model, output_names(model)[0][0]) if model.compiled else None
 
 
 def takes_logits(loss: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kspark.backends.base import structured
+from kspark.backends.base import per_output, structured
 from kspark.replica.signature import arranged, output_tensors, rearranged
 from kspark.shards import TEXT
 
@@ -66,7 +66,7 @@ def run_once(model: keras.Model, inputs: InputSpec, labels: list[Zeros]) -> None
     outputs = [keras.ops.zeros((1, *known(t.shape[1:])), dtype=t.dtype) for t in tensors]
     y_pred = rearranged(outputs, names, structure)
     zeros = [keras.ops.zeros((1, *shape), dtype=dtype) for shape, dtype in labels]
-    y = structured(zeros, [t.name for t in inputs.targets], inputs.y_structure)
+    y = per_output(zeros, inputs)
     model.compute_loss(x=None, y=y, y_pred=y_pred, sample_weight=None)
     model.compute_metrics(None, y, y_pred)
 
@@ -101,7 +101,10 @@ def label_shapes(
         if len(stored) == len(inputs.targets) and all(a.dtype != TEXT for a in stored):
             yield [(tuple(a.shape), a.dtype) for a in stored]
             break
-    tensors = arranged(output_tensors(model))[1][: len(inputs.targets)]
+    outputs = arranged(output_tensors(model))[1]
+    names = inputs.outputs or [t.name for t in inputs.targets]
+    wanted = {t.name for t in inputs.targets}
+    tensors = [t for n, t in zip(names, outputs, strict=False) if n in wanted]
     floatx = str(keras.config.floatx())
     choices = [((known(t.shape[1:]), floatx), (known(t.shape[1:-1]), "int32")) for t in tensors]
     yield from (list(choice) for choice in product(*choices))

@@ -53,8 +53,8 @@ def input_spec(model: keras.Model, example: Any = None) -> InputSpec:
             dtypes of a subclassed model's inputs if they are not floating point.
 
     Returns:
-        An `InputSpec`. Its targets name the outputs that have a loss; their shapes
-        and dtypes are for the data to say. Without a loss there are none.
+        An `InputSpec`. Its targets name the outputs that have a loss or a metric; their
+        shapes and dtypes are for the data to say. Without a loss there are none.
 
     Raises:
         ValueError: If the inputs or outputs are nested, or not known.
@@ -63,11 +63,13 @@ def input_spec(model: keras.Model, example: Any = None) -> InputSpec:
 
     inputs, structure = described_inputs(model, example)
     names, y_structure = target_names(model)
+    outputs = output_names(model)[0] if names else []
     return InputSpec(
         inputs=tuple(inputs),
         targets=tuple(ArraySpec(name) for name in names),
         x_structure=structure,
         y_structure=y_structure,
+        outputs=() if len(outputs) == len(names) else tuple(outputs),
         floatx=keras.config.floatx(),
     )
 
@@ -151,16 +153,36 @@ def computed_outputs(model: keras.Model) -> Any:
 
 
 def target_names(model: keras.Model) -> tuple[list[str], str]:
-    """Names of the outputs that have a loss, and the structure of the labels."""
-    loss = model.loss
-    if loss is None:
+    """Names of the outputs that have a loss or a metric, and the structure of the labels."""
+    if model.loss is None:
         return [], SINGLE
     names, structure = output_names(model)
-    if isinstance(loss, Mapping):
-        names = [n for n in names if loss.get(n) is not None]
-    elif isinstance(loss, Sequence) and not isinstance(loss, str) and len(loss) == len(names):
-        names = [n for n, part in zip(names, loss, strict=True) if part is not None]
-    return names, SINGLE if structure == LIST and len(names) == 1 else structure
+    if len(names) == 1:
+        return names, SINGLE if structure == LIST else structure
+    used = named_parts(model.loss, names) | metric_outputs(model, names)
+    return [n for n in names if n in used], structure
+
+
+def metric_outputs(model: keras.Model, names: Sequence[str]) -> set[str]:
+    """Names of the outputs that have a metric, of several."""
+    config = model.get_compile_config()
+    found: set[str] = set()
+    for key in ("metrics", "weighted_metrics"):
+        given = config.get(key) if isinstance(config, Mapping) else None
+        if isinstance(given, Mapping) and given.get("class_name") == "__tuple__":
+            given = given["config"]["value"]
+        if given:
+            found |= named_parts(given, names)
+    return found
+
+
+def named_parts(given: Any, names: Sequence[str]) -> set[str]:
+    """The outputs that something is given for, by name or by position; all if it is for all."""
+    if isinstance(given, Mapping):
+        return {n for n in names if given.get(n)}
+    if isinstance(given, list | tuple) and len(given) == len(names):
+        return {n for n, part in zip(names, given, strict=True) if part}
+    return set(names)
 
 
 def symbolic(model: keras.Model, attribute: str, flat: str) -> Any:

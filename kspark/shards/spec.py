@@ -32,11 +32,12 @@ class InputSpec:
 
     Attributes:
         inputs: Tuple of `ArraySpec`, in the order of `model.inputs`.
-        targets: Tuple of `ArraySpec`, in the order of the model's outputs.
-            Empty when there are no labels, as in `predict`.
+        targets: Tuple of `ArraySpec`, in the order of the model's outputs: those that
+            have a loss or a metric. Empty when there are no labels, as in `predict`.
         num_weights: Integer, arrays of sample weights: 0, 1, or one per target.
         x_structure: `"single"`, `"list"` or `"dict"` (whose keys are the names).
         y_structure: As `x_structure`, for the targets.
+        outputs: Tuple of strings, the names of all outputs if not every one is a target.
         floatx: String, dtype of floating point data without a dtype of their
             own: labels and sample weights.
     """
@@ -46,4 +47,5 @@ class InputSpec:
     num_weights: int = 0
     x_structure: str = "single"
     y_structure: str = "single"
+    outputs: tuple[str, ...] = ()
     floatx: str = "float32"

@@ -562,3 +562,39 @@ def test_what_is_registered_last_is_asked_first(monkeypatch):
     array = np.zeros((3, 2))
     assert adapt(None, array, "y", "w", spec=ONE) == "examples"
     assert asked == [(None, array, "y", "w", ONE, Columns())]
+
+
+SOME = InputSpec(ONE.inputs, (ArraySpec("b"),), y_structure="list", outputs=("b", "a"))
+
+
+@pytest.mark.parametrize("make", [np.array, list])
+def test_labels_of_outputs_that_are_no_targets_are_left_out(make):
+    x, wanted, other = np.zeros((2, 2), "f4"), make([1.0, 2.0]), make([3.0, 4.0])
+    for y in (
+        wanted,
+        [wanted, other],
+        (wanted, None),
+        {"b": wanted},
+        {"b": wanted, "a": other},
+        {"b": wanted, "a": None},
+    ):
+        (found,) = chunk_of(x, y, None, SOME).y
+        assert found.tolist() == [1.0, 2.0]
+    with pytest.raises(ValueError, match=r"`y` must be a dictionary with the keys \['b'\]"):
+        chunk_of(x, {"b": wanted, "c": other}, None, SOME)
+
+
+def test_rows_with_labels_of_outputs_that_are_no_targets():
+    x = [0.0, 0.0]
+    for label in (1.0, {"b": 1.0, "a": 7.0}, (1.0, None)):
+        (chunk,) = read([(x, label), (x, label)], SOME)
+        assert chunk.y[0].tolist() == [1.0, 1.0]
+    (chunk,) = read([(x, [5.0, 6.0])], SOME)  # one label of two numbers
+    assert chunk.y[0].tolist() == [[5.0, 6.0]]
+
+
+def test_label_columns_of_outputs_that_are_no_targets():
+    plan = plan_frame(Columns("x", {"b": "wanted", "a": "other"}), SOME)
+    assert [feed.names for feed in plan.y] == [("wanted",)]
+    with pytest.raises(ValueError, match="`label_col` must be a dictionary with the keys"):
+        plan_frame(Columns("x", {"b": "wanted", "c": "other"}), SOME)

@@ -306,3 +306,37 @@ def test_losses_of_outputs_add_up_to_the_loss(spark):
     ):
         assert logs == pytest.approx(expected, rel=1e-5)
         assert logs["loss"] == pytest.approx(2.0 * logs["b_loss"] + 0.5 * logs["a_loss"])
+
+
+def test_labels_of_an_output_without_a_loss(spark):
+    inputs = keras.Input((6,))
+    heads = [keras.layers.Dense(n, name=name)(inputs) for name, n in (("b", 3), ("a", 1))]
+    model = keras.Model(inputs, heads)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    x, classes = labelled(40)
+    for y, metrics in (
+        ([classes, x[:, :1]], {"b": ["accuracy"], "a": ["mae"]}),
+        ({"b": classes, "a": x[:, :1]}, {"a": ["mae"]}),
+        ([classes, None], None),
+    ):
+        model.compile("sgd", [loss, None], metrics=metrics)
+        spark_model = SparkModel(model, num_workers=2, batch_size=8)
+        spark_model.fit(x, y, validation_split=0.25, verbose=0)
+        expected = model.evaluate(x, y, batch_size=40, verbose=0, return_dict=True)
+        assert spark_model.evaluate(x, y, return_dict=True) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("frequency", ["epoch", "batch"])
+def test_mixed_precision(spark, frequency):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model, plain = classifier(), classifier()
+    finally:
+        keras.config.set_dtype_policy(before)
+    x, y = labelled(40)
+    plain.fit(x, y, 8, 2, 0, shuffle=False)
+    SparkModel(model, frequency=frequency, num_workers=1).fit(x, y, 8, 2, 0, shuffle=False)
+    same(model, plain, 1e-3)
+    for left, right in zip(model.optimizer.variables, plain.optimizer.variables, strict=True):
+        np.testing.assert_allclose(left.numpy(), right.numpy(), rtol=1e-2, atol=1e-3)

@@ -270,3 +270,21 @@ def test_text_goes_through_a_vectorization_layer(window_of, rebuilt):
     x = np.array(["the fox", "a dog", "red dog", "blue fox", "dog"], object)
     y = np.arange(5.0)
     assert_equal_training(rebuilt(model), model, window_of(x, y), x, y, batch_size=2)
+
+
+@pytest.mark.parametrize("metrics", [{}, {"one": ["mae"]}, {"two": ["accuracy"]}])
+@pytest.mark.parametrize("structure", ["list", "dict"])
+def test_an_output_without_a_loss(structure, metrics, window_of, rebuilt):
+    model = two_headed(structure)
+    crossentropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss={"two": crossentropy, "one": None}, metrics=metrics)
+    x, y, weights = two_headed_rows(structure)
+    replica = rebuilt(model)
+    targets = [t.name for t in replica.inputs.targets]
+    assert targets == (["one", "two"] if "one" in metrics else ["two"])
+    labels = two_headed_rows("dict")[1]
+    window = window_of(x, [labels[name] for name in targets])
+    assert_equal_training(replica, model, window, x, y, batch_size=5, epochs=2)
+    driver = type(replica).of(model)
+    driver.prepare_metrics()
+    assert len(driver.metric_state()) == len(replica.metric_state())

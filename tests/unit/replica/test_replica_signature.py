@@ -39,7 +39,7 @@ def test_list_of_inputs_and_outputs():
     assert (spec.x_structure, spec.y_structure) == ("list", "list")
     partly = input_spec(functional([a, b], [one, two], loss=[None, "mse"]))
     assert [t.name for t in partly.targets] == ["two"]
-    assert partly.y_structure == "single"
+    assert (partly.y_structure, partly.outputs, spec.outputs) == ("list", ("one", "two"), ())
 
 
 @pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict")
@@ -128,3 +128,37 @@ def test_model_that_is_not_built_is_refused_without_rows():
     with pytest.raises(ValueError, match="`model` must be built"):
         Replica.of(model, [1, 2])
     assert Replica.of(model, np.ones((1, 3))).spec.size == 8
+
+
+@pytest.mark.parametrize("structure", ["list", "dict"])
+@pytest.mark.parametrize(
+    ("compile_args", "targets"),
+    [
+        ({"loss": {"b": "mse", "a": None}}, ["b"]),
+        ({"loss": {"b": "mse", "a": None}, "metrics": {"a": ["mae"], "b": []}}, ["b", "a"]),
+        ({"loss": {"b": "mse", "a": None}, "weighted_metrics": {"a": "mae"}}, ["b", "a"]),
+        ({"loss": {"b": "mse", "a": None}, "metrics": {"b": "mae"}}, ["b"]),
+        ({"loss": "mse", "metrics": {"b": "mae"}}, ["b", "a"]),
+    ],
+)
+def test_outputs_with_a_loss_or_a_metric_are_targets(structure, compile_args, targets):
+    x = keras.Input((2,))
+    outputs = [layers.Dense(1, name="b")(x), layers.Dense(1, name="a")(x)]
+    if structure == "dict":
+        outputs = dict(zip("ba", outputs, strict=True))
+        targets = sorted(targets)
+    spec = input_spec(functional(x, outputs, **compile_args))
+    assert [t.name for t in spec.targets] == targets
+    everything = ("b", "a") if structure == "list" else ("a", "b")
+    assert spec.outputs == (() if len(targets) == 2 else everything)
+
+
+@pytest.mark.parametrize("metrics", [[[], ["mae"]], ([], ["mae"])])
+def test_metrics_by_position(metrics):
+    x = keras.Input((2,))
+    outputs = [layers.Dense(1, name=name)(x) for name in ("c", "b", "a")]
+    if len(metrics) == 2:
+        metrics = type(metrics)([*metrics, []])
+    spec = input_spec(functional(x, outputs, loss=["mse", None, None], metrics=metrics))
+    assert [t.name for t in spec.targets] == ["c", "b"]
+    assert spec.outputs == ("c", "b", "a")
