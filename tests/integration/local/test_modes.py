@@ -308,22 +308,21 @@ def test_losses_of_outputs_add_up_to_the_loss(spark):
         assert logs["loss"] == pytest.approx(2.0 * logs["b_loss"] + 0.5 * logs["a_loss"])
 
 
-def test_labels_of_an_output_without_a_loss(spark):
+@pytest.mark.parametrize(
+    ("both", "metrics"), [(True, {"b": ["accuracy"], "a": ["mae"]}), (False, None)]
+)
+def test_labels_of_an_output_without_a_loss(spark, both, metrics):
     inputs = keras.Input((6,))
     heads = [keras.layers.Dense(n, name=name)(inputs) for name, n in (("b", 3), ("a", 1))]
     model = keras.Model(inputs, heads)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", [loss, None], metrics=metrics)
     x, classes = labelled(40)
-    for y, metrics in (
-        ([classes, x[:, :1]], {"b": ["accuracy"], "a": ["mae"]}),
-        ({"b": classes, "a": x[:, :1]}, {"a": ["mae"]}),
-        ([classes, None], None),
-    ):
-        model.compile("sgd", [loss, None], metrics=metrics)
-        spark_model = SparkModel(model, num_workers=2, batch_size=8)
-        spark_model.fit(x, y, validation_split=0.25, verbose=0)
-        expected = model.evaluate(x, y, batch_size=40, verbose=0, return_dict=True)
-        assert spark_model.evaluate(x, y, return_dict=True) == pytest.approx(expected, rel=1e-5)
+    y = [classes, x[:, :1] if both else None]
+    spark_model = SparkModel(model, num_workers=2, batch_size=8)
+    spark_model.fit(x, y, validation_split=0.25, verbose=0)
+    expected = model.evaluate(x, y, batch_size=40, verbose=0, return_dict=True)
+    assert spark_model.evaluate(x, y, return_dict=True) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("frequency", ["epoch", "batch"])
