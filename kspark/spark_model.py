@@ -180,7 +180,9 @@ class SparkModel:
         )
         given = checked_callbacks(callbacks)
         columns = Columns(features_col, label_col, weight_col)
-        source = Source(session_of(x), Replica.of(self._model, x), columns, self.num_workers)
+        spark = session_of(x)
+        job.check_road(spark, plan)
+        source = Source(spark, Replica.of(self._model, x), columns, self.num_workers)
         data = TrainingData.of(source, (x, y, sample_weight), validation_split, validation_data)
         spec = ReplicaSpec.of(self._model, self.custom_objects)
         rule, state = self.server_optimizer, self._server_state

@@ -17,7 +17,8 @@ from kspark.aggregator import Aggregator
 from kspark.bootstrap import ship
 from kspark.callbacks import FitMonitor
 from kspark.errors import Failure, NotEnoughSlotsError, invalid
-from kspark.job.cluster import task_slots, threads_per_task
+from kspark.job.engine import Shared, engine_of
+from kspark.job.slots import task_slots, threads_per_task
 from kspark.job.spark_job import run, worker_error
 from kspark.job.spooling import SpooledExamples
 from kspark.labels import check_labels
@@ -69,7 +70,7 @@ class Fit:
     train: SpooledExamples = field(init=False)
     held_out: SpooledExamples | None = field(init=False, default=None)
     num_train: dict[int, int] = field(init=False, default_factory=dict)
-    shared_spec: Any = field(init=False, default=None)
+    shared_spec: Shared = field(init=False)
 
     def task(self) -> FitTask:
         """The fit as its tasks see it."""
@@ -97,7 +98,7 @@ class Fit:
 
 @contextmanager
 def prepared(job: Fit) -> Iterator[None]:
-    """Spool the examples and broadcast the model; everything is gone afterwards."""
+    """Spool the examples and share the model; everything is gone afterwards."""
     with ExitStack() as stack:
         job.train = stack.enter_context(
             SpooledExamples(job.spark, placed(job, job.examples), job.fit_id)
@@ -106,7 +107,7 @@ def prepared(job: Fit) -> Iterator[None]:
             spooled = SpooledExamples(job.spark, job.validation, f"{job.fit_id}-validation")
             job.held_out = stack.enter_context(spooled)
         divide(job)
-        job.shared_spec = job.spark.sparkContext.broadcast(job.spec)
+        job.shared_spec = engine_of(job.spark).share(job.spec)
         stack.callback(job.shared_spec.destroy)
         job.monitor.replica.prepare_metrics(job.train.infos)
         yield
@@ -201,7 +202,7 @@ def validate(job: Fit, epoch: int) -> dict[str, float]:
     if job.held_out is not None:
         held_out, skip = job.held_out, {}
     task = InferenceTask(job.fit_id, job.plan.batch_size, threads_per_task(job.spark), skip)
-    vector = job.spark.sparkContext.broadcast(job.aggregator.weights.copy())
+    vector = engine_of(job.spark).share(job.aggregator.weights.copy())
     try:
         for _ in range(job.plan.max_failures + 1):
             shipped = ship(inference_worker.evaluate_shards, task, shared=(job.shared_spec, vector))
@@ -266,8 +267,8 @@ def take_state(job: Fit, results: Sequence[RoundResult], epoch: int) -> None:
     kept = [r for r in results if r.state is not None]
     if not kept:
         task = ship(rounds_worker.fetch_state, job.fit_id, epoch)
-        rdd = job.train.handles.mapPartitionsWithIndex(task)
-        found = run(job.spark, rdd, "kspark: fetch optimizer state")
+        states = job.train.handles.mapPartitionsWithIndex(task)
+        found = run(job.spark, states, "kspark: fetch optimizer state")
         kept = sorted((r for r in found if job.num_train.get(r.shard)), key=lambda r: r.shard)
     if not kept:
         logger.warning("The optimizer state was lost with its hosts; it starts anew.")

@@ -17,8 +17,9 @@ from kspark.adapters.dataframe import chosen_column
 from kspark.adapters.frames import plan_frame
 from kspark.bootstrap import Shipped, ship
 from kspark.errors import Failure, invalid
-from kspark.job.cluster import threads_per_task
+from kspark.job.engine import engine_of
 from kspark.job.fit import checked
+from kspark.job.slots import threads_per_task
 from kspark.job.spark_job import run, worker_error
 from kspark.replica import ReplicaSpec
 from kspark.worker import inference as inference_worker
@@ -37,12 +38,12 @@ def evaluate(
         WorkerError: If a replica failed.
     """
     task = InferenceTask(uuid.uuid4().hex, batch_size, threads_per_task(spark))
-    broadcast = spark.sparkContext.broadcast(spec)
+    shared = engine_of(spark).share(spec)
     try:
-        shipped = ship(inference_worker.evaluate_chunks, task, shared=(broadcast,))
+        shipped = ship(inference_worker.evaluate_chunks, task, shared=(shared,))
         results = checked(run(spark, examples.map_chunks(shipped), "kspark: evaluate"))
     finally:
-        broadcast.destroy()
+        shared.destroy()
         examples.close()
     if not results:
         raise invalid("x", "a data set with at least one example", "0 examples")
@@ -58,12 +59,12 @@ def predict(
         WorkerError: If a replica failed.
     """
     task = InferenceTask(uuid.uuid4().hex, batch_size, threads_per_task(spark))
-    broadcast = spark.sparkContext.broadcast(spec)
+    shared = engine_of(spark).share(spec)
     try:
-        shipped = ship(inference_worker.predict_chunks, task, shared=(broadcast,))
+        shipped = ship(inference_worker.predict_chunks, task, shared=(shared,))
         results: list[Any] = run(spark, examples.map_chunks(shipped), "kspark: predict")
     finally:
-        broadcast.destroy()
+        shared.destroy()
         examples.close()
     for result in results:
         if isinstance(result, Failure):
@@ -84,17 +85,13 @@ class SharedModel:
     def __init__(self, spark: SparkSession, spec: ReplicaSpec, key: str | None = None) -> None:
         self.key = spec.digest + uuid.uuid4().hex if key is None else key
         self.inputs = spec.inputs
-        context = getattr(spark, "sparkContext", None)
-        self._spec = spec if context is None else None  # Spark Connect has no broadcasts
         # Never destroyed: a lazy DataFrame may need it at any time. Spark forgets it when
         # nothing refers to it any more.
-        self._broadcast = None if context is None else context.broadcast(spec)
+        self._shared = engine_of(spark).share(spec)
 
     def ship(self, function: Callable[..., Any], *args: Any) -> Shipped:
         """As `kspark.bootstrap.ship`; the model's `ReplicaSpec` is the last argument."""
-        if self._broadcast is None:
-            return ship(function, *args, self._spec)
-        return ship(function, *args, shared=(self._broadcast,))
+        return ship(function, *args, shared=(self._shared,))
 
 
 def predict_frame(

@@ -11,6 +11,7 @@ import logging
 from kspark.aggregator import Delta
 from kspark.bootstrap import ship
 from kspark.errors import WorkerError
+from kspark.job.engine import engine_of
 from kspark.job.fit import (
     Fit,
     ShardsMissing,
@@ -52,14 +53,14 @@ def run_round(job: Fit, epoch: int) -> list[RoundResult]:
         WorkerError: If a replica failed, or the job was lost too often.
     """
     task = RoundTask(job.task(), epoch, job.monitor.learning_rate, job.last_epoch(epoch))
-    vector = job.spark.sparkContext.broadcast(job.aggregator.weights.copy())
+    vector = engine_of(job.spark).share(job.aggregator.weights.copy())
     failures = 0
     try:
         while True:
             shipped = ship(rounds_worker.train_round, task, shared=(job.shared_spec, vector))
-            rdd = job.train.handles.mapPartitionsWithIndex(shipped)
+            deltas = job.train.handles.mapPartitionsWithIndex(shipped)
             try:
-                return checked(run(job.spark, rdd, f"kspark: epoch {epoch + 1}"))
+                return checked(run(job.spark, deltas, f"kspark: epoch {epoch + 1}"))
             except (ShardsMissing, JobLostError) as error:
                 failures += 1
                 if failures > job.plan.max_failures + 1:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import uuid
 from typing import Any
 
-from pyspark import InheritableThread
 from pyspark.sql import SparkSession
 
+from kspark.adapters.results import Results
 from kspark.errors import (
+    ClusterError,
     EnvironmentMismatchError,
     Failure,
     KSparkError,
@@ -18,12 +20,16 @@ from kspark.errors import (
     WorkerError,
 )
 from kspark.interrupts import interruptible
+from kspark.job.engine import engine_of
 from kspark.worker.results import NON_FINITE, WORKER_LOST
 
 logger = logging.getLogger("kspark")
 
 POLL_SECONDS = 0.2
 CANCEL_SECONDS = 10.0
+
+TELLING = re.compile(r"Exception|Error|[Rr]eason|^\[[A-Z_.]+\] ")
+"""In lines that say why Spark gave up; Spark Connect's begin with the error's [NAME]."""
 
 HINTS = (
     ("ModuleNotFoundError", "install the module on every executor, or ship it with --archives."),
@@ -45,22 +51,22 @@ HINTS = (
 
 
 class SparkJob:
-    """Runs an RDD's `collect` in a thread of its own, under a job group of its own.
+    """Collects results in a thread of its own, under a job group or tag of its own.
 
     Args:
         spark: `SparkSession`.
-        rdd: RDD to collect.
+        results: `Results` to collect.
         description: String, shown in Spark's UI.
     """
 
-    def __init__(self, spark: SparkSession, rdd: Any, description: str) -> None:
-        self._context = spark.sparkContext
-        self._rdd = rdd
+    def __init__(self, spark: SparkSession, results: Results, description: str) -> None:
+        self._engine = engine_of(spark)
+        self._results = results
         self._description = description
         self._group = f"kspark-{uuid.uuid4().hex[:12]}"
         self._result: list[Any] = []
         self._error: BaseException | None = None
-        self._thread = InheritableThread(target=self._run, name=self._group, daemon=True)
+        self._thread = self._engine.thread(self._run, self._group)
         self.finished = threading.Event()
 
     def start(self) -> SparkJob:
@@ -70,8 +76,8 @@ class SparkJob:
 
     def _run(self) -> None:
         try:
-            self._context.setJobGroup(self._group, self._description, True)
-            self._result = self._rdd.collect()
+            self._engine.enter(self._group, self._description)
+            self._result = self._results.collect()
         except BaseException as error:  # noqa: BLE001 (a thread's end: `result` raises it)
             self._error = error
         finally:
@@ -98,15 +104,15 @@ class SparkJob:
     def cancel(self) -> None:
         """Cancel the job and wait until it is gone."""
         if not self.finished.is_set():
-            self._context.cancelJobGroup(self._group)
+            self._engine.cancel(self._group)
         self._thread.join(CANCEL_SECONDS)
         if self._thread.is_alive():
             logger.warning("Spark did not end %s within %g s.", self._group, CANCEL_SECONDS)
 
 
-def run(spark: SparkSession, rdd: Any, description: str) -> list[Any]:
-    """Collect an RDD as a `SparkJob`."""
-    return SparkJob(spark, rdd, description).start().result()
+def run(spark: SparkSession, results: Results, description: str) -> list[Any]:
+    """Collect results as a `SparkJob`."""
+    return SparkJob(spark, results, description).start().result()
 
 
 class JobLostError(KSparkError):
@@ -128,6 +134,12 @@ def job_error(error: BaseException) -> KSparkError:
             "a Python that has it on all hosts, or ship an environment with --archives. "
             f"Spark says: {first_line(text, 'No module named')}"
         )
+    if "message larger than max" in text:
+        return ClusterError(
+            "The model does not fit into a message of Spark Connect, where there are no "
+            "broadcasts: it travels inside each job. Use a classic session for a model of this "
+            f"size. Spark says: {first_line(text, 'message larger than max')}"
+        )
     return JobLostError(f"Spark gave up on the job: {last_cause(text)}")
 
 
@@ -137,9 +149,9 @@ def first_line(text: str, word: str) -> str:
 
 
 def last_cause(text: str) -> str:
-    """The part of a Py4J error that says why: the head of the message, not the stack."""
+    """The part of Spark's error that says why: the head of the message, not the stack."""
     lines = [ln.strip() for ln in text.splitlines() if ln.strip() and not ln.startswith("\tat ")]
-    told = [ln for ln in lines if "Exception" in ln or "Error" in ln or "reason" in ln.lower()]
+    told = [ln for ln in lines if TELLING.search(ln)]
     return " ".join((told or lines)[:4])[:2000]
 
 

@@ -29,7 +29,7 @@ class SpooledExamples:
         run_id: String that the files and state of this fit carry.
 
     Attributes:
-        handles: Persisted RDD of shard handles as bytes.
+        handles: Persisted `Results` of shard handles as bytes.
         infos: List of `ShardHandle`, sorted by shard.
     """
 
