@@ -29,7 +29,7 @@ class Shipped:
     Args:
         target: String, `"module:function"`.
         args: Bytes, the pickled positional arguments that come first.
-        shared: Tuple of Spark broadcasts; their values follow those arguments.
+        shared: Tuple of Spark broadcasts, or of `Enclosed`; their values follow those arguments.
         archive: Bytes, kspark as a zip archive.
         digest: String, identifies the code in `archive`.
     """
@@ -53,13 +53,37 @@ class Shipped:
         return function(*args, *(b.value for b in self.shared), *call_args)
 
 
+class Enclosed:
+    """A value that travels inside the functions that use it, where there are no broadcasts.
+
+    It has what `Shipped` and its callers need of a broadcast.
+
+    Args:
+        value: Anything Spark's cloudpickle can pickle.
+    """
+
+    def __init__(self, value: Any) -> None:
+        from pyspark import cloudpickle
+
+        self._pickled = cloudpickle.dumps(value)
+
+    @property
+    def value(self) -> Any:
+        """The value; on an executor, once kspark is there."""
+        # Spark itself brought these bytes, with the code that is running here.
+        return pickle.loads(self._pickled)
+
+    def destroy(self) -> None:
+        """As of a broadcast: nothing is kept anywhere."""
+
+
 def ship(function: Callable[..., Any], *args: Any, shared: tuple[Any, ...] = ()) -> Shipped:
     """Make a module-level function of kspark callable on executors.
 
     Args:
         function: A module-level function of kspark.
         *args: Its first arguments; anything Spark's cloudpickle can pickle.
-        shared: Spark broadcasts whose values follow `args`.
+        shared: Spark broadcasts, or `Enclosed`, whose values follow `args`.
 
     Returns:
         A `Shipped`, to hand to `mapPartitions` and the like.

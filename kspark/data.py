@@ -19,7 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 from kspark.adapters import Columns, Examples, adapt
 from kspark.adapters.slices import rows_rdd, vector_frame
 from kspark.bootstrap import ship
-from kspark.errors import invalid
+from kspark.errors import invalid, invalid_type
 from kspark.shards import ArraySpec, Chunk, InputSpec
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -186,11 +186,15 @@ def df_to_simple_rdd(
 
     Raises:
         ValueError: If a column is missing or of another type.
+        TypeError: If the DataFrame is one of Spark Connect.
     """
     parts = examples_of(df, features_col, label_col).map_chunks(ship(chunk_arrays))
     if categorical and not nb_classes:
-        nb_classes = int(parts.mapPartitionsWithIndex(ship(largest_label)).max()) + 1
-    return parts.mapPartitionsWithIndex(ship(array_rows, nb_classes if categorical else None))
+        nb_classes = int(max(parts.mapPartitionsWithIndex(ship(largest_label)).collect())) + 1
+    rows = parts.mapPartitionsWithIndex(ship(array_rows, nb_classes if categorical else None))
+    if not isinstance(rows, RDD):
+        raise invalid_type("df", "a DataFrame of a classic session: Spark Connect has no RDDs", df)
+    return rows
 
 
 def to_matrix(np_array: np.ndarray) -> Matrix:

@@ -189,10 +189,12 @@ class SparkModel:
         )
         given = checked_callbacks(callbacks)
         columns = Columns(features_col, label_col, weight_col)
+        spark = session_of(x)
+        job.check_road(spark, plan)
         example = example_for(self._model, x, columns, labelled=y is None)
         replica = Replica.of(self._model, example)
         check_class_weight(class_weight, len(replica.inputs.targets))
-        source = Source(session_of(x), replica, columns, self.num_workers)
+        source = Source(spark, replica, columns, self.num_workers)
         data = TrainingData.of(source, (x, y, sample_weight), validation_split, validation_data)
         spec = ReplicaSpec.of(self._model, self.custom_objects)
         rule, state = self.server_optimizer, self._server_state

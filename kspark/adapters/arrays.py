@@ -22,9 +22,10 @@ from pyspark.sql import SparkSession
 
 from kspark.adapters.base import CHUNK_BYTES, Columns, Examples, Task, run_task
 from kspark.adapters.conform import Place, cast, conform, reshaped, stack
+from kspark.adapters.remote import is_connect
 from kspark.adapters.structure import leaves, part_name, weight_specs
 from kspark.bootstrap import ship
-from kspark.errors import invalid, sentence
+from kspark.errors import invalid, invalid_type, sentence
 from kspark.shards import TEXT, ArraySpec, Chunk, InputSpec, Shard, ShardHandle, spool
 
 
@@ -145,7 +146,11 @@ def adapt_arrays(
 
     Raises:
         ValueError: If they do not fit `spec`, or have no or different numbers of rows.
+        TypeError: If the session is one of Spark Connect.
     """
+    if is_connect(spark):
+        rule = "a Spark DataFrame over Spark Connect (`spark.createDataFrame` makes one)"
+        raise invalid_type("x", rule, x)
     chunk = chunk_of(x, y, sample_weight, spec)
     context = spark.sparkContext
     count = max(1, min(context.defaultParallelism, chunk.num_examples))

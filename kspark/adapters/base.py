@@ -72,8 +72,8 @@ class Examples(ABC):
                 done for it, or Spark would throw the Python worker away.
 
         Returns:
-            What the tasks yield, in the order of the partitions, as a lazy RDD,
-            or as `PackedResults`, which has the methods of one that kspark uses.
+            What the tasks yield, in the order of the partitions, lazily: an RDD, or
+            what has the methods of one that kspark uses.
         """
 
     def repartition(self, num_partitions: int) -> Examples:

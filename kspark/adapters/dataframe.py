@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-from pyspark import TaskContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
@@ -22,7 +21,8 @@ from pyspark.sql.types import (
 
 from kspark.adapters.base import Columns, Examples, Task, run_task
 from kspark.adapters.frames import FramePlan, missing, plan_frame
-from kspark.adapters.results import SCHEMA, PackedResults, packed
+from kspark.adapters.remote import map_frame
+from kspark.adapters.results import Results
 from kspark.bootstrap import ship
 from kspark.errors import invalid
 from kspark.shards import Chunk, InputSpec
@@ -70,17 +70,18 @@ class DataFrameExamples(Examples):
     def _repartition(self, num_partitions: int) -> DataFrameExamples:
         return DataFrameExamples(self._frame, self._plan, num_partitions)
 
-    def map_chunks(self, task: Task) -> PackedResults:
+    def map_chunks(self, task: Task) -> Results:
         """See `Examples.map_chunks`."""
         run = partial(ship(read_batches, self._plan), task)
-        rows = self._frame.mapInArrow(run, SCHEMA).rdd
-        count = rows.getNumPartitions()
+        results = map_frame(self._frame, run)
+        count = results.getNumPartitions()
         if self._wanted is not None and self._wanted != count:
-            rows = self._moved(count, self._wanted).mapInArrow(run, SCHEMA).rdd
-        return PackedResults(rows)
+            return map_frame(self._moved(count, self._wanted), run)
+        return results
 
-    def _moved(self, count: int, wanted: int) -> DataFrame:
-        if count % wanted == 0:
+    def _moved(self, count: int | None, wanted: int) -> DataFrame:
+        """The rows in so many partitions; `count`, how many there are, may be unknown."""
+        if wanted == 1 or (count is not None and count % wanted == 0):
             return self._frame.coalesce(wanted)
         return self._frame.repartition(wanted)
 
@@ -181,10 +182,7 @@ class BatchReader:
 
 
 def read_batches(
-    plan: FramePlan, task: Task, batches: Iterator[pa.RecordBatch]
-) -> Iterator[pa.RecordBatch]:
+    plan: FramePlan, task: Task, index: int, batches: Iterator[pa.RecordBatch]
+) -> Iterator[Any]:
     """Run a task over one partition. Runs on an executor."""
-    context = TaskContext.get()
-    index = context.partitionId() if context is not None else 0
-    for result in run_task(task, index, batches, BatchReader(plan, index)):
-        yield packed(result)
+    return run_task(task, index, batches, BatchReader(plan, index))

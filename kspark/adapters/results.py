@@ -1,4 +1,6 @@
-"""What tasks over a DataFrame yield, unpacked where it is used and not a moment earlier.
+"""What tasks over data yield: as an RDD, or over a DataFrame of a classic session.
+
+Those of a DataFrame are unpacked where they are used and not a moment earlier.
 
 `mapInArrow` gives rows of bytes. An RDD that unpacks them would put one more
 Python worker behind each task, beside the one that a DataFrame made of Python
@@ -11,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
-from pyspark import RDD, StorageLevel
+from pyspark import RDD, StorageLevel, TaskContext
 from pyspark.serializers import CPickleSerializer
 from pyspark.sql import Row
 
@@ -22,11 +24,35 @@ from kspark.bootstrap import ship
 
 SCHEMA = "result binary"
 
-PartitionFunction = Callable[[int, Iterator[Any]], Iterator[Any]]
+PartitionFunction = Callable[[int, Any], Iterator[Any]]
+
+
+class Collectable(Protocol):
+    """What a job runs for."""
+
+    def collect(self) -> list[Any]:
+        """Run the tasks. The results in the order of the partitions."""
+        ...
+
+
+class Results(Collectable, Protocol):
+    """What tasks yield, lazily; the part of an RDD that kspark uses, and named as there."""
+
+    def persist(self, storageLevel: StorageLevel = ...) -> Results:
+        """Keep the results once they are computed."""
+        ...
+
+    def unpersist(self, blocking: bool = False) -> Results:
+        """Keep them no longer."""
+        ...
+
+    def mapPartitionsWithIndex(self, f: PartitionFunction) -> Results:
+        """What a function of (partition, its results) yields for every partition."""
+        ...
 
 
 class PackedResults:
-    """Results of `Examples.map_chunks` for a DataFrame; the part of an RDD that kspark uses.
+    """Results of tasks over a DataFrame of a classic session.
 
     Args:
         rows: RDD of rows of one packed result each.
@@ -58,13 +84,22 @@ class PackedResults:
         return list(unpacked(iter(self._rows.collect())))
 
 
-Results = RDD[Any] | PackedResults
-
-
 def packed(result: Any) -> pa.RecordBatch:
     """A result as Spark would pickle it as an element of an RDD, in a batch of one row."""
     column = pa.array([CPickleSerializer().dumps(result)], pa.binary())
     return pa.RecordBatch.from_arrays([column], names=["result"])
+
+
+def pack_results(f: PartitionFunction, batches: Iterator[pa.RecordBatch]) -> Iterator[Any]:
+    """Run a function over the batches of one partition."""
+    for result in f(partition(), batches):
+        yield packed(result)
+
+
+def partition() -> int:
+    """Number of the partition that the running task works on; 0 outside of Spark."""
+    context = TaskContext.get()
+    return context.partitionId() if context is not None else 0
 
 
 def unpacked(rows: Iterator[Row]) -> Iterator[Any]:

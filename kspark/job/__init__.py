@@ -7,6 +7,8 @@ once, `check_cluster` looks at the workers. What runs *inside* the tasks is
 
 from kspark.job.cluster import check_cluster as check_cluster
 from kspark.job.cluster import check_cluster_once as check_cluster_once
+from kspark.job.engine import check_road as check_road
+from kspark.job.engine import engine_of as engine_of
 from kspark.job.example import first_example as first_example
 from kspark.job.fit import Fit as Fit
 from kspark.job.inference import SharedModel as SharedModel

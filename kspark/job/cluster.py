@@ -1,64 +1,16 @@
-"""What the cluster offers: task slots, threads, and the workers' environments."""
+"""What the workers of a cluster run with."""
 
 from __future__ import annotations
 
-import os
-import re
-
-from pyspark import RDD
 from pyspark.sql import SparkSession
 
 from kspark.bootstrap import ship
 from kspark.errors import EnvironmentMismatchError
+from kspark.job.engine import engine_of
 from kspark.job.spark_job import run_once
 from kspark.worker.environment import WorkerEnvironment, environment, report_environment
 
 _checked: set[tuple[str, str]] = set()
-
-
-def task_slots(spark: SparkSession) -> int:
-    """How many tasks run at the same time.
-
-    `spark.default.parallelism` may say anything, so the master's own word and
-    the executors' settings count first.
-    """
-    context = spark.sparkContext
-    conf = context.getConf()
-    cpus = int(conf.get("spark.task.cpus", "1") or 1)
-    cores = cores_of_master(str(context.master))
-    if cores is None and conf.get("spark.default.parallelism") is None:
-        cores = context.defaultParallelism
-    if cores is None:
-        instances = int(conf.get("spark.executor.instances", "1") or 1)
-        cores = instances * int(conf.get("spark.executor.cores", "1") or 1)
-    return max(cores // cpus, 1)
-
-
-def every_host(spark: SparkSession) -> RDD[int]:
-    """An RDD whose tasks reach every executor, as a rule: two for every slot."""
-    count = 2 * task_slots(spark)
-    return spark.sparkContext.parallelize(range(count), count)
-
-
-def cores_of_master(master: str) -> int | None:
-    """Cores that a local master's URL names, or `None` for a real cluster.
-
-    >>> cores_of_master("local[4]"), cores_of_master("local-cluster[2,3,1024]")
-    (4, 6)
-    """
-    found = re.fullmatch(r"local-cluster\[\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*\]", master)
-    if found:
-        return int(found[1]) * int(found[2])
-    found = re.fullmatch(r"local(?:\[\s*(\d+|\*)\s*(?:,\s*\d+\s*)?\])?", master)
-    if not found:
-        return None
-    count = found[1] or "1"
-    return (os.cpu_count() or 1) if count == "*" else int(count)
-
-
-def threads_per_task(spark: SparkSession) -> int:
-    """Threads a replica may use: `spark.task.cpus`, so that tasks do not fight for cores."""
-    return int(spark.conf.get("spark.task.cpus", "1") or 1)
 
 
 def check_cluster(spark: SparkSession, backend: str = "tensorflow") -> list[WorkerEnvironment]:
@@ -75,10 +27,9 @@ def check_cluster(spark: SparkSession, backend: str = "tensorflow") -> list[Work
         EnvironmentMismatchError: If a worker runs another Python version, or lacks Keras,
             NumPy, PyArrow or the backend. Names the hosts and how to mend it.
     """
-    slots = task_slots(spark)
-    rows = spark.sparkContext.parallelize(range(slots), slots)
     task = ship(report_environment, backend)
-    answers = run_once(spark, rows.mapPartitionsWithIndex(task), "kspark: check the workers")
+    results = engine_of(spark).on_every_slot(task)
+    answers = run_once(spark, results, "kspark: check the workers")
     found = list({(a.host, a.executable): a for a in answers}.values())
     problems = [text for a in found for text in problems_of(a, backend)]
     if problems:
@@ -111,7 +62,7 @@ def problems_of(worker: WorkerEnvironment, backend: str) -> list[str]:
 
 def check_cluster_once(spark: SparkSession, backend: str) -> None:
     """`check_cluster`, the first time a Spark application is used with a backend."""
-    key = (spark.sparkContext.applicationId, backend)
+    key = (engine_of(spark).application, backend)
     if key not in _checked:
         check_cluster(spark, backend)
         _checked.add(key)

@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from pyspark.sql import SparkSession
@@ -17,8 +16,9 @@ from kspark.aggregator import Aggregator
 from kspark.bootstrap import Shipped, ship
 from kspark.callbacks import FitMonitor
 from kspark.errors import NotEnoughSlotsError, inside, invalid
-from kspark.job.cluster import task_slots, threads_per_task
+from kspark.job.engine import Shared, engine_of
 from kspark.job.shard_results import collect_shards
+from kspark.job.slots import task_slots, threads_per_task
 from kspark.job.spark_job import JobLostError, run
 from kspark.job.spooling import SpooledExamples
 from kspark.labels import check_labels
@@ -66,7 +66,7 @@ class Fit:
     train: SpooledExamples = field(init=False)
     held_out: SpooledExamples | None = field(init=False, default=None)
     num_train: dict[int, int] = field(init=False, default_factory=dict)
-    shared_spec: Any = field(init=False, default=None)
+    shared_spec: Shared | None = field(init=False, default=None)
 
     def task(self) -> FitTask:
         """The fit as its tasks see it."""
@@ -93,9 +93,14 @@ class Fit:
 
     def share(self, spec: ReplicaSpec) -> None:
         """Broadcast the model, in the place of an earlier one."""
+        self.unshare()
+        self.spec, self.shared_spec = spec, engine_of(self.spark).share(spec)
+
+    def unshare(self) -> None:
+        """Take the broadcast model back."""
         if self.shared_spec is not None:
             self.shared_spec.destroy()
-        self.spec, self.shared_spec = spec, self.spark.sparkContext.broadcast(spec)
+            self.shared_spec = None
 
     def last_epoch(self, epoch: int) -> bool:
         """Whether no epoch follows by plan."""
@@ -104,7 +109,7 @@ class Fit:
 
 @contextmanager
 def prepared(job: Fit) -> Iterator[None]:
-    """Spool the examples and broadcast the model; everything is gone afterwards."""
+    """Spool the examples and share the model; everything is gone afterwards."""
     with ExitStack() as stack:
         job.train = stack.enter_context(
             SpooledExamples(job.spark, placed(job, job.examples), job.fit_id)
@@ -115,7 +120,7 @@ def prepared(job: Fit) -> Iterator[None]:
                 job.held_out = stack.enter_context(spooled)
         divide(job)
         job.share(job.spec)
-        stack.callback(lambda: job.shared_spec.destroy())
+        stack.callback(job.unshare)
         job.monitor.replica.prepare_metrics(job.train.infos)
         yield
 
@@ -196,7 +201,7 @@ def validate(job: Fit, epoch: int) -> dict[str, float]:
         held_out, skip = job.held_out, {}
     task = InferenceTask(job.fit_id, job.plan.batch_size, threads_per_task(job.spark), skip)
     weights = job.monitor.begin_validation(job.aggregator.weights)
-    vector = job.spark.sparkContext.broadcast(weights)
+    vector = engine_of(job.spark).share(weights)
     try:
         shipped = ship(inference_worker.evaluate_shards, task, shared=(job.shared_spec, vector))
         results = job.collect(held_out, shipped, f"kspark: validate epoch {epoch + 1}")
@@ -250,9 +255,9 @@ def take_state(job: Fit, results: Sequence[RoundResult], epoch: int) -> None:
     kept = [r for r in results if r.state is not None]
     if not kept:
         task = ship(rounds_worker.fetch_state, job.fit_id, epoch)
-        rdd = job.train.handles.mapPartitionsWithIndex(task)
+        states = job.train.handles.mapPartitionsWithIndex(task)
         try:
-            found = run(job.spark, rdd, "kspark: fetch optimizer state")
+            found = run(job.spark, states, "kspark: fetch optimizer state")
         except JobLostError:
             found = []
         kept = sorted((r for r in found if job.num_train.get(r.shard)), key=lambda r: r.shard)

@@ -19,8 +19,9 @@ from kspark.adapters.dataframe import chosen_column
 from kspark.adapters.frames import FramePlan, plan_frame
 from kspark.bootstrap import Shipped, ship
 from kspark.errors import Failure, invalid
-from kspark.job.cluster import threads_per_task
+from kspark.job.engine import engine_of
 from kspark.job.shard_results import checked
+from kspark.job.slots import threads_per_task
 from kspark.job.spark_job import run_once, worker_error
 from kspark.replica import ReplicaSpec
 from kspark.worker import inference as inference_worker
@@ -44,12 +45,12 @@ def evaluate(
         WorkerError: If a replica failed.
     """
     task = InferenceTask(uuid.uuid4().hex, batch_size, threads_per_task(spark))
-    broadcast = spark.sparkContext.broadcast(spec)
+    shared = engine_of(spark).share(spec)
     try:
-        shipped = ship(inference_worker.evaluate_chunks, task, shared=(broadcast,))
+        shipped = ship(inference_worker.evaluate_chunks, task, shared=(shared,))
         found = run_once(spark, examples.map_chunks(shipped), "kspark: evaluate")
     finally:
-        broadcast.destroy()
+        shared.destroy()
         examples.close()
     results = checked(with_fitting_labels(found))
     if not results:
@@ -78,12 +79,12 @@ def predict(
         WorkerError: If a replica failed.
     """
     task = InferenceTask(uuid.uuid4().hex, batch_size, threads_per_task(spark))
-    broadcast = spark.sparkContext.broadcast(spec)
+    shared = engine_of(spark).share(spec)
     try:
-        shipped = ship(inference_worker.predict_chunks, task, shared=(broadcast,))
+        shipped = ship(inference_worker.predict_chunks, task, shared=(shared,))
         results: list[Any] = run_once(spark, examples.map_chunks(shipped), "kspark: predict")
     finally:
-        broadcast.destroy()
+        shared.destroy()
         examples.close()
     for result in results:
         if isinstance(result, Failure):
@@ -104,17 +105,13 @@ class SharedModel:
     def __init__(self, spark: SparkSession, spec: ReplicaSpec, key: str | None = None) -> None:
         self.key = spec.digest + uuid.uuid4().hex if key is None else key
         self.inputs = spec.inputs
-        context = getattr(spark, "sparkContext", None)
-        self._spec = spec if context is None else None  # Spark Connect has no broadcasts
         # Never destroyed: a lazy DataFrame may need it at any time. Spark forgets it when
         # nothing refers to it any more.
-        self._broadcast = None if context is None else context.broadcast(spec)
+        self._shared = engine_of(spark).share(spec)
 
     def ship(self, function: Callable[..., Any], *args: Any) -> Shipped:
         """As `kspark.bootstrap.ship`; the model's `ReplicaSpec` is the last argument."""
-        if self._broadcast is None:
-            return ship(function, *args, self._spec)
-        return ship(function, *args, shared=(self._broadcast,))
+        return ship(function, *args, shared=(self._shared,))
 
 
 def predict_frame(

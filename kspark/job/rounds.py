@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from kspark.aggregator import Delta
 from kspark.bootstrap import ship
+from kspark.job.engine import engine_of
 from kspark.job.fit import (
     Fit,
     close_epoch,
@@ -44,7 +45,7 @@ def run_round(job: Fit, epoch: int) -> list[RoundResult]:
         WorkerError: If a replica failed, or the job was lost too often.
     """
     task = RoundTask(job.task(), epoch, job.monitor.learning_rate, job.last_epoch(epoch))
-    vector = job.spark.sparkContext.broadcast(job.aggregator.weights.copy())
+    vector = engine_of(job.spark).share(job.aggregator.weights.copy())
     try:
         shipped = ship(rounds_worker.train_round, task, shared=(job.shared_spec, vector))
         return job.collect(job.train, shipped, f"kspark: epoch {epoch + 1}")

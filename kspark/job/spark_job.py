@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 import uuid
 from typing import Any
 
-from pyspark import InheritableThread
 from pyspark.sql import SparkSession
 
+from kspark.adapters.results import Collectable
 from kspark.errors import (
     ClusterError,
     EnvironmentMismatchError,
@@ -20,6 +21,7 @@ from kspark.errors import (
     WorkerError,
 )
 from kspark.interrupts import interruptible
+from kspark.job.engine import engine_of
 from kspark.worker.results import NON_FINITE, WORKER_LOST, failure_of
 
 logger = logging.getLogger("kspark")
@@ -29,6 +31,9 @@ CANCEL_SECONDS = 10.0
 
 RESULT_LIMIT = "spark.driver.maxResultSize"
 """Spark's setting that ends a job whose results are larger. They would be so again."""
+
+TELLING = re.compile(r"Exception|Error|[Rr]eason|^\[[A-Z_.]+\] ")
+"""In lines that say why Spark gave up; Spark Connect's begin with the error's [NAME]."""
 
 HINTS = (
     ("ModuleNotFoundError", "install the module on every executor, or ship it with --archives."),
@@ -50,11 +55,11 @@ HINTS = (
 
 
 class SparkJob:
-    """Runs an RDD's `collect` in a thread of its own, under a job group of its own.
+    """Collects results in a thread of its own, under a job group or tag of its own.
 
     Args:
         spark: `SparkSession`.
-        rdd: RDD to collect.
+        results: What to collect: an RDD, `Results`.
         description: String, shown in Spark's UI.
         partitions: List of integers, the partitions to collect. Defaults to all.
     """
@@ -62,18 +67,18 @@ class SparkJob:
     def __init__(
         self,
         spark: SparkSession,
-        rdd: Any,
+        results: Collectable,
         description: str,
         partitions: list[int] | None = None,
     ) -> None:
-        self._context = spark.sparkContext
-        self._rdd = rdd
+        self._engine = engine_of(spark)
+        self._results = results
         self._description = description
         self._partitions = partitions
         self._group = f"kspark-{uuid.uuid4().hex[:12]}"
         self._result: list[Any] = []
         self._error: BaseException | None = None
-        self._thread = InheritableThread(target=self._run, name=self._group, daemon=True)
+        self._thread = self._engine.thread(self._run, self._group)
         self.finished = threading.Event()
 
     def start(self) -> SparkJob:
@@ -83,11 +88,8 @@ class SparkJob:
 
     def _run(self) -> None:
         try:
-            self._context.setJobGroup(self._group, self._description, True)
-            if self._partitions is None:
-                self._result = self._rdd.collect()
-            else:
-                self._result = self._context.runJob(self._rdd, list, self._partitions)
+            self._engine.enter(self._group, self._description)
+            self._result = self._engine.collect(self._results, self._partitions)
         except BaseException as error:  # noqa: BLE001 (a thread's end: `result` raises it)
             self._error = error
         finally:
@@ -118,10 +120,7 @@ class SparkJob:
 
     def active_tasks(self) -> int:
         """How many tasks of the job run now."""
-        tracker = self._context.statusTracker()
-        jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup(self._group)]
-        stages = [tracker.getStageInfo(s) for job in jobs if job for s in job.stageIds]
-        return sum(stage.numActiveTasks for stage in stages if stage)
+        return self._engine.active_tasks(self._group)
 
     def cancel(self) -> None:
         """Cancel the job and wait until it is gone.
@@ -132,7 +131,7 @@ class SparkJob:
         deadline = time.monotonic() + CANCEL_SECONDS
         while self._thread.is_alive() and time.monotonic() < deadline:
             if not self.finished.is_set():
-                self._context.cancelJobGroup(self._group)
+                self._engine.cancel(self._group)
             self._thread.join(POLL_SECONDS)
         if self._thread.is_alive():
             logger.warning("Spark did not end %s within %g s.", self._group, CANCEL_SECONDS)
@@ -140,23 +139,23 @@ class SparkJob:
 
 def run(
     spark: SparkSession,
-    rdd: Any,
+    results: Collectable,
     description: str,
     partitions: list[int] | None = None,
     timeout: float | None = None,
 ) -> list[Any]:
-    """Collect an RDD, or some of its partitions, as a `SparkJob`."""
-    return SparkJob(spark, rdd, description, partitions).start().result(timeout)
+    """Collect results, or those of some partitions, as a `SparkJob`."""
+    return SparkJob(spark, results, description, partitions).start().result(timeout)
 
 
-def run_once(spark: SparkSession, rdd: Any, description: str) -> list[Any]:
-    """Collect an RDD in a job that is not submitted again if Spark gives up on it.
+def run_once(spark: SparkSession, results: Collectable, description: str) -> list[Any]:
+    """Collect results in a job that is not submitted again if Spark gives up on it.
 
     Raises:
         WorkerError: If Spark does.
     """
     try:
-        return run(spark, rdd, description)
+        return run(spark, results, description)
     except JobLostError as error:
         raise lost_for_good(error) from error
 
@@ -191,6 +190,12 @@ def job_error(error: BaseException) -> KSparkError:
             "no limit), and spark.driver.memory with it; predictions of a DataFrame are not sent "
             f"to the driver. Spark says: {first_line(text, RESULT_LIMIT)}"
         )
+    if "message larger than max" in text:
+        return ClusterError(
+            "The model does not fit into a message of Spark Connect, where there are no "
+            "broadcasts: it travels inside each job. Use a classic session for a model of this "
+            f"size. Spark says: {first_line(text, 'message larger than max')}"
+        )
     return JobLostError(f"Spark gave up on the job: {last_cause(text)}")
 
 
@@ -200,9 +205,9 @@ def first_line(text: str, word: str) -> str:
 
 
 def last_cause(text: str) -> str:
-    """The part of a Py4J error that says why: the head of the message, not the stack."""
+    """The part of Spark's error that says why: the head of the message, not the stack."""
     lines = [ln.strip() for ln in text.splitlines() if ln.strip() and not ln.startswith("\tat ")]
-    told = [ln for ln in lines if "Exception" in ln or "Error" in ln or "reason" in ln.lower()]
+    told = [ln for ln in lines if TELLING.search(ln)]
     return " ".join((told or lines)[:4])[:2000]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -12,9 +11,10 @@ from pyspark import StorageLevel
 from pyspark.sql import SparkSession
 
 from kspark.adapters import Examples
+from kspark.adapters.results import Results
 from kspark.bootstrap import ship
 from kspark.errors import Failure, KSparkError
-from kspark.job.cluster import every_host
+from kspark.job.engine import engine_of
 from kspark.job.spark_job import run, run_once, worker_error
 from kspark.shards import ShardHandle
 from kspark.worker import spooling as spooling_worker
@@ -34,7 +34,7 @@ class SpooledExamples:
         run_id: String that the files and state of this fit carry.
 
     Attributes:
-        handles: Persisted RDD of shard handles as bytes.
+        handles: Persisted `Results` of shard handles as bytes.
         infos: List of `ShardHandle`, sorted by shard.
     """
 
@@ -67,7 +67,6 @@ class SpooledExamples:
 
         What is there already is deleted if a part of it cannot be written.
         """
-        hosts = every_host(self.spark)
         task = ship(spooling_worker.spool_shard, self.run_id)
         self.handles = self._examples.map_chunks(task).persist(StorageLevel.MEMORY_AND_DISK)
         try:
@@ -75,7 +74,7 @@ class SpooledExamples:
             self.infos = sorted((read_handle(d) for d in documents), key=lambda h: h.index)
         except BaseException:
             self._unpersist()
-            self._discard(hosts)
+            self._discard()
             raise
 
     def respool(self) -> None:
@@ -111,21 +110,20 @@ class SpooledExamples:
             self._examples.close()
             return
         try:
-            self._clean_up(self.handles, spooling_worker.clean_up)
+            task = ship(spooling_worker.clean_up, self.run_id)
+            self._clean_up(self.handles.mapPartitionsWithIndex(task))
         finally:
             self._unpersist()
             self._examples.close()  # not before: the job may compute a lost handle again
 
-    def _discard(self, hosts: Any) -> None:
+    def _discard(self) -> None:
         """Delete files whose handles never came; asking for these would write them again."""
-        self._clean_up(hosts, spooling_worker.clean_host, CLEAN_UP_SECONDS)
+        task = ship(spooling_worker.clean_host, self.run_id)
+        self._clean_up(engine_of(self.spark).on_every_slot(task, per_slot=2), CLEAN_UP_SECONDS)
 
-    def _clean_up(
-        self, rdd: Any, function: Callable[..., Any], timeout: float | None = None
-    ) -> None:
+    def _clean_up(self, deletions: Results, timeout: float | None = None) -> None:
         try:
-            task = ship(function, self.run_id)
-            run(self.spark, rdd.mapPartitionsWithIndex(task), "kspark: clean up", timeout=timeout)
+            run(self.spark, deletions, "kspark: clean up", timeout=timeout)
         except KSparkError as error:
             logger.warning("Some temporary files of this fit could not be deleted: %s", error)
 

@@ -14,8 +14,9 @@ from typing import Any
 import keras
 from pyspark.sql import SparkSession
 
+from kspark.adapters.remote import is_connect
 from kspark.errors import ClusterError, invalid
-from kspark.job import SharedModel
+from kspark.job import SharedModel, engine_of
 from kspark.replica import ReplicaSpec
 from kspark.replica.custom_objects import checked, collect
 from kspark.replica.spec import read_config, saved
@@ -67,8 +68,7 @@ class CarriedModel:
             spark: `SparkSession`.
             layer: String, the layer whose output is asked for; `None` for the model's own.
         """
-        context = getattr(spark, "sparkContext", None)
-        place = (str(spark) if context is None else context.applicationId, layer)
+        place = (engine_of(spark).application, layer)
         with self._lock:
             key = f"{self._name}-{weights_digest(self.model)}-{layer or ''}"
             kept = self._shared.get(place)
@@ -102,10 +102,10 @@ def need_jvm(spark: SparkSession, what: str) -> None:
     Raises:
         ClusterError: If it is one.
     """
-    if getattr(spark, "sparkContext", None) is None:
+    if is_connect(spark):
         raise ClusterError(
             f"{what} needs a session with a JVM on the driver, and this one is of Spark Connect, "
-            "where only `transform` works."
+            "where `fit` and `transform` work."
         )
 
 

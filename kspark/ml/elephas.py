@@ -14,7 +14,7 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField
 from kspark import job
 from kspark.adapters import Columns
 from kspark.errors import invalid
-from kspark.job.cluster import task_slots
+from kspark.job.slots import task_slots
 from kspark.labels import SPARSE
 from kspark.ml import elephas_files as files
 from kspark.ml.carried import CarriedModel
@@ -152,8 +152,9 @@ class ElephasEstimator(
         """
         wanted = int(self.value_of("num_workers"))
         mode, frequency = self.value_of("mode"), self.value_of("frequency")
-        slots = task_slots(spark)
-        if TrainingPlan.create(mode=mode, frequency=frequency).road != LIVE or wanted <= slots:
+        plan = TrainingPlan.create(mode=mode, frequency=frequency)
+        job.check_road(spark, plan)
+        if plan.road != LIVE or wanted <= (slots := task_slots(spark)):
             return wanted
         logger.warning(
             'num_workers is %d, but mode="%s" runs all workers at once and the cluster has %d '

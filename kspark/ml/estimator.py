@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from kspark.adapters.dataframe import chosen_column
 from kspark.arguments import compiled_model
-from kspark.ml.carried import CarriedModel, need_jvm
+from kspark.ml.carried import CarriedModel
 from kspark.ml.model import KerasModel, KerasRegressionModel
 from kspark.ml.params import HasFeatures, HasPrediction, HasTargets, HasTraining
 from kspark.ml.scoring import output_width
@@ -69,7 +69,6 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
         return compiled_model(model)
 
     def _fit(self, dataset: DataFrame) -> KerasModel:
-        need_jvm(dataset.sparkSession, "`fit`")
         carried = self._model()
         check_model(carried.model)
         model = carried.clone()

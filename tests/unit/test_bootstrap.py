@@ -119,7 +119,18 @@ def test_the_second_call_looks_at_nothing(executor):
     assert executor(code) == DIGEST
 
 
-def test_a_shipped_function_runs_where_only_pyspark_is(executor, tmp_path):
+FAILURE = errors.Failure(0, "h", 0, "k", "m", "")
+
+
+@pytest.mark.parametrize(
+    ("shared", "rule"),
+    [
+        (SimpleNamespace(value="an integer"), "an integer"),
+        (bootstrap.Enclosed("an integer"), "an integer"),
+        (bootstrap.Enclosed(FAILURE), FAILURE),  # a class that is not there yet
+    ],
+)
+def test_a_shipped_function_runs_where_only_pyspark_is(executor, tmp_path, shared, rule):
     """The whole way, with the pickling that Spark does."""
     import py4j
     import pyspark
@@ -129,8 +140,7 @@ def test_a_shipped_function_runs_where_only_pyspark_is(executor, tmp_path):
     libraries.mkdir()
     for library in (py4j, pyspark):
         (libraries / library.__name__).symlink_to(Path(library.__file__).parent)
-    shared = (SimpleNamespace(value="an integer"),)
-    shipped = bootstrap.ship(errors.sentence, "epochs", shared=shared)
+    shipped = bootstrap.ship(errors.sentence, "epochs", shared=(shared,))
     (tmp_path / "task").write_bytes(cloudpickle.dumps(shipped))
     code = f"""
 import pickle
@@ -140,8 +150,8 @@ print(json.dumps([task(0), task(1.5), sys.modules["kspark"].__file__]))
 """
     *sentences, file = executor(code, libraries)
     assert sentences == [
-        "`epochs` must be an integer. Received: epochs=0",
-        "`epochs` must be an integer. Received: epochs=1.5",
+        f"`epochs` must be {rule}. Received: epochs=0",
+        f"`epochs` must be {rule}. Received: epochs=1.5",
     ]
     assert file.startswith(str(executor.local))
 
@@ -167,7 +177,7 @@ def fake_module(monkeypatch):
 
 def test_arguments_travel_as_bytes():
     """So that the classes in them are looked up when kspark is there, not before."""
-    shipped = bootstrap.ship(order, errors.Failure(0, "h", 0, "k", "m", ""))
+    shipped = bootstrap.ship(order, FAILURE)
     assert isinstance(shipped.args, bytes)
     assert shipped.target == "kspark.fake:order"
     assert (shipped.archive, shipped.digest) == (ARCHIVE, DIGEST)

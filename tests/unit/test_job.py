@@ -58,12 +58,12 @@ class SpooledTwice:
 
 
 class EveryHost:
-    """Stands for the RDD whose tasks reach every executor."""
+    """Stands for the engine, whose tasks reach every executor."""
 
     def __init__(self, examples):
         self.examples = examples
 
-    def mapPartitionsWithIndex(self, task):
+    def on_every_slot(self, task, per_slot):
         assert not self.examples.kept, "the handles would be asked for again"
         return task.target.rpartition(":")[2]
 
@@ -85,7 +85,7 @@ def spooled(monkeypatch):
 
         monkeypatch.setattr(spooling, "run", run)
         monkeypatch.setattr(spooling, "run_once", run)
-        monkeypatch.setattr(spooling, "every_host", lambda spark: EveryHost(examples))
+        monkeypatch.setattr(spooling, "engine_of", lambda spark: EveryHost(examples))
         return SpooledExamples(None, examples, "run"), examples
 
     return make

@@ -1,59 +1,154 @@
-"""Stages over Spark Connect, which cannot share a process with other sessions."""
+"""Stages over Spark Connect, which cannot share a process with other sessions.
 
+`connect_program.py` does the work, in one session; here is what it must find.
+"""
+
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pyspark
+import pytest
 
 from kspark import java
 
-PROGRAM = """
-import json
-import keras
-import numpy as np
-from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
-from kspark.errors import ClusterError
-from kspark.ml import KerasModel, KerasRegressor
+PROGRAM = Path(__file__).with_name("connect_program.py")
 
-spark = SparkSession.builder.remote("local[1]").getOrCreate()
-model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
-model.set_weights([np.array([[2.0]])])
-model.compile("sgd", "mse")
-frame = spark.range(5).select("id", F.col("id").cast("double").alias("features"))
-rows = KerasModel(model).transform(frame).collect()
-errors = []
-for work in (
-    lambda: KerasRegressor(model, labelCol="features").fit(frame),
-    lambda: KerasRegressor(model).save("nowhere"),
-    lambda: KerasRegressor.load("nowhere"),
-):
-    try:
-        work()
-    except ClusterError as error:
-        errors.append(str(error))
-print("FOUND", json.dumps([{r.id: r.prediction for r in rows}, errors]))
-"""
+pytestmark = pytest.mark.timeout(600)
 
 
-def test_transform_works_and_the_rest_says_that_it_does_not(tmp_path):
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    found = java.environment(java.find_java(pyspark.__version__), tmp_path)
-    own = {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
-    variables = {**os.environ, **found, **own}
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("connect")
+    own = {
+        "PYSPARK_PYTHON": sys.executable,
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARK_TESTING": "1",  # any free port, in place of a fixed one
+        **java.environment(java.find_java(pyspark.__version__), folder),
+    }
+    variables = {**os.environ, **own}
     run = subprocess.run(
-        [sys.executable, str(program)],
+        [sys.executable, str(PROGRAM)],
         capture_output=True,
         text=True,
-        timeout=110,
-        cwd=tmp_path,
+        timeout=550,
+        cwd=folder,
         env={name: value for name, value in variables.items() if value is not None},
     )
     lines = [line for line in run.stdout.splitlines() if "FOUND " in line]
-    assert lines, run.stderr[-3000:]
-    predictions, errors = json.loads(lines[0].split("FOUND ")[1])
-    assert predictions == {str(i): 2.0 * i for i in range(5)}
-    assert [e.split(" needs")[0] for e in errors] == ["`fit`", "`save`", "`load`"]
+    assert lines, run.stderr[-5000:]
+    return json.loads(lines[0].split("FOUND ")[1])
+
+
+@pytest.fixture(scope="module")
+def program():
+    """The same fits, for the classic session of this process."""
+    spec = importlib.util.spec_from_file_location(PROGRAM.stem, PROGRAM)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_transform_works(found):
+    assert found["transformed"] == {str(i): 2.0 * i for i in range(5)}
+
+
+def test_a_fit_is_that_of_a_classic_session(found, program, spark):
+    """Of uneven shards, one of them empty; with a part that validates."""
+    expected, ours = program.fit_uneven(spark), found["fit_uneven"]
+    assert ours["shards"] == expected["shards"] == [0, 2, 3]
+    for part in ("weights", "state"):
+        for a, b in zip(ours[part], expected[part], strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+    assert set(ours["history"]) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    for name, values in expected["history"].items():
+        np.testing.assert_allclose(ours["history"][name], values, rtol=0, atol=1e-5)
+
+
+def test_small_partitions_of_a_shuffle_are_merged_as_in_a_classic_session(found, program, spark):
+    few = program.fit_shuffled(spark)
+    assert few < 10 < sum(program.ROWS)
+    assert found["fit_shuffled"] == few
+
+
+def test_one_shard_is_plain_fit(found):
+    weights, history = found["one_shard"]
+    assert weights < 1e-6
+    assert history < 1e-5
+
+
+def test_every_row_counts_once_per_epoch(found, program):
+    ids = [float(100 * i + n) for i, rows in enumerate(program.ROWS) for n in range(rows)]
+    held = [i for i in ids if i % 4 == 0]
+    trained = [i for i in ids if i % 4]
+    for history in found["counted"][:2]:
+        assert figures(history) == [[len(ids)] * 2, [sum(ids)] * 2]
+    assert figures(found["counted"][2]) == [[len(trained)] * 2, [sum(trained)] * 2]
+    assert figures(found["counted"][2], "val_") == [[len(held)] * 2, [sum(held)] * 2]
+
+
+def figures(history, prefix=""):
+    return [history[f"{prefix}rows"], history[f"{prefix}ids"]]
+
+
+def test_rows_that_are_others_each_time_are_read_once(found):
+    first, *others = found["read_once"]
+    assert first > 0
+    assert others == [first, first]
+
+
+def test_a_second_fit_goes_on_with_weights_and_optimizer_state(found):
+    difference, ours, expected = found["continued"]
+    assert difference < 1e-6
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5)
+
+
+def test_what_cannot_work_says_so(found):
+    told = found["refusals"]
+    where = "over Spark Connect"
+    assert told["mode"][0] == told["frequency"][0] == "ValueError"
+    assert told["mode"][1].startswith(f'`mode` must be "synchronous" {where}')
+    assert told["mode"][1].endswith("Received: mode='hogwild'")
+    assert told["frequency"][1].startswith(f'`frequency` must be "epoch" {where}')
+    assert told["frequency"][1].endswith("Received: frequency=3")
+    assert told["elephas"][1].startswith(f'`mode` must be "synchronous" {where}')
+    assert told["arrays"][0] == "TypeError"
+    assert told["arrays"][1].startswith(f"`x` must be a Spark DataFrame {where}")
+    assert told["save"][1].startswith("`save` needs a session with a JVM on the driver")
+    assert told["load"][1].startswith("`load` needs a session with a JVM on the driver")
+
+
+def test_a_worker_that_raises(found):
+    kind, text = found["refusals"]["raises"]
+    assert kind == "WorkerError"
+    assert "Shard 0 failed on host" in text
+    assert "ZeroDivisionError" in text
+    assert "a mistake of the model's" in text
+    assert "Traceback" in text
+    assert f'{PROGRAM.name}", line' in text
+
+
+def test_labels_that_are_no_classes_are_refused(found):
+    kind, text = found["bad_labels"]
+    assert kind == "ValueError"
+    assert text.endswith("Received: labelCol='label' with 5")
+
+
+def test_an_interrupt_comes_through(found):
+    assert found["refusals"]["interrupt"][0] == "KeyboardInterrupt"
+
+
+def test_a_job_is_cancelled(found):
+    running, finished, text = found["cancelled"]
+    assert running
+    assert finished
+    assert "OPERATION_CANCELED" in text
+
+
+def test_nothing_outlives_the_fits(found):
+    empty = {"threads": [], "persisted": 0, "views": [], "spools": [], "settings": None}
+    assert found["left_behind"] == empty

@@ -263,7 +263,7 @@ def test_an_unknown_loss_leaves_it_to_the_output(make):
 )
 def test_what_was_set_reaches_the_engine(estimator, monkeypatch, caplog, mode, frequency, workers):
     """And a number of workers that cannot all run at once is said to be lowered."""
-    asked = {}
+    asked, spark = {}, SimpleNamespace(sparkContext="of a classic session")
 
     class Recorder:
         def __init__(self, model, **params):
@@ -275,7 +275,7 @@ def test_what_was_set_reaches_the_engine(estimator, monkeypatch, caplog, mode, f
     estimator.set_mode(mode).set_frequency(frequency).set_epochs(7).set_batch_size(5)
     estimator.set_validation_split(0.25).set_num_workers(8)
     with pytest.raises(InterruptedError):
-        estimator.fit(SimpleNamespace(sparkSession=None, columns=["features", "label"]))
+        estimator.fit(SimpleNamespace(sparkSession=spark, columns=["features", "label"]))
     expected = {"mode": mode, "frequency": frequency, "numWorkers": workers}
     expected |= {"epochs": 7, "batchSize": 5, "validationSplit": 0.25}
     assert {name: asked[name] for name in expected} == expected
