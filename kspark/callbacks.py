@@ -23,6 +23,13 @@ STATEFUL = (keras.callbacks.BackupAndRestore, keras.callbacks.SwapEMAWeights)
 """Callbacks that keep or use the state of the optimizer at the end of an epoch."""
 
 
+def is_stateful(callback: keras.callbacks.Callback) -> bool:
+    """Whether a callback keeps or uses the optimizer's state: those, and whole checkpoints."""
+    if isinstance(callback, keras.callbacks.ModelCheckpoint):
+        return not callback.save_weights_only
+    return isinstance(callback, STATEFUL)
+
+
 class FitMonitor:
     """Runs callbacks around the epochs that happen elsewhere.
 
@@ -64,7 +71,7 @@ class FitMonitor:
         )
         self.initial_epoch = initial_epoch
         self.restored = False
-        self.needs_optimizer_state = any(isinstance(c, STATEFUL) for c in callbacks)
+        self.needs_optimizer_state = any(is_stateful(c) for c in callbacks)
         self._watched = bool(callbacks)
         self._given = replica.get_vector()
         self._recorded: set[str] = set()

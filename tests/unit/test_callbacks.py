@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from kspark.callbacks import FitMonitor, listed
+from kspark.callbacks import FitMonitor, is_stateful, listed
 from kspark.replica import Replica
 
 layers = keras.layers
@@ -118,6 +118,13 @@ def test_a_backup_is_restored_with_its_epoch_and_optimizer_state(tmp_path):
     later.begin()
     assert (later.initial_epoch, later.restored) == (1, False)
     assert not later.needs_optimizer_state
+
+
+def test_whole_checkpoints_hold_the_optimizers_state():
+    assert is_stateful(keras.callbacks.ModelCheckpoint("x.keras"))
+    assert not is_stateful(keras.callbacks.ModelCheckpoint("x.weights.h5", save_weights_only=True))
+    assert is_stateful(keras.callbacks.SwapEMAWeights())
+    assert not is_stateful(keras.callbacks.EarlyStopping())
 
 
 def test_an_epoch_that_an_earlier_fit_chose_is_forgotten(tmp_path):

@@ -267,6 +267,19 @@ def test_a_backup_goes_on_where_it_was_made(spark, frequency, tmp_path):
     same(model, plain, 1e-5)
 
 
+def test_a_checkpoint_is_that_of_plain_fit(spark, tmp_path):
+    x, y = labelled(40)
+    saved = []
+    for number, make in enumerate((lambda m: m, lambda m: SparkModel(m, num_workers=1))):
+        path = tmp_path / f"{number}.keras"
+        checkpoint = keras.callbacks.ModelCheckpoint(path)
+        make(classifier()).fit(x, y, 16, 2, 0, [checkpoint], shuffle=False)
+        saved.append(keras.models.load_model(path))
+    same(*saved, 1e-6)
+    for left, right in zip(*(model.optimizer.variables for model in saved), strict=True):
+        np.testing.assert_allclose(left.numpy(), right.numpy(), rtol=0, atol=1e-6)
+
+
 def test_averages_of_the_optimizer_are_validated(spark):
     x, y = labelled(40)
 
