@@ -64,7 +64,7 @@ def test_a_job_that_cannot_be_cancelled_is_given_up(monkeypatch, caplog):
     monkeypatch.setattr(spark_job, "CANCEL_SECONDS", 0.05)
     end = threading.Event()
     context = SimpleNamespace(setJobGroup=lambda *_: None, cancelJobGroup=lambda _: None)
-    rdd = SimpleNamespace(collect=lambda: end.wait(30))
+    rdd = SimpleNamespace(collect=lambda: [end.wait(30)])
     job = SparkJob(SimpleNamespace(sparkContext=context), rdd, "deaf").start()
     job.cancel()
     assert "did not end" in caplog.text
