@@ -5,6 +5,7 @@ import random
 import keras
 import numpy as np
 import pytest
+from pyspark.errors import PythonException
 from pyspark.ml import Pipeline
 from pyspark.ml.classification import LogisticRegression
 from pyspark.ml.evaluation import (
@@ -17,6 +18,7 @@ from pyspark.ml.feature import VectorAssembler
 from pyspark.ml.linalg import SparseVector, Vectors
 from pyspark.sql import functions as F
 
+from kspark.job.inference import COLUMNAR_INPUT
 from kspark.ml import KerasClassifier, KerasEstimator, KerasModel, KerasRegressor
 from kspark.ml.estimator import divided
 from kspark.ml.label_columns import with_labels
@@ -156,6 +158,53 @@ def test_sql_calls_the_model(spark, fitted, frame):
     inner = fitted.copy().setFeatureLayer("hidden").asUDF("inner")
     few = frame.filter("id < 3").select(function("features"), inner("features").alias("h"))
     assert [len(r.h) for r in few.collect()] == [16] * 3
+
+
+def test_columnar_sources_are_scored(spark, fitted, frame, tmp_path):
+    """Straight from the reader, with nothing in between that makes rows of columns."""
+    spark.conf.set(COLUMNAR_INPUT, "true")  # a function of SQL turns it off
+    path = str(tmp_path / "rows")
+    frame.write.parquet(path)
+    read = spark.read.parquet(path)
+    expected = {r.id: r.prediction for r in fitted.transform(frame).collect()}
+    rows = fitted.transform(read)
+    assert {r.id: r.prediction for r in rows.collect()} == expected
+    assert rows.select("id", "features").orderBy("id").collect() == (
+        frame.select("id", "features").orderBy("id").collect()
+    )
+    function = fitted.asUDF("from_columns")
+    found = read.select("id", function("features").alias("p")).collect()
+    assert {r.id: r.p for r in found} == expected
+
+
+def test_the_columns_of_the_input_are_those_of_the_output(spark, fitted, frame):
+    scored = fitted.transform(frame.alias("t").withColumn("kspark_scores", F.lit(1)))
+    assert scored.select("t.id").count() == frame.count()
+    scored = fitted.transform(frame)
+    assert scored.select(frame.id, (frame.label == scored.prediction).alias("hit")).columns == [
+        "id",
+        "hit",
+    ]
+    twice = frame.select("*", F.col("id"))
+    assert fitted.transform(twice).columns[: len(twice.columns)] == twice.columns
+    upper = frame.withColumnRenamed("features", "Features")
+    assert fitted.transform(upper).count() == frame.count()
+    with pytest.raises(ValueError, match="`predictionCol` must be a name that is not among"):
+        fitted.transform(frame.withColumn("Prediction", F.lit(1)))
+
+
+def test_functions_of_sql_refuse_what_transform_refuses(fitted, frame):
+    plain = fitted.copy({fitted.featuresCol: ["a", "b", "c", "d"]}).asUDF("of_numbers")
+    holes = frame.withColumn("b", F.when(F.col("id") != 3, F.col("b")))
+    with pytest.raises(PythonException, match="Column 'b' must hold no nulls"):
+        holes.select(plain("a", "b", "c", "d")).collect()
+    with pytest.raises(PythonException, match="`columns` must be 4: .*Received: columns=2"):
+        frame.select(plain("a", "b")).collect()
+    vector = fitted.asUDF("of_vectors")
+    with pytest.raises(PythonException, match="Column 'features' must hold no nulls"):
+        frame.select(vector(F.when(F.col("id") != 3, F.col("features")))).collect()
+    with pytest.raises(PythonException, match="`columns` must be 1: .*Received: columns=2"):
+        frame.select(vector("features", "features")).collect()
 
 
 def test_every_row_gets_the_prediction_of_its_own_features(spark):
