@@ -324,6 +324,8 @@ def test_rows_that_are_divided_at_random_are_divided_once(spark):
         ("sparse_categorical_crossentropy", "multiclass", "2", 2),
         ("sparse_categorical_crossentropy", "multiclass", "array(0, 0, 1)", 2.0),
         ("sparse_categorical_crossentropy", "multiclass", "vector", 1.0),
+        ("sparse_categorical_crossentropy", "multiclass", "array(2)", 2.0),
+        ("sparse_categorical_crossentropy", "multiclass", "vector of one", 2.0),
         ("categorical_crossentropy", "multiclass", "2.0d", [0, 0, 1]),
         ("categorical_crossentropy", "multiclass", "1", [0, 1, 0]),
         ("categorical_crossentropy", "multiclass", "true", [0, 1, 0]),
@@ -335,8 +337,9 @@ def test_rows_that_are_divided_at_random_are_divided_once(spark):
     ],
 )
 def test_labels_come_as_the_loss_wants_them(spark, loss, kind, label, expected):
-    if label == "vector":
-        rows = spark.createDataFrame([(Vectors.dense([0, 1, 0]),)], ["label"])
+    vectors = {"vector": [0, 1, 0], "vector of one": [2]}
+    if label in vectors:
+        rows = spark.createDataFrame([(Vectors.dense(vectors[label]),)], ["label"])
     else:
         rows = spark.range(1).select(F.expr(label).alias("label"))
     facts = ClassifierFacts(kind, 3, False, loss)
@@ -350,6 +353,21 @@ def test_labels_that_are_no_classes_are_refused(frame):
     stage.setLabelCol(["a", "b"])
     with pytest.raises(ValueError, match="`labelCol` must be one column for a classifier"):
         stage.fit(frame)
+
+
+@pytest.mark.parametrize(
+    ("units", "loss", "label", "words"),
+    [
+        (4, "sparse_categorical_crossentropy", "array(0, 1)", "of 4 values.*with 2 values$"),
+        (4, "sparse_categorical_crossentropy", "null", "of 4 values.*with null$"),
+        (1, "binary_crossentropy", "array(0, 1, 0)", "of 1 or 2 values.*with 3 values$"),
+    ],
+)
+def test_labels_of_another_width_are_refused(frame, units, loss, label, words):
+    stage = KerasClassifier(classifier(units, "sigmoid", loss))
+    rows = frame.withColumn("label", F.expr(f"cast({label} as array<int>)"))
+    with pytest.raises(ValueError, match=f"`labelCol` must be a column of .*{words}"):
+        stage.fit(rows)
 
 
 def test_transform_does_nothing_until_rows_are_asked_for(fitted, frame):
