@@ -12,10 +12,10 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BooleanType, DataType, NumericType
 
 from kspark.adapters.dataframe import chosen_column, is_vector_type
-from kspark.errors import KSparkError
-from kspark.labels import ONE_HOT, SPARSE
+from kspark.errors import KSparkError, invalid
+from kspark.labels import NUMBERS, ONE_HOT, SPARSE
 from kspark.ml.scoring import ClassifierFacts
-from kspark.worker.scores import BINARY
+from kspark.worker.scores import BINARY, MULTICLASS, MULTILABEL
 
 REFUSAL = "`labelCol` must be a column of"
 
@@ -33,12 +33,12 @@ def with_labels(
         always_one_hot: Boolean, whether class numbers become one-hot for any loss.
 
     Raises:
-        ValueError: If there is no such column.
+        ValueError: If there is no such column, or numbers where there are many per row.
     """
     label = chosen_column(frame, name, name)
     kind = frame.select(label).schema.fields[0].dataType
     if isinstance(kind, NumericType | BooleanType):
-        if always_one_hot or facts.loss in ONE_HOT:
+        if always_one_hot or wants_one_hot(name, kind, facts):
             return frame.withColumn(name, one_hot(label, name, facts))
         return frame
     if not isinstance(kind, ArrayType) and not is_vector_type(kind):
@@ -48,6 +48,25 @@ def with_labels(
     if facts.kind == BINARY:
         return frame.withColumn(name, second(as_array(label, kind), name))
     return frame
+
+
+def wants_one_hot(name: str, kind: DataType, facts: ClassifierFacts) -> bool:
+    """Whether class numbers must become one-hot. A loss or step of the user's own is left alone.
+
+    Raises:
+        ValueError: If every row has several labels, which no number tells.
+    """
+    if facts.loss in ONE_HOT:
+        return True
+    if not facts.loss or facts.own_step or facts.loss in (SPARSE, *NUMBERS):
+        return False
+    if facts.kind == MULTILABEL:
+        rule = (
+            f"a column of arrays or vectors of {facts.num_classes} values, one 0 or 1 per label, "
+            f'for the loss {facts.loss!r} (or set `classification="multiclass"` for class numbers)'
+        )
+        raise invalid("labelCol", rule, f"{name}: {kind.simpleString()}")
+    return facts.kind == MULTICLASS
 
 
 def as_array(label: Column, kind: DataType) -> Column:

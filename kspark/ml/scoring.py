@@ -10,7 +10,7 @@ import keras
 
 from kspark.errors import invalid
 from kspark.labels import BINARY as BINARY_LOSSES
-from kspark.labels import loss_name, loss_of, output_shapes
+from kspark.labels import loss_name, loss_of, output_shapes, reads_labels
 from kspark.replica.signature import output_names
 from kspark.worker.scores import BINARY, MULTICLASS, MULTILABEL
 
@@ -24,12 +24,14 @@ class ClassifierFacts:
         num_classes: Integer, number of classes or labels.
         logits: Boolean, whether the output are logits.
         loss: String, name of Keras' loss, or `""`.
+        own_step: Boolean, whether a step of the model's own takes the labels.
     """
 
     kind: str
     num_classes: int
     logits: bool
     loss: str
+    own_step: bool = False
 
 
 def classifier_facts(
@@ -59,7 +61,7 @@ def classifier_facts(
         raise invalid("classification", rule, kind)
     if logits is None:
         logits = takes_logits(loss)
-    return ClassifierFacts(kind, 2 if kind == BINARY else width, logits, name)
+    return ClassifierFacts(kind, 2 if kind == BINARY else width, logits, name, reads_labels(model))
 
 
 def output_width(model: keras.Model) -> int:

@@ -1,6 +1,7 @@
 """Keras stages on Spark: fits, what transform adds, and to which rows."""
 
 import random
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -329,6 +330,11 @@ def test_rows_that_are_divided_at_random_are_divided_once(spark):
         ("categorical_crossentropy", "multiclass", "2.0d", [0, 0, 1]),
         ("categorical_crossentropy", "multiclass", "1", [0, 1, 0]),
         ("categorical_crossentropy", "multiclass", "true", [0, 1, 0]),
+        ("mean_squared_error", "multiclass", "2", [0, 0, 1]),
+        ("categorical_hinge", "multiclass", "array(0, 0, 1)", [0, 0, 1]),
+        ("circle", "multiclass", "2", 2),
+        ("", "multiclass", "2", 2),
+        ("", "multilabel", "2", 2),
         ("categorical_crossentropy", "multiclass", "array(0, 0, 1)", [0, 0, 1]),
         ("binary_crossentropy", "binary", "1.0d", 1.0),
         ("binary_crossentropy", "binary", "array(0.0d, 1.0d)", 1.0),
@@ -353,6 +359,14 @@ def test_labels_that_are_no_classes_are_refused(frame):
     stage.setLabelCol(["a", "b"])
     with pytest.raises(ValueError, match="`labelCol` must be one column for a classifier"):
         stage.fit(frame)
+
+
+def test_a_number_does_not_tell_several_labels(spark):
+    rows = spark.range(1).select(F.lit(1).alias("label"))
+    facts = ClassifierFacts("multilabel", 3, False, "binary_crossentropy")
+    with pytest.raises(ValueError, match="`labelCol` must be .* of 3 values, one 0 or 1 per label"):
+        with_labels(rows, "label", facts)
+    assert with_labels(rows, "label", replace(facts, own_step=True)).first().label == 1
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,18 @@ def test_loss_and_output_tell_what_a_classifier_means(
     assert (facts.kind, facts.num_classes, facts.logits) == (kind, classes, logits)
 
 
+class Stepping(keras.Sequential):
+    def train_step(self, *arguments):
+        return super().train_step(*arguments)
+
+
+@pytest.mark.parametrize(("kind", "own"), [(keras.Sequential, False), (Stepping, True)])
+def test_a_step_of_the_model_s_own_is_told(kind, own):
+    model = kind([keras.Input((4,)), keras.layers.Dense(3)])
+    model.compile("sgd", "mse")
+    assert classifier_facts(model).own_step is own
+
+
 def test_the_user_knows_better(make):
     facts = classifier_facts(make(3, None, "binary_crossentropy"), "multiclass", True)
     assert (facts.kind, facts.logits) == ("multiclass", True)
