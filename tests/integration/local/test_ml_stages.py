@@ -263,6 +263,22 @@ def test_two_classes_with_one_output(frame):
     assert fitted.stages[-1].numClasses == 2
 
 
+def test_margins_of_a_hinge_loss_are_cut_at_zero(frame):
+    stage = KerasClassifier(
+        classifier(1, "tanh", "hinge"), labelCol="sign", epochs=4, batchSize=16, seed=1
+    )
+    fitted = stage.fit(frame)
+    rows = fitted.transform(frame).collect()
+    x = np.array([r.features.toArray() for r in rows])
+    margin = fitted.kerasModel.predict(x, verbose=0)[:, 0].astype("f8")
+    raw = np.array([r.rawPrediction.toArray() for r in rows])
+    np.testing.assert_allclose(raw, np.stack([-margin, margin], 1), atol=1e-5)
+    probability = np.array([r.probability.toArray()[1] for r in rows])
+    np.testing.assert_allclose(probability, 1 / (1 + np.exp(-margin)), atol=1e-5)
+    assert [r.prediction for r in rows] == (raw[:, 1] > 0).tolist()
+    assert np.mean([r.prediction == r.sign for r in rows]) > 0.9
+
+
 def test_several_labels_per_row(frame):
     labels = frame.withColumn(
         "label", F.array(F.col("sign"), (F.col("b") > 0).cast("int"), F.lit(1))

@@ -61,6 +61,11 @@ def losses(**arguments):
         (3, "sigmoid", "binary_crossentropy", "multilabel", 3, False),
         (3, None, losses(from_logits=True), "multilabel", 3, True),
         (2, "softmax", "mse", "multiclass", 2, False),
+        (1, "tanh", "hinge", "binary", 2, True),
+        (1, None, keras.losses.SquaredHinge(), "binary", 2, True),
+        (1, "sigmoid", "hinge", "binary", 2, False),
+        (3, None, "categorical_hinge", "multiclass", 3, True),
+        (3, "softmax", "categorical_hinge", "multiclass", 3, False),
         (2, "sigmoid", lambda y, p: keras.ops.mean(y - p, -1), "multilabel", 2, False),
     ],
 )
