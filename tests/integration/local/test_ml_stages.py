@@ -1,6 +1,7 @@
 """Keras stages on Spark: fits, what transform adds, and to which rows."""
 
 import random
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -311,6 +312,22 @@ def test_two_classes_with_one_output(frame):
     assert fitted.stages[-1].numClasses == 2
 
 
+def test_margins_of_a_hinge_loss_are_cut_at_zero(frame):
+    stage = KerasClassifier(
+        classifier(1, "tanh", "hinge"), labelCol="sign", epochs=4, batchSize=16, seed=1
+    )
+    fitted = stage.fit(frame)
+    rows = fitted.transform(frame).collect()
+    x = np.array([r.features.toArray() for r in rows])
+    margin = fitted.kerasModel.predict(x, verbose=0)[:, 0].astype("f8")
+    raw = np.array([r.rawPrediction.toArray() for r in rows])
+    np.testing.assert_allclose(raw, np.stack([-margin, margin], 1), atol=1e-5)
+    probability = np.array([r.probability.toArray()[1] for r in rows])
+    np.testing.assert_allclose(probability, 1 / (1 + np.exp(-margin)), atol=1e-5)
+    assert [r.prediction for r in rows] == (raw[:, 1] > 0).tolist()
+    assert np.mean([r.prediction == r.sign for r in rows]) > 0.9
+
+
 def test_several_labels_per_row(frame):
     labels = frame.withColumn(
         "label", F.array(F.col("sign"), (F.col("b") > 0).cast("int"), F.lit(1))
@@ -373,9 +390,16 @@ def test_rows_that_are_divided_at_random_are_divided_once(spark):
         ("sparse_categorical_crossentropy", "multiclass", "2", 2),
         ("sparse_categorical_crossentropy", "multiclass", "array(0, 0, 1)", 2.0),
         ("sparse_categorical_crossentropy", "multiclass", "vector", 1.0),
+        ("sparse_categorical_crossentropy", "multiclass", "array(2)", 2.0),
+        ("sparse_categorical_crossentropy", "multiclass", "vector of one", 2.0),
         ("categorical_crossentropy", "multiclass", "2.0d", [0, 0, 1]),
         ("categorical_crossentropy", "multiclass", "1", [0, 1, 0]),
         ("categorical_crossentropy", "multiclass", "true", [0, 1, 0]),
+        ("mean_squared_error", "multiclass", "2", [0, 0, 1]),
+        ("categorical_hinge", "multiclass", "array(0, 0, 1)", [0, 0, 1]),
+        ("circle", "multiclass", "2", 2),
+        ("", "multiclass", "2", 2),
+        ("", "multilabel", "2", 2),
         ("categorical_crossentropy", "multiclass", "array(0, 0, 1)", [0, 0, 1]),
         ("binary_crossentropy", "binary", "1.0d", 1.0),
         ("binary_crossentropy", "binary", "array(0.0d, 1.0d)", 1.0),
@@ -384,8 +408,9 @@ def test_rows_that_are_divided_at_random_are_divided_once(spark):
     ],
 )
 def test_labels_come_as_the_loss_wants_them(spark, loss, kind, label, expected):
-    if label == "vector":
-        rows = spark.createDataFrame([(Vectors.dense([0, 1, 0]),)], ["label"])
+    vectors = {"vector": [0, 1, 0], "vector of one": [2]}
+    if label in vectors:
+        rows = spark.createDataFrame([(Vectors.dense(vectors[label]),)], ["label"])
     else:
         rows = spark.range(1).select(F.expr(label).alias("label"))
     facts = ClassifierFacts(kind, 3, False, loss)
@@ -399,6 +424,29 @@ def test_labels_that_are_no_classes_are_refused(frame):
     stage.setLabelCol(["a", "b"])
     with pytest.raises(ValueError, match="`labelCol` must be one column for a classifier"):
         stage.fit(frame)
+
+
+def test_a_number_does_not_tell_several_labels(spark):
+    rows = spark.range(1).select(F.lit(1).alias("label"))
+    facts = ClassifierFacts("multilabel", 3, False, "binary_crossentropy")
+    with pytest.raises(ValueError, match="`labelCol` must be .* of 3 values, one 0 or 1 per label"):
+        with_labels(rows, "label", facts)
+    assert with_labels(rows, "label", replace(facts, own_step=True)).first().label == 1
+
+
+@pytest.mark.parametrize(
+    ("units", "loss", "label", "words"),
+    [
+        (4, "sparse_categorical_crossentropy", "array(0, 1)", "of 4 values.*with 2 values$"),
+        (4, "sparse_categorical_crossentropy", "null", "of 4 values.*with null$"),
+        (1, "binary_crossentropy", "array(0, 1, 0)", "of 1 or 2 values.*with 3 values$"),
+    ],
+)
+def test_labels_of_another_width_are_refused(frame, units, loss, label, words):
+    stage = KerasClassifier(classifier(units, "sigmoid", loss))
+    rows = frame.withColumn("label", F.expr(f"cast({label} as array<int>)"))
+    with pytest.raises(ValueError, match=f"`labelCol` must be a column of .*{words}"):
+        stage.fit(rows)
 
 
 def test_transform_does_nothing_until_rows_are_asked_for(fitted, frame):
