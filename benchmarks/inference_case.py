@@ -111,14 +111,24 @@ def made_rows(batches: Iterator[Any]) -> Iterator[Any]:
 
 
 def peak(spark: Any) -> float:
-    """The largest resident size, in bytes, that a Python worker of Spark has had."""
+    """The largest resident size, in bytes, that a Python worker of Spark has had.
 
-    def usage(_: Iterator[Any]) -> Iterator[int]:
+    Spark keeps workers of their own for DataFrames and for RDDs.
+    """
+    import pyarrow as pa
+
+    def usage() -> int:
         time.sleep(0.2)  # so that every idle worker gets a task
-        yield resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-    tasks = spark.sparkContext.parallelize(range(8), 8)
-    return float(max(tasks.mapPartitions(usage).collect()))
+    def of_rows(batches: Iterator[Any]) -> Iterator[Any]:
+        found = usage()
+        for batch in batches:
+            yield pa.RecordBatch.from_pydict({"bytes": [found] * batch.num_rows})
+
+    frame = spark.range(8, numPartitions=8).mapInArrow(of_rows, "bytes long")
+    rdd = spark.sparkContext.parallelize(range(8), 8).map(lambda _: usage())
+    return float(max(*(row.bytes for row in frame.collect()), *rdd.collect()))
 
 
 RUNS = {"keras": run_keras, "kspark": run_kspark, "memory": run_memory}

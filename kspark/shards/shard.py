@@ -81,7 +81,7 @@ class Shard:
         start: int = 0,
         stop: int | None = None,
         rng: np.random.Generator | None = None,
-        window_bytes: int = WINDOW_BYTES,
+        window_bytes: int | None = None,
     ) -> Iterator[Window]:
         """One pass over rows `[start, stop)`, every row once.
 
@@ -94,8 +94,10 @@ class Shard:
             start: Integer, first row.
             stop: Integer, the row to stop before. Defaults to the last one's end.
             rng: `np.random.Generator`; the same state gives the same order.
-            window_bytes: Integer, memory that a window should take at most.
-                A window has at least one batch, whatever that takes.
+            window_bytes: Integer, memory that a window should take at most. Defaults to
+                128 MiB for all rows in one, else to half of that: two are there while
+                one takes the other's place. A window has at least one batch, whatever
+                that takes.
 
         Returns:
             Iterator of `Window`; no window if there are no rows.
@@ -107,11 +109,14 @@ class Shard:
         if batch_size < 1:
             raise invalid("batch_size", "an integer >= 1", batch_size)
         start, stop = self._range(start, stop)
-        size = int(window_bytes // max(self.row_bytes, 1e-9))
+        whole, part = (
+            int((window_bytes or default) // max(self.row_bytes, 1e-9))
+            for default in (WINDOW_BYTES, WINDOW_BYTES // 2)
+        )
         if start == stop:
             return iter(())
-        rows = max(size // batch_size, 1) * batch_size
-        if stop - start <= max(size, rows):
+        rows = max(part // batch_size, 1) * batch_size
+        if stop - start <= max(whole, rows):
             return iter((self._whole(start, stop, rng),))
         return self._parts(start, stop, rows, rows // batch_size, rng)
 
