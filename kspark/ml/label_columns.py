@@ -115,14 +115,15 @@ def refusal(error: KSparkError) -> str | None:
 def largest(values: Column, name: str, facts: ClassifierFacts) -> Column:
     """The class of a one-hot array: the place of its largest value. A single value is the class."""
     classes = facts.num_classes
-    place = (F.array_position(values, F.array_max(values)) - 1).cast("double")
+    # By name, since `F.array_position` takes no column for the value before Spark 4.
+    place = F.call_function("array_position", values, F.array_max(values)) - 1
     text = (
         f"{REFUSAL} class numbers, or of one-hot arrays or vectors of {classes} values (of "
         f"OneHotEncoder with dropLast=False). Received: labelCol={name!r} with "
     )
     return (
         F.when(F.size(values) == 1, F.element_at(values, -1).cast("double"))
-        .when(F.size(values) == classes, place)
+        .when(F.size(values) == classes, place.cast("double"))
         .otherwise(refused_size(text, values))
     )
 

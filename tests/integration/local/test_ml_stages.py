@@ -19,7 +19,7 @@ from pyspark.ml.feature import VectorAssembler
 from pyspark.ml.linalg import SparseVector, Vectors
 from pyspark.sql import functions as F
 
-from kspark.job.inference import COLUMNAR_INPUT
+from kspark.job.inference import ARROW_UDF, COLUMNAR_INPUT
 from kspark.ml import KerasClassifier, KerasEstimator, KerasModel, KerasRegressor
 from kspark.ml.estimator import divided
 from kspark.ml.label_columns import with_labels
@@ -178,20 +178,22 @@ def test_columnar_sources_are_scored(spark, fitted, frame, tmp_path):
     assert {r.id: r.p for r in found} == expected
 
 
-def test_the_columns_of_the_input_are_those_of_the_output(spark, fitted, frame):
-    scored = fitted.transform(frame.alias("t").withColumn("kspark_scores", F.lit(1)))
-    assert scored.select("t.id").count() == frame.count()
-    scored = fitted.transform(frame)
-    assert scored.select(frame.id, (frame.label == scored.prediction).alias("hit")).columns == [
-        "id",
-        "hit",
-    ]
+def test_the_columns_of_the_input_are_those_of_the_output(fitted, frame):
     twice = frame.select("*", F.col("id"))
     assert fitted.transform(twice).columns[: len(twice.columns)] == twice.columns
     upper = frame.withColumnRenamed("features", "Features")
     assert fitted.transform(upper).count() == frame.count()
     with pytest.raises(ValueError, match="`predictionCol` must be a name that is not among"):
         fitted.transform(frame.withColumn("Prediction", F.lit(1)))
+
+
+@pytest.mark.skipif(ARROW_UDF is None, reason="before Spark 4.1, the output's columns are new ones")
+def test_the_input_names_the_columns_of_the_output(fitted, frame):
+    scored = fitted.transform(frame.alias("t").withColumn("kspark_scores", F.lit(1)))
+    assert scored.select("t.id").count() == frame.count()
+    scored = fitted.transform(frame)
+    found = scored.select(frame.id, (frame.label == scored.prediction).alias("hit"))
+    assert found.columns == ["id", "hit"]
 
 
 def test_functions_of_sql_refuse_what_transform_refuses(fitted, frame):
