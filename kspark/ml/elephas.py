@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import Any
 
@@ -13,12 +12,19 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField
 
 from kspark import job
 from kspark.adapters import Columns
-from kspark.errors import invalid
 from kspark.job.slots import task_slots
-from kspark.labels import SPARSE
+from kspark.labels import SPARSE, loss_name
 from kspark.ml import elephas_files as files
 from kspark.ml.carried import CarriedModel
 from kspark.ml.elephas_losses import LossModelTypeMapper, ModelType
+from kspark.ml.elephas_models import (
+    ARGUMENTS,
+    architecture,
+    compile_arguments,
+    described,
+    model_from_config,
+    same_compiled,
+)
 from kspark.ml.elephas_params import (
     HasBatchSize,
     HasCategoricalLabels,
@@ -44,7 +50,6 @@ from kspark.ml.model import taken
 from kspark.ml.scoring import ClassifierFacts, last_activation, output_width
 from kspark.ml.stage import Stage
 from kspark.plan import LIVE, TrainingPlan
-from kspark.saving.training_config import optimizer as optimizer_of
 from kspark.worker.scores import (
     BINARY,
     MULTICLASS,
@@ -95,7 +100,8 @@ class ElephasEstimator(
 
     Args:
         model: A compiled `keras.Model`, in place of `keras_model_config`,
-            `optimizer_config`, `loss` and `metrics`.
+            `optimizer_config`, `loss` and `metrics`. Every fit trains a copy of it, compiled
+            as it is but for those of these Params that are set to something else.
         **params: Elephas' Params by name.
 
     Raises:
@@ -163,33 +169,32 @@ class ElephasEstimator(
         )
         return slots
 
+    def given(self) -> CarriedModel | None:
+        """The model given, unless `keras_model_config` was set to another one since."""
+        if self.carried is None:
+            return None
+        wanted = architecture(self.value_of("keras_model_config"))
+        return self.carried if architecture(self.carried.model.to_json()) == wanted else None
+
     def _compiled(self) -> keras.Model:
         """The model as it is trained.
 
         Raises:
             ValueError: If there is no model or no loss.
         """
+        params = {name: self.value_of(name) for name in (*ARGUMENTS, "custom_objects")}
+        given = self.given()
+        if given is not None and given.model.compiled:
+            return same_compiled(given, params)
         model = self.get_model()
-        if self.carried is not None and self.carried.model.to_json() == self.value_of(
-            "keras_model_config"
-        ):
-            model.set_weights(self.carried.model.get_weights())
-        if self.value_of("loss") is None:
-            raise invalid("loss", "set before `fit`", None)
-        config = self.value_of("optimizer_config")
-        objects = self.value_of("custom_objects")
-        loss, *metrics = (
-            objects.get(name, name) if isinstance(name, str) else name
-            for name in (self.value_of("loss"), *self.value_of("metrics"))
-        )
-        with keras.saving.custom_object_scope(objects):
-            optimizer = optimizer_of(config) if isinstance(config, dict) else config
-            model.compile(optimizer or "rmsprop", loss, metrics=metrics)
+        if given is not None:
+            model.set_weights(given.model.get_weights())
+        model.compile(**compile_arguments(params))
         return model
 
     def _labelled(self, dataset: DataFrame) -> DataFrame:
         """One-hot labels if they are asked for and the loss takes them."""
-        if not self.value_of("categorical") or self.value_of("loss") == SPARSE:
+        if not self.value_of("categorical") or loss_name(self.value_of("loss")) == SPARSE:
             return dataset
         facts = ClassifierFacts(
             MULTICLASS, self.value_of("nb_classes"), False, self.value_of("loss")
@@ -290,35 +295,6 @@ class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
             kind = MULTICLASS if width > 1 else BINARY
             return DoubleType(), ClassScores(kind, raw=False, probability=False)
         return ArrayType(DoubleType()), Probabilities()
-
-
-def described(model: Any) -> dict[str, Any]:
-    """The Params that a compiled Keras model stands for."""
-    if model is None:
-        return {}
-    params: dict[str, Any] = {"keras_model_config": model.to_json()}
-    if model.compiled:
-        params["optimizer_config"] = keras.optimizers.serialize(model.optimizer)
-        config = model.get_compile_config() or {}
-        if isinstance(config.get("loss"), str):
-            params["loss"] = config["loss"]
-        if isinstance(config.get("metrics"), list):
-            params["metrics"] = [m for m in config["metrics"] if isinstance(m, str)]
-    return params
-
-
-def model_from_config(config: str | None, custom_objects: dict[str, Any]) -> keras.Model:
-    """A Keras model of its JSON.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    if config is None:
-        raise invalid("keras_model_config", "set, to what `model.to_json()` gives", None)
-    content = json.loads(config)
-    # Keras 3 also writes how the model was compiled; here Params tell that.
-    content.pop("compile_config", None)
-    return keras.models.model_from_json(json.dumps(content), custom_objects=custom_objects)
 
 
 def model_type(loss: str, model: keras.Model) -> ModelType:
