@@ -19,6 +19,8 @@ from kspark.shards import LabelStats, ShardHandle, StoredArray, merge_label_stat
 SPARSE = "sparse_categorical_crossentropy"
 ONE_HOT = ("categorical_crossentropy", "kl_divergence", "categorical_focal_crossentropy")
 BINARY = ("binary_crossentropy", "binary_focal_crossentropy")
+NUMBERS = ("circle", "categorical_generalized_cross_entropy")
+"""Losses beside `SPARSE` that take one class number for many outputs."""
 
 STEPS = ("train_step", "test_step", "compute_loss")
 """What a model overrides that takes labels before the loss does."""
@@ -55,9 +57,13 @@ def check_facts(
     if len(stored) != len(names):
         raise invalid("y", f"labels for the outputs {names}", [s.name for s in stored])
     shapes = output_shapes(model, names)
+    own_step = reads_labels(model)
     for name, array, fact in zip(names, stored, stats, strict=True):
         if fact is not None:
-            check_target(name, loss_of(model, name), array, fact, shapes.get(name))
+            loss, output = loss_of(model, name), shapes.get(name)
+            check_target(name, loss, array, fact, output)
+            if output is not None and not own_step:
+                check_shape(name, loss_name(loss), array.shape, output)
         elif array.is_text:
             check_text(model, {name: "text"})
 
@@ -72,7 +78,7 @@ def check_text(model: keras.Model, found: Mapping[str, str]) -> None:
     Raises:
         ValueError: If a target holds text that nothing turns into numbers.
     """
-    if any(getattr(type(model), n) is not getattr(keras.Model, n) for n in STEPS):
+    if reads_labels(model):
         return
     names, _ = target_names(model)
     for name, where in found.items():
@@ -85,10 +91,15 @@ def check_text(model: keras.Model, found: Mapping[str, str]) -> None:
             raise invalid("y", rule, where)
 
 
+def reads_labels(model: keras.Model) -> bool:
+    """Whether a step of the model's own takes labels, which may be of another form then."""
+    return any(getattr(type(model), n) is not getattr(keras.Model, n) for n in STEPS)
+
+
 def check_target(
     name: str, loss: Any, labels: StoredArray, stats: LabelStats, output: tuple[Any, ...] | None
 ) -> None:
-    """Compare one target's labels with its loss and its output's shape (without the batch)."""
+    """Compare one target's labels with the range that its loss and its output ask for."""
     if not stats.finite:
         raise invalid("y", f"finite: the labels of {name!r} hold NaN or infinity", labels.dtype)
     kind = loss_name(loss)
@@ -96,8 +107,6 @@ def check_target(
         check_classes(name, loss, labels, stats, output)
     elif kind in BINARY and outside(stats, 0.0, 1.0):
         raise invalid("y", f"from 0 to 1 for the loss {kind!r} of {name!r}", spread(stats))
-    if kind != SPARSE and output is not None:
-        check_shape(name, kind, labels.shape, output)
 
 
 def check_classes(
@@ -116,14 +125,20 @@ def check_classes(
 
 
 def check_shape(name: str, kind: str, labels: tuple[int, ...], output: tuple[Any, ...]) -> None:
-    """Labels must have the output's shape; a last axis of one may be left out."""
+    """Labels must have the output's shape; a last axis of one may be left out.
+
+    One number for many outputs is refused too: Keras compares it with all of them, or,
+    where batch and output are as long, each output with the label of another example.
+    """
+    if kind in (SPARSE, *NUMBERS):
+        return
     expected = [output, output[:-1]] if output and output[-1] == 1 else [output]
     if any(matches(labels, shape) for shape in expected):
         return
     if kind in ONE_HOT:
         rule = f"one-hot, of shape {output} per example, for the loss {kind!r} of {name!r}"
         raise invalid("y", f"{rule} (or use {SPARSE!r} for class numbers)", labels)
-    if kind and all(fixed(s) for s in expected) and len(labels) == len(output):
+    if kind and all(fixed(s) for s in expected) and len(labels) in (0, len(output)):
         raise invalid("y", f"of shape {output} per example for {name!r}", labels)
 
 

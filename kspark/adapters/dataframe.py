@@ -117,10 +117,23 @@ def adapt_frame(
     return DataFrameExamples(frame, plan)
 
 
+def column_name(frame: DataFrame, name: str) -> str | None:
+    """A column's name as it is written in the frame, `None` if there is no such column.
+
+    Upper and lower case are the same, unless Spark's `spark.sql.caseSensitive` says otherwise.
+    """
+    if name in frame.columns:
+        return name
+    if str(frame.sparkSession.conf.get("spark.sql.caseSensitive", "false")).lower() == "true":
+        return None
+    return next((own for own in frame.columns if own.lower() == name.lower()), None)
+
+
 def chosen_column(frame: DataFrame, name: str, alias: str) -> Any:
     """A column by its name, whatever characters are in it, or a field "struct.field"."""
-    if name in frame.columns:
-        return F.col("`" + name.replace("`", "``") + "`").alias(alias)
+    own = column_name(frame, name)
+    if own is not None:
+        return F.col("`" + own.replace("`", "``") + "`").alias(alias)
     head = name.partition(".")[0]
     if head == name or head not in frame.columns:
         raise missing(name, frame.columns)

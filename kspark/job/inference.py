@@ -15,7 +15,7 @@ from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField, StructType
 
 from kspark.adapters import Columns, Examples
-from kspark.adapters.dataframe import chosen_column
+from kspark.adapters.dataframe import chosen_column, column_name
 from kspark.adapters.frames import FramePlan, plan_frame
 from kspark.bootstrap import Shipped, ship
 from kspark.errors import Failure, invalid
@@ -29,10 +29,12 @@ from kspark.worker.inference import InferenceTask
 from kspark.worker.results import UNFIT_LABELS, RoundResult
 from kspark.worker.scores import Scores, Values
 
-SCORES = "kspark_scores"
-
 ARROW_UDF: Any = getattr(F, "arrow_udf", None)
 """Spark's functions of Arrow columns, from version 4.1 on."""
+
+COLUMNAR_INPUT = "spark.sql.execution.arrow.pythonUDF.columnarInput.enabled"
+"""Whether Spark 4.3 and later hand functions the columns of a columnar reader as they are.
+They fail at vectors then, also at those of other columns."""
 
 
 def evaluate(
@@ -161,9 +163,10 @@ def score_frame(
     Raises:
         ValueError: If a new column's name is taken, or a feature column is missing.
     """
-    taken = [field.name for field in added if field.name in frame.columns]
+    taken = [field.name for field in added if column_name(frame, field.name)]
     if taken:
-        raise invalid("output_col", "the name of a new column", taken[0])
+        rule = f"a name that is not among the columns {frame.columns}"
+        raise invalid("output_col", rule, taken[0])
     plan = plan_frame(columns, model.inputs)
     task = InferenceTask(model.key, batch_size, threads_per_task(frame.sparkSession))
     score = score_by_column if ARROW_UDF is not None else score_by_row
@@ -184,16 +187,21 @@ def score_by_column(
     # Spark may run a deterministic function once more for each filter behind it.
     score = ARROW_UDF(arrow_function(shipped, len(plan.names)), StructType(added))
     features = [chosen_column(frame, name, name) for name in plan.names]
-    scored = frame.select("*", score.asNondeterministic()(*features).alias(SCORES))
-    kept = [chosen_column(scored, name, name) for name in frame.columns]
-    return scored.select(*kept, *(F.col(SCORES).getField(n).alias(n) for n in names))
+    temporary = f"kspark_{uuid.uuid4().hex}"
+    # Behind a columnar reader, Spark 4.3 hands functions columns as they are, and fails
+    # at vectors. A filter that cannot be moved makes rows of them.
+    rows = frame.where(F.spark_partition_id() >= 0)
+    scored = rows.select("*", score.asNondeterministic()(*features).alias(temporary))
+    new = [F.col(temporary).getField(name).alias(name) for name in names]
+    return scored.select("*", *new).drop(temporary)
 
 
 def arrow_function(shipped: Shipped, num_columns: int) -> Callable[..., Iterator[pa.Array]]:
     """A function with the annotations by which Spark knows what to call it with."""
 
     def score_one(columns: Iterator[pa.Array]) -> Iterator[pa.Array]:
-        return shipped((column,) for column in columns)
+        # In SQL, it may be called with more of them, which is for the worker to refuse.
+        return shipped(column if isinstance(column, tuple) else (column,) for column in columns)
 
     def score_many(columns: Iterator[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
         return shipped(columns)
@@ -210,16 +218,17 @@ def score_by_row(
     scores: Scores,
 ) -> DataFrame:
     """Scores by a function of whole rows: every column travels to Python and back."""
-    kept = [chosen_column(frame, name, name) for name in frame.columns]
-    nested = [name for name in plan.names if name not in frame.columns]
+    own = {name: column_name(frame, name) for name in plan.names}
+    nested = [name for name in plan.names if own[name] is None]
     fields = [chosen_column(frame, name, f"kspark_{i}") for i, name in enumerate(nested)]
-    positions = [[*frame.columns, *nested].index(name) for name in plan.names]
+    places = [*frame.columns, *nested]
+    positions = [places.index(own[name] or name) for name in plan.names]
     schema = StructType([*frame.schema.fields, *added])
-    names, count = schema.fieldNames(), len(kept)
+    names, count = schema.fieldNames(), len(frame.columns)
     shipped = model.ship(
         inference_worker.predict_batches, task, plan, positions, count, names, scores
     )
-    return frame.select(*kept, *fields).mapInArrow(shipped, schema)
+    return frame.select("*", *fields).mapInArrow(shipped, schema)
 
 
 def score_udf(
@@ -242,6 +251,10 @@ def score_udf(
     """
     plan = plan_frame(columns, model.inputs)
     task = InferenceTask(model.key, batch_size, threads_per_task(spark))
+    if ARROW_UDF is not None:
+        spark.conf.set(COLUMNAR_INPUT, "false")  # nobody knows the frames it will be used on
+        shipped = model.ship(inference_worker.predict_last, task, plan, scores)
+        return ARROW_UDF(arrow_function(shipped, len(plan.names)), kind)
     shipped = model.ship(inference_worker.predict_series, task, plan, scores)
 
     def score(*series: pd.Series) -> pd.Series:

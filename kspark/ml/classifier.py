@@ -65,9 +65,10 @@ class KerasClassifier(KerasEstimator, HasClasses):
     """A `KerasEstimator` for classes.
 
     The model has one output: one number per row (a sigmoid, or a logit) for two classes;
-    or one per class (softmax, or logits); or, with a binary loss, one per label. Labels
-    are class numbers of any numeric type, or one-hot arrays or vectors, whichever
-    cross-entropy the model is compiled with.
+    or one per class (softmax, or logits); or, with a binary loss, one per label. Outputs
+    of a hinge loss count as logits unless they are a sigmoid or softmax. Labels are class
+    numbers of any numeric type, or one-hot arrays or vectors, whichever of Keras' losses
+    the model is compiled with; for several labels per row, arrays or vectors of 0 and 1.
 
     Args:
         model: As for `KerasEstimator`, and so are the others.

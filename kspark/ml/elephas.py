@@ -281,7 +281,7 @@ class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
         kind, scores = self._score(carried.model)
         name = self.getOrDefault("outputCol")
         if name in dataset.columns:
-            raise taken(name, dataset.columns)
+            raise taken("output_col", name, dataset.columns)
         columns = Columns(self.getOrDefault("featuresCol"), None, None)
         size = self.value_of("inference_batch_size") or 1024
         shared = carried.shared(dataset.sparkSession)

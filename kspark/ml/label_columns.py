@@ -12,10 +12,10 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BooleanType, DataType, NumericType
 
 from kspark.adapters.dataframe import chosen_column, is_vector_type
-from kspark.errors import KSparkError
-from kspark.labels import ONE_HOT, SPARSE
+from kspark.errors import KSparkError, invalid
+from kspark.labels import NUMBERS, ONE_HOT, SPARSE
 from kspark.ml.scoring import ClassifierFacts
-from kspark.worker.scores import BINARY
+from kspark.worker.scores import BINARY, MULTICLASS, MULTILABEL
 
 REFUSAL = "`labelCol` must be a column of"
 
@@ -33,21 +33,40 @@ def with_labels(
         always_one_hot: Boolean, whether class numbers become one-hot for any loss.
 
     Raises:
-        ValueError: If there is no such column.
+        ValueError: If there is no such column, or numbers where there are many per row.
     """
     label = chosen_column(frame, name, name)
     kind = frame.select(label).schema.fields[0].dataType
     if isinstance(kind, NumericType | BooleanType):
-        if always_one_hot or facts.loss in ONE_HOT:
+        if always_one_hot or wants_one_hot(name, kind, facts):
             return frame.withColumn(name, one_hot(label, name, facts))
         return frame
     if not isinstance(kind, ArrayType) and not is_vector_type(kind):
         return frame
     if facts.loss == SPARSE:
-        return frame.withColumn(name, largest(as_array(label, kind)))
+        return frame.withColumn(name, largest(as_array(label, kind), name, facts))
     if facts.kind == BINARY:
-        return frame.withColumn(name, second(as_array(label, kind)))
+        return frame.withColumn(name, second(as_array(label, kind), name))
     return frame
+
+
+def wants_one_hot(name: str, kind: DataType, facts: ClassifierFacts) -> bool:
+    """Whether class numbers must become one-hot. A loss or step of the user's own is left alone.
+
+    Raises:
+        ValueError: If every row has several labels, which no number tells.
+    """
+    if facts.loss in ONE_HOT:
+        return True
+    if not facts.loss or facts.own_step or facts.loss in (SPARSE, *NUMBERS):
+        return False
+    if facts.kind == MULTILABEL:
+        rule = (
+            f"a column of arrays or vectors of {facts.num_classes} values, one 0 or 1 per label, "
+            f'for the loss {facts.loss!r} (or set `classification="multiclass"` for class numbers)'
+        )
+        raise invalid("labelCol", rule, f"{name}: {kind.simpleString()}")
+    return facts.kind == MULTICLASS
 
 
 def as_array(label: Column, kind: DataType) -> Column:
@@ -73,7 +92,7 @@ def one_hot(label: Column, name: str, facts: ClassifierFacts) -> Column:
 
 @contextmanager
 def refused_labels() -> Iterator[None]:
-    """Around a fit: what `one_hot` has to say, as the `ValueError` that a wrong label is.
+    """Around a fit: what refuses a label has to say, as the `ValueError` that a wrong label is.
 
     Raises:
         ValueError: In place of Spark's error, if a label was refused.
@@ -87,16 +106,40 @@ def refused_labels() -> Iterator[None]:
 
 
 def refusal(error: KSparkError) -> str | None:
-    """What `one_hot` had to say, if that is why Spark gave up."""
-    found = re.search(re.escape(REFUSAL) + r".*? Received: .*? with \S*\.(?=\s|$)", str(error))
+    """What was wrong with a label, if that is why Spark gave up."""
+    pattern = r".*? Received: .*? with \S*(?: values)?\.(?=\s|$)"
+    found = re.search(re.escape(REFUSAL) + pattern, str(error))
     return found[0].rstrip(".") if found else None
 
 
-def largest(values: Column) -> Column:
-    """The place of the largest value: the class of a one-hot array."""
-    return (F.array_position(values, F.array_max(values)) - 1).cast("double")
+def largest(values: Column, name: str, facts: ClassifierFacts) -> Column:
+    """The class of a one-hot array: the place of its largest value. A single value is the class."""
+    classes = facts.num_classes
+    place = (F.array_position(values, F.array_max(values)) - 1).cast("double")
+    text = (
+        f"{REFUSAL} class numbers, or of one-hot arrays or vectors of {classes} values (of "
+        f"OneHotEncoder with dropLast=False). Received: labelCol={name!r} with "
+    )
+    return (
+        F.when(F.size(values) == 1, F.element_at(values, -1).cast("double"))
+        .when(F.size(values) == classes, place)
+        .otherwise(refused_size(text, values))
+    )
 
 
-def second(values: Column) -> Column:
+def second(values: Column, name: str) -> Column:
     """For a single output: the only value, or that for class 1 of a one-hot pair."""
-    return F.element_at(values, F.size(values))
+    text = (
+        f"{REFUSAL} numbers, or of arrays or vectors of 1 or 2 values, for a model of one "
+        f"output. Received: labelCol={name!r} with "
+    )
+    fits = F.size(values).isin(1, 2)
+    return F.when(fits, F.element_at(values, -1)).otherwise(refused_size(text, values))
+
+
+def refused_size(text: str, values: Column) -> Column:
+    """An error about how many values a row's label has."""
+    found = F.when(values.isNull(), "null").otherwise(
+        F.concat(F.size(values).cast("string"), F.lit(" values"))
+    )
+    return F.raise_error(F.concat(F.lit(text), found, F.lit(".")))

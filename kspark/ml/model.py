@@ -13,6 +13,7 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField
 
 from kspark import job
 from kspark.adapters import Columns
+from kspark.adapters.dataframe import column_name
 from kspark.errors import invalid
 from kspark.job.inference import output_type
 from kspark.labels import output_shapes
@@ -22,6 +23,9 @@ from kspark.ml.summary import TrainingSummary
 from kspark.replica.signature import output_names
 from kspark.source import active_session
 from kspark.worker.scores import Activations, Probabilities, Scores, Values
+
+NEW_COLUMNS = ("predictionCol", "probabilityCol", "rawPredictionCol", "outputCol")
+"""Params that name what `transform` adds."""
 
 
 class KerasModel(Model, Stage, HasFeatures, HasPrediction):
@@ -84,12 +88,17 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         if not added:
             return dataset
         for field in added:
-            if field.name in dataset.columns:
-                raise taken(field.name, dataset.columns)
+            if column_name(dataset, field.name):
+                raise self._taken(field.name, dataset.columns)
         model = self._model().shared(dataset.sparkSession, layer)
         columns = Columns(self.feature_columns(), None, None)
         size = self.getOrDefault("inferenceBatchSize")
         return job.score_frame(model, dataset, columns, added, scores, size)
+
+    def _taken(self, name: str, columns: list[str]) -> ValueError:
+        """The error for a new column whose name an old one has."""
+        params = [p for p in NEW_COLUMNS if self.hasParam(p) and self.value_of(p) == name]
+        return taken(params[0] if params else NEW_COLUMNS[0], name, columns)
 
     def asUDF(self, name: str) -> Any:
         """Register the prediction as a function of Spark SQL.
@@ -97,6 +106,10 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         `SELECT name(features) FROM table` gives what `predictionCol` holds, or the
         activations of `featureLayer`. A model of several inputs, or of a list of columns,
         takes as many arguments, in that order.
+
+        Behind a columnar reader, Spark 4.3 fails at vectors of which it makes no rows, so
+        `spark.sql.execution.arrow.pythonUDF.columnarInput.enabled` is turned off in the
+        session.
 
         Args:
             name: String, the function's name.
@@ -157,10 +170,9 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         self._summary = TrainingSummary.from_dict(saved) if saved else None
 
 
-def taken(name: str, columns: list[str]) -> ValueError:
+def taken(argument: str, name: str, columns: list[str]) -> ValueError:
     """The error for a new column whose name an old one has."""
-    rule = f"a name that is not among the columns {columns}"
-    return invalid("the name of a new column", rule, name)
+    return invalid(argument, f"a name that is not among the columns {columns}", name)
 
 
 class KerasRegressionModel(KerasModel):

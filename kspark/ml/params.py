@@ -259,7 +259,7 @@ class HasClasses(StageParams):
     )
     fromLogits = param(
         "fromLogits",
-        "whether the model's output are logits; decided by the loss if not set.",
+        "whether the model's output are logits or margins; decided by the loss if not set.",
         to.boolean("fromLogits"),
     )
     DEFAULTS = {

@@ -10,9 +10,12 @@ import keras
 
 from kspark.errors import invalid
 from kspark.labels import BINARY as BINARY_LOSSES
-from kspark.labels import loss_name, loss_of, output_shapes
+from kspark.labels import loss_name, loss_of, output_shapes, reads_labels
 from kspark.replica.signature import output_names
 from kspark.worker.scores import BINARY, MULTICLASS, MULTILABEL
+
+MARGINS = ("hinge", "squared_hinge", "categorical_hinge")
+"""Losses of outputs that are margins: 0 divides the classes, as it does for logits."""
 
 
 @dataclass(frozen=True)
@@ -22,14 +25,16 @@ class ClassifierFacts:
     Attributes:
         kind: `"binary"`, `"multiclass"` or `"multilabel"`.
         num_classes: Integer, number of classes or labels.
-        logits: Boolean, whether the output are logits.
+        logits: Boolean, whether the output are logits, or the margins of a hinge loss.
         loss: String, name of Keras' loss, or `""`.
+        own_step: Boolean, whether a step of the model's own takes the labels.
     """
 
     kind: str
     num_classes: int
     logits: bool
     loss: str
+    own_step: bool = False
 
 
 def classifier_facts(
@@ -58,8 +63,8 @@ def classifier_facts(
         rule = f'"auto" or what goes with an output of {width} numbers per row'
         raise invalid("classification", rule, kind)
     if logits is None:
-        logits = takes_logits(loss)
-    return ClassifierFacts(kind, 2 if kind == BINARY else width, logits, name)
+        logits = takes_logits(loss) or gives_margins(name, model)
+    return ClassifierFacts(kind, 2 if kind == BINARY else width, logits, name, reads_labels(model))
 
 
 def output_width(model: keras.Model) -> int:
@@ -89,6 +94,11 @@ def takes_logits(loss: Any) -> bool:
     config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
     inner = config.get("fn_kwargs", {})
     return bool(config.get("from_logits", inner.get("from_logits", False)))
+
+
+def gives_margins(loss: str, model: keras.Model) -> bool:
+    """Whether a loss is of the hinge family, of outputs that are no probabilities."""
+    return loss in MARGINS and last_activation(model) not in ("sigmoid", "softmax")
 
 
 def last_activation(model: keras.Model) -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from kspark.adapters.columns import to_numpy
 from kspark.adapters.conform import Place
 from kspark.adapters.frames import FramePlan
-from kspark.errors import Failure
+from kspark.errors import Failure, invalid
 from kspark.replica import Replica, ReplicaSpec
 from kspark.shards import TEXT, Chunk, LabelStats, Shard, ShardHandle, StoredArray, Window
 from kspark.worker.results import Result, RoundResult, UnfitLabelsError, guarded, read_to_end
@@ -211,6 +211,28 @@ def predict_columns(
             yield pa.StructArray.from_arrays(scores.columns(outputs), names=names)
 
 
+def predict_last(
+    task: InferenceTask,
+    plan: FramePlan,
+    scores: Scores,
+    spec: ReplicaSpec,
+    batches: Iterator[tuple[pa.Array, ...]],
+) -> Iterator[pa.Array]:
+    """As `predict_columns`, the last of the scores' columns alone.
+
+    Raises:
+        ValueError: If a function of SQL was called with another number of columns.
+    """
+    first = 0
+    for columns in batches:
+        if len(columns) != len(plan.names):
+            raise invalid("columns", f"{len(plan.names)}: {plan.names}", len(columns))
+        outputs = predict_rows(task, plan, spec, list(columns), first)
+        first += len(columns[0])
+        if outputs:
+            yield scores.columns(outputs)[-1]
+
+
 def predict_rows(
     task: InferenceTask,
     plan: FramePlan,
@@ -238,6 +260,8 @@ def predict_series(
         spec: `ReplicaSpec`.
         *series: One pandas series per column of `plan`, of the same rows.
     """
+    if len(series) != len(plan.names):
+        raise invalid("columns", f"{len(plan.names)}: {plan.names}", len(series))
     found = {n: series_array(n, s) for n, s in zip(plan.names, series, strict=True)}
     inputs = [
         feed.array([found[n] for n in feed.names], plan.floatx, Place(feed.title))
@@ -249,13 +273,21 @@ def predict_series(
 
 
 def series_array(name: str, series: Any) -> np.ndarray:
-    """The values of a column as an array whose first axis is the row."""
+    """The values of a column as an array whose first axis is the row.
+
+    Raises:
+        ValueError: If there are nulls, which pandas has made NaN where they were numbers.
+    """
+    place = Place(f"Column {name!r}")
+    rows = series["type"] if hasattr(series, "columns") else series
+    if rows.isna().any():
+        raise place.error("no nulls", "null", int(rows.isna().to_numpy().argmax()))
     if hasattr(series, "columns"):  # what pandas gets of a vector: a table of its parts
         parts = [pa.array(series[c], from_pandas=True) for c in series.columns]
         column = pa.StructArray.from_arrays(parts, names=list(series.columns))
     else:
         column = pa.array(series, from_pandas=False)
-    return to_numpy(column, Place(f"Column {name!r}"))
+    return to_numpy(column, place)
 
 
 def predictor_for(spec: ReplicaSpec, key: str, threads: int) -> Replica:

@@ -65,7 +65,7 @@ class ClassScores:
         kind: `"binary"` (one number per row, for class 1), `"multiclass"` (one per
             class, exactly one class is right) or `"multilabel"` (one per label, any
             number of labels is right).
-        logits: Boolean, whether the model's output are logits and not probabilities.
+        logits: Boolean, whether the model's output are logits or margins and not probabilities.
         thresholds: Tuple of a number per class or label, or `None`. The predicted
             class has the largest ratio of probability and threshold. A label is
             predicted if its probability exceeds its threshold, 0.5 by default.

@@ -38,6 +38,9 @@ SPARSE = "sparse_categorical_crossentropy"
         (SPARSE, np.array([0, np.nan]), "`y` must be finite"),
         ("categorical_crossentropy", np.array([0, 1]), "one-hot"),
         ("mse", np.zeros((2, 4)), r"of shape \(3,\) per example"),
+        ("mse", np.zeros(3), r"`y` must be of shape \(3,\) per example.*Received: y=\(\)"),
+        ("categorical_hinge", np.array([0, 1]), r"of shape \(3,\) per example"),
+        ("binary_crossentropy", np.array([0, 1]), r"of shape \(3,\) per example"),
     ],
 )
 def test_labels_that_do_not_fit(loss, labels, words):
@@ -53,6 +56,18 @@ def test_labels_that_fit():
     check_facts(model("mse"), *facts(np.zeros((2, 3))))
     check_facts(model(None), (), ())
     check_labels(model(SPARSE), [ShardHandle(0, 0, "", "", 0)])
+
+
+@pytest.mark.parametrize(
+    ("loss", "units"),
+    [
+        *((SPARSE, 3), (keras.losses.Circle(), 3), (lambda y, predicted: predicted, 3)),
+        *(("mse", 1), ("binary_crossentropy", 1), ("hinge", 1)),
+    ],
+)
+@pytest.mark.parametrize("shape", [(2,), (2, 1)])
+def test_one_number_per_row_fits_what_takes_one(loss, units, shape):
+    check_facts(model(loss, units), *facts(np.array([0, 1]).reshape(shape)))
 
 
 def test_labels_that_are_missing():
@@ -76,11 +91,14 @@ class Reading(keras.Sequential):
         return super().compute_loss(x, keras.ops.zeros((2, 1)), y_pred, sample_weight)
 
 
-def test_text_is_for_the_users_own_losses_to_read():
+def test_labels_are_for_the_users_own_losses_to_read():
     check_facts(model(lambda y, predicted: predicted), [TEXT], [None])
     reading = Reading([keras.Input((4,)), keras.layers.Dense(1)])
     reading.compile(loss="mse")
     check_facts(reading, [TEXT], [None])
+    wide = Reading([keras.Input((4,)), keras.layers.Dense(3)])
+    wide.compile(loss="mse")
+    check_facts(wide, *facts(np.zeros(3)))
     check_text(model("mse"), {})
 
 

@@ -49,17 +49,20 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 @pytest.fixture
 def run(tmp_path: Path, variables: dict[str, str]) -> Run:
-    """Run a command in an empty directory; a failure shows all it said. Returns its output."""
+    """Run a command in an empty directory; a failure shows all it said. Returns its output.
+
+    What it logs is kept apart: Spark's lines may begin in the middle of a printed one.
+    """
 
     def run_command(*command: str | Path, **more: str) -> str:
-        log = tmp_path / "output.txt"
-        with log.open("w") as output:
+        files = [tmp_path / "output.txt", tmp_path / "log.txt"]
+        with files[0].open("w") as output, files[1].open("w") as log:
             process = subprocess.Popen(
                 [str(part) for part in command],
                 cwd=tmp_path,
                 env={**variables, **more},
                 stdout=output,
-                stderr=subprocess.STDOUT,
+                stderr=log,
                 start_new_session=True,
             )
             try:
@@ -68,8 +71,8 @@ def run(tmp_path: Path, variables: dict[str, str]) -> Run:
                 code = f"no end after {TIMEOUT:g} s"
             finally:
                 end_group(process)
-        said = log.read_text(encoding="utf-8", errors="replace")
-        assert code == 0, f"{code}\n{said}"
+        said, logged = (file.read_text(encoding="utf-8", errors="replace") for file in files)
+        assert code == 0, f"{code}\n{said}\n{logged}"
         return said
 
     return run_command

@@ -1,10 +1,12 @@
 """Keras stages on Spark: fits, what transform adds, and to which rows."""
 
 import random
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
+from pyspark.errors import PythonException
 from pyspark.ml import Pipeline
 from pyspark.ml.classification import LogisticRegression
 from pyspark.ml.evaluation import (
@@ -17,6 +19,7 @@ from pyspark.ml.feature import VectorAssembler
 from pyspark.ml.linalg import SparseVector, Vectors
 from pyspark.sql import functions as F
 
+from kspark.job.inference import COLUMNAR_INPUT
 from kspark.ml import KerasClassifier, KerasEstimator, KerasModel, KerasRegressor
 from kspark.ml.estimator import divided
 from kspark.ml.label_columns import with_labels
@@ -158,6 +161,53 @@ def test_sql_calls_the_model(spark, fitted, frame):
     assert [len(r.h) for r in few.collect()] == [16] * 3
 
 
+def test_columnar_sources_are_scored(spark, fitted, frame, tmp_path):
+    """Straight from the reader, with nothing in between that makes rows of columns."""
+    spark.conf.set(COLUMNAR_INPUT, "true")  # a function of SQL turns it off
+    path = str(tmp_path / "rows")
+    frame.write.parquet(path)
+    read = spark.read.parquet(path)
+    expected = {r.id: r.prediction for r in fitted.transform(frame).collect()}
+    rows = fitted.transform(read)
+    assert {r.id: r.prediction for r in rows.collect()} == expected
+    assert rows.select("id", "features").orderBy("id").collect() == (
+        frame.select("id", "features").orderBy("id").collect()
+    )
+    function = fitted.asUDF("from_columns")
+    found = read.select("id", function("features").alias("p")).collect()
+    assert {r.id: r.p for r in found} == expected
+
+
+def test_the_columns_of_the_input_are_those_of_the_output(spark, fitted, frame):
+    scored = fitted.transform(frame.alias("t").withColumn("kspark_scores", F.lit(1)))
+    assert scored.select("t.id").count() == frame.count()
+    scored = fitted.transform(frame)
+    assert scored.select(frame.id, (frame.label == scored.prediction).alias("hit")).columns == [
+        "id",
+        "hit",
+    ]
+    twice = frame.select("*", F.col("id"))
+    assert fitted.transform(twice).columns[: len(twice.columns)] == twice.columns
+    upper = frame.withColumnRenamed("features", "Features")
+    assert fitted.transform(upper).count() == frame.count()
+    with pytest.raises(ValueError, match="`predictionCol` must be a name that is not among"):
+        fitted.transform(frame.withColumn("Prediction", F.lit(1)))
+
+
+def test_functions_of_sql_refuse_what_transform_refuses(fitted, frame):
+    plain = fitted.copy({fitted.featuresCol: ["a", "b", "c", "d"]}).asUDF("of_numbers")
+    holes = frame.withColumn("b", F.when(F.col("id") != 3, F.col("b")))
+    with pytest.raises(PythonException, match="Column 'b' must hold no nulls"):
+        holes.select(plain("a", "b", "c", "d")).collect()
+    with pytest.raises(PythonException, match="`columns` must be 4: .*Received: columns=2"):
+        frame.select(plain("a", "b")).collect()
+    vector = fitted.asUDF("of_vectors")
+    with pytest.raises(PythonException, match="Column 'features' must hold no nulls"):
+        frame.select(vector(F.when(F.col("id") != 3, F.col("features")))).collect()
+    with pytest.raises(PythonException, match="`columns` must be 1: .*Received: columns=2"):
+        frame.select(vector("features", "features")).collect()
+
+
 def test_every_row_gets_the_prediction_of_its_own_features(spark):
     """Of an input that gives other rows whenever it is read, and in another order."""
     rows = spark.range(0, 500, 1, 4).withColumn("features", F.rand())
@@ -262,6 +312,22 @@ def test_two_classes_with_one_output(frame):
     assert fitted.stages[-1].numClasses == 2
 
 
+def test_margins_of_a_hinge_loss_are_cut_at_zero(frame):
+    stage = KerasClassifier(
+        classifier(1, "tanh", "hinge"), labelCol="sign", epochs=4, batchSize=16, seed=1
+    )
+    fitted = stage.fit(frame)
+    rows = fitted.transform(frame).collect()
+    x = np.array([r.features.toArray() for r in rows])
+    margin = fitted.kerasModel.predict(x, verbose=0)[:, 0].astype("f8")
+    raw = np.array([r.rawPrediction.toArray() for r in rows])
+    np.testing.assert_allclose(raw, np.stack([-margin, margin], 1), atol=1e-5)
+    probability = np.array([r.probability.toArray()[1] for r in rows])
+    np.testing.assert_allclose(probability, 1 / (1 + np.exp(-margin)), atol=1e-5)
+    assert [r.prediction for r in rows] == (raw[:, 1] > 0).tolist()
+    assert np.mean([r.prediction == r.sign for r in rows]) > 0.9
+
+
 def test_several_labels_per_row(frame):
     labels = frame.withColumn(
         "label", F.array(F.col("sign"), (F.col("b") > 0).cast("int"), F.lit(1))
@@ -324,9 +390,16 @@ def test_rows_that_are_divided_at_random_are_divided_once(spark):
         ("sparse_categorical_crossentropy", "multiclass", "2", 2),
         ("sparse_categorical_crossentropy", "multiclass", "array(0, 0, 1)", 2.0),
         ("sparse_categorical_crossentropy", "multiclass", "vector", 1.0),
+        ("sparse_categorical_crossentropy", "multiclass", "array(2)", 2.0),
+        ("sparse_categorical_crossentropy", "multiclass", "vector of one", 2.0),
         ("categorical_crossentropy", "multiclass", "2.0d", [0, 0, 1]),
         ("categorical_crossentropy", "multiclass", "1", [0, 1, 0]),
         ("categorical_crossentropy", "multiclass", "true", [0, 1, 0]),
+        ("mean_squared_error", "multiclass", "2", [0, 0, 1]),
+        ("categorical_hinge", "multiclass", "array(0, 0, 1)", [0, 0, 1]),
+        ("circle", "multiclass", "2", 2),
+        ("", "multiclass", "2", 2),
+        ("", "multilabel", "2", 2),
         ("categorical_crossentropy", "multiclass", "array(0, 0, 1)", [0, 0, 1]),
         ("binary_crossentropy", "binary", "1.0d", 1.0),
         ("binary_crossentropy", "binary", "array(0.0d, 1.0d)", 1.0),
@@ -335,8 +408,9 @@ def test_rows_that_are_divided_at_random_are_divided_once(spark):
     ],
 )
 def test_labels_come_as_the_loss_wants_them(spark, loss, kind, label, expected):
-    if label == "vector":
-        rows = spark.createDataFrame([(Vectors.dense([0, 1, 0]),)], ["label"])
+    vectors = {"vector": [0, 1, 0], "vector of one": [2]}
+    if label in vectors:
+        rows = spark.createDataFrame([(Vectors.dense(vectors[label]),)], ["label"])
     else:
         rows = spark.range(1).select(F.expr(label).alias("label"))
     facts = ClassifierFacts(kind, 3, False, loss)
@@ -350,6 +424,29 @@ def test_labels_that_are_no_classes_are_refused(frame):
     stage.setLabelCol(["a", "b"])
     with pytest.raises(ValueError, match="`labelCol` must be one column for a classifier"):
         stage.fit(frame)
+
+
+def test_a_number_does_not_tell_several_labels(spark):
+    rows = spark.range(1).select(F.lit(1).alias("label"))
+    facts = ClassifierFacts("multilabel", 3, False, "binary_crossentropy")
+    with pytest.raises(ValueError, match="`labelCol` must be .* of 3 values, one 0 or 1 per label"):
+        with_labels(rows, "label", facts)
+    assert with_labels(rows, "label", replace(facts, own_step=True)).first().label == 1
+
+
+@pytest.mark.parametrize(
+    ("units", "loss", "label", "words"),
+    [
+        (4, "sparse_categorical_crossentropy", "array(0, 1)", "of 4 values.*with 2 values$"),
+        (4, "sparse_categorical_crossentropy", "null", "of 4 values.*with null$"),
+        (1, "binary_crossentropy", "array(0, 1, 0)", "of 1 or 2 values.*with 3 values$"),
+    ],
+)
+def test_labels_of_another_width_are_refused(frame, units, loss, label, words):
+    stage = KerasClassifier(classifier(units, "sigmoid", loss))
+    rows = frame.withColumn("label", F.expr(f"cast({label} as array<int>)"))
+    with pytest.raises(ValueError, match=f"`labelCol` must be a column of .*{words}"):
+        stage.fit(rows)
 
 
 def test_transform_does_nothing_until_rows_are_asked_for(fitted, frame):

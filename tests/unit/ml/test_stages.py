@@ -61,6 +61,11 @@ def losses(**arguments):
         (3, "sigmoid", "binary_crossentropy", "multilabel", 3, False),
         (3, None, losses(from_logits=True), "multilabel", 3, True),
         (2, "softmax", "mse", "multiclass", 2, False),
+        (1, "tanh", "hinge", "binary", 2, True),
+        (1, None, keras.losses.SquaredHinge(), "binary", 2, True),
+        (1, "sigmoid", "hinge", "binary", 2, False),
+        (3, None, "categorical_hinge", "multiclass", 3, True),
+        (3, "softmax", "categorical_hinge", "multiclass", 3, False),
         (2, "sigmoid", lambda y, p: keras.ops.mean(y - p, -1), "multilabel", 2, False),
     ],
 )
@@ -69,6 +74,18 @@ def test_loss_and_output_tell_what_a_classifier_means(
 ):
     facts = classifier_facts(make(units, activation, loss))
     assert (facts.kind, facts.num_classes, facts.logits) == (kind, classes, logits)
+
+
+class Stepping(keras.Sequential):
+    def train_step(self, *arguments):
+        return super().train_step(*arguments)
+
+
+@pytest.mark.parametrize(("kind", "own"), [(keras.Sequential, False), (Stepping, True)])
+def test_a_step_of_the_model_s_own_is_told(kind, own):
+    model = kind([keras.Input((4,)), keras.layers.Dense(3)])
+    model.compile("sgd", "mse")
+    assert classifier_facts(model).own_step is own
 
 
 def test_the_user_knows_better(make):
