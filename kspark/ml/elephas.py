@@ -12,19 +12,14 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField
 
 from kspark import job
 from kspark.adapters import Columns
+from kspark.adapters.dataframe import column_name
 from kspark.job.slots import task_slots
 from kspark.labels import SPARSE, loss_name
 from kspark.ml import elephas_files as files
 from kspark.ml.carried import CarriedModel
+from kspark.ml.elephas_compiling import ARGUMENTS, compile_arguments, own_parts
 from kspark.ml.elephas_losses import LossModelTypeMapper, ModelType
-from kspark.ml.elephas_models import (
-    ARGUMENTS,
-    architecture,
-    compile_arguments,
-    described,
-    model_from_config,
-    same_compiled,
-)
+from kspark.ml.elephas_models import architecture, described, model_from_config, same_compiled
 from kspark.ml.elephas_params import (
     HasBatchSize,
     HasCategoricalLabels,
@@ -47,6 +42,7 @@ from kspark.ml.elephas_params import (
 from kspark.ml.estimator import KerasEstimator
 from kspark.ml.label_columns import refused_labels, with_labels
 from kspark.ml.model import taken
+from kspark.ml.naming import ELEPHAS, KERAS, naming
 from kspark.ml.scoring import ClassifierFacts, last_activation, output_width
 from kspark.ml.stage import Stage
 from kspark.plan import LIVE, TrainingPlan
@@ -116,12 +112,20 @@ class ElephasEstimator(
         if model is not None:
             self.carried = CarriedModel(model, self.value_of("custom_objects"))
 
+    def setParams(self, **params: Any) -> Any:
+        """Set Params by name; own functions in `loss` and `metrics` become custom objects too."""
+        if own := own_parts([params.get("loss"), params.get("metrics")]):
+            known = params.get("custom_objects") or self.value_of("custom_objects")
+            params["custom_objects"] = {**known, **own}
+        return super().setParams(**params)
+
     def set_loss(self, loss: Any) -> Any:
         """Set `loss`: a name, or a function, which also becomes a custom object."""
-        if callable(loss):
-            objects = {**self.value_of("custom_objects"), loss.__name__: loss}
-            return self.setParams(loss=loss.__name__, custom_objects=objects)
         return self.setParams(loss=loss)
+
+    def set_metrics(self, metrics: Any) -> Any:
+        """Set `metrics`: names or metrics; own functions also become custom objects."""
+        return self.setParams(metrics=metrics)
 
     def get_config(self) -> dict[str, Any]:
         """Elephas' configuration of an estimator."""
@@ -147,7 +151,7 @@ class ElephasEstimator(
             verbose=self.value_of("verbose"),
             validationSplit=self.value_of("validation_split"),
         )
-        with refused_labels():
+        with naming(ELEPHAS), refused_labels():
             fitted = stage.fit(self._labelled(dataset))
         return self._transformer(fitted.kerasModel, fitted.history)
 
@@ -189,7 +193,7 @@ class ElephasEstimator(
         model = self.get_model()
         if given is not None:
             model.set_weights(given.model.get_weights())
-        model.compile(**compile_arguments(params))
+        model.compile(**compile_arguments(params, params["custom_objects"]))
         return model
 
     def _labelled(self, dataset: DataFrame) -> DataFrame:
@@ -280,12 +284,14 @@ class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
         carried = self._model()
         kind, scores = self._score(carried.model)
         name = self.getOrDefault("outputCol")
-        if name in dataset.columns:
-            raise taken("output_col", name, dataset.columns)
+        if column_name(dataset, name):
+            raise taken("outputCol", name, dataset.columns)
         columns = Columns(self.getOrDefault("featuresCol"), None, None)
         size = self.value_of("inference_batch_size") or 1024
         shared = carried.shared(dataset.sparkSession)
-        return job.score_frame(shared, dataset, columns, [StructField(name, kind)], scores, size)
+        added = [StructField(name, kind)]
+        with naming(KERAS):
+            return job.score_frame(shared, dataset, columns, added, scores, size)
 
     def _score(self, model: keras.Model) -> tuple[DataType, Scores]:
         width = output_width(model)

@@ -10,11 +10,9 @@ import keras
 
 from kspark.errors import invalid, invalid_type
 from kspark.ml.carried import CarriedModel
+from kspark.ml.elephas_compiling import ARGUMENTS, FAILURES, compile_arguments, first_line
 from kspark.replica.custom_objects import collect
-from kspark.saving.training_config import optimizer as optimizer_of
-
-ARGUMENTS = {"optimizer_config": "optimizer", "loss": "loss", "metrics": "metrics"}
-"""Params and the arguments of `compile` that they stand for."""
+from kspark.saving.rebuild import custom_names, known
 
 
 def described(model: Any) -> dict[str, Any]:
@@ -72,12 +70,21 @@ def model_from_config(config: str | None, custom_objects: dict[str, Any]) -> ker
     """A Keras model of its JSON, not compiled.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is none, or it needs custom objects.
     """
-    text = json.dumps(architecture(config))
-    model = keras.models.model_from_json(text, custom_objects=custom_objects)
+    content = architecture(config)
+    rule = "what `model.to_json()` gives"
+    try:
+        text = json.dumps(content)
+        model = keras.models.model_from_json(text, custom_objects=custom_objects)
+    except FAILURES as error:
+        missing = [name for name in custom_names(content) if not known(name, custom_objects)]
+        if missing:
+            needed = f"a dictionary with {', '.join(map(repr, missing))}, for `keras_model_config`"
+            raise invalid("custom_objects", needed, custom_objects) from error
+        raise invalid("keras_model_config", f"{rule} ({first_line(error)})", config) from error
     if not isinstance(model, keras.Model):
-        raise invalid("keras_model_config", "what `model.to_json()` gives", config)
+        raise invalid("keras_model_config", rule, config)
     return model
 
 
@@ -93,33 +100,9 @@ def same_compiled(carried: CarriedModel, params: Mapping[str, Any]) -> keras.Mod
     if changed:
         config = model.get_compile_config()
         objects = {**collect(model, config, carried.custom_objects), **params["custom_objects"]}
-        new = compile_arguments({**params, "custom_objects": objects})
+        new = compile_arguments(params, objects, changed)
         with keras.saving.custom_object_scope(objects):
             # The user's own live model had this configuration a moment ago.
             arguments = keras.saving.deserialize_keras_object(config, safe_mode=False)
-            arguments["optimizer"] = model.optimizer
-            arguments |= {ARGUMENTS[name]: new[ARGUMENTS[name]] for name in changed}
-            model.compile(**arguments)
+        model.compile(**{**arguments, "optimizer": model.optimizer, **new})
     return model
-
-
-def compile_arguments(params: Mapping[str, Any]) -> dict[str, Any]:
-    """What Params tell about `compile`.
-
-    Args:
-        params: As for `same_compiled`.
-
-    Raises:
-        ValueError: If there is no loss, or Keras does not know one of the names.
-    """
-    loss, config, objects = (params[n] for n in ("loss", "optimizer_config", "custom_objects"))
-    if loss is None:
-        raise invalid("loss", "set before `fit`", None)
-    with keras.saving.custom_object_scope(objects):
-        optimizer = optimizer_of(config) if isinstance(config, dict) else config
-        metrics = [objects.get(m, m) if isinstance(m, str) else m for m in params["metrics"]]
-        return {
-            "optimizer": optimizer or "rmsprop",
-            "loss": objects.get(loss, loss),
-            "metrics": metrics,
-        }

@@ -17,6 +17,7 @@ from kspark.adapters.dataframe import column_name
 from kspark.errors import invalid
 from kspark.job.inference import output_type
 from kspark.labels import output_shapes
+from kspark.ml.naming import KERAS, naming
 from kspark.ml.params import HasFeatures, HasPrediction
 from kspark.ml.stage import Stage
 from kspark.ml.summary import TrainingSummary
@@ -93,7 +94,8 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         model = self._model().shared(dataset.sparkSession, layer)
         columns = Columns(self.feature_columns(), None, None)
         size = self.getOrDefault("inferenceBatchSize")
-        return job.score_frame(model, dataset, columns, added, scores, size)
+        with naming(KERAS):
+            return job.score_frame(model, dataset, columns, added, scores, size)
 
     def _taken(self, name: str, columns: list[str]) -> ValueError:
         """The error for a new column whose name an old one has."""

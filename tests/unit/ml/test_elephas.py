@@ -120,7 +120,7 @@ def test_a_compiled_model_stands_for_its_parts(model):
         np.testing.assert_array_equal(a, b)
 
 
-def absolute(y, p):
+def gap(y, p):
     return keras.ops.mean(keras.ops.abs(y - p), axis=-1)
 
 
@@ -128,7 +128,7 @@ def absolute(y, p):
 def smoothed(make):
     """A model compiled with what no name can tell."""
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=0.3)
-    metrics = [keras.metrics.AUC(num_thresholds=20, name="area"), absolute]
+    metrics = [keras.metrics.AUC(num_thresholds=20, name="area"), gap]
     return make(3, "softmax", loss, metrics=metrics, loss_weights=[2.0])
 
 
@@ -138,7 +138,7 @@ X, Y = np.random.default_rng(0).normal(size=(6, 4)), np.eye(3)[[0, 1, 2, 0, 1, 2
 def same_results(found, expected):
     """Loss and metrics of two models on the same rows."""
     results = [m.evaluate(X, Y, verbose=0, return_dict=True) for m in (found, expected)]
-    assert set(results[0]) == set(results[1]) == {"loss", "area", "absolute"}
+    assert set(results[0]) == set(results[1]) == {"loss", "area", "gap"}
     np.testing.assert_allclose(list(results[0].values()), list(results[1].values()), rtol=1e-6)
 
 
@@ -147,7 +147,7 @@ def test_a_compiled_model_is_trained_as_it_was_compiled(smoothed, make):
     same_results(stage._compiled(), smoothed)
     assert stage._compiled() is not smoothed
     assert stage.get_loss() == "CategoricalCrossentropy"
-    assert stage.get_metrics() == ["AUC", "absolute"]
+    assert stage.get_metrics() == ["AUC", "gap"]
     json.dumps(stage.get_config())
     assert ElephasEstimator(make(loss="mse")).get_metrics() == []
     with pytest.raises(TypeError, match="`model` must be a compiled `keras.Model`"):
@@ -176,10 +176,10 @@ def test_another_architecture_set_since_is_a_new_model(smoothed, make):
 def test_a_file_keeps_the_model_that_was_given(smoothed, tmp_path):
     path = str(tmp_path / "given.h5")
     ElephasEstimator(smoothed, epochs=3).save(path)
-    loaded = load_ml_estimator(path, {"absolute": absolute})
+    loaded = load_ml_estimator(path, {"gap": gap})
     assert loaded.get_epochs() == 3
     same_results(loaded._compiled(), smoothed)
-    with pytest.raises(ValueError, match="`custom_objects` must be .* 'absolute'"):
+    with pytest.raises(ValueError, match="`custom_objects` must be .* 'gap'"):
         load_ml_estimator(path)
 
 
