@@ -135,6 +135,7 @@ class ElephasEstimator(
         """Write the configuration to an HDF5 file. `write().save(path)` is Spark's way."""
         files.save_estimator(self, file_name)
 
+    @naming(ELEPHAS)
     def _fit(self, dataset: DataFrame) -> ElephasTransformer:
         model = self._compiled()
         mode, frequency = self.value_of("mode"), self.value_of("frequency")
@@ -151,7 +152,7 @@ class ElephasEstimator(
             verbose=self.value_of("verbose"),
             validationSplit=self.value_of("validation_split"),
         )
-        with naming(ELEPHAS), refused_labels():
+        with refused_labels():
             fitted = stage.fit(self._labelled(dataset))
         return self._transformer(fitted.kerasModel, fitted.history)
 
@@ -280,6 +281,8 @@ class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
             self.carried = CarriedModel(model, self.value_of("custom_objects"))
         return self.carried
 
+    @naming(ELEPHAS)
+    @naming(KERAS)
     def _transform(self, dataset: DataFrame) -> DataFrame:
         carried = self._model()
         kind, scores = self._score(carried.model)
@@ -290,8 +293,7 @@ class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
         size = self.value_of("inference_batch_size") or 1024
         shared = carried.shared(dataset.sparkSession)
         added = [StructField(name, kind)]
-        with naming(KERAS):
-            return job.score_frame(shared, dataset, columns, added, scores, size)
+        return job.score_frame(shared, dataset, columns, added, scores, size)
 
     def _score(self, model: keras.Model) -> tuple[DataType, Scores]:
         width = output_width(model)

@@ -71,6 +71,7 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
     def _checked(self, model: Any) -> keras.Model:
         return compiled_model(model)
 
+    @naming(KERAS)
     def _fit(self, dataset: DataFrame) -> KerasModel:
         carried = self._model()
         check_model(carried.model)
@@ -78,7 +79,7 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
         trained = SparkModel(model, custom_objects=carried.custom_objects, **self.model_arguments())
         frame = self._labelled(dataset, model)
         indicator = self.value_of("validationIndicatorCol")
-        with naming(KERAS), divided(frame, indicator) as (train, held_out):
+        with divided(frame, indicator) as (train, held_out):
             history = trained.fit(
                 train,
                 epochs=self.getOrDefault("epochs"),

@@ -83,6 +83,7 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         """Loss and metrics per epoch, as in Keras' `History`; empty without a fit."""
         return self._summary.history if self._summary else {}
 
+    @naming(KERAS)
     def _transform(self, dataset: DataFrame) -> DataFrame:
         layer = self.value_of("featureLayer")
         added, scores = self._activations() if layer else self._scores()
@@ -94,14 +95,14 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         model = self._model().shared(dataset.sparkSession, layer)
         columns = Columns(self.feature_columns(), None, None)
         size = self.getOrDefault("inferenceBatchSize")
-        with naming(KERAS):
-            return job.score_frame(model, dataset, columns, added, scores, size)
+        return job.score_frame(model, dataset, columns, added, scores, size)
 
     def _taken(self, name: str, columns: list[str]) -> ValueError:
         """The error for a new column whose name an old one has."""
         params = [p for p in NEW_COLUMNS if self.hasParam(p) and self.value_of(p) == name]
         return taken(params[0] if params else NEW_COLUMNS[0], name, columns)
 
+    @naming(KERAS)
     def asUDF(self, name: str) -> Any:
         """Register the prediction as a function of Spark SQL.
 

@@ -81,6 +81,8 @@ def test_errors_of_a_fit_name_params(frame):
         KerasEstimator(two).fit(frame)
     with pytest.raises(ValueError, match="`featuresCol` must be .* 2 columns"):
         KerasModel(two).transform(frame)
+    with pytest.raises(ValueError, match="`featuresCol` must be .* 2 columns"):
+        KerasModel(two).asUDF("two")
 
 
 def test_errors_of_elephas_pair_name_its_params(frame):
