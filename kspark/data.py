@@ -7,7 +7,7 @@ keep their rows and columns, and no temporary view is left in the session.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,26 @@ from pyspark import RDD, SparkContext
 from pyspark.mllib.linalg import Matrices, Matrix, Vector, Vectors, VectorUDT
 from pyspark.mllib.regression import LabeledPoint
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import ArrayType
 
 from kspark.adapters import Columns, Examples, adapt
+from kspark.adapters.dataframe import chosen_column, is_vector_type
 from kspark.adapters.slices import rows_rdd, vector_frame
 from kspark.bootstrap import ship
 from kspark.errors import invalid, invalid_type
-from kspark.shards import ArraySpec, Chunk, InputSpec
-
-Arrays = tuple[np.ndarray, np.ndarray]
+from kspark.shards import ArraySpec, InputSpec
+from kspark.worker.rows import (
+    Arrays,
+    array_rows,
+    chunk_arrays,
+    encode_labels,
+    largest_label,
+    largest_of_points,
+    pairs,
+    point_rows,
+    points,
+    stacked_points,
+)
 
 AS_FOUND = InputSpec((ArraySpec("features"),), (ArraySpec("label"),), floatx="float64")
 
@@ -63,10 +75,10 @@ def to_labeled_point(
         categorical: Boolean, whether the labels are one-hot.
 
     Raises:
-        ValueError: If the lengths differ.
+        ValueError: If the lengths differ, or a label is of another form.
     """
     features, labels = same_length(features, labels)
-    return rows_rdd(sc, features, classes_of(labels) if categorical else labels, points)
+    return rows_rdd(sc, features, classes_of(labels) if categorical else numbers_of(labels), points)
 
 
 def from_labeled_point(
@@ -88,7 +100,7 @@ def from_labeled_point(
         ValueError: If there are no rows, or a label is no class.
     """
     parts = rdd.mapPartitions(ship(stacked_points)).collect()
-    return joined(parts, categorical, nb_classes)
+    return joined("rdd", parts, categorical, nb_classes)
 
 
 def lp_to_simple_rdd(
@@ -101,9 +113,12 @@ def lp_to_simple_rdd(
         categorical: Boolean, whether to make the labels one-hot.
         nb_classes: Integer, length of one-hot labels. Defaults to the largest
             label plus one, which takes a job to find.
+
+    Raises:
+        ValueError: If there are no rows to find it by.
     """
     if categorical and not nb_classes:
-        nb_classes = int(lp_rdd.map(ship(label_of)).max()) + 1
+        nb_classes = classes_in("lp_rdd", lp_rdd.mapPartitions(ship(largest_of_points)).collect())
     return lp_rdd.mapPartitions(ship(point_rows, nb_classes if categorical else None))
 
 
@@ -138,12 +153,13 @@ def to_data_frame(
         categorical: Boolean, whether the labels are one-hot.
 
     Raises:
-        ValueError: If the lengths differ, or an example is not a vector.
+        ValueError: If the lengths differ, an example is not a vector, or a label is of
+            another form.
     """
     matrix, numbers = same_length(np.asarray(features), np.asarray(labels))
     if matrix.ndim != 2:
         raise invalid("features", "a matrix", f"shape {matrix.shape}")
-    numbers = classes_of(numbers) if categorical else numbers.reshape(len(numbers))
+    numbers = classes_of(numbers) if categorical else numbers_of(numbers)
     return vector_frame(sc, matrix, numbers, VectorUDT())
 
 
@@ -163,8 +179,9 @@ def from_data_frame(
     Raises:
         ValueError: If there are no rows, or a label is no class.
     """
-    parts = examples_of(df, "features", "label").map_chunks(ship(chunk_arrays)).collect()
-    return joined(parts, categorical, nb_classes)
+    examples = examples_of(df, "features", "label", categorical)
+    parts = examples.map_chunks(ship(chunk_arrays)).collect()
+    return joined("df", parts, categorical, nb_classes)
 
 
 def df_to_simple_rdd(
@@ -185,12 +202,15 @@ def df_to_simple_rdd(
         label_col: String, column of labels.
 
     Raises:
-        ValueError: If a column is missing or of another type.
+        ValueError: If a column is missing or of another type, or there are no rows to find
+            `nb_classes` by.
         TypeError: If the DataFrame is one of Spark Connect.
     """
-    parts = examples_of(df, features_col, label_col).map_chunks(ship(chunk_arrays))
+    examples = examples_of(df, features_col, label_col, categorical)
+    parts = examples.map_chunks(ship(chunk_arrays))
     if categorical and not nb_classes:
-        nb_classes = int(max(parts.mapPartitionsWithIndex(ship(largest_label)).collect())) + 1
+        largest = parts.mapPartitionsWithIndex(ship(largest_label)).collect()
+        nb_classes = classes_in("df", largest)
     rows = parts.mapPartitionsWithIndex(ship(array_rows, nb_classes if categorical else None))
     if not isinstance(rows, RDD):
         raise invalid_type("df", "a DataFrame of a classic session: Spark Connect has no RDDs", df)
@@ -250,20 +270,27 @@ def classes_of(labels: Any) -> np.ndarray:
     return one_hot.argmax(axis=1)
 
 
-def encode_labels(labels: np.ndarray, nb_classes: int) -> np.ndarray:
-    """One-hot rows of classes."""
-    classes = labels.astype(np.int64)
-    wrong = (classes != labels) | (classes < 0) | (classes >= nb_classes)
-    if wrong.any():
-        rule = f"a class, a whole number from 0 to {nb_classes - 1}"
-        raise invalid("label", rule, labels[wrong][0])
-    return np.eye(nb_classes)[classes]
+def numbers_of(labels: Any) -> np.ndarray:
+    """Labels that are one number each."""
+    numbers = np.asarray(labels)
+    if numbers.size != len(numbers):
+        rule = "one number per example (set categorical=True for one-hot rows)"
+        raise invalid("labels", rule, f"shape {numbers.shape}")
+    return numbers.reshape(len(numbers))
 
 
-def joined(parts: list[Arrays], categorical: bool, nb_classes: int | None) -> Arrays:
+def classes_in(argument: str, largest: list[float]) -> int:
+    """How many classes there are, by the largest label of each part of a data set."""
+    if not largest:
+        rule = "a data set with at least one row (or set nb_classes)"
+        raise invalid(argument, rule, "0 rows")
+    return int(max(largest)) + 1
+
+
+def joined(argument: str, parts: list[Arrays], categorical: bool, nb_classes: int | None) -> Arrays:
     """Parts of features and labels as one, with labels as they were asked for."""
     if not parts:
-        raise invalid("data", "a data set with at least one row", "0 rows")
+        raise invalid(argument, "a data set with at least one row", "0 rows")
     features, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     if categorical:
         return features, encode_labels(labels, nb_classes or int(labels.max()) + 1)
@@ -271,59 +298,16 @@ def joined(parts: list[Arrays], categorical: bool, nb_classes: int | None) -> Ar
     return features, whole if (whole == labels).all() else labels
 
 
-def examples_of(df: DataFrame, features_col: str, label_col: str) -> Examples:
-    """Examples of two columns, in the types they have."""
+def examples_of(df: DataFrame, features_col: str, label_col: str, categorical: bool) -> Examples:
+    """Examples of two columns, in the types they have.
+
+    Raises:
+        ValueError: If a column is missing, or the labels are arrays that are to be encoded.
+    """
     spark = SparkSession.builder.getOrCreate()
-    return adapt(spark, df, spec=AS_FOUND, columns=Columns(features_col, label_col))
-
-
-# What follows runs on the executors.
-
-
-def pairs(features: Any, labels: Any) -> Iterator[Any]:
-    """Rows `(x, y)`."""
-    return zip(features, labels, strict=True)
-
-
-def points(features: Any, labels: Any) -> Iterator[LabeledPoint]:
-    """Rows as `LabeledPoint`."""
-    for x, y in zip(features, labels, strict=True):
-        yield LabeledPoint(float(np.asarray(y).reshape(())), to_vector(x))
-
-
-def label_of(point: LabeledPoint) -> float:
-    """The label of a `LabeledPoint`."""
-    return point.label
-
-
-def stacked_points(rows: Iterator[LabeledPoint]) -> Iterator[Arrays]:
-    """One partition's features and labels, if it has any."""
-    found = [(p.features.toArray(), p.label) for p in rows]
-    if found:
-        yield np.stack([x for x, _ in found]), np.array([y for _, y in found])
-
-
-def point_rows(nb_classes: int | None, rows: Iterator[LabeledPoint]) -> Iterator[Any]:
-    """Rows `(x, y)` of one partition of `LabeledPoint`, one-hot if `nb_classes` is given."""
-    for point in rows:
-        label = point.label if nb_classes is None else encode_label(point.label, nb_classes)
-        yield point.features.toArray(), label
-
-
-def chunk_arrays(index: int, chunks: Iterator[Chunk]) -> Iterator[Arrays]:
-    """Features and labels of one partition, chunk by chunk."""
-    for chunk in chunks:
-        yield chunk.x[0], chunk.y[0].astype(np.float64)
-
-
-def largest_label(index: int, parts: Iterator[Arrays]) -> Iterator[float]:
-    """The largest labels of the parts of one partition."""
-    for _, labels in parts:
-        yield float(labels.max())
-
-
-def array_rows(nb_classes: int | None, index: int, parts: Iterator[Arrays]) -> Iterator[Any]:
-    """Rows `(x, y)` of one partition, one-hot if `nb_classes` is given."""
-    for features, labels in parts:
-        targets = labels if nb_classes is None else encode_labels(labels, nb_classes)
-        yield from zip(features, targets, strict=True)
+    examples = adapt(spark, df, spec=AS_FOUND, columns=Columns(features_col, label_col))
+    kind = df.select(chosen_column(df, label_col, label_col)).schema.fields[0].dataType
+    if categorical and (isinstance(kind, ArrayType) or is_vector_type(kind)):
+        rule = f"a DataFrame with class numbers in {label_col!r} when categorical=True"
+        raise invalid("df", rule, kind.simpleString())
+    return examples

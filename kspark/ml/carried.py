@@ -86,7 +86,7 @@ class CarriedModel:
         model = self.model
         if layer is not None:
             wanted = layer_of(model, layer)
-            model = keras.Model(inputs_of(model), wanted.output)
+            model = keras.Model(inputs_of(model), keras.tree.flatten(wanted.output)[0])
         elif is_plain(model):
             model = keras.Model(inputs_of(model), outputs_of(model), name=model.name)
         elif not model.compiled:
@@ -129,7 +129,8 @@ def layer_of(model: keras.Model, name: str) -> keras.layers.Layer:
     """A layer by its name.
 
     Raises:
-        ValueError: If there is none, or the model does not tell what its layers compute.
+        ValueError: If there is none, it has several outputs, or the model does not tell what
+            its layers compute.
     """
     if not getattr(model, "inputs", None):
         rule = "left out for a subclassed model, which does not tell what its layers compute"
@@ -139,7 +140,11 @@ def layer_of(model: keras.Model, name: str) -> keras.layers.Layer:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f" (perhaps {near[0]!r})" if near else ""
         raise invalid("featureLayer", f"the name of one of the layers {names}{hint}", name)
-    return model.get_layer(name)
+    layer = model.get_layer(name)
+    if len(keras.tree.flatten(layer.output)) != 1:
+        rule = "a layer of one output, and this one has several"
+        raise invalid("featureLayer", rule, name)
+    return layer
 
 
 def weights_digest(model: keras.Model) -> str:

@@ -1,7 +1,7 @@
 """What turns the values that users set into the values that `Param`s hold, or refuses them.
 
 A converted value is plain data that JSON gives back as it was, because Spark stores
-Params as JSON, and converting it once more changes nothing.
+Params as JSON, or one of `unsaved`; and converting it once more changes nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 
 from kspark import optimizers
 from kspark.errors import invalid, invalid_type
+from kspark.ml.unsaved import CallbackMaker, Callbacks
 from kspark.plan import (
     check_fraction,
     check_frequency,
@@ -189,4 +190,6 @@ def callbacks(value: Any) -> Any:
     if not callable(value) and not isinstance(value, list | tuple):
         rule = "a list of `keras.callbacks.Callback`, or a function that returns one"
         raise invalid_type("callbacks", rule, value)
-    return value if callable(value) else list(value)
+    if isinstance(value, CallbackMaker):
+        return value
+    return CallbackMaker(value) if callable(value) else Callbacks(value)

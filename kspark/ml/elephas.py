@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import Any
 
@@ -13,12 +12,14 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField
 
 from kspark import job
 from kspark.adapters import Columns
-from kspark.errors import invalid
+from kspark.adapters.dataframe import column_name
 from kspark.job.slots import task_slots
-from kspark.labels import SPARSE
+from kspark.labels import SPARSE, loss_name
 from kspark.ml import elephas_files as files
 from kspark.ml.carried import CarriedModel
+from kspark.ml.elephas_compiling import ARGUMENTS, compile_arguments, own_parts
 from kspark.ml.elephas_losses import LossModelTypeMapper, ModelType
+from kspark.ml.elephas_models import architecture, described, model_from_config, same_compiled
 from kspark.ml.elephas_params import (
     HasBatchSize,
     HasCategoricalLabels,
@@ -41,10 +42,10 @@ from kspark.ml.elephas_params import (
 from kspark.ml.estimator import KerasEstimator
 from kspark.ml.label_columns import refused_labels, with_labels
 from kspark.ml.model import taken
+from kspark.ml.naming import ELEPHAS, KERAS, naming
 from kspark.ml.scoring import ClassifierFacts, last_activation, output_width
 from kspark.ml.stage import Stage
 from kspark.plan import LIVE, TrainingPlan
-from kspark.saving.training_config import optimizer as optimizer_of
 from kspark.worker.scores import (
     BINARY,
     MULTICLASS,
@@ -95,7 +96,8 @@ class ElephasEstimator(
 
     Args:
         model: A compiled `keras.Model`, in place of `keras_model_config`,
-            `optimizer_config`, `loss` and `metrics`.
+            `optimizer_config`, `loss` and `metrics`. Every fit trains a copy of it, compiled
+            as it is but for those of these Params that are set to something else.
         **params: Elephas' Params by name.
 
     Raises:
@@ -110,12 +112,20 @@ class ElephasEstimator(
         if model is not None:
             self.carried = CarriedModel(model, self.value_of("custom_objects"))
 
+    def setParams(self, **params: Any) -> Any:
+        """Set Params by name; own functions in `loss` and `metrics` become custom objects too."""
+        if own := own_parts([params.get("loss"), params.get("metrics")]):
+            known = params.get("custom_objects") or self.value_of("custom_objects")
+            params["custom_objects"] = {**known, **own}
+        return super().setParams(**params)
+
     def set_loss(self, loss: Any) -> Any:
         """Set `loss`: a name, or a function, which also becomes a custom object."""
-        if callable(loss):
-            objects = {**self.value_of("custom_objects"), loss.__name__: loss}
-            return self.setParams(loss=loss.__name__, custom_objects=objects)
         return self.setParams(loss=loss)
+
+    def set_metrics(self, metrics: Any) -> Any:
+        """Set `metrics`: names or metrics; own functions also become custom objects."""
+        return self.setParams(metrics=metrics)
 
     def get_config(self) -> dict[str, Any]:
         """Elephas' configuration of an estimator."""
@@ -125,6 +135,7 @@ class ElephasEstimator(
         """Write the configuration to an HDF5 file. `write().save(path)` is Spark's way."""
         files.save_estimator(self, file_name)
 
+    @naming(ELEPHAS)
     def _fit(self, dataset: DataFrame) -> ElephasTransformer:
         model = self._compiled()
         mode, frequency = self.value_of("mode"), self.value_of("frequency")
@@ -163,33 +174,32 @@ class ElephasEstimator(
         )
         return slots
 
+    def given(self) -> CarriedModel | None:
+        """The model given, unless `keras_model_config` was set to another one since."""
+        if self.carried is None:
+            return None
+        wanted = architecture(self.value_of("keras_model_config"))
+        return self.carried if architecture(self.carried.model.to_json()) == wanted else None
+
     def _compiled(self) -> keras.Model:
         """The model as it is trained.
 
         Raises:
             ValueError: If there is no model or no loss.
         """
+        params = {name: self.value_of(name) for name in (*ARGUMENTS, "custom_objects")}
+        given = self.given()
+        if given is not None and given.model.compiled:
+            return same_compiled(given, params)
         model = self.get_model()
-        if self.carried is not None and self.carried.model.to_json() == self.value_of(
-            "keras_model_config"
-        ):
-            model.set_weights(self.carried.model.get_weights())
-        if self.value_of("loss") is None:
-            raise invalid("loss", "set before `fit`", None)
-        config = self.value_of("optimizer_config")
-        objects = self.value_of("custom_objects")
-        loss, *metrics = (
-            objects.get(name, name) if isinstance(name, str) else name
-            for name in (self.value_of("loss"), *self.value_of("metrics"))
-        )
-        with keras.saving.custom_object_scope(objects):
-            optimizer = optimizer_of(config) if isinstance(config, dict) else config
-            model.compile(optimizer or "rmsprop", loss, metrics=metrics)
+        if given is not None:
+            model.set_weights(given.model.get_weights())
+        model.compile(**compile_arguments(params, params["custom_objects"]))
         return model
 
     def _labelled(self, dataset: DataFrame) -> DataFrame:
         """One-hot labels if they are asked for and the loss takes them."""
-        if not self.value_of("categorical") or self.value_of("loss") == SPARSE:
+        if not self.value_of("categorical") or loss_name(self.value_of("loss")) == SPARSE:
             return dataset
         facts = ClassifierFacts(
             MULTICLASS, self.value_of("nb_classes"), False, self.value_of("loss")
@@ -271,16 +281,19 @@ class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
             self.carried = CarriedModel(model, self.value_of("custom_objects"))
         return self.carried
 
+    @naming(ELEPHAS)
+    @naming(KERAS)
     def _transform(self, dataset: DataFrame) -> DataFrame:
         carried = self._model()
         kind, scores = self._score(carried.model)
         name = self.getOrDefault("outputCol")
-        if name in dataset.columns:
-            raise taken("output_col", name, dataset.columns)
+        if column_name(dataset, name):
+            raise taken("outputCol", name, dataset.columns)
         columns = Columns(self.getOrDefault("featuresCol"), None, None)
         size = self.value_of("inference_batch_size") or 1024
         shared = carried.shared(dataset.sparkSession)
-        return job.score_frame(shared, dataset, columns, [StructField(name, kind)], scores, size)
+        added = [StructField(name, kind)]
+        return job.score_frame(shared, dataset, columns, added, scores, size)
 
     def _score(self, model: keras.Model) -> tuple[DataType, Scores]:
         width = output_width(model)
@@ -290,35 +303,6 @@ class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
             kind = MULTICLASS if width > 1 else BINARY
             return DoubleType(), ClassScores(kind, raw=False, probability=False)
         return ArrayType(DoubleType()), Probabilities()
-
-
-def described(model: Any) -> dict[str, Any]:
-    """The Params that a compiled Keras model stands for."""
-    if model is None:
-        return {}
-    params: dict[str, Any] = {"keras_model_config": model.to_json()}
-    if model.compiled:
-        params["optimizer_config"] = keras.optimizers.serialize(model.optimizer)
-        config = model.get_compile_config() or {}
-        if isinstance(config.get("loss"), str):
-            params["loss"] = config["loss"]
-        if isinstance(config.get("metrics"), list):
-            params["metrics"] = [m for m in config["metrics"] if isinstance(m, str)]
-    return params
-
-
-def model_from_config(config: str | None, custom_objects: dict[str, Any]) -> keras.Model:
-    """A Keras model of its JSON.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    if config is None:
-        raise invalid("keras_model_config", "set, to what `model.to_json()` gives", None)
-    content = json.loads(config)
-    # Keras 3 also writes how the model was compiled; here Params tell that.
-    content.pop("compile_config", None)
-    return keras.models.model_from_json(json.dumps(content), custom_objects=custom_objects)
 
 
 def model_type(loss: str, model: keras.Model) -> ModelType:

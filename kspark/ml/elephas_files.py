@@ -48,9 +48,12 @@ def transformer_config(stage: ElephasTransformer) -> dict[str, Any]:
 
 
 def save_estimator(stage: ElephasEstimator, path: str) -> None:
-    """Write an estimator's Params."""
+    """Write an estimator's Params, and the weights of the model it was given."""
     more = {name: stage.value_of(name) for name in ("optimizer_config", "output_type")}
-    write(path, "ElephasEstimator", {**estimator_config(stage), **more}, [])
+    config, given = {**estimator_config(stage), **more}, stage.given()
+    if given is not None:
+        config["keras_model_config"] = given.model.to_json()
+    write(path, "ElephasEstimator", config, given.model.get_weights() if given else [])
 
 
 def save_transformer(stage: ElephasTransformer, path: str) -> None:

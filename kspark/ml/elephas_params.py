@@ -6,14 +6,14 @@ Each class has one Param and its setter and getter, and can be used on its own.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from pyspark.ml.param import Param
 
-from kspark.errors import invalid_type
 from kspark.ml import converters as to
+from kspark.ml import elephas_compiling as compiling
 from kspark.ml.params import StageParams, param
+from kspark.ml.unsaved import CustomObjects
 
 
 class ElephasParams(StageParams):
@@ -45,27 +45,9 @@ def add_snake_accessors(cls: type, name: str, title: str, doc: str) -> None:
             setattr(cls, accessor.__name__, accessor)
 
 
-def dictionary(name: str) -> Callable[[Any], Any]:
-    """A dictionary, as a copy."""
-
-    def convert(value: Any) -> dict[str, Any]:
-        if not isinstance(value, Mapping):
-            raise invalid_type(name, "a dictionary", value)
-        return dict(value)
-
-    return convert
-
-
-def optimizer_config(value: Any) -> Any:
-    """An optimizer's configuration, or its name."""
-    return value if isinstance(value, str) else dictionary("optimizer_config")(value)
-
-
-def metric_names(value: Any) -> list[Any]:
-    """A list of metrics."""
-    if not isinstance(value, list | tuple):
-        raise invalid_type("metrics", "a list of metrics", value)
-    return list(value)
+def custom_objects(value: Any) -> CustomObjects:
+    """A dictionary from name to custom object."""
+    return CustomObjects(compiling.dictionary("custom_objects")(value))
 
 
 class HasKerasModelConfig(ElephasParams):
@@ -149,7 +131,9 @@ class HasKerasOptimizerConfig(ElephasParams):
     """The optimizer."""
 
     optimizer_config = param(
-        "optimizer_config", "what keras.optimizers.serialize gives, or a name.", optimizer_config
+        "optimizer_config",
+        "what keras.optimizers.serialize gives, or a name.",
+        compiling.optimizer_config,
     )
     DEFAULTS = {"optimizer_config": None}
 
@@ -157,21 +141,21 @@ class HasKerasOptimizerConfig(ElephasParams):
 class HasMetrics(ElephasParams):
     """The metrics."""
 
-    metrics = param("metrics", "list of metrics.", metric_names)
+    metrics = param("metrics", "list of metrics.", compiling.metrics)
     DEFAULTS = {"metrics": ["acc"]}
 
 
 class HasLoss(ElephasParams):
     """The loss."""
 
-    loss = param("loss", "the loss' name.", to.text("loss"))
+    loss = param("loss", "the loss' name.", compiling.loss)
 
 
 class HasCustomObjects(ElephasParams):
     """Custom layers, losses and the like."""
 
     custom_objects = param(
-        "custom_objects", "dictionary from name to object. Not saved.", dictionary("custom_objects")
+        "custom_objects", "dictionary from name to object. Not saved.", custom_objects
     )
     DEFAULTS: ClassVar[dict[str, Any]] = {"custom_objects": {}}
 

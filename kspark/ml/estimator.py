@@ -11,11 +11,14 @@ import keras
 from pyspark.ml import Estimator
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import BooleanType
 
 from kspark.adapters.dataframe import chosen_column
 from kspark.arguments import compiled_model
+from kspark.errors import invalid
 from kspark.ml.carried import CarriedModel
 from kspark.ml.model import KerasModel, KerasRegressionModel
+from kspark.ml.naming import KERAS, naming
 from kspark.ml.params import HasFeatures, HasPrediction, HasTargets, HasTraining
 from kspark.ml.scoring import output_width
 from kspark.ml.stage import Stage
@@ -68,13 +71,15 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
     def _checked(self, model: Any) -> keras.Model:
         return compiled_model(model)
 
+    @naming(KERAS)
     def _fit(self, dataset: DataFrame) -> KerasModel:
         carried = self._model()
         check_model(carried.model)
         model = carried.clone()
         trained = SparkModel(model, custom_objects=carried.custom_objects, **self.model_arguments())
         frame = self._labelled(dataset, model)
-        with divided(frame, self.value_of("validationIndicatorCol")) as (train, held_out):
+        indicator = self.value_of("validationIndicatorCol")
+        with divided(frame, indicator) as (train, held_out):
             history = trained.fit(
                 train,
                 epochs=self.getOrDefault("epochs"),
@@ -138,11 +143,19 @@ def divided(
 
     The rows are kept while the block lasts: both parts are read from the same ones, also
     where a plan with random numbers would give others the second time.
+
+    Raises:
+        ValueError: If the column is missing, or not one of booleans.
     """
     if indicator is None:
         yield frame, None
         return
-    validates: Column = F.coalesce(chosen_column(frame, indicator, indicator), F.lit(False))
+    column: Column = chosen_column(frame, indicator, indicator)
+    kind = frame.select(column).schema.fields[0].dataType
+    if not isinstance(kind, BooleanType):
+        found = f"{indicator}: {kind.simpleString()}"
+        raise invalid("validationIndicatorCol", "a column of booleans", found)
+    validates = F.coalesce(column, F.lit(False))
     mine = not frame.is_cached
     if mine:
         frame.persist()

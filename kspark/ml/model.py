@@ -17,6 +17,7 @@ from kspark.adapters.dataframe import column_name
 from kspark.errors import invalid
 from kspark.job.inference import output_type
 from kspark.labels import output_shapes
+from kspark.ml.naming import KERAS, naming
 from kspark.ml.params import HasFeatures, HasPrediction
 from kspark.ml.stage import Stage
 from kspark.ml.summary import TrainingSummary
@@ -82,6 +83,7 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         """Loss and metrics per epoch, as in Keras' `History`; empty without a fit."""
         return self._summary.history if self._summary else {}
 
+    @naming(KERAS)
     def _transform(self, dataset: DataFrame) -> DataFrame:
         layer = self.value_of("featureLayer")
         added, scores = self._activations() if layer else self._scores()
@@ -100,6 +102,7 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         params = [p for p in NEW_COLUMNS if self.hasParam(p) and self.value_of(p) == name]
         return taken(params[0] if params else NEW_COLUMNS[0], name, columns)
 
+    @naming(KERAS)
     def asUDF(self, name: str) -> Any:
         """Register the prediction as a function of Spark SQL.
 

@@ -170,3 +170,51 @@ def test_vectors():
     assert data.from_vector(Vectors.sparse(3, {2: 4.0})).tolist() == [0, 0, 4]
     with pytest.raises(ValueError, match="one axis"):
         data.to_vector(np.zeros((2, 2)))
+
+
+def test_without_rows_no_classes_can_be_counted(sc, spark):
+    none = sc.parallelize([], 2)
+    with pytest.raises(ValueError, match="`lp_rdd` must be .* one row.*set nb_classes.*: lp_rdd="):
+        data.lp_to_simple_rdd(none, categorical=True)
+    assert data.lp_to_simple_rdd(none, categorical=True, nb_classes=3).collect() == []
+    with pytest.raises(ValueError, match="`rdd` must be a data set with at least one row"):
+        data.from_labeled_point(none)
+    frame = data.to_data_frame(sc, FEATURES, CLASSES).limit(0)
+    with pytest.raises(ValueError, match="`df` must be a data set with at least one row"):
+        data.from_data_frame(frame)
+    with pytest.raises(ValueError, match="`df` must be .* one row .or set nb_classes."):
+        data.df_to_simple_rdd(frame, categorical=True)
+    assert data.df_to_simple_rdd(frame, categorical=True, nb_classes=3).collect() == []
+
+
+def test_partitions_without_rows_do_not_matter_for_counting(sc):
+    points = sc.parallelize([LabeledPoint(2.0, [1.0]), LabeledPoint(0.0, [2.0])], 4)
+    rows = data.lp_to_simple_rdd(points, categorical=True).collect()
+    assert [y.tolist() for _, y in rows] == [[0, 0, 1], [1, 0, 0]]
+
+
+@pytest.mark.parametrize("convert", [data.to_data_frame, data.to_labeled_point])
+def test_one_hot_labels_are_asked_about(sc, convert):
+    rule = r"`labels` must be one number per example .set categorical=True.*shape \(7, 3\)"
+    with pytest.raises(ValueError, match=rule):
+        convert(sc, FEATURES, np.eye(3)[CLASSES])
+    columns = convert(sc, FEATURES, CLASSES[:, None]).collect()
+    assert [row.label for row in columns] == CLASSES.tolist()
+
+
+def test_arrays_as_labels_are_one_hot_already(spark):
+    rows = [(NewVectors.dense([1.0]), [0.0, 1.0], NewVectors.dense([1.0, 0.0]))]
+    frame = spark.createDataFrame(rows, ["features", "label", "vector"])
+    rule = "`df` must be .* class numbers in 'label' when categorical=True.*df='array<double>'"
+    with pytest.raises(ValueError, match=rule):
+        data.df_to_simple_rdd(frame, categorical=True)
+    with pytest.raises(ValueError, match=rule):
+        data.from_data_frame(frame, categorical=True)
+    with pytest.raises(ValueError, match="class numbers in 'vector'.*df='vector'"):
+        data.df_to_simple_rdd(frame, categorical=True, label_col="vector")
+    assert data.df_to_simple_rdd(frame).first()[1].tolist() == [0, 1]
+
+
+def test_a_labeled_point_is_of_a_vector(sc):
+    with pytest.raises(Exception, match="`features` must be a matrix, one row per example"):
+        data.to_labeled_point(sc, FEATURES.reshape(7, 2, 1), CLASSES).collect()

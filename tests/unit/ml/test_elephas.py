@@ -120,6 +120,69 @@ def test_a_compiled_model_stands_for_its_parts(model):
         np.testing.assert_array_equal(a, b)
 
 
+def gap(y, p):
+    return keras.ops.mean(keras.ops.abs(y - p), axis=-1)
+
+
+@pytest.fixture
+def smoothed(make):
+    """A model compiled with what no name can tell."""
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=0.3)
+    metrics = [keras.metrics.AUC(num_thresholds=20, name="area"), gap]
+    return make(3, "softmax", loss, metrics=metrics, loss_weights=[2.0])
+
+
+X, Y = np.random.default_rng(0).normal(size=(6, 4)), np.eye(3)[[0, 1, 2, 0, 1, 2]]
+
+
+def same_results(found, expected):
+    """Loss and metrics of two models on the same rows."""
+    results = [m.evaluate(X, Y, verbose=0, return_dict=True) for m in (found, expected)]
+    assert set(results[0]) == set(results[1]) == {"loss", "area", "gap"}
+    np.testing.assert_allclose(list(results[0].values()), list(results[1].values()), rtol=1e-6)
+
+
+def test_a_compiled_model_is_trained_as_it_was_compiled(smoothed, make):
+    stage = ElephasEstimator(smoothed)
+    same_results(stage._compiled(), smoothed)
+    assert stage._compiled() is not smoothed
+    assert stage.get_loss() == "CategoricalCrossentropy"
+    assert stage.get_metrics() == ["AUC", "gap"]
+    json.dumps(stage.get_config())
+    assert ElephasEstimator(make(loss="mse")).get_metrics() == []
+    with pytest.raises(TypeError, match="`model` must be a compiled `keras.Model`"):
+        ElephasEstimator("model")
+
+
+def test_what_is_set_since_replaces_its_part_of_the_compiled_model(smoothed):
+    stage = ElephasEstimator(smoothed).set_optimizer_config("sgd")
+    same_results(stage._compiled(), smoothed)
+    assert type(stage._compiled().optimizer) is keras.optimizers.SGD
+    stage = ElephasEstimator(smoothed, loss="categorical_crossentropy", metrics=["mae"])
+    plain = stage._compiled()
+    found = plain.evaluate(X, Y, verbose=0, return_dict=True)
+    assert set(found) == {"loss", "mae"}
+    expected = keras.losses.categorical_crossentropy(Y, smoothed.predict(X, verbose=0))
+    assert found["loss"] == pytest.approx(2 * float(np.mean(expected)), rel=1e-5)
+    assert type(plain.optimizer) is keras.optimizers.Adam
+
+
+def test_another_architecture_set_since_is_a_new_model(smoothed, make):
+    stage = ElephasEstimator(smoothed).set_keras_model_config(make(7).to_json())
+    stage.set_loss("mse").set_metrics(["mae"])
+    assert stage._compiled().output_shape == (None, 7)
+
+
+def test_a_file_keeps_the_model_that_was_given(smoothed, tmp_path):
+    path = str(tmp_path / "given.h5")
+    ElephasEstimator(smoothed, epochs=3).save(path)
+    loaded = load_ml_estimator(path, {"gap": gap})
+    assert loaded.get_epochs() == 3
+    same_results(loaded._compiled(), smoothed)
+    with pytest.raises(ValueError, match="`custom_objects` must be .* 'gap'"):
+        load_ml_estimator(path)
+
+
 def test_the_optimizer_has_a_default_and_keeps_its_settings(estimator, make):
     estimator.set_optimizer_config(keras.optimizers.serialize(keras.optimizers.SGD(0.25)))
     assert float(estimator._compiled().optimizer.learning_rate) == 0.25

@@ -246,3 +246,12 @@ def test_a_refused_label_is_found_in_what_spark_says():
     error = ClusterError(f"Spark gave up: [USER_RAISED_EXCEPTION] {text}. SQLSTATE: P0001")
     assert refusal(error) == text
     assert refusal(ClusterError("lost")) is None
+
+
+def test_a_layer_of_several_outputs_has_none_to_show():
+    entry = keras.Input((3, 2))
+    out, *states = keras.layers.LSTM(4, return_state=True, name="memory")(entry)
+    model = keras.Model(entry, keras.layers.Dense(1, name="one")(out))
+    with pytest.raises(ValueError, match="`featureLayer` must be a layer of one output.*'memory'"):
+        CarriedModel(model).predicting("memory")
+    assert CarriedModel(model).predicting("one").output_shape == (None, 1)

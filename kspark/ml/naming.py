@@ -1,0 +1,63 @@
+"""What was set on a stage is called by its Param's name in errors, also in those of the engine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+KERAS = {
+    "x": "dataset",
+    "y": "labelCol",
+    "sample_weight": "weightCol",
+    "validation_data": "validationIndicatorCol",
+    "features_col": "featuresCol",
+    "label_col": "labelCol",
+    "weight_col": "weightCol",
+    "validation_split": "validationSplit",
+    "class_weight": "classWeight",
+    "custom_objects": "customObjects",
+    "batch_size": "batchSize",
+    "num_workers": "numWorkers",
+    "server_optimizer": "serverOptimizer",
+    "max_failures": "maxFailures",
+    "on_nonfinite": "onNonfinite",
+}
+"""Arguments of `SparkModel`, and the Params of `KerasEstimator` that they come from."""
+
+ELEPHAS = {
+    "validationSplit": "validation_split",
+    "customObjects": "custom_objects",
+    "batchSize": "batch_size",
+    "numWorkers": "num_workers",
+}
+"""Params of `KerasEstimator`, and those of `ElephasEstimator` that they come from."""
+
+
+@contextmanager
+def naming(names: Mapping[str, str]) -> Iterator[None]:
+    """Around a block: errors about an argument become errors about the Param it comes from.
+
+    Args:
+        names: Mapping from argument to Param.
+
+    Raises:
+        ValueError: As the block did, with other names.
+        TypeError: Likewise.
+    """
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        text = named(str(error), names)
+        if type(error) not in (ValueError, TypeError) or text == str(error):
+            raise
+        raise type(error)(text) from error
+
+
+def named(text: str, names: Mapping[str, str]) -> str:
+    """An error's text with other names of arguments."""
+
+    def other(match: re.Match[str]) -> str:
+        return f"{match[1]}{names.get(match[2], match[2])}{match[3]}"
+
+    return re.sub(r"(Received: )(\w+)(=)", other, re.sub(r"(`)(\w+)(`)", other, text))

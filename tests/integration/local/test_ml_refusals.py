@@ -1,0 +1,120 @@
+"""What stages refuse on a DataFrame: in a sentence, by the names of their Params."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from pyspark.ml import Pipeline
+from pyspark.ml.evaluation import RegressionEvaluator
+from pyspark.ml.feature import VectorAssembler
+from pyspark.ml.tuning import CrossValidator, ParamGridBuilder
+from pyspark.sql import functions as F
+
+from kspark.ml import ElephasEstimator, KerasEstimator, KerasModel
+
+LATER = """
+import sys
+from pyspark.ml import PipelineModel
+from kspark.session import local_session
+
+spark = local_session(cores=1)
+model = PipelineModel.load(sys.argv[1])
+model.transform(spark.read.parquet(sys.argv[2])).select("id", "prediction").write.parquet(
+    sys.argv[3]
+)
+spark.stop()
+"""
+
+
+def network(units=1, loss="mse", activation=None):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(units, activation)])
+    model.compile("adam", loss)
+    return model
+
+
+@pytest.fixture(scope="module")
+def frame(spark):
+    rows = [([float(i), 1.0 - i], float(i % 3), i % 2) for i in range(12)]
+    return spark.createDataFrame(rows, ["features", "label", "part"])
+
+
+def early():
+    return [keras.callbacks.EarlyStopping()]
+
+
+@pytest.mark.parametrize("value", [early(), early])
+def test_a_grid_over_callbacks_is_refused_by_the_writer(frame, tmp_path, value):
+    stage = KerasEstimator(network())
+    validator = CrossValidator(
+        estimator=stage,
+        estimatorParamMaps=ParamGridBuilder().addGrid(stage.callbacks, [value]).build(),
+        evaluator=RegressionEvaluator(),
+    )
+    with pytest.raises(ValueError, match="`callbacks` must be left out of a grid that is saved"):
+        validator.write().save(str(tmp_path / "grid"))
+
+
+def test_the_indicator_of_validation_is_boolean(frame):
+    stage = KerasEstimator(network(), validationIndicatorCol="part")
+    text = "`validationIndicatorCol` must be a column of booleans.*'part: bigint'"
+    with pytest.raises(ValueError, match=text):
+        stage.fit(frame)
+    fitted = stage.fit(frame.withColumn("part", F.col("part") == 1))
+    assert "val_loss" in fitted.history
+
+
+def test_errors_of_a_fit_name_params(frame):
+    many = network(3, "sparse_categorical_crossentropy", "softmax")
+    with pytest.raises(ValueError, match="`labelCol` must be class numbers.*Received: labelCol="):
+        KerasEstimator(many).fit(frame.withColumn("label", F.col("label") + 1))
+    with pytest.raises(ValueError, match="`dataset` must be .*at least one"):
+        KerasEstimator(network()).fit(frame.limit(0))
+    with pytest.raises(ValueError, match="`validationSplit` must be.*Received: validationSplit="):
+        KerasEstimator(network(), validationSplit=0.01, numWorkers=1).fit(frame.limit(1))
+    inputs = {name: keras.Input((2,), name=name) for name in "ab"}
+    two = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Add()(list(inputs.values()))))
+    two.compile("adam", "mse")
+    with pytest.raises(ValueError, match="`featuresCol` must be .* 2 columns"):
+        KerasEstimator(two).fit(frame)
+    with pytest.raises(ValueError, match="`featuresCol` must be .* 2 columns"):
+        KerasModel(two).transform(frame)
+    with pytest.raises(ValueError, match="`featuresCol` must be .* 2 columns"):
+        KerasModel(two).asUDF("two")
+
+
+def test_errors_of_elephas_pair_name_its_params(frame):
+    stage = ElephasEstimator(network(), categorical=False, num_workers=1, epochs=1)
+    with pytest.raises(ValueError, match="`validation_split` must be.*: validation_split="):
+        stage.copy().set_validation_split(0.01).fit(frame.limit(1))
+    fitted = stage.fit(frame)
+    with pytest.raises(ValueError, match="`outputCol` must be .*Received: outputCol='LABEL'"):
+        fitted.copy({fitted.outputCol: "LABEL"}).transform(frame)
+    many = network(3, "sparse_categorical_crossentropy", "softmax")
+    stage = ElephasEstimator(many, num_workers=1, epochs=1)
+    with pytest.raises(ValueError, match="`labelCol` must be class numbers.*Received: labelCol="):
+        stage.fit(frame.withColumn("label", F.col("label") + 1))
+
+
+def test_a_saved_pipeline_scores_a_parquet_file_in_another_process(spark, tmp_path):
+    random = np.random.default_rng(3)
+    table = [(i, *map(float, random.normal(size=2)), float(i % 2)) for i in range(40)]
+    rows = spark.createDataFrame(table, ["id", "a", "b", "label"])
+    source, model, target = (str(tmp_path / name) for name in ("rows", "model", "scored"))
+    rows.write.parquet(source)
+    stages = [
+        VectorAssembler(inputCols=["a", "b"], outputCol="features"),
+        ElephasEstimator(
+            network(2, "categorical_crossentropy", "softmax"), nb_classes=2, num_workers=2, epochs=2
+        ),
+    ]
+    fitted = Pipeline(stages=stages).fit(spark.read.parquet(source))
+    fitted.save(model)
+    subprocess.run([sys.executable, "-c", LATER, model, source, target], check=True)
+    expected = dict(fitted.transform(rows).select("id", "prediction").collect())
+    found = dict(spark.read.parquet(target).collect())
+    assert found.keys() == expected.keys() == set(range(40))
+    for key, value in found.items():
+        np.testing.assert_allclose(value, expected[key], rtol=1e-6)
