@@ -92,7 +92,7 @@ def test_values_of_another_form_are_refused_at_once(name, value, text):
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [
-        ("metrics", ["acuracy"], r"\(perhaps 'accuracy'\). Received: metrics='acuracy'"),
+        ("metrics", ["accuracyy"], r"\(perhaps 'accuracy'\). Received: metrics='accuracyy'"),
         ("metrics", ["mae", ["gab"]], r"\(perhaps 'gap'\). Received: metrics='gab'"),
         ("metrics", [{"class_name": "AUK", "config": {}}], r"\(perhaps 'AUC'\)"),
         ("metrics", ["qqqqqq"], "named in `custom_objects`. Received: metrics='qqqqqq'"),
