@@ -18,7 +18,7 @@ import pytest
 # Storeys, the lowest first. A package stands for all of its modules.
 LAYERS = (
     {"bootstrap", "errors", "interrupts", "version"},
-    {"weights", "wire", "shards"},
+    {"compression", "shards", "weights", "wire"},
     {
         "adapters",
         "aggregator",
@@ -38,6 +38,7 @@ LAYERS = (
 # Who may import whom on the same storey. Never both ways.
 NEIGHBOURS = {
     "aggregator": {"optimizers"},
+    "compression": {"weights"},
     "coordinator": {"aggregator", "rendezvous"},
     "job": {"callbacks", "report", "worker"},
     "labels": {"replica"},
@@ -49,7 +50,7 @@ NEIGHBOURS = {
     "session": {"java"},
     "spark_model": {"data", "source", "training"},
     "training": {"source"},
-    "wire": {"weights"},
+    "wire": {"compression", "weights"},
 }
 
 # Other people's packages that a module may import; the others import none.
@@ -60,6 +61,7 @@ LIBRARIES = {
     "backends": {"jax", "keras", "numpy", "tensorflow", "torch"},
     "bootstrap": {"pyspark"},
     "callbacks": {"keras", "numpy"},
+    "compression": {"numpy"},
     "coordinator": {"numpy"},
     "data": {"numpy", "pyspark"},
     "job": {"numpy", "pandas", "pyarrow", "pyspark"},
@@ -282,6 +284,8 @@ def test_accepts(unit, source):
         ("spark_model", "def f():\n    import torch", "spark_model imports torch"),
         ("aggregator", "from pyspark.sql import SparkSession", "aggregator imports pyspark"),
         ("java", "import requests", "java imports requests"),
+        ("compression", "import socket", "opens a door: socket"),
+        ("compression", "from kspark.wire import encode", "compression (layer 1) imports wire"),
         ("wire", "import socket", "opens a door: socket"),
         ("shards", "from urllib.request import urlopen", "opens a door: urllib.request"),
         ("coordinator", "import multiprocessing.shared_memory", "opens a door"),
