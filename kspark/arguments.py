@@ -80,6 +80,30 @@ def check_rule(rule: ServerOptimizer, plan: TrainingPlan) -> None:
     if rule.keeps_replica_weights:
         reason = "a rule whose replicas go on from the merged weights: this one is not supported"
         raise invalid("server_optimizer", reason, rule)
+    check_compression(rule, plan)
+
+
+def check_compression(rule: ServerOptimizer, plan: TrainingPlan) -> None:
+    """Refuse a compression that a server optimizer cannot work with.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    codec = plan.compression
+    if codec is None:
+        return
+    if rule.keeps_replica_weights:
+        reason = (
+            f'None with server_optimizer="{rule.name}": its replicas send how far they are from '
+            "the global weights, which is no sum of changes that could be made up for later"
+        )
+        raise invalid("compression", reason, codec)
+    if codec.sparse and rule.needs_all_deltas:
+        reason = (
+            f'None, "float16", "bfloat16" or "int8" with server_optimizer="{rule.name}", which '
+            "compares the replicas' values: most of those that this one brings are zero"
+        )
+        raise invalid("compression", reason, codec)
 
 
 def check_backend(plan: TrainingPlan) -> None:

@@ -13,7 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from kspark import compression
+from kspark.compression import Codec, Packing
 from kspark.errors import invalid, invalid_type
+from kspark.weights import WeightSpec
 
 MODES = ("synchronous", "asynchronous", "hogwild")
 ROUNDS = "rounds"
@@ -39,6 +42,7 @@ class TrainingPlan:
         max_failures: Integer, how often a lost job is submitted again.
         on_nonfinite: `"raise"` or `"ignore"`, for a loss that is NaN or infinite.
         port: Integer or pair of integers, where the live road's server listens; 0: any.
+        compression: `Codec` of deltas and gradients, or `None`.
     """
 
     mode: str
@@ -54,6 +58,7 @@ class TrainingPlan:
     max_failures: int
     on_nonfinite: str
     port: int | tuple[int, int]
+    compression: Codec | None = None
 
     @classmethod
     def create(
@@ -72,6 +77,7 @@ class TrainingPlan:
         max_failures: int = 4,
         on_nonfinite: str = "raise",
         port: int | tuple[int, int] = 0,
+        compression: Any = None,
     ) -> TrainingPlan:
         """Check every argument and make the plan.
 
@@ -108,6 +114,7 @@ class TrainingPlan:
             max_failures=int(max_failures),
             on_nonfinite=on_nonfinite,
             port=checked_port(port),
+            compression=checked_compression(compression, mode),
         )
 
     @property
@@ -120,6 +127,12 @@ class TrainingPlan:
     def merges_gradients(self) -> bool:
         """Whether replicas exchange gradients and step together: exact for any number of them."""
         return self.mode == "synchronous" and self.frequency == "batch"
+
+    def packing(self, spec: WeightSpec) -> Packing | None:
+        """How deltas or gradients of a model travel, or `None` if they are not compressed."""
+        if self.compression is None:
+            return None
+        return Packing(self.compression, spec, self.merges_gradients)
 
     def local_batches(self, batches: int) -> int:
         """Local batches between two exchanges, for a shard of so many batches an epoch."""
@@ -193,6 +206,18 @@ def checked_port(port: Any) -> int | tuple[int, int]:
     if not 0 < ports[0] <= ports[1]:
         raise invalid("port", rule, port)
     return int(ports[0]), int(ports[1])
+
+
+def checked_compression(value: Any, mode: str) -> Codec | None:
+    """The codec that is meant; none in a mode that has nothing to compress."""
+    codec = compression.get(value)
+    if codec is not None and mode == "hogwild":
+        rule = (
+            'None with mode="hogwild": replicas on the host of the driver write into its memory, '
+            'and nothing travels that could be compressed; mode="asynchronous" compresses'
+        )
+        raise invalid("compression", rule, value)
+    return codec
 
 
 def checked_class_weight(value: Any) -> dict[int, float] | None:

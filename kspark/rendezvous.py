@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kspark.aggregator import Aggregator, Delta
+from kspark.compression import Compressor
 from kspark.errors import AggregationError, IncompatibleDeltaError
 
 GENERATION_BITS = 32
@@ -59,6 +60,8 @@ class Rendezvous:
         merge_gradients: Boolean. Meetings average gradients, and one more at the end of
             the epoch settles the weights; otherwise they merge deltas.
         batch_size: Integer, examples per local batch, or `None` if nobody counts batches.
+        replies: `Compressor` of mean gradients, or `None`. Everybody takes the same bytes
+            away, so that all replicas stay alike.
     """
 
     def __init__(
@@ -68,7 +71,10 @@ class Rendezvous:
         steps: int,
         merge_gradients: bool,
         batch_size: int | None = None,
+        replies: Compressor | None = None,
     ) -> None:
+        self._replies = replies
+        self._epoch_residual = None if replies is None else replies.residual.copy()
         self._aggregator = aggregator
         self._examples = examples
         self._steps = steps
@@ -111,6 +117,8 @@ class Rendezvous:
         """The epoch is settled; the next one starts from the weights as they are."""
         self._aggregator.pull(self._epoch_weights)
         self._epoch_slots = self._aggregator.optimizer.get_state()
+        if self._replies is not None:
+            self._epoch_residual = self._replies.residual.copy()
         self.meeting = Meeting(self.generation << GENERATION_BITS)
 
     def restart_epoch(self) -> None:
@@ -118,6 +126,8 @@ class Rendezvous:
         self.generation += 1
         self._aggregator.replace(self._epoch_weights)
         self._aggregator.optimizer.set_state(self._epoch_slots)
+        if self._replies is not None:
+            self._replies.restore(self._epoch_residual)
         self.meeting = Meeting(self.generation << GENERATION_BITS)
 
     def _about_gradients(self, meeting: Meeting) -> bool:
@@ -135,7 +145,8 @@ class Rendezvous:
 
     def _merge(self, meeting: Meeting) -> np.ndarray:
         if self._about_gradients(meeting):
-            return mean_of(meeting.given)
+            mean = mean_of(meeting.given)
+            return mean if self._replies is None else self._replies.pack(mean)
         if self._merge_gradients:
             return self._settle(meeting.given)
         deltas = [Delta(s, v, n) for s, (v, n) in meeting.given.items() if v is not None]

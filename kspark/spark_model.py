@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from pyspark.sql import DataFrame
 
+from kspark import compression as codecs
 from kspark import job, optimizers, saving
 from kspark.adapters import Columns
 from kspark.arguments import (
@@ -37,7 +38,7 @@ from kspark.training import TrainingData, train
 
 PLAN_SETTINGS = (
     *("mode", "frequency", "batch_size", "seed"),
-    *("port", "timeout", "max_failures", "on_nonfinite"),
+    *("port", "timeout", "max_failures", "on_nonfinite", "compression"),
 )
 """Attributes that become part of every `TrainingPlan`."""
 
@@ -77,6 +78,8 @@ class SparkModel:
         timeout: Float, seconds to wait for a worker that is not connected.
         max_failures: Integer, how often a lost worker is started again.
         on_nonfinite: `"raise"` or `"ignore"`, for a loss that is NaN or infinite.
+        compression: What deltas and gradients travel as: `None`, `"float16"`, `"bfloat16"`,
+            `"int8"`, `"top_k"`, a configuration or a `kspark.compression.Codec`.
         **elephas: `parameter_server_mode`, which is not needed; all else is refused.
 
     Raises:
@@ -99,6 +102,7 @@ class SparkModel:
         timeout: float = 60.0,
         max_failures: int = 2,
         on_nonfinite: str = "raise",
+        compression: Any = None,
         **elephas: Any,
     ) -> None:
         refuse_unknown(elephas)
@@ -116,6 +120,7 @@ class SparkModel:
         self.timeout = timeout
         self.max_failures = max_failures
         self.on_nonfinite = on_nonfinite
+        self.compression = codecs.get(compression)
         self._server_state: dict[str, np.ndarray] = {}
         self._histories: list[dict[str, list[float]]] = []
         self._report: FitReport | None = None
@@ -319,6 +324,7 @@ class SparkModel:
     def get_config(self) -> dict[str, Any]:
         """kspark's own configuration, as plain data."""
         settings = {name: getattr(self, name) for name in (*PLAN_SETTINGS, "num_workers")}
+        settings["compression"] = codecs.serialize(self.compression)
         return {**settings, "server_optimizer": optimizers.serialize(self.server_optimizer)}
 
     def save(self, path: str, overwrite: bool = False) -> None:

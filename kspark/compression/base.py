@@ -92,7 +92,7 @@ class Codec(ABC):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return asdict(self)  # type: ignore[call-overload, no-any-return]
+        return asdict(self)  # type: ignore[call-overload]
 
     def serialized(self) -> dict[str, Any]:
         """The codec as plain data."""

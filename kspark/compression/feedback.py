@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kspark.compression.packing import Packing
+from kspark.compression.packing import PACKED, Packing
 from kspark.errors import IncompatibleDeltaError
 
 
@@ -57,7 +57,7 @@ class Compressor:
                 f"Shape {vector.shape} and dtype {vector.dtype} do not match "
                 f"shape ({packing.size},) and dtype {self.residual.dtype}."
             )
-        payload = np.empty(packing.nbytes, np.uint8)
+        payload = np.empty(packing.nbytes, PACKED)
         state, body = packing.parts(payload)
         state[:] = vector[cut:]
         np.add(self.residual, vector[:cut], out=self.residual)

@@ -13,6 +13,9 @@ from kspark.compression.base import Codec
 from kspark.errors import ProtocolError
 from kspark.weights import WeightSpec
 
+PACKED = np.dtype("uint8")
+"""The dtype of a payload: what tells one from a vector."""
+
 
 @dataclass(frozen=True)
 class Packing:
@@ -71,7 +74,7 @@ class Packing:
         Raises:
             ProtocolError: If it is no payload of this layout.
         """
-        if payload.dtype != np.uint8 or payload.shape != (self.nbytes,):
+        if payload.dtype != PACKED or payload.shape != (self.nbytes,):
             raise ProtocolError(
                 f"Got {payload.nbytes} bytes of a compressed vector, expected {self.nbytes}."
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 from numbers import Real
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -49,11 +49,7 @@ class TopK(Codec):
     fraction: float = 0.01
 
     def __post_init__(self) -> None:
-        if isinstance(self.fraction, bool) or not isinstance(self.fraction, Real):
-            raise invalid_type("fraction", RULE, self.fraction)
-        if not 0 < self.fraction <= 1:
-            raise invalid("fraction", RULE, self.fraction)
-        object.__setattr__(self, "fraction", float(self.fraction))
+        object.__setattr__(self, "fraction", checked_fraction(self.fraction))
 
     def count(self, size: int) -> int:
         """How many of `size` values are sent.
@@ -83,6 +79,20 @@ class TopK(Codec):
             raise ProtocolError(f"Got position {indices[-1]} of {out.size} elements.")
         out[:] = 0
         out[indices] = values
+
+
+def checked_fraction(value: Any) -> float:
+    """A number above zero, and at most one.
+
+    Raises:
+        TypeError: If it is no number.
+        ValueError: If it is out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise invalid_type("fraction", RULE, value)
+    if not 0 < float(value) <= 1:
+        raise invalid("fraction", RULE, value)
+    return float(value)
 
 
 def parts(payload: np.ndarray, count: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from kspark.aggregator import Aggregator
+from kspark.compression import PACKED, Compressor, Packing
 from kspark.coordinator.gate import Gate
 from kspark.coordinator.meetings import Meetings
 from kspark.coordinator.progress import Answer, EpochReport, FitProgress, ShardPlan
@@ -47,6 +48,8 @@ class Coordinator:
         batch_size: Integer, examples per local batch, for rules that count the batches
             behind a delta. `None`: every delta counts as one batch.
         timeout: Float, seconds to wait for a replica that is not connected.
+        packing: `Packing` of what replicas bring, or `None` if it is not compressed. Mean
+            gradients are answered packed too.
 
     Attributes:
         failure: `Failure` of the first replica that reported one, or `None`.
@@ -63,6 +66,7 @@ class Coordinator:
         merge_gradients: bool = False,
         batch_size: int | None = None,
         timeout: float = 60.0,
+        packing: Packing | None = None,
     ) -> None:
         self.aggregator = aggregator
         self.shards = shards
@@ -80,7 +84,10 @@ class Coordinator:
         self._meetings: Meetings | None = None
         if aggregator.mode == "synchronous":
             examples = {s: p.num_examples for s, p in shards.items()}
-            rendezvous = Rendezvous(aggregator, examples, self.steps, merge_gradients, batch_size)
+            replies = Compressor(packing) if packing and merge_gradients else None
+            rendezvous = Rendezvous(
+                aggregator, examples, self.steps, merge_gradients, batch_size, replies
+            )
             self._meetings = Meetings(rendezvous, self._progress, self._gate, timeout)
 
     # -- called by the transport, one thread per replica ---------------------------------
@@ -169,7 +176,7 @@ class Coordinator:
         num_examples: int,
         vector: np.ndarray | None,
         out: np.ndarray,
-    ) -> tuple[int, dict[str, Any], int]:
+    ) -> tuple[int, dict[str, Any], int | np.ndarray]:
         """Meet all other replicas at one step; the last to come merges.
 
         Args:
@@ -181,7 +188,8 @@ class Coordinator:
             out: Buffer for the answer.
 
         Returns:
-            Triple: version, control values, number of elements of `out` to send.
+            Triple: version, control values, number of elements of `out` to send; or the
+            packed bytes of a mean gradient.
 
         Raises:
             AggregationError: If the vectors cannot be merged; the fit is over then.
@@ -194,6 +202,8 @@ class Coordinator:
             merged = self._meetings.exchange(shard, sequence, vector, num_examples)
             if merged is None:
                 return self.aggregator.version, {**self.control, **self._meetings.again()}, 0
+        if merged.dtype == PACKED:
+            return self.aggregator.version, dict(self.control), merged
         np.copyto(out[: merged.size], merged)
         return self.aggregator.version, dict(self.control), merged.size
 

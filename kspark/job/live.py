@@ -226,6 +226,7 @@ def live_fit(job: Fit) -> Iterator[LiveFit]:
     shards = {
         shard: ShardPlan(n, plan.exchanges(n)) for shard, n in sorted(job.num_train.items()) if n
     }
+    packing = plan.packing(job.spec.weights)
     coordinator = Coordinator(
         job.aggregator,
         shards,
@@ -233,6 +234,7 @@ def live_fit(job: Fit) -> Iterator[LiveFit]:
         merge_gradients=plan.merges_gradients,
         batch_size=plan.batch_size,
         timeout=plan.timeout,
+        packing=packing,
     )
     token = secrets.token_bytes(32)
     with shared_weights(job, coordinator):
@@ -243,6 +245,7 @@ def live_fit(job: Fit) -> Iterator[LiveFit]:
             host=bind_host(job),
             port=plan.port,
             timeout=plan.timeout,
+            packing=packing,
         )
         try:
             server.start()

@@ -6,6 +6,10 @@ allocation and waves of tasks all apply.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from kspark.aggregator import Delta
 from kspark.bootstrap import ship
 from kspark.job.engine import engine_of
@@ -28,7 +32,7 @@ def train_rounds(job: Fit) -> None:
         open_epoch(job, epoch)
         results = run_round(job, epoch)
         job.aggregator.merge(
-            [Delta(r.shard, r.delta, r.num_examples) for r in results if r.delta is not None],
+            deltas(job, results),
             num_steps=max(r.facts["batches"] for r in results),
         )
         workers = tuple({"shard": r.shard, **r.facts} for r in results)
@@ -36,6 +40,21 @@ def train_rounds(job: Fit) -> None:
         if close_epoch(job, epoch, [r.metrics for r in results]):
             break
     take_state(job, results, epoch)
+
+
+def deltas(job: Fit, results: Sequence[RoundResult]) -> list[Delta]:
+    """What the shards brought, unpacked if the plan compresses."""
+    spec = job.spec.weights
+    packing = job.plan.packing(spec)
+    return [
+        Delta(
+            r.shard,
+            packing.unpack(r.delta, np.empty(spec.size, spec.dtype)) if packing else r.delta,
+            r.num_examples,
+        )
+        for r in results
+        if r.delta is not None
+    ]
 
 
 def run_round(job: Fit, epoch: int) -> list[RoundResult]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from kspark import compression as codecs
 from kspark import optimizers
 from kspark.errors import invalid, invalid_type
 from kspark.ml.unsaved import CallbackMaker, Callbacks
@@ -148,6 +149,12 @@ def server_optimizer(value: Any) -> Any:
         optimizers.get(value)
         return str(value)
     return optimizers.serialize(optimizers.get(value))
+
+
+def compression(value: Any) -> Any:
+    """A codec as its name, or as its configuration."""
+    codec = codecs.get(value)
+    return str(value) if isinstance(value, str) else codecs.serialize(codec)
 
 
 def class_weight(value: Any) -> dict[str, float]:

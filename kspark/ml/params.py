@@ -183,6 +183,9 @@ class HasTraining(StageParams):
         "raise or ignore a loss that is not finite.",
         to.choice("onNonfinite", "raise", "ignore"),
     )
+    compression = param(
+        "compression", "what changes travel as: float16, bfloat16, int8, top_k.", to.compression
+    )
     DEFAULTS = {
         "epochs": 1,
         "batchSize": 32,
@@ -200,7 +203,7 @@ class HasTraining(StageParams):
     def model_arguments(self) -> dict[str, Any]:
         """The arguments of `SparkModel` that Params stand for."""
         names = {
-            **{n: n for n in ("mode", "frequency", "seed", "port", "timeout")},
+            **{n: n for n in ("mode", "frequency", "seed", "port", "timeout", "compression")},
             "serverOptimizer": "server_optimizer",
             "numWorkers": "num_workers",
             "batchSize": "batch_size",

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from kspark.compression import PACKED, Packing
 from kspark.errors import ClusterError, ConnectionLostError, ProtocolError, invalid
 from kspark.transport.channel import Channel
-from kspark.transport.handshake import introduce
+from kspark.transport.handshake import agreement, introduce
 from kspark.transport.refusal import restore
 from kspark.weights import WeightSpec
 from kspark.wire import UNPROVED_SERVER, Kind, Message, reply_limits, request_limits
@@ -61,6 +62,8 @@ class AggregatorClient:
             that other replicas take to come to a `reduce`. Defaults to 11 times
             `timeout`. (A dead server is noticed earlier.)
         ssl_context: Optional client-side `ssl.SSLContext`.
+        packing: `Packing` of deltas and gradients; the server's must be equal. `None` if
+            they are not compressed.
 
     Attributes:
         shard: As given.
@@ -80,6 +83,7 @@ class AggregatorClient:
         *,
         patience: float | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        packing: Packing | None = None,
     ) -> None:
         self.seconds_waiting = 0.0
         self._address = (host, port)
@@ -90,7 +94,8 @@ class AggregatorClient:
         self._patience = patience or _PATIENCE * timeout
         self._ssl_context = ssl_context
         self._channel: Channel | None = None
-        sizes = (spec.size, spec.trainable_size, spec.dtype)
+        self._packing = packing
+        sizes = (spec.size, spec.trainable_size, spec.dtype, packing)
         self._requests, self._replies = request_limits(*sizes), reply_limits(*sizes)
 
     def __enter__(self) -> AggregatorClient:
@@ -130,7 +135,8 @@ class AggregatorClient:
         channel = Channel(self._open(), UNPROVED_SERVER, CONNECT_TIMEOUT)
         self._channel = channel
         try:
-            answer = introduce(channel, self._token, self._spec.digest(), self.shard, self.attempt)
+            agreed = agreement(self._spec, self._packing)
+            answer = introduce(channel, self._token, agreed, self.shard, self.attempt)
         except (ProtocolError, ConnectionLostError) as error:
             raise ClusterError(
                 f"What answers at {self._where} is not the aggregator of this fit: {error}"
@@ -184,16 +190,17 @@ class AggregatorClient:
         """Hand in a delta and fetch the weights after it, in one round trip.
 
         Args:
-            delta: Vector of `spec.size` elements, new minus old.
+            delta: Vector of `spec.size` elements, new minus old; or its packed bytes.
             sequence: Integer, counts this replica's deltas. A repeated one is not
                 applied again.
             base_version: Integer, version of the weights the delta starts from.
             num_examples: Integer, examples behind it.
             out: Vector to receive into; may be `delta`.
         """
-        self._spec.check(delta, "delta")
-        numbers = (sequence, base_version, num_examples)
-        return self._exchange(Kind.PUSH, numbers, (delta,), out)
+        kind = Kind.PUSH_PACKED if delta.dtype == PACKED else Kind.PUSH
+        if kind is Kind.PUSH:
+            self._spec.check(delta, "delta")
+        return self._exchange(kind, (sequence, base_version, num_examples), (delta,), out)
 
     def reduce(
         self,
@@ -206,14 +213,16 @@ class AggregatorClient:
         """Hand in a part of a weighted mean, and wait until all replicas did.
 
         Args:
-            vector: Vector of `spec.size` or `spec.trainable_size` elements, or `None`
-                to take part with nothing.
+            vector: Vector of `spec.size` or `spec.trainable_size` elements, or its packed
+                bytes, or `None` to take part with nothing.
             sequence: Integer, which mean this is.
             num_examples: Integer, the weight of `vector`.
             out: Vector to receive into; may be `vector`.
         """
         arrays = () if vector is None else (vector,)
-        return self._exchange(Kind.REDUCE, (sequence, num_examples), arrays, out)
+        packed = vector is not None and vector.dtype == PACKED
+        kind = Kind.REDUCE_PACKED if packed else Kind.REDUCE
+        return self._exchange(kind, (sequence, num_examples), arrays, out)
 
     def _exchange(
         self,
@@ -225,11 +234,20 @@ class AggregatorClient:
         if out.ndim != 1 or out.dtype != self._spec.dtype or not out.flags.c_contiguous:
             raise invalid("out", f"a contiguous vector of {self._spec.dtype}", out)
         self._connected().decoder.vector = out
-        message = self._ask(Kind.VECTOR, kind, numbers, None, arrays)
-        filled = sum(array.size for array in message.arrays)
+        message = self._ask((Kind.VECTOR, Kind.VECTOR_PACKED), kind, numbers, None, arrays)
+        return Reply(message.numbers[0], message.meta, self._filled(message, out))
+
+    def _filled(self, message: Message, out: np.ndarray) -> int:
+        """How many elements of `out` hold what a message brought."""
+        packing = self._packing if message.kind is Kind.VECTOR_PACKED else None
+        filled = packing.size if packing else sum(array.size for array in message.arrays)
         if filled > out.size:
             raise ProtocolError(f"The answer has {filled} elements, `out` has {out.size}.")
-        return Reply(message.numbers[0], message.meta, filled)
+        if packing:
+            # It was received into `out`, where it is to be unpacked.
+            payload = [array.copy() for array in message.arrays] or [np.empty(0, PACKED)]
+            packing.unpack(payload[0], out)
+        return filled
 
     def report(
         self, meta: Mapping[str, Any], arrays: Sequence[np.ndarray] = ()
@@ -244,12 +262,12 @@ class AggregatorClient:
         Returns:
             A dictionary and a list of arrays, from the handler.
         """
-        message = self._ask(Kind.DOCUMENT, Kind.REPORT, (), meta, arrays)
+        message = self._ask((Kind.DOCUMENT,), Kind.REPORT, (), meta, arrays)
         return message.meta, list(message.arrays)
 
     def _ask(
         self,
-        answer: Kind,
+        answers: Sequence[Kind],
         kind: Kind,
         numbers: Sequence[int],
         meta: Mapping[str, Any] | None,
@@ -264,8 +282,8 @@ class AggregatorClient:
             raise ConnectionLostError(f"The aggregator at {self._where} closed the connection.")
         if message.kind is Kind.REFUSED:
             raise restore(message.meta, self._where)
-        if message.kind is not answer:
-            raise ProtocolError(f"Got {message.kind.name}, expected {answer.name}.")
+        if message.kind not in answers:
+            raise ProtocolError(f"Got {message.kind.name}, expected {answers[0].name}.")
         return message
 
     def _connected(self) -> Channel:

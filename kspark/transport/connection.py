@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from kspark.compression import PACKED, Packing
 from kspark.errors import KSparkError
 from kspark.transport.channel import Channel
 from kspark.transport.handler import Handler
-from kspark.transport.handshake import greet
+from kspark.transport.handshake import agreement, greet
 from kspark.transport.refusal import describe
 from kspark.weights import WeightSpec
 from kspark.wire import UNPROVED_SERVER, Kind, Message, reply_limits, request_limits
@@ -32,6 +33,7 @@ class Terms:
         timeout: Float, seconds, the longest wait within a message.
         handshake_timeout: Float, seconds, the same before a replica has proved itself.
         idle_timeout: Float, seconds, the longest silence between two requests.
+        packing: `Packing`, or `None` if nothing is compressed.
     """
 
     handler: Handler
@@ -40,6 +42,7 @@ class Terms:
     timeout: float
     handshake_timeout: float
     idle_timeout: float
+    packing: Packing | None = None
 
 
 class Connection:
@@ -62,11 +65,14 @@ class Connection:
         self._handler = terms.handler
         self._replica: tuple[int, int] | None = None
         self._out = np.empty(0, terms.spec.dtype)
+        self._unpacked = self._out
         self._answers: Mapping[Kind, Callable[[Message, tuple[int, int]], None]] = {
             Kind.PULL: self._pull,
             Kind.PUSH: self._push,
             Kind.REDUCE: self._reduce,
             Kind.REPORT: self._report,
+            Kind.PUSH_PACKED: self._push,
+            Kind.REDUCE_PACKED: self._reduce,
         }
 
     def run(self) -> None:
@@ -100,7 +106,11 @@ class Connection:
 
     def _admit(self) -> tuple[int, int]:
         self._channel.secure()
-        greeting = greet(self._channel, self._terms.token, self._terms.spec.digest())
+        greeting = greet(
+            self._channel,
+            self._terms.token,
+            agreement(self._terms.spec, self._terms.packing),
+        )
         self.proved = True
         replica = (greeting.shard, greeting.attempt)
         self._peer += f" (shard {greeting.shard}, attempt {greeting.attempt})"
@@ -113,17 +123,21 @@ class Connection:
 
     def _prepare(self) -> None:
         # Not earlier: strangers get no memory and little time.
-        spec = self._terms.spec
+        spec, packing = self._terms.spec, self._terms.packing
         self._out = np.empty(spec.size, spec.dtype)
-        self._channel.decoder.vector = np.empty(spec.size, spec.dtype)
-        sizes = (spec.size, spec.trainable_size, spec.dtype)
+        if packing is None:
+            self._channel.decoder.vector = np.empty(spec.size, spec.dtype)
+        else:
+            self._unpacked = np.empty(packing.size, spec.dtype)
+            self._channel.decoder.vector = np.empty(packing.nbytes, PACKED)
+        sizes = (spec.size, spec.trainable_size, spec.dtype, packing)
         self._channel.decoder.limits = request_limits(*sizes)
         self._limits = reply_limits(*sizes)
         self._channel.set_timeout(self._terms.timeout)
 
     def _release(self) -> None:
         # The server forgets this object only when it next looks; the vectors go now.
-        self._out = np.empty(0, self._terms.spec.dtype)
+        self._out = self._unpacked = np.empty(0, self._terms.spec.dtype)
         self._channel.decoder.vector = None
 
     def _pull(self, message: Message, replica: tuple[int, int]) -> None:
@@ -132,26 +146,41 @@ class Connection:
 
     def _push(self, message: Message, replica: tuple[int, int]) -> None:
         sequence, base_version, num_examples = message.numbers
+        (delta,) = self._vectors_in(message)
         version, meta = self._handler.push(
-            *replica, sequence, base_version, num_examples, message.arrays[0], self._out
+            *replica, sequence, base_version, num_examples, delta, self._out
         )
         self._send_vector(version, meta, self._out)
 
     def _reduce(self, message: Message, replica: tuple[int, int]) -> None:
         sequence, num_examples = message.numbers
-        part = message.arrays[0] if message.arrays else None
+        part = next(iter(self._vectors_in(message)), None)
         version, meta, answer = self._handler.reduce(
             *replica, sequence, num_examples, part, self._out
         )
         vector = answer if isinstance(answer, np.ndarray) else self._out[:answer]
         self._send_vector(version, meta, vector)
 
+    def _vectors_in(self, message: Message) -> tuple[np.ndarray, ...]:
+        """The vector that a message carries, or none.
+
+        Raises:
+            ProtocolError: If it is compressed, and not as the fit's packing does that.
+        """
+        packing = self._terms.packing
+        if packing is None or message.kind is Kind.REDUCE:
+            return message.arrays
+        # Without trainable weights, a compressed gradient has no bytes.
+        payload = message.arrays[0] if message.arrays else np.empty(0, PACKED)
+        return (packing.unpack(payload, self._unpacked),)
+
     def _report(self, message: Message, replica: tuple[int, int]) -> None:
         meta, arrays = self._handler.report(*replica, message.meta, list(message.arrays))
         self._channel.send(Kind.DOCUMENT, (), meta, arrays, limits=self._limits)
 
     def _send_vector(self, version: int, meta: dict[str, Any], vector: np.ndarray) -> None:
-        self._channel.send(Kind.VECTOR, (version,), meta, (vector,), limits=self._limits)
+        kind = Kind.VECTOR_PACKED if vector.dtype == PACKED else Kind.VECTOR
+        self._channel.send(kind, (version,), meta, (vector,), limits=self._limits)
 
     def _refuse(self, error: KSparkError) -> None:
         with contextlib.suppress(KSparkError):

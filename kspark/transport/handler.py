@@ -57,7 +57,7 @@ class Handler(Protocol):
             The version, a dictionary, and the answer: how many elements of `out` to
             send, or (which spares a copy per replica) a vector that all of them share
             and that nobody changes any more. 0, `spec.trainable_size` or `spec.size`
-            elements.
+            elements; in a fit that compresses gradients a packed one is uint8.
         """
 
     def report(

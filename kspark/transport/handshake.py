@@ -20,8 +20,10 @@ import json
 import secrets
 from dataclasses import dataclass
 
+from kspark.compression import Packing
 from kspark.errors import ConnectionLostError, ProtocolError
 from kspark.transport.channel import Channel
+from kspark.weights import WeightSpec
 from kspark.wire import UNPROVED_CLIENT, UNPROVED_SERVER, Kind, Message
 
 _NONCE_BYTES = 32
@@ -42,16 +44,21 @@ class Greeting:
     proof: str
 
 
+def agreement(spec: WeightSpec, packing: Packing | None) -> bytes:
+    """What both ends must be of one mind about, as 32 bytes: the weights, and their packing."""
+    return spec.digest() if packing is None else packing.digest()
+
+
 def greet(channel: Channel, token: bytes, digest: bytes) -> Greeting:
     """The server's half, up to the point where it knows whom it talks to.
 
     Args:
         channel: New `Channel` that accepts `UNPROVED_CLIENT`.
         token: Bytes, the secret of this fit.
-        digest: Bytes, `WeightSpec.digest()`.
+        digest: Bytes, as `agreement` gives it.
 
     Raises:
-        ProtocolError: If the token or the spec of the client is another one.
+        ProtocolError: If the token, the spec or the packing of the client is another one.
         ConnectionLostError: If the client leaves or takes too long.
     """
     nonce = secrets.token_hex(_NONCE_BYTES)
@@ -62,7 +69,9 @@ def greet(channel: Channel, token: bytes, digest: bytes) -> Greeting:
     if not _same(hello["proof"], _prove(token, "client", *claim)):
         raise ProtocolError("The client does not know the token of this fit.")
     if hello["spec"] != digest.hex():
-        raise ProtocolError("The replica's model has other weights than the aggregator's.")
+        raise ProtocolError(
+            "The replica's model has other weights than the aggregator's, or another compression."
+        )
     proof = _prove(token, "server", nonce, hello["nonce"])
     return Greeting(shard, attempt, proof)
 
@@ -73,7 +82,7 @@ def introduce(channel: Channel, token: bytes, digest: bytes, shard: int, attempt
     Args:
         channel: New `Channel` that accepts `UNPROVED_SERVER`.
         token: Bytes, the secret of this fit.
-        digest: Bytes, `WeightSpec.digest()`.
+        digest: Bytes, as `agreement` gives it.
         shard: Integer, the partition this replica works on.
         attempt: Integer.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from kspark.compression import PACKED
 from kspark.errors import ProtocolError, invalid
 from kspark.wire.messages import MAX_NUMBERS, NUMBERS, Kind, Limit, Limits, check_fields
 
@@ -24,6 +25,7 @@ VECTOR_CODES: Mapping[np.dtype | None, int] = {
     None: 0,
     np.dtype("float32"): 1,
     np.dtype("float64"): 2,
+    PACKED: 3,
 }
 # What may travel: numbers of a fixed size. bfloat16 is the one that numpy itself lacks.
 DTYPES = frozenset(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kspark.compression import PACKED, Packing
 from kspark.errors import ProtocolError
 
 # Nobody has proved anything yet: room for a nonce, a digest and a proof, and no more.
@@ -37,6 +38,9 @@ class Kind(IntEnum):
     VECTOR = 8  # server: the answer to PULL, PUSH and REDUCE
     DOCUMENT = 9  # server: the answer to REPORT
     REFUSED = 10  # server: why this connection ends
+    PUSH_PACKED = 11  # PUSH, compressed
+    REDUCE_PACKED = 12  # REDUCE of something, compressed
+    VECTOR_PACKED = 13  # server: a mean gradient, compressed
 
 
 # The integers of a message, in this order; those that a kind does not have are 0.
@@ -45,7 +49,11 @@ NUMBERS: Mapping[Kind, tuple[str, ...]] = {
     Kind.PUSH: ("sequence", "base_version", "num_examples"),
     Kind.REDUCE: ("sequence", "num_examples"),
     Kind.VECTOR: ("version",),
+    Kind.PUSH_PACKED: ("sequence", "base_version", "num_examples"),
+    Kind.REDUCE_PACKED: ("sequence", "num_examples"),
+    Kind.VECTOR_PACKED: ("version",),
 }
+
 # The fields of a meta, where they are the protocol's and not the caller's.
 FIELDS: Mapping[Kind, Mapping[str, type]] = {
     Kind.CHALLENGE: {"nonce": str},
@@ -104,34 +112,52 @@ UNPROVED_SERVER: Limits = {
 }
 
 
-def request_limits(size: int, trainable_size: int, dtype: np.dtype) -> Limits:
+def request_limits(
+    size: int, trainable_size: int, dtype: np.dtype, packing: Packing | None = None
+) -> Limits:
     """What a server accepts from a replica that has proved itself.
+
+    With a packing, deltas and gradients come compressed or not at all: which of both is
+    not for the replica to choose. Weights, which replicas that merge gradients bring at the
+    end of an epoch, are never compressed.
 
     Args:
         size: Integer, elements of the weight vector.
         trainable_size: Integer, elements of its trainable part.
         dtype: Dtype of the weight vector.
+        packing: `Packing` of the fit, or `None` if it does not compress.
 
     Returns:
         A table of `Limit`. Kinds that are not in it are refused.
     """
     whole, part = size * dtype.itemsize, trainable_size * dtype.itemsize
-    return {
-        Kind.PULL: Limit(0),
-        Kind.PUSH: Limit(0, (whole,), dtype),
-        Kind.REDUCE: Limit(0, (0, part, whole), dtype),
-        Kind.REPORT: Limit(MAX_META, _document_sizes(whole)),
-    }
+    common = {Kind.PULL: Limit(0), Kind.REPORT: Limit(MAX_META, _document_sizes(whole))}
+    if packing is None:
+        return {
+            **common,
+            Kind.PUSH: Limit(0, (whole,), dtype),
+            Kind.REDUCE: Limit(0, (0, part, whole), dtype),
+        }
+    packed = Limit(0, (packing.nbytes,), PACKED)
+    plain = Limit(0, (0, whole) if packing.gradients else (0,), dtype)
+    pushes = {} if packing.gradients else {Kind.PUSH_PACKED: packed}
+    return {**common, Kind.REDUCE: plain, Kind.REDUCE_PACKED: packed, **pushes}
 
 
-def reply_limits(size: int, trainable_size: int, dtype: np.dtype) -> Limits:
+def reply_limits(
+    size: int, trainable_size: int, dtype: np.dtype, packing: Packing | None = None
+) -> Limits:
     """What a replica accepts from its server. See `request_limits`."""
     whole, part = size * dtype.itemsize, trainable_size * dtype.itemsize
-    return {
+    limits = {
         Kind.VECTOR: Limit(MAX_META, (0, part, whole), dtype),
         Kind.DOCUMENT: Limit(MAX_META, _document_sizes(whole)),
         Kind.REFUSED: Limit(MAX_WELCOME_META),
     }
+    if packing is not None and packing.gradients:
+        limits[Kind.VECTOR] = Limit(MAX_META, (0, whole), dtype)
+        limits[Kind.VECTOR_PACKED] = Limit(MAX_META, (packing.nbytes,), PACKED)
+    return limits
 
 
 def _document_sizes(vector_bytes: int) -> range:

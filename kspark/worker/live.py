@@ -74,6 +74,7 @@ def connection(task: LiveTask, spec: ReplicaSpec, shard: int) -> AggregatorClien
         shard,
         task.submission * ATTEMPTS_PER_SUBMISSION + task_number(),
         task.fit.plan.timeout,
+        packing=task.fit.plan.packing(spec.weights),
     )
 
 

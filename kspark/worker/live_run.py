@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kspark.compression import Compressor
 from kspark.replica import Replica, ReplicaSpec
 from kspark.shards import Shard, Window
 from kspark.transport import AggregatorClient
@@ -70,6 +71,11 @@ class LiveRun:
     state_kept: bool = True
     reported: float = 0.0
     counted: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
+    compressor: Compressor | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        packing = self.task.fit.plan.packing(self.spec.weights)
+        self.compressor = None if packing is None else Compressor(packing)
 
     @property
     def attempt(self) -> int:
@@ -115,7 +121,22 @@ class LiveRun:
         if not self.continued:
             plan = self.task.fit.plan
             self.state_kept = self.state.restore(self.replica, epoch, plan, self.batches)
+            self.restore_residual(epoch)
             self.continued = True
+
+    def restore_residual(self, epoch: int) -> None:
+        """What compression had left over when `epoch` began.
+
+        In the middle of an epoch that is not known: the attempt before has sent a part of it.
+        None at all is safe, it only forgets; the same part must not be sent twice.
+        """
+        if self.compressor is not None:
+            midway = bool(self.welcome.get("position"))
+            self.compressor.restore(None if midway else self.state.load_residual(epoch - 1))
+
+    def outgoing(self, vector: np.ndarray) -> np.ndarray:
+        """A delta or gradient as it travels: as it is, or its packed bytes."""
+        return vector if self.compressor is None else self.compressor.pack(vector)
 
     def kept_state(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The replica's state at the end of the job, also if an earlier attempt had trained it."""
@@ -162,6 +183,8 @@ class LiveRun:
             Dictionary, the driver's word on how to go on.
         """
         self.state.save(self.replica, epoch)
+        if self.compressor is not None:
+            self.state.save_residual(self.compressor.residual, epoch)
         control: dict[str, Any] = {"hold": True}
         while control.pop("hold", False):  # the driver is still busy with this epoch
             control, _ = self.client.report({"kind": "epoch", "epoch": epoch, **more})

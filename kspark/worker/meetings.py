@@ -89,7 +89,7 @@ def gradient_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarra
     merged = out[: run.spec.weights.trainable_size]
 
     def exchange(gradient: np.ndarray | None, count: int) -> np.ndarray:
-        meet(run, gradient, next(sequences), count, out)
+        bring(run, gradient, next(sequences), count, out)
         return merged
 
     for window in run.windows(epoch):
@@ -108,12 +108,20 @@ def delta_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarray) 
     at = generation << GENERATION_BITS
 
     def exchange(number: int, count: int, change: np.ndarray | None) -> None:
-        meet(run, change, at + number, count, out)
+        bring(run, change, at + number, count, out)
 
     train_exchanging(run, epoch, 0, out, exchange)
     for number in range(run.exchanges, int(run.welcome["steps"])):
         exchange(number, 0, None)
     run.replica.set_vector(out)
+
+
+def bring(
+    run: LiveRun, change: np.ndarray | None, sequence: int, count: int, out: np.ndarray
+) -> Reply:
+    """Meet with a delta or a gradient, compressed if the plan says so, or with none."""
+    sent = None if change is None else run.outgoing(change)
+    return meet(run, sent, sequence, count, out)
 
 
 def meet(

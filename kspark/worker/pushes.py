@@ -29,8 +29,9 @@ def run_pushes(run: LiveRun) -> None:
         sequence += 1
         if number == run.exchanges - 1:
             run.report_metrics(epoch, started)
+        sent = run.outgoing(change)
         reply = run.client.push(
-            change, sequence=sequence, base_version=version, num_examples=count, out=base
+            sent, sequence=sequence, base_version=version, num_examples=count, out=base
         )
         if reply.meta.get("stop"):
             raise TrainingOver

@@ -62,7 +62,8 @@ class RoundResult:
     Attributes:
         shard: Integer.
         num_examples: Integer, examples trained on.
-        delta: Vector, new minus old; `None` when the shard has no examples.
+        delta: Vector, new minus old, or its packed bytes if the plan compresses; `None` when
+            the shard has no examples.
         metrics: List of arrays, the metric state of the epoch.
         facts: Figures of the run: seconds, host, process, batches.
         state: `(optimizer state, fixed weights)`, if asked for.

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from kspark.compression import Compressor
 from kspark.plan import TrainingPlan
 from kspark.replica import Replica, ReplicaSpec
 from kspark.shards import Shard, ShardHandle, Window
@@ -82,14 +83,33 @@ def train_shard(
             replica.learning_rate = task.learning_rate
         train_epoch(replica, shard, fit.plan, num_examples, task.epoch)
         state.save(replica, task.epoch)
+        change = outgoing(task, spec, state, delta(replica.get_vector(), vector))
+    counts = {"bytes_sent": change.nbytes, "bytes_received": vector.nbytes}
     return RoundResult(
         handle.index,
         num_examples,
-        delta(replica.get_vector(), vector),
+        change,
         replica.metric_state(),
-        facts_of(started, batches, state_kept=state_kept),
+        facts_of(started, batches, state_kept=state_kept, **counts),
         state_of(replica) if task.wants_state else None,
     )
+
+
+def outgoing(
+    task: RoundTask, spec: ReplicaSpec, state: ShardState, change: np.ndarray
+) -> np.ndarray:
+    """A delta as it travels: as it is, or its packed bytes.
+
+    What these leave over stays with the shard, for its next epoch.
+    """
+    packing = task.fit.plan.packing(spec.weights)
+    if packing is None:
+        return change
+    compressor = Compressor(packing)
+    compressor.restore(state.load_residual(task.epoch - 1))
+    payload = compressor.pack(change)
+    state.save_residual(compressor.residual, task.epoch)
+    return payload
 
 
 def train_epoch(

@@ -124,6 +124,27 @@ class ShardState:
             return None
         return arrays[:count], arrays[count:]
 
+    def save_residual(self, residual: np.ndarray, epoch: int) -> None:
+        """Keep what compression has left over after `epoch`, as `save` does."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.folder / f".residual.{epoch}.{os.getpid()}"
+        with partial.open("wb") as file:
+            np.save(file, residual, allow_pickle=False)
+        os.replace(partial, self._residual_path(epoch))
+        self._residual_path(epoch - 2).unlink(missing_ok=True)
+
+    def load_residual(self, epoch: int) -> np.ndarray | None:
+        """What compression had left over after `epoch`, or `None` if it is not on this host."""
+        try:
+            with self._residual_path(epoch).open("rb") as file:
+                residual: np.ndarray = np.load(file, allow_pickle=False)
+        except FileNotFoundError:
+            return None
+        return residual
+
+    def _residual_path(self, epoch: int) -> Path:
+        return self.folder / f"{epoch}.residual"
+
     def _load_before(self, epoch: int) -> State | None:
         kept = [int(p.stem) for p in self.folder.glob("*.state")]
         before = [e for e in kept if e < epoch]

@@ -230,7 +230,7 @@ def test_the_same_vector_gives_the_same_bytes(codec, data):
     assert payload.size == codec.payload_size(vector.size, vector.dtype)
 
 
-# -- bytes that are no payload ----------------------------------------------------------------------
+# -- bytes that are no payload ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=names)
