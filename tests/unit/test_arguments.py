@@ -7,12 +7,19 @@ import numpy as np
 import pytest
 
 from kspark import SparkModel, optimizers
-from kspark.arguments import check_backend, check_class_weight, check_rule, checked_callbacks
+from kspark.arguments import (
+    check_backend,
+    check_class_weight,
+    check_compression,
+    check_rule,
+    checked_callbacks,
+)
+from kspark.compression import TopK
 from kspark.plan import TrainingPlan
 
 
-def plan(mode, frequency="epoch"):
-    return TrainingPlan.create(mode=mode, frequency=frequency)
+def plan(mode, frequency="epoch", **more):
+    return TrainingPlan.create(mode=mode, frequency=frequency, **more)
 
 
 @pytest.mark.parametrize("frequency", ["epoch", "batch", 1])
@@ -31,6 +38,40 @@ def test_merged_gradients_leave_a_rule_nothing_to_do(rule):
 def test_a_rule_for_another_mode():
     with pytest.raises(ValueError, match='for mode="synchronous"; this one is for "asynchronous"'):
         check_rule(optimizers.get("downpour"), plan("synchronous"))
+
+
+def test_what_compares_replicas_needs_all_their_values():
+    for rule in ("median", "trimmed_mean"):
+        check_rule(optimizers.get(rule), plan("synchronous", compression="int8"))
+        with pytest.raises(
+            ValueError, match=rf'"int8" with server_optimizer="{rule}", .*: compress'
+        ):
+            check_rule(optimizers.get(rule), plan("synchronous", compression="top_k"))
+    check_rule(optimizers.get("adam"), plan("synchronous", compression="top_k"))
+
+
+def test_distances_are_not_compressed():
+    rule = optimizers.get("elastic_average")
+    check_compression(rule, plan("asynchronous"))
+    with pytest.raises(ValueError, match='`compression` must be None with server_optimizer="elas'):
+        check_compression(rule, plan("asynchronous", compression="int8"))
+
+
+def test_compression_is_an_argument_that_is_kept():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    assert SparkModel(model).get_config()["compression"] is None
+    made = SparkModel(model, compression=TopK(0.25))
+    assert made.compression == TopK(0.25)
+    kept = made.get_config()["compression"]
+    assert kept == {"class_name": "TopK", "config": {"fraction": 0.25}}
+    assert SparkModel(model, compression=kept).compression == TopK(0.25)
+    with pytest.raises(ValueError, match="`compression` must be None or one of"):
+        SparkModel(model, compression="gzip")
+    with pytest.raises(ValueError, match='`compression` must be None with mode="hogwild"'):
+        SparkModel(model, "hogwild", compression="int8")
+    with pytest.raises(ValueError, match='`compression` must be None, "float16", .*"median"'):
+        SparkModel(model, server_optimizer="median", compression="top_k")
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])

@@ -10,7 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kspark.compression import Packing, TopK
 from kspark.plan import TrainingPlan, check_fraction, divide_validation
+from kspark.weights import TRAINABLE, Weight, WeightSpec
+
+SPEC = WeightSpec((Weight("w", (4,), "float32", TRAINABLE),))
 
 
 def plan(**arguments):
@@ -25,6 +29,24 @@ def test_defaults_are_keras_own():
         max_failures=4, on_nonfinite="raise", port=0,
     )  # fmt: skip
     assert pickle.loads(pickle.dumps(made)) == made
+
+
+def test_a_codec_is_plain_data_of_the_plan():
+    made = plan(compression="top_k", seed=1)
+    assert made.compression == TopK(0.01)
+    assert pickle.loads(pickle.dumps(made)) == made
+    assert plan(compression=None).packing(SPEC) is None
+    assert made.packing(SPEC) == Packing(TopK(0.01), SPEC, gradients=False)
+    merging = plan(compression=TopK(0.5), frequency="batch")
+    assert merging.packing(SPEC) == Packing(TopK(0.5), SPEC, gradients=True)
+
+
+def test_hogwild_has_nothing_to_compress():
+    with pytest.raises(
+        ValueError, match=r"`compression` must be None with mode=\"hogwild\": .*'int8'"
+    ):
+        plan(mode="hogwild", compression="int8")
+    assert plan(mode="hogwild", compression=None).compression is None
 
 
 @pytest.mark.parametrize(
@@ -54,6 +76,8 @@ def test_defaults_are_keras_own():
         ("max_failures", -1, ValueError, "an integer >= 0"),
         ("max_failures", 0.5, TypeError, "an integer >= 0"),
         ("on_nonfinite", "warn", ValueError, 'one of "raise", "ignore"'),
+        ("compression", "int7", ValueError, 'None or one of .*"int8" is the nearest'),
+        ("compression", 8, TypeError, "None, a codec's name"),
         ("port", -1, ValueError, "a port from 0 to 65535"),
         ("port", 65536, ValueError, "a port from 0 to 65535"),
         ("port", "80", TypeError, "a port from 0 to 65535"),

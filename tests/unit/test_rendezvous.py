@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from kspark import optimizers
 from kspark.aggregator import Aggregator
+from kspark.compression import Compressor, Packing, TopK
 from kspark.errors import AggregationError, IncompatibleDeltaError
 from kspark.optimizers import ServerOptimizer
 from kspark.rendezvous import Meeting, Rendezvous, mean_of, num_batches
@@ -74,6 +75,30 @@ def test_the_result_is_the_mean_to_the_bit_in_any_order_of_arrival(rows, counts,
     assert len(results) == 1
     mean = np.average(rows[:, :width], axis=0, weights=counts)
     np.testing.assert_allclose(merged - (0 if gradients else 1), mean, rtol=1e-5, atol=1e-4)
+
+
+def test_mean_gradients_are_answered_packed_and_what_is_lost_comes_later():
+    """The mean is (4, 1); one of two values is sent, the other one is kept."""
+    packing = Packing(TopK(0.5), SPEC, gradients=True)
+    aggregator = Aggregator(SPEC, vector(1, 1, 1), optimizers.get("average"), "synchronous")
+    place = Rendezvous(aggregator, {0: 1, 1: 1}, 3, True, replies=Compressor(packing))
+
+    def answer(*given):
+        merged = meet(place, {k: (vector(*v), 1) for k, v in enumerate(given)})
+        return (
+            packing.unpack(merged, np.empty(2, "f4")).tolist() if merged.dtype == "u1" else merged
+        )
+
+    assert answer((4, 0), (4, 2)) == [4, 0]
+    place.begin_epoch()
+    assert answer((0, 4), (0, 0)) == [0, 3]
+    place.restart_epoch()  # what was kept when the epoch began is kept again
+    assert answer((0, 4), (0, 0)) == [0, 3]
+    assert answer((1, 0), (1, 0)) == [1, 0]
+    assert answer((1, 0), (1, 0)) == [1, 0]
+    # Weights are not compressed.
+    assert answer((7, 8, 2), (7, 8, 4)).tolist() == [7, 8, 3]
+    assert aggregator.weights.tolist() == [7, 8, 3]
 
 
 def test_gradients_are_averaged_and_leave_the_weights_alone():

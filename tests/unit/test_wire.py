@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kspark.compression import Compressor, Int8, Packing, TopK
 from kspark.errors import ProtocolError
+from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
 from kspark.wire import (
     UNPROVED_CLIENT,
     UNPROVED_SERVER,
@@ -27,7 +29,15 @@ from kspark.wire import (
 SIZE, PART, DTYPE = 6, 4, np.dtype("float32")
 REQUESTS = request_limits(SIZE, PART, DTYPE)
 REPLIES = reply_limits(SIZE, PART, DTYPE)
+SPEC = WeightSpec((Weight("w", (PART,), "float32", TRAINABLE), Weight("m", (2,), "float32", STATE)))
+DELTAS, GRADIENTS = Packing(Int8(), SPEC), Packing(Int8(), SPEC, gradients=True)
+PACKED_REQUESTS = request_limits(SIZE, PART, DTYPE, DELTAS)
+GRADIENT_REQUESTS = request_limits(SIZE, PART, DTYPE, GRADIENTS)
+PACKED_REPLIES = reply_limits(SIZE, PART, DTYPE, GRADIENTS)
 VECTOR = np.arange(SIZE, dtype=DTYPE)
+PAYLOADS = {
+    packing: Compressor(packing).pack(VECTOR[: packing.size]) for packing in (DELTAS, GRADIENTS)
+}
 PAYLOAD = VECTOR.tobytes()
 DOCUMENT = (np.arange(3, dtype="int8"), np.ones((2, 2)), np.float64(7), np.zeros((0, 5), "int32"))
 
@@ -44,6 +54,12 @@ MESSAGES = [
     (Kind.VECTOR, (9,), {"stop": True}, (VECTOR,), REPLIES),
     (Kind.DOCUMENT, (), {}, DOCUMENT, REPLIES),
     (Kind.REFUSED, (), {"error": "KSparkError", "reason": "no"}, (), REPLIES),
+    (Kind.PUSH_PACKED, (5, 4, 64), {}, (PAYLOADS[DELTAS],), PACKED_REQUESTS),
+    (Kind.REDUCE_PACKED, (5, 64), {}, (PAYLOADS[DELTAS],), PACKED_REQUESTS),
+    (Kind.REDUCE, (5, 0), {}, (), PACKED_REQUESTS),
+    (Kind.REDUCE_PACKED, (5, 64), {}, (PAYLOADS[GRADIENTS],), GRADIENT_REQUESTS),
+    (Kind.REDUCE, (5, 64), {}, (VECTOR,), GRADIENT_REQUESTS),
+    (Kind.VECTOR_PACKED, (9,), {"stop": True}, (PAYLOADS[GRADIENTS],), PACKED_REPLIES),
 ]
 
 
@@ -398,6 +414,70 @@ class Total:
 
     def untouched(self):
         return not self.seen and not self.sum.any()
+
+
+@pytest.mark.parametrize("packing", [DELTAS, Packing(TopK(0.5), SPEC)])
+@given(data=st.data())
+def test_a_flipped_or_cut_compressed_push_is_numbers_or_an_error(packing, data):
+    """It is refused, or it is a vector of the right size; nothing else is touched."""
+    limits = request_limits(SIZE, PART, DTYPE, packing)
+    payload = Compressor(packing).pack(VECTOR)
+    good = bytearray(frame(Kind.PUSH_PACKED, (5, 4, 64), None, (payload,), limits))
+    for _ in range(data.draw(st.integers(0, 3))):
+        good[data.draw(st.integers(0, len(good) - 1))] ^= data.draw(st.integers(1, 255))
+    cut = data.draw(st.integers(0, len(good)) | st.just(len(good)))
+    out, decoder = np.full(SIZE + 2, 9, DTYPE), Decoder(limits)
+    try:
+        message = decoder.feed(good[:cut])
+        decoder.finish()
+        if message is not None:
+            vector = packing.unpack(message.arrays[0], out)
+            assert (message.kind, message.numbers) == (Kind.PUSH_PACKED, (5, 4, 64))
+            assert vector.shape == (SIZE,)
+    except ProtocolError:
+        assert out.tolist() == [9] * (SIZE + 2)
+    assert out[SIZE:].tolist() == [9, 9]
+
+
+@pytest.mark.parametrize("packing", [DELTAS, GRADIENTS])
+def test_a_compressed_push_is_a_header_and_the_payload(packing):
+    limits = request_limits(SIZE, PART, DTYPE, packing)
+    payload = PAYLOADS[packing].tobytes()
+    assert len(payload) == packing.nbytes == {DELTAS: 8 + 4 + 4, GRADIENTS: 4 + 4}[packing]
+    data = frame(Kind.REDUCE_PACKED, (5, 64), None, (PAYLOADS[packing],), limits)
+    assert data == by_hand(kind=12, code=3, numbers=(5, 64, 0), payload=payload)
+
+
+REFUSED_WITH_A_PACKING = {
+    "an uncompressed push": (PACKED_REQUESTS, by_hand(), "kind 5 is not acceptable"),
+    "an uncompressed delta": (
+        PACKED_REQUESTS, by_hand(kind=6, numbers=(5, 4, 0)), "24 bytes for REDUCE, expected 0"),
+    "an uncompressed gradient": (
+        GRADIENT_REQUESTS, by_hand(kind=6, numbers=(5, 4, 0), payload=PAYLOAD[:16]),
+        "16 bytes for REDUCE, expected 0 or 24"),
+    "a push of a gradient": (
+        GRADIENT_REQUESTS, by_hand(kind=11, code=3, payload=bytes(8)), "kind 11 is not accept"),
+    "too short": (
+        PACKED_REQUESTS, by_hand(kind=11, code=3, payload=bytes(15)),
+        "15 bytes for PUSH_PACKED, expected 16"),
+    "10 GB": (
+        PACKED_REQUESTS, by_hand(kind=11, code=3, payload=b"", size=10 << 30),
+        "10737418240 bytes for PUSH_PACKED, expected 16"),
+    "another dtype": (
+        PACKED_REQUESTS, by_hand(kind=11, code=1, payload=bytes(16)), "expected uint8"),
+    "without a packing": (
+        REQUESTS, by_hand(kind=11, code=3, payload=bytes(16)), "kind 11 is not acceptable"),
+    "an answer nobody compresses": (
+        reply_limits(SIZE, PART, DTYPE, DELTAS),
+        by_hand(kind=13, code=3, numbers=(1, 0, 0), payload=bytes(16)), "kind 13 is not accept"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED_WITH_A_PACKING)
+def test_what_is_compressed_is_not_for_the_peer_to_choose(name):
+    limits, data, reason = REFUSED_WITH_A_PACKING[name]
+    with pytest.raises(ProtocolError, match=reason):
+        Decoder(limits).feed(data)
 
 
 @given(st.sampled_from(MESSAGES), st.lists(st.integers(0, 400), max_size=6))

@@ -151,8 +151,10 @@ class Lost(ConnectionLostError):
 class DirectClient:
     """An `AggregatorClient` without a socket. `disturb(kind, number, when)` may raise."""
 
-    def __init__(self, coordinator, shard, attempt=0, disturb=None):
+    def __init__(self, coordinator, shard, attempt=0, disturb=None, packing=None):
         self._coordinator = coordinator
+        self._packing = packing
+        self.sent = []
         self._who = (shard, attempt)
         self.attempt = attempt
         self._disturb = disturb or (lambda *_: None)
@@ -177,15 +179,24 @@ class DirectClient:
         return Reply(*self._ask("pull", self._coordinator.pull, out), out.size)
 
     def push(self, delta, *, sequence, base_version, num_examples, out):
-        args = (sequence, base_version, num_examples, delta.copy(), out)
+        args = (sequence, base_version, num_examples, self._arrived(delta), out)
         return Reply(*self._ask("push", self._coordinator.push, *args), out.size)
 
     def reduce(self, vector, *, sequence, num_examples, out):
-        given = None if vector is None else vector.copy()
+        given = None if vector is None else self._arrived(vector)
         args = (sequence, num_examples, given, np.empty(3, "f4"))
-        version, meta, size = self._ask("reduce", self._coordinator.reduce, *args)
-        out[:size] = args[3][:size]
-        return Reply(version, meta, size)
+        version, meta, answer = self._ask("reduce", self._coordinator.reduce, *args)
+        if isinstance(answer, np.ndarray):
+            return Reply(version, meta, self._packing.unpack(answer, out).size)
+        out[:answer] = args[3][:answer]
+        return Reply(version, meta, answer)
+
+    def _arrived(self, vector):
+        """A vector as the server hands it on."""
+        self.sent.append(vector.copy())
+        if vector.dtype != "u1":
+            return vector.copy()
+        return self._packing.unpack(vector, np.empty(3, "f4"))
 
     def report(self, meta, arrays=()):
         self.reports.append(meta)
@@ -224,6 +235,7 @@ class World:
             merge_gradients=plan.merges_gradients,
             batch_size=plan.batch_size,
             timeout=plan.timeout,
+            packing=plan.packing(SPEC),
         )
         self.fit_task = FitTask("fit", plan, self.counts, 1)
         initial = CountingReplica()
@@ -246,7 +258,8 @@ class World:
 
     def run(self, index, attempt=0, disturb=None, client=None, **more):
         """A replica of one shard that has connected."""
-        client = client or DirectClient(self.coordinator, index, attempt, disturb)
+        packing = self.plan.packing(SPEC)
+        client = client or DirectClient(self.coordinator, index, attempt, disturb, packing)
         shard = self.shard(index)
         return LiveRun(
             self.task(**more), CountingSpec(), CountingReplica(), shard, ShardState("fit", shard),
