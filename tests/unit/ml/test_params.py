@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from kspark.compression import TopK
 from kspark.ml import (
     KerasClassificationModel,
     KerasClassifier,
@@ -28,6 +29,7 @@ VALUES = {
     "callbacks": [],
     "classWeight": {"0": 1.0, "1": 2.0},
     "classification": "multilabel",
+    "compression": "bfloat16",
     "epochs": 7,
     "featureLayer": "hidden",
     "featuresCol": ["a", "b"],
@@ -163,6 +165,8 @@ def test_a_model_has_no_params_of_training():
         ("onNonfinite", "warn", "`onNonfinite` must be one of"),
         ("classWeight", {"a": 1}, "`class_weight` must be"),
         ("seed", -1, "`seed` must be an integer >= 0"),
+        ("compression", "float8", '`compression` must be None or one of "bfloat16", "float16"'),
+        ("compression", 8, "`compression` must be None, a codec's name"),
     ],
 )
 def test_wrong_values_are_refused_at_once(name, value, rule):
@@ -180,11 +184,14 @@ def test_values_become_plain_data():
         port=(4000, 4001),
         frequency=2.0,
         serverOptimizer=Adam(learning_rate=0.5),
+        compression=TopK(0.5),
     )
     values = {p.name: v for p, v in stage.extractParamMap().items()}
     assert json.loads(json.dumps(values)) == values
     assert (values["epochs"], values["batchSize"], values["frequency"]) == (3, 8, 2)
     assert values["serverOptimizer"]["config"]["learning_rate"] == 0.5
+    assert values["compression"] == {"class_name": "TopK", "config": {"fraction": 0.5}}
+    assert stage.model_arguments()["compression"] == values["compression"]
     assert stage.class_weights() == {0: 1.0, 1: 2.0}
 
 
