@@ -20,12 +20,13 @@ class EpochFacts:
             and once per push.
         workers: Tuple of dictionaries, one per shard with examples: `"shard"`, `"host"`,
             `"pid"`, `"batches"`, `"seconds"` and `"state_kept"`: whether the worker had the
-            optimizer state of the epoch before, which ends with its host. Modes that talk
-            to the driver meanwhile add `"num_examples"`, `"bytes_sent"`,
-            `"bytes_received"` and `"waiting"`: the part of `"seconds"` in which the worker
-            waited for an answer. They count from its report of the epoch before: the last
-            exchange of an epoch and the wait for the driver's callbacks are in the figures
-            of the next.
+            optimizer state of the epoch before, which ends with its host; `"bytes_sent"`
+            and `"bytes_received"`: in rounds those of the delta, as it is sent, and of the
+            weights. Modes that talk to the driver meanwhile count all bytes of the
+            connection, and add `"num_examples"` and `"waiting"`: the part of `"seconds"` in
+            which the worker waited for an answer. They count from its report of the epoch
+            before: the last exchange of an epoch and the wait for the driver's callbacks
+            are in the figures of the next.
         staleness: Tuple of integers, one per push: by how many pushes of others the
             weights had changed since the worker took them. Empty where nobody counts:
             in synchronous modes, and over shared memory.
