@@ -4,7 +4,7 @@
 |---|---|---|
 | `Float16` | 2 | at most 2⁻¹¹ of it, or 2⁻²⁵ if that is more |
 | `BFloat16` | 2 | at most 2⁻⁸ of it |
-| `Int8` | 1, and 4 per 2,048 | at most 1/254 (and 0.4 % of that) of the largest of its 2,048 |
+| `Int8` | 1, and 4 per 2,048 | at most 1/254 of the largest of its 2,048, and 2⁻¹⁵ of that |
 | `TopK(fraction)` | 8 × fraction | none if it is sent, all of it if not |
 
 A codec loses a part of what it is given. `Compressor` keeps that part and adds it to what

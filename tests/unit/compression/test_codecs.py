@@ -71,6 +71,13 @@ def test_bfloat16_at_its_ends(dtype):
     np.testing.assert_array_equal(coded(BFloat16(), values, dtype), np.array(expected, dtype))
 
 
+@pytest.mark.parametrize("bits", [0x7F800001, 0xFF800001, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000])
+def test_every_nan_stays_one_in_bfloat16(bits):
+    """Rounded as numbers, some would become infinite, and others zero."""
+    (got,) = coded(BFloat16(), np.array([bits], "u4").view("f4"))
+    assert np.isnan(got)
+
+
 def test_int8_by_hand():
     # The largest is 127, so the scale is 1. 2.5 is in the middle, and goes to the even 2.
     values = np.array([127, -127, 2.5, 3.5, -0.4, 0, 1], "f4")

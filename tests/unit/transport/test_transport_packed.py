@@ -12,6 +12,7 @@ from kspark.compression import Compressor, Float16, Int8, Packing, TopK
 from kspark.errors import ProtocolError
 from kspark.transport.channel import Channel
 from kspark.transport.handshake import introduce
+from kspark.weights import Weight, WeightSpec
 from kspark.wire import UNPROVED_SERVER, Kind, encode, request_limits
 
 F4 = np.dtype("float32")
@@ -64,6 +65,18 @@ def test_gradients_go_and_come_compressed(serve, client_of, spec, handler):
     reply = client.reduce(np.arange(6, dtype="f4"), sequence=6, num_examples=8, out=out)
     assert handler.calls[2] == ("reduce", 0, 0, 6, 8, [0, 1, 2, 3, 4, 5])
     assert (reply.filled, out.tolist()) == (6, [-1] * 6)
+
+
+def test_an_answer_is_not_written_over_while_it_is_read(serve, client_of, handler):
+    """It is received into the vector that it is unpacked into, piece by piece."""
+    large = WeightSpec((Weight("w", (100_000,), "float32", "trainable"),))
+    packing = Packing(Int8(), large, gradients=True)
+    client = client_of(serve(large, packing=packing), spec=large, packing=packing)
+    mean = np.random.default_rng(0).normal(size=100_000).astype("f4")
+    handler.answer = Compressor(packing).pack(mean)
+    out = np.empty(100_000, "f4")
+    client.reduce(None, sequence=1, num_examples=0, out=out)
+    np.testing.assert_allclose(out, mean, atol=0.03)
 
 
 def test_who_has_nothing_left_takes_part_with_nothing(serve, client_of, spec, handler, out):
