@@ -10,16 +10,16 @@ from kspark.errors import NonFiniteError
 
 ROADS = [("synchronous", "epoch"), ("synchronous", "batch"), ("synchronous", 4)]
 ROADS += [("asynchronous", "batch"), ("asynchronous", 4)]
-CODECS = ["float16", "bfloat16", "int8", TopK(0.1)]
+QUARTER = TopK(0.25)
+CASES = [(*road, "int8") for road in ROADS]
+CASES += [("synchronous", "epoch", "float16"), ("asynchronous", "batch", "bfloat16")]
+CASES += [("synchronous", "batch", QUARTER), ("asynchronous", "batch", QUARTER)]
 EPOCHS, BATCH = 6, 25
+EXCHANGES = {"epoch": 1, "batch": 24, 4: 6}
+TRAINABLE, STATE = 868, 64
 
 
-def names(value):
-    return getattr(value, "name", str(value))
-
-
-def made(optimizer="adam"):
-    """868 trainable weights and 64 of state."""
+def made():
     keras.utils.set_random_seed(5)
     model = keras.Sequential(
         [
@@ -29,7 +29,9 @@ def made(optimizer="adam"):
             keras.layers.Dense(4, activation="softmax"),
         ]
     )
-    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(
+        keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
     return model
 
 
@@ -53,7 +55,7 @@ def accuracy(spark_model, data):
 
 
 def per_epoch(spark_model, name):
-    """Bytes of all workers in an epoch; of the second one, which none of the handshake is in."""
+    """Bytes of all workers in an epoch: the second one, which the handshake is not in."""
     return sum(worker[name] for worker in spark_model.last_fit.workers[1])
 
 
@@ -63,55 +65,52 @@ def plain(spark, data):
     return {(mode, f): trained(mode, f, data) for mode, f in ROADS}
 
 
-def size_of(codec, size):
-    """Bytes of a compressed part, by what the documents say of each codec."""
-    if isinstance(codec, TopK):
-        return 8 * int(np.ceil(size * codec.fraction))
-    return {"float16": 2 * size, "bfloat16": 2 * size, "int8": size + 4}[codec]
+def compressed_bytes(codec, size):
+    """What the documents say of each codec."""
+    by_codec = {"float16": 2 * size, "bfloat16": 2 * size, "int8": size + 4, QUARTER: 8 * 217}
+    return by_codec[codec]
 
 
-@pytest.mark.parametrize(("mode", "frequency"), ROADS)
-@pytest.mark.parametrize("codec", CODECS, ids=names)
+@pytest.mark.parametrize(("mode", "frequency", "codec"), CASES)
 def test_it_learns_as_well_with_fewer_bytes(spark, data, plain, mode, frequency, codec):
     without = plain[mode, frequency]
     compressed = trained(mode, frequency, data, compression=codec)
-    # What is left over at the end of six rounds of a tenth each is much: see the documents.
-    slack = 0.25 if isinstance(codec, TopK) and frequency == "epoch" else 0.06
+    slack = 0.1 if codec is QUARTER else 0.06
     assert accuracy(compressed, data) > accuracy(without, data) - slack
-    weights = compressed.master_network.trainable_weights
-    trainable = sum(int(np.prod(w.shape)) for w in weights)
-    state = 0 if frequency == "batch" and mode == "synchronous" else 4 * 64
-    before, after = trainable * 4 + state, size_of(codec, trainable) + state
-    exchanges = {"epoch": 1, "batch": 24, 4: 6}[frequency]
+    gradients = (mode, frequency) == ("synchronous", "batch")
+    count = 2 * EXCHANGES[frequency]
+    less = count * (4 * TRAINABLE - compressed_bytes(codec, TRAINABLE))
+    # Besides these bytes only figures travel: a few digits of the seconds more or less; and
+    # with an answer the driver's learning rate, as soon as it has one.
     saved = per_epoch(without, "bytes_sent") - per_epoch(compressed, "bytes_sent")
-    assert saved == pytest.approx(2 * exchanges * (before - after), abs=200)
-    received = per_epoch(without, "bytes_received") - per_epoch(compressed, "bytes_received")
-    answered = frequency == "batch" and mode == "synchronous"
-    assert received == pytest.approx(2 * exchanges * (before - after) if answered else 0, abs=200)
+    assert saved == pytest.approx(less, abs=200)
+    saved = per_epoch(without, "bytes_received") - per_epoch(compressed, "bytes_received")
+    assert saved == pytest.approx(less if gradients else 0, abs=200 + 50 * count)
+    if frequency == "epoch":
+        size = compressed_bytes(codec, TRAINABLE) + 4 * STATE
+        assert per_epoch(compressed, "bytes_sent") == 2 * size
 
 
-@pytest.mark.parametrize(("mode", "frequency"), ROADS[:3])
-@pytest.mark.parametrize("codec", ["int8", TopK(0.1)], ids=names)
+@pytest.mark.parametrize(
+    ("mode", "frequency", "codec"),
+    [
+        ("synchronous", "epoch", QUARTER),
+        ("synchronous", "batch", QUARTER),
+        ("synchronous", 4, "int8"),
+    ],
+)
 def test_the_same_seed_gives_the_same_bytes(spark, data, mode, frequency, codec):
     runs = [trained(mode, frequency, data, compression=codec) for _ in range(2)]
     first, second = (run.master_network.get_weights() for run in runs)
     assert [w.tobytes() for w in first] == [w.tobytes() for w in second]
 
 
-def test_a_loss_that_is_not_a_number_is_noticed(spark, data):
+@pytest.mark.parametrize(("mode", "frequency"), [ROADS[0], ROADS[1], ROADS[4]])
+def test_a_loss_that_is_not_a_number_is_noticed(spark, data, mode, frequency):
     x, y = data[0].copy(), data[1]
     x[7] = np.nan
-    for mode, frequency in (
-        ("synchronous", "epoch"),
-        ("synchronous", "batch"),
-        ("asynchronous", 4),
-    ):
-        for codec in ("int8", TopK(0.1)):
-            spark_model = SparkModel(
-                made(), mode, frequency, num_workers=2, compression=codec, batch_size=BATCH
-            )
-            with pytest.raises(NonFiniteError):
-                spark_model.fit(x, y, epochs=2, verbose=0)
+    with pytest.raises(NonFiniteError):
+        trained(mode, frequency, (x, y), compression="int8")
 
 
 def test_it_is_saved_and_loaded(spark, tmp_path):
