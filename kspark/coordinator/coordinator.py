@@ -142,6 +142,8 @@ class Coordinator:
     ) -> tuple[int, dict[str, Any]]:
         """Apply a delta unless it was applied before, and fill `out` with fresh weights.
 
+        A replica that keeps weights of its own is answered with the gap (see `Aggregator`).
+
         Raises:
             AggregationError: If the attempt is superseded, or the sequence has a gap.
         """
@@ -152,14 +154,20 @@ class Coordinator:
                 raise AggregationError(
                     f"Shard {shard} sent push {sequence} after push {state.sequence}."
                 )
-            if sequence == state.sequence + 1:
-                share = self.shards[shard].num_examples / self.total_examples
-                steps = num_batches(num_examples, self._batch_size)
+            new, own = sequence == state.sequence + 1, self.aggregator.keeps_replica_weights
+            share = self.shards[shard].num_examples / self.total_examples
+            steps = num_batches(num_examples, self._batch_size)
+            if own:
+                version, staleness = self.aggregator.exchange(
+                    delta, share, base_version, out, num_steps=steps, applied=not new
+                )
+            elif new:
                 _, staleness = self.aggregator.push(delta, share, base_version, steps)
+            if new:
                 state.sequence = sequence
                 with self._gate.changed:
                     self._progress.take_staleness(shard, sequence, staleness)
-        return self.aggregator.pull(out), dict(self.control)
+        return version if own else self.aggregator.pull(out), dict(self.control)
 
     def reduce(
         self,

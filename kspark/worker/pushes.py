@@ -17,11 +17,18 @@ class TrainingOver(Exception):
 
 
 def run_pushes(run: LiveRun) -> None:
-    """Push a delta after every `local` batches, go on from the weights that come back."""
+    """Push a delta after every `local` batches, go on from the weights that come back.
+
+    A replica with weights of its own pushes those, gets the gap to the global ones, and
+    goes on from where the rule moves it.
+    """
     base = np.empty(run.spec.weights.size, run.spec.weights.dtype)
     version = run.client.pull(base).version
     sequence = int(run.welcome["sequence"])
     epoch, position = int(run.welcome["epoch"]), int(run.welcome["position"])
+    own = run.own_weights()
+    if own is not None:
+        own.restore(base, sequence)
     started = time.perf_counter()
 
     def push(number: int, count: int, change: np.ndarray) -> None:
@@ -29,12 +36,18 @@ def run_pushes(run: LiveRun) -> None:
         sequence += 1
         if number == run.exchanges - 1:
             run.report_metrics(epoch, started)
+        out = base
+        if own is not None:
+            own.leave(change, base)
+            out = own.answer
         reply = run.client.push(
-            change, sequence=sequence, base_version=version, num_examples=count, out=base
+            change, sequence=sequence, base_version=version, num_examples=count, out=out
         )
         if reply.meta.get("stop"):
             raise TrainingOver
         version = reply.version
+        if own is not None:
+            own.move(base, change, sequence)
 
     while epoch < run.task.stop_epoch and not run.stopped:
         started = time.perf_counter()

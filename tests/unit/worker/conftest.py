@@ -225,7 +225,9 @@ class World:
             batch_size=plan.batch_size,
             timeout=plan.timeout,
         )
-        self.fit_task = FitTask("fit", plan, self.counts, 1)
+        own = self.aggregator.optimizer
+        own = own.clone() if own.keeps_replica_weights else None
+        self.fit_task = FitTask("fit", plan, self.counts, 1, own)
         initial = CountingReplica()
         kept = (initial.get_optimizer_state(), initial.get_fixed())
         state_module._replicas["fit"] = ("counting", initial, kept)
