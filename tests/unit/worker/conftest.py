@@ -223,6 +223,7 @@ class World:
             first_epoch=plan.initial_epoch,
             merge_gradients=plan.merges_gradients,
             batch_size=plan.batch_size,
+            max_staleness=plan.max_staleness,
             timeout=plan.timeout,
         )
         own = self.aggregator.optimizer
