@@ -90,9 +90,8 @@ class Clocks:
         self._started.clear()
 
     def stop(self) -> None:
-        """Training is over: nobody waits any more."""
+        """Training is over: nobody waits any more, as soon as those who wait are told."""
         self._end = -1
-        self._release()
 
     def enter(self, shard: int, answer: Callable[[], int]) -> Waiter:
         """A replica has pushed, or begins, and asks to go on. Others may go on because of it."""

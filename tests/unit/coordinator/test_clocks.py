@@ -237,7 +237,7 @@ def test_a_shard_that_is_lost_for_long_is_not_waited_for_until_it_is_back(
     assert not waiting.done()
     with caplog.at_level(logging.WARNING, "kspark"):
         fit.shared._progress.shards[1].lost_since = -math.inf
-        waiting.result(30)
+        assert waiting.result(30)[1] == {"stop": False}
         told(fit, 0, 2)
     assert [r.getMessage() for r in caplog.records] == [
         "Shard 1 was lost and did not come back within 17 s: the others go on without waiting "
