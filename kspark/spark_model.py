@@ -37,7 +37,7 @@ from kspark.training import TrainingData, train
 
 PLAN_SETTINGS = (
     *("mode", "frequency", "batch_size", "seed"),
-    *("port", "timeout", "max_failures", "on_nonfinite"),
+    *("port", "timeout", "max_failures", "on_nonfinite", "max_staleness"),
 )
 """Attributes that become part of every `TrainingPlan`."""
 
@@ -77,6 +77,8 @@ class SparkModel:
         timeout: Float, seconds to wait for a worker that is not connected.
         max_failures: Integer, how often a lost worker is started again.
         on_nonfinite: `"raise"` or `"ignore"`, for a loss that is NaN or infinite.
+        max_staleness: Integer >= 0, with mode="asynchronous": a replica that is more than
+            so many exchanges ahead of the slowest waits. Defaults to `None`, nobody waits.
         **elephas: `parameter_server_mode`, which is not needed; all else is refused.
 
     Raises:
@@ -99,6 +101,7 @@ class SparkModel:
         timeout: float = 60.0,
         max_failures: int = 2,
         on_nonfinite: str = "raise",
+        max_staleness: int | None = None,
         **elephas: Any,
     ) -> None:
         refuse_unknown(elephas)
@@ -116,6 +119,7 @@ class SparkModel:
         self.timeout = timeout
         self.max_failures = max_failures
         self.on_nonfinite = on_nonfinite
+        self.max_staleness = max_staleness
         self._server_state: dict[str, np.ndarray] = {}
         self._histories: list[dict[str, list[float]]] = []
         self._report: FitReport | None = None

@@ -183,6 +183,11 @@ class HasTraining(StageParams):
         "raise or ignore a loss that is not finite.",
         to.choice("onNonfinite", "raise", "ignore"),
     )
+    maxStaleness = param(
+        "maxStaleness",
+        "asynchronous mode: exchanges that a worker may be ahead of the slowest.",
+        to.integer("maxStaleness", 0),
+    )
     DEFAULTS = {
         "epochs": 1,
         "batchSize": 32,
@@ -206,6 +211,7 @@ class HasTraining(StageParams):
             "batchSize": "batch_size",
             "maxFailures": "max_failures",
             "onNonfinite": "on_nonfinite",
+            "maxStaleness": "max_staleness",
         }
         return {argument: self.value_of(name) for name, argument in names.items()}
 

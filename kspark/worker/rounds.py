@@ -82,12 +82,21 @@ def train_shard(
             replica.learning_rate = task.learning_rate
         train_epoch(replica, shard, fit.plan, num_examples, task.epoch)
         state.save(replica, task.epoch)
+    change = delta(replica.get_vector(), vector)
+    counts = {"bytes_sent": change.nbytes, "bytes_received": vector.nbytes}
     return RoundResult(
         handle.index,
         num_examples,
-        delta(replica.get_vector(), vector),
+        change,
         replica.metric_state(),
-        facts_of(started, batches, state_kept=state_kept),
+        facts_of(
+            started,
+            batches,
+            num_examples=num_examples,
+            state_kept=state_kept,
+            waiting=0.0,
+            **counts,
+        ),
         state_of(replica) if task.wants_state else None,
     )
 
