@@ -161,7 +161,7 @@ class LiveRun:
         """What the connection has counted since the last epoch's report."""
         now = {name: getattr(self.client, counter) for name, counter in COUNTS.items()}
         counts = {name: value - self.counted[name] for name, value in now.items()}
-        self.counted.update(counts)
+        self.counted.update(now)
         return counts
 
     def end(self, epoch: int, **more: Any) -> dict[str, Any]:
