@@ -65,7 +65,6 @@ setup(
             "pyspark[connect]",
             "pytest>=8.2",
             "pytest-timeout>=2.3",
-            "pytest-xdist>=3.6",
         ],
         "docs": ["mkdocs>=1.6", "mkdocstrings[python]>=0.26"],
     },
