@@ -83,18 +83,12 @@ def run_kspark(case: dict[str, Any]) -> dict[str, float | None]:
     )
     result = measured(spark_model, model, data, case)
     spark.stop()
-    return {**result, "bytes": bytes_per_epoch(spark_model.last_fit, model)}
+    return {**result, "bytes": bytes_per_epoch(spark_model.last_fit)}
 
 
-def bytes_per_epoch(report: Any, model: keras.Model) -> float:
-    """What passed between aggregator and replicas in an epoch, both ways.
-
-    The live road's connections count it. In a round every replica gets the
-    weights and returns a delta of the same size.
-    """
+def bytes_per_epoch(report: Any) -> float:
+    """What passed between aggregator and replicas in an epoch, both ways."""
     facts = [worker for epoch in report.workers for worker in epoch]
-    if "bytes_sent" not in facts[0]:
-        return 2.0 * NUM_WORKERS * sum(weights.nbytes for weights in model.get_weights())
     return sum(f["bytes_sent"] + f["bytes_received"] for f in facts) / len(report.epochs)
 
 

@@ -6,6 +6,7 @@ no socket itself. All modes change weights here and nowhere else:
 
 * `merge`   one weighted mean of many deltas, then the server optimizer;
 * `push`    one replica's delta, applied as it comes;
+* `exchange` the same with a replica that keeps weights of its own;
 * `replace` weights that were computed elsewhere (exact synchronous steps).
 
 Invariant: `version` counts the changes that produced `weights`. Without a
@@ -66,6 +67,11 @@ class Aggregator:
             nullcontext() if mode == "hogwild" else threading.Lock()
         )
 
+    @property
+    def keeps_replica_weights(self) -> bool:
+        """Whether replicas keep weights of their own, and `exchange` instead of `push`."""
+        return self.optimizer.keeps_replica_weights
+
     def merge(self, deltas: Sequence[Delta], num_steps: int = 1) -> int:
         """Merge one round's deltas: `w <- S(w, sum n_k delta_k / sum n_k)`.
 
@@ -115,15 +121,59 @@ class Aggregator:
             IncompatibleDeltaError: If the vector does not fit the spec; nothing changes.
         """
         self.spec.check(vector, "delta")
+        with self._lock:
+            staleness = max(0, self.version - base_version)
+            context = MergeContext(self.mode, share=share, staleness=staleness, num_steps=num_steps)
+            self._apply(vector, context)
+            return self.version, staleness
+
+    def exchange(
+        self,
+        vector: np.ndarray,
+        share: float,
+        base_version: int,
+        out: np.ndarray,
+        *,
+        num_steps: int = 1,
+        applied: bool = False,
+    ) -> tuple[int, int]:
+        """Meet one replica that keeps weights of its own, under one lock.
+
+        Args:
+            vector: Array of `spec.size` elements: the replica's own trainable weights, and
+                the delta of the others; not modified.
+            share: Float, the replica's part of all examples.
+            base_version: Integer, version at the replica's last exchange.
+            out: Array that becomes the gap, `x - c` before the weights `c` moved, and
+                the other weights as they are now.
+            num_steps: Integer, local batches behind the vector.
+            applied: Boolean. The weights moved for this vector before: only answer.
+
+        Returns:
+            Pair of integers: the version after this exchange, and its staleness.
+
+        Raises:
+            IncompatibleDeltaError: If the vector does not fit the spec; nothing changes.
+        """
+        self.spec.check(vector, "vector of weights")
         cut = self.spec.trainable_size
         with self._lock:
             staleness = max(0, self.version - base_version)
             context = MergeContext(self.mode, share=share, staleness=staleness, num_steps=num_steps)
-            self.optimizer.apply(self.weights[:cut], vector[:cut], context)
-            if cut < self.spec.size:
-                apply_delta(self.weights[cut:], vector[cut:], share)
-            self.version += 1
+            np.subtract(vector[:cut], self.weights[:cut], out=out[:cut])
+            out[cut:] = vector[cut:]
+            if not applied:
+                self._apply(out, context)
+            out[cut:] = self.weights[cut:]
             return self.version, staleness
+
+    def _apply(self, vector: np.ndarray, context: MergeContext) -> None:
+        """One replica's change, inside the lock."""
+        cut = self.spec.trainable_size
+        self.optimizer.apply(self.weights[:cut], vector[:cut], context)
+        if cut < self.spec.size:
+            apply_delta(self.weights[cut:], vector[cut:], context.share)
+        self.version += 1
 
     def pull(self, out: np.ndarray) -> int:
         """Copy the weights into `out`, which is never torn but in hogwild mode.

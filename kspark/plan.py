@@ -42,6 +42,8 @@ class TrainingPlan:
         max_failures: Integer, how often a lost job is submitted again.
         on_nonfinite: `"raise"` or `"ignore"`, for a loss that is NaN or infinite.
         port: Integer or pair of integers, where the live road's server listens; 0: any.
+        max_staleness: Integer, how many exchanges an asynchronous replica may be ahead of
+            the slowest, or `None`.
         compression: `Codec` of deltas and gradients, or `None`.
     """
 
@@ -58,6 +60,7 @@ class TrainingPlan:
     max_failures: int
     on_nonfinite: str
     port: int | tuple[int, int]
+    max_staleness: int | None
     compression: Codec | None = None
 
     @classmethod
@@ -77,6 +80,7 @@ class TrainingPlan:
         max_failures: int = 4,
         on_nonfinite: str = "raise",
         port: int | tuple[int, int] = 0,
+        max_staleness: int | None = None,
         compression: Any = None,
     ) -> TrainingPlan:
         """Check every argument and make the plan.
@@ -100,6 +104,7 @@ class TrainingPlan:
         check_integer("max_failures", max_failures, 0)
         if on_nonfinite not in ("raise", "ignore"):
             raise invalid("on_nonfinite", 'one of "raise", "ignore"', on_nonfinite)
+        check_max_staleness(max_staleness, mode)
         return cls(
             mode=str(mode),
             frequency=str(frequency) if isinstance(frequency, str) else int(frequency),
@@ -114,6 +119,7 @@ class TrainingPlan:
             max_failures=int(max_failures),
             on_nonfinite=on_nonfinite,
             port=checked_port(port),
+            max_staleness=None if max_staleness is None else int(max_staleness),
             compression=checked_compression(compression, mode),
         )
 
@@ -182,6 +188,19 @@ def check_integer(name: str, value: object, least: int) -> None:
         raise invalid_type(name, f"an integer >= {least}", value)
     if value < least:
         raise invalid(name, f"an integer >= {least}", value)
+
+
+def check_max_staleness(value: object, mode: str) -> None:
+    """Refuse what is no number of exchanges, and modes in which it means nothing."""
+    if value is None:
+        return
+    if mode == "synchronous":
+        reason = "its replicas wait for each other at every exchange"
+        raise invalid("max_staleness", f'None with mode="synchronous": {reason}', value)
+    if mode == "hogwild":
+        reason = "its replicas wait for nobody, and those that share memory are not seen to push"
+        raise invalid("max_staleness", f'None with mode="hogwild": {reason}', value)
+    check_integer("max_staleness", value, 0)
 
 
 def check_positive(name: str, value: object) -> None:

@@ -19,12 +19,12 @@ class EpochFacts:
         merges: Integer, how often the weights were merged: once per round or meeting,
             and once per push.
         workers: Tuple of dictionaries, one per shard with examples: `"shard"`, `"host"`,
-            `"pid"`, `"batches"`, `"seconds"` and `"state_kept"`: whether the worker had the
-            optimizer state of the epoch before, which ends with its host; `"bytes_sent"`
-            and `"bytes_received"`: in rounds those of the delta, as it is sent, and of the
-            weights. Modes that talk to the driver meanwhile count all bytes of the
-            connection, and add `"num_examples"` and `"waiting"`: the part of `"seconds"` in
-            which the worker waited for an answer. They count from its report of the epoch
+            `"pid"`, `"batches"`, `"num_examples"`, `"seconds"`, `"waiting"`: the part of
+            `"seconds"` in which the worker waited for an answer, so that the rest is
+            computing; `"bytes_sent"` and `"bytes_received"`; and `"state_kept"`: whether the
+            worker had the optimizer state of the epoch before, which ends with its host.
+            In rounds nobody waits, and bytes are those of the delta, as it is sent, and of
+            the weights. In other modes, all count from the worker's report of the epoch
             before: the last exchange of an epoch and the wait for the driver's callbacks
             are in the figures of the next.
         staleness: Tuple of integers, one per push: by how many pushes of others the

@@ -38,7 +38,7 @@ from kspark.training import TrainingData, train
 
 PLAN_SETTINGS = (
     *("mode", "frequency", "batch_size", "seed"),
-    *("port", "timeout", "max_failures", "on_nonfinite", "compression"),
+    *("port", "timeout", "max_failures", "on_nonfinite", "max_staleness", "compression"),
 )
 """Attributes that become part of every `TrainingPlan`."""
 
@@ -71,13 +71,13 @@ class SparkModel:
         custom_objects: Dictionary of names to custom classes or functions, for those
             that kspark does not find in the model by itself.
         batch_size: Integer, default of `fit`, `evaluate` and `predict`. Defaults to 32.
-        port: Integer or pair (first, last), where the driver listens in live modes.
-            Defaults to 0, any free port.
-        seed: Integer. With it two synchronous fits give the same bytes. Defaults to a
-            seed drawn from NumPy's global generator.
+        port: Integer or pair (first, last), where the driver listens in live modes; 0: anywhere.
+        seed: Integer: two synchronous fits give the same bytes. Default: drawn by NumPy's own.
         timeout: Float, seconds to wait for a worker that is not connected.
         max_failures: Integer, how often a lost worker is started again.
         on_nonfinite: `"raise"` or `"ignore"`, for a loss that is NaN or infinite.
+        max_staleness: Integer >= 0, with mode="asynchronous": a replica that is more than
+            so many exchanges ahead of the slowest waits. Defaults to `None`, nobody waits.
         compression: What deltas and gradients travel as: `None`, `"float16"`, `"bfloat16"`,
             `"int8"`, `"top_k"`, a configuration or a `kspark.compression.Codec`.
         **elephas: `parameter_server_mode`, which is not needed; all else is refused.
@@ -102,6 +102,7 @@ class SparkModel:
         timeout: float = 60.0,
         max_failures: int = 2,
         on_nonfinite: str = "raise",
+        max_staleness: int | None = None,
         compression: Any = None,
         **elephas: Any,
     ) -> None:
@@ -120,6 +121,7 @@ class SparkModel:
         self.timeout = timeout
         self.max_failures = max_failures
         self.on_nonfinite = on_nonfinite
+        self.max_staleness = max_staleness
         self.compression = codecs.get(compression)
         self._server_state: dict[str, np.ndarray] = {}
         self._histories: list[dict[str, list[float]]] = []

@@ -6,7 +6,8 @@ opens no socket and starts no thread.
 
 * Asynchronous and hogwild replicas `push` and go on. A push carries the
   shard's sequence number; one that was applied already is answered, not
-  applied, so a retried task loses nothing and repeats nothing.
+  applied, so a retried task loses nothing and repeats nothing. With a bound on
+  their staleness, those that are too far ahead wait (see `clocks`).
 * Synchronous replicas meet in `reduce` (see `rendezvous`). When one of them
   comes back as a new attempt in the middle of an epoch, the others are
   answered with `restart`.
@@ -21,17 +22,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from kspark.aggregator import Aggregator
 from kspark.compression import PACKED, Compressor, Packing
+from kspark.coordinator.clocks import Clocks
 from kspark.coordinator.gate import Gate
 from kspark.coordinator.meetings import Meetings
 from kspark.coordinator.progress import Answer, EpochReport, FitProgress, ShardPlan
+from kspark.coordinator.pushes import Pushes
 from kspark.errors import AggregationError, Failure
-from kspark.rendezvous import Rendezvous, num_batches
+from kspark.rendezvous import Rendezvous
 
 logger = logging.getLogger("kspark")
 
@@ -47,6 +51,8 @@ class Coordinator:
             weights at the end of the epoch; otherwise deltas.
         batch_size: Integer, examples per local batch, for rules that count the batches
             behind a delta. `None`: every delta counts as one batch.
+        max_staleness: Integer, how many exchanges an asynchronous replica may be ahead of
+            the slowest; `None`: as far as it gets.
         timeout: Float, seconds to wait for a replica that is not connected.
         packing: `Packing` of what replicas bring, or `None` if it is not compressed. Mean
             gradients are answered packed too.
@@ -65,6 +71,7 @@ class Coordinator:
         first_epoch: int = 0,
         merge_gradients: bool = False,
         batch_size: int | None = None,
+        max_staleness: int | None = None,
         timeout: float = 60.0,
         packing: Packing | None = None,
     ) -> None:
@@ -77,10 +84,13 @@ class Coordinator:
         self.missing: set[int] = set()
         self.control: dict[str, Any] = {"stop": False}
         self.offers: dict[int, dict[str, Any]] = {}
-        self._batch_size = batch_size
         self._oldest_attempt = 0
         self._gate = Gate()
         self._progress = FitProgress(shards, first_epoch)
+        self._clocks: Clocks | None = None
+        if max_staleness is not None:
+            self._clocks = Clocks(self._progress, self._gate, max_staleness, self.steps, timeout)
+        self._pushes = Pushes(aggregator, self._progress, self._gate, batch_size, self._clocks)
         self._meetings: Meetings | None = None
         if aggregator.mode == "synchronous":
             examples = {s: p.num_examples for s, p in shards.items()}
@@ -127,14 +137,20 @@ class Coordinator:
     def pull(self, shard: int, attempt: int, out: np.ndarray) -> tuple[int, dict[str, Any]]:
         """Fill `out` with the current weights, once the driver has closed a settled epoch.
 
+        With a bound on the staleness, once the replica may go on. `{"hold": True}` among the
+        control values: it may not yet, and asks again.
+
         Raises:
             AggregationError: If the attempt is superseded.
             ConnectionLostError: If the driver does not close the epoch in time.
         """
+        check = partial(self._check_current, shard, attempt)
+        if self._meetings is None:
+            version, free = self._pushes.pull(shard, out, check)
+            return version, self._word(free)
         with self._gate.changed:
-            self._check_current(shard, attempt)
-            if self._meetings is not None:
-                self._meetings.wait_until_closed()
+            check()
+            self._meetings.wait_until_closed()
         return self.aggregator.pull(out), dict(self.control)
 
     def push(
@@ -149,24 +165,20 @@ class Coordinator:
     ) -> tuple[int, dict[str, Any]]:
         """Apply a delta unless it was applied before, and fill `out` with fresh weights.
 
+        A replica that keeps weights of its own is answered with the gap (see `Aggregator`).
+        With a bound on the staleness, the answer comes when the replica may go on; as in `pull`.
+
         Raises:
             AggregationError: If the attempt is superseded, or the sequence has a gap.
         """
-        state = self._progress.shards[shard]
-        with state.turn:
-            self._check_current(shard, attempt)
-            if sequence > state.sequence + 1:
-                raise AggregationError(
-                    f"Shard {shard} sent push {sequence} after push {state.sequence}."
-                )
-            if sequence == state.sequence + 1:
-                share = self.shards[shard].num_examples / self.total_examples
-                steps = num_batches(num_examples, self._batch_size)
-                _, staleness = self.aggregator.push(delta, share, base_version, steps)
-                state.sequence = sequence
-                with self._gate.changed:
-                    self._progress.take_staleness(shard, sequence, staleness)
-        return self.aggregator.pull(out), dict(self.control)
+        check = partial(self._check_current, shard, attempt)
+        numbers = (sequence, base_version, num_examples)
+        version, free = self._pushes.push(shard, *numbers, delta, out, check)
+        return version, self._word(free)
+
+    def _word(self, free: bool) -> dict[str, Any]:
+        """The driver's word to a replica that may go on, or has to ask again."""
+        return dict(self.control) if free else {**self.control, "hold": True}
 
     def reduce(
         self,
@@ -245,18 +257,25 @@ class Coordinator:
 
     # -- called by the thread that runs `fit` ---------------------------------------------
 
-    def begin_job(self, oldest_attempt: int) -> None:
+    def begin_job(self, oldest_attempt: int, stop_epoch: int | None = None) -> None:
         """A new Spark job is about to run the replicas; none of an earlier job may come back.
 
         An epoch that an earlier job left unfinished starts again when it is synchronous.
+
+        Args:
+            oldest_attempt: Integer, all attempts with smaller numbers are of earlier jobs.
+            stop_epoch: Integer, epoch that the job stops before, if known.
         """
         with self._gate.changed:
             self._oldest_attempt = oldest_attempt
             self.missing.clear()
             for state in self._progress.shards.values():
                 state.dismiss()
+            if self._clocks is not None:
+                self._clocks.begin_job(stop_epoch)
             if self._meetings is not None:
                 self._meetings.restart()
+            self._gate.changed.notify_all()
 
     def wait_for_epoch(self, epoch: int, seconds: float) -> EpochReport | None:
         """Wait until every shard has finished `epoch`, at most `seconds`.
@@ -282,6 +301,8 @@ class Coordinator:
             self._progress.close(epoch)
             if self._meetings is not None:
                 self._meetings.begin_epoch()
+            if self._clocks is not None and stop:
+                self._clocks.stop()
             self._gate.changed.notify_all()
 
     def never_connected(self) -> list[int]:

@@ -87,11 +87,13 @@ class FitProgress:
 
     Attributes:
         shards: Mapping from shard index to `ShardProgress`.
+        total_examples: Integer, training examples of all shards.
         closed: Integer, the epoch to be closed next: all before it are closed.
     """
 
     def __init__(self, plans: Mapping[int, ShardPlan], first_epoch: int) -> None:
         self.plans = plans
+        self.total_examples = sum(plan.num_examples for plan in plans.values())
         self.first_epoch = first_epoch
         self.shards = {shard: ShardProgress() for shard in plans}
         self.closed = first_epoch
@@ -131,6 +133,10 @@ class FitProgress:
         self._reports.pop(self.closed, None)
         for state in self.shards.values():
             state.epochs_done = self.closed - self.first_epoch
+
+    def share_of(self, shard: int) -> float:
+        """A shard's part of all examples."""
+        return self.plans[shard].num_examples / self.total_examples
 
     def stand_of(self, shard: int) -> dict[str, int]:
         """Where a replica that does not wait for others goes on: after its last push."""

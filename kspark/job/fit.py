@@ -70,7 +70,10 @@ class Fit:
 
     def task(self) -> FitTask:
         """The fit as its tasks see it."""
-        return FitTask(self.fit_id, self.plan, self.num_train, threads_per_task(self.spark))
+        rule = self.aggregator.optimizer
+        own = rule.clone() if rule.keeps_replica_weights else None
+        threads = threads_per_task(self.spark)
+        return FitTask(self.fit_id, self.plan, self.num_train, threads, own)
 
     @property
     def num_examples(self) -> int:

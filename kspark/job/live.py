@@ -98,7 +98,7 @@ class LiveFit:
     def submit(self, stop: int) -> SparkJob:
         """Start the Spark job that trains up to `stop`."""
         job = self.job
-        self.coordinator.begin_job(self.submissions * ATTEMPTS_PER_SUBMISSION)
+        self.coordinator.begin_job(self.submissions * ATTEMPTS_PER_SUBMISSION, stop)
         host, port = self.server.address
         task = LiveTask(
             job.task(),
@@ -233,6 +233,7 @@ def live_fit(job: Fit) -> Iterator[LiveFit]:
         first_epoch=plan.initial_epoch,
         merge_gradients=plan.merges_gradients,
         batch_size=plan.batch_size,
+        max_staleness=plan.max_staleness,
         timeout=plan.timeout,
         packing=packing,
     )

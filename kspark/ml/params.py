@@ -186,6 +186,11 @@ class HasTraining(StageParams):
     compression = param(
         "compression", "what changes travel as: float16, bfloat16, int8, top_k.", to.compression
     )
+    maxStaleness = param(
+        "maxStaleness",
+        "asynchronous mode: exchanges that a worker may be ahead of the slowest.",
+        to.integer("maxStaleness", 0),
+    )
     DEFAULTS = {
         "epochs": 1,
         "batchSize": 32,
@@ -209,6 +214,7 @@ class HasTraining(StageParams):
             "batchSize": "batch_size",
             "maxFailures": "max_failures",
             "onNonfinite": "on_nonfinite",
+            "maxStaleness": "max_staleness",
         }
         return {argument: self.value_of(name) for name, argument in names.items()}
 

@@ -55,7 +55,9 @@ class ElasticAverage(ServerOptimizer):
 
     Sign: `gap = x_k - c`, with that sign a delta, is added to the centre.
 
-    Modes: asynchronous, synchronous.
+    Modes: asynchronous, synchronous. `SparkModel` takes the rule for
+    `mode="asynchronous"`. A shard begins at the centre and keeps its weights for one
+    `fit`; the next one begins at the centre again.
 
     Args:
         rho: Float > 0 and <= 1, how tight the spring is, for all replicas together:

@@ -24,6 +24,9 @@ class Handler(Protocol):
     def pull(self, shard: int, attempt: int, out: np.ndarray) -> tuple[int, dict[str, Any]]:
         """Write the weights into `out` (`spec.size` elements).
 
+        May block, as `push` and `reduce` may, but must return or raise within the
+        server's timeout.
+
         Returns:
             The version, and a dictionary for the replica.
         """

@@ -14,6 +14,7 @@ from kspark.replica import Replica, ReplicaSpec
 from kspark.shards import Shard, Window
 from kspark.transport import AggregatorClient
 from kspark.weights import delta
+from kspark.worker.own_weights import OwnWeights
 from kspark.worker.results import FitTask, facts_of, state_of
 from kspark.worker.rounds import check_finite, weighted
 from kspark.worker.state import ShardState
@@ -102,6 +103,14 @@ class LiveRun:
         """Exchanges an epoch."""
         return self.task.fit.plan.exchanges(self.num_examples)
 
+    def own_weights(self) -> OwnWeights | None:
+        """The weights that the shard's replica keeps for itself, if the rule lets it."""
+        fit = self.task.fit
+        if fit.rule is None:
+            return None
+        share = self.num_examples / sum(fit.num_train.values())
+        return OwnWeights(fit.rule, self.spec.weights, self.state.folder, share, fit.plan.mode)
+
     def windows(self, epoch: int) -> Iterator[Window]:
         """The training rows of an epoch."""
         plan = self.task.fit.plan
@@ -173,7 +182,7 @@ class LiveRun:
         """What the connection has counted since the last epoch's report."""
         now = {name: getattr(self.client, counter) for name, counter in COUNTS.items()}
         counts = {name: value - self.counted[name] for name, value in now.items()}
-        self.counted.update(counts)
+        self.counted.update(now)
         return counts
 
     def end(self, epoch: int, **more: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from kspark.errors import AggregationError
 from kspark.shared_memory import SharedWeights
+from kspark.transport import Reply
 from kspark.worker.live_run import LiveRun, train_exchanging
 
 
@@ -17,11 +18,20 @@ class TrainingOver(Exception):
 
 
 def run_pushes(run: LiveRun) -> None:
-    """Push a delta after every `local` batches, go on from the weights that come back."""
+    """Push a delta after every `local` batches, go on from the weights that come back.
+
+    A replica with weights of its own pushes those, gets the gap to the global ones, and
+    goes on from where the rule moves it.
+    """
     base = np.empty(run.spec.weights.size, run.spec.weights.dtype)
-    version = run.client.pull(base).version
+    first = pulled(run, base)
+    version = first.version
+    run.welcome["stop"] = run.stopped or bool(first.meta.get("stop"))
     sequence = int(run.welcome["sequence"])
     epoch, position = int(run.welcome["epoch"]), int(run.welcome["position"])
+    own = run.own_weights()
+    if own is not None:
+        own.restore(base, sequence)
     started = time.perf_counter()
 
     def push(number: int, count: int, change: np.ndarray) -> None:
@@ -29,13 +39,22 @@ def run_pushes(run: LiveRun) -> None:
         sequence += 1
         if number == run.exchanges - 1:
             run.report_metrics(epoch, started)
+        out = base
+        if own is not None:
+            own.leave(change, base)
+            out = own.answer
         sent = run.outgoing(change)
         reply = run.client.push(
-            sent, sequence=sequence, base_version=version, num_examples=count, out=base
+            sent, sequence=sequence, base_version=version, num_examples=count, out=out
         )
+        version = reply.version
+        if own is not None:
+            own.move(base, change, sequence)
+        if reply.meta.get("hold"):  # too far ahead of others
+            reply = pulled(run, out)
+            version = reply.version if own is None else version
         if reply.meta.get("stop"):
             raise TrainingOver
-        version = reply.version
 
     while epoch < run.task.stop_epoch and not run.stopped:
         started = time.perf_counter()
@@ -46,6 +65,14 @@ def run_pushes(run: LiveRun) -> None:
             return
         run.end(epoch, sequence=sequence)
         epoch, position = epoch + 1, 0
+
+
+def pulled(run: LiveRun, out: np.ndarray) -> Reply:
+    """The weights, once the driver lets the replica go on; no answer takes longer than it may."""
+    reply = run.client.pull(out)
+    while reply.meta.get("hold") and not reply.meta.get("stop"):
+        reply = run.client.pull(out)
+    return reply
 
 
 def find_shared(run: LiveRun) -> tuple[SharedWeights, dict[str, Any]] | None:

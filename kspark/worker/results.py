@@ -20,6 +20,7 @@ from kspark.errors import (
     IncompatibleDeltaError,
     KSparkError,
 )
+from kspark.optimizers import ServerOptimizer
 from kspark.plan import TrainingPlan
 from kspark.shards import ShardHandle, SpoolMissingError, StoredArray
 
@@ -47,12 +48,14 @@ class FitTask:
         plan: `TrainingPlan`.
         num_train: Mapping from shard to its training examples; the rest validates.
         threads: Integer, threads a replica may use.
+        rule: `ServerOptimizer` whose replicas keep weights of their own, else `None`.
     """
 
     fit_id: str
     plan: TrainingPlan
     num_train: dict[int, int]
     threads: int
+    rule: ServerOptimizer | None = None
 
 
 @dataclass

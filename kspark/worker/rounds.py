@@ -90,7 +90,14 @@ def train_shard(
         num_examples,
         change,
         replica.metric_state(),
-        facts_of(started, batches, state_kept=state_kept, **counts),
+        facts_of(
+            started,
+            batches,
+            num_examples=num_examples,
+            state_kept=state_kept,
+            waiting=0.0,
+            **counts,
+        ),
         state_of(replica) if task.wants_state else None,
     )
 

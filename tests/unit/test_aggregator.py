@@ -202,6 +202,45 @@ def test_builds_the_rule_for_the_trainable_part():
     assert {a.shape for a in shared.optimizer.get_state().values()} == {(2,)}
 
 
+# -- exchange: replicas with weights of their own --------------------------------------------------
+
+
+def elastic(rho):
+    return optimizers.ElasticAverage(rho)
+
+
+def test_exchange_by_hand():
+    """The centre (2, 4) meets a replica at (6, 0): alpha = 1/2 * 1/4. State: 1/4 of 8."""
+    shared, out = aggregator(elastic(0.5), "asynchronous", start=(2, 4, 1)), vector(0, 0, 0)
+    assert shared.exchange(vector(6, 0, 8), 0.25, 0, out) == (1, 0)
+    assert out.tolist() == [4, -4, 3]
+    assert shared.weights.tolist() == [2.5, 3.5, 3]
+
+
+def test_an_exchange_that_was_applied_is_answered_with_the_gap_of_now():
+    shared, out = aggregator(elastic(0.5), "asynchronous", start=(2, 4, 1)), vector(0, 0, 0)
+    assert shared.exchange(vector(6, 0, 8), 0.25, 0, out, applied=True) == (0, 0)
+    assert out.tolist() == [4, -4, 1]
+    assert shared.weights.tolist() == [2, 4, 1]
+
+
+def test_the_rule_is_told_of_an_exchange_and_what_was_sent_is_not_modified():
+    spy = Spy()
+    shared, out = aggregator(spy, "asynchronous"), vector(0, 0, 0)
+    sent = vector(1, 2, 3)
+    for version in (1, 2):
+        assert shared.exchange(sent, 0.5, 0, out, num_steps=7) == (version, version - 1)
+    assert spy.contexts == [MergeContext("asynchronous", 0.5, s, 7) for s in (0, 1)]
+    assert sent.tolist() == [1, 2, 3]
+
+
+def test_an_exchange_that_does_not_fit_changes_nothing():
+    shared, out = aggregator(elastic(0.5), "asynchronous"), vector(0, 0, 0)
+    with pytest.raises(IncompatibleDeltaError, match="vector of weights"):
+        shared.exchange(vector(1, 2), 1.0, 0, out)
+    assert (shared.version, shared.weights.tolist(), out.tolist()) == (0, [0, 0, 0], [0, 0, 0])
+
+
 # -- threads ---------------------------------------------------------------------------------------
 
 

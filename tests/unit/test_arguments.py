@@ -74,6 +74,16 @@ def test_compression_is_an_argument_that_is_kept():
         SparkModel(model, server_optimizer="median", compression="top_k")
 
 
+@pytest.mark.parametrize("frequency", ["epoch", "batch", 3])
+def test_replicas_keep_weights_of_their_own_in_asynchronous_mode_only(frequency):
+    rule = optimizers.get("elastic_average")
+    check_rule(rule, plan("asynchronous", frequency))
+    with pytest.raises(ValueError, match=r"`server_optimizer` must be .*Received"):
+        check_rule(rule, plan("synchronous", frequency))
+    with pytest.raises(ValueError, match="what the centre gains, which needs a lock"):
+        check_rule(rule, plan("hogwild", frequency))
+
+
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_gradients_are_merged_where_the_backend_shows_them(monkeypatch, backend):
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)

@@ -26,7 +26,7 @@ def test_defaults_are_keras_own():
     assert made == TrainingPlan(
         mode="synchronous", frequency="epoch", epochs=1, initial_epoch=0, batch_size=32,
         shuffle=True, class_weight=None, validation_freq=1, seed=1, timeout=60.0,
-        max_failures=4, on_nonfinite="raise", port=0,
+        max_failures=4, on_nonfinite="raise", port=0, max_staleness=None,
     )  # fmt: skip
     assert pickle.loads(pickle.dumps(made)) == made
 
@@ -103,6 +103,29 @@ def test_hogwild_has_nothing_to_compress():
 def test_wrong_arguments_are_named(name, value, kind, rule):
     with pytest.raises(kind, match=f"^`{name}` must be .*{rule}.*Received: {name}="):
         plan(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "kind", "rule"),
+    [
+        ("asynchronous", -1, ValueError, "an integer >= 0"),
+        ("asynchronous", True, TypeError, "an integer >= 0"),
+        ("asynchronous", 1.0, TypeError, "an integer >= 0"),
+        ("synchronous", 0, ValueError, 'None with mode="synchronous": .*at every exchange'),
+        ("hogwild", 0, ValueError, 'None with mode="hogwild": .*wait for nobody'),
+    ],
+)
+@pytest.mark.parametrize("frequency", ["epoch", 3])
+def test_a_bound_of_the_staleness_is_for_asynchronous_replicas(mode, value, kind, rule, frequency):
+    assert plan(mode=mode, frequency=frequency).max_staleness is None
+    with pytest.raises(kind, match=f"^`max_staleness` must be {rule}.*Received: max_staleness="):
+        plan(mode=mode, frequency=frequency, max_staleness=value)
+
+
+@pytest.mark.parametrize("given", [0, 7, np.int64(3)])
+def test_a_bound_of_the_staleness_becomes_a_plain_number(given):
+    bound = plan(mode="asynchronous", max_staleness=given).max_staleness
+    assert (bound, type(bound)) == (given, int)
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,12 @@ from kspark import SparkModel
 from kspark.errors import WorkerError
 
 MODES = [
-    ("synchronous", "epoch"),
-    ("synchronous", "batch"),
-    ("asynchronous", "epoch"),
-    ("hogwild", 4),
+    ("synchronous", "epoch", {}),
+    ("synchronous", "batch", {}),
+    ("asynchronous", "epoch", {}),
+    ("asynchronous", 4, {"max_staleness": 0}),
+    ("asynchronous", 4, {"server_optimizer": "elastic_average", "max_staleness": 3}),
+    ("hogwild", 4, {}),
 ]
 
 
@@ -67,12 +69,12 @@ class KillOnce(keras.callbacks.Callback):
             self.killed.set()
 
 
-@pytest.mark.parametrize(("mode", "frequency"), MODES)
-def test_the_model_arrives_though_an_executor_is_killed(cluster, mode, frequency):
+@pytest.mark.parametrize(("mode", "frequency", "more"), MODES)
+def test_the_model_arrives_though_an_executor_is_killed(cluster, mode, frequency, more):
     x, y = labelled(1200)
     killer = KillOnce(executors(cluster)[0])
     model = classifier()
-    history = SparkModel(model, mode, frequency, num_workers=2).fit(
+    history = SparkModel(model, mode, frequency, num_workers=2, **more).fit(
         x, y, epochs=6, verbose=0, callbacks=[killer]
     )
     assert killer.killed.is_set()

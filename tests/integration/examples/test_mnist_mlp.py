@@ -1,4 +1,4 @@
-"""`examples/mnist_mlp.py`, as a plain script and through `spark-submit` on a real cluster."""
+"""`examples/mnist_mlp.py`, through `spark-submit` on a real cluster."""
 
 from __future__ import annotations
 
@@ -54,20 +54,9 @@ def test_it_reads_the_published_format(project: Path, tmp_path: Path, ending: st
     assert (len(x), len(x_test)) == (960, 240)
 
 
-def test_it_trains_on_the_folder_that_the_environment_names(
-    run_python, project: Path, tmp_path: Path
-) -> None:
-    write_mnist(tmp_path / "data", ".gz")
-    script = project / "examples" / "mnist_mlp.py"
-    options = ("--epochs", "6", "--mode", "asynchronous", "--frequency", "batch", "--workers", "2")
-
-    output = run_python(script, *options, KSPARK_DATA=str(tmp_path / "data"))
-
-    assert "1200 training rows" in output
-    assert accuracy_in(output) == 1.0
-
-
-@pytest.mark.parametrize(("mode", "frequency"), [("synchronous", "epoch"), ("hogwild", "batch")])
+@pytest.mark.parametrize(
+    ("mode", "frequency", "has_data"), [("synchronous", "epoch", False), ("hogwild", "batch", True)]
+)
 def test_spark_submit_runs_it_on_a_standalone_cluster(
     run,
     project: Path,
@@ -76,21 +65,26 @@ def test_spark_submit_runs_it_on_a_standalone_cluster(
     standalone_master: str,
     mode: str,
     frequency: str,
+    has_data: bool,
 ) -> None:
     settings = ["spark.executor.memory=900m", "spark.ui.enabled=false"]
     settings += [f"spark.driver.{name}=127.0.0.1" for name in ("host", "bindAddress")]
     options = [part for setting in settings for part in ("--conf", setting)]
     own = {**java_variables, "PYSPARK_PYTHON": sys.executable}
+    if has_data:
+        write_mnist(tmp_path / "data", ".gz")
 
     output = run(
         SPARK_SUBMIT,
         *["--master", standalone_master, *options],
         project / "examples" / "mnist_mlp.py",
-        *["--data", tmp_path, "--mode", mode, "--frequency", frequency],
+        *["--mode", mode, "--frequency", frequency],
         **own,
+        KSPARK_DATA=str(tmp_path / "data"),
     )
 
-    assert accuracy_in(output) > 0.85
+    assert f"{1200 if has_data else 1437} training rows" in output
+    assert accuracy_in(output) > (0.99 if has_data else 0.85)
     # The application ran there, and not on a local Spark.
     logs = list((tmp_path / "work").glob("app-*/*/stderr"))
     assert logs

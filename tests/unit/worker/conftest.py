@@ -234,10 +234,13 @@ class World:
             first_epoch=plan.initial_epoch,
             merge_gradients=plan.merges_gradients,
             batch_size=plan.batch_size,
+            max_staleness=plan.max_staleness,
             timeout=plan.timeout,
             packing=plan.packing(SPEC),
         )
-        self.fit_task = FitTask("fit", plan, self.counts, 1)
+        own = self.aggregator.optimizer
+        own = own.clone() if own.keeps_replica_weights else None
+        self.fit_task = FitTask("fit", plan, self.counts, 1, own)
         initial = CountingReplica()
         kept = (initial.get_optimizer_state(), initial.get_fixed())
         state_module._replicas["fit"] = ("counting", initial, kept)

@@ -145,11 +145,19 @@ def test_metrics_are_told_before_the_last_push_so_that_they_cannot_be_lost(tools
 def test_stops_at_the_drivers_word_at_once(tools):
     """Nobody counts what it would still push."""
     with tools.world([40], tools.plan(epochs=9)) as world:
-        run = world.run(0)
-        world.coordinator.control = {"stop": True}
+
+        def stop(kind, number, when):
+            if (kind, when) == ("pull", "after"):
+                world.coordinator.control = {"stop": True}
+
+        run = world.run(0, disturb=stop)
         run_pushes(run)
         assert world.aggregator.version == 1
         run_pushes(world.run(0, 1))  # the welcome says it
+        assert world.aggregator.version == 1
+        run = world.run(0, 2)
+        run.welcome["stop"] = False
+        run_pushes(run)  # the weights to begin with say it
         assert world.aggregator.version == 1
 
 

@@ -98,6 +98,8 @@ def test_a_round_brings_what_changed(tools):
     assert (first.shard, first.num_examples, first.delta.tolist()) == (0, 5, [5, 15, 2])
     assert np.flatnonzero(first.metrics[0]).tolist() == [1, 2, 3, 4, 5]
     assert (first.facts["batches"], first.state) == (2, None)
+    counts = [first.facts[name] for name in ("bytes_sent", "bytes_received", "waiting")]
+    assert counts == [12, 12, 0]  # three numbers there, three back
     assert empty == RoundResult(1, 0)
     # The same process trains the next shard from the same weights, with fresh metrics.
     assert third.delta.tolist() == [1, 9, 1]
