@@ -64,13 +64,11 @@ def test_a_slow_worker_is_waited_for(spark):
     model = keras.Sequential([keras.Input((6,)), Slow(), keras.layers.Dense(3, "softmax")])
     model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
     x, y = labelled(160)
-    spark_model = SparkModel(
-        model, "asynchronous", 1, num_workers=2, batch_size=8, max_staleness=1
-    )
+    spark_model = SparkModel(model, "asynchronous", 1, num_workers=2, batch_size=8, max_staleness=1)
     history = spark_model.fit(x, y, epochs=2, verbose=0)
     for facts in spark_model.last_fit.epochs:
         assert len(facts.staleness) == 20
-        assert max(facts.staleness) <= 3
+        assert max(facts.staleness) <= 3  # (k - 1)(2s + 1)
     assert max(history.history["staleness_max"]) <= 3
 
 
