@@ -98,7 +98,8 @@ def figures(history, prefix=""):
 def test_rows_that_are_others_each_time_are_read_once(found):
     first, *others = found["read_once"]
     assert first > 0
-    assert others == [first, first]
+    # Other rows would be some percent away; the order of a sum is only its rounding.
+    np.testing.assert_allclose(others, [first, first], rtol=1e-5)
 
 
 def test_a_second_fit_goes_on_with_weights_and_optimizer_state(found):
