@@ -16,7 +16,6 @@ MODES = [
     ("synchronous", "epoch", {}),
     ("synchronous", "batch", {}),
     ("asynchronous", "epoch", {}),
-    ("asynchronous", 4, {"max_staleness": 0}),
     ("asynchronous", 4, {"server_optimizer": "elastic_average", "max_staleness": 3}),
     ("hogwild", 4, {}),
 ]
