@@ -13,6 +13,10 @@ from pyspark.sql import SparkSession
 
 from kspark.session import local_session
 
+# For every JVM that is started here. Each lives for minutes only, in which the optimizing
+# compiler and a parallel collector take more of two cores than they give back.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+
 
 @pytest.fixture(scope="module")
 def spark():

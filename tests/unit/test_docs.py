@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from kspark.ml import KerasClassifier
+
 PROJECT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 DESIGN = PROJECT / "docs" / "design.md"
+STAGES = PROJECT / "docs" / "stages.md"
 
 TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+DEFAULT = re.compile(r"^\| `([a-z]\w+)` \| (?:`(.+?)`|–) \|", re.MULTILINE)
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -71,3 +75,10 @@ def test_the_extras_of_the_first_command_exist() -> None:
     assert extras
     setup = (PROJECT / "setup.py").read_text(encoding="utf-8")
     assert all(f'"{extra}": ' in setup for extra in extras[1].split(","))
+
+
+def test_every_param_of_a_stage_is_told_with_its_default() -> None:
+    told = dict(DEFAULT.findall(STAGES.read_text(encoding="utf-8")))
+    stage = KerasClassifier()
+    values = {param.name: stage.value_of(param.name) for param in stage.params}
+    assert told == {name: "" if value is None else str(value) for name, value in values.items()}
