@@ -70,7 +70,8 @@ class Int8(Codec):
             raise ProtocolError(f"A scale must be a number from 0 to {LARGEST_SCALE}.")
         for blocks, piece, width in rows(out.size):
             whole = numbers[piece].reshape(-1, width)
-            values = whole * scales[blocks, None].astype(out.dtype)
+            with np.errstate(over="ignore"):  # Of `NOT_FINITE`, which is replaced.
+                values = whole * scales[blocks, None].astype(out.dtype)
             values[whole == NOT_FINITE] = np.nan
             out[piece] = values.reshape(-1)
 

@@ -229,6 +229,12 @@ def test_not_finite_stays_so_and_finite_stays_finite(codec, data):
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=names)
+def test_an_infinity_beside_the_largest_number(codec):
+    got = coded(codec, np.array([np.inf, np.finfo(F4).max], F4))
+    assert not np.isfinite(got[0])
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=names)
 @given(st.data())
 def test_the_same_vector_gives_the_same_bytes(codec, data):
     vector = data.draw(vectors(dtype=data.draw(st.sampled_from([F4, F8]))))
