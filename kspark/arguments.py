@@ -122,6 +122,24 @@ def check_backend(plan: TrainingPlan) -> None:
         raise invalid("frequency", rule, plan.frequency)
 
 
+def check_schedule(plan: TrainingPlan, learning_rate: float | None) -> None:
+    """Refuse to scale a learning rate that is set anew at every step.
+
+    Args:
+        plan: `TrainingPlan`.
+        learning_rate: Float, the optimizer's, or `None` if a schedule decides.
+
+    Raises:
+        ValueError: If a schedule decides.
+    """
+    if plan.scaling is not None and learning_rate is None:
+        rule = (
+            "None when a `LearningRateSchedule` or a function sets the optimizer's learning rate: "
+            "scale what it returns, or compile the model with a number"
+        )
+        raise invalid("scale_lr", rule, plan.scaling.rule)
+
+
 def check_class_weight(class_weight: Any, num_targets: int) -> None:
     """Refuse weights of classes where it is not one target whose classes are meant.
 

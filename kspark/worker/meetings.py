@@ -79,6 +79,7 @@ def begin_together(run: LiveRun, epoch: int) -> None:
         _, arrays = run.client.report({"kind": "state_request", "epoch": epoch - 1})
         if arrays:
             run.replica.set_optimizer_state(arrays)
+            run.set_learning_rate(run.welcome)  # the leader's is that of the epoch before
             run.state_kept = True
 
 
