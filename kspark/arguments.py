@@ -77,8 +77,8 @@ def check_rule(rule: ServerOptimizer, plan: TrainingPlan) -> None:
             "frequency=1 their deltas are merged by this rule"
         )
         raise invalid("server_optimizer", reason, rule)
-    if rule.keeps_replica_weights and plan.mode != "asynchronous":
-        reason = f'a rule whose replicas go on from the merged weights in mode="{plan.mode}"'
+    if rule.keeps_replica_weights and plan.mode == "hogwild":
+        reason = 'a rule whose replicas go on from the merged weights in mode="hogwild"'
         raise invalid("server_optimizer", reason, rule)
     check_compression(rule, plan)
 
