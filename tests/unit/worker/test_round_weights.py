@@ -265,8 +265,9 @@ def test_own_weights_of_two_rounds_are_kept(rounds):
 
 
 def test_without_such_a_rule_nothing_is_kept(tools, rounds):
-    rounds.rule = optimizers.get("average")
     task = FitTask("fit", tools.plan("synchronous", "epoch"), {0: 8}, 1)
-    list(train_round(RoundTask(task, 0, None, False), tools.spec(), np.zeros(3, "f4"), 0,
-                     iter(rounds.documents[:1])))  # fmt: skip
+    given = iter(rounds.documents[:1])
+    vector = np.array([1, 1, 1], "f4")
+    (result,) = train_round(RoundTask(task, 0, None, False), tools.spec(), vector, 0, given)
+    assert result.delta.tolist() == [8, 28, 2]
     assert not list(rounds.folder(0).glob("*own*"))
