@@ -72,7 +72,7 @@ class Aggregator:
         """Whether replicas keep weights of their own, and `exchange` instead of `push`."""
         return self.optimizer.keeps_replica_weights
 
-    def merge(self, deltas: Sequence[Delta], num_steps: int = 1) -> int:
+    def merge(self, deltas: Sequence[Delta], num_steps: int = 1, share: float = 1.0) -> int:
         """Merge one round's deltas: `w <- S(w, sum n_k delta_k / sum n_k)`.
 
         Args:
@@ -80,6 +80,7 @@ class Aggregator:
                 Merged in the order of their shards, so that the result does
                 not depend on the order of arrival.
             num_steps: Integer, local batches behind the longest of them.
+            share: Float, their shards' part of all examples, for rules that count by it.
 
         Returns:
             Integer, the version after the merge.
@@ -94,7 +95,7 @@ class Aggregator:
         counts = [d.num_examples for d in deltas]
         cut = self.spec.trainable_size
         trainable = self.optimizer.reduce([d.vector[:cut] for d in deltas], counts)
-        context = MergeContext(self.mode, num_steps=num_steps)
+        context = MergeContext(self.mode, share=share, num_steps=num_steps)
         with self._lock:
             self.optimizer.apply(self.weights[:cut], trainable, context)
             if cut < self.spec.size:

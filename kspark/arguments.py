@@ -77,8 +77,8 @@ def check_rule(rule: ServerOptimizer, plan: TrainingPlan) -> None:
             "frequency=1 their deltas are merged by this rule"
         )
         raise invalid("server_optimizer", reason, rule)
-    if rule.keeps_replica_weights and plan.mode != "asynchronous":
-        reason = f'a rule whose replicas go on from the merged weights in mode="{plan.mode}"'
+    if rule.keeps_replica_weights and plan.mode == "hogwild":
+        reason = 'a rule whose replicas go on from the merged weights in mode="hogwild"'
         raise invalid("server_optimizer", reason, rule)
     check_compression(rule, plan)
 
@@ -120,6 +120,24 @@ def check_backend(plan: TrainingPlan) -> None:
             f'mode="synchronous" with frequency="batch" merges gradients, which needs {known}'
         )
         raise invalid("frequency", rule, plan.frequency)
+
+
+def check_schedule(plan: TrainingPlan, learning_rate: float | None) -> None:
+    """Refuse to scale a learning rate that is set anew at every step.
+
+    Args:
+        plan: `TrainingPlan`.
+        learning_rate: Float, the optimizer's, or `None` if a schedule decides.
+
+    Raises:
+        ValueError: If a schedule decides.
+    """
+    if plan.scaling is not None and learning_rate is None:
+        rule = (
+            "None when a `LearningRateSchedule` or a function sets the optimizer's learning rate: "
+            "scale what it returns, or compile the model with a number"
+        )
+        raise invalid("scale_lr", rule, plan.scaling.rule)
 
 
 def check_class_weight(class_weight: Any, num_targets: int) -> None:

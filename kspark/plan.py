@@ -16,6 +16,7 @@ import numpy as np
 from kspark import compression
 from kspark.compression import Codec, Packing
 from kspark.errors import invalid, invalid_type
+from kspark.learning_rate import Scaling, checked_scaling
 from kspark.weights import WeightSpec
 
 MODES = ("synchronous", "asynchronous", "hogwild")
@@ -45,6 +46,7 @@ class TrainingPlan:
         max_staleness: Integer, how many exchanges an asynchronous replica may be ahead of
             the slowest, or `None`.
         compression: `Codec` of deltas and gradients, or `None`.
+        scaling: `Scaling` of the learning rate, or `None`.
     """
 
     mode: str
@@ -62,6 +64,7 @@ class TrainingPlan:
     port: int | tuple[int, int]
     max_staleness: int | None
     compression: Codec | None = None
+    scaling: Scaling | None = None
 
     @classmethod
     def create(
@@ -82,6 +85,8 @@ class TrainingPlan:
         port: int | tuple[int, int] = 0,
         max_staleness: int | None = None,
         compression: Any = None,
+        scale_lr: str | None = None,
+        warmup_epochs: float = 0.0,
     ) -> TrainingPlan:
         """Check every argument and make the plan.
 
@@ -121,6 +126,7 @@ class TrainingPlan:
             port=checked_port(port),
             max_staleness=None if max_staleness is None else int(max_staleness),
             compression=checked_compression(compression, mode),
+            scaling=checked_scaling(scale_lr, warmup_epochs, mode, frequency),
         )
 
     @property

@@ -11,7 +11,7 @@ later; sequence numbers of an older generation are recognised by it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -151,8 +151,21 @@ class Rendezvous:
             return self._settle(meeting.given)
         deltas = [Delta(s, v, n) for s, (v, n) in meeting.given.items() if v is not None]
         steps = max((num_batches(int(d.num_examples), self._batch_size) for d in deltas), default=1)
-        self._aggregator.merge(deltas, steps)
+        if self._aggregator.keeps_replica_weights:
+            self._merge_gaps(deltas, steps)
+        else:
+            self._aggregator.merge(deltas, steps)
         return self._aggregator.weights
+
+    def _merge_gaps(self, gaps: list[Delta], steps: int) -> None:
+        """Merge the gaps of replicas that keep weights of their own.
+
+        A shard counts by its part of all examples, as it does where the replica moves: who
+        has no batches left, or a short one, makes no other's spring tighter.
+        """
+        weighed = [replace(gap, num_examples=self._examples[gap.shard]) for gap in gaps]
+        share = sum(gap.num_examples for gap in weighed) / sum(self._examples.values())
+        self._aggregator.merge(weighed, steps, share)
 
     def _settle(self, given: Given) -> np.ndarray:
         """The epoch's weights: trainable ones are alike on all replicas, state is averaged."""

@@ -4,10 +4,44 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 COMPUTING, WAITING = "tab:blue", "tab:orange"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What there is to do in an epoch, and who does it.
+
+    Attributes:
+        num_examples: Integer, examples that train.
+        num_workers: Integer, shards with examples: as many replicas train.
+        batch_size: Integer, examples per local batch.
+        updates: Integer, how often an epoch changes the global weights: with each merged
+            gradient, delta or push.
+    """
+
+    num_examples: int
+    num_workers: int
+    batch_size: int
+    updates: int
+
+    @property
+    def global_batch(self) -> int:
+        """Examples that all workers together take per local batch."""
+        return self.num_workers * self.batch_size
+
+    def __str__(self) -> str:
+        return (
+            f"{self.num_examples} examples with {self.num_workers} workers, "
+            f"{self.batch_size} examples per batch and worker, global batch {self.global_batch}, "
+            f"{self.updates} updates of the weights per epoch"
+        )
+
+    def to_dict(self) -> dict[str, int]:
+        """The workload as JSON data."""
+        return {**asdict(self), "global_batch": self.global_batch}
 
 
 @dataclass(frozen=True)
@@ -30,12 +64,15 @@ class EpochFacts:
         staleness: Tuple of integers, one per push: by how many pushes of others the
             weights had changed since the worker took them. Empty where nobody counts:
             in synchronous modes, and over shared memory.
+        learning_rate: Float, what the workers were told to begin with, scaled if `fit` was
+            given `scale_lr`; `None` if a schedule decides.
     """
 
     epoch: int
     merges: int
     workers: tuple[Mapping[str, Any], ...] = ()
     staleness: tuple[int, ...] = ()
+    learning_rate: float | None = None
 
     @property
     def staleness_mean(self) -> float | None:
@@ -52,6 +89,7 @@ class EpochFacts:
         return {
             "epoch": self.epoch,
             "merges": self.merges,
+            "learning_rate": self.learning_rate,
             "staleness_mean": self.staleness_mean,
             "staleness_max": self.staleness_max,
             "workers": [dict(worker) for worker in self.workers],
@@ -72,11 +110,13 @@ class FitReport:
         mode: String, the mode of the fit.
         frequency: `"epoch"`, `"batch"` or an integer.
         epochs: Tuple of `EpochFacts`, in their order.
+        workload: `Workload` of each epoch; `None` if nothing was trained.
     """
 
     mode: str
     frequency: str | int
     epochs: tuple[EpochFacts, ...] = field(default=())
+    workload: Workload | None = None
 
     @property
     def workers(self) -> list[list[dict[str, Any]]]:
@@ -86,7 +126,13 @@ class FitReport:
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON data."""
         epochs = [facts.to_dict() for facts in self.epochs]
-        return {"mode": self.mode, "frequency": self.frequency, "epochs": epochs}
+        work = None if self.workload is None else self.workload.to_dict()
+        return {
+            "mode": self.mode,
+            "frequency": self.frequency,
+            "workload": work,
+            "epochs": epochs,
+        }
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat dictionary per epoch and worker, with the epoch's own figures in each."""

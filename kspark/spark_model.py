@@ -17,6 +17,7 @@ from kspark.arguments import (
     check_class_weight,
     check_exclusive,
     check_rule,
+    check_schedule,
     checked_callbacks,
     compiled_model,
     refuse_unknown,
@@ -26,14 +27,7 @@ from kspark.interrupts import defers_interrupts
 from kspark.plan import TrainingPlan, check_integer
 from kspark.replica import Replica, ReplicaSpec
 from kspark.report import FitReport
-from kspark.source import (
-    Source,
-    active_session,
-    example_for,
-    gathered,
-    output_columns,
-    session_of,
-)
+from kspark.source import Source, active_session, example_for, gathered, output_columns, session_of
 from kspark.training import TrainingData, train
 
 PLAN_SETTINGS = (
@@ -151,6 +145,8 @@ class SparkModel:
         features_col: Any = "features",
         label_col: Any = "label",
         weight_col: str | None = None,
+        scale_lr: str | None = None,
+        warmup_epochs: float = 0.0,
     ) -> keras.callbacks.History:
         """Train the model on the workers. A second `fit` goes on where the first ended.
 
@@ -163,8 +159,7 @@ class SparkModel:
             y: Labels, if `x` does not hold them.
             batch_size: Integer, examples per batch and worker.
             epochs: Integer, epoch to train up to.
-            verbose: `"auto"`, 0 (silent), 1 (a line that is updated in place) or 2 (a
-                line per epoch).
+            verbose: `"auto"`, 0 (silent), 1 (a line updated in place) or 2 (a line per epoch).
             callbacks: List of `keras.callbacks.Callback`.
             validation_split: Float in [0, 1). The last part of arrays, or of every
                 partition, validates and does not train.
@@ -176,6 +171,9 @@ class SparkModel:
             validation_freq: Integer, or epochs (from 1) after which to validate.
             features_col: DataFrame column of the features, list of numeric columns, or dict
                 of input name to column(s). `label_col`, `weight_col`: labels and weights.
+            scale_lr: `"linear"` or `"sqrt"`, with mode="synchronous" and frequency="batch": k
+                workers train with k or sqrt(k) times the model's learning rate, which it keeps.
+            warmup_epochs: Float, the first epochs, in which that factor grows from 1.
 
         Returns:
             A Keras `History` of all workers together, and of the merged model's validation.
@@ -193,11 +191,14 @@ class SparkModel:
             shuffle=shuffle,
             class_weight=class_weight,
             validation_freq=validation_freq,
+            scale_lr=scale_lr,
+            warmup_epochs=warmup_epochs,
         )
         given = checked_callbacks(callbacks)
         columns = Columns(features_col, label_col, weight_col)
         example = example_for(self._model, x, columns, labelled=y is None)
         replica = Replica.of(self._model, example)
+        check_schedule(plan, replica.learning_rate)
         check_class_weight(class_weight, len(replica.inputs.targets))
         spark = session_of(x)
         job.check_road(spark, plan)
@@ -234,13 +235,12 @@ class SparkModel:
         """Loss and metrics over all rows, exact: metric states are merged, not results.
 
         Args:
-            x: As for `fit`.
+            x: As for `fit`, and so are the columns.
             y: Labels, if `x` does not hold them.
             batch_size: Integer, examples per batch.
             verbose: Accepted for Keras' sake; evaluation prints nothing.
             sample_weight: Array of one weight per example.
             return_dict: Boolean, whether to return a dictionary.
-            features_col: As for `fit`, and so are the other columns.
 
         Returns:
             Scalar loss, or a list `[loss, *metrics]`, or a dictionary.

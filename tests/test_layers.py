@@ -25,6 +25,7 @@ LAYERS = (
         "backends",
         "coordinator",
         "labels",
+        "learning_rate",
         "optimizers",
         "rendezvous",
         "replica",

@@ -24,7 +24,7 @@ from kspark.job.spooling import SpooledExamples
 from kspark.labels import check_labels
 from kspark.plan import LIVE, TrainingPlan, divide_validation
 from kspark.replica import ReplicaSpec
-from kspark.report import EpochFacts, FitReport
+from kspark.report import EpochFacts, FitReport, Workload
 from kspark.weights import weighted_mean
 from kspark.worker import inference as inference_worker
 from kspark.worker import rounds as rounds_worker
@@ -88,7 +88,30 @@ class Fit:
     @property
     def report(self) -> FitReport:
         """What there is to tell of the epochs so far."""
-        return FitReport(self.plan.mode, self.plan.frequency, tuple(self.epochs))
+        work = self.workload if self.num_train else None
+        return FitReport(self.plan.mode, self.plan.frequency, tuple(self.epochs), work)
+
+    @property
+    def workload(self) -> Workload:
+        """How much work there is in an epoch, and for how many workers."""
+        plan, counts = self.plan, [n for n in self.num_train.values() if n]
+        exchanges = [plan.exchanges(n) for n in counts]
+        updates = max(exchanges) if plan.mode == "synchronous" else sum(exchanges)
+        return Workload(sum(counts), len(counts), plan.batch_size, updates)
+
+    def learning_rate(self, epoch: int) -> float | None:
+        """What an epoch is trained with: the model's own learning rate, scaled if it shall be.
+
+        Only workers know of the scaled one. The driver's model, its callbacks and what they
+        save keep the one for a single worker, so that nothing is ever scaled twice.
+
+        Returns:
+            Float, or `None` if a schedule decides.
+        """
+        rate, scaling = self.monitor.learning_rate, self.plan.scaling
+        if rate is None or scaling is None:
+            return rate
+        return rate * scaling.factor(self.workload.num_workers, epoch)
 
     def collect(self, spooled: SpooledExamples, task: Shipped, what: str) -> list[RoundResult]:
         """Results of a task on all shards of `spooled`; see `collect_shards`."""
@@ -176,16 +199,16 @@ def divide(job: Fit) -> None:
 
 
 def log_plan(job: Fit) -> None:
-    """Tell how the work is divided."""
-    counts = [n for n in job.num_train.values() if n]
-    logger.info(
-        "Training on %d examples with %d workers, global batch %d, mode %s, frequency %s.",
-        job.num_examples,
-        len(counts),
-        len(counts) * job.plan.batch_size,
-        job.plan.mode,
-        job.plan.frequency,
-    )
+    """Tell how the work is divided, once per fit."""
+    counts, plan = [n for n in job.num_train.values() if n], job.plan
+    logger.info("Training on %s; mode %s, frequency %s.", job.workload, plan.mode, plan.frequency)
+    if plan.scaling is not None:
+        logger.info(
+            "Learning rate times %.4g (%s), after %g epochs of warm-up.",
+            plan.scaling.full_factor(len(counts)),
+            plan.scaling.rule,
+            plan.scaling.warmup_epochs,
+        )
     if min(counts) * 2 < max(counts):
         logger.warning(
             "The shards are uneven: from %d to %d examples. Repartition the data, or set "

@@ -75,7 +75,7 @@ class LiveFit:
         """
         done, over = first, False
         while done < stop:
-            spark_job = self.submit(stop)
+            spark_job = self.submit(done, stop)
             try:
                 while done < stop and not over:
                     report = self.wait(spark_job, done)
@@ -95,8 +95,8 @@ class LiveFit:
                 raise
         return done, over
 
-    def submit(self, stop: int) -> SparkJob:
-        """Start the Spark job that trains up to `stop`."""
+    def submit(self, first: int, stop: int) -> SparkJob:
+        """Start the Spark job that trains the epochs from `first` up to `stop`."""
         job = self.job
         self.coordinator.begin_job(self.submissions * ATTEMPTS_PER_SUBMISSION, stop)
         host, port = self.server.address
@@ -107,7 +107,7 @@ class LiveFit:
             advertised_host(job, host),
             port,
             self.token,
-            job.monitor.learning_rate,
+            job.learning_rate(first),
             stop >= job.plan.epochs,
         )
         self.submissions += 1
@@ -171,7 +171,7 @@ class LiveFit:
         job = self.job
         workers = tuple({"shard": s, **report.facts[s]} for s in sorted(report.facts))
         merges, staleness = self.coordinator.merges, tuple(report.staleness)
-        facts = EpochFacts(epoch, merges, workers, staleness)
+        facts = EpochFacts(epoch, merges, workers, staleness, job.learning_rate(epoch))
         note_epoch(job, facts)
         metrics = [report.metrics[s] for s in sorted(report.metrics)]
         over = close_epoch(job, epoch, metrics)
@@ -181,7 +181,8 @@ class LiveFit:
             )
         if not over:
             open_epoch(job, epoch + 1)
-        self.coordinator.close_epoch(epoch, stop=over, learning_rate=job.monitor.learning_rate)
+        rate = job.learning_rate(epoch + 1)
+        self.coordinator.close_epoch(epoch, stop=over, learning_rate=rate)
         return over
 
     def lost(self, error: Exception) -> None:

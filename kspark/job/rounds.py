@@ -36,7 +36,7 @@ def train_rounds(job: Fit) -> None:
             num_steps=max(r.facts["batches"] for r in results),
         )
         workers = tuple({"shard": r.shard, **r.facts} for r in results)
-        note_epoch(job, EpochFacts(epoch, 1, workers))
+        note_epoch(job, EpochFacts(epoch, 1, workers, learning_rate=job.learning_rate(epoch)))
         if close_epoch(job, epoch, [r.metrics for r in results]):
             break
     take_state(job, results, epoch)
@@ -63,7 +63,7 @@ def run_round(job: Fit, epoch: int) -> list[RoundResult]:
     Raises:
         WorkerError: If a replica failed, or the job was lost too often.
     """
-    task = RoundTask(job.task(), epoch, job.monitor.learning_rate, job.last_epoch(epoch))
+    task = RoundTask(job.task(), epoch, job.learning_rate(epoch), job.last_epoch(epoch))
     vector = engine_of(job.spark).share(job.aggregator.weights.copy())
     try:
         shipped = ship(rounds_worker.train_round, task, shared=(job.shared_spec, vector))

@@ -15,6 +15,7 @@ import numpy as np
 from kspark import compression as codecs
 from kspark import optimizers
 from kspark.errors import invalid, invalid_type
+from kspark.learning_rate import check_number_of_epochs
 from kspark.ml.unsaved import CallbackMaker, Callbacks
 from kspark.plan import (
     check_fraction,
@@ -56,6 +57,16 @@ def positive(name: str) -> Converter:
 
     def convert(value: Any) -> float:
         check_positive(name, value)
+        return float(value)
+
+    return convert
+
+
+def number_of_epochs(name: str) -> Converter:
+    """Finite numbers >= 0, also fractions."""
+
+    def convert(value: Any) -> float:
+        check_number_of_epochs(name, value)
         return float(value)
 
     return convert

@@ -92,6 +92,8 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
                 features_col=self.feature_columns(),
                 label_col=self.getOrDefault("labelCol"),
                 weight_col=self.value_of("weightCol"),
+                scale_lr=self.value_of("scaleLr"),
+                warmup_epochs=self.getOrDefault("warmupEpochs"),
             )
         fitted = self._fitted(CarriedModel(model, carried.custom_objects))
         report = trained.last_fit

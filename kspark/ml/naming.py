@@ -22,6 +22,8 @@ KERAS = {
     "server_optimizer": "serverOptimizer",
     "max_failures": "maxFailures",
     "on_nonfinite": "onNonfinite",
+    "scale_lr": "scaleLr",
+    "warmup_epochs": "warmupEpochs",
 }
 """Arguments of `SparkModel`, and the Params of `KerasEstimator` that they come from."""
 

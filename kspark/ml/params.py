@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 from pyspark.ml.param import Param, Params
 
 from kspark.errors import invalid
+from kspark.learning_rate import RULES
 from kspark.ml import converters as to
 from kspark.plan import MODES
 
@@ -191,6 +192,16 @@ class HasTraining(StageParams):
         "asynchronous mode: exchanges that a worker may be ahead of the slowest.",
         to.integer("maxStaleness", 0),
     )
+    scaleLr = param(
+        "scaleLr",
+        "how the learning rate follows the number of workers: linear or sqrt.",
+        to.choice("scaleLr", *RULES),
+    )
+    warmupEpochs = param(
+        "warmupEpochs",
+        "first epochs, in which the learning rate grows to that.",
+        to.number_of_epochs("warmupEpochs"),
+    )
     DEFAULTS = {
         "epochs": 1,
         "batchSize": 32,
@@ -203,6 +214,7 @@ class HasTraining(StageParams):
         "timeout": 60.0,
         "maxFailures": 2,
         "onNonfinite": "raise",
+        "warmupEpochs": 0.0,
     }
 
     def model_arguments(self) -> dict[str, Any]:

@@ -55,9 +55,11 @@ class ElasticAverage(ServerOptimizer):
 
     Sign: `gap = x_k - c`, with that sign a delta, is added to the centre.
 
-    Modes: asynchronous, synchronous. `SparkModel` takes the rule for
-    `mode="asynchronous"`. A shard begins at the centre and keeps its weights for one
-    `fit`; the next one begins at the centre again.
+    Modes: asynchronous, synchronous, but for the latter's `frequency="batch"`, which
+    merges gradients. In a synchronous meeting that a short shard has no batches left
+    for, `e_k` is missing from the sum, and the others' are as large as ever. A shard
+    begins at the centre and keeps its weights for one `fit`; the next one begins at
+    the centre again.
 
     Args:
         rho: Float > 0 and <= 1, how tight the spring is, for all replicas together:

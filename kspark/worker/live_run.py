@@ -14,7 +14,7 @@ from kspark.replica import Replica, ReplicaSpec
 from kspark.shards import Shard, Window
 from kspark.transport import AggregatorClient
 from kspark.weights import delta
-from kspark.worker.own_weights import OwnWeights
+from kspark.worker.own_weights import PushedWeights, RoundWeights
 from kspark.worker.results import FitTask, facts_of, state_of
 from kspark.worker.rounds import check_finite, weighted
 from kspark.worker.state import ShardState
@@ -103,13 +103,18 @@ class LiveRun:
         """Exchanges an epoch."""
         return self.task.fit.plan.exchanges(self.num_examples)
 
-    def own_weights(self) -> OwnWeights | None:
+    def own_weights(self) -> PushedWeights | None:
         """The weights that the shard's replica keeps for itself, if the rule lets it."""
-        fit = self.task.fit
+        fit, folder = self.task.fit, self.state.folder
         if fit.rule is None:
             return None
-        share = self.num_examples / sum(fit.num_train.values())
-        return OwnWeights(fit.rule, self.spec.weights, self.state.folder, share, fit.plan.mode)
+        share = fit.share(self.num_examples)
+        return PushedWeights(fit.rule, self.spec.weights, folder, share, fit.plan.mode)
+
+    def round_weights(self, epoch: int) -> RoundWeights | None:
+        """The same for a replica that meets all others, for a try at an epoch."""
+        weights, folder = self.spec.weights, self.state.folder
+        return RoundWeights.of(self.task.fit, weights, folder, self.num_examples, epoch)
 
     def windows(self, epoch: int) -> Iterator[Window]:
         """The training rows of an epoch."""

@@ -11,6 +11,7 @@ import numpy as np
 from kspark.rendezvous import GENERATION_BITS
 from kspark.transport import Reply
 from kspark.worker.live_run import LiveRun, train_exchanging
+from kspark.worker.own_weights import RoundWeights
 
 
 class EpochRestart(Exception):
@@ -50,9 +51,13 @@ def synchronous_epoch(run: LiveRun, epoch: int, generation: int, out: np.ndarray
     run.client.pull(out)
     begin_together(run, epoch)
     run.replica.set_vector(out)
-    merge_gradients = run.task.fit.plan.merges_gradients
-    exchange = gradient_exchanges if merge_gradients else delta_exchanges
-    exchange(run, epoch, generation, out)
+    own = run.round_weights(epoch)
+    if own is not None:
+        own_exchanges(run, own, epoch, generation, out)
+    elif run.task.fit.plan.merges_gradients:
+        gradient_exchanges(run, epoch, generation, out)
+    else:
+        delta_exchanges(run, epoch, generation, out)
     run.report_metrics(epoch, started)
     if run.welcome["leader"]:
         state = run.replica.get_optimizer_state()
@@ -79,6 +84,7 @@ def begin_together(run: LiveRun, epoch: int) -> None:
         _, arrays = run.client.report({"kind": "state_request", "epoch": epoch - 1})
         if arrays:
             run.replica.set_optimizer_state(arrays)
+            run.set_learning_rate(run.welcome)  # the leader's is that of the epoch before
             run.state_kept = True
 
 
@@ -114,6 +120,27 @@ def delta_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarray) 
     for number in range(run.exchanges, int(run.welcome["steps"])):
         exchange(number, 0, None)
     run.replica.set_vector(out)
+
+
+def own_exchanges(
+    run: LiveRun, own: RoundWeights, epoch: int, generation: int, out: np.ndarray
+) -> None:
+    """As `delta_exchanges`, by a replica that goes on from weights of its own.
+
+    Everybody's gaps are those to the same centre: the weights of the meeting before.
+    """
+    at = generation << GENERATION_BITS
+    base = own.restore(out)
+
+    def exchange(number: int, count: int, change: np.ndarray) -> None:
+        own.leave(change, base)
+        meet(run, change, at + number, count, own.centre)
+        own.move(base, change)
+
+    train_exchanging(run, epoch, 0, base, exchange)
+    for number in range(run.exchanges, int(run.welcome["steps"])):
+        meet(run, None, at + number, 0, own.centre)
+    own.save(base)
 
 
 def bring(

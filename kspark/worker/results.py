@@ -57,6 +57,10 @@ class FitTask:
     threads: int
     rule: ServerOptimizer | None = None
 
+    def share(self, num_examples: int) -> float:
+        """The part of all training examples that so many are."""
+        return num_examples / sum(self.num_train.values())
+
 
 @dataclass
 class RoundResult:

@@ -20,6 +20,7 @@ from kspark.plan import TrainingPlan
 from kspark.replica import Replica, ReplicaSpec
 from kspark.shards import Shard, ShardHandle, Window
 from kspark.weights import delta
+from kspark.worker.own_weights import RoundWeights
 from kspark.worker.results import (
     FitTask,
     NonFiniteLossError,
@@ -78,12 +79,19 @@ def train_shard(
     with tries:
         replica = replica_for(spec, fit.fit_id, fit.threads)
         state_kept = state.restore(replica, task.epoch, fit.plan, batches)
-        replica.set_vector(vector)
+        own = RoundWeights.of(fit, spec.weights, state.folder, num_examples, task.epoch)
+        base = vector if own is None else own.restore(vector)
+        replica.set_vector(base)
         if task.learning_rate is not None:
             replica.learning_rate = task.learning_rate
         train_epoch(replica, shard, fit.plan, num_examples, task.epoch)
         state.save(replica, task.epoch)
-        change = outgoing(task, spec, state, delta(replica.get_vector(), vector))
+        change = delta(replica.get_vector(), base)
+        if own is not None:
+            own.leave(change, base)
+            own.move(base, change)
+            own.save(base)
+        change = outgoing(task, spec, state, change)
     counts = {"bytes_sent": change.nbytes, "bytes_received": vector.nbytes}
     return RoundResult(
         handle.index,

@@ -52,9 +52,12 @@ def test_what_compares_replicas_needs_all_their_values():
 
 def test_distances_are_not_compressed():
     rule = optimizers.get("elastic_average")
-    check_compression(rule, plan("asynchronous"))
-    with pytest.raises(ValueError, match='`compression` must be None with server_optimizer="elas'):
-        check_compression(rule, plan("asynchronous", compression="int8"))
+    for mode in ("synchronous", "asynchronous"):
+        check_compression(rule, plan(mode))
+        with pytest.raises(
+            ValueError, match='`compression` must be None with server_optimizer="el'
+        ):
+            check_compression(rule, plan(mode, compression="int8"))
 
 
 def test_compression_is_an_argument_that_is_kept():
@@ -75,13 +78,26 @@ def test_compression_is_an_argument_that_is_kept():
 
 
 @pytest.mark.parametrize("frequency", ["epoch", "batch", 3])
-def test_replicas_keep_weights_of_their_own_in_asynchronous_mode_only(frequency):
+def test_replicas_keep_weights_of_their_own_where_they_merge_them(frequency):
     rule = optimizers.get("elastic_average")
     check_rule(rule, plan("asynchronous", frequency))
-    with pytest.raises(ValueError, match=r"`server_optimizer` must be .*Received"):
+    if frequency == "batch":  # gradients are merged, and replicas stay alike
+        with pytest.raises(ValueError, match='`server_optimizer` must be "average" with mode="sy'):
+            check_rule(rule, plan("synchronous", frequency))
+    else:
         check_rule(rule, plan("synchronous", frequency))
     with pytest.raises(ValueError, match="what the centre gains, which needs a lock"):
         check_rule(rule, plan("hogwild", frequency))
+
+
+class OwnSpring(optimizers.ElasticAverage):
+    modes = frozenset(("synchronous", "asynchronous", "hogwild"))
+
+
+def test_in_shared_memory_replicas_have_no_weights_of_their_own():
+    check_rule(OwnSpring(), plan("synchronous"))
+    with pytest.raises(ValueError, match='go on from the merged weights in mode="hogwild". Recei'):
+        check_rule(OwnSpring(), plan("hogwild"))
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])

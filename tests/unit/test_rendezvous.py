@@ -211,6 +211,16 @@ def test_restart_takes_the_rule_back_as_well():
     assert run(broken=True) == run(broken=False)
 
 
+def test_gaps_count_by_the_shards_part_of_all_examples():
+    """Springs of 0.8 * 10/40 and 0.8 * 30/40, whoever else comes and however many rows it had."""
+    place, aggregator = rendezvous({0: 10, 1: 30}, rule=optimizers.ElasticAverage(0.8))
+    given = {0: (vector(10, 0, 4), 7), 1: (vector(10, 5, 8), 1)}
+    merged = meet(place, given)
+    np.testing.assert_allclose(merged, [1 + 2 + 6, 1 + 0 + 3, 1 + 1 + 6], rtol=1e-6)
+    meet(place, {0: (vector(10, 0, 4), 7), 1: (None, 0)})
+    np.testing.assert_allclose(aggregator.weights, [9 + 2, 4, 8 + 4], rtol=1e-6)
+
+
 class Steps(ServerOptimizer):
     """Remembers the local batches behind each merge."""
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from kspark.report import EpochFacts, FitReport
+from kspark.report import EpochFacts, FitReport, Workload
 
 
 def worker(shard, seconds, waiting):
@@ -19,8 +19,9 @@ REPORT = FitReport(
     2,
     (
         EpochFacts(0, 3, (worker(0, 3.0, 1.0), worker(1, 2.0, 0.0)), (0, 0, 3)),
-        EpochFacts(1, 2, (worker(0, 1.0, 5.0), worker(1, 2.0, 0.5)), (0, 1)),
+        EpochFacts(1, 2, (worker(0, 1.0, 5.0), worker(1, 2.0, 0.5)), (0, 1), 0.25),
     ),
+    Workload(30, 2, 4, 8),
 )
 
 
@@ -39,8 +40,13 @@ def test_the_report_as_data():
         "merges": 2,
         "staleness_mean": 0.5,
         "staleness_max": 1,
+        "learning_rate": 0.25,
         "workers": [worker(0, 1.0, 5.0), worker(1, 2.0, 0.5)],
     }
+    assert data["workload"] == {
+        "num_examples": 30, "num_workers": 2, "batch_size": 4, "updates": 8, "global_batch": 8,
+    }  # fmt: skip
+    assert FitReport("synchronous", "epoch").to_dict()["workload"] is None
     assert REPORT.workers[0] == [worker(0, 3.0, 1.0), worker(1, 2.0, 0.0)]
 
 
@@ -51,6 +57,7 @@ def test_a_row_per_epoch_and_worker():
     ]  # fmt: skip
     assert rows[2] == {
         **worker(0, 1.0, 5.0), "epoch": 1, "merges": 2, "staleness_mean": 0.5, "staleness_max": 1,
+        "learning_rate": 0.25,
     }  # fmt: skip
 
 

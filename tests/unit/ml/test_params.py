@@ -48,6 +48,7 @@ VALUES = {
     "predictionCol": "guess",
     "probabilityCol": "chance",
     "rawPredictionCol": "margin",
+    "scaleLr": "sqrt",
     "seed": 9,
     "serverOptimizer": "adam",
     "shuffle": False,
@@ -56,6 +57,7 @@ VALUES = {
     "validationIndicatorCol": "held_out",
     "validationSplit": 0.25,
     "verbose": 2,
+    "warmupEpochs": 2.5,
     "weightCol": "w",
 }
 
@@ -105,6 +107,7 @@ def test_defaults():
         "timeout": 60.0,
         "validationSplit": 0.0,
         "verbose": 0,
+        "warmupEpochs": 0.0,
     }
 
 
@@ -168,6 +171,9 @@ def test_a_model_has_no_params_of_training():
         ("classWeight", {"a": 1}, "`class_weight` must be"),
         ("seed", -1, "`seed` must be an integer >= 0"),
         ("compression", "float8", '`compression` must be None or one of "bfloat16", "float16"'),
+        ("scaleLr", "log", '`scaleLr` must be one of "linear", "sqrt". Received'),
+        ("warmupEpochs", -1, "`warmupEpochs` must be a finite number of epochs >= 0"),
+        ("warmupEpochs", "2", "`warmupEpochs` must be a finite number of epochs >= 0"),
         ("compression", 8, "`compression` must be None, a codec's name"),
     ],
 )
@@ -185,12 +191,14 @@ def test_values_become_plain_data():
         classWeight={0: 1, np.int64(1): 2},
         port=(4000, 4001),
         frequency=2.0,
+        warmupEpochs=2,
         serverOptimizer=Adam(learning_rate=0.5),
         compression=TopK(0.5),
     )
     values = {p.name: v for p, v in stage.extractParamMap().items()}
     assert json.loads(json.dumps(values)) == values
     assert (values["epochs"], values["batchSize"], values["frequency"]) == (3, 8, 2)
+    assert repr(values["warmupEpochs"]) == "2.0"
     assert values["serverOptimizer"]["config"]["learning_rate"] == 0.5
     assert values["compression"] == {"class_name": "TopK", "config": {"fraction": 0.5}}
     assert stage.model_arguments()["compression"] == values["compression"]

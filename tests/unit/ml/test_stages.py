@@ -17,6 +17,7 @@ from kspark.ml.carried import CarriedModel, weights_digest
 from kspark.ml.estimator import own_callbacks
 from kspark.ml.label_columns import REFUSAL, refusal
 from kspark.ml.scoring import classifier_facts
+from kspark.spark_model import SparkModel
 
 X = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
 
@@ -232,6 +233,34 @@ def test_summary_is_plain_data():
     again = TrainingSummary.from_dict(data)
     assert again.objectiveHistory == [0.5, 0.25]
     assert again.totalIterations == 2
+
+
+def test_scaling_of_the_learning_rate_is_handed_to_fit(monkeypatch):
+    class Seen(Exception):
+        pass
+
+    def fit(self, x, **arguments):
+        raise Seen(arguments["scale_lr"], arguments["warmup_epochs"])
+
+    monkeypatch.setattr(SparkModel, "fit", fit)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    for params, handed in (
+        ({}, (None, 0.0)),
+        ({"scaleLr": "sqrt", "warmupEpochs": 2}, ("sqrt", 2.0)),
+    ):
+        with pytest.raises(Seen) as seen:
+            KerasEstimator(model, **params)._fit(None)
+        assert seen.value.args == handed
+
+
+def test_errors_about_it_name_the_params():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="`scaleLr` must be None with mode.*: scaleLr='sqrt'$"):
+        KerasEstimator(model, scaleLr="sqrt")._fit(None)
+    with pytest.raises(ValueError, match="`warmupEpochs` must be 0 without `scaleLr`"):
+        KerasEstimator(model, warmupEpochs=2)._fit(None)
 
 
 def test_a_model_without_a_fit_has_no_summary(make):

@@ -137,8 +137,15 @@ def test_momentum_of_an_abandoned_try_is_forgotten(tools):
     assert train({1: tools.at("reduce", 5)}) == train({})
 
 
-def test_a_replica_without_its_state_takes_the_leaders(tools):
+def test_a_replica_without_its_state_takes_the_leaders(tools, monkeypatch):
     """Its files are gone with its host; its weights come from the aggregator anyway."""
+    take = tools.replica.set_optimizer_state
+
+    def with_the_rate_of_the_epoch_before(replica, values):
+        take(replica, values)
+        replica.learning_rate = 7.0
+
+    monkeypatch.setattr(tools.replica, "set_optimizer_state", with_the_rate_of_the_epoch_before)
     plan = tools.plan("synchronous", "batch", epochs=3)
     with tools.world([8, 8], plan) as world:
 
@@ -150,8 +157,9 @@ def test_a_replica_without_its_state_takes_the_leaders(tools):
 
         world.run_folders = {1: world.run(1).state.folder}
         world.coordinator.begin_job(0)
-        world.train({1: lose})
+        world.train({1: lose}, learning_rate=0.25)
         assert [run.replica.steps for run in world.runs] == [6, 6]
+        assert [run.replica.learning_rate for run in world.runs] == [0.25, 0.25]
         asked = [m for m in world.runs[1].client.reports if m["kind"] == "state_request"]
         assert asked == [{"kind": "state_request", "epoch": 0}]
         # Everybody else has its own.

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kspark import optimizers
-from kspark.worker.own_weights import OwnWeights
+from kspark.worker.own_weights import PushedWeights
 from kspark.worker.pushes import run_pushes
 
 CENTRE = [(1, 1.5), (2.5, 7.75)]
@@ -103,15 +103,15 @@ def test_own_weights_of_another_time_do_not_count(tools, exchanges):
 def test_the_spring_neither_makes_nor_loses_anything(tools, sizes, frequency, number):
     """The centre and all replicas together change by what the batches change, whoever dies."""
     plan = tools.plan(frequency=frequency)
-    starts, restore = {}, OwnWeights.restore
+    starts, restore = {}, PushedWeights.restore
 
     def noted(own, base, exchanges):
         restore(own, base, exchanges)
         if not exchanges:  # a shard begins at the centre, wherever that is by then
-            starts[own._path] = base[:2].astype("f8")
+            starts[own._folder] = base[:2].astype("f8")
 
     with tools.world(sizes, plan, rule=elastic(0.5)) as world, pytest.MonkeyPatch.context() as m:
-        m.setattr(OwnWeights, "restore", noted)
+        m.setattr(PushedWeights, "restore", noted)
         reports = world.train({0: tools.at("push", number)})
         for report in reports:
             assert len(report.staleness) == sum(plan.exchanges(n) for n in sizes)
