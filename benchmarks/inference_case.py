@@ -40,8 +40,10 @@ def run_keras(case: dict[str, Any]) -> dict[str, float]:
     x, y, *_ = mnist.read(case["data"])
     model = build_model(case["seed"])
     fit, _ = timed(lambda: model.fit(x, y, BATCH_SIZE, EPOCHS, verbose=0))
+    again = build_model(case["seed"])
+    refit, _ = timed(lambda: again.fit(x, y, BATCH_SIZE, EPOCHS, verbose=0))
     predicting = first_and_warm(lambda: model.predict(x, batch_size=4096, verbose=0).mean())
-    return {"fit": fit, **predicting}
+    return {"fit": fit, "refit": refit, **predicting}
 
 
 def run_kspark(case: dict[str, Any]) -> dict[str, float]:
@@ -57,10 +59,12 @@ def run_kspark(case: dict[str, Any]) -> dict[str, float]:
         return made
 
     build, rows = timed(frame)
-    fit, fitted = timed(lambda: classifier(build_model(case["seed"]), case, EPOCHS).fit(rows))
+    stage = classifier(build_model(case["seed"]), case, EPOCHS)
+    fit, fitted = timed(lambda: stage.fit(rows))
+    refit, _ = timed(lambda: stage.fit(rows))
     predicting = first_and_warm(lambda: fitted.transform(rows).agg({"prediction": "avg"}).collect())
     spark.stop()
-    return {"frame": build, "fit": fit, **predicting}
+    return {"frame": build, "fit": fit, "refit": refit, **predicting}
 
 
 def classifier(model: keras.Model, case: dict[str, Any], epochs: int) -> Any:
