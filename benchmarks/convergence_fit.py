@@ -86,9 +86,7 @@ def measure(case: Case, seed: int, rows: Rows) -> dict[str, Any]:
     model = build_model(case, x.shape[1], classes, seed)
     started = time.perf_counter()
     try:
-        told = (
-            fit_keras(model, x, y, case) if case.mode == "keras" else fit(model, x, y, case, seed)
-        )
+        told = fit(model, x, y, case, seed)
     except KSparkError as error:
         return {"failed": str(error).splitlines()[0][:120]}
     seconds = time.perf_counter() - started
