@@ -19,7 +19,7 @@ one local Spark: no time is measured.
   epochs. Workers report before the last exchange of a fit without rounds, and hogwild's
   replicas share memory here.
 
-With `--claims`, four claims of papers instead, each with the verdict from its numbers.
+With `--claims`, claims of papers instead, each with the verdict from its numbers.
 One rule beats another if its mean is higher by more than either spread.
 """
 
@@ -51,7 +51,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shards", type=int, nargs="+", default=[2, 4, 8])
     parser.add_argument("--epochs", type=int, default=5, help="of the table; claims have their own")
     parser.add_argument("--results", type=Path, help="file of what was measured; a run goes on")
-    parser.add_argument("--claims", action="store_true", help="four claims instead of the table")
+    parser.add_argument("--claims", action="store_true", help="claims of papers, not the table")
     return parser.parse_args()
 
 

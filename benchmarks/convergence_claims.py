@@ -1,4 +1,4 @@
-"""Four claims of papers, each as fits and a verdict that is computed from their numbers."""
+"""Claims of papers, each as fits and a verdict that is computed from their numbers."""
 
 from __future__ import annotations
 
@@ -55,16 +55,18 @@ def beats(one: Summary, other: Summary) -> bool:
 def claims() -> dict[str, Claim]:
     """All of them, by name."""
     return {
-        "few-bytes": few_bytes(),
+        "few-bytes": few_bytes(10),
+        "few-bytes-longer": few_bytes(30),
         "skewed-shards": skewed_shards(),
-        "slow-worker": slow_worker(),
+        "slow-worker": slow_worker(5, "sgd", 0.1),
+        "slow-worker-long": slow_worker(20, "adam", 0.001),
         "bad-replica": bad_replica(),
     }
 
 
-def few_bytes() -> Claim:
-    """200 batches of 10 are an epoch of a shard: ten rounds."""
-    base = Case(batch_size=10, epochs=10)
+def few_bytes(rounds: int) -> Claim:
+    """200 batches of 10 are an epoch of a shard, and a round."""
+    base = Case(batch_size=10, epochs=rounds)
     every = replace(base, frequency=200)
     found = {
         "exact, batch": replace(base, frequency="batch"),
@@ -81,7 +83,8 @@ def few_bytes() -> Claim:
 
     text = (
         "DiLoCo, SGD(0.7, momentum=0.9, nesterov=True) every 200 batches, is within 0.5 point "
-        f'of exact synchronous "batch" with at least {FEWER_BYTES} times fewer bytes'
+        f'of exact synchronous "batch" with at least {FEWER_BYTES} times fewer bytes, '
+        f"after {rounds} rounds"
     )
     return Claim(text, found, judge)
 
@@ -106,9 +109,10 @@ def skewed_shards() -> Claim:
     return Claim("Adam or Yogi beat Average if each shard sees two classes", {}, judge, grid)
 
 
-def slow_worker() -> Claim:
-    """A push every five batches; the first worker takes ten times as long for each."""
-    base = Case(mode="asynchronous", frequency=5, optimizer="sgd", learning_rate=0.1, slow=True)
+def slow_worker(frequency: int, optimizer: str, rate: float) -> Claim:
+    """The first worker takes ten times as long for each batch."""
+    base = Case(mode="asynchronous", frequency=frequency, slow=True)
+    base = replace(base, optimizer=optimizer, learning_rate=rate)
     rules = ("Average", "Downpour", "StalenessAware")
     found = {rule: with_rule(base, rule) for rule in rules}
 
@@ -117,7 +121,10 @@ def slow_worker() -> Claim:
         told = f"{aware} beside Average {average} and Downpour {whole}"
         return Verdict(beats(aware, average) and beats(aware, whole), told)
 
-    text = "StalenessAware beats plain asynchronous training with one worker ten times slower"
+    text = (
+        "StalenessAware beats plain asynchronous training with one worker ten times slower, "
+        f"and {frequency} batches per push"
+    )
     return Claim(text, found, judge)
 
 
