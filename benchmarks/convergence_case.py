@@ -1,0 +1,168 @@
+"""What is measured: a fit as plain data, and the list of those in the table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+BATCH_SIZE = 25
+FREQUENCY = 20
+CODECS = ("float16", "bfloat16", "int8", "top_k")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One fit, but for its seed.
+
+    Attributes:
+        dataset: `"mnist"` or `"adult"`.
+        mode: A mode of `SparkModel`, or `"keras"` for plain Keras.
+        frequency: As `SparkModel` takes it.
+        rule: Class name of the server optimizer.
+        rule_config: Its arguments, as pairs.
+        compression: Name of the codec, or `None`.
+        shards: Workers.
+        epochs: Passes over the data.
+        batch_size: Rows per batch and worker.
+        optimizer: The replicas', `"adam"` or `"sgd"`.
+        learning_rate: Of the replicas' optimizer.
+        scale_lr: As `fit` takes it, with one epoch of warm-up.
+        rows: `"mixed"`, `"skewed"` (two classes per shard) or `"spoiled"` (the first shard's
+            rows are noise).
+        slow: Whether the first worker takes ten times as long for a batch.
+        tuning: Whether it is scored on rows held out of training, not on the test rows.
+    """
+
+    dataset: str = "mnist"
+    mode: str = "synchronous"
+    frequency: str | int = "epoch"
+    rule: str = "Average"
+    rule_config: tuple[tuple[str, Any], ...] = ()
+    compression: str | None = None
+    shards: int = 4
+    epochs: int = 5
+    batch_size: int = BATCH_SIZE
+    optimizer: str = "adam"
+    learning_rate: float = 0.001
+    scale_lr: str | None = None
+    rows: str = "mixed"
+    slow: bool = False
+    tuning: bool = False
+
+    def key(self, seed: int) -> str:
+        """What names one fit of this case in the file of results."""
+        return json.dumps({**asdict(self), "seed": seed}, sort_keys=True)
+
+
+def with_rule(case: Case, rule: str, **config: Any) -> Case:
+    """The same case with another server optimizer."""
+    return replace(case, rule=rule, rule_config=tuple(sorted(config.items())))
+
+
+SYNCHRONOUS_RULES = {
+    "SGD, momentum 0.9": ("SGD", {"learning_rate": 0.3, "momentum": 0.9}),
+    "SGD, DiLoCo": ("SGD", {"learning_rate": 0.7, "momentum": 0.9, "nesterov": True}),
+    "Adagrad": ("Adagrad", {}),
+    "Adam": ("Adam", {}),
+    "Adam, 0.01": ("Adam", {"learning_rate": 0.01}),
+    "Yogi": ("Yogi", {}),
+    "Yogi, 0.01": ("Yogi", {"learning_rate": 0.01}),
+    "ElasticAverage": ("ElasticAverage", {}),
+    "ElasticAverage, momentum 0.5": ("ElasticAverage", {"momentum": 0.5}),
+    "Median": ("Median", {}),
+    "TrimmedMean": ("TrimmedMean", {}),
+}
+ASYNCHRONOUS_RULES = {
+    "SGD, momentum 0.5": ("SGD", {"learning_rate": 0.5, "momentum": 0.5}),
+    "SGD, DiLoCo": SYNCHRONOUS_RULES["SGD, DiLoCo"],
+    "Adagrad": ("Adagrad", {}),
+    "Adam": ("Adam", {}),
+    "Adam, 0.01": ("Adam", {"learning_rate": 0.01}),
+    "Yogi, 0.01": ("Yogi", {"learning_rate": 0.01}),
+    "ElasticAverage": ("ElasticAverage", {}),
+    "ElasticAverage, momentum 0.5": ("ElasticAverage", {"momentum": 0.5}),
+    "Downpour": ("Downpour", {}),
+    "ADAG": ("ADAG", {}),
+    "ADAG, 5": ("ADAG", {"learning_rate": 5.0}),
+    "StalenessAware": ("StalenessAware", {}),
+}
+HOGWILD_RULES = {
+    "SGD, momentum 0.5": ASYNCHRONOUS_RULES["SGD, momentum 0.5"],
+    "Downpour": ("Downpour", {}),
+    "ADAG, 5": ASYNCHRONOUS_RULES["ADAG, 5"],
+}
+RULES = {
+    "synchronous": SYNCHRONOUS_RULES,
+    "asynchronous": ASYNCHRONOUS_RULES,
+    "hogwild": HOGWILD_RULES,
+}
+
+
+def cases(dataset: str, shards: list[int], epochs: int) -> dict[str, Case]:
+    """The table's cases, by name: averages with all numbers of shards, the rest with one."""
+    base = Case(dataset=dataset, epochs=epochs)
+    found = {}
+    for batch in sorted({BATCH_SIZE, *(BATCH_SIZE * k for k in shards)}):
+        plain = replace(base, mode="keras", shards=1, batch_size=batch)
+        found[f"keras/batch {batch}"] = plain
+    for count in shards:
+        found.update(averages(replace(base, shards=count)))
+    middle = replace(base, shards=sorted(shards)[len(shards) // 2])
+    found.update(other_frequencies(middle))
+    found.update(other_rules(middle))
+    found.update(compressions(middle))
+    return found
+
+
+def averages(base: Case) -> dict[str, Case]:
+    """The default rule in every mode."""
+    found = {}
+    for mode, frequency in (
+        ("synchronous", "epoch"),
+        ("synchronous", FREQUENCY),
+        ("synchronous", "batch"),
+        ("asynchronous", FREQUENCY),
+        ("hogwild", FREQUENCY),
+    ):
+        case = replace(base, mode=mode, frequency=frequency)
+        found[f"{base.shards}/{mode}/{frequency}/Average"] = case
+    for scale in ("linear", "sqrt"):
+        case = replace(base, frequency="batch", scale_lr=scale)
+        found[f"{base.shards}/synchronous/batch/Average, scale_lr {scale}"] = case
+    return found
+
+
+def other_frequencies(base: Case) -> dict[str, Case]:
+    """The default rule where replicas do not wait, at the other frequencies."""
+    return {
+        f"{base.shards}/asynchronous/{frequency}/Average": replace(
+            base, mode="asynchronous", frequency=frequency
+        )
+        for frequency in ("epoch", "batch")
+    }
+
+
+def other_rules(base: Case) -> dict[str, Case]:
+    """All other rules, where they work."""
+    found = {}
+    for mode, rules in RULES.items():
+        for label, (rule, config) in rules.items():
+            case = replace(base, mode=mode, frequency=FREQUENCY)
+            name = f"{base.shards}/{mode}/{FREQUENCY}/{label}"
+            found[name] = with_rule(case, rule, **config)
+    return found
+
+
+def compressions(base: Case) -> dict[str, Case]:
+    """All codecs, with many exchanges and with few."""
+    found = {}
+    for mode, frequency in (
+        ("synchronous", "epoch"),
+        ("synchronous", "batch"),
+        ("asynchronous", FREQUENCY),
+    ):
+        for codec in CODECS:
+            case = replace(base, mode=mode, frequency=frequency, compression=codec)
+            found[f"{base.shards}/{mode}/{frequency}/Average/{codec}"] = case
+    return found

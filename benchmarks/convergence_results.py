@@ -1,0 +1,122 @@
+"""Results of fits in a file, so that an interrupted run goes on; and their summaries."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convergence_case import Case
+
+Result = dict[str, Any]
+Measure = Callable[[Case, int], Result]
+
+
+class Results:
+    """What was measured, one JSON document per line of a file.
+
+    Args:
+        path: File to read and to append to; `None` keeps nothing.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._known: dict[str, Result] = {}
+        if path is not None and path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                self._take(line)
+
+    def _take(self, line: str) -> None:
+        try:
+            document = json.loads(line)
+        except json.JSONDecodeError:  # an interrupt came while it was written
+            return
+        self._known[document["fit"]] = document["result"]
+
+    def get(self, case: Case, seed: int) -> Result | None:
+        """The result of a fit, if it was measured."""
+        return self._known.get(case.key(seed))
+
+    def put(self, case: Case, seed: int, result: Result) -> None:
+        """Keep the result of a fit."""
+        self._known[case.key(seed)] = result
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"fit": case.key(seed), "result": result}) + "\n")
+
+
+def measure_all(
+    cases: Mapping[str, Case], seeds: int, results: Results, measure: Measure
+) -> dict[str, list[Result]]:
+    """All cases with all seeds; what is in the file already is not measured again.
+
+    A round of one seed goes through all cases before the next one begins.
+    """
+    missing = [
+        (name, case, seed)
+        for seed in range(seeds)
+        for name, case in cases.items()
+        if results.get(case, seed) is None
+    ]
+    started = time.perf_counter()
+    for done, (name, case, seed) in enumerate(missing):
+        result = measure(case, seed)
+        results.put(case, seed, result)
+        left = (time.perf_counter() - started) / (done + 1) * (len(missing) - done - 1)
+        told = f"{done + 1}/{len(missing)}, {left / 60:.0f} min left: {name}, seed {seed}: {result}"
+        print(told, file=sys.stderr, flush=True)
+    return {
+        name: [found for seed in range(seeds) if (found := results.get(case, seed)) is not None]
+        for name, case in cases.items()
+    }
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What some fits of one case came to.
+
+    Attributes:
+        accuracy: Mean of the accuracies.
+        spread: Their standard deviation, `None` of a single one.
+        bytes: Mean bytes per example and epoch, `None` if nobody counts.
+    """
+
+    accuracy: float
+    spread: float | None
+    bytes: float | None
+
+    def __str__(self) -> str:
+        spread = "" if self.spread is None else f" ± {self.spread:.4f}"
+        return f"{self.accuracy:.4f}{spread}"
+
+
+def summary(results: list[Result]) -> Summary | str:
+    """The fits of one case together, or why there is nothing to say."""
+    failed = [result["failed"] for result in results if "failed" in result]
+    if failed or not results:
+        return f"failed: {failed[0]}".replace("|", "/") if failed else "not measured"
+    values = [result["accuracy"] for result in results]
+    sizes = [result["bytes"] for result in results if result.get("bytes") is not None]
+    return Summary(
+        statistics.fmean(values),
+        statistics.stdev(values) if len(values) > 1 else None,
+        statistics.fmean(sizes) if sizes else None,
+    )
+
+
+def table(results: Mapping[str, list[Result]]) -> list[str]:
+    """Summaries as lines of Markdown."""
+    lines = ["| | test accuracy | bytes per example |", "|---|--:|--:|"]
+    for name, found in results.items():
+        shown = summary(found)
+        if isinstance(shown, str):
+            lines.append(f"| {name} | {shown} | |")
+            continue
+        size = "–" if shown.bytes is None else f"{shown.bytes:,.0f}"
+        lines.append(f"| {name} | {shown} | {size} |")
+    return lines
