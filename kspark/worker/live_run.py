@@ -168,7 +168,7 @@ class LiveRun:
         """Tell the driver the epoch's metric state; telling it twice changes nothing.
 
         Seconds count from the report before, as bytes and waiting do: together the
-        epochs' figures leave nothing out.
+        epochs' figures leave nothing out but the fit's last exchange, which follows.
         """
         check_finite(self.replica, self.task.fit.plan, epoch)
         began, self.reported = self.reported or started, time.perf_counter()
