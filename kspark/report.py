@@ -29,7 +29,7 @@ class Workload:
 
     @property
     def global_batch(self) -> int:
-        """Examples that all workers together take per local batch."""
+        """Examples that all workers together take per local batch, if none has fewer."""
         return self.num_workers * self.batch_size
 
     def __str__(self) -> str:
@@ -110,7 +110,7 @@ class FitReport:
         mode: String, the mode of the fit.
         frequency: `"epoch"`, `"batch"` or an integer.
         epochs: Tuple of `EpochFacts`, in their order.
-        workload: `Workload` of each epoch; `None` if nothing was trained.
+        workload: `Workload` of each epoch; `None` if the fit did not get as far.
     """
 
     mode: str

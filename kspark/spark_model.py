@@ -73,7 +73,7 @@ class SparkModel:
         max_staleness: Integer >= 0, with mode="asynchronous": a replica that is more than
             so many exchanges ahead of the slowest waits. Defaults to `None`, nobody waits.
         compression: What deltas and gradients travel as: `None`, `"float16"`, `"bfloat16"`,
-            `"int8"`, `"top_k"`, a configuration or a `kspark.compression.Codec`.
+            `"int8"`, `"top_k"`, a configuration or a codec of `kspark.compression`.
         **elephas: `parameter_server_mode`, which is not needed; all else is refused.
 
     Raises:
@@ -326,7 +326,7 @@ class SparkModel:
     def get_config(self) -> dict[str, Any]:
         """kspark's own configuration, as plain data."""
         settings = {name: getattr(self, name) for name in (*PLAN_SETTINGS, "num_workers")}
-        settings["compression"] = codecs.serialize(self.compression)
+        settings["compression"] = codecs.serialize(codecs.get(self.compression))
         return {**settings, "server_optimizer": optimizers.serialize(self.server_optimizer)}
 
     def save(self, path: str, overwrite: bool = False) -> None:

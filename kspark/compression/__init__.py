@@ -55,7 +55,7 @@ def get(identifier: Any) -> Codec | None:
             - String, a codec's name in any spelling: `"float16"`, `"bfloat16"`, `"int8"`,
               `"top_k"`, `"TopK"`. Its arguments are the defaults.
             - Dictionary, a configuration as `serialize` gives it.
-            - `Codec`, which is returned unchanged, or a class of them.
+            - One of this package's codecs, which is returned unchanged, or its class.
 
     Returns:
         A `Codec` or `None`.
@@ -64,15 +64,16 @@ def get(identifier: Any) -> Codec | None:
         ValueError: If there is no codec of that name.
         TypeError: If it is nothing of the above.
     """
-    if identifier is None or isinstance(identifier, Codec):
+    known = set(_CODECS.values())
+    if identifier is None or type(identifier) in known:
         return identifier
-    if isinstance(identifier, type) and issubclass(identifier, Codec):
+    if isinstance(identifier, type) and identifier in known:
         return identifier()
     if isinstance(identifier, str):
         return deserialize({"class_name": identifier})
     if isinstance(identifier, Mapping):
         return deserialize(identifier)
-    accepted = "None, a codec's name, its configuration, or a `kspark.compression.Codec`"
+    accepted = "None, or a codec of `kspark.compression`, its name or its configuration"
     raise invalid_type("compression", accepted, identifier)
 
 

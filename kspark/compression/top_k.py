@@ -58,7 +58,7 @@ class TopK(Codec):
             ValueError: If there are more than 32 bits can count.
         """
         if size > MOST:
-            raise invalid("compression", f'no "top_k" for more than {MOST} weights', self)
+            raise invalid("compression", f'another codec than "top_k" for {size} weights', self)
         return min(size, ceil(round(self.fraction * size, 9)) or 1)  # 0.07 * 100 is above 7
 
     def payload_size(self, size: int, dtype: np.dtype) -> int:

@@ -48,8 +48,9 @@ class MergeContext:
     Attributes:
         mode: `"synchronous"`, `"asynchronous"` or `"hogwild"`.
         share: Float in [0, 1]. Of a pushed delta: its shard's examples divided by
-            all examples, so that the shares of all shards add up to one. `1.0` for
-            the merged delta of a round.
+            all examples, so that the shares of all shards add up to one. Of a merged
+            one the same for the shards that brought something, if replicas keep
+            weights of their own; else `1.0`.
         staleness: Integer >= 0. Version of the weights now, minus the version the
             replica started from.
         num_steps: Integer >= 1. Local batches behind the delta.

@@ -42,13 +42,18 @@ def run_meetings(run: LiveRun) -> None:
 
 
 def synchronous_epoch(run: LiveRun, epoch: int, generation: int, out: np.ndarray) -> None:
-    """One epoch of exchanges.
+    """One epoch of exchanges, unless training is over.
+
+    A replica that came between two epochs was welcomed with the driver's word on the one
+    before; with the weights comes that on the one to begin.
 
     Raises:
         EpochRestart: If it starts again.
     """
     started = time.perf_counter()
-    run.client.pull(out)
+    run.welcome.update(run.client.pull(out).meta)
+    if run.stopped:
+        return
     begin_together(run, epoch)
     run.replica.set_vector(out)
     own = run.round_weights(epoch)

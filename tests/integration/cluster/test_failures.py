@@ -15,7 +15,6 @@ from kspark.errors import WorkerError
 MODES = [
     ("synchronous", "epoch", {}),
     ("synchronous", "batch", {}),
-    ("asynchronous", "epoch", {}),
     ("asynchronous", 4, {"server_optimizer": "elastic_average", "max_staleness": 3}),
     ("hogwild", 4, {}),
 ]

@@ -10,10 +10,9 @@ from kspark.errors import NonFiniteError
 
 ROADS = [("synchronous", "epoch"), ("synchronous", "batch"), ("asynchronous", 4)]
 QUARTER = TopK(0.25)
-CASES = [(*road, "int8") for road in ROADS]
-CASES += [("synchronous", "epoch", "float16"), ("asynchronous", 4, "bfloat16")]
-CASES += [("synchronous", "batch", QUARTER)]
-EPOCHS, BATCH = 6, 25
+CASES = [("synchronous", "epoch", "int8"), ("synchronous", "batch", "int8")]
+CASES += [("synchronous", "batch", QUARTER), ("asynchronous", 4, "bfloat16")]
+EPOCHS, BATCH = 5, 25
 EXCHANGES = {"epoch": 1, "batch": 24, 4: 6}
 TRAINABLE, STATE = 868, 64
 
@@ -100,12 +99,11 @@ def test_the_same_seed_gives_the_same_bytes(spark, data, mode, frequency, codec)
     assert [w.tobytes() for w in first] == [w.tobytes() for w in second]
 
 
-@pytest.mark.parametrize(("mode", "frequency"), [ROADS[0], ROADS[2]])
-def test_a_loss_that_is_not_a_number_is_noticed(spark, data, mode, frequency):
+def test_a_loss_that_is_not_a_number_is_noticed(spark, data):
     x, y = data[0].copy(), data[1]
     x[7] = np.nan
     with pytest.raises(NonFiniteError):
-        trained(mode, frequency, (x, y), compression="int8")
+        trained("asynchronous", 4, (x, y), compression="int8")
 
 
 def test_it_is_saved_and_loaded(spark, tmp_path):

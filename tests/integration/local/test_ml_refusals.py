@@ -1,31 +1,12 @@
 """What stages refuse on a DataFrame: in a sentence, by the names of their Params."""
 
-import subprocess
-import sys
-
 import keras
-import numpy as np
 import pytest
-from pyspark.ml import Pipeline
 from pyspark.ml.evaluation import RegressionEvaluator
-from pyspark.ml.feature import VectorAssembler
 from pyspark.ml.tuning import CrossValidator, ParamGridBuilder
 from pyspark.sql import functions as F
 
 from kspark.ml import ElephasEstimator, KerasEstimator, KerasModel
-
-LATER = """
-import sys
-from pyspark.ml import PipelineModel
-from kspark.session import local_session
-
-spark = local_session(cores=1)
-model = PipelineModel.load(sys.argv[1])
-model.transform(spark.read.parquet(sys.argv[2])).select("id", "prediction").write.parquet(
-    sys.argv[3]
-)
-spark.stop()
-"""
 
 
 def network(units=1, loss="mse", activation=None):
@@ -96,25 +77,3 @@ def test_errors_of_elephas_pair_name_its_params(frame):
     stage = ElephasEstimator(many, num_workers=1, epochs=1)
     with pytest.raises(ValueError, match="`labelCol` must be class numbers.*Received: labelCol="):
         stage.fit(frame.withColumn("label", F.col("label") + 1))
-
-
-def test_a_saved_pipeline_scores_a_parquet_file_in_another_process(spark, tmp_path):
-    random = np.random.default_rng(3)
-    table = [(i, *map(float, random.normal(size=2)), float(i % 2)) for i in range(40)]
-    rows = spark.createDataFrame(table, ["id", "a", "b", "label"])
-    source, model, target = (str(tmp_path / name) for name in ("rows", "model", "scored"))
-    rows.write.parquet(source)
-    stages = [
-        VectorAssembler(inputCols=["a", "b"], outputCol="features"),
-        ElephasEstimator(
-            network(2, "categorical_crossentropy", "softmax"), nb_classes=2, num_workers=2, epochs=2
-        ),
-    ]
-    fitted = Pipeline(stages=stages).fit(spark.read.parquet(source))
-    fitted.save(model)
-    subprocess.run([sys.executable, "-c", LATER, model, source, target], check=True)
-    expected = dict(fitted.transform(rows).select("id", "prediction").collect())
-    found = dict(spark.read.parquet(target).collect())
-    assert found.keys() == expected.keys() == set(range(40))
-    for key, value in found.items():
-        np.testing.assert_allclose(value, expected[key], rtol=1e-6)

@@ -20,7 +20,13 @@ from pyspark.ml.tuning import (
     TrainValidationSplitModel,
 )
 
-from kspark.ml import KerasClassificationModel, KerasClassifier, KerasEstimator, KerasModel
+from kspark.ml import (
+    ElephasEstimator,
+    KerasClassificationModel,
+    KerasClassifier,
+    KerasEstimator,
+    KerasModel,
+)
 
 pytestmark = pytest.mark.usefixtures("spark")
 
@@ -43,9 +49,10 @@ def shape_loss(y, p):
 spark = local_session(cores=1)
 model = PipelineModel.load(sys.argv[1])
 rows = model.transform(spark.read.parquet(sys.argv[2])).orderBy("id").collect()
-stage = model.stages[-1]
+stage = model.stages[1]
 print("FOUND", json.dumps({
     "prediction": [r.prediction for r in rows],
+    "shares": [r.shares for r in rows],
     "params": {p.name: v for p, v in stage.extractParamMap().items()},
     "uid": stage.uid,
     "history": stage.history,
@@ -186,13 +193,19 @@ def test_code_in_a_file_is_refused_unless_it_is_trusted(tmp_path):
 
 
 def test_parts_of_a_main_program_work_in_a_new_process(assembler, frame, tmp_path):
-    """Fitted here with parts of `__main__`, loaded by another program that defines them."""
+    """Fitted here with parts of `__main__`, loaded by another program that defines them.
+
+    A stage of Elephas' is with them, and the rows come from a columnar file.
+    """
     main = sys.modules["__main__"]
     for part in (Shifted, shape_loss):
         part.__module__ = "__main__"
         setattr(main, part.__name__, part)
     stage = KerasEstimator(network(1, None, shape_loss, Shifted()), epochs=1)
-    model = Pipeline(stages=[assembler, stage]).fit(frame)
+    of_elephas = ElephasEstimator(
+        network(loss="categorical_crossentropy"), nb_classes=2, epochs=1, outputCol="shares"
+    )
+    model = Pipeline(stages=[assembler, stage, of_elephas]).fit(frame)
     model.save(str(tmp_path / "model"))
     frame.write.parquet(str(tmp_path / "rows"))
     program = tmp_path / "program.py"
@@ -208,7 +221,9 @@ def test_parts_of_a_main_program_work_in_a_new_process(assembler, frame, tmp_pat
     found = json.loads(lines[0].removeprefix("FOUND "))
     expected = predictions(model, frame)
     np.testing.assert_allclose(found["prediction"], [expected[i] for i in range(80)], rtol=1e-6)
-    fitted = model.stages[-1]
+    shares = [row.shares for row in model.transform(frame).orderBy("id").collect()]
+    np.testing.assert_allclose(found["shares"], shares, rtol=1e-6)
+    fitted = model.stages[1]
     assert (found["uid"], found["params"]) == (fitted.uid, values(fitted))
     assert found["history"] == fitted.history
     assert found["loss"] == "shape_loss"

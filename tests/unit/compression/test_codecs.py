@@ -150,7 +150,7 @@ def test_how_many_are_sent(fraction, size, count):
 
 def test_positions_have_32_bits():
     assert TopK(1e-9).count(1 << 32) == 5
-    with pytest.raises(ValueError, match='`compression` must be no "top_k" for more than 4294'):
+    with pytest.raises(ValueError, match='`compression` must be another codec than "top_k" for 4'):
         TopK(1e-9).count((1 << 32) + 1)
 
 

@@ -44,7 +44,7 @@ KNOWN = 'one of "bfloat16", "float16", "int8", "top_k"'
     [
         ("flaot16", ValueError, f'{KNOWN} ("float16" is the nearest). Received: compression=\'fl'),
         ("zip", ValueError, f"None or {KNOWN}. Received: compression='zip'"),
-        (16, TypeError, "its configuration, or a `kspark.compression.Codec`. Received: compress"),
+        (16, TypeError, "its name or its configuration. Received: compress"),
         (True, TypeError, "Received: compression=True"),
         ({"name": "int8"}, ValueError, 'must be {"class_name": a codec\'s name'),
         ({"class_name": "int8", "x": 1}, ValueError, 'must be {"class_name": a codec\'s name'),
@@ -59,6 +59,15 @@ def test_what_is_refused(identifier, kind, text):
         compression.get(identifier)
     assert text in str(caught.value)
     assert str(caught.value).startswith("`compression` must be ")
+
+
+def test_a_codec_that_no_saved_model_could_name_is_refused():
+    class Own(Int8):
+        pass
+
+    for identifier in (Own, Own()):
+        with pytest.raises(TypeError, match="`compression` must be None, or a codec of"):
+            compression.get(identifier)
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,31 @@ def test_a_replica_that_comes_after_the_end_of_training_leaves(tools):
         assert run.client.reports == []
 
 
+@pytest.mark.parametrize("frequency", [1, "batch"])
+@pytest.mark.parametrize("word", [{"learning_rate": 0.25}, {"stop": True, "learning_rate": None}])
+def test_a_replica_that_comes_between_epochs_hears_of_the_next_one(tools, frequency, word):
+    """It connects when all are through with an epoch, and the driver has not closed it yet."""
+    with (
+        tools.world([12, 8], tools.plan("synchronous", frequency)) as world,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        try:
+            other = world.run(1)
+            staying = pool.submit(run_meetings, other)
+            pool.submit(run_meetings, world.run(0, stop=1)).result(10)
+            while world.coordinator.wait_for_epoch(0, 0.05) is None:
+                pass
+            late = world.run(0, 1)
+            world.coordinator.close_epoch(0, **{"stop": False, **word})
+            pool.submit(run_meetings, late).result(10)
+            staying.result(10)
+        finally:
+            world.coordinator.close()
+    assert {run.stopped for run in (late, other)} == {"stop" in word}
+    assert {run.replica.learning_rate for run in (late, other)} == {word["learning_rate"] or 0.5}
+    assert "stop" in word or np.array_equal(late.replica.vector, other.replica.vector)
+
+
 def test_jobs_that_end_before_the_fit_go_on_where_they_left(tools):
     """One job per validated epoch; the driver closes the epoch when all task slots are free."""
 
