@@ -81,9 +81,9 @@ def test_weights_and_config_come_back(path: Path) -> None:
     "optimizer",
     [
         keras.optimizers.Adam(0.01),
-        keras.optimizers.SGD(0.1, momentum=0.9),
+        pytest.param(keras.optimizers.SGD(0.1, momentum=0.9), marks=pytest.mark.thorough),
         keras.optimizers.AdamW(keras.optimizers.schedules.ExponentialDecay(0.1, 5, 0.5)),
-        keras.optimizers.RMSprop(0.01, centered=True),
+        pytest.param(keras.optimizers.RMSprop(0.01, centered=True), marks=pytest.mark.thorough),
     ],
     ids=lambda optimizer: optimizer.name,
 )

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.thorough
 def test_the_readme_runs_from_top_to_bottom(run_python, project: Path, tmp_path: Path) -> None:
     blocks = BLOCK.findall((project / "README.md").read_text(encoding="utf-8"))
     assert len(blocks) >= 2

@@ -7,15 +7,17 @@ import pytest
 from kspark import SparkModel
 
 EVERY = [
-    ("synchronous", "epoch"),
-    ("synchronous", "batch"),
-    ("synchronous", 3),
-    ("asynchronous", "epoch"),
-    ("asynchronous", "batch"),
-    ("asynchronous", 3),
-    ("hogwild", "epoch"),
-    ("hogwild", "batch"),
-    ("hogwild", 3),
+    *[
+        ("synchronous", "epoch"),
+        ("synchronous", "batch"),
+        ("asynchronous", 3),
+        ("hogwild", "batch"),
+    ],
+    pytest.param("synchronous", 3, marks=pytest.mark.thorough),
+    pytest.param("asynchronous", "epoch", marks=pytest.mark.thorough),
+    pytest.param("asynchronous", "batch", marks=pytest.mark.thorough),
+    pytest.param("hogwild", "epoch", marks=pytest.mark.thorough),
+    pytest.param("hogwild", 3, marks=pytest.mark.thorough),
 ]
 
 
@@ -337,7 +339,7 @@ def test_labels_of_an_output_without_a_loss(spark, both, metrics):
     assert spark_model.evaluate(x, y, return_dict=True) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("frequency", ["epoch", "batch"])
+@pytest.mark.parametrize("frequency", ["epoch", pytest.param("batch", marks=pytest.mark.thorough)])
 def test_mixed_precision(spark, frequency):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")

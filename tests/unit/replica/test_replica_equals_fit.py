@@ -273,7 +273,7 @@ def test_text_goes_through_a_vectorization_layer(window_of, rebuilt):
 
 
 @pytest.mark.parametrize("metrics", [{}, {"one": ["mae"]}, {"two": ["accuracy"]}])
-@pytest.mark.parametrize("structure", ["list", "dict"])
+@pytest.mark.parametrize("structure", ["list", pytest.param("dict", marks=pytest.mark.thorough)])
 def test_an_output_without_a_loss(structure, metrics, window_of, rebuilt):
     model = two_headed(structure)
     crossentropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
