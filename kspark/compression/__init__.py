@@ -73,7 +73,7 @@ def get(identifier: Any) -> Codec | None:
         return deserialize({"class_name": identifier})
     if isinstance(identifier, Mapping):
         return deserialize(identifier)
-    accepted = "None, or a codec of `kspark.compression`, its name or its configuration"
+    accepted = "None, a codec's name, its configuration, or a codec of `kspark.compression`"
     raise invalid_type("compression", accepted, identifier)
 
 

@@ -44,7 +44,11 @@ KNOWN = 'one of "bfloat16", "float16", "int8", "top_k"'
     [
         ("flaot16", ValueError, f'{KNOWN} ("float16" is the nearest). Received: compression=\'fl'),
         ("zip", ValueError, f"None or {KNOWN}. Received: compression='zip'"),
-        (16, TypeError, "its name or its configuration. Received: compress"),
+        (
+            16,
+            TypeError,
+            "its configuration, or a codec of `kspark.compression`. Received: compress",
+        ),
         (True, TypeError, "Received: compression=True"),
         ({"name": "int8"}, ValueError, 'must be {"class_name": a codec\'s name'),
         ({"class_name": "int8", "x": 1}, ValueError, 'must be {"class_name": a codec\'s name'),
@@ -66,7 +70,7 @@ def test_a_codec_that_no_saved_model_could_name_is_refused():
         pass
 
     for identifier in (Own, Own()):
-        with pytest.raises(TypeError, match="`compression` must be None, or a codec of"):
+        with pytest.raises(TypeError, match="or a codec of `kspark.compression`. Received: comp"):
             compression.get(identifier)
 
 
