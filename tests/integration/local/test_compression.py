@@ -91,7 +91,10 @@ def test_it_learns_as_well_with_fewer_bytes(spark, data, plain, mode, frequency,
 
 @pytest.mark.parametrize(
     ("mode", "frequency", "codec"),
-    [("synchronous", "epoch", QUARTER), ("synchronous", 4, "int8")],
+    [
+        pytest.param("synchronous", "epoch", QUARTER, marks=pytest.mark.thorough),
+        ("synchronous", 4, "int8"),
+    ],
 )
 def test_the_same_seed_gives_the_same_bytes(spark, data, mode, frequency, codec):
     runs = [trained(mode, frequency, data, compression=codec) for _ in range(2)]
