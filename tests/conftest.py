@@ -8,5 +8,5 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 from hypothesis import settings
 
-settings.register_profile("kspark", deadline=None, max_examples=40, print_blob=True)
+settings.register_profile("kspark", deadline=None, print_blob=True)
 settings.load_profile("kspark")

@@ -69,6 +69,8 @@ def test_compression_is_an_argument_that_is_kept():
     kept = made.get_config()["compression"]
     assert kept == {"class_name": "TopK", "config": {"fraction": 0.25}}
     assert SparkModel(model, compression=kept).compression == TopK(0.25)
+    made.compression = "top_k"  # as `fit` takes it, too
+    assert made.get_config()["compression"] == {"class_name": "TopK", "config": {"fraction": 0.01}}
     with pytest.raises(ValueError, match="`compression` must be None or one of"):
         SparkModel(model, compression="gzip")
     with pytest.raises(ValueError, match='`compression` must be None with mode="hogwild"'):

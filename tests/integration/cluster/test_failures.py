@@ -15,7 +15,11 @@ from kspark.errors import WorkerError
 MODES = [
     ("synchronous", "epoch", {}),
     ("synchronous", "batch", {}),
-    ("asynchronous", 4, {"server_optimizer": "elastic_average", "max_staleness": 3}),
+    ("asynchronous", 4, {"max_staleness": 3}),
+    pytest.param("asynchronous", "epoch", {}, marks=pytest.mark.thorough),
+    pytest.param(
+        "asynchronous", 4, {"server_optimizer": "elastic_average"}, marks=pytest.mark.thorough
+    ),
     ("hogwild", 4, {}),
 ]
 

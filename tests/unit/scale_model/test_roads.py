@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -78,16 +78,16 @@ def test_reach_by_hand(c: ModuleType, r: ModuleType, costs: Any) -> None:
 
 
 def test_costs_survive_their_file(
-    modules: dict[str, ModuleType], costs: Any, tmp_path: Path
+    benchmark: Callable[[str], ModuleType], costs: Any, tmp_path: Path
 ) -> None:
-    model = modules["scale_model"]
+    model = benchmark("scale_model")
     document = {"costs": costs.to_dict(), "checks": [{"road": "batch"}]}
     (tmp_path / "costs.json").write_text(json.dumps(document), encoding="utf-8")
     assert model.read(tmp_path / "costs.json") == (costs, [{"road": "batch"}])
 
 
-def test_the_tables_hold_every_way(modules: dict[str, ModuleType], study: Any) -> None:
-    model = modules["scale_model"]
+def test_the_tables_hold_every_way(benchmark: Callable[[str], ModuleType], study: Any) -> None:
+    model = benchmark("scale_model")
     rows = model.reach_table(study, [1.0, 10000.0])
     assert len(rows) == 2 + 4 * len(study.costs.codecs) + 1
     assert all(line.count("|") == 4 for line in rows)
@@ -96,8 +96,10 @@ def test_the_tables_hold_every_way(modules: dict[str, ModuleType], study: Any) -
     assert len(model.check_table(study.costs, checks)) == 2 + len(checks)
 
 
-def test_the_picture_is_saved(modules: dict[str, ModuleType], study: Any, tmp_path: Path) -> None:
+def test_the_picture_is_saved(
+    benchmark: Callable[[str], ModuleType], study: Any, tmp_path: Path
+) -> None:
     pytest.importorskip("matplotlib")
-    plot = importlib.import_module("scale_plot")
+    plot = benchmark("scale_plot")
     plot.draw(tmp_path / "scaling.png", study, [1.0], [1.0], 64)
     assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
