@@ -29,6 +29,9 @@ TRAINABLE = "trainable"
 STATE = "state"
 FIXED = "fixed"
 
+PIECE = 32 * 1024
+"""Elements of a long vector that are worked on at once: their temporaries stay in the cache."""
+
 
 @dataclass(frozen=True)
 class Weight:
@@ -222,7 +225,7 @@ class WeightedMean:
             raise IncompatibleDeltaError(
                 f"Shape {vector.shape} does not match shape {self._sum.shape}."
             )
-        self._sum += vector.astype(np.float64) * weight
+        add_scaled(self._sum.reshape(-1), vector.reshape(-1), weight)
         self.total += weight
         self.count += 1
 
@@ -250,6 +253,16 @@ class WeightedMean:
         if self._sum is None:
             raise AggregationError("There is nothing to average: every weight was zero.")
         return (self._sum / self.total).astype(self._dtype)
+
+
+def add_scaled(total: np.ndarray, vector: np.ndarray, factor: float) -> None:
+    """`total += factor * vector` in the precision of `total`, in pieces that stay in the cache."""
+    buffer = np.empty(min(PIECE, total.size), total.dtype)
+    for start in range(0, total.size, PIECE):
+        part = total[start : start + PIECE]
+        scaled = buffer[: part.size]
+        np.multiply(vector[start : start + PIECE], factor, out=scaled, dtype=total.dtype)
+        part += scaled
 
 
 def weighted_mean(pairs: Iterable[tuple[np.ndarray, float]]) -> np.ndarray:

@@ -10,9 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from kspark.errors import IncompatibleDeltaError, ProtocolError
-
-PIECE = 32 * 1024
-"""Elements that are worked on at once: their temporaries stay in the processor's cache."""
+from kspark.weights import PIECE
 
 
 class Codec(ABC):
