@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import prod
@@ -28,6 +28,9 @@ from kspark.errors import AggregationError, IncompatibleDeltaError
 TRAINABLE = "trainable"
 STATE = "state"
 FIXED = "fixed"
+
+BLOCK = 8192
+"""Elements of a vector that a mean works on at a time, in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +225,9 @@ class WeightedMean:
             raise IncompatibleDeltaError(
                 f"Shape {vector.shape} does not match shape {self._sum.shape}."
             )
-        self._sum += vector.astype(np.float64) * weight
+        total, values = self._sum.reshape(-1), vector.reshape(-1)
+        for part in blocks_of(total.size):
+            total[part] += values[part].astype(np.float64) * weight
         self.total += weight
         self.count += 1
 
@@ -249,7 +254,16 @@ class WeightedMean:
         """
         if self._sum is None:
             raise AggregationError("There is nothing to average: every weight was zero.")
-        return (self._sum / self.total).astype(self._dtype)
+        mean = np.empty(self._sum.shape, self._dtype)
+        total, values = self._sum.reshape(-1), mean.reshape(-1)
+        for part in blocks_of(total.size):
+            values[part] = total[part] / self.total
+        return mean
+
+
+def blocks_of(size: int) -> Iterator[slice]:
+    """Slices of so many elements, block by block: what is made of one stays small."""
+    return (slice(start, start + BLOCK) for start in range(0, size, BLOCK))
 
 
 def weighted_mean(pairs: Iterable[tuple[np.ndarray, float]]) -> np.ndarray:

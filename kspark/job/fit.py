@@ -17,17 +17,15 @@ from kspark.bootstrap import Shipped, ship
 from kspark.callbacks import FitMonitor
 from kspark.errors import NotEnoughSlotsError, inside, invalid
 from kspark.job.engine import Shared, engine_of
+from kspark.job.optimizer_state import take_state
 from kspark.job.shard_results import collect_shards
 from kspark.job.slots import task_slots, threads_per_task
-from kspark.job.spark_job import JobLostError, run
 from kspark.job.spooling import SpooledExamples
 from kspark.labels import check_labels
 from kspark.plan import LIVE, TrainingPlan, divide_validation
 from kspark.replica import ReplicaSpec
 from kspark.report import EpochFacts, FitReport, Workload
-from kspark.weights import weighted_mean
 from kspark.worker import inference as inference_worker
-from kspark.worker import rounds as rounds_worker
 from kspark.worker.inference import InferenceTask
 from kspark.worker.results import FitTask, RoundResult
 
@@ -270,41 +268,3 @@ def close_epoch(job: Fit, epoch: int, metrics: Sequence[list[np.ndarray]]) -> bo
     if changed is not None:
         job.aggregator.replace(changed)
     return job.monitor.stopped or job.last_epoch(epoch)
-
-
-def take_state(job: Fit, results: Sequence[RoundResult], epoch: int) -> None:
-    """Bring the replicas' optimizer state home into the driver's model.
-
-    Floating point state is averaged by examples; counters and other fixed
-    state are the first shard's.
-    """
-    kept = [r for r in results if r.state is not None]
-    if not kept:
-        task = ship(rounds_worker.fetch_state, job.fit_id, epoch)
-        states = job.train.handles.mapPartitionsWithIndex(task)
-        try:
-            found = run(job.spark, states, "kspark: fetch optimizer state")
-        except JobLostError:
-            found = []
-        kept = sorted((r for r in found if job.num_train.get(r.shard)), key=lambda r: r.shard)
-    if not kept:
-        logger.warning("The optimizer state was lost with its hosts; it starts anew.")
-        return
-    replica = job.monitor.replica
-    states = [(r.state, job.num_train[r.shard]) for r in kept if r.state is not None]
-    rate = replica.learning_rate
-    replica.set_optimizer_state(merged_state([(s[0], n) for s, n in states]))
-    if rate is not None:
-        replica.learning_rate = rate
-    replica.set_fixed(states[0][0][1])
-
-
-def merged_state(states: Sequence[tuple[list[np.ndarray], int]]) -> list[np.ndarray]:
-    """Example-weighted means of floating point arrays; the first one's of all others."""
-    merged = []
-    for i, first in enumerate(states[0][0]):
-        if np.issubdtype(first.dtype, np.floating):
-            merged.append(weighted_mean((arrays[i], n) for arrays, n in states))
-        else:
-            merged.append(first)
-    return merged

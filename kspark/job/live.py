@@ -24,8 +24,8 @@ from kspark.job.fit import (
     close_epoch,
     note_epoch,
     open_epoch,
-    take_state,
 )
+from kspark.job.optimizer_state import states_of, take_state
 from kspark.job.shard_results import ShardsMissing, checked, counted
 from kspark.job.spark_job import JobLostError, SparkJob, worker_error
 from kspark.optimizers import MergeContext, ScaledDelta
@@ -204,7 +204,7 @@ def train_live(job: Fit) -> None:
         while epoch < job.plan.epochs and not over:
             stop = segment_end(job, epoch)
             epoch, over = live.run_to(epoch, stop)
-        take_state(job, live.results, epoch - 1)
+        take_state(job, states_of(job, live.results), epoch - 1)
 
 
 def segment_end(job: Fit, epoch: int) -> int:
