@@ -157,6 +157,9 @@ class ConnectEngine(Engine):
 
     def check_road(self, plan: TrainingPlan) -> None:
         """See `Engine.check_road`: live replicas would need a server on the driver."""
+        if plan.straggler_timeout is not None:
+            rule = "None over Spark Connect, where no job can be for one partition alone"
+            raise invalid("straggler_timeout", rule, plan.straggler_timeout)
         if plan.road != LIVE:
             return
         where = "over Spark Connect, whose workers cannot reach a server in this process"

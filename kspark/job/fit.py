@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -18,11 +18,11 @@ from kspark.callbacks import FitMonitor
 from kspark.errors import NotEnoughSlotsError, inside, invalid
 from kspark.job.engine import Shared, engine_of
 from kspark.job.optimizer_state import take_state
-from kspark.job.shard_results import collect_shards
+from kspark.job.shard_results import collect_shards, never
 from kspark.job.slots import task_slots, threads_per_task
 from kspark.job.spooling import SpooledExamples
 from kspark.labels import check_labels
-from kspark.plan import LIVE, TrainingPlan, divide_validation
+from kspark.plan import TrainingPlan, divide_validation
 from kspark.replica import ReplicaSpec
 from kspark.report import EpochFacts, FitReport, Workload
 from kspark.worker import inference as inference_worker
@@ -46,6 +46,7 @@ class Fit:
         aggregator: `Aggregator` that holds the global weights.
         monitor: `FitMonitor`.
         num_workers: Integer or `None`.
+        busy: Function, whether late shards of an earlier round are at work.
         epochs: List of `EpochFacts`, one per epoch that is trained.
     """
 
@@ -65,6 +66,7 @@ class Fit:
     held_out: SpooledExamples | None = field(init=False, default=None)
     num_train: dict[int, int] = field(init=False, default_factory=dict)
     shared_spec: Shared | None = field(init=False, default=None)
+    busy: Callable[[], bool] = field(init=False, default_factory=lambda: never)
 
     def task(self) -> FitTask:
         """The fit as its tasks see it."""
@@ -113,7 +115,8 @@ class Fit:
 
     def collect(self, spooled: SpooledExamples, task: Shipped, what: str) -> list[RoundResult]:
         """Results of a task on all shards of `spooled`; see `collect_shards`."""
-        return collect_shards(self.spark, spooled, task, what, self.plan.max_failures)
+        failures = self.plan.max_failures
+        return collect_shards(self.spark, spooled, task, what, failures, self.busy)
 
     def share(self, spec: ReplicaSpec) -> None:
         """Broadcast the model, in the place of an earlier one."""
@@ -156,21 +159,28 @@ def placed(job: Fit, examples: Examples) -> Examples:
         NotEnoughSlotsError: If workers that need each other cannot all run at once.
     """
     wanted = job.num_workers
-    if job.plan.road == LIVE:
+    if job.plan.at_the_same_time:
         slots = task_slots(job.spark)
         if wanted is None:
             wanted = min(slots, max(examples.num_partitions, 1))
         if wanted > slots:
             raise NotEnoughSlotsError(
-                f'mode="{job.plan.mode}" with frequency={job.plan.frequency!r} runs all workers at '
-                f"the same time: `num_workers` is {wanted}, but the cluster has {slots} free task "
-                "slots. Use fewer workers, or raise spark.executor.instances or "
+                f"{cause(job.plan)} runs all workers at the same time: `num_workers` is {wanted}, "
+                f"but the cluster has {slots} free task slots. Use fewer workers, or raise "
+                "spark.executor.instances or "
                 'spark.executor.cores; mode="synchronous" with frequency="epoch" runs with any '
-                "number of slots."
+                "number of slots, without a `straggler_timeout`."
             )
     if wanted is None or wanted == examples.num_partitions:
         return examples
     return examples.repartition(wanted)
+
+
+def cause(plan: TrainingPlan) -> str:
+    """What makes all workers run at the same time, for a message."""
+    if plan.straggler_timeout is not None:
+        return f"straggler_timeout={plan.straggler_timeout:g}"
+    return f'mode="{plan.mode}" with frequency={plan.frequency!r}'
 
 
 def divide(job: Fit) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -34,13 +35,28 @@ def train_rounds(job: Fit) -> None:
     for epoch in range(job.plan.initial_epoch, job.plan.epochs):
         open_epoch(job, epoch)
         brought = run_round(job, epoch)
-        job.aggregator.merge(brought.deltas, num_steps=brought.num_steps)
-        brought.deltas.clear()  # the next round's need the room
-        workers = tuple({"shard": r.shard, **r.facts} for r in brought.results)
-        note_epoch(job, EpochFacts(epoch, 1, workers, learning_rate=job.learning_rate(epoch)))
-        if close_epoch(job, epoch, [r.metrics for r in brought.results]):
+        if finish_round(job, epoch, brought):
             break
     take_state(job, brought.states, epoch)
+
+
+def finish_round(job: Fit, epoch: int, brought: Round, **more: Any) -> bool:
+    """Merge what a round brought; then figures, validation and callbacks of its epoch.
+
+    Args:
+        job: `Fit`.
+        epoch: Integer.
+        brought: `Round`; its deltas are gone afterwards.
+        **more: What else `EpochFacts` shall tell.
+
+    Returns:
+        Boolean, whether training shall stop.
+    """
+    job.aggregator.merge(brought.deltas, num_steps=brought.num_steps)
+    brought.deltas.clear()  # the next round's need the room
+    rate = job.learning_rate(epoch)
+    note_epoch(job, EpochFacts(epoch, 1, brought.workers, learning_rate=rate, **more))
+    return close_epoch(job, epoch, [result.metrics for result in brought.results])
 
 
 def run_round(job: Fit, epoch: int) -> Round:
@@ -56,9 +72,13 @@ def run_round(job: Fit, epoch: int) -> Round:
         shipped = ship(rounds_worker.train_round, task, shared=(job.shared_spec, vector))
         if grouping is not None:
             return tree_round(job, grouping, shipped, what)
-        results = job.collect(job.train, shipped, what)
+        return round_of(job, job.collect(job.train, shipped, what))
     finally:
         vector.destroy()
+
+
+def round_of(job: Fit, results: Sequence[RoundResult]) -> Round:
+    """A round of which every delta came to the driver."""
     return Round(
         [replace(result, delta=None, state=None) for result in results],
         deltas(job, results),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,11 @@ class Round:
     states: list[tuple[State, int]]
 
     @property
+    def workers(self) -> tuple[dict[str, Any], ...]:
+        """Figures of the shards, for `EpochFacts`."""
+        return tuple({"shard": result.shard, **result.facts} for result in self.results)
+
+    @property
     def num_steps(self) -> int:
         """Local batches behind the longest delta."""
         return max(result.facts["batches"] for result in self.results)
@@ -51,12 +56,18 @@ class ShardsMissing(Exception):
         super().__init__("The files of a shard are gone from its host.")
 
 
+def never() -> bool:
+    """Nothing else is at work."""
+    return False
+
+
 def collect_shards(
     spark: SparkSession,
     spooled: SpooledExamples,
     task: Shipped,
     description: str,
     max_failures: int,
+    busy: Callable[[], bool] = never,
 ) -> list[RoundResult]:
     """Run a task on every shard that has examples for it; results in the order of the shards.
 
@@ -71,6 +82,7 @@ def collect_shards(
         task: `Shipped`, called with partition index and handles.
         description: String, for Spark's UI.
         max_failures: Integer, how often a process may die at the same shard.
+        busy: Function, see `Again`.
 
     Raises:
         WorkerError: If a replica failed, or the job was lost too often.
@@ -78,7 +90,7 @@ def collect_shards(
     """
     found: dict[int, RoundResult] = {}
     wanted: list[int] | None = None
-    again = Again(spooled, max_failures)
+    again = Again(spooled, max_failures, busy)
     while wanted is None or wanted:
         try:
             rdd = spooled.handles.mapPartitionsWithIndex(task)
@@ -100,11 +112,19 @@ class Again:
     Args:
         spooled: `SpooledExamples` that the work is about.
         max_failures: Integer, how often a process may die at the same shard.
+        busy: Function, whether other work holds slots beside the files. Tasks that ran
+            elsewhere are not counted then: there is an end to it.
     """
 
-    def __init__(self, spooled: SpooledExamples, max_failures: int) -> None:
+    def __init__(
+        self,
+        spooled: SpooledExamples,
+        max_failures: int,
+        busy: Callable[[], bool] = never,
+    ) -> None:
         self._spooled = spooled
         self._max_failures = max_failures
+        self._busy = busy
         self._failures = self._strays = 0
 
     def lost(self, error: Exception) -> None:
@@ -123,7 +143,8 @@ class Again:
             ClusterError: If tasks kept running on hosts without their files.
         """
         if all(result.strayed for result in missing):
-            self._strays = counted_strays(self._strays, missing)
+            if not self._busy():
+                self._strays = counted_strays(self._strays, missing)
             return
         self.lost(ShardsMissing())
         self._spooled.respool()

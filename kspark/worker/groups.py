@@ -177,11 +177,10 @@ def by_group(
         group = grouping.number.get(result.shard)
         if isinstance(result, Failure | MissingShard):
             yield group or 0, result
-        elif group is not None and result.state is None:
-            yield group, result
         elif group is not None:
             yield group, replace(result, state=None)
-            yield group, Brought(result.shard, result.state)
+            if result.state is not None:
+                yield group, Brought(result.shard, result.state)
 
 
 def merge_group(

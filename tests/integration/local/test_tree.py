@@ -16,7 +16,6 @@ from kspark.errors import WorkerError
 from kspark.job import tree
 from kspark.job.spark_job import SparkJob
 
-SHARDS = 64
 NEVER = 10**9
 
 
@@ -53,7 +52,7 @@ def made(*layers):
 
 @pytest.fixture(scope="module")
 def data():
-    rows = 2 * SHARDS + 30
+    rows = 158
     x = np.random.default_rng(0).normal(size=(rows, 5)).astype("float32")
     return x, np.arange(rows, dtype="float32")
 
@@ -78,14 +77,44 @@ class Seen:
         monkeypatch.setattr(Aggregator, "merge", counted_merge)
 
 
-def fit(data, model=None, shards=SHARDS, **more):
+def fit(data, model=None, shards=16, epochs=2, **more):
     spark_model = SparkModel(model or made(), num_workers=shards, seed=1, **more)
-    history = spark_model.fit(*data, epochs=2, verbose=0).history
+    history = spark_model.fit(*data, epochs=epochs, verbose=0).history
     return spark_model.master_network, history
 
 
 def arrays(model):
     return [np.asarray(v) for v in (*model.weights, *model.optimizer.variables)]
+
+
+def same_bytes(left, right):
+    for a, b in zip(arrays(left), arrays(right), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_sixty_four_shards(spark, data, monkeypatch):
+    model = made()
+    seen = Seen(monkeypatch, model.count_params())
+    _, history = fit(data, model, shards=64, epochs=1)
+    assert history["rows"] == [len(data[0])]
+    assert history["ids"] == [data[1].sum()]
+    assert seen.merged == [8]
+    # 8 deltas, 8 states that are larger by a third, the figures of 64 shards.
+    assert 8 <= max(seen.vectors) <= 8 + 11 + 3
+
+
+def shuffled_files(_):
+    folders = os.environ["SPARK_LOCAL_DIRS"].split(",")
+    yield [str(p) for folder in folders for p in Path(folder).rglob("shuffle_*")]
+
+
+def test_no_file_of_a_shuffle_outlives_the_fit(spark, data):
+    fit(data, epochs=1)
+    probe = spark.sparkContext.parallelize([0], 1).mapPartitions(shuffled_files)
+    deadline = time.monotonic() + 60
+    while (left := probe.first()) and time.monotonic() < deadline:
+        time.sleep(0.1)  # Spark removes them in the background
+    assert left == []
 
 
 @pytest.mark.parametrize(
@@ -96,38 +125,16 @@ def arrays(model):
         pytest.param({"server_optimizer": "elastic_average"}, marks=pytest.mark.thorough),
     ],
 )
-def test_sixty_four_shards(spark, data, monkeypatch, more):
-    model = made()
-    with monkeypatch.context() as patched:
-        seen = Seen(patched, model.count_params())
-        first, history = fit(data, model, **more)
-    assert history["rows"] == [len(data[0])] * 2
-    assert history["ids"] == [data[1].sum()] * 2
-    assert seen.merged == [8, 8]
-    # Of the last round 8 deltas, 8 states that are larger by a third, the figures of 64 shards.
-    assert 8 <= max(seen.vectors) <= 8 + 11 + 3
+def test_sums_of_groups_make_the_same_model(spark, data, monkeypatch, more):
+    first, history = fit(data, **more)
     again, _ = fit(data, **more)
+    same_bytes(first, again)
     monkeypatch.setattr(tree, "TREE_SHARDS", NEVER)
     without, history_without = fit(data, **more)
-    for a, b, c in zip(arrays(first), arrays(again), arrays(without), strict=True):
-        assert a.tobytes() == b.tobytes()
-        np.testing.assert_allclose(a, c, rtol=1e-4, atol=1e-5)
+    for a, b in zip(arrays(first), arrays(without), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
     for name, values in history_without.items():
         assert history[name] == pytest.approx(values, rel=1e-4), name
-
-
-def shuffled_files(_):
-    folders = os.environ["SPARK_LOCAL_DIRS"].split(",")
-    yield [str(p) for folder in folders for p in Path(folder).rglob("shuffle_*")]
-
-
-def test_no_file_of_a_shuffle_outlives_the_fit(spark, data):
-    fit(data, shards=16)
-    probe = spark.sparkContext.parallelize([0], 1).mapPartitions(shuffled_files)
-    deadline = time.monotonic() + 60
-    while (left := probe.first()) and time.monotonic() < deadline:
-        time.sleep(0.1)  # Spark removes them in the background
-    assert left == []
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -140,7 +147,7 @@ class FailsOnWorkers(keras.layers.Layer):
 
 def test_an_exception_of_the_model_reads_as_ever(spark, data):
     with pytest.raises(WorkerError, match=r"Shard 0 failed on host .*ZeroDivisionError") as caught:
-        fit(data, made(FailsOnWorkers()), shards=16)
+        fit(data, made(FailsOnWorkers()))
     assert "in a layer" in caught.value.failure.traceback
 
 
@@ -165,8 +172,7 @@ class DiesOnce(keras.layers.Layer):
 @pytest.mark.thorough
 def test_a_process_that_dies_changes_nothing(spark, data, tmp_path):
     mark = tmp_path / "died"
-    disturbed, _ = fit(data, made(DiesOnce(str(mark))), shards=16)
+    disturbed, _ = fit(data, made(DiesOnce(str(mark))))
     assert mark.exists()
-    undisturbed, _ = fit(data, made(DiesOnce(str(mark))), shards=16)
-    for a, b in zip(arrays(disturbed), arrays(undisturbed), strict=True):
-        assert a.tobytes() == b.tobytes()
+    undisturbed, _ = fit(data, made(DiesOnce(str(mark))))
+    same_bytes(disturbed, undisturbed)
