@@ -264,8 +264,16 @@ def note_epoch(job: Fit, facts: EpochFacts) -> None:
         )
 
 
-def close_epoch(job: Fit, epoch: int, metrics: Sequence[list[np.ndarray]]) -> bool:
+def close_epoch(
+    job: Fit, epoch: int, metrics: Sequence[list[np.ndarray]], num_examples: int
+) -> bool:
     """Logs, validation and callbacks of an epoch whose weights are merged.
+
+    Args:
+        job: `Fit`.
+        epoch: Integer.
+        metrics: Sequence of the metric states of the shards that were merged.
+        num_examples: Integer, examples that these trained on.
 
     Returns:
         Boolean, whether training shall stop.
@@ -274,7 +282,7 @@ def close_epoch(job: Fit, epoch: int, metrics: Sequence[list[np.ndarray]]) -> bo
     if job.monitor.needs_optimizer_state:
         take_state(job, [], epoch)
     logs |= validate(job, epoch)
-    changed = job.monitor.end_epoch(epoch, job.aggregator.weights, logs, job.num_examples)
+    changed = job.monitor.end_epoch(epoch, job.aggregator.weights, logs, num_examples)
     if changed is not None:
         job.aggregator.replace(changed)
     return job.monitor.stopped or job.last_epoch(epoch)

@@ -174,7 +174,7 @@ class LiveFit:
         facts = EpochFacts(epoch, merges, workers, staleness, job.learning_rate(epoch))
         note_epoch(job, facts)
         metrics = [report.metrics[s] for s in sorted(report.metrics)]
-        over = close_epoch(job, epoch, metrics)
+        over = close_epoch(job, epoch, metrics, job.num_examples)
         if job.plan.mode == "asynchronous":
             job.monitor.record(
                 staleness_mean=facts.staleness_mean or 0.0, staleness_max=facts.staleness_max or 0

@@ -56,7 +56,9 @@ def finish_round(job: Fit, epoch: int, brought: Round, **more: Any) -> bool:
     brought.deltas.clear()  # the next round's need the room
     rate = job.learning_rate(epoch)
     note_epoch(job, EpochFacts(epoch, 1, brought.workers, learning_rate=rate, **more))
-    return close_epoch(job, epoch, [result.metrics for result in brought.results])
+    metrics = [result.metrics for result in brought.results]
+    trained = sum(result.num_examples for result in brought.results)
+    return close_epoch(job, epoch, metrics, trained)
 
 
 def run_round(job: Fit, epoch: int) -> Round:

@@ -65,7 +65,7 @@ class Cluster:
         monkeypatch.setattr(straggling, "open_epoch", self.open_epoch)
         monkeypatch.setattr("kspark.job.rounds.close_epoch", self.close_epoch)
         monkeypatch.setattr(straggling, "take_state", self.take_state)
-        self.stop_after, self.states = None, None
+        self.stop_after, self.states, self.examples = None, None, []
 
     # what the driver calls
 
@@ -90,7 +90,8 @@ class Cluster:
     def open_epoch(self, job, epoch):
         self.epoch = epoch
 
-    def close_epoch(self, job, epoch, metrics):
+    def close_epoch(self, job, epoch, metrics, num_examples):
+        self.examples.append(num_examples)
         return epoch == self.stop_after or job.last_epoch(epoch)
 
     def take_state(self, job, states, epoch):
@@ -168,6 +169,7 @@ def test_a_late_shard_is_merged_with_the_round_that_it_comes_in(monkeypatch, cap
     assert [(e.stragglers, e.late) for e in epochs] == [((1,), ()), ((), (1,)), ((), ())]
     assert [w["rounds_late"] for w in epochs[1].workers] == [0, 1, 0]
     assert cluster.recorded == [{"stragglers": n} for n in (1, 0, 0)]
+    assert cluster.examples == [4, 6, 6]
     assert "Epoch 1 is merged without shards [1]" in caplog.text
     assert "Epoch 2: shards [1] bring changes of earlier rounds" in caplog.text
 

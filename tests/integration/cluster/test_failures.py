@@ -16,6 +16,7 @@ MODES = [
     ("synchronous", "epoch", {}),
     ("synchronous", "batch", {}),
     ("asynchronous", 4, {"max_staleness": 3}),
+    pytest.param("synchronous", "epoch", {"straggler_timeout": 1.0}, marks=pytest.mark.thorough),
     pytest.param("asynchronous", "epoch", {}, marks=pytest.mark.thorough),
     pytest.param(
         "asynchronous", 4, {"server_optimizer": "elastic_average"}, marks=pytest.mark.thorough

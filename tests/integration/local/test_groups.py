@@ -92,24 +92,22 @@ def same_bytes(left, right):
         assert a.tobytes() == b.tobytes()
 
 
-def test_sixty_four_shards(spark, data, monkeypatch):
-    model = made()
-    seen = Seen(monkeypatch, model.count_params())
-    _, history = fit(data, model, shards=64, epochs=1)
-    assert history["rows"] == [len(data[0])]
-    assert history["ids"] == [data[1].sum()]
-    assert seen.merged == [8]
-    # 8 deltas, 8 states that are larger by a third, the figures of 64 shards.
-    assert 8 <= max(seen.vectors) <= 8 + 11 + 3
-
-
 def shuffled_files(_):
     folders = os.environ["SPARK_LOCAL_DIRS"].split(",")
     yield [str(p) for folder in folders for p in Path(folder).rglob("shuffle_*")]
 
 
-def test_no_file_of_a_shuffle_outlives_the_fit(spark, data):
-    fit(data, epochs=1)
+def test_sixty_four_shards(spark, data, monkeypatch):
+    model = made()
+    with monkeypatch.context() as patched:
+        seen = Seen(patched, model.count_params())
+        _, history = fit(data, model, shards=64, epochs=1)
+    assert history["rows"] == [len(data[0])]
+    assert history["ids"] == [data[1].sum()]
+    assert seen.merged == [8]
+    # 8 deltas, 8 states that are larger by a third, the figures of 64 shards.
+    assert 8 <= max(seen.vectors) <= 8 + 11 + 3
+    # No file of a shuffle outlives the fit.
     probe = spark.sparkContext.parallelize([0], 1).mapPartitions(shuffled_files)
     deadline = time.monotonic() + 60
     while (left := probe.first()) and time.monotonic() < deadline:
@@ -126,15 +124,18 @@ def test_no_file_of_a_shuffle_outlives_the_fit(spark, data):
     ],
 )
 def test_sums_of_groups_make_the_same_model(spark, data, monkeypatch, more):
-    first, history = fit(data, **more)
-    again, _ = fit(data, **more)
-    same_bytes(first, again)
+    grouped, history = fit(data, **more)
     monkeypatch.setattr(tree, "TREE_SHARDS", NEVER)
-    without, history_without = fit(data, **more)
-    for a, b in zip(arrays(first), arrays(without), strict=True):
+    single, history_of_single = fit(data, **more)
+    for a, b in zip(arrays(grouped), arrays(single), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-    for name, values in history_without.items():
+    for name, values in history_of_single.items():
         assert history[name] == pytest.approx(values, rel=1e-4), name
+
+
+@pytest.mark.thorough
+def test_the_same_seed_gives_the_same_bytes(spark, data):
+    same_bytes(*(fit(data)[0] for _ in range(2)))
 
 
 @keras.saving.register_keras_serializable("tests")
