@@ -19,7 +19,7 @@ from kspark import SparkModel
 from kspark.job import tree
 from kspark.session import local_session
 
-INPUTS, ROWS_PER_SHARD, EPOCHS = 1000, 4, 2
+INPUTS, ROWS_PER_SHARD = 1000, 4
 
 
 def peak_megabytes(process: int | str = "self") -> float:
@@ -63,7 +63,7 @@ def main() -> None:
     x = random.normal(size=(shards * ROWS_PER_SHARD, INPUTS)).astype("float32")
     started = time.perf_counter()
     spark_model = SparkModel(model, num_workers=shards, batch_size=ROWS_PER_SHARD, seed=1)
-    spark_model.fit(x, x[:, :1], epochs=EPOCHS, verbose=0)
+    spark_model.fit(x, x[:, :1], epochs=case["epochs"], verbose=0)
     figures = {
         "seconds": time.perf_counter() - started,
         "weights": 4 * model.count_params() / 1e6,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
@@ -52,6 +52,11 @@ class Landed:
 
     epoch: int
     result: RoundResult
+
+    def told(self, epoch: int) -> RoundResult:
+        """The result, which tells by how many rounds it is late in the round of an epoch."""
+        late = epoch - self.epoch
+        return replace(self.result, facts={**self.result.facts, "rounds_late": late})
 
 
 class Flights:

@@ -25,7 +25,7 @@ from kspark.job.flights import Flights, Landed
 from kspark.job.optimizer_state import take_state
 from kspark.job.patience import Patience
 from kspark.job.rounds import finish_round, round_of
-from kspark.job.shard_results import Round
+from kspark.worker.groups import State
 
 logger = logging.getLogger("kspark")
 
@@ -40,19 +40,31 @@ def train_straggling(job: Fit) -> None:
     with Flights(job) as flights:
         for epoch in range(job.plan.initial_epoch, job.plan.epochs):
             open_epoch(job, epoch)
-            begun = [shard for shard in shards if shard not in flights.shards]
-            flights.begin(begun, epoch)
-            timeout = None if job.last_epoch(epoch) else job.plan.straggler_timeout
-            landed = gather(flights, Patience(len(shards), begun, timeout))
-            missed, late = tuple(sorted(flights.shards)), late_of(landed, epoch)
-            tell(epoch, missed, late)
-            brought = straggling_round(job, landed, epoch)
-            over = finish_round(job, epoch, brought, stragglers=missed, late=late)
-            job.monitor.record(stragglers=len(missed))
+            states, over = train_round(job, flights, shards, epoch)
             if over:
                 break
         merge_rest(job, flights, epoch)
-    take_state(job, brought.states, epoch)
+    take_state(job, states, epoch)
+
+
+def train_round(
+    job: Fit, flights: Flights, shards: Sequence[int], epoch: int
+) -> tuple[list[tuple[State, int]], bool]:
+    """One epoch of the shards that are not under way.
+
+    Returns:
+        Tuple: the states that came along, and whether training is over.
+    """
+    begun = [shard for shard in shards if shard not in flights.shards]
+    flights.begin(begun, epoch)
+    timeout = None if job.last_epoch(epoch) else job.plan.straggler_timeout
+    landed = gather(flights, Patience(len(shards), begun, timeout))
+    missed, late = tuple(sorted(flights.shards)), late_of(landed, epoch)
+    tell(epoch, missed, late)
+    brought = round_of(job, [item.told(epoch) for item in landed])
+    over = finish_round(job, epoch, brought, stragglers=missed, late=late)
+    job.monitor.record(stragglers=len(missed))
+    return brought.states, over
 
 
 def gather(flights: Flights, patience: Patience) -> list[Landed]:
@@ -61,16 +73,6 @@ def gather(flights: Flights, patience: Patience) -> list[Landed]:
     while (left := patience.left(flights.shards, time.monotonic())) > 0:
         landed += flights.wait(left)
     return sorted(landed, key=lambda item: item.result.shard)
-
-
-def straggling_round(job: Fit, landed: Sequence[Landed], epoch: int) -> Round:
-    """What has come, as a round."""
-    results = [
-        replace(r, facts={**r.facts, "rounds_late": epoch - item.epoch})
-        for item in landed
-        for r in (item.result,)
-    ]
-    return round_of(job, results)
 
 
 def late_of(landed: Sequence[Landed], epoch: int) -> tuple[int, ...]:
@@ -100,7 +102,7 @@ def merge_rest(job: Fit, flights: Flights, epoch: int) -> None:
         return
     logger.info("Waiting for shards %s, which are still at work.", sorted(flights.shards))
     landed = gather(flights, Patience(0, (), None))
-    brought = straggling_round(job, landed, epoch + 1)
+    brought = round_of(job, [item.told(epoch + 1) for item in landed])
     job.aggregator.merge(brought.deltas, num_steps=brought.num_steps)
     job.monitor.replica.set_vector(job.aggregator.weights)
     last = job.epochs[-1]
