@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import prod
@@ -225,7 +225,9 @@ class WeightedMean:
             raise IncompatibleDeltaError(
                 f"Shape {vector.shape} does not match shape {self._sum.shape}."
             )
-        add_scaled(self._sum.reshape(-1), vector.reshape(-1), weight)
+        total, values = self._sum.reshape(-1), vector.reshape(-1)
+        for part in pieces(total.size):
+            total[part] += np.multiply(values[part], weight, dtype=np.float64)
         self.total += weight
         self.count += 1
 
@@ -252,17 +254,17 @@ class WeightedMean:
         """
         if self._sum is None:
             raise AggregationError("There is nothing to average: every weight was zero.")
-        return (self._sum / self.total).astype(self._dtype)
+        mean = np.empty(self._sum.shape, self._dtype)
+        total, values = self._sum.reshape(-1), mean.reshape(-1)
+        for part in pieces(total.size):
+            values[part] = total[part] / self.total
+        return mean
 
 
-def add_scaled(total: np.ndarray, vector: np.ndarray, factor: float) -> None:
-    """`total += factor * vector` in the precision of `total`, in pieces that stay in the cache."""
-    buffer = np.empty(min(PIECE, total.size), total.dtype)
-    for start in range(0, total.size, PIECE):
-        part = total[start : start + PIECE]
-        scaled = buffer[: part.size]
-        np.multiply(vector[start : start + PIECE], factor, out=scaled, dtype=total.dtype)
-        part += scaled
+def pieces(size: int) -> Iterator[slice]:
+    """Consecutive parts of so many elements."""
+    for start in range(0, size, PIECE):
+        yield slice(start, min(start + PIECE, size))
 
 
 def weighted_mean(pairs: Iterable[tuple[np.ndarray, float]]) -> np.ndarray:
