@@ -16,8 +16,7 @@ one local Spark: no time is measured.
   standard deviation over the seeds, which decide on the initial weights and the order
   of the rows.
 * bytes per example: between aggregator and replicas, both ways, by the examples of all
-  epochs. Workers report before the last exchange of a fit without rounds, and hogwild's
-  replicas share memory here.
+  epochs. Hogwild's replicas share memory here.
 
 With `--claims`, claims of papers instead, each with the verdict from its numbers.
 One rule beats another if its mean is higher by more than either spread.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 COMPUTING, WAITING = "tab:blue", "tab:orange"
@@ -60,7 +60,7 @@ class EpochFacts:
             In rounds nobody waits, and bytes are those of the delta, as it is sent, and of
             the weights. In other modes, all count from the worker's report of the epoch
             before: the last exchange of an epoch and the wait for the driver's callbacks
-            are in the figures of the next.
+            are in the figures of the next, or in its own if it is the last of a job.
         staleness: Tuple of integers, one per push: by how many pushes of others the
             weights had changed since the worker took them. Empty where nobody counts:
             in synchronous modes, and over shared memory.
@@ -83,6 +83,15 @@ class EpochFacts:
     def staleness_max(self) -> int | None:
         """Staleness of the epoch's stalest push, `None` where it is not counted."""
         return max(self.staleness, default=None)
+
+    def with_rest(self, rest: Mapping[int, Mapping[str, float]]) -> EpochFacts:
+        """The epoch with what its workers did after they had reported it.
+
+        Args:
+            rest: Mapping from shard to figures that are added to those of its worker.
+        """
+        workers = tuple(added(worker, rest.get(worker["shard"], {})) for worker in self.workers)
+        return replace(self, workers=workers)
 
     def to_dict(self) -> dict[str, Any]:
         """The epoch as JSON data."""
@@ -168,6 +177,11 @@ class FitReport:
         if histogram:
             draw_staleness(axes[1], histogram)
         return figure
+
+
+def added(worker: Mapping[str, Any], more: Mapping[str, float]) -> dict[str, Any]:
+    """A worker's figures, and more of some of them."""
+    return {**worker, **{name: worker.get(name, 0) + value for name, value in more.items()}}
 
 
 def matplotlib_figure() -> Any:

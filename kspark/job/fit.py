@@ -256,6 +256,11 @@ def note_epoch(job: Fit, facts: EpochFacts) -> None:
         )
 
 
+def note_rest(job: Fit, results: Sequence[RoundResult]) -> None:
+    """Add what the workers of a live job did after their last report to its last epoch."""
+    job.epochs[-1] = job.epochs[-1].with_rest({r.shard: r.facts for r in results})
+
+
 def close_epoch(job: Fit, epoch: int, metrics: Sequence[list[np.ndarray]]) -> bool:
     """Logs, validation and callbacks of an epoch whose weights are merged.
 

@@ -23,6 +23,7 @@ from kspark.job.fit import (
     Fit,
     close_epoch,
     note_epoch,
+    note_rest,
     open_epoch,
     take_state,
 )
@@ -82,6 +83,7 @@ class LiveFit:
                     over = self.finish_epoch(done, report)
                     done += 1
                 self.results = checked(spark_job.result())
+                note_rest(self.job, self.results)
                 if over:
                     break
             except (ShardsMissing, JobLostError) as error:

@@ -97,8 +97,9 @@ def connected_shard(
         replica = replica_for(spec, fit.fit_id, fit.threads)
         run = LiveRun(task, spec, replica, shard, state, client, num_examples, welcome)
         choose_loop(run)
+        rest = run.rest()
         kept = run.kept_state() if task.wants_state else None
-    return RoundResult(handle.index, num_examples, state=kept)
+    return RoundResult(handle.index, num_examples, facts=rest, state=kept)
 
 
 def reported(client: AggregatorClient, failure: Failure) -> Failure:

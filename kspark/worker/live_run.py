@@ -167,8 +167,8 @@ class LiveRun:
     def report_metrics(self, epoch: int, started: float) -> None:
         """Tell the driver the epoch's metric state; telling it twice changes nothing.
 
-        Seconds count from the report before, as bytes and waiting do: together the
-        epochs' figures leave nothing out but the fit's last exchange, which follows.
+        Seconds count from the report before, as bytes and waiting do; what follows the
+        last report of a job is told by `rest`. Together they leave nothing out.
         """
         check_finite(self.replica, self.task.fit.plan, epoch)
         began, self.reported = self.reported or started, time.perf_counter()
@@ -182,6 +182,11 @@ class LiveRun:
         meta = {"kind": "metrics", "epoch": epoch, "facts": facts}
         self.client.report(meta, self.replica.metric_state())
         self.state_kept = True
+
+    def rest(self) -> dict[str, Any]:
+        """Figures since the last epoch's report, at the end of the job: its last exchange."""
+        seconds = time.perf_counter() - self.reported if self.reported else 0.0
+        return {"seconds": seconds, **self.new_counts()}
 
     def new_counts(self) -> dict[str, Any]:
         """What the connection has counted since the last epoch's report."""

@@ -72,7 +72,8 @@ class RoundResult:
         delta: Vector, new minus old, or its packed bytes if the plan compresses; `None` when
             the shard has no examples.
         metrics: List of arrays, the metric state of the epoch.
-        facts: Figures of the run: seconds, host, process, batches.
+        facts: Figures of the run: seconds, host, process, batches; of a live run, seconds and
+            bytes since its last report.
         state: `(optimizer state, fixed weights)`, if asked for.
         y: What the labels look like, from an evaluation; as in a `ShardHandle`.
     """

@@ -22,6 +22,7 @@ from kspark.plan import TrainingPlan
 from kspark.report import EpochFacts
 from kspark.shards import LabelStats, ShardHandle, StoredArray
 from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
+from kspark.worker.results import RoundResult
 
 SPEC = WeightSpec((Weight("w", (2,), "float32", TRAINABLE), Weight("m", (1,), "float32", STATE)))
 
@@ -147,6 +148,31 @@ def test_a_shard_whose_files_are_gone_ends_the_job_at_once():
     running = SimpleNamespace(finished=SimpleNamespace(is_set=lambda: False))
     with pytest.raises(ShardsMissing):
         LiveFit(job, coordinator, None, b"").wait(running, 0)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_what_follows_a_jobs_last_report_counts_to_its_last_epoch(monkeypatch, stopped):
+    """Two jobs of an epoch each: what a worker tells with its result is of this job alone."""
+    job, coordinator = a_fit("asynchronous", "average")
+    job.epochs = []
+    fit = LiveFit(job, coordinator, None, b"")
+
+    def finish_epoch(epoch, report):
+        workers = tuple({"shard": shard, "bytes_sent": 5} for shard in (0, 1))
+        job.epochs.append(EpochFacts(epoch, 1, workers))
+        return stopped
+
+    def submit(first, stop):
+        results = [RoundResult(s, 6, facts={"bytes_sent": 10 * first + s}) for s in (0, 1)]
+        return SimpleNamespace(result=lambda: results)
+
+    monkeypatch.setattr(fit, "submit", submit)
+    monkeypatch.setattr(fit, "wait", lambda spark_job, epoch: None)
+    monkeypatch.setattr(fit, "finish_epoch", finish_epoch)
+    assert fit.run_to(1, 2) == (2, stopped)
+    assert fit.run_to(2, 3) == (3, stopped)
+    sent = [[worker["bytes_sent"] for worker in facts.workers] for facts in job.epochs]
+    assert sent == [[15, 16], [25, 26]]
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,13 @@ def test_staleness_of_an_epoch():
     assert nobody_counts.staleness_mean is None and nobody_counts.staleness_max is None
 
 
+def test_what_a_worker_did_after_its_report_counts_to_the_epoch():
+    facts = EpochFacts(4, 3, (worker(0, 3.0, 1.0), worker(1, 2.0, 0.0)), (0, 0, 3), 0.5)
+    facts = facts.with_rest({1: {"seconds": 0.25, "waiting": 0.125, "bytes_sent": 7}})
+    whole = {**worker(1, 2.25, 0.125), "bytes_sent": 7}
+    assert facts == EpochFacts(4, 3, (worker(0, 3.0, 1.0), whole), (0, 0, 3), 0.5)
+
+
 def test_the_report_as_data():
     data = json.loads(json.dumps(REPORT.to_dict()))
     assert (data["mode"], data["frequency"]) == ("asynchronous", 2)

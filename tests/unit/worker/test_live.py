@@ -99,14 +99,43 @@ def test_two_tasks_train_over_loopback(served, tools, mode, frequency):
         for facts in report.facts.values():
             assert facts["bytes_sent"] > 0 < facts["bytes_received"]
             assert facts["waiting"] > 0
-    assert results == [RoundResult(0, 13), RoundResult(1, 6)]
+    assert [(r.shard, r.num_examples, r.delta) for r in results] == [(0, 13, None), (1, 6, None)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "frequency"), [("asynchronous", "epoch"), ("asynchronous", 2), ("synchronous", 2)]
+)
+@pytest.mark.usefixtures("replica_per_thread")
+def test_reports_and_rest_are_all_that_a_connection_counts(
+    served, tools, monkeypatch, mode, frequency
+):
+    """The last exchange, which no report can tell of, is in the task's result."""
+    clients, connection = {}, live.connection
+
+    def noted(task, spec, shard):
+        clients[shard] = connection(task, spec, shard)
+        return clients[shard]
+
+    monkeypatch.setattr(live, "connection", noted)
+    fit = served([13, 6], mode, frequency)
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(fit.train, tools.spec(), shard) for shard in (0, 1)]
+        reports = fit.world.drive(futures)
+        rest = {result.shard: result.facts for future in futures for result in future.result(30)}
+    for shard, client in clients.items():
+        told = [report.facts[shard] for report in reports] + [rest[shard]]
+        assert client.bytes_sent == sum(facts["bytes_sent"] for facts in told)
+        assert client.bytes_received == sum(facts["bytes_received"] for facts in told)
+        assert client.seconds_waiting == pytest.approx(sum(facts["waiting"] for facts in told))
+        # With two numbers and a mean, a push or delta is 12 bytes and a header of 48.
+        assert rest[shard]["bytes_sent"] > 60 < rest[shard]["bytes_received"]
 
 
 def test_one_partition_may_hold_several_shards(served, tools):
     """Not in synchronous mode, which runs as many tasks as it has shards."""
     fit = served([5, 0, 3])
     results = fit.train(tools.spec(), 0, 1, 2)
-    assert results == [RoundResult(0, 5), RoundResult(1, 0), RoundResult(2, 3)]
+    assert [(r.shard, r.num_examples) for r in results] == [(0, 5), (1, 0), (2, 3)]
     assert fit.coordinator.wait_for_epoch(1, 0) is not None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -160,6 +162,17 @@ def test_metrics_are_reported_with_the_figures_of_this_epoch_alone(run, monkeypa
     assert first["facts"] == {**counted, "state_kept": False}
     # The report of the epoch before counts here.
     assert [m["facts"] for m in others] == [{**counted, "state_kept": True}] * 2
+
+
+def test_the_rest_is_what_follows_the_last_report(run, monkeypatch):
+    monkeypatch.setattr(live_run, "time", SimpleNamespace(perf_counter=lambda: 50.0))
+    counts = {"waiting": 3, "bytes_sent": 30, "bytes_received": 300}
+    out = np.empty(3, "f4")
+    assert run.rest() == {"seconds": 0.0, **dict.fromkeys(counts, 0)}  # it has reported nothing
+    run.reported = 49.0
+    for _ in range(3):
+        run.client.pull(out)
+    assert run.rest() == {"seconds": 1.0, **counts}
 
 
 def test_a_loss_that_is_not_finite_is_not_reported_as_metrics(run):
