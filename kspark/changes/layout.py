@@ -123,6 +123,8 @@ class Layout:
     def changed(self, vector: np.ndarray, base: np.ndarray | None = None) -> np.ndarray:
         """Which blocks of a vector differ, in any bit, from those of another one.
 
+        If nearly all rows of a table do, all of them may be said to.
+
         Args:
             vector: Vector of `size` elements.
             base: Vector to compare it with; `None` for zeros.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from kspark.changes import Layout, Table, layout
-from kspark.changes.comparing import PIECE
+from kspark.changes.comparing import PIECE, any_in_rows
 from kspark.errors import IncompatibleDeltaError, ProtocolError
 from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
 
@@ -144,6 +144,28 @@ def test_tables_and_variables_of_many_pieces(shape, place):
         expected = [place // shape[1]] if role == TRAINABLE else [0]
         assert np.flatnonzero(rows).tolist() == expected
         assert not made.changed(given_, given_).any()
+
+
+def test_where_all_that_is_looked_at_first_changed_nobody_looks_at_the_rest():
+    """Rows that are taken for changed ones travel, and nothing is lost."""
+    spec = WeightSpec((Weight("w", (2000, 4), "float32", TRAINABLE),))
+    made, given_ = Layout.of(spec), np.ones(8000, "f4")
+    given_[4:8] = 0  # the second row, of which only each eighth is looked at
+    assert made.changed(given_).all()
+    assert made.pack(given_) is given_
+    given_[8 * 4 * 8 : 8 * 4 * 8 + 4] = 0
+    assert np.flatnonzero(~made.changed(given_)).tolist() == [1, 64]
+    assert not made.changed(given_, given_).any()
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 6, 8, 9, 12, 16, 33, 64, 72, 100])
+def test_rows_of_any_width(width):
+    """Each single place is its row's."""
+    truths = np.eye(3 * width, dtype=bool).reshape(-1, 3, width)
+    for place, matrix in enumerate(truths):
+        out = np.ones(3, bool)
+        any_in_rows(matrix, out)
+        assert np.flatnonzero(out).tolist() == [place // width]
 
 
 @pytest.mark.parametrize("wrong", [np.zeros(20, "f4"), np.zeros(21, "f8"), np.zeros((21, 1), "f4")])
