@@ -16,7 +16,7 @@ from kspark.transport.channel import Channel
 from kspark.transport.handshake import introduce
 from kspark.transport.kept import Kept
 from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
-from kspark.wire import UNPROVED_SERVER, Kind, Message, encode, request_limits
+from kspark.wire import UNPROVED_SERVER, Kind, Message, encode, reply_limits, request_limits
 
 ROWS, WIDTH, FROZEN = 200, 8, 500
 SPEC = WeightSpec(
@@ -244,6 +244,26 @@ def test_a_malformed_push_closes_its_connection_and_changes_nothing(
     bystander.pull(out)
     assert out.tobytes() == START.tobytes()
     assert made.aggregator.version == 0
+
+
+def test_payloads_are_smaller_than_their_vectors(patched):
+    """The decoder refuses all others before there is room for them."""
+    sizes, part = (SPEC.size, CUT, SPEC.dtype), range(BITS, 4 * CUT)
+    whole, layout_ = range(BITS, SPEC.nbytes), Layout.of(SPEC)
+    requests = request_limits(*sizes, Changes.of(SPEC), layout_)
+    for kind in (Kind.PUSH_PACKED, Kind.REDUCE_PACKED, Kind.REDUCE_CHANGED):
+        assert requests[kind].sizes == whole
+    assert Kind.VECTOR_PACKED not in reply_limits(*sizes, Changes.of(SPEC), layout_)
+    merging = Changes.of(SPEC, gradients=True)
+    requests = request_limits(*sizes, merging, layout_)
+    replies = reply_limits(*sizes, merging, layout_)
+    assert Kind.PUSH_PACKED not in requests
+    assert requests[Kind.REDUCE_PACKED].sizes == replies[Kind.VECTOR_PACKED].sizes == part
+    assert (replies[Kind.VECTOR_CHANGED].sizes, replies[Kind.VECTOR_KEPT].sizes) == (
+        whole, (SPEC.nbytes,),
+    )  # fmt: skip
+    kinds = {Kind.REDUCE_CHANGED, Kind.VECTOR_CHANGED, Kind.VECTOR_KEPT, Kind.PUSH_PACKED}
+    assert not kinds & {*request_limits(*sizes), *reply_limits(*sizes)}
 
 
 def test_gradients_come_and_go_without_the_rows_that_nobody_looked_up(road, pool):

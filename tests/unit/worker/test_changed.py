@@ -54,6 +54,16 @@ def test_live_replicas_send_the_rows_that_changed(tools, mode, frequency, size):
     assert run.outgoing(full) is full
 
 
+def test_gaps_that_synchronous_replicas_bring_travel_as_deltas_do(tools, monkeypatch):
+    outgoing = []
+    monkeypatch.setattr(LiveRun, "outgoing", lambda _, v: outgoing.append(v.tobytes()) or v)
+    with tools.world([8], tools.plan("synchronous", 1), rule="elastic_average") as world:
+        world.train()
+        sent = [vector.tobytes() for vector in world.runs[0].client.sent]
+    assert outgoing == sent
+    assert len(sent) == 2 * 2
+
+
 def test_rounds_bring_the_rows_that_changed(tools):
     plan = tools.plan("synchronous", "epoch")
     task = RoundTask(FitTask("fit", plan, {0: 8}, 1), 0, None, False)
