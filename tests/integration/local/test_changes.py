@@ -1,10 +1,13 @@
 """A large embedding and a frozen layer on `local[2]`: the same weights, with few bytes."""
 
+import os
+
 import keras
 import numpy as np
 import pytest
 
 from kspark import SparkModel
+from kspark.job.engine import ClassicEngine
 
 ROWS, WIDTH, LOOKED_UP = 50_000, 16, 200
 EPOCHS, BATCH, EXAMPLES = 3, 25, 400
@@ -60,9 +63,19 @@ def exchanged(spark_model):
     return sum(w["bytes_sent"] + w["bytes_received"] for w in spark_model.last_fit.workers[1])
 
 
+@pytest.fixture
+def shared(monkeypatch):
+    """All that is broadcast."""
+    broadcasts, share = [], ClassicEngine.share
+    monkeypatch.setattr(
+        ClassicEngine, "share", lambda self, v: broadcasts.append(share(self, v)) or broadcasts[-1]
+    )
+    return broadcasts
+
+
 @pytest.mark.parametrize(("mode", "frequency", "workers"), ROADS)
-def test_only_what_changed_travels(spark, mode, frequency, workers):
-    """All of the flat table does: to the bit, the weights are the same."""
+def test_only_what_changed_travels(spark, shared, mode, frequency, workers):
+    """All of the flat table does: to the bit, the weights are the same. No broadcast is left."""
     small, large = (trained(mode, frequency, workers, flat) for flat in (False, True))
     weights, others = (m.master_network.get_weights() for m in (small, large))
     assert [w.tobytes() for w in weights] == [w.tobytes() for w in others]
@@ -76,3 +89,5 @@ def test_only_what_changed_travels(spark, mode, frequency, workers):
     state = 2 * 4 * (small.master_network.count_params() - frozen // 4) * (frequency == "batch")
     assert exchanged(small) - state < 0.05 * exchanges * 2 * (table + frozen)
     assert exchanged(large) - state > exchanges * 2 * table
+    assert len(shared) == (8 if frequency == "epoch" else 2)  # a model each, and three rounds
+    assert not any(os.path.exists(broadcast._path) for broadcast in shared)
