@@ -29,7 +29,8 @@ class Shipped:
     Args:
         target: String, `"module:function"`.
         args: Bytes, the pickled positional arguments that come first.
-        shared: Tuple of Spark broadcasts, or of `Enclosed`; their values follow those arguments.
+        shared: Tuple of Spark broadcasts, or of `Enclosed` or `Derived`; their values follow
+            those arguments.
         archive: Bytes, kspark as a zip archive.
         digest: String, identifies the code in `archive`.
     """
@@ -77,13 +78,34 @@ class Enclosed:
         """As of a broadcast: nothing is kept anywhere."""
 
 
+class Derived:
+    """A value that the executors make of others, which are shared: what a function returns.
+
+    It has what `Shipped` and its callers need of a broadcast.
+
+    Args:
+        make: `Shipped` that needs no further arguments.
+    """
+
+    def __init__(self, make: Shipped) -> None:
+        self._make = make
+
+    @property
+    def value(self) -> Any:
+        """The value, a new one each time."""
+        return self._make()
+
+    def destroy(self) -> None:
+        """As of a broadcast: what it is made of belongs to others."""
+
+
 def ship(function: Callable[..., Any], *args: Any, shared: tuple[Any, ...] = ()) -> Shipped:
     """Make a module-level function of kspark callable on executors.
 
     Args:
         function: A module-level function of kspark.
         *args: Its first arguments; anything Spark's cloudpickle can pickle.
-        shared: Spark broadcasts, or `Enclosed`, whose values follow `args`.
+        shared: Spark broadcasts, `Enclosed` or `Derived`, whose values follow `args`.
 
     Returns:
         A `Shipped`, to hand to `mapPartitions` and the like.

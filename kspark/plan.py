@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from kspark import compression
+from kspark.changes import PACKED, Changes
 from kspark.compression import Codec, Packing
 from kspark.errors import invalid, invalid_type
 from kspark.learning_rate import Scaling, checked_scaling
@@ -150,11 +151,22 @@ class TrainingPlan:
         """Whether replicas exchange gradients and step together: exact for any number of them."""
         return self.mode == "synchronous" and self.frequency == "batch"
 
-    def packing(self, spec: WeightSpec) -> Packing | None:
-        """How deltas or gradients of a model travel, or `None` if they are not compressed."""
+    def packing(self, spec: WeightSpec) -> Packing | Changes | None:
+        """How deltas or gradients of a model travel, or `None` if as they are."""
         if self.compression is None:
-            return None
+            return Changes.of(spec, self.merges_gradients)
         return Packing(self.compression, spec, self.merges_gradients)
+
+    def unpacked(self, sent: np.ndarray, spec: WeightSpec) -> np.ndarray:
+        """A delta as it was before it travelled, but for what a codec loses.
+
+        Raises:
+            ProtocolError: If it is a payload of another layout.
+        """
+        packing = self.packing(spec)
+        if packing is None or sent.dtype != PACKED:
+            return sent
+        return packing.unpack(sent, np.empty(spec.size, spec.dtype))
 
     def local_batches(self, batches: int) -> int:
         """Local batches between two exchanges, for a shard of so many batches an epoch."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from kspark.aggregator import Aggregator, Delta
+from kspark.changes import Changes
 from kspark.compression import Compressor
 from kspark.errors import AggregationError, IncompatibleDeltaError
 
@@ -60,8 +61,8 @@ class Rendezvous:
         merge_gradients: Boolean. Meetings average gradients, and one more at the end of
             the epoch settles the weights; otherwise they merge deltas.
         batch_size: Integer, examples per local batch, or `None` if nobody counts batches.
-        replies: `Compressor` of mean gradients, or `None`. Everybody takes the same bytes
-            away, so that all replicas stay alike.
+        replies: `Compressor` or `Changes` of mean gradients, or `None`. Everybody takes the
+            same bytes away, so that all replicas stay alike.
     """
 
     def __init__(
@@ -71,10 +72,10 @@ class Rendezvous:
         steps: int,
         merge_gradients: bool,
         batch_size: int | None = None,
-        replies: Compressor | None = None,
+        replies: Compressor | Changes | None = None,
     ) -> None:
         self._replies = replies
-        self._epoch_residual = None if replies is None else replies.residual.copy()
+        self._epoch_residual = residual_of(replies)
         self._aggregator = aggregator
         self._examples = examples
         self._steps = steps
@@ -117,8 +118,7 @@ class Rendezvous:
         """The epoch is settled; the next one starts from the weights as they are."""
         self._aggregator.pull(self._epoch_weights)
         self._epoch_slots = self._aggregator.optimizer.get_state()
-        if self._replies is not None:
-            self._epoch_residual = self._replies.residual.copy()
+        self._epoch_residual = residual_of(self._replies)
         self.meeting = Meeting(self.generation << GENERATION_BITS)
 
     def restart_epoch(self) -> None:
@@ -126,7 +126,7 @@ class Rendezvous:
         self.generation += 1
         self._aggregator.replace(self._epoch_weights)
         self._aggregator.optimizer.set_state(self._epoch_slots)
-        if self._replies is not None:
+        if isinstance(self._replies, Compressor):
             self._replies.restore(self._epoch_residual)
         self.meeting = Meeting(self.generation << GENERATION_BITS)
 
@@ -179,7 +179,12 @@ class Rendezvous:
                 {s: (v[cut:], self._examples[s]) for s, (v, _) in given.items() if v is not None}
             )
         self._aggregator.replace(merged)
-        return merged
+        return self._aggregator.weights
+
+
+def residual_of(replies: Compressor | Changes | None) -> np.ndarray | None:
+    """A copy of what compression has left over; nothing, if it loses nothing."""
+    return replies.residual.copy() if isinstance(replies, Compressor) else None
 
 
 def mean_of(given: Mapping[int, tuple[np.ndarray | None, float]]) -> np.ndarray:

@@ -60,8 +60,8 @@ class EpochFacts:
             `"seconds"` in which the worker waited for an answer, so that the rest is
             computing; `"bytes_sent"` and `"bytes_received"`; and `"state_kept"`: whether the
             worker had the optimizer state of the epoch before, which ends with its host.
-            In rounds nobody waits, and bytes are those of the delta, as it is sent, and of
-            the weights. In other modes, all count from the worker's report of the epoch
+            In rounds nobody waits, and bytes are those of the delta and of the weights, as
+            they are sent. In other modes, all count from the worker's report of the epoch
             before: the last exchange of an epoch and the wait for the driver's callbacks
             are in the figures of the next, or in its own if it is the last of a job.
         staleness: Tuple of integers, one per push: by how many pushes of others the

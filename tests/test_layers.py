@@ -18,7 +18,7 @@ import pytest
 # Storeys, the lowest first. A package stands for all of its modules.
 LAYERS = (
     {"bootstrap", "errors", "interrupts", "version"},
-    {"compression", "shards", "weights", "wire"},
+    {"changes", "compression", "shards", "weights", "wire"},
     {
         "adapters",
         "aggregator",
@@ -39,7 +39,8 @@ LAYERS = (
 # Who may import whom on the same storey. Never both ways.
 NEIGHBOURS = {
     "aggregator": {"optimizers"},
-    "compression": {"weights"},
+    "changes": {"weights"},
+    "compression": {"changes", "weights"},
     "coordinator": {"aggregator", "rendezvous"},
     "job": {"callbacks", "report", "worker"},
     "labels": {"replica"},
@@ -51,7 +52,7 @@ NEIGHBOURS = {
     "session": {"java"},
     "spark_model": {"data", "source", "training"},
     "training": {"source"},
-    "wire": {"compression", "weights"},
+    "wire": {"changes", "compression", "weights"},
 }
 
 # Other people's packages that a module may import; the others import none.
@@ -62,6 +63,7 @@ LIBRARIES = {
     "backends": {"jax", "keras", "numpy", "tensorflow", "torch"},
     "bootstrap": {"pyspark"},
     "callbacks": {"keras", "numpy"},
+    "changes": {"numpy"},
     "compression": {"numpy"},
     "coordinator": {"numpy"},
     "data": {"numpy", "pyspark"},

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kspark.compression.packing import PACKED, Packing
+from kspark.changes import PACKED
+from kspark.compression.packing import Packing
 from kspark.errors import IncompatibleDeltaError
 
 
@@ -57,9 +58,10 @@ class Compressor:
                 f"Shape {vector.shape} and dtype {vector.dtype} do not match "
                 f"shape ({packing.size},) and dtype {self.residual.dtype}."
             )
-        payload = np.empty(packing.nbytes, PACKED)
-        state, body = packing.parts(payload)
-        state[:] = vector[cut:]
+        state = packing.pack_state(vector[cut:])
+        payload = np.empty(state.size + packing.codec_bytes, PACKED)
+        payload[: state.size] = state
+        body = payload[state.size :]
         np.add(self.residual, vector[:cut], out=self.residual)
         packing.codec.encode(self.residual, body)
         packing.codec.decode(body, self._sent)

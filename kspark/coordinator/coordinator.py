@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 
 from kspark.aggregator import Aggregator
-from kspark.compression import PACKED, Compressor, Packing
+from kspark.changes import Changes
+from kspark.compression import Compressor, Packing
 from kspark.coordinator.clocks import Clocks
 from kspark.coordinator.gate import Gate
 from kspark.coordinator.meetings import Meetings
@@ -54,8 +55,8 @@ class Coordinator:
         max_staleness: Integer, how many exchanges an asynchronous replica may be ahead of
             the slowest; `None`: as far as it gets.
         timeout: Float, seconds to wait for a replica that is not connected.
-        packing: `Packing` of what replicas bring, or `None` if it is not compressed. Mean
-            gradients are answered packed too.
+        packing: `Packing` or `Changes` of what replicas bring, or `None` if it travels as it
+            is. Mean gradients are answered packed too.
 
     Attributes:
         failure: `Failure` of the first replica that reported one, or `None`.
@@ -73,7 +74,7 @@ class Coordinator:
         batch_size: int | None = None,
         max_staleness: int | None = None,
         timeout: float = 60.0,
-        packing: Packing | None = None,
+        packing: Packing | Changes | None = None,
     ) -> None:
         self.aggregator = aggregator
         self.shards = shards
@@ -94,7 +95,8 @@ class Coordinator:
         self._meetings: Meetings | None = None
         if aggregator.mode == "synchronous":
             examples = {s: p.num_examples for s, p in shards.items()}
-            replies = Compressor(packing) if packing and merge_gradients else None
+            replies = Compressor(packing) if isinstance(packing, Packing) else packing
+            replies = replies if merge_gradients else None
             rendezvous = Rendezvous(
                 aggregator, examples, self.steps, merge_gradients, batch_size, replies
             )
@@ -200,8 +202,8 @@ class Coordinator:
             out: Buffer for the answer.
 
         Returns:
-            Triple: version, control values, number of elements of `out` to send; or the
-            packed bytes of a mean gradient.
+            Triple: version, control values, number of elements of `out` to send; or a mean
+            gradient, which all share, or its packed bytes.
 
         Raises:
             AggregationError: If the vectors cannot be merged; the fit is over then.
@@ -214,9 +216,9 @@ class Coordinator:
             merged = self._meetings.exchange(shard, sequence, vector, num_examples)
             if merged is None:
                 return self.aggregator.version, {**self.control, **self._meetings.again()}, 0
-        if merged.dtype == PACKED:
+        if merged is not self.aggregator.weights:
             return self.aggregator.version, dict(self.control), merged
-        np.copyto(out[: merged.size], merged)
+        np.copyto(out, merged)
         return self.aggregator.version, dict(self.control), merged.size
 
     def report(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from threading import Thread
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from pyspark import InheritableThread
 from pyspark.sql import SparkSession
@@ -47,6 +47,9 @@ class Engine(ABC):
 
     def __init__(self, spark: SparkSession) -> None:
         self.spark = spark
+
+    keeps_shared: ClassVar[bool]
+    """Whether the executors keep a shared value, so that several jobs bring it once."""
 
     @property
     @abstractmethod
@@ -97,6 +100,8 @@ class Engine(ABC):
 
 class ClassicEngine(Engine):
     """A session with the JVM in reach."""
+
+    keeps_shared = True
 
     @property
     def application(self) -> str:
@@ -149,6 +154,8 @@ class ClassicEngine(Engine):
 
 class ConnectEngine(Engine):
     """A session of Spark Connect."""
+
+    keeps_shared = False
 
     @property
     def application(self) -> str:

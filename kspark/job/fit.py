@@ -18,6 +18,7 @@ from kspark.callbacks import FitMonitor
 from kspark.errors import NotEnoughSlotsError, inside, invalid
 from kspark.job.engine import Shared, engine_of
 from kspark.job.optimizer_state import take_state
+from kspark.job.sent_weights import SentWeights
 from kspark.job.shard_results import collect_shards, never
 from kspark.job.slots import task_slots, threads_per_task
 from kspark.job.spooling import SpooledExamples
@@ -66,6 +67,7 @@ class Fit:
     held_out: SpooledExamples | None = field(init=False, default=None)
     num_train: dict[int, int] = field(init=False, default_factory=dict)
     shared_spec: Shared | None = field(init=False, default=None)
+    sent_weights: SentWeights = field(init=False)
     busy: Callable[[], bool] = field(init=False, default_factory=lambda: never)
 
     def task(self) -> FitTask:
@@ -148,6 +150,8 @@ def prepared(job: Fit) -> Iterator[None]:
         divide(job)
         job.share(job.spec)
         stack.callback(job.unshare)
+        job.sent_weights = SentWeights(engine_of(job.spark), job.spec.weights)
+        stack.callback(job.sent_weights.close)
         job.monitor.replica.prepare_metrics(job.train.infos)
         yield
 
@@ -235,12 +239,9 @@ def validate(job: Fit, epoch: int) -> dict[str, float]:
         held_out, skip = job.held_out, {}
     task = InferenceTask(job.fit_id, job.plan.batch_size, threads_per_task(job.spark), skip)
     weights = job.monitor.begin_validation(job.aggregator.weights)
-    vector = engine_of(job.spark).share(weights)
-    try:
+    with job.sent_weights.share(weights) as (vector, _):
         shipped = ship(inference_worker.evaluate_shards, task, shared=(job.shared_spec, vector))
         results = job.collect(held_out, shipped, f"kspark: validate epoch {epoch + 1}")
-    finally:
-        vector.destroy()
     return job.monitor.end_validation([r.metrics for r in results])
 
 

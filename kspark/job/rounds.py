@@ -10,11 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from kspark.aggregator import Delta
 from kspark.bootstrap import ship
-from kspark.job.engine import engine_of
 from kspark.job.fit import (
     Fit,
     close_epoch,
@@ -67,16 +64,14 @@ def run_round(job: Fit, epoch: int) -> Round:
     Raises:
         WorkerError: If a replica failed, or the job was lost too often.
     """
-    task = RoundTask(job.task(), epoch, job.learning_rate(epoch), job.last_epoch(epoch))
     what, grouping = f"kspark: epoch {epoch + 1}", tree_of(job)
-    vector = engine_of(job.spark).share(job.aggregator.weights.copy())
-    try:
+    with job.sent_weights.share(job.aggregator.weights) as (vector, nbytes):
+        rate, last = job.learning_rate(epoch), job.last_epoch(epoch)
+        task = RoundTask(job.task(), epoch, rate, last, nbytes)
         shipped = ship(rounds_worker.train_round, task, shared=(job.shared_spec, vector))
         if grouping is not None:
             return tree_round(job, grouping, shipped, what)
         return round_of(job, job.collect(job.train, shipped, what))
-    finally:
-        vector.destroy()
 
 
 def round_of(job: Fit, results: Sequence[RoundResult]) -> Round:
@@ -89,15 +84,10 @@ def round_of(job: Fit, results: Sequence[RoundResult]) -> Round:
 
 
 def deltas(job: Fit, results: Sequence[RoundResult]) -> list[Delta]:
-    """What the shards brought, unpacked if the plan compresses."""
+    """What the shards brought, as it was before it travelled."""
     spec = job.spec.weights
-    packing = job.plan.packing(spec)
     return [
-        Delta(
-            r.shard,
-            packing.unpack(r.delta, np.empty(spec.size, spec.dtype)) if packing else r.delta,
-            r.num_examples,
-        )
+        Delta(r.shard, job.plan.unpacked(r.delta, spec), r.num_examples)
         for r in results
         if r.delta is not None
     ]

@@ -75,15 +75,19 @@ def tree_round(job: Fit, grouping: Grouping, task: Shipped, description: str) ->
         results = done(parts)
         missing = [part for part in parts if isinstance(part, MissingShard)]
         if not missing:
-            return round_of(groups, results)
+            return round_of(job, groups, results)
         again.missing(missing)
 
 
-def round_of(groups: list[GroupResult], results: list[RoundResult]) -> Round:
+def round_of(job: Fit, groups: list[GroupResult], results: list[RoundResult]) -> Round:
     """What groups brought, as what shards bring."""
     return Round(
         results,
-        [Delta(g.number, g.delta, g.delta_examples) for g in groups if g.delta is not None],
+        [
+            Delta(g.number, job.plan.unpacked(g.delta, job.spec.weights), g.delta_examples)
+            for g in groups
+            if g.delta is not None
+        ],
         [(g.state, g.state_examples) for g in groups if g.state is not None],
     )
 

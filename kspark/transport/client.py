@@ -11,13 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from kspark.compression import PACKED, Packing
+from kspark.changes import PACKED, Changes, Layout
+from kspark.compression import Packing
 from kspark.errors import ClusterError, ConnectionLostError, ProtocolError, invalid
 from kspark.transport.channel import Channel
 from kspark.transport.handshake import agreement, introduce
+from kspark.transport.kept import Kept
 from kspark.transport.refusal import restore
 from kspark.weights import WeightSpec
 from kspark.wire import UNPROVED_SERVER, Kind, Message, reply_limits, request_limits
+
+VECTORS = (Kind.VECTOR, Kind.VECTOR_PACKED, Kind.VECTOR_KEPT, Kind.VECTOR_CHANGED)
+"""What a pull, a push and a reduce may be answered with."""
 
 # For each step of the handshake. It is a reachability check: the answer is due at once.
 CONNECT_TIMEOUT = 20.0
@@ -62,8 +67,8 @@ class AggregatorClient:
             that other replicas take to come to a `reduce`. Defaults to 11 times
             `timeout`. (A dead server is noticed earlier.)
         ssl_context: Optional client-side `ssl.SSLContext`.
-        packing: `Packing` of deltas and gradients; the server's must be equal. `None` if
-            they are not compressed.
+        packing: `Packing` or `Changes` of deltas and gradients; the server's must be equal.
+            `None` if they travel as they are.
 
     Attributes:
         shard: As given.
@@ -83,7 +88,7 @@ class AggregatorClient:
         *,
         patience: float | None = None,
         ssl_context: ssl.SSLContext | None = None,
-        packing: Packing | None = None,
+        packing: Packing | Changes | None = None,
     ) -> None:
         self.seconds_waiting = 0.0
         self._address = (host, port)
@@ -95,7 +100,8 @@ class AggregatorClient:
         self._ssl_context = ssl_context
         self._channel: Channel | None = None
         self._packing = packing
-        sizes = (spec.size, spec.trainable_size, spec.dtype, packing)
+        self._kept = Kept(Layout.of(spec))
+        sizes = (spec.size, spec.trainable_size, spec.dtype, packing, self._kept.layout)
         self._requests, self._replies = request_limits(*sizes), reply_limits(*sizes)
 
     def __enter__(self) -> AggregatorClient:
@@ -176,7 +182,7 @@ class AggregatorClient:
         Args:
             out: Vector of `spec.size` elements to receive into.
         """
-        return self._exchange(Kind.PULL, (), (), out)
+        return self._exchange(Kind.PULL, (), (), out, weights=True)
 
     def push(
         self,
@@ -190,7 +196,7 @@ class AggregatorClient:
         """Hand in a delta and fetch the weights after it, in one round trip.
 
         Args:
-            delta: Vector of `spec.size` elements, new minus old; or its packed bytes.
+            delta: Vector of `spec.size` elements, new minus old; or its payload.
             sequence: Integer, counts this replica's deltas. A repeated one is not
                 applied again.
             base_version: Integer, version of the weights the delta starts from.
@@ -200,7 +206,8 @@ class AggregatorClient:
         kind = Kind.PUSH_PACKED if delta.dtype == PACKED else Kind.PUSH
         if kind is Kind.PUSH:
             self._spec.check(delta, "delta")
-        return self._exchange(kind, (sequence, base_version, num_examples), (delta,), out)
+        numbers = (sequence, base_version, num_examples)
+        return self._exchange(kind, numbers, (delta,), out, weights=True)
 
     def reduce(
         self,
@@ -209,6 +216,7 @@ class AggregatorClient:
         sequence: int,
         num_examples: int,
         out: np.ndarray,
+        weights: bool = False,
     ) -> Reply:
         """Hand in a part of a weighted mean, and wait until all replicas did.
 
@@ -218,11 +226,15 @@ class AggregatorClient:
             sequence: Integer, which mean this is.
             num_examples: Integer, the weight of `vector`.
             out: Vector to receive into; may be `vector`.
+            weights: Boolean, whether `vector` is weights, which began as those of the last
+                `pull`: what has not changed of them is not sent.
         """
+        if weights and vector is not None:
+            vector = self._kept.less(vector)
         arrays = () if vector is None else (vector,)
         packed = vector is not None and vector.dtype == PACKED
-        kind = Kind.REDUCE_PACKED if packed else Kind.REDUCE
-        return self._exchange(kind, (sequence, num_examples), arrays, out)
+        kind = (Kind.REDUCE_CHANGED if weights else Kind.REDUCE_PACKED) if packed else Kind.REDUCE
+        return self._exchange(kind, (sequence, num_examples), arrays, out, weights=weights)
 
     def _exchange(
         self,
@@ -230,23 +242,33 @@ class AggregatorClient:
         numbers: Sequence[int],
         arrays: Sequence[np.ndarray],
         out: np.ndarray,
+        *,
+        weights: bool,
     ) -> Reply:
+        """Ask, and receive the answer; `weights` says whether it is nothing but weights."""
         if out.ndim != 1 or out.dtype != self._spec.dtype or not out.flags.c_contiguous:
             raise invalid("out", f"a contiguous vector of {self._spec.dtype}", out)
         self._connected().decoder.vector = out
-        message = self._ask((Kind.VECTOR, Kind.VECTOR_PACKED), kind, numbers, None, arrays)
-        return Reply(message.numbers[0], message.meta, self._filled(message, out))
+        message = self._ask(VECTORS, kind, numbers, None, arrays)
+        filled = self._filled(message, out)
+        if weights and message.kind is Kind.VECTOR and filled:
+            self._kept.forget()
+        return Reply(message.numbers[0], message.meta, filled)
 
     def _filled(self, message: Message, out: np.ndarray) -> int:
         """How many elements of `out` hold what a message brought."""
         packing = self._packing if message.kind is Kind.VECTOR_PACKED else None
         filled = packing.size if packing else sum(array.size for array in message.arrays)
+        if message.kind is Kind.VECTOR_CHANGED:
+            filled = self._spec.size
         if filled > out.size:
             raise ProtocolError(f"The answer has {filled} elements, `out` has {out.size}.")
         if packing:
             # It was received into `out`, where it is to be unpacked.
             payload = [array.copy() for array in message.arrays] or [np.empty(0, PACKED)]
             packing.unpack(payload[0], out)
+        elif message.kind is not Kind.VECTOR:
+            self._kept.take(message, out[:filled])
         return filled
 
     def report(

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from kspark.compression import PACKED, Packing
-from kspark.errors import KSparkError
+from kspark.changes import PACKED, Changes, Reference, completed
+from kspark.compression import Packing
+from kspark.errors import KSparkError, ProtocolError
 from kspark.transport.channel import Channel
 from kspark.transport.handler import Handler
 from kspark.transport.handshake import agreement, greet
@@ -33,7 +34,8 @@ class Terms:
         timeout: Float, seconds, the longest wait within a message.
         handshake_timeout: Float, seconds, the same before a replica has proved itself.
         idle_timeout: Float, seconds, the longest silence between two requests.
-        packing: `Packing`, or `None` if nothing is compressed.
+        packing: `Packing` or `Changes`, or `None` if vectors travel as they are.
+        reference: `Reference` of the weights, or `None` if they are always sent whole.
     """
 
     handler: Handler
@@ -42,7 +44,8 @@ class Terms:
     timeout: float
     handshake_timeout: float
     idle_timeout: float
-    packing: Packing | None = None
+    packing: Packing | Changes | None = None
+    reference: Reference | None = None
 
 
 class Connection:
@@ -66,6 +69,7 @@ class Connection:
         self._replica: tuple[int, int] | None = None
         self._out = np.empty(0, terms.spec.dtype)
         self._unpacked = self._out
+        self._keeps = False
         self._answers: Mapping[Kind, Callable[[Message, tuple[int, int]], None]] = {
             Kind.PULL: self._pull,
             Kind.PUSH: self._push,
@@ -73,6 +77,7 @@ class Connection:
             Kind.REPORT: self._report,
             Kind.PUSH_PACKED: self._push,
             Kind.REDUCE_PACKED: self._reduce,
+            Kind.REDUCE_CHANGED: self._reduce,
         }
 
     def run(self) -> None:
@@ -125,12 +130,15 @@ class Connection:
         # Not earlier: strangers get no memory and little time.
         spec, packing = self._terms.spec, self._terms.packing
         self._out = np.empty(spec.size, spec.dtype)
-        if packing is None:
+        if packing is None or packing.lossless:
             self._channel.decoder.vector = np.empty(spec.size, spec.dtype)
         else:
+            self._channel.decoder.vector = np.empty(packing.sizes[-1], PACKED)
+        if packing is not None:
             self._unpacked = np.empty(packing.size, spec.dtype)
-            self._channel.decoder.vector = np.empty(packing.nbytes, PACKED)
-        sizes = (spec.size, spec.trainable_size, spec.dtype, packing)
+        reference = self._terms.reference
+        layout = None if reference is None else reference.layout
+        sizes = (spec.size, spec.trainable_size, spec.dtype, packing, layout)
         self._channel.decoder.limits = request_limits(*sizes)
         self._limits = reply_limits(*sizes)
         self._channel.set_timeout(self._terms.timeout)
@@ -142,7 +150,7 @@ class Connection:
 
     def _pull(self, message: Message, replica: tuple[int, int]) -> None:
         version, meta = self._handler.pull(*replica, self._out)
-        self._send_vector(version, meta, self._out)
+        self._send_weights(version, meta)
 
     def _push(self, message: Message, replica: tuple[int, int]) -> None:
         sequence, base_version, num_examples = message.numbers
@@ -150,7 +158,7 @@ class Connection:
         version, meta = self._handler.push(
             *replica, sequence, base_version, num_examples, delta, self._out
         )
-        self._send_vector(version, meta, self._out)
+        self._send_weights(version, meta)
 
     def _reduce(self, message: Message, replica: tuple[int, int]) -> None:
         sequence, num_examples = message.numbers
@@ -158,28 +166,56 @@ class Connection:
         version, meta, answer = self._handler.reduce(
             *replica, sequence, num_examples, part, self._out
         )
-        vector = answer if isinstance(answer, np.ndarray) else self._out[:answer]
-        self._send_vector(version, meta, vector)
+        if isinstance(answer, np.ndarray):
+            kind = Kind.VECTOR_PACKED if answer.dtype == PACKED else Kind.VECTOR
+            self._send_vector(kind, version, meta, answer)
+        elif answer == self._out.size:
+            self._send_weights(version, meta)
+        else:
+            self._send_vector(Kind.VECTOR, version, meta, self._out[:answer])
 
     def _vectors_in(self, message: Message) -> tuple[np.ndarray, ...]:
         """The vector that a message carries, or none.
 
         Raises:
-            ProtocolError: If it is compressed, and not as the fit's packing does that.
+            ProtocolError: If it is packed, and not as the fit's packing does that.
         """
+        if message.kind is Kind.REDUCE_CHANGED:
+            return (self._completed(message.arrays[0]),)
         packing = self._terms.packing
-        if packing is None or message.kind is Kind.REDUCE:
+        if packing is None or message.kind not in (Kind.PUSH_PACKED, Kind.REDUCE_PACKED):
             return message.arrays
         # Without trainable weights, a compressed gradient has no bytes.
         payload = message.arrays[0] if message.arrays else np.empty(0, PACKED)
         return (packing.unpack(payload, self._unpacked),)
 
+    def _completed(self, payload: np.ndarray) -> np.ndarray:
+        """The weights that a replica brings, from those that it was sent last."""
+        if self._terms.reference is None or not self._keeps:
+            raise ProtocolError("The replica tells changes of weights that it was not sent.")
+        return completed(self._terms.reference.layout, self._out, payload)
+
     def _report(self, message: Message, replica: tuple[int, int]) -> None:
         meta, arrays = self._handler.report(*replica, message.meta, list(message.arrays))
         self._channel.send(Kind.DOCUMENT, (), meta, arrays, limits=self._limits)
 
-    def _send_vector(self, version: int, meta: dict[str, Any], vector: np.ndarray) -> None:
-        kind = Kind.VECTOR_PACKED if vector.dtype == PACKED else Kind.VECTOR
+    def _send_weights(self, version: int, meta: dict[str, Any]) -> None:
+        """Answer with the weights in `_out`; the replica may have kept most of them."""
+        reference, weights = self._terms.reference, self._out
+        changed = None if reference is None else reference.note(weights)
+        if reference is None or changed is None:
+            self._send_vector(Kind.VECTOR, version, meta, weights)
+            self._keeps = False
+        elif self._keeps:
+            payload = reference.layout.encode(weights, changed)
+            self._send_vector(Kind.VECTOR_CHANGED, version, meta, payload)
+        else:
+            self._send_vector(Kind.VECTOR_KEPT, version, meta, weights)
+            self._keeps = True
+
+    def _send_vector(
+        self, kind: Kind, version: int, meta: dict[str, Any], vector: np.ndarray
+    ) -> None:
         self._channel.send(kind, (version,), meta, (vector,), limits=self._limits)
 
     def _refuse(self, error: KSparkError) -> None:

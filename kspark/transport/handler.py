@@ -15,7 +15,8 @@ class Handler(Protocol):
 
     A `KSparkError` raised by any method but `lost` and `close` is told to the
     replica, and ends its connection. Arrays that come in (but those of `report`)
-    and `out` belong to the connection: they are valid until the method returns.
+    and `out` belong to the connection: they are valid until the method returns. `out` begins
+    as the last weights that this replica was sent, and stays them unless it is the answer.
     """
 
     def hello(self, shard: int, attempt: int) -> dict[str, Any]:
@@ -60,7 +61,7 @@ class Handler(Protocol):
             The version, a dictionary, and the answer: how many elements of `out` to
             send, or (which spares a copy per replica) a vector that all of them share
             and that nobody changes any more. 0, `spec.trainable_size` or `spec.size`
-            elements; in a fit that compresses gradients a packed one is uint8.
+            elements, which are the weights if it is a number; a payload is uint8.
         """
 
     def report(

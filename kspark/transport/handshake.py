@@ -20,6 +20,7 @@ import json
 import secrets
 from dataclasses import dataclass
 
+from kspark.changes import Changes
 from kspark.compression import Packing
 from kspark.errors import ConnectionLostError, ProtocolError
 from kspark.transport.channel import Channel
@@ -44,7 +45,7 @@ class Greeting:
     proof: str
 
 
-def agreement(spec: WeightSpec, packing: Packing | None) -> bytes:
+def agreement(spec: WeightSpec, packing: Packing | Changes | None) -> bytes:
     """What both ends must be of one mind about, as 32 bytes: the weights, and their packing."""
     return spec.digest() if packing is None else packing.digest()
 

@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 
+from kspark.changes import Changes, Layout, Reference
 from kspark.compression import Packing
 from kspark.errors import KSparkError, invalid
 from kspark.transport.channel import Channel
@@ -46,8 +47,8 @@ class AggregatorServer:
         handshake_timeout: Float, seconds. The same for somebody yet unknown.
         idle_timeout: Float, seconds. The longest silence between two requests.
         ssl_context: Optional server-side `ssl.SSLContext`.
-        packing: `Packing` of deltas and gradients; `None` if they are not compressed.
-            Replicas with another one are refused.
+        packing: `Packing` or `Changes` of deltas and gradients; `None` if they travel as
+            they are. Replicas with another one are refused.
     """
 
     def __init__(
@@ -62,13 +63,16 @@ class AggregatorServer:
         handshake_timeout: float = HANDSHAKE_TIMEOUT,
         idle_timeout: float = IDLE_TIMEOUT,
         ssl_context: ssl.SSLContext | None = None,
-        packing: Packing | None = None,
+        packing: Packing | Changes | None = None,
     ) -> None:
         if spec.size == 0:
             raise invalid("spec", "the spec of a model with weights", spec)
         if not token:
             raise invalid("token", "at least one byte", token)
-        self._terms = Terms(handler, spec, token, timeout, handshake_timeout, idle_timeout, packing)
+        layout = Layout.of(spec)
+        reference = None if layout is None else Reference(layout)
+        limits = (timeout, handshake_timeout, idle_timeout)
+        self._terms = Terms(handler, spec, token, *limits, packing, reference)
         self._host, self._ports = host, port_candidates(port)
         self._ssl_context = ssl_context
         self._address: tuple[str, int] | None = None

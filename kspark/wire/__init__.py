@@ -10,8 +10,9 @@ payload   one vector of the header's dtype,
           or the arrays that the JSON describes, each at a multiple of 8 bytes
 ```
 
-* A compressed vector (`PUSH_PACKED`, `REDUCE_PACKED`, `VECTOR_PACKED`) is one of bytes to
-  the frame; what they mean, and whether they are right, is `kspark.compression`'s to say.
+* A compressed vector, and one without what did not change (`PUSH_PACKED`, `REDUCE_PACKED`,
+  `VECTOR_PACKED`, `VECTOR_CHANGED`), is one of bytes to the frame; what they mean, and whether
+  they are right, is `kspark.compression`'s and `kspark.changes`' to say.
 * What is said after every batch (`PUSH`, `REDUCE`, `VECTOR`) fits into the header
   and takes no JSON: with some 100 µs of Python saved per round trip, that is a
   third of the time at 0.5 MB.

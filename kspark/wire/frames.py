@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kspark.compression import PACKED
+from kspark.changes import PACKED
 from kspark.errors import ProtocolError, invalid
 from kspark.wire.messages import MAX_NUMBERS, NUMBERS, Kind, Limit, Limits, check_fields
 

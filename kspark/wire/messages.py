@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from kspark.compression import PACKED, Packing
+from kspark.changes import PACKED, Changes, Layout
+from kspark.compression import Packing
 from kspark.errors import ProtocolError
 
 # Nobody has proved anything yet: room for a nonce, a digest and a proof, and no more.
@@ -38,9 +39,12 @@ class Kind(IntEnum):
     VECTOR = 8  # server: the answer to PULL, PUSH and REDUCE
     DOCUMENT = 9  # server: the answer to REPORT
     REFUSED = 10  # server: why this connection ends
-    PUSH_PACKED = 11  # PUSH, compressed
-    REDUCE_PACKED = 12  # REDUCE of something, compressed
-    VECTOR_PACKED = 13  # server: a mean gradient, compressed
+    PUSH_PACKED = 11  # PUSH, as the fit's packing says
+    REDUCE_PACKED = 12  # REDUCE of something, as the fit's packing says
+    VECTOR_PACKED = 13  # server: a mean gradient, as the fit's packing says
+    VECTOR_KEPT = 14  # server: a whole vector, to be kept for the next ones
+    VECTOR_CHANGED = 15  # server: what is not in it as in the one that was kept
+    REDUCE_CHANGED = 16  # REDUCE of weights: what is not in them as in the ones that were kept
 
 
 # The integers of a message, in this order; those that a kind does not have are 0.
@@ -52,6 +56,9 @@ NUMBERS: Mapping[Kind, tuple[str, ...]] = {
     Kind.PUSH_PACKED: ("sequence", "base_version", "num_examples"),
     Kind.REDUCE_PACKED: ("sequence", "num_examples"),
     Kind.VECTOR_PACKED: ("version",),
+    Kind.VECTOR_KEPT: ("version",),
+    Kind.VECTOR_CHANGED: ("version",),
+    Kind.REDUCE_CHANGED: ("sequence", "num_examples"),
 }
 
 # The fields of a meta, where they are the protocol's and not the caller's.
@@ -113,39 +120,52 @@ UNPROVED_SERVER: Limits = {
 
 
 def request_limits(
-    size: int, trainable_size: int, dtype: np.dtype, packing: Packing | None = None
+    size: int,
+    trainable_size: int,
+    dtype: np.dtype,
+    packing: Packing | Changes | None = None,
+    layout: Layout | None = None,
 ) -> Limits:
     """What a server accepts from a replica that has proved itself.
 
-    With a packing, deltas and gradients come compressed or not at all: which of both is
+    With a codec, deltas and gradients come compressed or not at all: which of both is
     not for the replica to choose. Weights, which replicas that merge gradients bring at the
-    end of an epoch, are never compressed.
+    end of an epoch, are never compressed. Without one, what changed of a delta or gradient
+    may come instead of all of it.
 
     Args:
         size: Integer, elements of the weight vector.
         trainable_size: Integer, elements of its trainable part.
         dtype: Dtype of the weight vector.
-        packing: `Packing` of the fit, or `None` if it does not compress.
+        packing: `Packing` of the fit; `Changes` if it does not compress; `None` if there
+            is nothing to leave out either.
+        layout: `Layout` of the weights, if blocks of them may be left out.
 
     Returns:
         A table of `Limit`. Kinds that are not in it are refused.
     """
     whole, part = size * dtype.itemsize, trainable_size * dtype.itemsize
-    common = {Kind.PULL: Limit(0), Kind.REPORT: Limit(MAX_META, _document_sizes(whole))}
-    if packing is None:
-        return {
-            **common,
-            Kind.PUSH: Limit(0, (whole,), dtype),
-            Kind.REDUCE: Limit(0, (0, part, whole), dtype),
-        }
-    packed = Limit(0, (packing.nbytes,), PACKED)
-    plain = Limit(0, (0, whole) if packing.gradients else (0,), dtype)
-    pushes = {} if packing.gradients else {Kind.PUSH_PACKED: packed}
-    return {**common, Kind.REDUCE: plain, Kind.REDUCE_PACKED: packed, **pushes}
+    limits = {Kind.PULL: Limit(0), Kind.REPORT: Limit(MAX_META, _document_sizes(whole))}
+    if packing is None or packing.lossless:
+        limits[Kind.PUSH] = Limit(0, (whole,), dtype)
+        limits[Kind.REDUCE] = Limit(0, (0, part, whole), dtype)
+    else:
+        limits[Kind.REDUCE] = Limit(0, (0, whole) if packing.gradients else (0,), dtype)
+    if packing is not None:
+        limits[Kind.REDUCE_PACKED] = Limit(0, packing.sizes, PACKED)
+        if not packing.gradients:
+            limits[Kind.PUSH_PACKED] = limits[Kind.REDUCE_PACKED]
+    if layout is not None:
+        limits[Kind.REDUCE_CHANGED] = Limit(0, layout.sizes, PACKED)
+    return limits
 
 
 def reply_limits(
-    size: int, trainable_size: int, dtype: np.dtype, packing: Packing | None = None
+    size: int,
+    trainable_size: int,
+    dtype: np.dtype,
+    packing: Packing | Changes | None = None,
+    layout: Layout | None = None,
 ) -> Limits:
     """What a replica accepts from its server. See `request_limits`."""
     whole, part = size * dtype.itemsize, trainable_size * dtype.itemsize
@@ -155,8 +175,12 @@ def reply_limits(
         Kind.REFUSED: Limit(MAX_WELCOME_META),
     }
     if packing is not None and packing.gradients:
-        limits[Kind.VECTOR] = Limit(MAX_META, (0, whole), dtype)
-        limits[Kind.VECTOR_PACKED] = Limit(MAX_META, (packing.nbytes,), PACKED)
+        limits[Kind.VECTOR_PACKED] = Limit(MAX_META, packing.sizes, PACKED)
+        if not packing.lossless:
+            limits[Kind.VECTOR] = Limit(MAX_META, (0, whole), dtype)
+    if layout is not None:
+        limits[Kind.VECTOR_KEPT] = Limit(MAX_META, (whole,), dtype)
+        limits[Kind.VECTOR_CHANGED] = Limit(MAX_META, layout.sizes, PACKED)
     return limits
 
 

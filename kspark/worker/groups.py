@@ -13,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
+from kspark.changes import PACKED, Changes
 from kspark.compression import Packing
 from kspark.errors import Failure
 from kspark.weights import WeightedMean
@@ -69,8 +70,8 @@ class GroupResult:
     Attributes:
         number: Integer, the group.
         parts: Tuple of what its shards brought, in their order, without vectors.
-        delta: Vector, the mean of their deltas, weighted by examples and not packed; `None`
-            if there was none.
+        delta: Vector, the mean of their deltas, weighted by examples, and not compressed; or
+            a payload of what changed in it. `None` if there was none.
         delta_examples: Integer, examples behind `delta`.
         state: The mean of their states, see `StateMean`; `None` if there was none.
         state_examples: Integer, examples behind `state`.
@@ -123,10 +124,10 @@ class GroupMean:
 
     Args:
         shards: Mapping from shard to its training examples.
-        packing: `Packing` of the deltas, `None` if they are not compressed.
+        packing: How deltas travel, see `TrainingPlan.packing`.
     """
 
-    def __init__(self, shards: Mapping[int, int], packing: Packing | None) -> None:
+    def __init__(self, shards: Mapping[int, int], packing: Packing | Changes | None) -> None:
         self._shards = shards
         self._packing = packing
         self._out = np.empty(packing.spec.size, packing.spec.dtype) if packing else None
@@ -151,18 +152,23 @@ class GroupMean:
         return GroupResult(
             number,
             tuple(sorted(parts, key=lambda part: part.shard)),
-            self._delta.result() if self._delta.count else None,
+            self.mean_delta() if self._delta.count else None,
             int(self._delta.total),
             self._state.result(),
             self._state.total,
         )
 
     def add_delta(self, shard: int, arrays: list[np.ndarray]) -> None:
-        """Add a delta, which is packed if the plan compresses."""
+        """Add a delta, or the payload that it travels as."""
         (vector,) = arrays
-        if self._packing is not None and self._out is not None:
+        if vector.dtype == PACKED and self._packing is not None and self._out is not None:
             vector = self._packing.unpack(vector, self._out)
         self._delta.add(vector, self._shards[shard])
+
+    def mean_delta(self) -> np.ndarray:
+        """The mean as it travels to the driver. It is not compressed: nobody keeps what is lost."""
+        mean = self._delta.result()
+        return self._packing.pack(mean) if isinstance(self._packing, Changes) else mean
 
     def add_state(self, shard: int, arrays: list[np.ndarray]) -> None:
         """Add a state."""
@@ -185,7 +191,7 @@ def by_group(
 
 def merge_group(
     grouping: Grouping,
-    packing: Packing | None,
+    packing: Packing | Changes | None,
     index: int,
     pairs: Iterable[tuple[int, Result | Brought]],
 ) -> Iterator[GroupResult]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from kspark.compression import Compressor
+from kspark.changes import Changes
+from kspark.compression import Compressor, Packing
 from kspark.replica import Replica, ReplicaSpec
 from kspark.shards import Shard, Window
 from kspark.transport import AggregatorClient
@@ -73,10 +74,14 @@ class LiveRun:
     reported: float = 0.0
     counted: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
     compressor: Compressor | None = field(init=False, default=None)
+    changes: Changes | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         packing = self.task.fit.plan.packing(self.spec.weights)
-        self.compressor = None if packing is None else Compressor(packing)
+        if isinstance(packing, Packing):
+            self.compressor = Compressor(packing)
+        else:
+            self.changes = packing
 
     @property
     def attempt(self) -> int:
@@ -149,8 +154,9 @@ class LiveRun:
             self.compressor.restore(None if midway else self.state.load_residual(epoch - 1))
 
     def outgoing(self, vector: np.ndarray) -> np.ndarray:
-        """A delta or gradient as it travels: as it is, or its packed bytes."""
-        return vector if self.compressor is None else self.compressor.pack(vector)
+        """A delta or gradient as it travels: as it is, or its payload."""
+        packer = self.compressor or self.changes
+        return vector if packer is None else packer.pack(vector)
 
     def kept_state(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The replica's state at the end of the job, also if an earlier attempt had trained it."""

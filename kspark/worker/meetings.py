@@ -110,7 +110,7 @@ def gradient_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarra
         run.replica.train_merging(window, plan.batch_size, 0, stop, exchange)
     for _ in range(run.batches, steps):  # the longer shards go on: keep in step with them
         run.replica.apply_gradient(exchange(None, 0))
-    meet(run, run.replica.get_vector(), next(sequences), run.num_examples, out)
+    meet(run, run.replica.get_vector(), next(sequences), run.num_examples, out, weights=True)
     run.replica.set_vector(out)
 
 
@@ -139,7 +139,7 @@ def own_exchanges(
 
     def exchange(number: int, count: int, change: np.ndarray) -> None:
         own.leave(change, base)
-        meet(run, change, at + number, count, own.centre)
+        bring(run, change, at + number, count, own.centre)
         own.move(base, change)
 
     train_exchanging(run, epoch, 0, base, exchange)
@@ -151,19 +151,27 @@ def own_exchanges(
 def bring(
     run: LiveRun, change: np.ndarray | None, sequence: int, count: int, out: np.ndarray
 ) -> Reply:
-    """Meet with a delta or a gradient, compressed if the plan says so, or with none."""
+    """Meet with a delta or a gradient, as it travels, or with none."""
     sent = None if change is None else run.outgoing(change)
     return meet(run, sent, sequence, count, out)
 
 
 def meet(
-    run: LiveRun, vector: np.ndarray | None, sequence: int, count: int, out: np.ndarray
+    run: LiveRun,
+    vector: np.ndarray | None,
+    sequence: int,
+    count: int,
+    out: np.ndarray,
+    *,
+    weights: bool = False,
 ) -> Reply:
-    """One synchronous exchange.
+    """One synchronous exchange, of weights or of changes.
 
     Raises:
         EpochRestart: If the epoch starts again.
     """
-    reply = run.client.reduce(vector, sequence=sequence, num_examples=count, out=out)
+    reply = run.client.reduce(
+        vector, sequence=sequence, num_examples=count, out=out, weights=weights
+    )
     check_restart(reply.meta)
     return reply

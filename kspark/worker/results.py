@@ -69,8 +69,8 @@ class RoundResult:
     Attributes:
         shard: Integer.
         num_examples: Integer, examples trained on.
-        delta: Vector, new minus old, or its packed bytes if the plan compresses; `None` when
-            the shard has no examples.
+        delta: Vector, new minus old, or its payload (see `TrainingPlan.packing`); `None`
+            when the shard has no examples.
         metrics: List of arrays, the metric state of the epoch.
         facts: Figures of the run: seconds, host, process, batches; of a live run, seconds and
             bytes since its last report.

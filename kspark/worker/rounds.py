@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from kspark.changes import Changes
 from kspark.compression import Compressor
 from kspark.plan import TrainingPlan
 from kspark.replica import Replica, ReplicaSpec
@@ -44,12 +45,14 @@ class RoundTask:
         epoch: Integer, the epoch that this round trains.
         learning_rate: Float, or `None` to leave the optimizer's schedule alone.
         wants_state: Boolean, whether the replica's optimizer state comes back too.
+        weights_bytes: Integer, what the weights take to come here; `None`: all their bytes.
     """
 
     fit: FitTask
     epoch: int
     learning_rate: float | None
     wants_state: bool
+    weights_bytes: int | None = None
 
 
 def train_round(
@@ -92,7 +95,8 @@ def train_shard(
             own.move(base, change)
             own.save(base)
         change = outgoing(task, spec, state, change)
-    counts = {"bytes_sent": change.nbytes, "bytes_received": vector.nbytes}
+    received = vector.nbytes if task.weights_bytes is None else task.weights_bytes
+    counts = {"bytes_sent": change.nbytes, "bytes_received": received}
     return RoundResult(
         handle.index,
         num_examples,
@@ -113,13 +117,15 @@ def train_shard(
 def outgoing(
     task: RoundTask, spec: ReplicaSpec, state: ShardState, change: np.ndarray
 ) -> np.ndarray:
-    """A delta as it travels: as it is, or its packed bytes.
+    """A delta as it travels: as it is, or its payload.
 
-    What these leave over stays with the shard, for its next epoch.
+    What compression leaves over stays with the shard, for its next epoch.
     """
     packing = task.fit.plan.packing(spec.weights)
     if packing is None:
         return change
+    if isinstance(packing, Changes):
+        return packing.pack(change)
     compressor = Compressor(packing)
     compressor.restore(state.residual_before(task.epoch))
     payload = compressor.pack(change)

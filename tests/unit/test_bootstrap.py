@@ -120,6 +120,7 @@ def test_the_second_call_looks_at_nothing(executor):
 
 
 FAILURE = errors.Failure(0, "h", 0, "k", "m", "")
+SENTENCE = "`a` must be b. Received: a='c'"
 
 
 @pytest.mark.parametrize(
@@ -128,6 +129,7 @@ FAILURE = errors.Failure(0, "h", 0, "k", "m", "")
         (SimpleNamespace(value="an integer"), "an integer"),
         (bootstrap.Enclosed("an integer"), "an integer"),
         (bootstrap.Enclosed(FAILURE), FAILURE),  # a class that is not there yet
+        (bootstrap.Derived(bootstrap.ship(errors.sentence, "a", "b", "c")), SENTENCE),
     ],
 )
 def test_a_shipped_function_runs_where_only_pyspark_is(executor, tmp_path, shared, rule):

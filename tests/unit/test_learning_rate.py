@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import keras
@@ -143,8 +144,8 @@ def test_without_scaling_or_with_a_schedule_the_rate_is_as_it_is(made, rate):
 
 def test_a_round_is_told_the_rate_of_its_epoch(monkeypatch):
     job = job_of(plan("epoch", epochs=3, initial_epoch=2), [8, 8])
-    told, shared = [], SimpleNamespace(destroy=lambda: None)
-    monkeypatch.setattr(rounds, "engine_of", lambda _: SimpleNamespace(share=lambda _: shared))
+    told = []
+    job.sent_weights = SimpleNamespace(share=lambda weights: nullcontext((weights, 7)))
     monkeypatch.setattr(rounds, "ship", lambda train, task, shared: told.append(task))
     monkeypatch.setattr(Fit, "task", lambda self: None)
     monkeypatch.setattr(Fit, "learning_rate", lambda self, epoch: epoch / 4)
@@ -155,7 +156,7 @@ def test_a_round_is_told_the_rate_of_its_epoch(monkeypatch):
     job.aggregator = SimpleNamespace(weights=np.zeros(3), merge=lambda *_, num_steps: None)
     job.train = None
     rounds.train_rounds(job)
-    assert [(task.epoch, task.learning_rate) for task in told] == [(2, 0.5)]
+    assert [(task.epoch, task.learning_rate, task.weights_bytes) for task in told] == [(2, 0.5, 7)]
     assert [facts.learning_rate for facts in job.epochs] == [0.5]
 
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kspark.changes import Changes
 from kspark.compression import Packing, TopK
 from kspark.plan import TrainingPlan, check_fraction, divide_validation
-from kspark.weights import TRAINABLE, Weight, WeightSpec
+from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
 
 SPEC = WeightSpec((Weight("w", (4,), "float32", TRAINABLE),))
 
@@ -39,6 +40,21 @@ def test_a_codec_is_plain_data_of_the_plan():
     assert made.packing(SPEC) == Packing(TopK(0.01), SPEC, gradients=False)
     merging = plan(compression=TopK(0.5), frequency="batch")
     assert merging.packing(SPEC) == Packing(TopK(0.5), SPEC, gradients=True)
+
+
+@pytest.mark.parametrize("frequency", ["epoch", "batch"])
+def test_without_a_codec_only_what_changed_travels(frequency):
+    """A large table and a frozen layer; with a model that has neither there is no packing."""
+    weights = (Weight("t", (5000, 4), "float32", TRAINABLE), Weight("f", (2,), "float32", STATE))
+    spec, made = WeightSpec(weights), plan(frequency=frequency)
+    packing = made.packing(spec)
+    assert packing == Changes.of(spec, gradients=frequency == "batch")
+    delta = np.zeros(packing.size, "f4")
+    delta[7] = 3
+    sent = packing.pack(delta)
+    assert sent.nbytes < 800
+    assert made.unpacked(sent, spec).tobytes() == delta.tobytes()
+    assert made.unpacked(delta, spec) is delta
 
 
 def test_hogwild_has_nothing_to_compress():

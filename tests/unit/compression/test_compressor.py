@@ -111,6 +111,39 @@ def test_gradients_have_no_state():
     assert out.tolist() == [127] * 4 + [9, 9]
 
 
+@pytest.mark.parametrize("codec", CODECS, ids=names)
+def test_of_state_that_does_not_change_only_a_bit_travels(codec):
+    """A frozen layer of many weights, and the two statistics of another one."""
+    frozen = Weight("frozen", (20_000,), "float32", STATE)
+    made = WeightSpec((*spec(4, 2).weights, frozen))
+    packing = Packing(codec, made)
+    compressor, delta = Compressor(packing), np.zeros(20_006, "f4")
+    assert packing.digest() != Packing(codec, spec(4, 2)).digest()
+    delta[:4], delta[4:6] = [1, 2, 3, 4], [5, -6]
+    payload = compressor.pack(delta)
+    assert payload.size == 8 + 8 + packing.codec_bytes
+    assert payload.size in packing.sizes
+    assert packing.unpack(payload, np.full(20_006, 9, "f4"))[4:].tobytes() == delta[4:].tobytes()
+    delta[-1] = np.nan
+    payload = compressor.pack(delta)
+    assert payload.size == packing.nbytes == packing.sizes[-1]
+    assert packing.unpack(payload, np.full(20_006, 9, "f4"))[4:].tobytes() == delta[4:].tobytes()
+
+
+@pytest.mark.parametrize("change", ["cut", "longer", "a bit"])
+def test_malformed_state_is_refused_and_nothing_is_written(change):
+    made = WeightSpec((*spec(4, 2).weights, Weight("frozen", (20_000,), "float32", STATE)))
+    packing, out = Packing(Int8(), made), np.full(20_006, 9, "f4")
+    payload = Compressor(packing).pack(np.append(np.ones(6, "f4"), np.zeros(20_000, "f4")))
+    if change == "a bit":
+        payload[7] = 1
+    else:
+        payload = payload[4:] if change == "cut" else np.append(np.zeros(4, "u1"), payload)
+    with pytest.raises(ProtocolError):
+        packing.unpack(payload, out)
+    assert (out == 9).all()
+
+
 def test_the_same_deltas_give_the_same_bytes():
     deltas = np.random.default_rng(3).normal(size=(5, 6)).astype("f4")
     runs = []

@@ -44,9 +44,11 @@ class LiveFit:
         """Control values, and the merged vector or `None`."""
         out = np.full(3, -1, "f4")
         at = generation * GENERATION + step
-        version, control, size = self.shared.reduce(shard, attempt, at, count, given, out)
+        version, control, answer = self.shared.reduce(shard, attempt, at, count, given, out)
         assert version == self.shared.aggregator.version
-        return control, out[:size].tolist() if size else None
+        if not isinstance(answer, np.ndarray):
+            answer = out[:answer]
+        return control, answer.tolist() if answer.size else None
 
     def report(self, shard, kind, *arrays, attempt=0, **more):
         return self.shared.report(shard, attempt, {"kind": kind, **more}, list(arrays))

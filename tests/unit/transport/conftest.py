@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -103,6 +104,12 @@ def handler():
     return FakeHandler()
 
 
+@pytest.fixture
+def pool():
+    with ThreadPoolExecutor(4) as executor:
+        yield executor
+
+
 def threads():
     return [t.name for t in threading.enumerate() if t.name.startswith("kspark-")]
 
@@ -117,7 +124,7 @@ def serve(handler):
     """Start a server; at the end of the test it must leave nothing behind."""
     servers = []
 
-    def start(spec=SPEC, **options):
+    def start(spec=SPEC, handler=handler, **options):
         options = {"host": "127.0.0.1", "timeout": LONG, **options}
         server = AggregatorServer(handler, spec, TOKEN, **options)
         servers.append(server)

@@ -182,14 +182,16 @@ class DirectClient:
         args = (sequence, base_version, num_examples, self._arrived(delta), out)
         return Reply(*self._ask("push", self._coordinator.push, *args), out.size)
 
-    def reduce(self, vector, *, sequence, num_examples, out):
+    def reduce(self, vector, *, sequence, num_examples, out, weights=False):
         given = None if vector is None else self._arrived(vector)
         args = (sequence, num_examples, given, np.empty(3, "f4"))
         version, meta, answer = self._ask("reduce", self._coordinator.reduce, *args)
-        if isinstance(answer, np.ndarray):
+        if not isinstance(answer, np.ndarray):
+            answer = args[3][:answer]
+        if answer.dtype == "u1":
             return Reply(version, meta, self._packing.unpack(answer, out).size)
-        out[:answer] = args[3][:answer]
-        return Reply(version, meta, answer)
+        out[: answer.size] = answer
+        return Reply(version, meta, answer.size)
 
     def _arrived(self, vector):
         """A vector as the server hands it on."""

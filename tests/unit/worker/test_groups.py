@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kspark.changes import PACKED, Changes
 from kspark.compression import Compressor, Packing
 from kspark.compression import get as codec
 from kspark.errors import Failure
@@ -124,6 +125,20 @@ def test_compressed_deltas_are_unpacked_before_they_are_added(name):
         (group,) = merged(grouping, shards, packing, order)
         np.testing.assert_allclose(group.delta, [1.25, 0.0, 2.0], atol=0.02)
         assert group.delta[2] == 2.0  # state travels as it is
+
+
+def test_what_no_shard_changed_does_not_travel_on():
+    table = Weight("embeddings", (5000, 4), "float32", TRAINABLE)
+    changes = Changes.of(WeightSpec((table,)))
+    deltas = np.zeros((3, 20_000), "f4")
+    deltas[0, 400], deltas[1, 400], deltas[2, 19_999] = 1.0, 3.0, 8.0
+    grouping = Grouping(({0: 1, 1: 1, 2: 2},))
+    shards = [RoundResult(i, grouping.groups[0][i], changes.pack(d)) for i, d in enumerate(deltas)]
+    shards[1].delta = deltas[1]  # one that would be no smaller travels as it is
+    (group,) = merged(grouping, shards, changes)
+    assert (group.delta.dtype, group.delta.size < 1000) == (PACKED, True)
+    mean = changes.unpack(group.delta, np.empty(20_000, "f4"))
+    assert (mean[400], mean[19_999], np.count_nonzero(mean)) == (1.0, 4.0, 2)
 
 
 # -- state -----------------------------------------------------------------------------------------

@@ -1,0 +1,72 @@
+"""The weights on their way to the workers of one job after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from kspark.bootstrap import Derived, ship
+from kspark.changes import Layout, Reference, completed
+from kspark.job.engine import Engine, Shared
+from kspark.weights import WeightSpec
+
+
+class SentWeights:
+    """The weights as the jobs of one fit share them.
+
+    The first job's are shared for the whole fit. With a later job only those travel that are
+    not as in the first, and the workers complete them; see `kspark.changes.Reference`. A
+    model of which nothing can be left out, and a session whose workers keep nothing, share
+    all weights for each job.
+
+    Args:
+        engine: `Engine`.
+        spec: `WeightSpec` of the model.
+    """
+
+    def __init__(self, engine: Engine, spec: WeightSpec) -> None:
+        self._engine = engine
+        layout = Layout.of(spec) if engine.keeps_shared else None
+        self._reference = None if layout is None else Reference(layout)
+        self._first: Shared | None = None
+
+    @contextmanager
+    def share(self, weights: np.ndarray) -> Iterator[tuple[Shared, int]]:
+        """Share a vector of weights for as long as the block lasts.
+
+        Args:
+            weights: Vector; nobody changes it before it is shared, and a copy is.
+
+        Returns:
+            Context manager of the shared value, and of the bytes that travel for it.
+        """
+        reference = self._reference
+        changed = None if reference is None else reference.note(weights)
+        if reference is None or changed is None:
+            self.close()
+            with self._sharing(weights.copy()) as own:
+                yield own, weights.nbytes
+        elif self._first is None:
+            self._first = self._engine.share(reference.base)
+            yield self._first, weights.nbytes
+        else:
+            payload = reference.layout.encode(weights, changed)
+            with self._sharing(payload) as own:
+                parts = (self._first, own)
+                yield Derived(ship(completed, reference.layout, shared=parts)), payload.nbytes
+
+    @contextmanager
+    def _sharing(self, value: np.ndarray) -> Iterator[Shared]:
+        shared = self._engine.share(value)
+        try:
+            yield shared
+        finally:
+            shared.destroy()
+
+    def close(self) -> None:
+        """Give back what is shared for the whole fit. May be called again."""
+        if self._first is not None:
+            self._first.destroy()
+            self._first = None
