@@ -1,11 +1,9 @@
 """Rounds of many shards: executors sum groups of deltas, and the driver merges their means.
 
 ```
-shards     0  1  2  3  4  5 ... 15      train, as in any round
-              \\ | /       \\ | /          a shuffle
-groups          0    1    2    3        mean by examples, one task each
-                 \\   |    |   /
-driver              merge               as if there were four shards
+shards   0 1 2 3   4 5 6 7   8 9 10 11   12 13 14 15   train, as in any round
+groups      0         1          2            3        a shuffle; the mean of each by examples
+driver                     merge                       as if these were four shards
 ```
 
 With k shards the driver holds `⌈√k⌉` vectors, and so much less waits in its JVM.

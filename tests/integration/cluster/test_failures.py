@@ -31,7 +31,7 @@ def labelled(rows, seed=0):
     return x, (x @ random.normal(size=(6, 3))).argmax(axis=1).astype("int32")
 
 
-def classifier(*layers):
+def classifier(*layers, optimizer=None):
     keras.utils.set_random_seed(3)
     model = keras.Sequential(
         [
@@ -41,9 +41,8 @@ def classifier(*layers):
             keras.layers.Dense(3, activation="softmax"),
         ]
     )
-    model.compile(
-        keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy", metrics=["accuracy"]
-    )
+    optimizer = optimizer or keras.optimizers.Adam(0.02)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 
@@ -92,8 +91,7 @@ def test_sums_of_groups_are_the_same_bytes_though_an_executor_is_killed(cluster)
     x, y = labelled(1200)
     models = []
     for killer in (None, KillOnce(executors(cluster)[0])):
-        model = classifier()
-        model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+        model = classifier(optimizer=keras.optimizers.SGD(0.1))
         spark_model = SparkModel(model, num_workers=16, seed=1)
         callbacks = [] if killer is None else [killer]
         spark_model.fit(x, y, epochs=4, verbose=0, callbacks=callbacks)
