@@ -11,8 +11,8 @@ from convergence_results import Result, Summary, summary
 
 POINT = 0.01
 FEWER_BYTES = 100
-CLIENT_RATES = (0.02, 0.1)
-SERVER_RATES = (0.003, 0.01, 0.03)
+CLIENT_RATES = (0.02, 0.1, 0.5)
+SERVER_RATES = (0.01, 0.03, 0.1)
 """The grid for skewed shards: learning rates of the replicas' SGD, and of the server's rule."""
 
 Cases = dict[str, Case]

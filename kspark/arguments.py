@@ -17,6 +17,12 @@ from kspark.plan import TrainingPlan, check_fraction
 
 logger = logging.getLogger("kspark")
 
+PLAN_SETTINGS = (
+    *("mode", "frequency", "batch_size", "seed", "port", "timeout", "max_failures"),
+    *("on_nonfinite", "max_staleness", "compression", "straggler_timeout"),
+)
+"""Attributes of `SparkModel` that become part of every `TrainingPlan`."""
+
 BATCH_HOOKS = (
     *("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end"),
     *("on_test_batch_begin", "on_test_batch_end"),
@@ -81,6 +87,7 @@ def check_rule(rule: ServerOptimizer, plan: TrainingPlan) -> None:
         reason = 'a rule whose replicas go on from the merged weights in mode="hogwild"'
         raise invalid("server_optimizer", reason, rule)
     check_compression(rule, plan)
+    check_stragglers(rule, plan)
 
 
 def check_compression(rule: ServerOptimizer, plan: TrainingPlan) -> None:
@@ -104,6 +111,24 @@ def check_compression(rule: ServerOptimizer, plan: TrainingPlan) -> None:
             "compares the replicas' values: most of those that this one brings are zero"
         )
         raise invalid("compression", reason, codec)
+
+
+def check_stragglers(rule: ServerOptimizer, plan: TrainingPlan) -> None:
+    """Refuse to merge rounds without their slowest shards where all of them count.
+
+    Raises:
+        ValueError: If they do.
+    """
+    if plan.straggler_timeout is None or (rule.averages_deltas and not rule.keeps_replica_weights):
+        return
+    reason = "which compares changes that were made from the same weights, and a late one was not"
+    if rule.keeps_replica_weights:
+        reason = (
+            "whose replicas have moved already by what they bring: the global weights must move by "
+            "as much in the same round"
+        )
+    told = f'None with server_optimizer="{rule.name}", {reason}'
+    raise invalid("straggler_timeout", told, plan.straggler_timeout)
 
 
 def check_backend(plan: TrainingPlan) -> None:

@@ -11,7 +11,7 @@ from kspark.spark_model import SparkModel
 
 SAVED_ARGUMENTS = frozenset(
     "mode frequency num_workers batch_size server_optimizer port seed timeout max_failures "
-    "on_nonfinite max_staleness compression".split()
+    "on_nonfinite max_staleness compression straggler_timeout".split()
 )
 
 

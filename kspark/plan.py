@@ -48,6 +48,7 @@ class TrainingPlan:
             the slowest, or `None`.
         compression: `Codec` of deltas and gradients, or `None`.
         scaling: `Scaling` of the learning rate, or `None`.
+        straggler_timeout: Float, seconds that a round waits for its slowest shards, or `None`.
     """
 
     mode: str
@@ -66,6 +67,7 @@ class TrainingPlan:
     max_staleness: int | None
     compression: Codec | None = None
     scaling: Scaling | None = None
+    straggler_timeout: float | None = None
 
     @classmethod
     def create(
@@ -88,6 +90,7 @@ class TrainingPlan:
         compression: Any = None,
         scale_lr: str | None = None,
         warmup_epochs: float = 0.0,
+        straggler_timeout: float | None = None,
     ) -> TrainingPlan:
         """Check every argument and make the plan.
 
@@ -111,6 +114,7 @@ class TrainingPlan:
         if on_nonfinite not in ("raise", "ignore"):
             raise invalid("on_nonfinite", 'one of "raise", "ignore"', on_nonfinite)
         check_max_staleness(max_staleness, mode)
+        check_straggler_timeout(straggler_timeout, mode, frequency)
         return cls(
             mode=str(mode),
             frequency=str(frequency) if isinstance(frequency, str) else int(frequency),
@@ -128,6 +132,7 @@ class TrainingPlan:
             max_staleness=None if max_staleness is None else int(max_staleness),
             compression=checked_compression(compression, mode),
             scaling=checked_scaling(scale_lr, warmup_epochs, mode, frequency),
+            straggler_timeout=None if straggler_timeout is None else float(straggler_timeout),
         )
 
     @property
@@ -135,6 +140,11 @@ class TrainingPlan:
         """`"rounds"` for one Spark job per epoch, `"live"` for one long job and a server."""
         rounds = self.mode == "synchronous" and self.frequency == "epoch"
         return ROUNDS if rounds else LIVE
+
+    @property
+    def at_the_same_time(self) -> bool:
+        """Whether all shards need a task slot each: they meet, or are slow if they must queue."""
+        return self.road == LIVE or self.straggler_timeout is not None
 
     @property
     def merges_gradients(self) -> bool:
@@ -219,6 +229,19 @@ def check_max_staleness(value: object, mode: str) -> None:
         reason = "its replicas wait for nobody, and those that share memory are not seen to push"
         raise invalid("max_staleness", f'None with mode="hogwild": {reason}', value)
     check_integer("max_staleness", value, 0)
+
+
+def check_straggler_timeout(value: object, mode: str, frequency: object) -> None:
+    """Refuse what is no number of seconds, and where no round waits for its shards."""
+    if value is None:
+        return
+    if mode != "synchronous":
+        reason = "its replicas are not merged together, and a slow one holds up no round"
+        raise invalid("straggler_timeout", f'None with mode="{mode}": {reason}', value)
+    if frequency != "epoch":
+        reason = "a replica that misses one of an epoch's meetings cannot join the next"
+        raise invalid("straggler_timeout", f"None with frequency={frequency!r}: {reason}", value)
+    check_positive("straggler_timeout", value)
 
 
 def check_positive(name: str, value: object) -> None:

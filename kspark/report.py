@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+LISTS = ("workers", "stragglers", "late")
+"""What is told of an epoch in lists, which no row of a table holds."""
+
 COMPUTING, WAITING = "tab:blue", "tab:orange"
 
 
@@ -66,6 +69,10 @@ class EpochFacts:
             in synchronous modes, and over shared memory.
         learning_rate: Float, what the workers were told to begin with, scaled if `fit` was
             given `scale_lr`; `None` if a schedule decides.
+        stragglers: Tuple of integers, the shards that the epoch's round was merged without,
+            because they took longer than `straggler_timeout`.
+        late: Tuple of integers, the shards whose change of an earlier round was merged in this
+            one. In `workers`, their `"rounds_late"` tells by how many rounds.
     """
 
     epoch: int
@@ -73,6 +80,8 @@ class EpochFacts:
     workers: tuple[Mapping[str, Any], ...] = ()
     staleness: tuple[int, ...] = ()
     learning_rate: float | None = None
+    stragglers: tuple[int, ...] = ()
+    late: tuple[int, ...] = ()
 
     @property
     def staleness_mean(self) -> float | None:
@@ -101,6 +110,8 @@ class EpochFacts:
             "learning_rate": self.learning_rate,
             "staleness_mean": self.staleness_mean,
             "staleness_max": self.staleness_max,
+            "stragglers": list(self.stragglers),
+            "late": list(self.late),
             "workers": [dict(worker) for worker in self.workers],
         }
 
@@ -147,7 +158,7 @@ class FitReport:
         """One flat dictionary per epoch and worker, with the epoch's own figures in each."""
         epochs = [(facts.to_dict(), facts.workers) for facts in self.epochs]
         return [
-            {**{name: value for name, value in facts.items() if name != "workers"}, **worker}
+            {**{name: value for name, value in facts.items() if name not in LISTS}, **worker}
             for facts, workers in epochs
             for worker in workers
         ]

@@ -47,6 +47,10 @@ DEFAULTS = {
     "spark.python.worker.reuse": "true",
     # Wide rows reach Python twice as fast in batches that fit into the processor's caches.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "500",
+    # Shortened tracebacks are for functions of DataFrames only, and Spark does not share
+    # a Python worker between functions that differ in this: with them, `fit` and
+    # `transform` would each start workers of their own, and import Keras in each.
+    "spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled": "false",
 }
 
 # Errors only, from the first line on; a setting like `spark.log.level` is read after

@@ -13,6 +13,7 @@ from kspark import compression as codecs
 from kspark import job, optimizers, saving
 from kspark.adapters import Columns
 from kspark.arguments import (
+    PLAN_SETTINGS,
     check_backend,
     check_class_weight,
     check_exclusive,
@@ -29,12 +30,6 @@ from kspark.replica import Replica, ReplicaSpec
 from kspark.report import FitReport
 from kspark.source import Source, active_session, example_for, gathered, output_columns, session_of
 from kspark.training import TrainingData, train
-
-PLAN_SETTINGS = (
-    *("mode", "frequency", "batch_size", "seed"),
-    *("port", "timeout", "max_failures", "on_nonfinite", "max_staleness", "compression"),
-)
-"""Attributes that become part of every `TrainingPlan`."""
 
 
 class SparkModel:
@@ -74,6 +69,9 @@ class SparkModel:
             so many exchanges ahead of the slowest waits. Defaults to `None`, nobody waits.
         compression: What deltas and gradients travel as: `None`, `"float16"`, `"bfloat16"`,
             `"int8"`, `"top_k"`, a configuration or a codec of `kspark.compression`.
+        straggler_timeout: Float, seconds that a round waits for the others when more than half
+            of the shards have come. A late shard trains on and is merged with a later round;
+            so `fit` makes up to E passes over its rows. Defaults to `None`: it waits for all.
         **elephas: `parameter_server_mode`, which is not needed; all else is refused.
 
     Raises:
@@ -98,6 +96,7 @@ class SparkModel:
         on_nonfinite: str = "raise",
         max_staleness: int | None = None,
         compression: Any = None,
+        straggler_timeout: float | None = None,
         **elephas: Any,
     ) -> None:
         refuse_unknown(elephas)
@@ -117,6 +116,7 @@ class SparkModel:
         self.on_nonfinite = on_nonfinite
         self.max_staleness = max_staleness
         self.compression = codecs.get(compression)
+        self.straggler_timeout = straggler_timeout
         self._server_state: dict[str, np.ndarray] = {}
         self._histories: list[dict[str, list[float]]] = []
         self._report: FitReport | None = None

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import prod
@@ -28,6 +28,9 @@ from kspark.errors import AggregationError, IncompatibleDeltaError
 TRAINABLE = "trainable"
 STATE = "state"
 FIXED = "fixed"
+
+PIECE = 32 * 1024
+"""Elements of a long vector that are worked on at once: their temporaries stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +225,9 @@ class WeightedMean:
             raise IncompatibleDeltaError(
                 f"Shape {vector.shape} does not match shape {self._sum.shape}."
             )
-        self._sum += vector.astype(np.float64) * weight
+        total, values = self._sum.reshape(-1), vector.reshape(-1)
+        for part in pieces(total.size):
+            total[part] += np.multiply(values[part], weight, dtype=np.float64)
         self.total += weight
         self.count += 1
 
@@ -249,7 +254,17 @@ class WeightedMean:
         """
         if self._sum is None:
             raise AggregationError("There is nothing to average: every weight was zero.")
-        return (self._sum / self.total).astype(self._dtype)
+        mean = np.empty(self._sum.shape, self._dtype)
+        total, values = self._sum.reshape(-1), mean.reshape(-1)
+        for part in pieces(total.size):
+            values[part] = total[part] / self.total
+        return mean
+
+
+def pieces(size: int) -> Iterator[slice]:
+    """Consecutive parts of so many elements."""
+    for start in range(0, size, PIECE):
+        yield slice(start, min(start + PIECE, size))
 
 
 def weighted_mean(pairs: Iterable[tuple[np.ndarray, float]]) -> np.ndarray:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, ClassVar
 
 import numpy as np
 
 from kspark.errors import IncompatibleDeltaError, ProtocolError
-
-PIECE = 32 * 1024
-"""Elements that are worked on at once: their temporaries stay in the processor's cache."""
 
 
 class Codec(ABC):
@@ -97,9 +93,3 @@ class Codec(ABC):
     def serialized(self) -> dict[str, Any]:
         """The codec as plain data."""
         return {"class_name": type(self).__name__, "config": self.get_config()}
-
-
-def pieces(size: int) -> Iterator[slice]:
-    """Consecutive parts of so many elements."""
-    for start in range(0, size, PIECE):
-        yield slice(start, min(start + PIECE, size))

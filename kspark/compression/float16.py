@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from kspark.compression.base import Codec, pieces
+from kspark.compression.base import Codec
+from kspark.weights import pieces
 
 LARGEST = np.float16(65504)
 

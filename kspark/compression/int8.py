@@ -8,8 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from kspark.compression.base import PIECE, Codec
+from kspark.compression.base import Codec
 from kspark.errors import ProtocolError
+from kspark.weights import PIECE
 
 BLOCK = 2048
 """Values that share a scale. One that is far larger than the others costs only these."""

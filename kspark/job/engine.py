@@ -64,6 +64,11 @@ class Engine(ABC):
             ValueError: If it cannot.
         """
 
+    @property
+    @abstractmethod
+    def groups(self) -> bool:
+        """Whether what tasks yield can be grouped on the executors, before it is collected."""
+
     @abstractmethod
     def share(self, value: Any) -> Shared:
         """A value that several jobs use, or that is large."""
@@ -105,6 +110,11 @@ class ClassicEngine(Engine):
 
     def check_road(self, plan: TrainingPlan) -> None:
         """See `Engine.check_road`: it runs all."""
+
+    @property
+    def groups(self) -> bool:
+        """See `Engine.groups`: by an RDD's partitioner."""
+        return True
 
     def share(self, value: Any) -> Shared:
         """See `Engine.share`: a broadcast."""
@@ -154,12 +164,20 @@ class ConnectEngine(Engine):
 
     def check_road(self, plan: TrainingPlan) -> None:
         """See `Engine.check_road`: live replicas would need a server on the driver."""
+        if plan.straggler_timeout is not None:
+            rule = "None over Spark Connect, where no job can be for one partition alone"
+            raise invalid("straggler_timeout", rule, plan.straggler_timeout)
         if plan.road != LIVE:
             return
         where = "over Spark Connect, whose workers cannot reach a server in this process"
         if plan.mode != "synchronous":
             raise invalid("mode", f'"synchronous" {where}', plan.mode)
         raise invalid("frequency", f'"epoch" {where}', plan.frequency)
+
+    @property
+    def groups(self) -> bool:
+        """See `Engine.groups`: results are pieces of pickles there, which no column names."""
+        return False
 
     def share(self, value: Any) -> Shared:
         """See `Engine.share`: it travels inside each job's function."""

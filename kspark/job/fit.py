@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -17,18 +17,16 @@ from kspark.bootstrap import Shipped, ship
 from kspark.callbacks import FitMonitor
 from kspark.errors import NotEnoughSlotsError, inside, invalid
 from kspark.job.engine import Shared, engine_of
+from kspark.job.optimizer_state import take_state
 from kspark.job.sent_weights import SentWeights
-from kspark.job.shard_results import collect_shards
+from kspark.job.shard_results import collect_shards, never
 from kspark.job.slots import task_slots, threads_per_task
-from kspark.job.spark_job import JobLostError, run
 from kspark.job.spooling import SpooledExamples
 from kspark.labels import check_labels
-from kspark.plan import LIVE, TrainingPlan, divide_validation
+from kspark.plan import TrainingPlan, divide_validation
 from kspark.replica import ReplicaSpec
 from kspark.report import EpochFacts, FitReport, Workload
-from kspark.weights import weighted_mean
 from kspark.worker import inference as inference_worker
-from kspark.worker import rounds as rounds_worker
 from kspark.worker.inference import InferenceTask
 from kspark.worker.results import FitTask, RoundResult
 
@@ -49,6 +47,7 @@ class Fit:
         aggregator: `Aggregator` that holds the global weights.
         monitor: `FitMonitor`.
         num_workers: Integer or `None`.
+        busy: Function, whether late shards of an earlier round are at work.
         epochs: List of `EpochFacts`, one per epoch that is trained.
     """
 
@@ -69,6 +68,7 @@ class Fit:
     num_train: dict[int, int] = field(init=False, default_factory=dict)
     shared_spec: Shared | None = field(init=False, default=None)
     sent_weights: SentWeights = field(init=False)
+    busy: Callable[[], bool] = field(init=False, default_factory=lambda: never)
 
     def task(self) -> FitTask:
         """The fit as its tasks see it."""
@@ -117,7 +117,8 @@ class Fit:
 
     def collect(self, spooled: SpooledExamples, task: Shipped, what: str) -> list[RoundResult]:
         """Results of a task on all shards of `spooled`; see `collect_shards`."""
-        return collect_shards(self.spark, spooled, task, what, self.plan.max_failures)
+        failures = self.plan.max_failures
+        return collect_shards(self.spark, spooled, task, what, failures, self.busy)
 
     def share(self, spec: ReplicaSpec) -> None:
         """Broadcast the model, in the place of an earlier one."""
@@ -162,21 +163,28 @@ def placed(job: Fit, examples: Examples) -> Examples:
         NotEnoughSlotsError: If workers that need each other cannot all run at once.
     """
     wanted = job.num_workers
-    if job.plan.road == LIVE:
+    if job.plan.at_the_same_time:
         slots = task_slots(job.spark)
         if wanted is None:
             wanted = min(slots, max(examples.num_partitions, 1))
         if wanted > slots:
             raise NotEnoughSlotsError(
-                f'mode="{job.plan.mode}" with frequency={job.plan.frequency!r} runs all workers at '
-                f"the same time: `num_workers` is {wanted}, but the cluster has {slots} free task "
-                "slots. Use fewer workers, or raise spark.executor.instances or "
+                f"{cause(job.plan)} runs all workers at the same time: `num_workers` is {wanted}, "
+                f"but the cluster has {slots} free task slots. Use fewer workers, or raise "
+                "spark.executor.instances or "
                 'spark.executor.cores; mode="synchronous" with frequency="epoch" runs with any '
-                "number of slots."
+                "number of slots, without a `straggler_timeout`."
             )
     if wanted is None or wanted == examples.num_partitions:
         return examples
     return examples.repartition(wanted)
+
+
+def cause(plan: TrainingPlan) -> str:
+    """What makes all workers run at the same time, for a message."""
+    if plan.straggler_timeout is not None:
+        return f"straggler_timeout={plan.straggler_timeout:g}"
+    return f'mode="{plan.mode}" with frequency={plan.frequency!r}'
 
 
 def divide(job: Fit) -> None:
@@ -262,8 +270,16 @@ def note_rest(job: Fit, results: Sequence[RoundResult]) -> None:
     job.epochs[-1] = job.epochs[-1].with_rest({r.shard: r.facts for r in results})
 
 
-def close_epoch(job: Fit, epoch: int, metrics: Sequence[list[np.ndarray]]) -> bool:
+def close_epoch(
+    job: Fit, epoch: int, metrics: Sequence[list[np.ndarray]], num_examples: int
+) -> bool:
     """Logs, validation and callbacks of an epoch whose weights are merged.
+
+    Args:
+        job: `Fit`.
+        epoch: Integer.
+        metrics: Sequence of the metric states of the shards that were merged.
+        num_examples: Integer, examples that these trained on.
 
     Returns:
         Boolean, whether training shall stop.
@@ -272,45 +288,7 @@ def close_epoch(job: Fit, epoch: int, metrics: Sequence[list[np.ndarray]]) -> bo
     if job.monitor.needs_optimizer_state:
         take_state(job, [], epoch)
     logs |= validate(job, epoch)
-    changed = job.monitor.end_epoch(epoch, job.aggregator.weights, logs, job.num_examples)
+    changed = job.monitor.end_epoch(epoch, job.aggregator.weights, logs, num_examples)
     if changed is not None:
         job.aggregator.replace(changed)
     return job.monitor.stopped or job.last_epoch(epoch)
-
-
-def take_state(job: Fit, results: Sequence[RoundResult], epoch: int) -> None:
-    """Bring the replicas' optimizer state home into the driver's model.
-
-    Floating point state is averaged by examples; counters and other fixed
-    state are the first shard's.
-    """
-    kept = [r for r in results if r.state is not None]
-    if not kept:
-        task = ship(rounds_worker.fetch_state, job.fit_id, epoch)
-        states = job.train.handles.mapPartitionsWithIndex(task)
-        try:
-            found = run(job.spark, states, "kspark: fetch optimizer state")
-        except JobLostError:
-            found = []
-        kept = sorted((r for r in found if job.num_train.get(r.shard)), key=lambda r: r.shard)
-    if not kept:
-        logger.warning("The optimizer state was lost with its hosts; it starts anew.")
-        return
-    replica = job.monitor.replica
-    states = [(r.state, job.num_train[r.shard]) for r in kept if r.state is not None]
-    rate = replica.learning_rate
-    replica.set_optimizer_state(merged_state([(s[0], n) for s, n in states]))
-    if rate is not None:
-        replica.learning_rate = rate
-    replica.set_fixed(states[0][0][1])
-
-
-def merged_state(states: Sequence[tuple[list[np.ndarray], int]]) -> list[np.ndarray]:
-    """Example-weighted means of floating point arrays; the first one's of all others."""
-    merged = []
-    for i, first in enumerate(states[0][0]):
-        if np.issubdtype(first.dtype, np.floating):
-            merged.append(weighted_mean((arrays[i], n) for arrays, n in states))
-        else:
-            merged.append(first)
-    return merged

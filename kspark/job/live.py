@@ -25,8 +25,8 @@ from kspark.job.fit import (
     note_epoch,
     note_rest,
     open_epoch,
-    take_state,
 )
+from kspark.job.optimizer_state import states_of, take_state
 from kspark.job.shard_results import ShardsMissing, checked, counted
 from kspark.job.spark_job import JobLostError, SparkJob, worker_error
 from kspark.optimizers import MergeContext, ScaledDelta
@@ -176,7 +176,7 @@ class LiveFit:
         facts = EpochFacts(epoch, merges, workers, staleness, job.learning_rate(epoch))
         note_epoch(job, facts)
         metrics = [report.metrics[s] for s in sorted(report.metrics)]
-        over = close_epoch(job, epoch, metrics)
+        over = close_epoch(job, epoch, metrics, job.num_examples)
         if job.plan.mode == "asynchronous":
             job.monitor.record(
                 staleness_mean=facts.staleness_mean or 0.0, staleness_max=facts.staleness_max or 0
@@ -206,7 +206,7 @@ def train_live(job: Fit) -> None:
         while epoch < job.plan.epochs and not over:
             stop = segment_end(job, epoch)
             epoch, over = live.run_to(epoch, stop)
-        take_state(job, live.results, epoch - 1)
+        take_state(job, states_of(job, live.results), epoch - 1)
 
 
 def segment_end(job: Fit, epoch: int) -> int:

@@ -3,21 +3,50 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pyspark.sql import SparkSession
 
+from kspark.aggregator import Delta
 from kspark.bootstrap import Shipped
 from kspark.errors import ClusterError, Failure
 from kspark.job.spark_job import JobLostError, lost_for_good, run, worker_error
 from kspark.job.spooling import SpooledExamples
+from kspark.worker.groups import State
 from kspark.worker.results import MissingShard, RoundResult
 
 logger = logging.getLogger("kspark")
 
 MAX_STRAYS = 10
 """How often the tasks of one job may run beside their files before `collect_shards` gives up."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round brought.
+
+    Attributes:
+        results: List of `RoundResult`, one per shard with examples, in their order.
+        deltas: List of `Delta` to merge: one per shard, or per group of shards.
+        states: List of pairs: a replica's state or the mean of a group's, and the training
+            examples behind it. Empty if none was asked for.
+    """
+
+    results: list[RoundResult]
+    deltas: list[Delta]
+    states: list[tuple[State, int]]
+
+    @property
+    def workers(self) -> tuple[dict[str, Any], ...]:
+        """Figures of the shards, for `EpochFacts`."""
+        return tuple({"shard": result.shard, **result.facts} for result in self.results)
+
+    @property
+    def num_steps(self) -> int:
+        """Local batches behind the longest delta."""
+        return max(result.facts["batches"] for result in self.results)
 
 
 class ShardsMissing(Exception):
@@ -27,12 +56,18 @@ class ShardsMissing(Exception):
         super().__init__("The files of a shard are gone from its host.")
 
 
+def never() -> bool:
+    """Nothing else is at work."""
+    return False
+
+
 def collect_shards(
     spark: SparkSession,
     spooled: SpooledExamples,
     task: Shipped,
     description: str,
     max_failures: int,
+    busy: Callable[[], bool] = never,
 ) -> list[RoundResult]:
     """Run a task on every shard that has examples for it; results in the order of the shards.
 
@@ -47,6 +82,7 @@ def collect_shards(
         task: `Shipped`, called with partition index and handles.
         description: String, for Spark's UI.
         max_failures: Integer, how often a process may die at the same shard.
+        busy: Function, see `Again`.
 
     Raises:
         WorkerError: If a replica failed, or the job was lost too often.
@@ -54,23 +90,64 @@ def collect_shards(
     """
     found: dict[int, RoundResult] = {}
     wanted: list[int] | None = None
-    failures = strays = 0
+    again = Again(spooled, max_failures, busy)
     while wanted is None or wanted:
         try:
             rdd = spooled.handles.mapPartitionsWithIndex(task)
             results = run(spark, rdd, description, wanted)
         except JobLostError as error:
-            failures = counted(failures, max_failures, error)
+            again.lost(error)
             continue
         found |= {r.shard: r for r in done(results)}
         missing = [r for r in results if isinstance(r, MissingShard)]
         wanted = sorted(r.shard for r in missing)
-        if missing and all(r.strayed for r in missing):
-            strays = counted_strays(strays, missing)
-        elif missing:
-            failures = counted(failures, max_failures, ShardsMissing())
-            spooled.respool()
+        if missing:
+            again.missing(missing)
     return [found[shard] for shard in sorted(found) if found[shard].num_examples]
+
+
+class Again:
+    """Counts how often work is submitted again, and makes ready for that.
+
+    Args:
+        spooled: `SpooledExamples` that the work is about.
+        max_failures: Integer, how often a process may die at the same shard.
+        busy: Function, whether other work holds slots beside the files. Tasks that ran
+            elsewhere are not counted then: there is an end to it.
+    """
+
+    def __init__(
+        self,
+        spooled: SpooledExamples,
+        max_failures: int,
+        busy: Callable[[], bool] = never,
+    ) -> None:
+        self._spooled = spooled
+        self._max_failures = max_failures
+        self._busy = busy
+        self._failures = self._strays = 0
+
+    def lost(self, error: Exception) -> None:
+        """A job was lost.
+
+        Raises:
+            WorkerError: If that happened too often.
+        """
+        self._failures = counted(self._failures, self._max_failures, error)
+
+    def missing(self, missing: Sequence[MissingShard]) -> None:
+        """Tasks found no files. Those that are gone from their own host are written again.
+
+        Raises:
+            WorkerError: If that happened too often.
+            ClusterError: If tasks kept running on hosts without their files.
+        """
+        if all(result.strayed for result in missing):
+            if not self._busy():
+                self._strays = counted_strays(self._strays, missing)
+            return
+        self.lost(ShardsMissing())
+        self._spooled.respool()
 
 
 def done(results: Iterable[Any]) -> list[RoundResult]:

@@ -62,6 +62,7 @@ class SparkJob:
         results: What to collect: an RDD, `Results`.
         description: String, shown in Spark's UI.
         partitions: List of integers, the partitions to collect. Defaults to all.
+        bell: Event that is set, too, when the job has finished: for who waits for several.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class SparkJob:
         results: Collectable,
         description: str,
         partitions: list[int] | None = None,
+        bell: threading.Event | None = None,
     ) -> None:
         self._engine = engine_of(spark)
         self._results = results
@@ -80,6 +82,7 @@ class SparkJob:
         self._error: BaseException | None = None
         self._thread = self._engine.thread(self._run, self._group)
         self.finished = threading.Event()
+        self._bell = bell
 
     def start(self) -> SparkJob:
         """Submit the job."""
@@ -94,6 +97,8 @@ class SparkJob:
             self._error = error
         finally:
             self.finished.set()
+            if self._bell is not None:
+                self._bell.set()
 
     def result(self, timeout: float | None = None) -> list[Any]:
         """Wait for the job; an interrupt cancels it.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from kspark.job.fit import Fit, prepared
 from kspark.job.live import train_live
 from kspark.job.rounds import train_rounds
-from kspark.plan import LIVE
+from kspark.job.straggling import train_straggling
+from kspark.plan import LIVE, TrainingPlan
 
 
 def fit(job: Fit) -> None:
@@ -20,10 +22,16 @@ def fit(job: Fit) -> None:
     """
     with prepared(job):
         begin(job)
-        train = train_live if job.plan.road == LIVE else train_rounds
         if job.plan.initial_epoch < job.plan.epochs:
-            train(job)
+            road_of(job.plan)(job)
         job.monitor.end()
+
+
+def road_of(plan: TrainingPlan) -> Callable[[Fit], None]:
+    """What trains."""
+    if plan.road == LIVE:
+        return train_live
+    return train_rounds if plan.straggler_timeout is None else train_straggling
 
 
 def begin(job: Fit) -> None:

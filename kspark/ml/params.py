@@ -192,6 +192,11 @@ class HasTraining(StageParams):
         "asynchronous mode: exchanges that a worker may be ahead of the slowest.",
         to.integer("maxStaleness", 0),
     )
+    stragglerTimeout = param(
+        "stragglerTimeout",
+        "seconds that a round waits for its slowest workers once most have come.",
+        to.positive("stragglerTimeout"),
+    )
     scaleLr = param(
         "scaleLr",
         "how the learning rate follows the number of workers: linear or sqrt.",
@@ -227,6 +232,7 @@ class HasTraining(StageParams):
             "maxFailures": "max_failures",
             "onNonfinite": "on_nonfinite",
             "maxStaleness": "max_staleness",
+            "stragglerTimeout": "straggler_timeout",
         }
         return {argument: self.value_of(name) for name, argument in names.items()}
 

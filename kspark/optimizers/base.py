@@ -134,6 +134,11 @@ class ServerOptimizer(ABC):
         """The class's name in snake case, as in `"elastic_average"`."""
         return name_of(type(self))
 
+    @property
+    def averages_deltas(self) -> bool:
+        """Whether a round's deltas become their weighted mean, so that parts of it can be sums."""
+        return not self.needs_all_deltas and type(self).reduce is ServerOptimizer.reduce
+
     @abstractmethod
     def apply(self, weights: np.ndarray, delta: np.ndarray, context: MergeContext) -> None:
         """Change the global weights by one delta, in place.

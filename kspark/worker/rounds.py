@@ -127,7 +127,7 @@ def outgoing(
     if isinstance(packing, Changes):
         return packing.pack(change)
     compressor = Compressor(packing)
-    compressor.restore(state.load_residual(task.epoch - 1))
+    compressor.restore(state.residual_before(task.epoch))
     payload = compressor.pack(change)
     state.save_residual(compressor.residual, task.epoch)
     return payload

@@ -108,7 +108,7 @@ class ShardState:
             for array in (np.array(len(optimizer)), *optimizer, *fixed):
                 np.save(file, storable(array), allow_pickle=False)
         os.replace(partial, self._path(epoch))
-        self._path(epoch - 2).unlink(missing_ok=True)
+        self._forget_before(epoch, "state")
         _standing[self.fit_id] = (replica, self.index, epoch, fixed)
 
     def load(self, epoch: int) -> State | None:
@@ -131,7 +131,7 @@ class ShardState:
         with partial.open("wb") as file:
             np.save(file, residual, allow_pickle=False)
         os.replace(partial, self._residual_path(epoch))
-        self._residual_path(epoch - 2).unlink(missing_ok=True)
+        self._forget_before(epoch, "residual")
 
     def load_residual(self, epoch: int) -> np.ndarray | None:
         """What compression had left over after `epoch`, or `None` if it is not on this host."""
@@ -142,13 +142,27 @@ class ShardState:
             return None
         return residual
 
+    def residual_before(self, epoch: int) -> np.ndarray | None:
+        """As `load_residual`, after the last epoch before this one that the shard has trained."""
+        before = self._before(epoch, "residual")
+        return self.load_residual(before[-1]) if before else None
+
     def _residual_path(self, epoch: int) -> Path:
         return self.folder / f"{epoch}.residual"
 
     def _load_before(self, epoch: int) -> State | None:
-        kept = [int(p.stem) for p in self.folder.glob("*.state")]
-        before = [e for e in kept if e < epoch]
-        return self.load(max(before)) if before else None
+        before = self._before(epoch, "state")
+        return self.load(before[-1]) if before else None
+
+    def _before(self, epoch: int, kind: str) -> list[int]:
+        """The epochs before one that have files. A shard that is late misses some."""
+        kept = sorted(int(path.stem) for path in self.folder.glob(f"*.{kind}"))
+        return [e for e in kept if e < epoch]
+
+    def _forget_before(self, epoch: int, kind: str) -> None:
+        """Keep the files of an epoch and those that it began with: it may be run again."""
+        for old in self._before(epoch, kind)[:-1]:
+            (self.folder / f"{old}.{kind}").unlink(missing_ok=True)
 
     def _path(self, epoch: int) -> Path:
         return self.folder / f"{epoch}.state"

@@ -25,6 +25,12 @@ def spark():
 
 
 @pytest.fixture(scope="module")
+def three():
+    """Three tasks at a time: one of them may be late, and the others are more than half."""
+    return session_of(cores=3)
+
+
+@pytest.fixture(scope="module")
 def cluster():
     """Two executors with a core each: real processes with an address and files of their own."""
     return session_of(cores=1, executors=2, memory="1g")

@@ -120,6 +120,18 @@ def test_live_modes_are_refused_over_spark_connect(mode, frequency, name):
     check_road(SimpleNamespace(sparkContext=Context()), plan)
 
 
+def test_rounds_without_their_slowest_shards_are_refused_over_spark_connect():
+    plan = TrainingPlan.create(mode="synchronous", frequency="epoch", straggler_timeout=3)
+    with pytest.raises(ValueError, match="^`straggler_timeout` must be None over Spark Connect"):
+        check_road(Remote(), plan)
+    check_road(SimpleNamespace(sparkContext=Context()), plan)
+
+
+def test_only_a_classic_session_groups_results():
+    assert engine_of(SimpleNamespace(sparkContext=Context())).groups
+    assert not engine_of(Remote()).groups
+
+
 def test_rounds_are_not_refused():
     check_road(Remote(), TrainingPlan.create(mode="synchronous", frequency="epoch"))
 

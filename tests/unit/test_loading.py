@@ -21,6 +21,7 @@ def compiled():
         {},
         {"mode": "asynchronous", "frequency": 3, "max_staleness": 0, "port": (4000, 4010)},
         {"mode": "asynchronous", "server_optimizer": "elastic_average", "max_staleness": 5},
+        {"straggler_timeout": 7.5},
         {"mode": "hogwild", "num_workers": 3, "seed": 4, "timeout": 5.0, "max_failures": 0},
     ],
 )
@@ -35,6 +36,22 @@ def test_the_configuration_comes_back(tmp_path, given, extension):
     for name, value in given.items():
         if name != "server_optimizer":
             assert config[name] == value
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ("elastic_average", "whose replicas have moved already"),
+        ("median", "made from the same weights"),
+        ("trimmed_mean", "made from the same weights"),
+    ],
+)
+def test_stragglers_are_refused_where_all_replicas_count(rule, told):
+    expected = f'`straggler_timeout` must be None with server_optimizer="{rule}", .*{told}'
+    with pytest.raises(ValueError, match=expected):
+        SparkModel(compiled(), server_optimizer=rule, straggler_timeout=1)
+    with pytest.raises(ValueError, match="`straggler_timeout` must be None with mode="):
+        SparkModel(compiled(), "asynchronous", straggler_timeout=1)
 
 
 @pytest.mark.parametrize("mode", ["synchronous", "hogwild"])

@@ -138,6 +138,35 @@ def test_a_bound_of_the_staleness_is_for_asynchronous_replicas(mode, value, kind
         plan(mode=mode, frequency=frequency, max_staleness=value)
 
 
+@pytest.mark.parametrize(
+    ("given", "value", "kind", "rule"),
+    [
+        ({}, 0, ValueError, "a finite number of seconds > 0"),
+        ({}, -1.5, ValueError, "a finite number of seconds > 0"),
+        ({}, float("inf"), ValueError, "a finite number of seconds > 0"),
+        ({}, "3", TypeError, "a number of seconds > 0"),
+        ({}, True, TypeError, "a number of seconds > 0"),
+        ({"mode": "asynchronous"}, 3, ValueError, 'None with mode="asynchronous": .* no round'),
+        ({"mode": "hogwild"}, 3, ValueError, 'None with mode="hogwild": .* no round'),
+        ({"frequency": "batch"}, 3, ValueError, "None with frequency='batch': .* meetings"),
+        ({"frequency": 4}, 3, ValueError, "None with frequency=4: .* meetings"),
+    ],
+)
+def test_only_rounds_have_stragglers(given, value, kind, rule):
+    assert plan(**given).straggler_timeout is None
+    told = f"^`straggler_timeout` must be {rule}.*Received: straggler_timeout="
+    with pytest.raises(kind, match=told):
+        plan(**given, straggler_timeout=value)
+
+
+def test_who_needs_a_slot_for_every_shard():
+    patient = plan(straggler_timeout=np.float32(2.5))
+    assert (patient.straggler_timeout, type(patient.straggler_timeout)) == (2.5, float)
+    assert patient.at_the_same_time
+    assert not plan().at_the_same_time
+    assert plan(frequency="batch").at_the_same_time
+
+
 @pytest.mark.parametrize("given", [0, 7, np.int64(3)])
 def test_a_bound_of_the_staleness_becomes_a_plain_number(given):
     bound = plan(mode="asynchronous", max_staleness=given).max_staleness

@@ -47,6 +47,8 @@ def test_the_report_as_data():
         "merges": 2,
         "staleness_mean": 0.5,
         "staleness_max": 1,
+        "stragglers": [],
+        "late": [],
         "learning_rate": 0.25,
         "workers": [worker(0, 1.0, 5.0), worker(1, 2.0, 0.5)],
     }
@@ -66,6 +68,14 @@ def test_a_row_per_epoch_and_worker():
         **worker(0, 1.0, 5.0), "epoch": 1, "merges": 2, "staleness_mean": 0.5, "staleness_max": 1,
         "learning_rate": 0.25,
     }  # fmt: skip
+
+
+def test_stragglers_are_told_by_epoch_and_not_in_rows():
+    facts = EpochFacts(0, 1, (worker(0, 1.0, 0.0),), stragglers=(1, 4), late=(2,))
+    report = FitReport("synchronous", "epoch", (facts,))
+    (told,) = json.loads(json.dumps(report.to_dict()))["epochs"]
+    assert (told["stragglers"], told["late"]) == ([1, 4], [2])
+    assert not {"stragglers", "late"} & set(report.rows()[0])
 
 
 def test_the_timeline_puts_a_shards_epochs_end_to_end():

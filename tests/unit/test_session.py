@@ -73,6 +73,7 @@ def test_defaults(fake):
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.execution.arrow.maxRecordsPerBatch": "500",
+        "spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled": "false",
         "spark.python.worker.reuse": "true",
     }
     assert options.startswith("-Dlog4j2.configurationFile=file:///")

@@ -43,8 +43,8 @@ class Jobs:
     def respool(self):
         self.respooled += 1
 
-    def collect(self, max_failures=2):
-        results = collect_shards(None, self, "task", "what", max_failures)
+    def collect(self, max_failures=2, **more):
+        results = collect_shards(None, self, "task", "what", max_failures, **more)
         return [r.shard for r in results]
 
 
@@ -68,6 +68,16 @@ def test_tasks_that_never_meet_their_files_end(monkeypatch):
     ):
         jobs.collect()
     assert jobs.asked == [None] + [[1]] * MAX_STRAYS
+
+
+def test_strays_are_not_counted_while_other_work_holds_their_slots(monkeypatch):
+    held = [[good(0), stray(1)], *[[stray(1)]] * (2 * MAX_STRAYS)]
+    jobs = Jobs(monkeypatch, *held, [good(1)])
+    assert jobs.collect(busy=lambda: True) == [0, 1]
+    jobs = Jobs(monkeypatch, *held)
+    with pytest.raises(ClusterError):
+        jobs.collect(busy=lambda: len(jobs.asked) < 5)
+    assert len(jobs.asked) == 5 + MAX_STRAYS
 
 
 def test_files_that_are_gone_are_written_again_and_good_results_kept(monkeypatch):

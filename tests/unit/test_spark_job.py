@@ -72,6 +72,16 @@ def test_a_job_that_cannot_be_cancelled_is_given_up(monkeypatch, caplog):
     job.result()
 
 
+@pytest.mark.parametrize("collect", [lambda: [1], lambda: 1 / 0])
+def test_a_bell_rings_however_a_job_ends(collect):
+    """For who waits for several."""
+    bell, context = threading.Event(), SimpleNamespace(setJobGroup=lambda *_: None)
+    spark, rdd = SimpleNamespace(sparkContext=context), SimpleNamespace(collect=collect)
+    job = SparkJob(spark, rdd, "one of several", bell=bell).start()
+    assert bell.wait(30)
+    assert job.finished.is_set()
+
+
 def test_a_job_that_has_ended_is_not_cancelled():
     context = SimpleNamespace(setJobGroup=lambda *_: None)
     job = SparkJob(

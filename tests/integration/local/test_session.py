@@ -1,9 +1,11 @@
 """`local_session` as a script sees it that a user starts without activating anything."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 import kspark
@@ -50,6 +52,17 @@ def test_settings(spark):
 
 def test_python_workers_are_this_python(spark):
     assert spark.sparkContext.range(1).map(lambda _: sys.executable).first() == sys.executable
+
+
+def test_functions_of_rdds_and_of_dataframes_may_share_their_python_workers(spark):
+    def environment(_):
+        yield pa.RecordBatch.from_pydict({"variable": sorted(map("=".join, os.environ.items()))})
+
+    of_frames = spark.range(1, numPartitions=1).mapInArrow(environment, "variable string").collect()
+    of_rdds = spark.sparkContext.range(1, numSlices=1).map(lambda _: dict(os.environ)).first()
+    assert sorted(row.variable for row in of_frames if row.variable) == sorted(
+        map("=".join, of_rdds.items())
+    )
 
 
 def test_running_session_is_returned(spark):

@@ -52,6 +52,7 @@ VALUES = {
     "seed": 9,
     "serverOptimizer": "adam",
     "shuffle": False,
+    "stragglerTimeout": 2.5,
     "thresholds": [0.5, 0.25],
     "timeout": 3.5,
     "validationIndicatorCol": "held_out",

@@ -174,6 +174,17 @@ def test_a_round_that_is_run_again_begins_with_the_same_state(tools):
     assert steps == [3, 6, 6]
 
 
+def test_a_shard_that_was_late_goes_on_from_the_last_epoch_it_has_trained(tools):
+    """Also if its task is run again."""
+    document = spooled("fit", 0, range(12))
+    steps = []
+    for epoch in (0, 3, 3, 5, 5):
+        (result,) = train(task_of(tools, {0: 12}, epoch, state=True), [document], tools=tools)
+        steps.append(int(result.state[0][0]))
+        assert result.facts["state_kept"]
+    assert steps == [3, 6, 6, 9, 9]
+
+
 @pytest.mark.parametrize(("rate", "expected"), [(None, 0.5), (0.125, 0.125)])
 def test_the_drivers_learning_rate(tools, rate, expected):
     train(task_of(tools, {0: 1}, rate=rate), [spooled("fit", 0, [1])], tools=tools)

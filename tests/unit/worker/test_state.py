@@ -139,6 +139,21 @@ def test_state_of_the_last_two_epochs_is_kept(shard):
     assert state.load(1) is None
 
 
+def test_a_shard_that_missed_epochs_keeps_what_its_last_one_began_with(shard):
+    """It may be run again."""
+    state = ShardState("fit", shard)
+    for epoch in (0, 3, 4, 7):
+        state.save(Model(*arrays(epoch)), epoch)
+        state.save_residual(np.full(2, epoch, "f4"), epoch)
+    names = sorted(p.name for p in state.folder.iterdir())
+    assert names == ["4.residual", "4.state", "7.residual", "7.state"]
+    assert [state.residual_before(e).tolist() for e in (5, 7, 8, 12)] == [[4] * 2] * 2 + [
+        [7] * 2
+    ] * 2
+    assert state.residual_before(4) is None
+    assert state.load_residual(6) is None  # of that epoch and no other
+
+
 def test_saving_again_replaces(shard):
     state = ShardState("fit", shard)
     state.save(Model(*arrays(1)), 0)

@@ -1,0 +1,114 @@
+"""Rounds of many shards: executors sum groups of deltas, and the driver merges their means.
+
+```
+shards     0  1  2  3  4  5 ... 15      train, as in any round
+              \\ | /       \\ | /          a shuffle
+groups          0    1    2    3        mean by examples, one task each
+                 \\   |    |   /
+driver              merge               as if there were four shards
+```
+
+With k shards the driver holds `⌈√k⌉` vectors, and so much less waits in its JVM.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kspark.aggregator import Delta
+from kspark.bootstrap import Shipped, ship
+from kspark.job.engine import engine_of
+from kspark.job.shard_results import Again, Round, done
+from kspark.job.spark_job import JobLostError, run
+from kspark.worker import groups as groups_worker
+from kspark.worker.groups import Grouping, GroupResult
+from kspark.worker.results import MissingShard, RoundResult
+
+if TYPE_CHECKING:
+    from kspark.job.fit import Fit
+
+TREE_SHARDS = 16
+"""From so many shards with examples on, executors sum groups of them.
+
+The stage that this takes costs a few tenths of a second. Fewer vectors than this fit into
+the memory of a driver that can train the model at all.
+"""
+
+
+def grouping_of(job: Fit) -> Grouping | None:
+    """The groups of a fit's shards, or `None` if there are too few, or the session has no way."""
+    if len([n for n in job.num_train.values() if n]) < TREE_SHARDS:
+        return None
+    return Grouping.of(job.num_train) if engine_of(job.spark).groups else None
+
+
+def tree_of(job: Fit) -> Grouping | None:
+    """As `grouping_of`, and `None` if the fit's rule needs every delta."""
+    grouping = grouping_of(job)
+    return grouping if grouping and job.aggregator.optimizer.averages_deltas else None
+
+
+def tree_round(job: Fit, grouping: Grouping, task: Shipped, description: str) -> Round:
+    """One epoch on all shards, again if Spark lost the job or a host its files.
+
+    Whatever is missing, the whole round is run again: each shard begins with its state of
+    the epoch before, and the sums are the same bytes.
+
+    Args:
+        job: `Fit`.
+        grouping: `Grouping`.
+        task: `Shipped`, called with partition index and handles.
+        description: String, for Spark's UI.
+
+    Raises:
+        WorkerError: If a replica failed, or the job was lost too often.
+        ClusterError: If tasks kept running on hosts without their files.
+    """
+    again = Again(job.train, job.plan.max_failures)
+    while True:
+        try:
+            groups = collect_groups(job, grouping, task, description)
+        except JobLostError as error:
+            again.lost(error)
+            continue
+        parts = [part for group in groups for part in group.parts]
+        results = done(parts)
+        missing = [part for part in parts if isinstance(part, MissingShard)]
+        if not missing:
+            return round_of(job, groups, results)
+        again.missing(missing)
+
+
+def round_of(job: Fit, groups: list[GroupResult], results: list[RoundResult]) -> Round:
+    """What groups brought, as what shards bring."""
+    spec = job.spec.weights
+    return Round(
+        results,
+        [
+            Delta(g.number, job.plan.unpacked(g.delta, spec), g.delta_examples)
+            for g in groups
+            if g.delta is not None
+        ],
+        [(g.state, g.state_examples) for g in groups if g.state is not None],
+    )
+
+
+def collect_groups(
+    job: Fit, grouping: Grouping, task: Shipped, description: str
+) -> list[GroupResult]:
+    """Run a task on every shard, and merge what it yields by groups; in their order.
+
+    Raises:
+        KSparkError: If Spark gave up on the job.
+    """
+    packing = job.plan.packing(job.spec.weights)
+    pairs = job.train.handles.mapPartitionsWithIndex(task).mapPartitionsWithIndex(
+        ship(groups_worker.by_group, grouping)
+    )
+    grouped = pairs.partitionBy(len(grouping.groups), int)
+    merged = grouped.mapPartitionsWithIndex(ship(groups_worker.merge_group, grouping, packing))
+    try:
+        return run(job.spark, merged, description)
+    finally:
+        # Else the files of the shuffle stay until the JVM happens to collect its garbage.
+        merged.cleanShuffleDependencies()

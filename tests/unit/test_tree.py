@@ -1,0 +1,212 @@
+"""When executors sum groups of shards, and what the driver makes of the sums; without Spark."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from kspark import optimizers
+from kspark.errors import ClusterError, Failure, WorkerError
+from kspark.job import optimizer_state, tree
+from kspark.job.fit import Fit
+from kspark.job.optimizer_state import take_state
+from kspark.job.shard_results import MAX_STRAYS
+from kspark.job.spark_job import JobLostError
+from kspark.job.tree import TREE_SHARDS, grouping_of, tree_of, tree_round
+from kspark.optimizers import Average
+from kspark.plan import TrainingPlan
+from kspark.weights import TRAINABLE, Weight, WeightSpec
+from kspark.worker.groups import Grouping, GroupResult
+from kspark.worker.results import MissingShard, RoundResult
+
+SPEC = WeightSpec((Weight("w", (2,), "float32", TRAINABLE),))
+PAIR = Grouping(({0: 1}, {1: 3}))
+
+
+def a_fit(counts, rule="average", max_failures=2):
+    plan = TrainingPlan.create(mode="synchronous", frequency="epoch", max_failures=max_failures)
+    aggregator = SimpleNamespace(optimizer=optimizers.get(rule))
+    job = Fit(None, SimpleNamespace(weights=SPEC), plan, None, None, 0.0, aggregator, None)
+    job.num_train = dict(enumerate(counts))
+    return job
+
+
+@pytest.fixture
+def session(monkeypatch):
+    """Stands for the kind of session: whether its engine groups results."""
+
+    def make(groups):
+        monkeypatch.setattr(tree, "engine_of", lambda spark: SimpleNamespace(groups=groups))
+
+    return make
+
+
+# -- when ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("counts", "groups"), [([1] * 15, None), ([1] * 15 + [0] * 9, None), ([1] * 16, 4)]
+)
+def test_from_sixteen_shards_with_examples_on(session, counts, groups):
+    session(groups=True)
+    assert TREE_SHARDS == 16
+    for choose in (grouping_of, tree_of):
+        found = choose(a_fit(counts))
+        assert (found and len(found.groups)) == groups
+
+
+def test_sessions_without_a_shuffle_of_results_have_none(session):
+    session(groups=False)
+    assert grouping_of(a_fit([1] * 40)) is None
+
+
+class Largest(Average):
+    """A rule of a user's own, which looks at all deltas."""
+
+    def reduce(self, deltas, num_examples):
+        return max(deltas, key=np.linalg.norm)
+
+
+@pytest.mark.parametrize(
+    ("rule", "sums"),
+    [
+        *[(name, True) for name in ("average", "adam", "elastic_average")],
+        *[(name, False) for name in ("median", "trimmed_mean")],
+        (Largest(), False),
+    ],
+)
+def test_rules_that_look_at_all_deltas_get_them(session, rule, sums):
+    session(groups=True)
+    job = a_fit([1] * 16, rule)
+    assert (tree_of(job) is not None) == sums
+    assert grouping_of(job) is not None  # their replicas' state is a mean all the same
+
+
+# -- what ------------------------------------------------------------------------------------------
+
+
+def good(number, value, rows, state=None):
+    part = RoundResult(number, rows, facts={"batches": number + 4})
+    behind = rows if state else 0
+    return GroupResult(number, (part,), np.full(2, value, "f4"), rows, state, behind)
+
+
+def broken(number, part):
+    return GroupResult(number, (part,))
+
+
+def gone(shard, host="here"):
+    return broken(shard, MissingShard(shard, host, "here"))
+
+
+class Jobs:
+    """Stands for Spark: answers each submission with the next of some outcomes."""
+
+    def __init__(self, monkeypatch, *outcomes):
+        self.outcomes, self.submitted, self.respooled = list(outcomes), 0, 0
+        monkeypatch.setattr(tree, "collect_groups", self.collect_groups)
+        monkeypatch.setattr(optimizer_state, "collect_groups", self.collect_groups)
+
+    def collect_groups(self, job, grouping, task, description):
+        self.submitted += 1
+        outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def respool(self):
+        self.respooled += 1
+
+    def round(self, **more):
+        job = a_fit([1, 3], **more)
+        job.train = self
+        return tree_round(job, PAIR, "task", "what")
+
+
+def test_the_driver_merges_a_vector_per_group(monkeypatch):
+    jobs = Jobs(monkeypatch, [good(0, 2.0, 1, ([], [])), good(1, 6.0, 3, ([], []))])
+    brought = jobs.round()
+    found = [(d.shard, d.vector.tolist(), d.num_examples) for d in brought.deltas]
+    assert found == [(0, [2, 2], 1), (1, [6, 6], 3)]
+    assert [r.shard for r in brought.results] == [0, 1]
+    assert brought.num_steps == 5
+    assert brought.states == [(([], []), 1), (([], []), 3)]
+
+
+def test_a_round_of_which_something_is_missing_is_run_again(monkeypatch):
+    whole = [good(0, 2.0, 1), good(1, 6.0, 3)]
+    lost = JobLostError("an executor is gone")
+    jobs = Jobs(monkeypatch, [good(0, 9.0, 1), gone(1, "there")], lost, [gone(0), gone(1)], whole)
+    assert [d.vector.tolist() for d in jobs.round().deltas] == [[2, 2], [6, 6]]
+    assert (jobs.submitted, jobs.respooled) == (4, 1)
+
+
+def test_tasks_that_never_meet_their_files_end(monkeypatch):
+    jobs = Jobs(monkeypatch, [good(0, 1.0, 1), gone(1, "there")])
+    with pytest.raises(ClusterError, match=r"shards \[1\] on other hosts"):
+        jobs.round(max_failures=0)
+    assert (jobs.submitted, jobs.respooled) == (MAX_STRAYS + 1, 0)
+
+
+@pytest.mark.parametrize("outcome", [JobLostError("gone"), [gone(0)]])
+def test_what_is_lost_too_often_is_an_error(monkeypatch, outcome):
+    jobs = Jobs(monkeypatch, outcome)
+    with pytest.raises(WorkerError):
+        jobs.round(max_failures=1)
+    assert jobs.submitted == 3
+
+
+def test_a_failure_ends_it_at_once(monkeypatch):
+    failure = Failure(1, "here", 0, "ValueError", "a mistake", "")
+    jobs = Jobs(monkeypatch, [good(0, 1.0, 1), broken(1, failure)])
+    with pytest.raises(WorkerError, match="Shard 1 failed on host here .*a mistake"):
+        jobs.round()
+    assert jobs.submitted == 1
+
+
+# -- the replicas' state ---------------------------------------------------------------------------
+
+
+class Model:
+    """Stands for the driver's replica."""
+
+    learning_rate = 0.5
+
+    def set_optimizer_state(self, arrays):
+        self.learning_rate = None
+        self.optimizer = arrays
+
+    def set_fixed(self, arrays):
+        self.fixed = arrays
+
+
+def states(*means):
+    made = [([np.array([mean], "f4"), np.array(7 + i)], [np.array(i)]) for i, mean in means]
+    return [good(i, 0.0, 4, state) for (i, _), state in zip(means, made, strict=True)]
+
+
+@pytest.mark.parametrize("came_along", [True, False])
+def test_the_drivers_model_gets_the_mean_of_the_groups(monkeypatch, session, came_along):
+    session(groups=True)
+    found = states((0, 1.0), (1, 4.0))
+    jobs = Jobs(monkeypatch, found)
+    job = a_fit([1] * 16)
+    job.train = jobs
+    job.monitor = SimpleNamespace(replica=Model())
+    brought = [(g.state, g.state_examples) for g in found] if came_along else []
+    take_state(job, brought, 3)
+    assert jobs.submitted == (0 if came_along else 1)
+    replica = job.monitor.replica
+    assert [a.tolist() for a in replica.optimizer] == [[2.5], 7]
+    assert (replica.learning_rate, replica.fixed) == (0.5, [np.array(0)])
+
+
+@pytest.mark.parametrize("outcome", [JobLostError("gone"), [broken(0, RoundResult(0, 4))]])
+def test_state_that_is_lost_is_told(monkeypatch, session, caplog, outcome):
+    session(groups=True)
+    Jobs(monkeypatch, outcome)
+    job = a_fit([1] * 16)
+    take_state(job, [], 3)
+    assert "The optimizer state was lost with its hosts" in caplog.text
