@@ -70,8 +70,8 @@ class GroupResult:
     Attributes:
         number: Integer, the group.
         parts: Tuple of what its shards brought, in their order, without vectors.
-        delta: Vector, the mean of their deltas, weighted by examples and not packed; `None`
-            if there was none.
+        delta: Vector, the mean of their deltas, weighted by examples, not compressed but
+            perhaps packed by `Changes`; `None` if there was none.
         delta_examples: Integer, examples behind `delta`.
         state: The mean of their states, see `StateMean`; `None` if there was none.
         state_examples: Integer, examples behind `state`.
