@@ -125,6 +125,18 @@ class Jobs:
         return tree_round(job, PAIR, "task", "what")
 
 
+def test_what_groups_bring_is_unpacked(monkeypatch):
+    """Not compressed, but perhaps without what did not change."""
+    monkeypatch.setattr(TrainingPlan, "unpacked", lambda self, sent, spec: (sent + 1, spec))
+    jobs = Jobs(monkeypatch, [good(0, 2.0, 1, ([], [])), good(1, 6.0, 3, ([], []))])
+    vectors = [delta.vector for delta in jobs.round().deltas]
+    spec = a_fit([1, 3]).spec.weights
+    assert [(vector.tolist(), given) for vector, given in vectors] == [
+        ([3, 3], spec),
+        ([7, 7], spec),
+    ]
+
+
 def test_the_driver_merges_a_vector_per_group(monkeypatch):
     jobs = Jobs(monkeypatch, [good(0, 2.0, 1, ([], [])), good(1, 6.0, 3, ([], []))])
     brought = jobs.round()

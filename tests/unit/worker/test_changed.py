@@ -11,6 +11,7 @@ from kspark.changes import Changes
 from kspark.job.rounds import deltas
 from kspark.shards import Chunk
 from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
+from kspark.worker.groups import Grouping, by_group, merge_group
 from kspark.worker.live_run import LiveRun
 from kspark.worker.results import FitTask, RoundResult
 from kspark.worker.rounds import RoundTask, outgoing, train_round
@@ -73,6 +74,28 @@ def test_rounds_bring_the_rows_that_changed(tools):
     found = deltas(SimpleNamespace(plan=plan, spec=MODEL), results)
     assert [(d.shard, d.num_examples) for d in found] == [(0, 8), (1, 4)]
     assert [d.vector.tobytes() for d in found] == [change().tobytes()] * 2
+
+
+def test_groups_add_up_what_changed_and_send_no_more(tools):
+    """Means are those of whole deltas; a shard of which nothing is left out is one of them."""
+    packing, plan = Changes.of(SPEC), tools.plan("synchronous", "epoch")
+    random = np.random.default_rng(0)
+    deltas_ = [change() * np.float32(n) for n in range(3)] + [random.normal(size=SPEC.size)]
+    deltas_ = [delta.astype("f4") for delta in deltas_]
+    grouping = Grouping.of(dict.fromkeys(range(4), 3))
+    brought = []
+    for pack in (packing.pack, np.array):
+        results = [RoundResult(i, 3, pack(delta)) for i, delta in enumerate(deltas_)]
+        pairs = list(by_group(grouping, 0, results))
+        means = [
+            next(merge_group(grouping, packing, i, [pair for pair in pairs if pair[0] == i]))
+            for i in (0, 1)
+        ]
+        brought.append([plan.unpacked(mean.delta, SPEC).tobytes() for mean in means])
+        assert [mean.delta.nbytes for mean in means] == [BITS + 16 + 48, SPEC.nbytes]
+    first = (deltas_[0].astype("f8") * 3 + deltas_[1].astype("f8") * 3) / 6
+    assert brought[0] == brought[1]
+    assert brought[0][0] == first.astype("f4").tobytes()
 
 
 @pytest.mark.parametrize(("weights_bytes", "received"), [(None, 12), (7, 7)])
