@@ -79,7 +79,6 @@ def tree_round(job: Fit, grouping: Grouping, task: Shipped, description: str) ->
 
 def round_of(job: Fit, groups: list[GroupResult], results: list[RoundResult]) -> Round:
     """What groups brought, as what shards bring."""
-    spec = job.spec.weights
     return Round(
         results,
         [

@@ -158,13 +158,6 @@ class GroupMean:
             self._state.total,
         )
 
-    def _mean(self) -> np.ndarray | None:
-        """The mean delta without what it does not change, if any was added."""
-        if not self._delta.count:
-            return None
-        mean = self._delta.result()
-        return self._packing.pack(mean) if isinstance(self._packing, Changes) else mean
-
     def add_delta(self, shard: int, arrays: list[np.ndarray]) -> None:
         """Add a delta, or the payload that it travels as."""
         (vector,) = arrays
