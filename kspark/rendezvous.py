@@ -19,6 +19,7 @@ from kspark.aggregator import Aggregator, Delta
 from kspark.changes import Changes
 from kspark.compression import Compressor
 from kspark.errors import AggregationError, IncompatibleDeltaError
+from kspark.weights import weighted_mean
 
 GENERATION_BITS = 32
 """`sequence = generation << 32 | step`."""
@@ -175,9 +176,9 @@ class Rendezvous:
         merged = first.copy()
         cut = self._aggregator.spec.trainable_size
         if cut < merged.size:
-            merged[cut:] = mean_of(
-                {s: (v[cut:], self._examples[s]) for s, (v, _) in given.items() if v is not None}
-            )
+            brought = ((s, v) for s, (v, _) in sorted(given.items()) if v is not None)
+            # In float64: the mean of what is frozen, alike on all replicas, is that to the bit.
+            merged[cut:] = weighted_mean((v[cut:], self._examples[s]) for s, v in brought)
         self._aggregator.replace(merged)
         return self._aggregator.weights
 

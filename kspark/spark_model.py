@@ -70,8 +70,8 @@ class SparkModel:
         compression: What deltas and gradients travel as: `None`, `"float16"`, `"bfloat16"`,
             `"int8"`, `"top_k"`, a configuration or a codec of `kspark.compression`.
         straggler_timeout: Float, seconds that a round waits for the others when more than half
-            of the shards have come. A late shard trains on and is merged with a later round;
-            so `fit` makes up to E passes over its rows. Defaults to `None`: it waits for all.
+            of the shards have come. A late shard trains on and is merged later, so that `fit`
+            makes up to E passes over its rows. The last round, and by default all, wait for all.
         **elephas: `parameter_server_mode`, which is not needed; all else is refused.
 
     Raises:

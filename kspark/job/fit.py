@@ -221,6 +221,15 @@ def log_plan(job: Fit) -> None:
             plan.scaling.rule,
             plan.scaling.warmup_epochs,
         )
+    if plan.straggler_timeout is not None and (
+        len(counts) < 3 or job.last_epoch(plan.initial_epoch)
+    ):
+        logger.warning(
+            "straggler_timeout has nothing to do: no more than half of the shards can be late, "
+            "and the last round waits for all; there are %d shards and %d epochs to train.",
+            len(counts),
+            plan.epochs - plan.initial_epoch,
+        )
     if min(counts) * 2 < max(counts):
         logger.warning(
             "The shards are uneven: from %d to %d examples. Repartition the data, or set "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
@@ -82,9 +83,10 @@ class Flights:
         trace: TracebackType | None,
     ) -> None:
         self._fit.busy = never
-        for flight in list(self._under_way.values()):
-            flight.job.cancel()
-            self._remove(flight)
+        with ExitStack() as stack:  # one that fails keeps none of the others
+            for flight in list(self._under_way.values()):
+                stack.callback(self._remove, flight)
+                stack.callback(flight.job.cancel)
 
     @property
     def shards(self) -> frozenset[int]:

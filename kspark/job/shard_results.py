@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,16 @@ from pyspark.sql import SparkSession
 from kspark.aggregator import Delta
 from kspark.bootstrap import Shipped
 from kspark.errors import ClusterError, Failure
+from kspark.interrupts import interruptible
 from kspark.job.spark_job import JobLostError, lost_for_good, run, worker_error
 from kspark.job.spooling import SpooledExamples
 from kspark.worker.groups import State
 from kspark.worker.results import MissingShard, RoundResult
 
 logger = logging.getLogger("kspark")
+
+BUSY_SECONDS = 0.5
+"""How long `collect_shards` waits for late shards to end before it asks Spark again."""
 
 MAX_STRAYS = 10
 """How often the tasks of one job may run beside their files before `collect_shards` gives up."""
@@ -143,7 +148,9 @@ class Again:
             ClusterError: If tasks kept running on hosts without their files.
         """
         if all(result.strayed for result in missing):
-            if not self._busy():
+            if self._busy():
+                wait_for_slots(missing)
+            else:
                 self._strays = counted_strays(self._strays, missing)
             return
         self.lost(ShardsMissing())
@@ -189,6 +196,14 @@ def counted(failures: int, max_failures: int, error: Exception) -> int:
         raise lost_for_good(error) from error
     logger.warning("Some of the work is submitted again: %s", error)
     return failures + 1
+
+
+def wait_for_slots(missing: Sequence[MissingShard]) -> None:
+    """A moment, before tasks are asked for again that other tasks keep from their host."""
+    shards = sorted(result.shard for result in missing)
+    logger.info("Shards %s wait for a slot on their host, where late shards are at work.", shards)
+    with interruptible():
+        time.sleep(BUSY_SECONDS)
 
 
 def counted_strays(strays: int, missing: Sequence[MissingShard]) -> int:

@@ -62,6 +62,7 @@ def train_round(
     missed, late = tuple(sorted(flights.shards)), late_of(landed, epoch)
     tell(epoch, missed, late)
     brought = round_of(job, [item.told(epoch) for item in landed])
+    landed.clear()  # `brought` has the deltas, until they are merged
     over = finish_round(job, epoch, brought, stragglers=missed, late=late)
     job.monitor.record(stragglers=len(missed))
     return brought.states, over

@@ -11,6 +11,7 @@ With k shards the driver holds `⌈√k⌉` vectors, and so much less waits in i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kspark.aggregator import Delta
@@ -20,7 +21,7 @@ from kspark.job.shard_results import Again, Round, done
 from kspark.job.spark_job import JobLostError, run
 from kspark.worker import groups as groups_worker
 from kspark.worker.groups import Grouping, GroupResult
-from kspark.worker.results import MissingShard, RoundResult
+from kspark.worker.results import MissingShard
 
 if TYPE_CHECKING:
     from kspark.job.fit import Fit
@@ -49,8 +50,8 @@ def tree_of(job: Fit) -> Grouping | None:
 def tree_round(job: Fit, grouping: Grouping, task: Shipped, description: str) -> Round:
     """One epoch on all shards, again if Spark lost the job or a host its files.
 
-    Whatever is missing, the whole round is run again: each shard begins with its state of
-    the epoch before, and the sums are the same bytes.
+    Groups that are whole are kept. All shards of the others train again, each from its state
+    of the epoch before, so that the sums are the same bytes.
 
     Args:
         job: `Fit`.
@@ -63,24 +64,32 @@ def tree_round(job: Fit, grouping: Grouping, task: Shipped, description: str) ->
         ClusterError: If tasks kept running on hosts without their files.
     """
     again = Again(job.train, job.plan.max_failures)
-    while True:
+    whole: dict[int, GroupResult] = {}
+    wanted = list(range(len(grouping.groups)))
+    while wanted:
         try:
-            groups = collect_groups(job, grouping, task, description)
+            groups = collect_groups(job, grouping, task, description, wanted)
         except JobLostError as error:
             again.lost(error)
             continue
-        parts = [part for group in groups for part in group.parts]
-        results = done(parts)
-        missing = [part for part in parts if isinstance(part, MissingShard)]
-        if not missing:
-            return round_of(job, groups, results)
-        again.missing(missing)
+        done([part for group in groups for part in group.parts])
+        missing = {group.number: missing_of(group) for group in groups}
+        whole |= {group.number: group for group in groups if not missing[group.number]}
+        wanted = [number for number in wanted if number not in whole]
+        if wanted:
+            again.missing([part for parts in missing.values() for part in parts])
+    return round_of(job, [whole[number] for number in sorted(whole)])
 
 
-def round_of(job: Fit, groups: list[GroupResult], results: list[RoundResult]) -> Round:
+def missing_of(group: GroupResult) -> list[MissingShard]:
+    """The shards of a group whose tasks found no files."""
+    return [part for part in group.parts if isinstance(part, MissingShard)]
+
+
+def round_of(job: Fit, groups: list[GroupResult]) -> Round:
     """What groups brought, as what shards bring."""
     return Round(
-        results,
+        done([part for group in groups for part in group.parts]),
         [
             Delta(g.number, job.plan.unpacked(g.delta, job.spec.weights), g.delta_examples)
             for g in groups
@@ -91,21 +100,36 @@ def round_of(job: Fit, groups: list[GroupResult], results: list[RoundResult]) ->
 
 
 def collect_groups(
-    job: Fit, grouping: Grouping, task: Shipped, description: str
+    job: Fit,
+    grouping: Grouping,
+    task: Shipped,
+    description: str,
+    wanted: Sequence[int] | None = None,
 ) -> list[GroupResult]:
     """Run a task on every shard, and merge what it yields by groups; in their order.
+
+    Args:
+        job: `Fit`.
+        grouping: `Grouping`.
+        task: `Shipped`, called with partition index and handles.
+        description: String, for Spark's UI.
+        wanted: Sequence of the groups to do this for. Defaults to all.
 
     Raises:
         KSparkError: If Spark gave up on the job.
     """
     packing = job.plan.packing(job.spec.weights)
-    pairs = job.train.handles.mapPartitionsWithIndex(task).mapPartitionsWithIndex(
+    numbers = range(len(grouping.groups)) if wanted is None else wanted
+    handles = job.train.handles.mapPartitionsWithIndex(
+        ship(groups_worker.of_groups, grouping, frozenset(numbers))
+    )
+    pairs = handles.mapPartitionsWithIndex(task).mapPartitionsWithIndex(
         ship(groups_worker.by_group, grouping)
     )
     grouped = pairs.partitionBy(len(grouping.groups), int)
     merged = grouped.mapPartitionsWithIndex(ship(groups_worker.merge_group, grouping, packing))
     try:
-        return run(job.spark, merged, description)
+        return run(job.spark, merged, description, list(numbers))
     finally:
         # Else the files of the shuffle stay until the JVM happens to collect its garbage.
         merged.cleanShuffleDependencies()

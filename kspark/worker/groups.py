@@ -7,7 +7,7 @@ one task per group. What its function gets and gives are plain data, and it need
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -173,6 +173,15 @@ class GroupMean:
     def add_state(self, shard: int, arrays: list[np.ndarray]) -> None:
         """Add a state."""
         self._state.add((arrays[: self._split], arrays[self._split :]), self._shards[shard])
+
+
+def of_groups(
+    grouping: Grouping, wanted: Set[int], index: int, handles: Iterable[bytes]
+) -> Iterator[bytes]:
+    """The shard handles of a partition, if its shard is in a group that is wanted."""
+    found = list(handles)  # to the end, else Spark ends this process
+    if grouping.number.get(index) in wanted:
+        yield from found
 
 
 def by_group(

@@ -119,6 +119,17 @@ def test_the_last_meeting_of_gradients_settles_the_weights():
     assert first.tolist() == [3, 4, 8]
 
 
+def test_what_is_alike_on_all_replicas_is_settled_to_the_bit():
+    """As frozen layers are: a mean of theirs in float32 would change them."""
+    frozen = np.random.default_rng(0).normal(size=1000).astype("f4")
+    spec = WeightSpec((Weight("frozen", (1000,), "float32", STATE),))
+    for counts in ({0: 5, 1: 5, 2: 5}, {0: 1001, 1: 999}):
+        aggregator = Aggregator(spec, frozen.copy(), optimizers.get("average"), "synchronous")
+        place = Rendezvous(aggregator, counts, 0, True)
+        merged = meet(place, {shard: (frozen.copy(), n) for shard, n in counts.items()})
+        assert merged.tobytes() == frozen.tobytes()
+
+
 def test_settling_without_state():
     spec = WeightSpec((Weight("w", (2,), "float32", TRAINABLE),))
     aggregator = Aggregator(spec, vector(0, 0), optimizers.get("average"), "synchronous")

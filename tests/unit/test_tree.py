@@ -105,12 +105,16 @@ class Jobs:
     """Stands for Spark: answers each submission with the next of some outcomes."""
 
     def __init__(self, monkeypatch, *outcomes):
-        self.outcomes, self.submitted, self.respooled = list(outcomes), 0, 0
+        self.outcomes, self.wanted, self.respooled = list(outcomes), [], 0
         monkeypatch.setattr(tree, "collect_groups", self.collect_groups)
         monkeypatch.setattr(optimizer_state, "collect_groups", self.collect_groups)
 
-    def collect_groups(self, job, grouping, task, description):
-        self.submitted += 1
+    @property
+    def submitted(self):
+        return len(self.wanted)
+
+    def collect_groups(self, job, grouping, task, description, wanted=None):
+        self.wanted.append(wanted)
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
         if isinstance(outcome, Exception):
             raise outcome
@@ -147,12 +151,15 @@ def test_the_driver_merges_a_vector_per_group(monkeypatch):
     assert brought.states == [(([], []), 1), (([], []), 3)]
 
 
-def test_a_round_of_which_something_is_missing_is_run_again(monkeypatch):
-    whole = [good(0, 2.0, 1), good(1, 6.0, 3)]
+def test_groups_of_which_something_is_missing_train_again(monkeypatch):
     lost = JobLostError("an executor is gone")
-    jobs = Jobs(monkeypatch, [good(0, 9.0, 1), gone(1, "there")], lost, [gone(0), gone(1)], whole)
-    assert [d.vector.tolist() for d in jobs.round().deltas] == [[2, 2], [6, 6]]
-    assert (jobs.submitted, jobs.respooled) == (4, 1)
+    first, second = good(0, 2.0, 1), good(1, 6.0, 3)
+    jobs = Jobs(monkeypatch, lost, [first, gone(1, "there")], lost, [gone(1)], [second])
+    brought = jobs.round()
+    assert [d.vector.tolist() for d in brought.deltas] == [[2, 2], [6, 6]]
+    assert [r.shard for r in brought.results] == [0, 1]
+    assert jobs.wanted == [[0, 1], [0, 1], [1], [1], [1]]
+    assert jobs.respooled == 1
 
 
 def test_tasks_that_never_meet_their_files_end(monkeypatch):

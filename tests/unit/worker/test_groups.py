@@ -16,7 +16,7 @@ from kspark.compression import Compressor, Packing
 from kspark.compression import get as codec
 from kspark.errors import Failure
 from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec, weighted_mean
-from kspark.worker.groups import Grouping, StateMean, by_group, merge_group
+from kspark.worker.groups import Grouping, StateMean, by_group, merge_group, of_groups
 from kspark.worker.results import MissingShard, RoundResult
 
 SPEC = WeightSpec((Weight("w", (2,), "float32", TRAINABLE), Weight("m", (1,), "float32", STATE)))
@@ -55,6 +55,15 @@ def test_groups_are_few_and_small(count):
     groups = Grouping.of(dict.fromkeys(range(count), 1)).groups
     assert len(groups) == math.isqrt(count - 1) + 1
     assert 1 <= min(map(len, groups)) <= max(map(len, groups)) <= len(groups)
+
+
+def test_only_shards_of_groups_that_are_wanted_train():
+    """Handles are read to their end all the same."""
+    grouping = Grouping.of({0: 5, 1: 5, 2: 0, 3: 5, 4: 5})
+    for shard, expected in enumerate([[], [], [], [b"handle"], [b"handle"]]):
+        handles = iter([b"handle"])
+        assert list(of_groups(grouping, frozenset({1}), shard, handles)) == expected
+        assert next(handles, None) is None
 
 
 def test_shards_without_examples_are_in_no_group():
