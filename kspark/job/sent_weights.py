@@ -31,6 +31,7 @@ class SentWeights:
         layout = Layout.of(spec) if engine.keeps_shared else None
         self._reference = None if layout is None else Reference(layout)
         self._first: Shared | None = None
+        self._moment: int | None = None
 
     @contextmanager
     def share(self, weights: np.ndarray) -> Iterator[tuple[Shared, int]]:
@@ -43,19 +44,24 @@ class SentWeights:
             Context manager of the shared value, and of the bytes that travel for it.
         """
         reference = self._reference
-        changed = None if reference is None else reference.note(weights)
-        if reference is None or changed is None:
-            self.close()
+        if reference is None:
             with self._sharing(weights.copy()) as own:
                 yield own, weights.nbytes
-        elif self._first is None:
-            self._first = self._engine.share(reference.base)
+            return
+        moment, changed = reference.note(weights, self._moment)
+        if self._first is None:
+            self._first, self._moment = self._engine.share(weights.copy()), moment
             yield self._first, weights.nbytes
-        else:
+        elif changed is not None:
             payload = reference.layout.encode(weights, changed)
             with self._sharing(payload) as own:
                 parts = (self._first, own)
                 yield Derived(ship(completed, reference.layout, shared=parts)), payload.nbytes
+        else:  # so much differs from the first that it will not become less
+            self.close()
+            self._reference = None
+            with self._sharing(weights.copy()) as own:
+                yield own, weights.nbytes
 
     @contextmanager
     def _sharing(self, value: np.ndarray) -> Iterator[Shared]:

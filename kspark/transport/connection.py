@@ -69,7 +69,7 @@ class Connection:
         self._replica: tuple[int, int] | None = None
         self._out = np.empty(0, terms.spec.dtype)
         self._unpacked = self._out
-        self._keeps = False
+        self._told: int | None = None  # the moment of the weights that the replica keeps
         self._answers: Mapping[Kind, Callable[[Message, tuple[int, int]], None]] = {
             Kind.PULL: self._pull,
             Kind.PUSH: self._push,
@@ -191,7 +191,7 @@ class Connection:
 
     def _completed(self, payload: np.ndarray) -> np.ndarray:
         """The weights that a replica brings, from those that it was sent last."""
-        if self._terms.reference is None or not self._keeps:
+        if self._terms.reference is None or self._told is None:
             raise ProtocolError("The replica tells changes of weights that it was not sent.")
         return completed(self._terms.reference.layout, self._out, payload)
 
@@ -202,16 +202,18 @@ class Connection:
     def _send_weights(self, version: int, meta: dict[str, Any]) -> None:
         """Answer with the weights in `_out`; the replica may have kept most of them."""
         reference, weights = self._terms.reference, self._out
-        changed = None if reference is None else reference.note(weights)
-        if reference is None or changed is None:
+        if reference is None:
             self._send_vector(Kind.VECTOR, version, meta, weights)
-            self._keeps = False
-        elif self._keeps:
+            return
+        self._told, changed = reference.note(weights, self._told)
+        if changed is not None:
             payload = reference.layout.encode(weights, changed)
             self._send_vector(Kind.VECTOR_CHANGED, version, meta, payload)
+        elif reference.over:
+            self._told = None
+            self._send_vector(Kind.VECTOR, version, meta, weights)
         else:
             self._send_vector(Kind.VECTOR_KEPT, version, meta, weights)
-            self._keeps = True
 
     def _send_vector(
         self, kind: Kind, version: int, meta: dict[str, Any], vector: np.ndarray

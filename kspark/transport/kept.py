@@ -10,7 +10,7 @@ from kspark.wire import Kind, Message
 
 
 class Kept:
-    """The whole weights of an earlier answer. See `kspark.changes.Reference`.
+    """The whole weights of the last answer. See `kspark.changes.Reference`.
 
     They are a copy: what a caller receives into is its own, and often trained on.
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kspark.changes import Layout, Reference, Table, completed
+from kspark.changes.reference import PATIENCE
 
 LAYOUT = Layout(12, np.dtype("f4"), (Table(1, 4, 2), Table(9, 1, 3)))
 
@@ -19,29 +20,46 @@ def reference():
     return Reference(LAYOUT)
 
 
-def test_blocks_that_ever_changed_are_sent_from_then_on(reference):
+def changed_since(reference, weights, since):
+    """Blocks to send, by number."""
+    return np.flatnonzero(reference.note(weights, since)[1]).tolist()
+
+
+def test_blocks_are_sent_that_changed_since_a_moment(reference):
     weights = np.zeros(12, "f4")
-    assert reference.note(weights).tolist() == [False] * 5
+    first, changed = reference.note(weights, None)
+    assert changed is None  # who has nothing gets all
+    assert changed_since(reference, weights, first) == []
     weights[3] = 1
-    assert np.flatnonzero(reference.note(weights)).tolist() == [1]
-    weights[3], weights[8] = 0, 2  # a row that is back again may be with somebody who has it not
-    assert np.flatnonzero(reference.note(weights)).tolist() == [1, 3]
+    second, changed = reference.note(weights, first)
+    assert np.flatnonzero(changed).tolist() == [1]
+    weights[3], weights[8] = 0, 2  # a row that is back again
+    assert changed_since(reference, weights, second) == [1, 3]
+    assert changed_since(reference, weights, first) == [1, 3]
+    assert changed_since(reference, weights, reference.note(weights, None)[0]) == []
 
 
-def test_the_first_vector_is_copied(reference):
+def test_a_vector_that_changes_after_it_was_noted_is_seen_to(reference):
     weights = np.zeros(12, "f4")
-    reference.note(weights)
+    since, _ = reference.note(weights, None)
     weights[3] = 1
-    assert reference.base.tolist() == [0] * 12
+    assert changed_since(reference, weights, since) == [1]
 
 
-def test_when_nothing_is_saved_any_more_nobody_compares_again(reference, monkeypatch):
+def test_when_nothing_is_saved_for_long_nobody_compares_again(reference, monkeypatch):
     weights = np.zeros(12, "f4")
-    reference.note(weights)
-    assert reference.note(weights + 1) is None
-    assert reference.base is None
+    since, _ = reference.note(weights, None)
+    for step in range(PATIENCE - 1):
+        since, changed = reference.note(weights + step + 1, since)
+        assert changed is None
+    assert not reference.over
+    since, changed = reference.note(weights + PATIENCE - 1, since)
+    assert changed is not None  # which is where it starts counting anew
+    for step in range(PATIENCE):
+        since, _ = reference.note(weights - step - 1, since)
+    assert reference.over
     monkeypatch.setattr(Layout, "changed", None)
-    assert reference.note(weights) is None
+    assert reference.note(weights, since)[1] is None
 
 
 @settings(max_examples=200)
@@ -54,14 +72,16 @@ def test_whoever_has_an_earlier_vector_gets_the_later_one(data):
         for place in data.draw(st.lists(st.integers(0, 11), max_size=2)):
             weights[place] = data.draw(st.sampled_from([place, -1, np.nan, -0.0]))
         who = data.draw(st.integers(0, 2))
-        changed = reference.note(weights)
-        if changed is not None and who in kept:
+        since, held = kept.get(who, (None, None))
+        moment, changed = reference.note(weights, since)
+        if changed is not None:
             payload = LAYOUT.encode(weights, changed)
             assert payload.nbytes < weights.nbytes
-            kept[who] = completed(LAYOUT, kept[who], payload)
+            held = completed(LAYOUT, held, payload)
         else:
-            kept[who] = weights.copy()
-        assert kept[who].tobytes() == weights.tobytes()
+            held = weights.copy()
+        kept[who] = (moment, held)
+        assert held.tobytes() == weights.tobytes()
 
 
 def test_what_is_completed_is_new():
@@ -73,14 +93,15 @@ def test_what_is_completed_is_new():
 
 
 def test_many_threads_note_what_each_of_them_found(reference):
-    reference.note(np.zeros(12, "f4"))
+    """Also if they come in another order than their weights were made in."""
+    first, _ = reference.note(np.zeros(12, "f4"), None)
 
     def noted(row):
         weights = np.zeros(12, "f4")
         weights[1 + 2 * row] = 1
-        return reference.note(weights)
+        return reference.note(weights, first)[1]
 
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(noted, [0, 1, 2] * 20))
     assert all(changed[row] for changed, row in zip(found, [0, 1, 2] * 20, strict=True))
-    assert np.flatnonzero(reference.note(np.zeros(12, "f4"))).tolist() == [0, 1, 2]
+    assert changed_since(reference, np.zeros(12, "f4"), first) == [0, 1, 2]
