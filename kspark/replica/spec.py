@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
     from kspark.replica.live import Replica
 
+COMPILED_METRICS = "compile_metrics"
+"""What Keras calls the metric that holds those of `compile`."""
+
 CONFIG_FILE = "config.json"
 """The member of a `.keras` file that holds the model's configuration."""
 
@@ -209,6 +212,25 @@ class ReplicaSpec:
         if not same_structure(weight_spec(rebuilt), self.weights):
             raise not_rebuilt(model, "it comes back with other variables")
         check_optimizer(model, rebuilt)
+        check_metrics(model, rebuilt)
+
+
+def check_metrics(model: keras.Model, rebuilt: keras.Model) -> None:
+    """Refuse a model with metrics that are not among its compile arguments.
+
+    A second `compile` without `metrics` leaves those of the first in place (Keras 3.8 to
+    3.15), but they do not come back with the model.
+
+    Raises:
+        ValueError: If it has such metrics.
+    """
+    has, comes_back = ({metric.name for metric in one.metrics} for one in (model, rebuilt))
+    if COMPILED_METRICS in has - comes_back:
+        rule = (
+            "compiled with `metrics=[...]`, or with `metrics=[]` for none, when it is compiled "
+            "again: it still has the metrics of an earlier `compile`, which do not reach workers"
+        )
+        raise invalid("model", rule, model.name)
 
 
 def check_optimizer(model: keras.Model, rebuilt: keras.Model) -> None:

@@ -37,6 +37,17 @@ def test_fitted_model_comes_back_as_it_is(mlp, rows):
     assert replica.inputs == Replica.of(model).inputs
 
 
+def test_metrics_of_an_earlier_compile_are_refused(mlp):
+    """Keras keeps them, but a model that was rebuilt does not have them."""
+    model = mlp(metrics=["accuracy"])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(ValueError, match=r"`model` must be compiled with .*metrics=\[\]` for none"):
+        ReplicaSpec.of(model)
+    for metrics in ([], ["accuracy"], ["mae"]):
+        model.compile("sgd", "sparse_categorical_crossentropy", metrics=metrics)
+        ReplicaSpec.of(model)
+
+
 def test_all_compile_arguments_come_back():
     a = keras.Input((2,), name="a")
     model = keras.Model(a, [layers.Dense(1, name="one")(a), layers.Dense(1, name="two")(a)])
