@@ -31,7 +31,7 @@ class Adam(Adaptive):
 
     Args:
         learning_rate: Float > 0, about how far a weight moves in a round. With pushes
-            take `0.01` or less, else replicas overshoot. Defaults to `0.03`.
+            take `0.003` or less, else replicas overshoot. Defaults to `0.03`.
         beta_1: Float in [0, 1). Defaults to `0.9`.
         beta_2: Float in [0, 1). Defaults to `0.99`, as in the paper.
         epsilon: Float > 0, the paper's `tau`. Defaults to `0.001`.
