@@ -65,6 +65,7 @@ setup(
             "pyspark[connect]",
             "pytest>=8.2",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.5",
         ],
         "docs": ["mkdocs>=1.6", "mkdocstrings[python]>=0.26"],
     },

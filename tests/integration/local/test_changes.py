@@ -11,9 +11,13 @@ from kspark.job.engine import ClassicEngine
 
 ROWS, WIDTH, LOOKED_UP = 50_000, 16, 200
 EPOCHS, BATCH, EXAMPLES = 3, 25, 400
-ROADS = [("synchronous", "epoch", 2), ("synchronous", "batch", 2), ("asynchronous", 4, 1)]
-# So many shards are summed in groups.
-ROADS += [pytest.param("synchronous", "epoch", 16, marks=pytest.mark.thorough)]
+ROADS = [
+    ("synchronous", "epoch", 2),
+    ("asynchronous", 4, 1),
+    pytest.param("synchronous", "batch", 2, marks=pytest.mark.thorough),
+    # So many shards are summed in groups.
+    pytest.param("synchronous", "epoch", 16, marks=pytest.mark.thorough),
+]
 
 
 @keras.saving.register_keras_serializable("tests")

@@ -115,13 +115,9 @@ def test_sixty_four_shards(spark, data, monkeypatch):
     assert left == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
-    "more",
-    [
-        {},
-        pytest.param({"compression": "int8"}, marks=pytest.mark.thorough),
-        pytest.param({"server_optimizer": "elastic_average"}, marks=pytest.mark.thorough),
-    ],
+    "more", [{}, {"compression": "int8"}, {"server_optimizer": "elastic_average"}]
 )
 def test_sums_of_groups_make_the_same_model(spark, data, monkeypatch, more):
     grouped, history = fit(data, **more)

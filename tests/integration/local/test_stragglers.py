@@ -129,9 +129,8 @@ def classifier():
     return model
 
 
-@pytest.mark.parametrize(
-    "more", [{}, pytest.param({"compression": "int8"}, marks=pytest.mark.thorough)]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("more", [{}, {"compression": "int8"}])
 def test_when_nobody_is_late_nothing_differs(three, more):
     random = np.random.default_rng(0)
     x = random.normal(size=(70, 6)).astype("float32")
