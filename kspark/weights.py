@@ -231,21 +231,6 @@ class WeightedMean:
         self.total += weight
         self.count += 1
 
-    def merge(self, other: WeightedMean) -> None:
-        """Take in another running mean, as a tree reduction does."""
-        if other._sum is None:
-            return
-        if self._sum is None:
-            self._sum, self._dtype = other._sum.copy(), other._dtype
-        else:
-            if other._sum.shape != self._sum.shape:
-                raise IncompatibleDeltaError(
-                    f"Shape {other._sum.shape} does not match shape {self._sum.shape}."
-                )
-            self._sum += other._sum
-        self.total += other.total
-        self.count += other.count
-
     def result(self) -> np.ndarray:
         """The mean, in the dtype of what was added.
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-PIECE = 32 * 1024
-"""Elements that are compared at once: their temporaries stay in the processor's cache."""
+from kspark.weights import PIECE, pieces
 
 FEW_COLUMNS = 8
 """So many passes over a column cost as much as one over all rows."""
-
 
 SAMPLE = 256
 """Rows that are looked at first: if all of these changed, so will the others have."""
@@ -62,8 +60,7 @@ def any_in_rows(truths: np.ndarray, out: np.ndarray) -> None:
 
 def differs(values: np.ndarray, others: np.ndarray | None) -> bool:
     """Whether any of some integers differs from another one, or from zero."""
-    for start in range(0, values.size, PIECE):
-        piece = slice(start, start + PIECE)
+    for piece in pieces(values.size):
         if np.any(values[piece] != (0 if others is None else others[piece])):
             return True
     return False

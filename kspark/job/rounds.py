@@ -66,10 +66,9 @@ def run_round(job: Fit, epoch: int) -> Round:
     """
     what, grouping = f"kspark: epoch {epoch + 1}", tree_of(job)
     with job.sent_weights.share(job.aggregator.weights) as (vector, nbytes):
-        rate = job.learning_rate(epoch)
         # Groups bring state in a job of its own: with deltas it would make too long records.
-        last = job.last_epoch(epoch) and grouping is None
-        task = RoundTask(job.task(), epoch, rate, last, nbytes)
+        wants_state = job.last_epoch(epoch) and grouping is None
+        task = RoundTask(job.task(), epoch, job.learning_rate(epoch), wants_state, nbytes)
         shipped = ship(rounds_worker.train_round, task, shared=(job.shared_spec, vector))
         if grouping is not None:
             return tree_round(job, grouping, shipped, what)

@@ -43,25 +43,24 @@ class SentWeights:
         Returns:
             Context manager of the shared value, and of the bytes that travel for it.
         """
-        reference = self._reference
-        if reference is None:
-            with self._sharing(weights.copy()) as own:
-                yield own, weights.nbytes
-            return
-        moment, changed = reference.note(weights, self._moment)
-        if self._first is None:
-            self._first, self._moment = self._engine.share(weights.copy()), moment
-            yield self._first, weights.nbytes
-        elif changed is not None:
-            payload = reference.layout.encode(weights, changed)
-            with self._sharing(payload) as own:
-                parts = (self._first, own)
-                yield Derived(ship(completed, reference.layout, shared=parts)), payload.nbytes
-        else:  # so much differs from the first that it will not become less
+        if self._reference is not None:
+            layout = self._reference.layout
+            moment, changed = self._reference.note(weights, self._moment)
+            if self._first is None:
+                self._first, self._moment = self._engine.share(weights.copy()), moment
+                yield self._first, weights.nbytes
+                return
+            if changed is not None:
+                payload = layout.encode(weights, changed)
+                with self._sharing(payload) as own:
+                    made = ship(completed, layout, shared=(self._first, own))
+                    yield Derived(made), payload.nbytes
+                return
+            # So much differs from the first that it will not become less.
             self.close()
             self._reference = None
-            with self._sharing(weights.copy()) as own:
-                yield own, weights.nbytes
+        with self._sharing(weights.copy()) as own:
+            yield own, weights.nbytes
 
     @contextmanager
     def _sharing(self, value: np.ndarray) -> Iterator[Shared]:

@@ -35,8 +35,8 @@ class Round:
     Attributes:
         results: List of `RoundResult`, one per shard with examples, in their order.
         deltas: List of `Delta` to merge: one per shard, or per group of shards.
-        states: List of pairs: a replica's state or the mean of a group's, and the training
-            examples behind it. Empty if none was asked for.
+        states: List of pairs: a replica's state, and the training examples behind it. Empty
+            if none was asked for.
     """
 
     results: list[RoundResult]

@@ -78,7 +78,7 @@ def tree_round(job: Fit, grouping: Grouping, task: Shipped, description: str) ->
         wanted = [number for number in wanted if number not in whole]
         if wanted:
             again.missing([part for parts in missing.values() for part in parts])
-    return round_of(job, [whole[number] for number in sorted(whole)])
+    return round_of_groups(job, [whole[number] for number in sorted(whole)])
 
 
 def missing_of(group: GroupResult) -> list[MissingShard]:
@@ -86,8 +86,8 @@ def missing_of(group: GroupResult) -> list[MissingShard]:
     return [part for part in group.parts if isinstance(part, MissingShard)]
 
 
-def round_of(job: Fit, groups: list[GroupResult]) -> Round:
-    """What groups brought, as what shards bring."""
+def round_of_groups(job: Fit, groups: list[GroupResult]) -> Round:
+    """What groups brought, as what shards bring. State is fetched by itself."""
     return Round(
         done([part for group in groups for part in group.parts]),
         [
@@ -95,7 +95,7 @@ def round_of(job: Fit, groups: list[GroupResult]) -> Round:
             for g in groups
             if g.delta is not None
         ],
-        [(g.state, g.state_examples) for g in groups if g.state is not None],
+        [],
     )
 
 

@@ -51,19 +51,6 @@ class Grouping:
 
 
 @dataclass(frozen=True)
-class Brought:
-    """A shard's state on its way to its group, in a record of its own: records have a limit.
-
-    Attributes:
-        shard: Integer.
-        state: `(optimizer state, fixed weights)`.
-    """
-
-    shard: int
-    state: State
-
-
-@dataclass(frozen=True)
 class GroupResult:
     """What one group of shards brought.
 
@@ -134,20 +121,20 @@ class GroupMean:
         self._delta, self._state = WeightedMean(), StateMean()
         self._split = 0
 
-    def result(self, number: int, results: Iterable[Result | Brought]) -> GroupResult:
+    def result(self, number: int, results: Iterable[Result]) -> GroupResult:
         """Read what the shards bring to its end."""
         parts: list[Result] = []
         deltas = InOrder(self._shards, self.add_delta)
         states = InOrder(self._shards, self.add_state)
         with deltas, states:
             for result in results:
-                if isinstance(result, Brought):
-                    self._split = len(result.state[0])
-                    states.add(result.shard, [*result.state[0], *result.state[1]])
-                    continue
-                if isinstance(result, RoundResult) and result.delta is not None:
-                    deltas.add(result.shard, [result.delta])
-                    result = replace(result, delta=None)
+                if isinstance(result, RoundResult):
+                    if result.delta is not None:
+                        deltas.add(result.shard, [result.delta])
+                    if result.state is not None:
+                        self._split = len(result.state[0])
+                        states.add(result.shard, [*result.state[0], *result.state[1]])
+                    result = replace(result, delta=None, state=None)
                 parts.append(result)
         return GroupResult(
             number,
@@ -186,23 +173,21 @@ def of_groups(
 
 def by_group(
     grouping: Grouping, index: int, results: Iterable[Result]
-) -> Iterator[tuple[int, Result | Brought]]:
+) -> Iterator[tuple[int, Result]]:
     """Pairs of (group, what a shard brought); shards that have nothing to train bring nothing."""
     for result in results:
         group = grouping.number.get(result.shard)
         if isinstance(result, Failure | MissingShard):
             yield group or 0, result
         elif group is not None:
-            yield group, replace(result, state=None)
-            if result.state is not None:
-                yield group, Brought(result.shard, result.state)
+            yield group, result
 
 
 def merge_group(
     grouping: Grouping,
     packing: Packing | Changes | None,
     index: int,
-    pairs: Iterable[tuple[int, Result | Brought]],
+    pairs: Iterable[tuple[int, Result]],
 ) -> Iterator[GroupResult]:
     """Merge what the shards of one group brought; the group is the partition."""
     mean = GroupMean(grouping.groups[index], packing)

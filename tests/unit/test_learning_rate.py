@@ -15,6 +15,7 @@ from kspark import SparkModel
 from kspark.job import rounds
 from kspark.job.fit import Fit, divide, log_plan
 from kspark.job.live import LiveFit
+from kspark.job.shard_results import Round
 from kspark.learning_rate import Scaling
 from kspark.plan import TrainingPlan
 from kspark.replica import Replica
@@ -142,7 +143,9 @@ def test_without_scaling_or_with_a_schedule_the_rate_is_as_it_is(made, rate):
     assert job_of(made, [8, 8], rate).learning_rate(3) == rate
 
 
-def test_a_round_is_told_the_rate_of_its_epoch(monkeypatch):
+@pytest.mark.parametrize("grouping", [None, "groups"])
+def test_a_round_is_told_the_rate_of_its_epoch(monkeypatch, grouping):
+    """And whether state comes along, which it does not from groups: these bring it by itself."""
     job = job_of(plan("epoch", epochs=3, initial_epoch=2), [8, 8])
     told = []
     job.sent_weights = SimpleNamespace(share=lambda weights: nullcontext((weights, 7)))
@@ -153,10 +156,13 @@ def test_a_round_is_told_the_rate_of_its_epoch(monkeypatch):
         monkeypatch.setattr(rounds, name, lambda *_: [])
     collected = [RoundResult(0, 8, facts={"batches": 1})]
     monkeypatch.setattr(Fit, "collect", lambda *_: collected)
+    monkeypatch.setattr(rounds, "tree_of", lambda job: grouping)
+    monkeypatch.setattr(rounds, "tree_round", lambda *_: Round(collected, [], []))
     job.aggregator = SimpleNamespace(weights=np.zeros(3), merge=lambda *_, num_steps: None)
     job.train = None
     rounds.train_rounds(job)
     assert [(task.epoch, task.learning_rate, task.weights_bytes) for task in told] == [(2, 0.5, 7)]
+    assert [task.wants_state for task in told] == [grouping is None]
     assert [facts.learning_rate for facts in job.epochs] == [0.5]
 
 

@@ -8,7 +8,13 @@ import pytest
 
 from kspark.errors import ClusterError, Failure, WorkerError
 from kspark.job import shard_results
-from kspark.job.shard_results import MAX_STRAYS, ShardsMissing, checked, collect_shards
+from kspark.job.shard_results import (
+    BUSY_SECONDS,
+    MAX_STRAYS,
+    ShardsMissing,
+    checked,
+    collect_shards,
+)
 from kspark.job.spark_job import JobLostError
 from kspark.worker.results import MissingShard, RoundResult
 
@@ -71,9 +77,13 @@ def test_tasks_that_never_meet_their_files_end(monkeypatch):
 
 
 def test_strays_are_not_counted_while_other_work_holds_their_slots(monkeypatch):
+    """Each time they wait a moment before they ask again."""
+    slept = []
+    monkeypatch.setattr(shard_results, "time", SimpleNamespace(sleep=slept.append))
     held = [[good(0), stray(1)], *[[stray(1)]] * (2 * MAX_STRAYS)]
     jobs = Jobs(monkeypatch, *held, [good(1)])
     assert jobs.collect(busy=lambda: True) == [0, 1]
+    assert slept == [BUSY_SECONDS] * (2 * MAX_STRAYS + 1)
     jobs = Jobs(monkeypatch, *held)
     with pytest.raises(ClusterError):
         jobs.collect(busy=lambda: len(jobs.asked) < 5)

@@ -11,7 +11,7 @@ import pytest
 from kspark.errors import ClusterError, Failure, NotEnoughSlotsError, WorkerError
 from kspark.job import flights as flights_module
 from kspark.job import straggling
-from kspark.job.fit import Fit, placed
+from kspark.job.fit import Fit, log_plan, placed
 from kspark.job.flights import Flights
 from kspark.job.shard_results import MAX_STRAYS
 from kspark.job.spark_job import JobLostError
@@ -250,7 +250,21 @@ def test_tasks_that_never_meet_their_files_end(monkeypatch):
     assert len([s for s, _ in cluster.submitted if s == 1]) == MAX_STRAYS + 1
 
 
-def test_while_others_are_at_work_strays_are_not_counted(monkeypatch):
+def test_a_job_that_cannot_be_cancelled_keeps_none_of_the_others(monkeypatch):
+    cluster = Cluster(monkeypatch, {shard: [9] for shard in EXAMPLES})
+
+    def cancel(running):
+        running.cancelled += 1
+        raise OSError(f"shard {running.shard}")
+
+    monkeypatch.setattr(Running, "cancel", cancel)
+    with pytest.raises(OSError, match="shard"), Flights(cluster.job) as flights:
+        flights.begin(EXAMPLES, 0)
+    assert [running.cancelled for running in cluster.jobs] == [1] * len(EXAMPLES)
+    assert [vector.destroyed for vector in cluster.vectors] == [1]
+
+
+def test_while_others_are_at_work_the_fit_is_busy(monkeypatch):
     """They may hold the slots beside the files; a validation meets the same."""
     cluster = Cluster(monkeypatch, {})
     with Flights(cluster.job) as flights:
@@ -260,6 +274,17 @@ def test_while_others_are_at_work_strays_are_not_counted(monkeypatch):
         assert flights.shards == {0}
     assert not cluster.job.busy()
     assert flights.shards == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("examples", "first", "told"),
+    [({0: 1, 1: 1, 2: 1}, 0, False), ({0: 1, 1: 1, 2: 0}, 0, True), ({0: 1, 1: 1, 2: 1}, 2, True)],
+)
+def test_a_timeout_that_has_nothing_to_do_is_told(monkeypatch, caplog, examples, first, told):
+    job = Cluster(monkeypatch, {}, initial_epoch=first).job
+    job.num_train = examples
+    log_plan(job)
+    assert ("straggler_timeout has nothing to do" in caplog.text) == told
 
 
 @pytest.mark.parametrize(("wanted", "found"), [(None, 4), (3, 3), (5, None)])

@@ -221,32 +221,10 @@ def test_mean_of_identical_vectors_is_that_vector_to_the_bit(vector, counts):
     assert weighted_mean((vector, n) for n in counts).tobytes() == (vector + 0.0).tobytes()
 
 
-@given(pairs_of_vectors, st.integers(0, 6))
-def test_merging_running_means_is_the_mean_of_all(pairs, cut):
-    left, right, flat = WeightedMean(), WeightedMean(), WeightedMean()
-    for i, (vector, weight) in enumerate(pairs):
-        (left if i < cut else right).add(vector, weight)
-        flat.add(vector, weight)
-    left.merge(right)
-    assert left.total == pytest.approx(flat.total)
-    assert left.count == flat.count == sum(w > 0 for _, w in pairs)
-    np.testing.assert_allclose(left.result(), flat.result(), rtol=1e-6, atol=1e-6)
-
-
-def test_merging_does_not_tie_two_means_together():
-    left, right = WeightedMean(), WeightedMean()
-    right.add(np.array([2.0]), 1)
-    left.merge(right)
-    left.add(np.array([4.0]), 1)
-    assert right.result().tolist() == [2.0]
-    assert left.result().tolist() == [3.0]
-
-
 def test_what_weighs_nothing_adds_nothing_not_even_nan():
     mean = WeightedMean()
     mean.add(np.array([np.nan, 1], "f4"), 0)
     mean.add(np.array([2, 3], "f4"), 5)
-    mean.merge(WeightedMean())
     assert mean.result().tolist() == [2, 3]
     assert (mean.total, mean.count) == (5, 1)
 
@@ -263,13 +241,10 @@ def test_nothing_to_average_is_an_error():
 
 
 def test_other_shapes_are_refused():
-    mean, other = WeightedMean(), WeightedMean()
+    mean = WeightedMean()
     mean.add(np.ones(2, "f4"), 1)
     with pytest.raises(IncompatibleDeltaError, match=r"\(1,\) does not match shape \(2,\)"):
         mean.add(np.ones(1, "f4"), 1)
-    other.add(np.ones(1, "f4"), 1)
-    with pytest.raises(IncompatibleDeltaError, match=r"\(1,\) does not match shape \(2,\)"):
-        mean.merge(other)
     assert mean.result().tolist() == [1, 1]
 
 
