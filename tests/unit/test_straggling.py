@@ -268,10 +268,11 @@ def test_while_others_are_at_work_the_fit_is_busy(monkeypatch):
     """They may hold the slots beside the files; a validation meets the same."""
     cluster = Cluster(monkeypatch, {})
     with Flights(cluster.job) as flights:
-        cluster.script = {0: [9]}
-        flights.begin([0], 0)
+        cluster.script = {0: [0], 1: [9]}
+        flights.begin([0, 1], 0)
+        assert [job.finished.is_set() for job in cluster.jobs] == [True, False]
         assert cluster.job.busy()
-        assert flights.shards == {0}
+        assert flights.shards == {0, 1}
     assert not cluster.job.busy()
     assert flights.shards == frozenset()
 
