@@ -7,11 +7,11 @@ a killed process) fails the task, and Spark retries it.
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from kspark.weights import delta
 from kspark.worker.own_weights import RoundWeights
 from kspark.worker.results import (
     FitTask,
+    MissingShard,
     NonFiniteLossError,
     Result,
     RoundResult,
@@ -161,10 +162,12 @@ def check_finite(replica: Replica, plan: TrainingPlan, epoch: int) -> None:
         raise NonFiniteLossError(f"The loss is NaN or infinite in epoch {epoch + 1}.")
 
 
-def fetch_state(fit_id: str, epoch: int, index: int, handles: Iterable[bytes]) -> Iterator[Any]:
-    """`(shard, state)` of the shards of one partition after `epoch`; lost ones are left out."""
+def fetch_state(fit_id: str, epoch: int, index: int, handles: Iterable[bytes]) -> Iterator[Result]:
+    """The states of the shards of one partition after `epoch`; lost ones are left out."""
     for document in list(handles):
         handle = ShardHandle.from_json(document)
         loaded = ShardState.of(fit_id, handle).load(epoch)
         if loaded is not None:
             yield RoundResult(handle.index, handle.num_examples, state=loaded)
+        elif handle.host != platform.node():
+            yield MissingShard(handle.index, platform.node(), handle.host)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ from kspark import optimizers
 from kspark.errors import ClusterError, Failure, WorkerError
 from kspark.job import optimizer_state, tree
 from kspark.job.fit import Fit
-from kspark.job.optimizer_state import take_state
+from kspark.job.optimizer_state import fetched_states, take_state
 from kspark.job.shard_results import MAX_STRAYS
 from kspark.job.spark_job import JobLostError
 from kspark.job.tree import TREE_SHARDS, grouping_of, tree_of, tree_round
@@ -108,6 +109,7 @@ class Jobs:
         self.outcomes, self.wanted, self.respooled = list(outcomes), [], 0
         monkeypatch.setattr(tree, "collect_groups", self.collect_groups)
         monkeypatch.setattr(optimizer_state, "collect_groups", self.collect_groups)
+        monkeypatch.setattr(optimizer_state, "run", self.run)
 
     @property
     def submitted(self):
@@ -119,6 +121,9 @@ class Jobs:
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
+
+    def run(self, spark, results, description, wanted=None):
+        return self.collect_groups(None, None, results, description, wanted)
 
     def respool(self):
         self.respooled += 1
@@ -229,3 +234,51 @@ def test_state_that_is_lost_is_told(monkeypatch, session, caplog, outcome):
     job = a_fit([1] * 16)
     take_state(job, [], 3)
     assert "The optimizer state was lost with its hosts" in caplog.text
+
+
+def fetched(session, monkeypatch, *outcomes, grouped=True):
+    """What is kept of the state that jobs bring, and the shards that were asked for."""
+    session(groups=grouped)
+    jobs = Jobs(monkeypatch, *outcomes)
+    handles = SimpleNamespace(mapPartitionsWithIndex=lambda task: task)
+    job = a_fit([1] * 16)
+    job.train = SimpleNamespace(handles=handles)
+    return [examples for _, examples in fetched_states(job, 3)], jobs.wanted
+
+
+def stray(shard):
+    return MissingShard(shard, "there", "here")
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_tasks_that_ran_beside_their_state_are_asked_for_again(
+    monkeypatch, session, caplog, grouped
+):
+    """By groups, which come whole; or by shards."""
+    kept, late = states((0, 1.0), (1, 4.0))
+    part = replace(kept, parts=(*kept.parts, stray(1)), state_examples=2)
+    if not grouped:
+        kept, late = (RoundResult(i, 1, state=([], [])) for i in range(2))
+        part = stray(0)
+    found, wanted = fetched(session, monkeypatch, [part, late], [part], [kept], grouped=grouped)
+    assert wanted == [None, [0], [0]]
+    assert found == ([4, 4] if grouped else [1, 1])
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("ends", [[], JobLostError("gone")])
+def test_what_is_lost_in_the_end_is_left_out(monkeypatch, session, ends):
+    found, wanted = fetched(session, monkeypatch, [stray(0), stray(1)], ends, grouped=False)
+    assert (found, wanted) == ([], [None, [0, 1]])
+
+
+def test_tasks_that_run_beside_their_state_for_ever_are_told(monkeypatch, session, caplog):
+    kept = RoundResult(0, 1, state=([], []))
+    found, wanted = fetched(session, monkeypatch, [kept, stray(1)], [stray(1)], grouped=False)
+    assert (found, wanted) == ([1], [None] + MAX_STRAYS * [[1]])
+    assert "The optimizer state of shards [1] is left out: Spark ran their tasks" in caplog.text
+
+
+def test_shards_without_examples_have_no_state_to_miss(monkeypatch, session):
+    _, wanted = fetched(session, monkeypatch, [stray(16)], grouped=False)
+    assert wanted == [None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -291,6 +292,17 @@ def test_states_are_fetched_from_where_they_are(tools):
     found = list(fetch_state("fit", 0, 0, iter(documents)))
     assert [(r.shard, int(r.state[0][0])) for r in found] == [(0, 1), (2, 3)]
     assert list(fetch_state("fit", 1, 0, iter(documents))) == []
+
+
+def test_a_state_on_another_host_is_told(tools, monkeypatch):
+    """There may be one; Spark has to run the task there."""
+    documents = [spooled("fit", i, range(4 * i + 4)) for i in range(2)]
+    train(task_of(tools, {0: 4}), documents[:1], tools=tools)
+    home = platform.node()
+    monkeypatch.setattr(platform, "node", lambda: "elsewhere")
+    found, missing = fetch_state("fit", 0, 0, iter(documents))
+    assert (found.shard, int(found.state[0][0])) == (0, 1)  # the files are what counts
+    assert missing == MissingShard(1, "elsewhere", home)
 
 
 def test_nothing_is_left_behind(tools, local_dirs):
