@@ -79,7 +79,10 @@ ASYNCHRONOUS_RULES = {
     "Adagrad": ("Adagrad", {}),
     "Adam": ("Adam", {}),
     "Adam, 0.01": ("Adam", {"learning_rate": 0.01}),
+    "Adam, 0.003": ("Adam", {"learning_rate": 0.003}),
+    "Yogi": ("Yogi", {}),
     "Yogi, 0.01": ("Yogi", {"learning_rate": 0.01}),
+    "Yogi, 0.003": ("Yogi", {"learning_rate": 0.003}),
     "ElasticAverage": ("ElasticAverage", {}),
     "ElasticAverage, momentum 0.5": ("ElasticAverage", {"momentum": 0.5}),
     "Downpour": ("Downpour", {}),
@@ -144,13 +147,15 @@ def other_frequencies(base: Case) -> dict[str, Case]:
 
 
 def other_rules(base: Case) -> dict[str, Case]:
-    """All other rules, where they work."""
+    """All other rules, where they work: without compression, and with the codec of most use."""
     found = {}
     for mode, rules in RULES.items():
         for label, (rule, config) in rules.items():
             case = replace(base, mode=mode, frequency=FREQUENCY)
             name = f"{base.shards}/{mode}/{FREQUENCY}/{label}"
             found[name] = with_rule(case, rule, **config)
+            if mode != "hogwild":
+                found[f"{name}/int8"] = replace(found[name], compression="int8")
     return found
 
 

@@ -43,5 +43,5 @@ def load_spark_model(
     if isinstance(known.get("port"), list):
         known["port"] = tuple(known["port"])
     loaded = SparkModel(saved.model, custom_objects=custom_objects, **known)
-    loaded._server_state = saved.server_state
+    loaded._outcome.server_state = dict(saved.server_state)
     return loaded

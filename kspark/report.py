@@ -102,6 +102,21 @@ class EpochFacts:
         workers = tuple(added(worker, rest.get(worker["shard"], {})) for worker in self.workers)
         return replace(self, workers=workers)
 
+    def exchange(self, counted: bool) -> dict[str, float]:
+        """The figures of `FitReport.exchanges`, those of staleness if it is counted."""
+        spans = [spans_of(worker) for worker in self.workers]
+        means = [sum(column) / len(spans) for column in zip(*spans, strict=True)] or [0.0, 0.0]
+        sums = {
+            name: sum(worker.get(name, 0) for worker in self.workers)
+            for name in ("bytes_sent", "bytes_received")
+        }
+        seconds = dict(zip(("computing_seconds", "waiting_seconds"), means, strict=True))
+        figures = {"merges": self.merges, **sums, **seconds}
+        if counted:
+            figures["staleness_mean"] = self.staleness_mean or 0.0
+            figures["staleness_max"] = self.staleness_max or 0
+        return figures
+
     def to_dict(self) -> dict[str, Any]:
         """The epoch as JSON data."""
         return {
@@ -162,6 +177,21 @@ class FitReport:
             for facts, workers in epochs
             for worker in workers
         ]
+
+    def exchanges(self) -> dict[str, list[float]]:
+        """What `History` tells of modes that exchange while they train: a figure per epoch.
+
+        Returns:
+            Dictionary of lists: `"merges"`; `"bytes_sent"` and `"bytes_received"` by all workers
+            together; `"computing_seconds"` and `"waiting_seconds"`, means of the workers; and
+            `"staleness_mean"` and `"staleness_max"`, where staleness is counted. Empty for
+            rounds by epoch, of which Keras' own figures say enough.
+        """
+        if (self.mode, self.frequency) == ("synchronous", "epoch"):
+            return {}
+        counted = any(facts.staleness for facts in self.epochs)
+        rows = [facts.exchange(counted) for facts in self.epochs]
+        return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
 
     def staleness_counts(self) -> dict[int, int]:
         """How many pushes were how stale, over all epochs."""

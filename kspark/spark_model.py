@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from pyspark.sql import DataFrame
 
 from kspark import compression as codecs
@@ -29,7 +28,7 @@ from kspark.plan import TrainingPlan, check_integer
 from kspark.replica import Replica, ReplicaSpec
 from kspark.report import FitReport
 from kspark.source import Source, active_session, example_for, gathered, output_columns, session_of
-from kspark.training import TrainingData, train
+from kspark.training import Outcome, TrainingData, train
 
 
 class SparkModel:
@@ -117,9 +116,8 @@ class SparkModel:
         self.max_staleness = max_staleness
         self.compression = codecs.get(compression)
         self.straggler_timeout = straggler_timeout
-        self._server_state: dict[str, np.ndarray] = {}
+        self._outcome = Outcome()
         self._histories: list[dict[str, list[float]]] = []
-        self._report: FitReport | None = None
         check_rule(self.server_optimizer, self._plan())
         check_backend(self._plan())
 
@@ -205,12 +203,11 @@ class SparkModel:
         source = Source(spark, replica, columns, self.num_workers)
         data = TrainingData.of(source, (x, y, sample_weight), validation_split, validation_data)
         spec = ReplicaSpec.of(self._model, self.custom_objects)
-        rule, state = self.server_optimizer, self._server_state
-        outcome = train(source, plan, spec, data, rule, state, given, verbose)
-        self._server_state, self._report = outcome.server_state, outcome.report
-        self._histories.append(outcome.history.history)
-        self._model.history = outcome.history
-        return outcome.history
+        rule, outcome = self.server_optimizer, self._outcome
+        history = train(source, plan, spec, data, rule, outcome, given, verbose)
+        self._histories.append(history.history)
+        self._model.history = history
+        return history
 
     def _plan(self, **more: Any) -> TrainingPlan:
         settings = {name: getattr(self, name) for name in PLAN_SETTINGS}
@@ -315,8 +312,11 @@ class SparkModel:
 
     @property
     def last_fit(self) -> FitReport | None:
-        """What the last `fit` tells of its epochs and workers, `None` before the first."""
-        return self._report
+        """What the last `fit` tells of its epochs and workers, `None` before the first.
+
+        A `fit` that failed tells of the epochs before.
+        """
+        return self._outcome.report
 
     @property
     def training_histories(self) -> list[dict[str, list[float]]]:
@@ -345,6 +345,6 @@ class SparkModel:
             self.get_config(),
             str(path),
             overwrite=overwrite,
-            server_state=self._server_state,
+            server_state=self._outcome.server_state,
             spark=active_session(),
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -18,6 +19,8 @@ from kspark.plan import TrainingPlan
 from kspark.replica import ReplicaSpec
 from kspark.report import FitReport
 from kspark.source import Source
+
+logger = logging.getLogger("kspark")
 
 
 @dataclass(frozen=True)
@@ -49,19 +52,17 @@ class TrainingData:
         return cls(examples, held_out, validation_split if held_out is None else 0.0)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
-    """What a fit leaves beside the trained model.
+    """What the fits so far have left beside the trained model, the last one also if it failed.
 
     Attributes:
-        history: `keras.callbacks.History`.
-        report: `FitReport`.
-        server_state: Mapping, the state of the server optimizer.
+        server_state: Dictionary, the state of the server optimizer.
+        report: `FitReport` of the last fit, or `None`.
     """
 
-    history: keras.callbacks.History
-    report: FitReport
-    server_state: dict[str, np.ndarray]
+    server_state: dict[str, np.ndarray] = field(default_factory=dict)
+    report: FitReport | None = None
 
 
 def train(
@@ -70,10 +71,10 @@ def train(
     spec: ReplicaSpec,
     data: TrainingData,
     optimizer: ServerOptimizer,
-    server_state: Mapping[str, np.ndarray],
+    outcome: Outcome,
     callbacks: list[keras.callbacks.Callback],
     verbose: str | int,
-) -> Outcome:
+) -> keras.callbacks.History:
     """Train the source's model; afterwards it holds the merged weights.
 
     Args:
@@ -82,15 +83,14 @@ def train(
         spec: `ReplicaSpec` of the model.
         data: `TrainingData`.
         optimizer: `ServerOptimizer`; a clone of it works.
-        server_state: Mapping, what the state of an earlier fit's rule was.
+        outcome: `Outcome` of earlier fits, which this one goes on from and changes.
         callbacks: List of `keras.callbacks.Callback`.
         verbose: As in `keras.Model.fit`.
     """
     replica, rule = source.replica, optimizer.clone()
     job.check_cluster_once(source.spark, spec.backend)
     aggregator = Aggregator(replica.spec, replica.get_vector(), rule, plan.mode)
-    if server_state:
-        rule.set_state(server_state)
+    take_over(rule, outcome.server_state)
     monitor = FitMonitor(replica, callbacks, verbose, plan.epochs, plan.initial_epoch)
     task = job.Fit(
         source.spark,
@@ -103,7 +103,25 @@ def train(
         monitor,
         source.num_workers,
     )
+    outcome.report = task.report
     if plan.initial_epoch < plan.epochs:
-        job.fit(task)
-        server_state = rule.get_state()
-    return Outcome(monitor.history, task.report, dict(server_state))
+        try:
+            job.fit(task)
+        finally:
+            outcome.server_state, outcome.report = dict(rule.get_state()), task.report
+    monitor.history.history.update(outcome.report.exchanges())
+    return monitor.history
+
+
+def take_over(rule: ServerOptimizer, state: Mapping[str, np.ndarray]) -> None:
+    """Let a rule go on from the state of an earlier fit, if the model's weights are the same."""
+    if not state:
+        return
+    try:
+        rule.set_state(state)
+    except ValueError as error:
+        logger.warning(
+            "The server optimizer starts anew: its state of an earlier fit goes with another "
+            "rule, or with other trainable weights than the model has now. %s",
+            error,
+        )

@@ -48,6 +48,7 @@ class Fit:
         monitor: `FitMonitor`.
         num_workers: Integer or `None`.
         busy: Function, whether late shards of an earlier round are at work.
+        under_way: Function, the shards that have not brought what they last began.
         epochs: List of `EpochFacts`, one per epoch that is trained.
     """
 
@@ -69,6 +70,7 @@ class Fit:
     shared_spec: Shared | None = field(init=False, default=None)
     sent_weights: SentWeights = field(init=False)
     busy: Callable[[], bool] = field(init=False, default_factory=lambda: never)
+    under_way: Callable[[], frozenset[int]] = field(init=False, default_factory=lambda: frozenset)
 
     def task(self) -> FitTask:
         """The fit as its tasks see it."""

@@ -73,7 +73,7 @@ class Flights:
         self._under_way: dict[int, Flight] = {}
 
     def __enter__(self) -> Flights:
-        self._fit.busy = self.busy
+        self._fit.busy, self._fit.under_way = self.busy, lambda: self.shards
         return self
 
     def __exit__(
@@ -82,7 +82,7 @@ class Flights:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._fit.busy = never
+        self._fit.busy, self._fit.under_way = never, frozenset
         with ExitStack() as stack:  # one that fails keeps none of the others
             for flight in list(self._under_way.values()):
                 stack.callback(self._remove, flight)

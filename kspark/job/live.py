@@ -177,10 +177,6 @@ class LiveFit:
         note_epoch(job, facts)
         metrics = [report.metrics[s] for s in sorted(report.metrics)]
         over = close_epoch(job, epoch, metrics, job.num_examples)
-        if job.plan.mode == "asynchronous":
-            job.monitor.record(
-                staleness_mean=facts.staleness_mean or 0.0, staleness_max=facts.staleness_max or 0
-            )
         if not over:
             open_epoch(job, epoch + 1)
         rate = job.learning_rate(epoch + 1)
@@ -200,9 +196,10 @@ class LiveFit:
 
 def train_live(job: Fit) -> None:
     """Train in one job, or one per epoch whose validation or state needs the slots."""
+    epoch, over = job.plan.initial_epoch, False
+    # Before the first epoch's weights are kept, in case it has to start again.
+    open_epoch(job, epoch)
     with live_fit(job) as live:
-        epoch, over = job.plan.initial_epoch, False
-        open_epoch(job, epoch)
         while epoch < job.plan.epochs and not over:
             stop = segment_end(job, epoch)
             epoch, over = live.run_to(epoch, stop)
@@ -264,7 +261,7 @@ def shared_weights(job: Fit, coordinator: Coordinator) -> Iterator[None]:
     """In hogwild mode, weights that replicas of the driver's host map into their memory."""
     shards = sorted(coordinator.shards)
     rule = job.aggregator.optimizer
-    if job.plan.mode != "hogwild" or not isinstance(rule, ScaledDelta) or rule.differs_by_push:
+    if job.plan.mode != "hogwild" or not isinstance(rule, ScaledDelta) or not rule.is_a_scale:
         yield
         return
     shared = SharedWeights.create(job.aggregator.weights, job.spec.weights, len(shards))

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kspark.bootstrap import Shipped, ship
-from kspark.job.shard_results import MAX_STRAYS
+from kspark.errors import ClusterError, WorkerError
+from kspark.job.shard_results import Again
 from kspark.job.spark_job import JobLostError, run
-from kspark.job.tree import collect_groups, grouping_of
+from kspark.job.tree import collect_groups, grouping_of, missing_of
 from kspark.worker import rounds as rounds_worker
-from kspark.worker.groups import State, StateMean
+from kspark.worker.groups import Grouping, State, StateMean
 from kspark.worker.results import MissingShard, Result, RoundResult
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def take_state(job: Fit, states: Sequence[tuple[State, int]], epoch: int) -> Non
         mean.add(state, num_examples)
     merged = mean.result()
     if merged is None:
-        logger.warning("The optimizer state was lost with its hosts; it starts anew.")
+        logger.warning("No replica's optimizer state is left; the model keeps what it had before.")
         return
     replica = job.monitor.replica
     rate = replica.learning_rate
@@ -60,58 +61,66 @@ class Fetched:
 
     Attributes:
         kept: List of pairs of state and training examples: one, or none if it was lost.
-        strays: List of the shards whose tasks ran on other hosts than their files.
+        strays: List of `MissingShard`: tasks that ran on other hosts than their files.
     """
 
     kept: list[tuple[State, int]]
-    strays: list[int]
+    strays: list[MissingShard]
 
 
 def fetched_states(job: Fit, epoch: int) -> list[tuple[State, int]]:
     """The states that are beside the shards; those that were lost with a host are left out.
 
-    From as many shards on as a tree takes, they are means of groups. Tasks that Spark ran on
-    a host without their files go back to it, some times.
+    From as many shards on as a tree takes, they are means of groups. A fit does not fail for
+    state that cannot be had: what there is counts, and the rest is told.
     """
-    task = ship(rounds_worker.fetch_state, job.fit_id, epoch)
     found: dict[int, Fetched] = {}
-    wanted: list[int] | None = None
-    for _ in range(1 + MAX_STRAYS):
-        try:
-            brought = fetch(job, task, wanted)
-        except JobLostError:
-            break
-        found = {n: known for n, known in found.items() if n not in (wanted or ())} | brought
-        wanted = sorted(number for number, fetched in found.items() if fetched.strays)
-        if not wanted:
-            break
-    strays = sorted(shard for fetched in found.values() for shard in fetched.strays)
-    if strays:
-        logger.warning(
-            "The optimizer state of shards %s is left out: Spark ran their tasks on other hosts "
-            "than the ones that have it, %d times.",
-            strays,
-            1 + MAX_STRAYS,
-        )
+    try:
+        fetch_all(job, epoch, found)
+    except (ClusterError, WorkerError) as error:
+        logger.warning("Some of the replicas' optimizer state is left out. %s", error)
     return [pair for number in sorted(found) for pair in found[number].kept]
 
 
-def fetch(job: Fit, task: Shipped, wanted: list[int] | None) -> dict[int, Fetched]:
-    """Ask once for the states of some shards, or groups of shards; of all, if `None`."""
-    grouping, what = grouping_of(job), "kspark: fetch optimizer state"
-    if grouping is None:
-        results = run(job.spark, job.train.handles.mapPartitionsWithIndex(task), what, wanted)
-        return {r.shard: Fetched(states_of(job, [r]), strays_of(job, [r])) for r in results}
-    return {
-        group.number: Fetched(
-            [] if group.state is None else [(group.state, group.state_examples)],
-            strays_of(job, group.parts),
-        )
-        for group in collect_groups(job, grouping, task, what, wanted)
-    }
+def fetch_all(job: Fit, epoch: int, found: dict[int, Fetched]) -> None:
+    """Fetch into `found`; a job that is lost, and tasks that went astray, are asked for again.
+
+    Shards that are late have nothing of this epoch, and are not asked.
+
+    Raises:
+        WorkerError: If the job was lost too often.
+        ClusterError: If tasks kept running on hosts without their files.
+    """
+    task = ship(rounds_worker.fetch_state, job.fit_id, epoch)
+    again = Again(job.train, job.plan.max_failures, job.busy)
+    grouping = grouping_of(job)
+    late = job.under_way()
+    shards = [shard for shard, n in sorted(job.num_train.items()) if n and shard not in late]
+    wanted = shards if grouping is None else list(range(len(grouping.groups)))
+    while wanted:
+        try:
+            found.update(fetch(job, grouping, task, wanted))
+        except JobLostError as error:
+            again.lost(error)
+            continue
+        wanted = [number for number in wanted if found[number].strays]
+        if wanted:
+            again.missing([stray for number in wanted for stray in found[number].strays])
 
 
-def strays_of(job: Fit, results: Iterable[Result]) -> list[int]:
-    """The shards with training examples whose tasks ran on another host than their files."""
-    missing = [result for result in results if isinstance(result, MissingShard)]
-    return [result.shard for result in missing if job.num_train.get(result.shard)]
+def fetch(
+    job: Fit, grouping: Grouping | None, task: Shipped, wanted: list[int]
+) -> dict[int, Fetched]:
+    """Ask once for the states of some shards, or of some groups of shards."""
+    what = "kspark: fetch optimizer state"
+    brought = {number: Fetched([], []) for number in wanted}
+    if grouping is not None:
+        for group in collect_groups(job, grouping, task, what, wanted):
+            kept = [] if group.state is None else [(group.state, group.state_examples)]
+            brought[group.number] = Fetched(kept, missing_of(group))
+        return brought
+    for result in run(job.spark, job.train.handles.mapPartitionsWithIndex(task), what, wanted):
+        if result.shard in brought:  # Spark Connect brings all
+            strays = [result] if isinstance(result, MissingShard) else []
+            brought[result.shard] = Fetched(states_of(job, [result]), strays)
+    return brought

@@ -104,7 +104,8 @@ def collect_shards(
             again.lost(error)
             continue
         found |= {r.shard: r for r in done(results)}
-        missing = [r for r in results if isinstance(r, MissingShard)]
+        # Spark Connect brings all shards again, also those that have their result.
+        missing = [r for r in results if isinstance(r, MissingShard) and r.shard not in found]
         wanted = sorted(r.shard for r in missing)
         if missing:
             again.missing(missing)

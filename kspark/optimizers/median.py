@@ -28,6 +28,9 @@ class Median(Average):
     any are left out): what a replica says about itself is not believed. The
     driver holds all deltas of a round at once.
 
+    Non-trainable float weights (moving statistics) do not pass through any rule: they
+    become the plain weighted mean, which one replica's NaN spoils.
+
     Sign: `delta = new - old` is added.
 
     Modes: synchronous.

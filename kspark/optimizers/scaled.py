@@ -16,7 +16,7 @@ class ScaledDelta(ServerOptimizer):
 
     Without state, such a rule can also run where no rule object is: a replica
     that shares the weights' memory adds `scale(context) * delta` itself, if
-    `differs_by_push` is false.
+    `is_a_scale` is true.
 
     Attributes:
         differs_by_push: Boolean, whether `scale` depends on more of the context than
@@ -24,6 +24,11 @@ class ScaledDelta(ServerOptimizer):
     """
 
     differs_by_push: ClassVar[bool] = False
+
+    @property
+    def is_a_scale(self) -> bool:
+        """Whether a number that is known before a push says all about the rule."""
+        return not self.differs_by_push and type(self).apply is ScaledDelta.apply
 
     @abstractmethod
     def scale(self, context: MergeContext) -> float:

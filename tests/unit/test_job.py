@@ -18,6 +18,7 @@ from kspark.job.live import LiveFit, shared_weights
 from kspark.job.shard_results import ShardsMissing
 from kspark.job.spark_job import JobLostError
 from kspark.job.spooling import CLEAN_UP_SECONDS, SpooledExamples
+from kspark.optimizers import Downpour
 from kspark.plan import TrainingPlan
 from kspark.report import EpochFacts
 from kspark.shards import LabelStats, ShardHandle, StoredArray
@@ -194,6 +195,16 @@ def test_replicas_that_do_not_come(monkeypatch, waited, active, enough):
         fit.check_started(running)
 
 
+class Idle:
+    """Stands for a server to which nobody comes."""
+
+    def start(self):
+        pass
+
+    def close(self):
+        pass
+
+
 @pytest.mark.parametrize(("rule", "scales"), [("average", (0.75, 0.25)), ("downpour", (1.0, 1.0))])
 def test_hogwild_replicas_of_this_host_are_offered_the_weights_themselves(rule, scales):
     job, coordinator = a_fit("hogwild", rule)
@@ -217,22 +228,49 @@ def test_nobody_else_is(mode, rule):
         assert coordinator.offers == {}
 
 
+class Halving(Downpour):
+    """A user's own rule, of which `scale` alone says nothing."""
+
+    def apply(self, weights, delta, context):
+        weights += delta / 2
+
+
+def test_a_rule_that_is_more_than_a_scale_stays_on_the_driver():
+    job, coordinator = a_fit("hogwild", Halving())
+    with shared_weights(job, coordinator):
+        assert coordinator.offers == {}
+
+
+def test_an_epoch_that_starts_again_has_the_weights_its_callbacks_set(monkeypatch):
+    """Also the first one: they come before the weights are kept for that."""
+    job, _ = a_fit("synchronous", "average")
+    job.plan = TrainingPlan.create(mode="synchronous", frequency="batch")
+    job.num_train = {0: 10}
+    job.monitor.needs_optimizer_state, job.validates = False, False
+    monkeypatch.setattr(live, "open_epoch", lambda job, epoch: job.aggregator.weights.fill(7))
+    monkeypatch.setattr(live, "AggregatorServer", lambda *args, **more: Idle())
+    monkeypatch.setattr(live, "bind_host", lambda job: "")
+
+    def run_to(fit, epoch, stop):
+        fit.coordinator.hello(0, 0)
+        gradient = np.ones(2, "f4")
+        fit.coordinator.reduce(0, 0, 0, 8, gradient, np.empty(3, "f4"))
+        fit.job.aggregator.weights.fill(1)
+        fit.coordinator.hello(0, 1)  # the replica is back: the epoch starts again
+        raise StopIteration
+
+    monkeypatch.setattr(LiveFit, "run_to", run_to)
+    with pytest.raises(StopIteration):
+        live.train_live(job)
+    assert job.aggregator.weights.tolist() == [7, 7, 7]
+
+
 def test_pushes_tell_the_rule_how_many_batches_are_behind_them(monkeypatch):
     job, _ = a_fit("asynchronous", "adag")
     job.plan = TrainingPlan.create(mode="asynchronous", frequency=2, batch_size=4)
     job.num_train = {0: 10}
 
-    class Server:
-        def __init__(self, coordinator, *args, **more):
-            self.coordinator = coordinator
-
-        def start(self):
-            pass
-
-        def close(self):
-            pass
-
-    monkeypatch.setattr(live, "AggregatorServer", Server)
+    monkeypatch.setattr(live, "AggregatorServer", lambda *args, **more: Idle())
     monkeypatch.setattr(live, "bind_host", lambda job: "")
     with live.live_fit(job) as fit:
         fit.coordinator.hello(0, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -37,6 +38,29 @@ def test_what_a_worker_did_after_its_report_counts_to_the_epoch():
     facts = facts.with_rest({1: {"seconds": 0.25, "waiting": 0.125, "bytes_sent": 7}})
     whole = {**worker(1, 2.25, 0.125), "bytes_sent": 7}
     assert facts == EpochFacts(4, 3, (worker(0, 3.0, 1.0), whole), (0, 0, 3), 0.5)
+
+
+def test_what_the_history_tells_of_exchanges():
+    """Bytes of all workers together, seconds as means of the workers."""
+    first = ({**worker(0, 3.0, 1.0), "bytes_sent": 7, "bytes_received": 1}, worker(1, 2.0, 0.0))
+    second = ({**worker(0, 1.0, 0.5), "bytes_sent": 2}, {**worker(1, 2.0, 0.5), "bytes_sent": 3})
+    epochs = (EpochFacts(0, 3, first, (0, 0, 3)), EpochFacts(1, 2, second))
+    columns = {
+        "merges": [3, 2],
+        "bytes_sent": [7, 5],
+        "bytes_received": [1, 0],
+        "computing_seconds": [2.0, 1.0],
+        "waiting_seconds": [0.5, 0.5],
+        "staleness_mean": [1.0, 0.0],
+        "staleness_max": [3, 0],
+    }
+    assert FitReport("hogwild", "batch", epochs).exchanges() == columns
+    del columns["staleness_mean"], columns["staleness_max"]
+    nobody_counts = tuple(replace(facts, staleness=()) for facts in epochs)
+    assert FitReport("synchronous", 20, nobody_counts).exchanges() == columns
+    assert FitReport("synchronous", "epoch", nobody_counts).exchanges() == {}
+    assert FitReport("asynchronous", "epoch").exchanges() == {}
+    assert EpochFacts(0, 1).exchange(False)["waiting_seconds"] == 0
 
 
 def test_the_report_as_data():

@@ -67,6 +67,13 @@ def test_only_strayed_shards_are_asked_for_again(monkeypatch):
     assert jobs.respooled == 0
 
 
+def test_shards_that_have_their_result_are_not_missed_again(monkeypatch):
+    """Spark Connect runs all shards each time, and one that was there may stray then."""
+    jobs = Jobs(monkeypatch, [good(0), stray(1)], [stray(0), good(1)])
+    assert jobs.collect() == [0, 1]
+    assert jobs.asked == [None, [1]]
+
+
 def test_tasks_that_never_meet_their_files_end(monkeypatch):
     jobs = Jobs(monkeypatch, [good(0), stray(1)], [stray(1)])
     with pytest.raises(

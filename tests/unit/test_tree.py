@@ -10,7 +10,7 @@ import pytest
 
 from kspark import optimizers
 from kspark.errors import ClusterError, Failure, WorkerError
-from kspark.job import optimizer_state, tree
+from kspark.job import optimizer_state, shard_results, tree
 from kspark.job.fit import Fit
 from kspark.job.optimizer_state import fetched_states, take_state
 from kspark.job.shard_results import MAX_STRAYS
@@ -227,27 +227,46 @@ def test_the_drivers_model_gets_the_mean_of_the_groups(monkeypatch, session, cam
     assert (replica.learning_rate, replica.fixed) == (0.5, [np.array(0)])
 
 
-@pytest.mark.parametrize("outcome", [JobLostError("gone"), [broken(0, RoundResult(0, 4))]])
-def test_state_that_is_lost_is_told(monkeypatch, session, caplog, outcome):
+@pytest.mark.parametrize(
+    ("outcome", "submitted", "told"),
+    [
+        (JobLostError("gone"), 4, "Some of the replicas' optimizer state is left out."),
+        ([broken(0, RoundResult(0, 4))], 1, "No replica's optimizer state is left"),
+    ],
+)
+def test_state_that_is_lost_is_told(monkeypatch, session, caplog, outcome, submitted, told):
+    """A job that is lost is asked for again as often as those that train."""
     session(groups=True)
-    Jobs(monkeypatch, outcome)
     job = a_fit([1] * 16)
+    job.train = jobs = Jobs(monkeypatch, outcome)
     take_state(job, [], 3)
-    assert "The optimizer state was lost with its hosts" in caplog.text
+    assert jobs.submitted == submitted
+    assert told in caplog.text
+    assert "No replica's optimizer state is left; the model keeps what it had" in caplog.text
 
 
-def fetched(session, monkeypatch, *outcomes, grouped=True):
+def fetched(session, monkeypatch, *outcomes, grouped=True, late=()):
     """What is kept of the state that jobs bring, and the shards that were asked for."""
     session(groups=grouped)
     jobs = Jobs(monkeypatch, *outcomes)
     handles = SimpleNamespace(mapPartitionsWithIndex=lambda task: task)
     job = a_fit([1] * 16)
     job.train = SimpleNamespace(handles=handles)
+    job.under_way = lambda: frozenset(late)
+    monkeypatch.setattr(shard_results, "BUSY_SECONDS", 0)
+    job.busy = lambda: bool(late) and jobs.submitted < 2 * MAX_STRAYS
     return [examples for _, examples in fetched_states(job, 3)], jobs.wanted
+
+
+ALL = list(range(16))
 
 
 def stray(shard):
     return MissingShard(shard, "there", "here")
+
+
+def kept(shard):
+    return RoundResult(shard, 1, state=([], []))
 
 
 @pytest.mark.parametrize("grouped", [True, False])
@@ -255,30 +274,45 @@ def test_tasks_that_ran_beside_their_state_are_asked_for_again(
     monkeypatch, session, caplog, grouped
 ):
     """By groups, which come whole; or by shards."""
-    kept, late = states((0, 1.0), (1, 4.0))
-    part = replace(kept, parts=(*kept.parts, stray(1)), state_examples=2)
+    whole, other = states((0, 1.0), (1, 4.0))
+    part = replace(whole, parts=(*whole.parts, stray(1)), state_examples=2)
     if not grouped:
-        kept, late = (RoundResult(i, 1, state=([], [])) for i in range(2))
-        part = stray(0)
-    found, wanted = fetched(session, monkeypatch, [part, late], [part], [kept], grouped=grouped)
-    assert wanted == [None, [0], [0]]
+        whole, other, part = kept(0), kept(1), stray(0)
+    found, wanted = fetched(session, monkeypatch, [part, other], [part], [whole], grouped=grouped)
+    assert wanted == [[0, 1, 2, 3] if grouped else ALL, [0], [0]]
     assert found == ([4, 4] if grouped else [1, 1])
     assert not caplog.text
 
 
-@pytest.mark.parametrize("ends", [[], JobLostError("gone")])
-def test_what_is_lost_in_the_end_is_left_out(monkeypatch, session, ends):
-    found, wanted = fetched(session, monkeypatch, [stray(0), stray(1)], ends, grouped=False)
-    assert (found, wanted) == ([], [None, [0, 1]])
+def test_what_a_job_brings_unasked_does_not_count(monkeypatch, session):
+    """Spark Connect brings all shards each time, and one that was there may stray then."""
+    jobs = [kept(0), stray(1)], [stray(0), kept(1)]
+    found, wanted = fetched(session, monkeypatch, *jobs, grouped=False)
+    assert (found, wanted) == ([1, 1], [ALL, [1]])
+
+
+def test_a_job_that_is_lost_is_asked_for_again(monkeypatch, session):
+    jobs = [kept(0), stray(1)], JobLostError("gone"), [kept(1)]
+    found, wanted = fetched(session, monkeypatch, *jobs, grouped=False)
+    assert (found, wanted) == ([1, 1], [ALL, [1], [1]])
 
 
 def test_tasks_that_run_beside_their_state_for_ever_are_told(monkeypatch, session, caplog):
-    kept = RoundResult(0, 1, state=([], []))
-    found, wanted = fetched(session, monkeypatch, [kept, stray(1)], [stray(1)], grouped=False)
-    assert (found, wanted) == ([1], [None] + MAX_STRAYS * [[1]])
-    assert "The optimizer state of shards [1] is left out: Spark ran their tasks" in caplog.text
+    jobs = [kept(0), stray(1)], [stray(1)]
+    found, wanted = fetched(session, monkeypatch, *jobs, grouped=False)
+    assert (found, wanted) == ([1], [ALL] + MAX_STRAYS * [[1]])
+    assert "optimizer state is left out. Spark ran the tasks of shards [1]" in caplog.text
+
+
+def test_late_shards_have_no_state_and_keep_others_from_theirs(monkeypatch, session, caplog):
+    """While they hold the slots of a host, a shard that has landed there is waited for."""
+    jobs = [[kept(0), stray(1)], *(2 * MAX_STRAYS - 1) * [[stray(1)]], [kept(1)]]
+    found, wanted = fetched(session, monkeypatch, *jobs, grouped=False, late=[2, 5])
+    assert wanted[0] == [shard for shard in ALL if shard not in (2, 5)]
+    assert (found, len(wanted)) == ([1, 1], 2 * MAX_STRAYS + 1)
+    assert "left out" not in caplog.text
 
 
 def test_shards_without_examples_have_no_state_to_miss(monkeypatch, session):
     _, wanted = fetched(session, monkeypatch, [stray(16)], grouped=False)
-    assert wanted == [None]
+    assert wanted == [ALL]

@@ -6,6 +6,7 @@ import pytest
 
 from kspark import SparkModel
 
+EXCHANGES = {"merges", "bytes_sent", "bytes_received", "computing_seconds", "waiting_seconds"}
 EVERY = [
     *[
         ("synchronous", "epoch"),
@@ -196,9 +197,12 @@ def test_it_learns(spark, mode):
         x, y, epochs=8, validation_split=0.2, verbose=0
     )
     assert history.history["val_accuracy"][-1] > 0.85
-    recorded = {"staleness_mean", "staleness_max"} if mode == "asynchronous" else set()
+    recorded = set() if mode == "synchronous" else EXCHANGES
+    if mode == "asynchronous":
+        recorded = recorded | {"staleness_mean", "staleness_max"}
     metrics = {"loss", "accuracy", "val_loss", "val_accuracy"}
     assert set(history.history) == metrics | recorded
+    assert {len(column) for column in history.history.values()} == {8}
     _, accuracy = model.evaluate(x[480:], y[480:], verbose=0)
     assert history.history["val_accuracy"][-1] == pytest.approx(accuracy, abs=1e-6)
 

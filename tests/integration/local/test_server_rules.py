@@ -1,0 +1,112 @@
+"""Rules of the server through `SparkModel`: every one in a fit, and their state from fit to fit."""
+
+import logging
+
+import keras
+import numpy as np
+import pytest
+
+from kspark import SparkModel, load_spark_model, optimizers
+
+STATEFUL = [optimizers.SGD(0.5, momentum=0.9), optimizers.Adam(0.05)]
+CASES = [STATEFUL[0], pytest.param(STATEFUL[1], marks=pytest.mark.thorough)]
+RULES = {
+    "synchronous": ("sgd", "adagrad", "adam", "yogi", "elastic_average", "median", "trimmed_mean"),
+    "asynchronous": ("sgd", "adagrad", "adam", "yogi", "downpour", "adag", "staleness_aware"),
+    "hogwild": ("sgd", "downpour", "adag"),
+}
+IN_SHORT = ("yogi", "staleness_aware")
+
+
+def labelled(n=240):
+    random = np.random.default_rng(1)
+    y = random.integers(0, 3, n)
+    x = random.normal(size=(n, 6)).astype("f4")
+    x[np.arange(n), y] += 4
+    return x, y
+
+
+def classifier():
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")])
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+    return model
+
+
+def train(spark_model, first, last, **more):
+    x, y = labelled()
+    return spark_model.fit(x, y, 8, last, 0, initial_epoch=first, **more)
+
+
+@pytest.mark.parametrize("rule", CASES, ids=["momentum", "adam"])
+def test_a_fit_that_goes_on_is_one_fit(spark, tmp_path, rule):
+    """Two fits with a file between them leave the bytes of one: the rule's state travels along."""
+    models = []
+    for parts in ([(0, 4)], [(0, 2), (2, 4)]):
+        spark_model = SparkModel(classifier(), num_workers=2, seed=7, server_optimizer=rule)
+        for first, last in parts:
+            train(spark_model, first, last)
+            path = str(tmp_path / f"{len(parts)}-{last}.keras")
+            spark_model.save(path)
+            spark_model = load_spark_model(path)
+        models.append(spark_model.master_network)
+    for one, other in zip(*(m.get_weights() for m in models), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("mode", "rule"),
+    [
+        pytest.param(mode, rule, marks=() if rule in IN_SHORT else pytest.mark.thorough)
+        for mode, rules in RULES.items()
+        for rule in rules
+    ],
+)
+def test_every_rule_learns_in_its_modes(spark, mode, rule):
+    frequency = "epoch" if mode == "synchronous" else 5
+    spark_model = SparkModel(
+        classifier(), mode, frequency, num_workers=2, seed=7, server_optimizer=rule
+    )
+    losses = train(spark_model, 0, 5).history["loss"]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+class Fails(keras.callbacks.Callback):
+    """Ends a fit after its second epoch."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 1:
+            raise RuntimeError("enough")
+
+
+def test_a_fit_that_failed_leaves_the_state_that_goes_with_its_weights(spark):
+    """A next fit from there is what it would have been without the failure."""
+    models = []
+    for callbacks in ([], [Fails()]):
+        model = classifier()
+        spark_model = SparkModel(model, num_workers=2, seed=7, server_optimizer=STATEFUL[0])
+        if callbacks:
+            with pytest.raises(RuntimeError, match="enough"):
+                train(spark_model, 0, 4, callbacks=callbacks)
+            assert len(spark_model.last_fit.epochs) == 2
+        else:
+            train(spark_model, 0, 2)
+        train(spark_model, 2, 3)
+        models.append(model)
+    for one, other in zip(*(m.get_weights() for m in models), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_state_of_other_weights_starts_anew(spark, caplog):
+    """As when layers are frozen between two fits."""
+    spark_model = SparkModel(classifier(), num_workers=2, server_optimizer=STATEFUL[1])
+    train(spark_model, 0, 1)
+    with caplog.at_level(logging.WARNING, "kspark"):
+        train(spark_model, 1, 2)
+        assert "starts anew" not in caplog.text
+        model = spark_model.master_network
+        model.add(keras.layers.Dense(3, activation="softmax"))
+        model.layers[0].trainable = False
+        model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+        train(spark_model, 2, 3)
+    assert "The server optimizer starts anew" in caplog.text
