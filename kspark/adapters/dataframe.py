@@ -135,7 +135,7 @@ def chosen_column(frame: DataFrame, name: str, alias: str) -> Any:
     if own is not None:
         return F.col("`" + own.replace("`", "``") + "`").alias(alias)
     head = name.partition(".")[0]
-    if head == name or head not in frame.columns:
+    if head == name or column_name(frame, head) is None:
         raise missing(name, frame.columns)
     return F.col(name).alias(alias)
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import tempfile
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 import keras
 from pyspark.sql import SparkSession
 
 from kspark.adapters.remote import is_connect
-from kspark.errors import ClusterError, invalid
+from kspark.errors import ClusterError
 from kspark.job import SharedModel, engine_of
+from kspark.ml.inner import inputs_of, outputs_of, up_to
 from kspark.replica import ReplicaSpec
 from kspark.replica.custom_objects import checked, collect
 from kspark.replica.spec import read_config, saved
@@ -35,7 +35,8 @@ class CarriedModel:
         self.model = model
         self.custom_objects = checked(custom_objects)
         # Stages are used by several threads, for instance those of a cross-validation.
-        self._lock = Lock()
+        # One that shares the model may have to clone it meanwhile, which locks again.
+        self._lock = RLock()
         self._name = uuid.uuid4().hex
         self._shared: dict[tuple[str, str | None], SharedModel] = {}
 
@@ -85,8 +86,7 @@ class CarriedModel:
         """
         model = self.model
         if layer is not None:
-            wanted = layer_of(model, layer)
-            model = keras.Model(inputs_of(model), keras.tree.flatten(wanted.output)[0])
+            model = up_to(model, layer)
         elif is_plain(model):
             model = keras.Model(inputs_of(model), outputs_of(model), name=model.name)
         elif not model.compiled:
@@ -113,38 +113,6 @@ def is_plain(model: keras.Model) -> bool:
     """Whether a model is Keras' own functional or sequential one."""
     is_own = type(model).__module__.split(".")[0] == "keras"
     return is_own and bool(getattr(model, "inputs", None))
-
-
-def inputs_of(model: keras.Model) -> Any:
-    """A functional or sequential model's inputs, as they are arranged."""
-    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-
-
-def outputs_of(model: keras.Model) -> Any:
-    """A functional or sequential model's outputs, as they are arranged."""
-    return model.outputs[0] if isinstance(model, keras.Sequential) else model.output
-
-
-def layer_of(model: keras.Model, name: str) -> keras.layers.Layer:
-    """A layer by its name.
-
-    Raises:
-        ValueError: If there is none, it has several outputs, or the model does not tell what
-            its layers compute.
-    """
-    if not getattr(model, "inputs", None):
-        rule = "left out for a subclassed model, which does not tell what its layers compute"
-        raise invalid("featureLayer", rule, name)
-    names = [layer.name for layer in model.layers]
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f" (perhaps {near[0]!r})" if near else ""
-        raise invalid("featureLayer", f"the name of one of the layers {names}{hint}", name)
-    layer = model.get_layer(name)
-    if len(keras.tree.flatten(layer.output)) != 1:
-        rule = "a layer of one output, and this one has several"
-        raise invalid("featureLayer", rule, name)
-    return layer
 
 
 def weights_digest(model: keras.Model) -> str:

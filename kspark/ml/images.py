@@ -9,6 +9,7 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql.types import ArrayType, BinaryType, DataType, FloatType, StructField, StructType
 
+from kspark.adapters.dataframe import column_name
 from kspark.bootstrap import ship
 from kspark.errors import invalid, invalid_type
 from kspark.worker.images import CHANNELS, ImageTask, convert_batches
@@ -70,7 +71,7 @@ def image_columns(
         ValueError: If there is no such column, or an argument is wrong.
     """
     index, name = image_column(frame, input_col)
-    if output_col in frame.columns or not output_col:
+    if not output_col or column_name(frame, output_col) is not None:
         rule = f"a name that is not among the columns {frame.columns}"
         raise invalid("output_col", rule, output_col)
     if channels not in CHANNELS:
@@ -93,16 +94,16 @@ def image_column(frame: DataFrame, name: str | None) -> tuple[int, str]:
         TypeError: If it holds none.
         ValueError: If it is not there.
     """
-    if name is None:
-        name = next((n for n in ("image", "content") if n in frame.columns), None)
-    if name not in frame.columns:
+    wanted = ("image", "content") if name is None else (name,)
+    own = next((n for n in (column_name(frame, w) for w in wanted) if n is not None), None)
+    if own is None:
         raise invalid("input_col", f"one of the columns {frame.columns}", name)
-    index = frame.columns.index(name)
+    index = frame.columns.index(own)
     kind = frame.schema.fields[index].dataType
     if not isinstance(kind, BinaryType) and not is_image(kind):
         rule = "a column of images, as Spark's sources `image` and `binaryFile` give"
-        raise invalid_type("input_col", rule, f"{name} ({kind.simpleString()})")
-    return index, name
+        raise invalid_type("input_col", rule, f"{own} ({kind.simpleString()})")
+    return index, own
 
 
 def is_image(kind: DataType) -> bool:

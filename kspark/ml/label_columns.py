@@ -41,7 +41,7 @@ def with_labels(
         if always_one_hot or wants_one_hot(name, kind, facts):
             return frame.withColumn(name, one_hot(label, name, facts))
         return frame
-    if not isinstance(kind, ArrayType) and not is_vector_type(kind):
+    if not is_flat(kind):
         return frame
     if facts.loss == SPARSE:
         return frame.withColumn(name, largest(as_array(label, kind), name, facts))
@@ -67,6 +67,13 @@ def wants_one_hot(name: str, kind: DataType, facts: ClassifierFacts) -> bool:
         )
         raise invalid("labelCol", rule, f"{name}: {kind.simpleString()}")
     return facts.kind == MULTICLASS
+
+
+def is_flat(kind: DataType) -> bool:
+    """Whether a type is that of vectors, or of arrays of single values."""
+    if isinstance(kind, ArrayType):
+        return not isinstance(kind.elementType, ArrayType)
+    return is_vector_type(kind)
 
 
 def as_array(label: Column, kind: DataType) -> Column:
@@ -107,23 +114,26 @@ def refused_labels() -> Iterator[None]:
 
 def refusal(error: KSparkError) -> str | None:
     """What was wrong with a label, if that is why Spark gave up."""
-    pattern = r".*? Received: .*? with \S*(?: values)?\.(?=\s|$)"
+    pattern = r".*? Received: .*? with \S*(?: values(?:, none above 0)?)?\.(?=\s|$)"
     found = re.search(re.escape(REFUSAL) + pattern, str(error))
     return found[0].rstrip(".") if found else None
 
 
 def largest(values: Column, name: str, facts: ClassifierFacts) -> Column:
-    """The class of a one-hot array: the place of its largest value. A single value is the class."""
+    """The class of a one-hot array: the place of its largest value. A single value is the class.
+
+    Only zeros are no class: that is how `OneHotEncoder` writes a category it left out.
+    """
     classes = facts.num_classes
     # By name, since `F.array_position` takes no column for the value before Spark 4.
     place = F.call_function("array_position", values, F.array_max(values)) - 1
     text = (
-        f"{REFUSAL} class numbers, or of one-hot arrays or vectors of {classes} values (of "
-        f"OneHotEncoder with dropLast=False). Received: labelCol={name!r} with "
+        f"{REFUSAL} class numbers, or of one-hot arrays or vectors of {classes} values, one of "
+        f"them above 0 (of OneHotEncoder with dropLast=False). Received: labelCol={name!r} with "
     )
     return (
         F.when(F.size(values) == 1, F.element_at(values, -1).cast("double"))
-        .when(F.size(values) == classes, place.cast("double"))
+        .when((F.size(values) == classes) & has_positive(values), place.cast("double"))
         .otherwise(refused_size(text, values))
     )
 
@@ -131,16 +141,24 @@ def largest(values: Column, name: str, facts: ClassifierFacts) -> Column:
 def second(values: Column, name: str) -> Column:
     """For a single output: the only value, or that for class 1 of a one-hot pair."""
     text = (
-        f"{REFUSAL} numbers, or of arrays or vectors of 1 or 2 values, for a model of one "
-        f"output. Received: labelCol={name!r} with "
+        f"{REFUSAL} numbers, or of arrays or vectors of 1 or 2 values (of 2, one above 0), "
+        f"for a model of one output. Received: labelCol={name!r} with "
     )
-    fits = F.size(values).isin(1, 2)
+    fits = (F.size(values) == 1) | ((F.size(values) == 2) & has_positive(values))
     return F.when(fits, F.element_at(values, -1)).otherwise(refused_size(text, values))
 
 
+def has_positive(values: Column) -> Column:
+    """Whether any value of an array is above 0, also where the values are booleans or nulls."""
+    return F.coalesce(F.array_max(values.cast("array<double>")) > 0, F.lit(False))
+
+
 def refused_size(text: str, values: Column) -> Column:
-    """An error about how many values a row's label has."""
+    """An error about how many values a row's label has, and whether one of them tells a class."""
     found = F.when(values.isNull(), "null").otherwise(
-        F.concat(F.size(values).cast("string"), F.lit(" values"))
+        F.concat(
+            F.size(values).cast("string"),
+            F.when(has_positive(values), " values").otherwise(" values, none above 0"),
+        )
     )
     return F.raise_error(F.concat(F.lit(text), found, F.lit(".")))

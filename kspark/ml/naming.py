@@ -21,6 +21,8 @@ KERAS = {
     "num_workers": "numWorkers",
     "server_optimizer": "serverOptimizer",
     "max_failures": "maxFailures",
+    "max_staleness": "maxStaleness",
+    "straggler_timeout": "stragglerTimeout",
     "on_nonfinite": "onNonfinite",
     "scale_lr": "scaleLr",
     "warmup_epochs": "warmupEpochs",

@@ -253,7 +253,8 @@ class HasPrediction(StageParams):
     )
     featureLayer = param(
         "featureLayer",
-        "layer whose activations transform adds, as vectors in outputCol, in place of predictions.",
+        "layer of the model, or model among its layers, whose activations transform adds, as "
+        "vectors in outputCol, in place of predictions.",
         to.text("featureLayer"),
     )
     outputCol = param("outputCol", "column of the activations.", to.text("outputCol"))

@@ -15,10 +15,12 @@ import io
 import pickle
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,12 @@ LIBRARIES = frozenset({"keras", "kspark", "numpy", "py4j", "pyspark", "tensorflo
 """Packages that travel by name wherever they lie."""
 
 UNPICKLABLE = (pickle.PicklingError, TypeError, AttributeError, RuntimeError, RecursionError)
+
+LENT: Counter[str] = Counter()
+"""How many blocks of `by_value` want a module by value at present, in all threads."""
+
+LENDING = Lock()
+"""Held while that and cloudpickle's registry change, but not while anything is pickled."""
 
 
 def collect(
@@ -191,18 +199,42 @@ def culprit(objects: Mapping[str, Any], error: Exception) -> ValueError:
 
 @contextmanager
 def by_value() -> Iterator[None]:
-    """Let everything of the user's own modules be pickled by value, meanwhile."""
-    from pyspark import cloudpickle
+    """Let everything of the user's own modules be pickled by value, meanwhile.
 
-    already = set(cloudpickle.list_registry_pickle_by_value())
-    modules = [m for m in user_modules() if m.__name__ not in already]
-    for module in modules:
-        cloudpickle.register_pickle_by_value(module)
+    The registry is the process' own, so blocks in several threads, or one inside another, share
+    what they register: the last one takes it back.
+    """
+    modules = lend(user_modules())
     try:
         yield
     finally:
+        take_back(modules)
+
+
+def lend(modules: Iterable[ModuleType]) -> list[ModuleType]:
+    """Register modules with cloudpickle, and return those that `take_back` must be given."""
+    from pyspark import cloudpickle
+
+    with LENDING:
+        of_others = cloudpickle.list_registry_pickle_by_value() - LENT.keys()
+        lent = [module for module in modules if module.__name__ not in of_others]
+        for module in lent:
+            cloudpickle.register_pickle_by_value(module)
+            LENT[module.__name__] += 1
+    return lent
+
+
+def take_back(modules: Iterable[ModuleType]) -> None:
+    """Undo `lend` for modules that no other block wants."""
+    from pyspark import cloudpickle
+
+    with LENDING:
         for module in modules:
-            cloudpickle.unregister_pickle_by_value(module)
+            LENT[module.__name__] -= 1
+            if not LENT[module.__name__]:
+                del LENT[module.__name__]
+                if module.__name__ in cloudpickle.list_registry_pickle_by_value():
+                    cloudpickle.unregister_pickle_by_value(module)
 
 
 def user_modules() -> list[ModuleType]:

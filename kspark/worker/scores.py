@@ -117,9 +117,10 @@ class ClassScores:
             limits = 0.5 if self.thresholds is None else np.asarray(self.thresholds)
             return chosen_labels(probability > limits)
         if self.thresholds is not None:
-            limits = np.asarray(self.thresholds)
             with np.errstate(divide="ignore", invalid="ignore"):
-                probability = np.where(limits == 0, np.inf, probability / limits)
+                ratio = probability / np.asarray(self.thresholds)
+            # As in Spark: a threshold of 0 chooses its class, unless the probability is 0, too.
+            probability = np.where(np.isnan(ratio), -np.inf, ratio)
         return pa.array(probability.argmax(axis=1).astype(np.float64))
 
 

@@ -320,10 +320,21 @@ def test_scalar_columns_side_by_side_and_names_with_dots_and_spaces(spark):
     assert sorted(columns_of(results, 2)) == [0.5, 1.5]
 
 
-def test_fields_of_structs(spark):
+@pytest.mark.parametrize("name", ["row.features", "Row.FEATURES"])
+def test_fields_of_structs(spark, name):
     frame = frame_of(spark).select(F.struct("features").alias("row"), "label")
-    results = adapt(spark, frame, spec=SPEC, columns=Columns("row.features")).map_chunks(seen)
+    results = adapt(spark, frame, spec=SPEC, columns=Columns(name)).map_chunks(seen)
     assert columns_of(results.collect()) == X.tolist()
+
+
+def test_case_of_structs_counts_where_it_does_for_spark(spark):
+    frame = frame_of(spark).select(F.struct("features").alias("row"), "label")
+    spark.conf.set("spark.sql.caseSensitive", "true")
+    try:
+        with pytest.raises(ValueError, match="no column 'Row.features'"):
+            adapt(spark, frame, spec=SPEC, columns=Columns("Row.features"))
+    finally:
+        spark.conf.unset("spark.sql.caseSensitive")
 
 
 def test_one_column_per_input_with_text_and_integers(spark):

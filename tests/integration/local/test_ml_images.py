@@ -1,5 +1,7 @@
 """Images on disk, read by Spark's own sources, as tensors of a model."""
 
+import io
+
 import keras
 import numpy as np
 import pytest
@@ -117,3 +119,24 @@ def test_arguments_are_checked_before_anything_runs(spark):
         image_columns(frame.drop("content"), size=(2, 2))
     with pytest.raises(TypeError, match="`input_col` must be a column of images"):
         image_columns(frame, "number", size=(2, 2))
+
+
+def test_columns_are_found_as_spark_finds_them(spark):
+    pixels = np.full((1, 1, 3), 255, np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    frame = spark.createDataFrame([(buffer.getvalue(), 1)], "Content binary, Number int")
+    for name in (None, "CONTENT"):
+        found = image_columns(frame, name, size=(1, 1))
+        assert found.columns == ["Content", "Number", "features"]
+        assert found.first().features == [1.0, 1.0, 1.0]
+    with pytest.raises(ValueError, match="`output_col` must be .*Received: output_col='NUMBER'"):
+        image_columns(frame, size=(1, 1), output_col="NUMBER")
+    spark.conf.set("spark.sql.caseSensitive", "true")
+    try:
+        assert image_columns(frame, "Content", size=(1, 1), output_col="NUMBER").first().NUMBER
+        for name in (None, "CONTENT"):
+            with pytest.raises(ValueError, match="`input_col` must be one of the columns"):
+                image_columns(frame, name, size=(1, 1))
+    finally:
+        spark.conf.unset("spark.sql.caseSensitive")

@@ -393,6 +393,8 @@ def test_rows_that_are_divided_at_random_are_divided_once(spark):
         ("sparse_categorical_crossentropy", "multiclass", "array(0, 0, 1)", 2.0),
         ("sparse_categorical_crossentropy", "multiclass", "vector", 1.0),
         ("sparse_categorical_crossentropy", "multiclass", "array(2)", 2.0),
+        ("sparse_categorical_crossentropy", "multiclass", "array(0)", 0.0),
+        ("sparse_categorical_crossentropy", "multiclass", "array(false, true, false)", 1.0),
         ("sparse_categorical_crossentropy", "multiclass", "vector of one", 2.0),
         ("categorical_crossentropy", "multiclass", "2.0d", [0, 0, 1]),
         ("categorical_crossentropy", "multiclass", "1", [0, 1, 0]),
@@ -406,6 +408,8 @@ def test_rows_that_are_divided_at_random_are_divided_once(spark):
         ("binary_crossentropy", "binary", "1.0d", 1.0),
         ("binary_crossentropy", "binary", "array(0.0d, 1.0d)", 1.0),
         ("binary_crossentropy", "binary", "array(1.0d)", 1.0),
+        ("binary_crossentropy", "binary", "array(0.0d)", 0.0),
+        ("hinge", "binary", "array(1, -1)", -1),
         ("binary_crossentropy", "multilabel", "array(0.0d, 1.0d)", [0.0, 1.0]),
     ],
 )
@@ -441,7 +445,19 @@ def test_a_number_does_not_tell_several_labels(spark):
     [
         (4, "sparse_categorical_crossentropy", "array(0, 1)", "of 4 values.*with 2 values$"),
         (4, "sparse_categorical_crossentropy", "null", "of 4 values.*with null$"),
+        (
+            4,
+            "sparse_categorical_crossentropy",
+            "array(0, 0, 0, 0)",
+            "OneHot.*4 values, none above 0$",
+        ),
         (1, "binary_crossentropy", "array(0, 1, 0)", "of 1 or 2 values.*with 3 values$"),
+        (
+            1,
+            "binary_crossentropy",
+            "array(0, 0)",
+            "of 2, one above 0.*with 2 values, none above 0$",
+        ),
     ],
 )
 def test_labels_of_another_width_are_refused(frame, units, loss, label, words):

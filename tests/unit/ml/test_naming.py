@@ -33,6 +33,41 @@ def test_params_and_arguments_exist():
     assert set(ELEPHAS.values()) <= {p.name for p in ElephasEstimator().params}
 
 
+def test_every_argument_that_a_fit_gives_is_named_by_its_param(monkeypatch):
+    given = set()
+
+    class Seen(Exception):
+        pass
+
+    class Model:
+        def __init__(self, model, **arguments):
+            given.update(arguments)
+
+        def fit(self, x, **arguments):
+            given.update(arguments)
+            raise Seen
+
+    monkeypatch.setattr("kspark.ml.estimator.SparkModel", Model)
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    network.compile("sgd", "mse")
+    with pytest.raises(Seen):
+        KerasEstimator(network)._fit(None)
+    others = given - {p.name for p in KerasEstimator().params}
+    assert "straggler_timeout" in others
+    assert others <= KERAS.keys()
+    plain = {n: KERAS[n].lower() for n in others - {"validation_data"}}
+    assert plain == {n: n.replace("_", "") for n in plain}
+
+
+def test_errors_of_the_plan_name_params():
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    network.compile("sgd", "mse")
+    for params in ({"maxStaleness": 1}, {"stragglerTimeout": 1.0, "mode": "hogwild"}):
+        name = next(iter(params))
+        with pytest.raises(ValueError, match=f"`{name}` must be .*Received: {name}="):
+            KerasEstimator(network, **params)._fit(None)
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -1,5 +1,8 @@
 """What stages do with their models before Spark comes in."""
 
+import threading
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -203,6 +206,21 @@ def test_a_layer_that_is_not_there_is_refused_with_the_nearest(make):
         CarriedModel(make()).predicting("hiden")
 
 
+def test_a_subclassed_model_that_is_not_compiled_is_shared(monkeypatch):
+    model = Subclassed()
+    model.build((None, 4))
+    made = []
+    application = types.SimpleNamespace(application="a")
+    monkeypatch.setattr("kspark.ml.carried.engine_of", lambda spark: application)
+    monkeypatch.setattr("kspark.ml.carried.SharedModel", lambda spark, spec, key: made.append(spec))
+    stage = CarriedModel(model, {"Subclassed": Subclassed})
+    thread = threading.Thread(target=stage.shared, args=(None,), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive(), "it waits for itself"
+    assert [spec.weights.size for spec in made] == [4 * 2 + 2]
+
+
 def test_subclassed_models_predict_but_have_no_layers_to_show():
     model = Subclassed()
     model.build((None, 4))
@@ -271,9 +289,10 @@ def test_a_model_without_a_fit_has_no_summary(make):
 
 
 def test_a_refused_label_is_found_in_what_spark_says():
-    text = f"{REFUSAL} class numbers from 0 to 2 for it. Received: labelCol='a' with 3.5"
-    error = ClusterError(f"Spark gave up: [USER_RAISED_EXCEPTION] {text}. SQLSTATE: P0001")
-    assert refusal(error) == text
+    for found in ("3.5", "null", "2 values", "2 values, none above 0"):
+        text = f"{REFUSAL} class numbers from 0 to 2 for it. Received: labelCol='a' with {found}"
+        error = ClusterError(f"Spark gave up: [USER_RAISED_EXCEPTION] {text}. SQLSTATE: P0001")
+        assert refusal(error) == text
     assert refusal(ClusterError("lost")) is None
 
 

@@ -72,6 +72,14 @@ def test_thresholds_divide_probabilities():
     assert scores("binary", [[0.4], [0.2]], thresholds=(0.7, 0.3))[2] == [1.0, 0.0]
 
 
+def test_a_threshold_of_zero_chooses_what_has_any_probability():
+    # Spark compares p / t: infinite here, but no number where p is 0, too.
+    outputs = [[0.0, 0.3, 0.7], [1e-9, 0.3, 0.7], [0.0, 0.0, 0.0]]
+    assert scores("multiclass", outputs, thresholds=(0.0, 0.1, 0.9))[2] == [1.0, 0.0, 1.0]
+    assert scores("multiclass", outputs[:1], thresholds=(0.1, 0.0, 0.9))[2] == [1.0]
+    assert scores("binary", [[1.0], [0.75]], thresholds=(0.0, 1.0))[2] == [1.0, 0.0]
+
+
 def test_thresholds_of_labels_are_limits():
     outputs = [[0.6, 0.3], [0.5, 0.2]]
     assert scores("multilabel", outputs, thresholds=(0.55, 0.25))[2] == [[0.0, 1.0], []]
