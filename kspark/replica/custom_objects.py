@@ -12,6 +12,7 @@ from __future__ import annotations
 import builtins
 import dis
 import io
+import os
 import pickle
 import sys
 import sysconfig
@@ -260,10 +261,22 @@ def is_library(name: str | None) -> bool:
     file = getattr(sys.modules.get(name), "__file__", None)
     if file is None:
         return name in sys.modules
-    parents = Path(file).resolve().parents
-    if any(p.name in ("site-packages", "dist-packages") for p in parents):
+    if os.path.islink(file):
+        file = os.path.realpath(file)
+    return is_library_folder(os.path.dirname(file))
+
+
+@lru_cache(maxsize=4096)
+def is_library_folder(folder: str) -> bool:
+    """Whether what lies in a folder comes with Python or was installed.
+
+    Cached: there are thousands of modules in some hundred folders, and every fit asks for all.
+    """
+    resolved = Path(folder).resolve()
+    places = (resolved, *resolved.parents)
+    if any(p.name in ("site-packages", "dist-packages") for p in places):
         return True
-    return any(p in library_folders() for p in parents)
+    return any(p in library_folders() for p in places)
 
 
 @lru_cache(maxsize=1)
