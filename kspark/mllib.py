@@ -10,6 +10,7 @@ from pyspark import RDD
 from pyspark.mllib.linalg import Matrix, Vector
 from pyspark.mllib.regression import LabeledPoint
 
+from kspark import saving
 from kspark.data import (
     from_labeled_point,
     from_matrix,
@@ -19,6 +20,7 @@ from kspark.data import (
     to_matrix,
     to_vector,
 )
+from kspark.source import active_session
 from kspark.spark_model import SparkModel
 
 __all__ = [
@@ -43,7 +45,7 @@ class SparkMLlibModel(SparkModel):
         self,
         labeled_points: RDD[LabeledPoint],
         epochs: int = 10,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         verbose: str | int = 0,
         validation_split: float = 0.1,
         categorical: bool = False,
@@ -54,7 +56,8 @@ class SparkMLlibModel(SparkModel):
         Args:
             labeled_points: RDD of `LabeledPoint`.
             epochs: Integer.
-            batch_size: Integer, examples per batch and worker.
+            batch_size: Integer, examples per batch and worker. Defaults to that of the
+                constructor.
             verbose: As for `SparkModel.fit`.
             validation_split: Float, part of every partition that validates.
             categorical: Boolean, whether the labels become one-hot.
@@ -90,3 +93,24 @@ class SparkMLlibModel(SparkModel):
             row = np.asarray(from_vector(mllib_data))[np.newaxis]
             return to_vector(np.asarray(super().predict(row, *args, **kwargs))[0])
         return super().predict(mllib_data, *args, **kwargs)
+
+    def save(self, path: str, overwrite: bool = False) -> None:
+        """Write a file that `load_spark_model` makes a `SparkMLlibModel` of.
+
+        Args:
+            path: As for `SparkModel.save`.
+            overwrite: As for `SparkModel.save`.
+
+        Raises:
+            FileExistsError: If the file exists and `overwrite` is `False`.
+            ValueError: If the path ends in something else than `.keras` or `.h5`.
+        """
+        saving.save_model(
+            self._model,
+            self.get_config(),
+            str(path),
+            overwrite=overwrite,
+            server_state=self._server_state,
+            spark=active_session(),
+            class_name="SparkMLlibModel",
+        )
