@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kspark import saving
+from kspark.mllib import SparkMLlibModel
 from kspark.source import active_session
 from kspark.spark_model import SparkModel
 
@@ -26,8 +27,8 @@ def load_spark_model(
         safe_mode: Boolean, whether code inside the file is refused. Defaults to `True`.
 
     Returns:
-        A `SparkModel` with weights, optimizer state, compile configuration and kspark's
-        configuration as saved.
+        A `SparkModel`, or a `SparkMLlibModel` if one was saved, with weights, optimizer state,
+        compile configuration and kspark's configuration as saved.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -42,6 +43,7 @@ def load_spark_model(
     known = {k: v for k, v in saved.config.items() if k in SAVED_ARGUMENTS}
     if isinstance(known.get("port"), list):
         known["port"] = tuple(known["port"])
-    loaded = SparkModel(saved.model, custom_objects=custom_objects, **known)
+    kind = SparkMLlibModel if saved.class_name == SparkMLlibModel.saved_as else SparkModel
+    loaded = kind(saved.model, custom_objects=custom_objects, **known)
     loaded._outcome.server_state = dict(saved.server_state)
     return loaded

@@ -39,11 +39,13 @@ class SparkMLlibModel(SparkModel):
     Takes the arguments of `SparkModel`.
     """
 
+    saved_as = "SparkMLlibModel"
+
     def fit(  # type: ignore[override]
         self,
         labeled_points: RDD[LabeledPoint],
         epochs: int = 10,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         verbose: str | int = 0,
         validation_split: float = 0.1,
         categorical: bool = False,
@@ -54,7 +56,8 @@ class SparkMLlibModel(SparkModel):
         Args:
             labeled_points: RDD of `LabeledPoint`.
             epochs: Integer.
-            batch_size: Integer, examples per batch and worker.
+            batch_size: Integer, examples per batch and worker. Defaults to that of the
+                constructor.
             verbose: As for `SparkModel.fit`.
             validation_split: Float, part of every partition that validates.
             categorical: Boolean, whether the labels become one-hot.

@@ -78,6 +78,8 @@ class SparkModel:
         TypeError: If an argument is of a wrong type, or unknown.
     """
 
+    saved_as = "SparkModel"
+
     def __init__(
         self,
         model: keras.Model | Callable[[], keras.Model],
@@ -312,10 +314,7 @@ class SparkModel:
 
     @property
     def last_fit(self) -> FitReport | None:
-        """What the last `fit` tells of its epochs and workers, `None` before the first.
-
-        A `fit` that failed tells of the epochs before.
-        """
+        """What the last `fit` tells of its epochs and workers, also if it failed; or `None`."""
         return self._outcome.report
 
     @property
@@ -347,4 +346,5 @@ class SparkModel:
             overwrite=overwrite,
             server_state=self._outcome.server_state,
             spark=active_session(),
+            class_name=self.saved_as,
         )

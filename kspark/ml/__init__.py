@@ -11,14 +11,33 @@ predictions = fitted.transform(test)
 `KerasEstimator` takes any compiled model, `KerasClassifier` and `KerasRegressor` add
 what Spark's evaluators expect. Each fits a model of the same name.
 
-`ElephasEstimator` and `ElephasTransformer` are for programs written for Elephas.
+`ElephasEstimator` and `ElephasTransformer` are for programs written for Elephas, and so are the
+classes `Has...`, of which each has one of their Params.
 """
 
 from kspark.data import df_to_simple_rdd, from_data_frame, to_data_frame
 from kspark.ml.classifier import KerasClassificationModel, KerasClassifier
-from kspark.ml.elephas import ElephasEstimator, ElephasTransformer
+from kspark.ml.elephas import ElephasEstimator
 from kspark.ml.elephas_loading import load_ml_estimator, load_ml_transformer
 from kspark.ml.elephas_losses import LossModelTypeMapper, ModelType
+from kspark.ml.elephas_params import (
+    HasBatchSize,
+    HasCategoricalLabels,
+    HasCustomObjects,
+    HasEpochs,
+    HasFrequency,
+    HasInferenceBatchSize,
+    HasKerasModelConfig,
+    HasKerasOptimizerConfig,
+    HasLoss,
+    HasMetrics,
+    HasMode,
+    HasNumberOfClasses,
+    HasNumberOfWorkers,
+    HasValidationSplit,
+    HasVerbosity,
+)
+from kspark.ml.elephas_transformer import ElephasTransformer
 from kspark.ml.estimator import KerasEstimator, KerasRegressor
 from kspark.ml.images import image_columns
 from kspark.ml.model import KerasModel, KerasRegressionModel
@@ -27,6 +46,21 @@ from kspark.ml.summary import TrainingSummary
 __all__ = [
     "ElephasEstimator",
     "ElephasTransformer",
+    "HasBatchSize",
+    "HasCategoricalLabels",
+    "HasCustomObjects",
+    "HasEpochs",
+    "HasFrequency",
+    "HasInferenceBatchSize",
+    "HasKerasModelConfig",
+    "HasKerasOptimizerConfig",
+    "HasLoss",
+    "HasMetrics",
+    "HasMode",
+    "HasNumberOfClasses",
+    "HasNumberOfWorkers",
+    "HasValidationSplit",
+    "HasVerbosity",
     "KerasClassificationModel",
     "KerasClassifier",
     "KerasEstimator",

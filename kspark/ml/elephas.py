@@ -6,70 +6,47 @@ import logging
 from typing import Any
 
 import keras
-from pyspark.ml import Estimator, Model
+from pyspark.ml import Estimator
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField
 
 from kspark import job
-from kspark.adapters import Columns
-from kspark.adapters.dataframe import column_name
 from kspark.job.slots import task_slots
 from kspark.labels import SPARSE, loss_name
 from kspark.ml import elephas_files as files
 from kspark.ml.carried import CarriedModel
 from kspark.ml.elephas_compiling import ARGUMENTS, compile_arguments, own_parts
 from kspark.ml.elephas_losses import LossModelTypeMapper, ModelType
-from kspark.ml.elephas_models import architecture, described, model_from_config, same_compiled
+from kspark.ml.elephas_models import architecture, described, rebuilt, same_compiled
 from kspark.ml.elephas_params import (
     HasBatchSize,
     HasCategoricalLabels,
-    HasCustomObjects,
-    HasElephasColumns,
     HasEpochs,
     HasFrequency,
-    HasInferenceBatchSize,
-    HasKerasModelConfig,
     HasKerasOptimizerConfig,
     HasLoss,
     HasMetrics,
     HasMode,
     HasNumberOfClasses,
     HasNumberOfWorkers,
-    HasOutputType,
     HasValidationSplit,
     HasVerbosity,
 )
+from kspark.ml.elephas_stage import ElephasStage
+from kspark.ml.elephas_transformer import ElephasTransformer
 from kspark.ml.estimator import KerasEstimator
 from kspark.ml.label_columns import refused_labels, with_labels
-from kspark.ml.model import taken
-from kspark.ml.naming import ELEPHAS, KERAS, naming
-from kspark.ml.scoring import ClassifierFacts, last_activation, output_width
-from kspark.ml.stage import Stage
-from kspark.plan import LIVE, TrainingPlan
-from kspark.worker.scores import (
-    BINARY,
-    MULTICLASS,
-    ClassScores,
-    Probabilities,
-    Scores,
-    Values,
+from kspark.ml.naming import ELEPHAS, naming
+from kspark.ml.scoring import (
+    ClassifierFacts,
+    compiled_loss,
+    gives_margins,
+    last_activation,
+    takes_logits,
 )
+from kspark.plan import LIVE, TrainingPlan
+from kspark.worker.scores import MULTICLASS
 
 logger = logging.getLogger("kspark")
-
-
-class ElephasStage(Stage, HasKerasModelConfig, HasCustomObjects, HasElephasColumns, HasOutputType):
-    """What both stages have in common."""
-
-    def set_params(self, **kwargs: Any) -> Any:
-        """Set Params by name."""
-        return self.setParams(**kwargs)
-
-    def get_model(self) -> keras.Model:
-        """A new, uncompiled Keras model of `keras_model_config`."""
-        return model_from_config(
-            self.value_of("keras_model_config"), self.value_of("custom_objects")
-        )
 
 
 class ElephasEstimator(
@@ -131,9 +108,16 @@ class ElephasEstimator(
         """Elephas' configuration of an estimator."""
         return files.estimator_config(self)
 
-    def save(self, file_name: str) -> None:
-        """Write the configuration to an HDF5 file. `write().save(path)` is Spark's way."""
-        files.save_estimator(self, file_name)
+    def to_file(self, path: str) -> None:
+        """See `ElephasStage.to_file`."""
+        files.save_estimator(self, path)
+
+    @classmethod
+    def from_file(cls, path: str, custom_objects: dict[str, Any]) -> ElephasEstimator:
+        """See `ElephasStage.from_file`."""
+        config, weights = files.read(path, "ElephasEstimator")
+        model = rebuilt(path, config, weights, custom_objects) if weights else None
+        return cls(model, custom_objects=custom_objects or None, **config)
 
     @naming(ELEPHAS)
     def _fit(self, dataset: DataFrame) -> ElephasTransformer:
@@ -214,95 +198,10 @@ class ElephasEstimator(
             weights=model.get_weights(),
             model_type=model_type(self.value_of("loss"), model),
             history=[history],
+            from_logits=gives_logits(model),
         )
         fitted._resetUid(self.uid)
         return self._copyValues(fitted)
-
-
-class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
-    """Adds a column of predictions: doubles of a regression, else class probabilities.
-
-    Args:
-        weights: List of arrays, the model's weights.
-        model_type: `ModelType` or `None`.
-        history: List of dictionaries, one per fit.
-        **params: Elephas' Params by name.
-    """
-
-    __module__ = "kspark.ml"
-
-    def __init__(
-        self,
-        weights: Any = None,
-        model_type: ModelType | None = None,
-        history: Any = (),
-        **params: Any,
-    ) -> None:
-        super().__init__(**params)
-        if not self.isDefined("outputCol"):
-            self._setDefault(outputCol=f"{self.uid}__output")
-        self._weights = weights
-        self.model_type = model_type
-        self.history: list[dict[str, list[float]]] = list(history)
-
-    @property
-    def weights(self) -> Any:
-        """The model's weights, a list of arrays."""
-        return self._weights if self.carried is None else self.carried.model.get_weights()
-
-    def get_config(self) -> dict[str, Any]:
-        """Elephas' configuration of a transformer."""
-        return files.transformer_config(self)
-
-    def save(self, file_name: str) -> None:
-        """Write the model to an HDF5 file. `write().save(path)` is Spark's way."""
-        files.save_transformer(self, file_name)
-
-    def to_save(self) -> CarriedModel:
-        """See `Stage.to_save`."""
-        return self._model()
-
-    def extra_metadata(self) -> dict[str, Any]:
-        """See `Stage.extra_metadata`."""
-        kind = self.model_type.name if self.model_type else None
-        return {"modelType": kind, "history": self.history}
-
-    def take_metadata(self, metadata: dict[str, Any]) -> None:
-        """See `Stage.take_metadata`."""
-        kind = metadata["modelType"]
-        self.model_type = ModelType[kind] if kind else None
-        self.history = metadata["history"]
-
-    def _model(self) -> CarriedModel:
-        if self.carried is None:
-            model = self.get_model()
-            if self._weights is not None:
-                model.set_weights(self._weights)
-            self.carried = CarriedModel(model, self.value_of("custom_objects"))
-        return self.carried
-
-    @naming(ELEPHAS)
-    @naming(KERAS)
-    def _transform(self, dataset: DataFrame) -> DataFrame:
-        carried = self._model()
-        kind, scores = self._score(carried.model)
-        name = self.getOrDefault("outputCol")
-        if column_name(dataset, name):
-            raise taken("outputCol", name, dataset.columns)
-        columns = Columns(self.getOrDefault("featuresCol"), None, None)
-        size = self.value_of("inference_batch_size") or 1024
-        shared = carried.shared(dataset.sparkSession)
-        added = [StructField(name, kind)]
-        return job.score_frame(shared, dataset, columns, added, scores, size)
-
-    def _score(self, model: keras.Model) -> tuple[DataType, Scores]:
-        width = output_width(model)
-        if self.model_type == ModelType.REGRESSION and width == 1:
-            return DoubleType(), Values()
-        if self.value_of("output_type") == "class" and self.model_type != ModelType.REGRESSION:
-            kind = MULTICLASS if width > 1 else BINARY
-            return DoubleType(), ClassScores(kind, raw=False, probability=False)
-        return ArrayType(DoubleType()), Probabilities()
 
 
 def model_type(loss: str, model: keras.Model) -> ModelType:
@@ -312,3 +211,9 @@ def model_type(loss: str, model: keras.Model) -> ModelType:
         return known
     is_linear = last_activation(model) in ("", "linear", "relu")
     return ModelType.REGRESSION if is_linear else ModelType.CLASSIFICATION
+
+
+def gives_logits(model: keras.Model) -> bool:
+    """Whether a compiled model's output are logits or margins: 0 divides two classes, not 0.5."""
+    loss = compiled_loss(model)
+    return takes_logits(loss) or gives_margins(loss_name(loss), model)

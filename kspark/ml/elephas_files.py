@@ -8,6 +8,7 @@ to 64 KB. Such files are read, and small ones written so that Elephas reads them
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -15,20 +16,34 @@ import numpy as np
 
 from kspark.errors import invalid
 from kspark.ml.elephas_losses import ModelType
-from kspark.saving.filesystem import reading, writing
+from kspark.saving.filesystem import is_remote, local_path, reading, writing
 
 if TYPE_CHECKING:
-    from kspark.ml.elephas import ElephasEstimator, ElephasTransformer
+    from kspark.ml.elephas import ElephasEstimator
+    from kspark.ml.elephas_transformer import ElephasTransformer
 
 ATTRIBUTE = "distributed_config"
 WEIGHTS = "kspark_weights"
 MAX_ATTRIBUTE = 60_000
+ENDINGS = (".h5", ".hdf5")
+OWN = ("output_type", "from_logits")
+"""Params that Elephas does not have: its classes refuse to be made with them."""
 
 ESTIMATOR_KEYS = (
     *("keras_model_config", "mode", "frequency", "num_workers", "categorical", "loss"),
     *("metrics", "validation_split", "featuresCol", "labelCol", "epochs", "batch_size"),
     *("verbose", "nb_classes", "outputCol"),
 )
+
+
+def is_file_name(path: str) -> bool:
+    """Whether a path is meant as that of an HDF5 file."""
+    return path.lower().endswith(ENDINGS)
+
+
+def is_file(path: str) -> bool:
+    """Whether an HDF5 file is to be read there: Elephas writes them under any name."""
+    return is_file_name(path) or (not is_remote(path) and os.path.isfile(local_path(path)))
 
 
 def estimator_config(stage: ElephasEstimator) -> dict[str, Any]:
@@ -49,28 +64,43 @@ def transformer_config(stage: ElephasTransformer) -> dict[str, Any]:
 
 def save_estimator(stage: ElephasEstimator, path: str) -> None:
     """Write an estimator's Params, and the weights of the model it was given."""
-    more = {name: stage.value_of(name) for name in ("optimizer_config", "output_type")}
-    config, given = {**estimator_config(stage), **more}, stage.given()
+    config, given = estimator_config(stage), stage.given()
+    config["optimizer_config"] = stage.value_of("optimizer_config")
     if given is not None:
         config["keras_model_config"] = given.model.to_json()
-    write(path, "ElephasEstimator", config, given.model.get_weights() if given else [])
+    weights = given.model.get_weights() if given else []
+    write(path, "ElephasEstimator", config, own(stage), weights)
 
 
 def save_transformer(stage: ElephasTransformer, path: str) -> None:
     """Write a transformer's Params, weights and history."""
     config = transformer_config(stage)
-    names = ("output_type", "inference_batch_size")
-    config |= {name: stage.value_of(name) for name in names}
+    config["inference_batch_size"] = stage.value_of("inference_batch_size")
     config |= {"history": stage.history, "model_type": encoded(stage.model_type)}
-    write(path, "ElephasTransformer", config, stage.weights or [])
+    write(path, "ElephasTransformer", config, own(stage), stage.weights or [])
 
 
-def write(path: str, class_name: str, config: dict[str, Any], weights: Any) -> None:
-    """Write one file; an existing one is replaced, as by Elephas."""
-    text = json.dumps({"class_name": class_name, "config": config}).encode()
+def own(stage: ElephasEstimator | ElephasTransformer) -> dict[str, Any]:
+    """The values of the Params that Elephas does not have."""
+    return {name: stage.value_of(name) for name in OWN}
+
+
+def write(
+    path: str, class_name: str, config: dict[str, Any], more: dict[str, Any], weights: Any
+) -> None:
+    """Write one file; an existing one is replaced, as by Elephas.
+
+    Args:
+        path: String.
+        class_name: String, the class that Elephas makes of it.
+        config: Dictionary, the arguments that it makes it with.
+        more: Dictionary, further arguments of kspark's class.
+        weights: Sequence of arrays.
+    """
+    content = {"class_name": class_name, "config": config, "kspark": more}
+    text = json.dumps(content).encode()
     if len(text) > MAX_ATTRIBUTE and config.get("weights"):
-        config = {**config, "weights": []}
-        text = json.dumps({"class_name": class_name, "config": config}).encode()
+        text = json.dumps({**content, "config": {**config, "weights": []}}).encode()
     with writing(path, overwrite=True) as local, h5py.File(local, "w") as file:
         if len(text) > MAX_ATTRIBUTE:
             file.create_dataset(ATTRIBUTE, data=np.frombuffer(text, np.uint8))
@@ -101,7 +131,7 @@ def read(path: str, class_name: str) -> tuple[dict[str, Any], list[np.ndarray]]:
             weights = [group[str(index)][()] for index in range(len(group))]
     if content.get("class_name") != class_name:
         raise invalid("file_name", rule, path)
-    config = content["config"]
+    config = {**content["config"], **content.get("kspark", {})}
     listed = [np.asarray(w, np.float32) for w in config.pop("weights", [])]
     return config, weights or listed
 

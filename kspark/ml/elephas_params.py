@@ -6,6 +6,7 @@ Each class has one Param and its setter and getter, and can be used on its own.
 from __future__ import annotations
 
 import warnings
+from inspect import Parameter, Signature
 from typing import Any, ClassVar
 
 from pyspark.ml.param import Param
@@ -17,26 +18,36 @@ from kspark.ml.unsaved import CustomObjects
 
 
 class ElephasParams(StageParams):
-    """Params with setters and getters of the form `set_epochs`, `get_epochs`."""
+    """Params with setters and getters of the form `set_epochs`, `get_epochs`.
+
+    `ACCESSORS` and `KEYWORDS` list the Params whose setter, or whose setter's argument, has
+    another name than the Param.
+    """
 
     ACCESSORS: ClassVar[dict[str, str]] = {}
+    KEYWORDS: ClassVar[dict[str, str]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name, value in list(vars(cls).items()):
             if isinstance(value, Param):
-                add_snake_accessors(cls, name, cls.ACCESSORS.get(name, name), value.doc)
+                add_snake_accessors(cls, name, value.doc)
 
 
-def add_snake_accessors(cls: type, name: str, title: str, doc: str) -> None:
+def add_snake_accessors(cls: type[ElephasParams], name: str, doc: str) -> None:
     """Give a class `get_title` and `set_title` for a Param, unless it has its own."""
+    title, keyword = cls.ACCESSORS.get(name, name), cls.KEYWORDS.get(name, name)
+    words = (Parameter(word, Parameter.POSITIONAL_OR_KEYWORD) for word in ("self", keyword))
+    signature = Signature(list(words))
 
     def get(self: ElephasParams) -> Any:
         return self.getOrDefault(name)
 
-    def put(self: ElephasParams, value: Any) -> Any:
-        return self._set(**{name: value})
+    def put(self: ElephasParams, *values: Any, **named: Any) -> Any:
+        given = signature.bind(self, *values, **named).arguments
+        return self._set(**{name: given[keyword]})
 
+    vars(put)["__signature__"] = signature
     for verb, accessor in (("get", get), ("set", put)):
         accessor.__name__ = f"{verb}_{title}"
         accessor.__qualname__ = f"{cls.__name__}.{verb}_{title}"
@@ -169,17 +180,23 @@ class HasInferenceBatchSize(ElephasParams):
         to.integer("inference_batch_size", 1),
     )
     DEFAULTS = {"inference_batch_size": None}
+    KEYWORDS = {"inference_batch_size": "batch_size"}
 
 
 class HasOutputType(ElephasParams):
-    """What a classifier's output column holds; Elephas has no such choice."""
+    """What a classifier's output column holds, and is made of; Elephas has no such choice."""
 
     output_type = param(
         "output_type",
         "probability for an array of class probabilities, class for the class as a double.",
         to.choice("output_type", "probability", "class"),
     )
-    DEFAULTS = {"output_type": "probability"}
+    from_logits = param(
+        "from_logits",
+        "whether a classifier's output are logits or margins; decided by the loss if not set.",
+        to.boolean("from_logits"),
+    )
+    DEFAULTS = {"output_type": "probability", "from_logits": None}
 
 
 class HasElephasColumns(StageParams):

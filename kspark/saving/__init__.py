@@ -47,8 +47,8 @@ class SavedModel:
         config: Dictionary, kspark's (or Elephas') configuration. Empty for a
             file that plain Keras wrote.
         server_state: Dictionary of name and array, the server optimizer's state.
-        class_name: String, the class that wrote the file: `"SparkModel"`, or one
-            of Elephas' `"AsynchronousSparkModel"` and `"SparkMLlibModel"`.
+        class_name: String, the class that wrote the file: `"SparkModel"`,
+            `"SparkMLlibModel"` or Elephas' `"AsynchronousSparkModel"`.
     """
 
     model: keras.Model
@@ -65,6 +65,7 @@ def save_model(
     overwrite: bool = False,
     server_state: dict[str, np.ndarray] | None = None,
     spark: SparkSession | None = None,
+    class_name: str = "SparkModel",
 ) -> None:
     """Save a model and kspark's configuration to one file.
 
@@ -81,6 +82,7 @@ def save_model(
         server_state: Optional dictionary of name and array.
         spark: `SparkSession` or `None`, for a path with a scheme. `None` takes the
             active session.
+        class_name: String, the class that the file is to be loaded as.
 
     Raises:
         FileExistsError: If the file exists and `overwrite` is false.
@@ -92,7 +94,7 @@ def save_model(
     if not isinstance(model, keras.Model):
         raise invalid_type("model", "a `keras.Model`", model)
     name = checked(path)
-    document = Document(config, server_state or {})
+    document = Document(config, server_state or {}, class_name)
     document.check()
     write = hdf5_file.write if name.endswith(".h5") else keras_file.write
     with writing(name, overwrite=overwrite, spark=spark) as local:

@@ -21,6 +21,7 @@ from kspark.errors import invalid
 
 FORMAT = 1
 NUMBERS = "biuf"  # NumPy's kinds: boolean, signed, unsigned, floating
+SPARK_MODELS = ("SparkModel", "AsynchronousSparkModel", "SparkMLlibModel")
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,22 @@ def names_in(document: object, path: str) -> tuple[dict[str, Any], list[str]]:
         rule = f"a file of kspark's format {FORMAT} (this one needs another kspark)"
         raise invalid("path", rule, path)
     return document["config"], list(document.get("server_state", []))
+
+
+def checked_class(name: object, path: str) -> str:
+    """The class that wrote a file, if it is one of a model on Spark.
+
+    Args:
+        name: What the file says.
+        path: String, the file.
+
+    Raises:
+        ValueError: If it is another one.
+    """
+    if name not in SPARK_MODELS:
+        rule = f"a file of one of {', '.join(SPARK_MODELS)}, and this one holds {name!r}"
+        raise invalid("path", rule, path)
+    return str(name)
 
 
 def named(names: Iterable[str], arrays: Iterable[np.ndarray]) -> dict[str, np.ndarray]:

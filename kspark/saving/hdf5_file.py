@@ -24,7 +24,7 @@ import keras
 import numpy as np
 
 from kspark.errors import invalid
-from kspark.saving.document import Document, named, names_in
+from kspark.saving.document import Document, checked_class, named, names_in
 from kspark.saving.rebuild import rebuilding, refuse_code
 from kspark.saving.training_config import compile_arguments, training_config
 
@@ -33,7 +33,6 @@ logger = logging.getLogger("kspark")
 ATTRIBUTE = "distributed_config"
 STATE = "kspark_server_state"
 OPTIMIZER = "optimizer_weights"
-SPARK_MODELS = ("SparkModel", "AsynchronousSparkModel", "SparkMLlibModel")
 ELEPHAS_KEYS = ("mode", "frequency", "parameter_server_mode", "num_workers", "batch_size", "port")
 
 
@@ -120,10 +119,7 @@ def read_document(file: h5py.File, content: dict[str, Any], path: str) -> Docume
     """kspark's document, or one made from what Elephas wrote; `None` in a plain Keras file."""
     if not content:
         return None
-    class_name = content.get("class_name")
-    if class_name not in SPARK_MODELS:
-        rule = f"a file of one of {', '.join(SPARK_MODELS)}, and this one holds {class_name!r}"
-        raise invalid("path", rule, path)
+    class_name = checked_class(content.get("class_name"), path)
     if "kspark" in content:
         config, names = names_in(content["kspark"], path)
         arrays = (read_array(file[STATE], str(index)) for index in range(len(names)))

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kspark.saving.document import Document, named, names_in
+from kspark.saving.document import Document, checked_class, named, names_in
 from kspark.saving.rebuild import rebuilding, refuse_code
 
 DOCUMENT = "kspark.json"
@@ -29,7 +29,8 @@ def write(local: str, model: keras.Model, document: Document) -> None:
     """Write the model and the document to the local file `local`."""
     keras.saving.save_model(model, local)
     with zipfile.ZipFile(local, "a") as archive:
-        archive.writestr(DOCUMENT, json.dumps(document.to_dict()))
+        content = document.to_dict() | {"class_name": document.class_name}
+        archive.writestr(DOCUMENT, json.dumps(content))
         for index, array in enumerate(document.server_state.values()):
             # Into the archive directly, an array may be as large as the model.
             with archive.open(array_member(index), "w", force_zip64=True) as member:
@@ -67,9 +68,11 @@ def read_document(archive: zipfile.ZipFile, path: str) -> Document | None:
     """kspark's part of the archive, `None` if it has none."""
     if DOCUMENT not in archive.namelist():
         return None
-    config, names = names_in(json.loads(archive.read(DOCUMENT)), path)
+    content = json.loads(archive.read(DOCUMENT))
+    config, names = names_in(content, path)
+    class_name = checked_class(content.get("class_name", "SparkModel"), path)
     arrays = (read_array(archive, array_member(index)) for index in range(len(names)))
-    return Document(config, named(names, arrays))
+    return Document(config, named(names, arrays), class_name)
 
 
 def read_array(archive: zipfile.ZipFile, member: str) -> np.ndarray:

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from kspark import SparkModel, optimizers
+from kspark import SparkModel, mllib, optimizers
 from kspark.arguments import (
     check_backend,
     check_class_weight,
@@ -15,11 +15,62 @@ from kspark.arguments import (
     checked_callbacks,
 )
 from kspark.compression import TopK
+from kspark.mllib import SparkMLlibModel
 from kspark.plan import TrainingPlan
 
 
 def plan(mode, frequency="epoch", **more):
     return TrainingPlan.create(mode=mode, frequency=frequency, **more)
+
+
+def small():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+
+def test_positions_of_elephas_6():
+    """Mode and frequency have the places they had there; what came after is named."""
+    made = SparkModel(small(), "asynchronous", "batch")
+    assert (made.mode, made.frequency) == ("asynchronous", "batch")
+    for kind in (SparkModel, SparkMLlibModel):
+        with pytest.raises(TypeError, match="positional arguments"):
+            kind(small(), "synchronous", "epoch", "http", 4)
+        with pytest.warns(DeprecationWarning, match="`parameter_server_mode` is not used"):
+            made = kind(
+                *(small(), "synchronous", "batch"),
+                parameter_server_mode="http",
+                num_workers=4,
+                custom_objects=None,
+                batch_size=16,
+                port=4000,
+            )
+        found = (made.mode, made.frequency, made.num_workers, made.batch_size, made.port)
+        assert found == ("synchronous", "batch", 4, 16, 4000)
+
+
+def test_positions_of_elephas_7_are_refused():
+    """There the second is the number of workers, the third custom objects."""
+    with pytest.raises(ValueError, match="`mode` must be one of .*Received: mode='4'"):
+        SparkModel(small(), 4)
+    with pytest.raises(TypeError, match="positional arguments"):
+        SparkModel(small(), 4, {}, 32)
+
+
+@pytest.mark.parametrize(("given", "used"), [({}, 128), ({"batch_size": 8}, 8)])
+def test_mllib_models_train_with_their_batch_size(monkeypatch, given, used):
+    asked = []
+
+    def plan(**settings):
+        asked.append(settings)
+        raise LookupError("as far as the plan")
+
+    model = SparkMLlibModel(small(), batch_size=128)
+    monkeypatch.setattr(mllib, "lp_to_simple_rdd", lambda *rows: rows)
+    monkeypatch.setattr(model, "_plan", plan)
+    with pytest.raises(LookupError):
+        model.fit("points", **given)
+    assert (asked[0]["batch_size"], asked[0]["epochs"]) == (used, 10)
 
 
 @pytest.mark.parametrize("frequency", ["epoch", "batch", 1])

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 import pytest
 
 from kspark import SparkModel, load_spark_model
 from kspark.loading import SAVED_ARGUMENTS
+from kspark.mllib import SparkMLlibModel
+
+ELEPHAS = Path(__file__).parents[1] / "fixtures" / "elephas"
 
 
 def compiled():
@@ -58,3 +63,33 @@ def test_stragglers_are_refused_where_all_replicas_count(rule, told):
 def test_a_bound_of_the_staleness_is_refused_where_it_means_nothing(mode):
     with pytest.raises(ValueError, match="`max_staleness` must be None with mode="):
         SparkModel(compiled(), mode, max_staleness=1)
+
+
+@pytest.mark.parametrize("kind", [SparkModel, SparkMLlibModel])
+@pytest.mark.parametrize("extension", ["keras", "h5"])
+def test_the_class_comes_back(tmp_path, kind, extension):
+    path = str(tmp_path / f"model.{extension}")
+    saved = kind(compiled(), num_workers=3, batch_size=8)
+    saved.save(path)
+    loaded = load_spark_model(path)
+    assert type(loaded) is kind
+    assert loaded.get_config() == saved.get_config()
+    with pytest.raises(FileExistsError):
+        saved.save(path)
+    saved.save(path, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "told"),
+    [
+        ("v7_sync", SparkModel, ("synchronous", "epoch", 2, 16)),
+        ("v7_async", SparkModel, ("hogwild", "batch", None, 32)),
+        ("v7_mllib", SparkMLlibModel, ("synchronous", "epoch", 3, 32)),
+        ("v6_async", SparkModel, ("asynchronous", "batch", None, 64)),
+        ("v6_mllib", SparkMLlibModel, ("synchronous", "epoch", 3, 32)),
+    ],
+)
+def test_files_of_elephas_become_what_was_saved(name, kind, told):
+    loaded = load_spark_model(str(ELEPHAS / f"{name}.h5"))
+    assert type(loaded) is kind
+    assert (loaded.mode, loaded.frequency, loaded.num_workers, loaded.batch_size) == told

@@ -278,7 +278,8 @@ def test_keras_member_is_one_json_document(tmp_path: Path) -> None:
     save_model(model_of_tests(), CONFIG, tmp_path / "a.keras", server_state=STATE)
     with zipfile.ZipFile(tmp_path / "a.keras") as archive:
         document = json.loads(archive.read("kspark.json"))
-    assert document == {"format": 1, "config": CONFIG, "server_state": list(STATE)}
+    expected = {"format": 1, "config": CONFIG, "server_state": list(STATE)}
+    assert document == {**expected, "class_name": "SparkModel"}
 
 
 def test_h5_attribute_has_the_shape_of_elephas(tmp_path: Path) -> None:

@@ -207,20 +207,33 @@ def test_function_that_is_no_part_of_a_model_is_not_called(
         load_model(path)
 
 
-def test_pickled_server_state_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.keras"
+def documented(path: Path, document: dict) -> Path:
+    """A `.keras` file with this document of kspark's."""
     save_model(small(), {}, path)
-    document = {"format": 1, "config": {}, "server_state": ["bad"]}
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     members["kspark.json"] = json.dumps(document).encode()
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-        with archive.open("kspark/server_state/0.npy", "w") as member:
-            np.lib.format.write_array(member, np.array([print]), allow_pickle=True)
+    return path
+
+
+def test_pickled_server_state_is_refused(tmp_path: Path) -> None:
+    document = {"format": 1, "config": {}, "server_state": ["bad"]}
+    path = documented(tmp_path / "a.keras", document)
+    member = "kspark/server_state/0.npy"
+    with zipfile.ZipFile(path, "a") as archive, archive.open(member, "w") as file:
+        np.lib.format.write_array(file, np.array([print]), allow_pickle=True)
     with pytest.raises(ValueError, match="allow_pickle=False"):
         load_model(path)
+
+
+@pytest.mark.parametrize("class_name", ["builtins.print", "ElephasEstimator", ["SparkModel"], None])
+def test_file_does_not_choose_what_it_is_loaded_as(tmp_path: Path, class_name: object) -> None:
+    document = {"format": 1, "config": {}, "server_state": [], "class_name": class_name}
+    with pytest.raises(ValueError, match="file of one of SparkModel, .*this one holds"):
+        load_model(documented(tmp_path / "a.keras", document))
 
 
 @pytest.mark.parametrize("trick", ["link", "storage", "virtual"])

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.evaluation import MulticlassClassificationEvaluator, RegressionEvaluator
+from pyspark.ml.tuning import TrainValidationSplit, TrainValidationSplitModel
 from pyspark.mllib.linalg import Matrices, Vectors
 from pyspark.sql import functions as F
 
@@ -14,6 +15,8 @@ from kspark.ml import (
     ModelType,
     df_to_simple_rdd,
     from_data_frame,
+    load_ml_estimator,
+    load_ml_transformer,
     to_data_frame,
 )
 from kspark.mllib import SparkMLlibModel, to_labeled_point
@@ -119,6 +122,75 @@ def test_an_estimator_s_pipeline_can_be_saved(tmp_path):
     assert loaded.get_optimizer_config() == stage.get_optimizer_config()
 
 
+def values(stage):
+    return {p.name: v for p, v in stage.extractParamMap().items()}
+
+
+def test_a_tuner_and_its_model_come_back(fitted, test_data, tmp_path):
+    """Spark calls `save` of the estimator inside, and not `write`."""
+    stage = ElephasEstimator(network(), num_workers=2, output_type="class")
+    other = {"class_name": "SGD", "config": {}}
+    search = TrainValidationSplit(
+        estimator=stage,
+        estimatorParamMaps=[{stage.epochs: 2, stage.optimizer_config: other}],
+        evaluator=MulticlassClassificationEvaluator(metricName="accuracy"),
+    )
+    search.save(str(tmp_path / "search"))
+    loaded = TrainValidationSplit.load(str(tmp_path / "search"))
+    assert values(loaded.getEstimator()) == values(stage)
+    (grid,) = loaded.getEstimatorParamMaps()
+    assert {p.name: v for p, v in grid.items()} == {"epochs": 2, "optimizer_config": other}
+    model = search._copyValues(TrainValidationSplitModel(fitted.stages[0], [0.5]))
+    model.save(str(tmp_path / "model"))
+    loaded = TrainValidationSplitModel.load(str(tmp_path / "model"))
+    assert values(loaded.getEstimator()) == values(stage)
+    assert values(loaded.bestModel) == values(fitted.stages[0])
+    assert loaded.transform(test_data).collect() == fitted.transform(test_data).collect()
+
+
+class Shifted(keras.layers.Layer):
+    def call(self, x):
+        return x + 1.0
+
+
+def test_custom_objects_come_back_with_directories(tmp_path, monkeypatch):
+    monkeypatch.setattr(Shifted, "__module__", "elsewhere")
+    model = keras.Sequential([keras.Input((2,)), Shifted(), keras.layers.Dense(1)])
+    parts, objects = {"keras_model_config": model.to_json()}, {"Shifted": Shifted}
+    estimator, transformer = str(tmp_path / "estimator"), str(tmp_path / "transformer")
+    ElephasEstimator(**parts, epochs=3).save(estimator)
+    weights = model.get_weights()
+    ElephasTransformer(**parts, weights=weights, custom_objects=objects).save(transformer)
+    for loaded in (
+        ElephasEstimator.read().customObjects(objects).load(estimator),
+        load_ml_estimator(estimator, objects),
+        load_ml_transformer(transformer, objects),
+    ):
+        assert loaded.get_custom_objects() == objects
+        assert type(loaded.get_model().layers[0]) is Shifted
+    np.testing.assert_array_equal(loaded.weights[0], weights[0])
+    assert load_ml_estimator(estimator).get_epochs() == 3
+
+
+def test_rows_that_are_drawn_anew_keep_their_own_predictions(spark):
+    """From partitions some of which are empty, as arrays of a regression of two numbers."""
+    drawn = F.expr("double(reflect('java.lang.Math', 'random'))")
+    frame = spark.range(0, 3, 1, 4).select(F.array(drawn, drawn).alias("features"))
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, use_bias=False)])
+    stage = ElephasTransformer(
+        keras_model_config=model.to_json(),
+        weights=[np.array([[2.0, 0.0], [0.0, -3.0]])],
+        model_type=ModelType.REGRESSION,
+        outputCol="found",
+    )
+    scored = stage.transform(frame)
+    assert scored.schema["found"].dataType.simpleString() == "array<double>"
+    rows = scored.collect()
+    assert len({tuple(row.features) for row in rows}) == 3
+    expected = [[2.0 * row.features[0], -3.0 * row.features[1]] for row in rows]
+    np.testing.assert_allclose([row.found for row in rows], expected, rtol=1e-6)
+
+
 def test_regression_gives_doubles_and_labels_are_not_cut(spark):
     x = np.random.default_rng(0).normal(size=(80, 2))
     frame = to_data_frame(spark.sparkContext, x, x[:, 0] * 0.5)
@@ -143,11 +215,6 @@ def test_regression_gives_doubles_and_labels_are_not_cut(spark):
     np.testing.assert_allclose(labels, x[:, 0] * 0.5)
 
 
-def test_mode_and_frequency_are_used():
-    with pytest.raises(ValueError, match="`mode` must be one of"):
-        ElephasEstimator(mode="synchron")
-
-
 def test_labels_out_of_range_are_refused(train_data):
     stage = ElephasEstimator(network(), nb_classes=2)
     with pytest.raises(ValueError, match="class numbers from 0 to 1.*'label' with 2.0"):
@@ -164,8 +231,8 @@ def test_mllib_models_train_and_predict(spark):
     points = to_labeled_point(spark.sparkContext, x, (x[:, 0] > 0).astype(float))
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, "softmax")])
     model.compile(keras.optimizers.Adam(0.1), "categorical_crossentropy", metrics=["accuracy"])
-    mllib = SparkMLlibModel(model, num_workers=2)
-    history = mllib.train(points, epochs=3, batch_size=8, categorical=True, nb_classes=3)
+    mllib = SparkMLlibModel(model, num_workers=2, batch_size=8)
+    history = mllib.train(points, epochs=3, categorical=True, nb_classes=3)
     assert len(history.history["loss"]) == len(history.history["val_loss"]) == 3
     expected = model.predict(x[:5], verbose=0)
     found = mllib.predict(Matrices.dense(5, 2, x[:5].ravel(order="F")))

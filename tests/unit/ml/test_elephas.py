@@ -1,22 +1,21 @@
 """The Elephas-compatible stages: names, defaults, files; without Spark."""
 
 import json
+from inspect import signature
 from types import SimpleNamespace
 
-import h5py
 import keras
 import numpy as np
 import pytest
 
+from kspark import ml
 from kspark.ml import (
     ElephasEstimator,
     ElephasTransformer,
     LossModelTypeMapper,
     ModelType,
     elephas,
-    elephas_params,
     load_ml_estimator,
-    load_ml_transformer,
 )
 from kspark.ml.elephas import model_type
 
@@ -38,6 +37,12 @@ MIXINS = [
     ("HasInferenceBatchSize", "inference_batch_size", None, 4),
 ]
 
+KEYWORDS = {
+    "categorical_labels": "categorical",
+    "verbosity": "verbose",
+    "inference_batch_size": "batch_size",
+}
+
 
 @pytest.fixture
 def model(make):
@@ -58,19 +63,39 @@ def estimator(model):
 
 @pytest.mark.parametrize(("mixin", "name", "default", "value"), MIXINS)
 def test_mixins_work_on_their_own(mixin, name, default, value):
-    stage = getattr(elephas_params, mixin)()
+    stage = getattr(ml, mixin)()
     if mixin in ("HasKerasModelConfig", "HasLoss"):
         with pytest.raises(KeyError):
             getattr(stage, f"get_{name}")()
     else:
         assert getattr(stage, f"get_{name}")() == default
-    assert getattr(stage, f"set_{name}")(value) is stage
+    put, keyword = getattr(stage, f"set_{name}"), KEYWORDS.get(name, name)
+    assert put(value) is stage
     assert getattr(stage, f"get_{name}")() == value
+    stage.clear(stage.params[0])
+    assert put(**{keyword: value}) is stage
+    assert getattr(stage, f"get_{name}")() == value
+    assert list(signature(put).parameters) == [keyword]
+    assert mixin in ml.__all__
 
 
 @pytest.mark.parametrize(("mixin", "name", "default", "value"), MIXINS[:-1])
 def test_the_estimator_has_all_of_them(mixin, name, default, value):
-    assert getattr(ElephasEstimator(), f"set_{name}")(value).uid
+    keyword = KEYWORDS.get(name, name)
+    assert getattr(ElephasEstimator(), f"set_{name}")(**{keyword: value}).uid
+
+
+def test_setters_take_one_value():
+    for wrong in ({}, {"value": 3}, {"epochs": 3, "batch_size": 4}):
+        with pytest.raises(TypeError, match="argument"):
+            ml.HasEpochs().set_epochs(**wrong)
+    with pytest.raises(TypeError, match="argument"):
+        ml.HasEpochs().set_epochs(3, 4)
+
+
+def test_a_mode_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="`mode` must be one of"):
+        ElephasEstimator(mode="synchron")
 
 
 def test_columns():
@@ -201,91 +226,6 @@ def test_a_loss_of_one_s_own_is_a_custom_object(make):
     stage = ElephasEstimator(keras_model_config=make().to_json()).set_loss(distance)
     assert (stage.get_loss(), stage.get_custom_objects()) == ("distance", {"distance": distance})
     assert stage._compiled().loss == distance
-
-
-def test_an_estimator_file_is_whole(estimator, tmp_path):
-    path = str(tmp_path / "estimator.h5")
-    estimator.save(path)
-    loaded = load_ml_estimator(path)
-    before, after = (
-        {p.name: v for p, v in stage.extractParamMap().items() if p.name != "custom_objects"}
-        for stage in (estimator, loaded)
-    )
-    assert after == before
-    with h5py.File(path) as file:
-        content = json.loads(file.attrs["distributed_config"])
-    assert content["class_name"] == "ElephasEstimator"
-    assert set(estimator.get_config()) <= set(content["config"])
-
-
-@pytest.mark.parametrize("units", [3, 3000])
-def test_a_transformer_file_is_whole(make, tmp_path, units):
-    model = make(units)
-    stage = ElephasTransformer(
-        keras_model_config=model.to_json(),
-        weights=model.get_weights(),
-        model_type=ModelType.CLASSIFICATION,
-        history=[{"loss": [0.5]}],
-        outputCol="out",
-        inference_batch_size=7,
-        output_type="class",
-    )
-    path = str(tmp_path / "transformer.h5")
-    stage.save(path)
-    loaded = load_ml_transformer(path)
-    for a, b in zip(loaded.weights, model.get_weights(), strict=True):
-        assert a.dtype == b.dtype
-        np.testing.assert_array_equal(a, b)
-    assert (loaded.model_type, loaded.history) == (ModelType.CLASSIFICATION, [{"loss": [0.5]}])
-    assert (loaded.get_inference_batch_size(), loaded.get_output_type()) == (7, "class")
-    assert (loaded.getOutputCol(), loaded.get_keras_model_config()) == ("out", model.to_json())
-
-
-def test_files_of_elephas_are_read(make, tmp_path):
-    """As Elephas writes them: weights as nested lists, a model type as text."""
-    model = make(1, None, "mse")
-    config = {
-        "keras_model_config": model.to_json(),
-        "labelCol": "y",
-        "featuresCol": "x",
-        "outputCol": "p",
-        "weights": [w.tolist() for w in model.get_weights()],
-        "model_type": {"__enum__": "ModelType.REGRESSION"},
-    }
-    path = str(tmp_path / "elephas.h5")
-    with h5py.File(path, "w") as file:
-        content = {"class_name": "ElephasTransformer", "config": config}
-        file.attrs["distributed_config"] = json.dumps(content).encode()
-    loaded = load_ml_transformer(path)
-    assert (loaded.model_type, loaded.getFeaturesCol()) == (ModelType.REGRESSION, "x")
-    for a, b in zip(loaded.weights, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_a_small_transformer_file_is_one_that_elephas_reads(make, tmp_path):
-    model = make(1, None, "mse")
-    path = str(tmp_path / "small.h5")
-    ElephasTransformer(
-        keras_model_config=model.to_json(),
-        weights=model.get_weights(),
-        model_type=ModelType.REGRESSION,
-    ).save(path)
-    with h5py.File(path) as file:
-        config = json.loads(file.attrs["distributed_config"])["config"]
-    assert config["model_type"] == {"__enum__": "ModelType.REGRESSION"}
-    np.testing.assert_allclose(config["weights"][0], model.get_weights()[0], rtol=1e-6)
-
-
-def test_other_files_are_refused(estimator, tmp_path):
-    path = str(tmp_path / "estimator.h5")
-    estimator.save(path)
-    with pytest.raises(ValueError, match="`file_name` must be a file of an ElephasTransformer"):
-        load_ml_transformer(path)
-    (tmp_path / "text.h5").write_text("no")
-    with pytest.raises(ValueError, match="`file_name` must be a file of an ElephasEstimator"):
-        load_ml_estimator(str(tmp_path / "text.h5"))
-    with pytest.raises(FileNotFoundError):
-        load_ml_estimator(str(tmp_path / "none.h5"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,49 @@
+"""Elephas' helpers, in one place: conversions of data, lists of weights, models as dictionaries.
+
+`SparkModel.fit` takes arrays, RDDs and DataFrames as they are; these are for
+code that already works with them.
+"""
+
+from kspark.data.conversions import (
+    df_to_simple_rdd,
+    encode_label,
+    from_data_frame,
+    from_labeled_point,
+    from_matrix,
+    from_vector,
+    lp_to_simple_rdd,
+    to_data_frame,
+    to_labeled_point,
+    to_matrix,
+    to_simple_rdd,
+    to_vector,
+)
+from kspark.data.parameters import (
+    add_params,
+    dict_to_model,
+    divide_by,
+    get_neutral,
+    model_to_dict,
+    subtract_params,
+)
+
+__all__ = [
+    "add_params",
+    "df_to_simple_rdd",
+    "dict_to_model",
+    "divide_by",
+    "encode_label",
+    "from_data_frame",
+    "from_labeled_point",
+    "from_matrix",
+    "from_vector",
+    "get_neutral",
+    "lp_to_simple_rdd",
+    "model_to_dict",
+    "subtract_params",
+    "to_data_frame",
+    "to_labeled_point",
+    "to_matrix",
+    "to_simple_rdd",
+    "to_vector",
+]

@@ -1,0 +1,102 @@
+"""A model's weights as lists of arrays, and models as dictionaries, as Elephas users know them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from kspark.errors import invalid, invalid_type
+from kspark.saving.rebuild import rebuilding
+
+Params = Sequence[np.ndarray]
+
+
+def add_params(param_list_left: Params, param_list_right: Params) -> list[np.ndarray]:
+    """The sums of the arrays of two lists.
+
+    Args:
+        param_list_left: List of arrays.
+        param_list_right: List of as many arrays, of the same shapes.
+
+    Raises:
+        ValueError: If the lists differ in length.
+    """
+    return [left + right for left, right in paired(param_list_left, param_list_right)]
+
+
+def subtract_params(param_list_left: Params, param_list_right: Params) -> list[np.ndarray]:
+    """The differences of the arrays of two lists.
+
+    Args:
+        param_list_left: List of arrays.
+        param_list_right: List of as many arrays, of the same shapes: what is taken away.
+
+    Raises:
+        ValueError: If the lists differ in length.
+    """
+    return [left - right for left, right in paired(param_list_left, param_list_right)]
+
+
+def get_neutral(array_list: Params) -> list[np.ndarray]:
+    """Zeros of the shapes and types of some arrays.
+
+    Args:
+        array_list: List of arrays.
+    """
+    return [np.zeros_like(array) for array in array_list]
+
+
+def divide_by(array_list: Params, num_workers: float) -> list[np.ndarray]:
+    """Some arrays, divided by a number.
+
+    Args:
+        array_list: List of arrays.
+        num_workers: Number.
+    """
+    return [array / num_workers for array in array_list]
+
+
+def model_to_dict(model: keras.Model) -> dict[str, Any]:
+    """A model as plain data.
+
+    Args:
+        model: `keras.Model`.
+
+    Returns:
+        Dictionary with `"model"`, its JSON, and `"weights"`, a list of arrays.
+    """
+    return {"model": model.to_json(), "weights": model.get_weights()}
+
+
+def dict_to_model(
+    _dict: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+) -> keras.Model:
+    """The inverse of `model_to_dict`. Optimizer state is not in a dictionary.
+
+    Args:
+        _dict: Dictionary that `model_to_dict` made.
+        custom_objects: Dictionary of names to custom classes or functions.
+
+    Raises:
+        TypeError: If it is no such dictionary.
+        ValueError: If it holds no model, or custom objects are missing.
+    """
+    if not {"model", "weights"} <= set(_dict):
+        raise invalid_type("_dict", "a dictionary that `model_to_dict` made", _dict)
+    text, objects = _dict["model"], dict(custom_objects or {})
+    with rebuilding("_dict", json.loads(text), objects), keras.saving.custom_object_scope(objects):
+        model = keras.models.model_from_json(text)
+    model.set_weights(_dict["weights"])
+    return model
+
+
+def paired(left: Params, right: Params) -> Any:
+    """The arrays of two lists, side by side."""
+    if len(left) != len(right):
+        rule = f"a list of as many arrays as the {len(left)} of param_list_left"
+        raise invalid("param_list_right", rule, f"{len(right)} arrays")
+    return zip(left, right, strict=True)
