@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from kspark import compression, optimizers
+from kspark.arguments import check_rule
 from kspark.plan import TrainingPlan
 
 
@@ -24,10 +25,11 @@ def test_every_case_is_one_that_kspark_trains(case: ModuleType) -> None:
         if c.mode == "keras":
             continue
         document = {"class_name": c.rule, "config": dict(c.rule_config)}
-        optimizers.get(document).check_mode(c.mode)
+        rule = optimizers.get(document)
         plan = TrainingPlan.create(
             mode=c.mode, frequency=c.frequency, compression=c.compression, scale_lr=c.scale_lr
         )
+        check_rule(rule, plan)
         assert plan.compression == compression.get(c.compression)
 
 
