@@ -126,7 +126,7 @@ def values(stage):
     return {p.name: v for p, v in stage.extractParamMap().items()}
 
 
-def test_a_tuner_and_its_model_come_back(fitted, test_data, tmp_path):
+def test_a_tuner_and_its_model_come_back(train_data, test_data, tmp_path):
     """Spark calls `save` of the estimator inside, and not `write`."""
     stage = ElephasEstimator(network(), num_workers=2, output_type="class")
     other = {"class_name": "SGD", "config": {}}
@@ -140,12 +140,12 @@ def test_a_tuner_and_its_model_come_back(fitted, test_data, tmp_path):
     assert values(loaded.getEstimator()) == values(stage)
     (grid,) = loaded.getEstimatorParamMaps()
     assert {p.name: v for p, v in grid.items()} == {"epochs": 2, "optimizer_config": other}
-    model = search._copyValues(TrainValidationSplitModel(fitted.stages[0], [0.5]))
+    model = search.fit(train_data)
     model.save(str(tmp_path / "model"))
     loaded = TrainValidationSplitModel.load(str(tmp_path / "model"))
     assert values(loaded.getEstimator()) == values(stage)
-    assert values(loaded.bestModel) == values(fitted.stages[0])
-    assert loaded.transform(test_data).collect() == fitted.transform(test_data).collect()
+    assert values(loaded.bestModel) == values(model.bestModel)
+    assert loaded.transform(test_data).collect() == model.transform(test_data).collect()
 
 
 class Shifted(keras.layers.Layer):
