@@ -186,6 +186,11 @@ class Aggregator:
             np.copyto(out, self.weights)
             return self.version
 
+    def rule_state(self) -> dict[str, np.ndarray]:
+        """A copy of the rule's state, between two changes."""
+        with self._lock:
+            return self.optimizer.get_state()
+
     def replace(self, vector: np.ndarray) -> int:
         """Take over weights that were computed elsewhere.
 

@@ -87,6 +87,7 @@ def train(
         callbacks: List of `keras.callbacks.Callback`.
         verbose: As in `keras.Model.fit`.
     """
+    outcome.report = FitReport(plan.mode, plan.frequency)
     replica, rule = source.replica, optimizer.clone()
     job.check_cluster_once(source.spark, spec.backend)
     aggregator = Aggregator(replica.spec, replica.get_vector(), rule, plan.mode)
@@ -103,12 +104,14 @@ def train(
         monitor,
         source.num_workers,
     )
-    outcome.report = task.report
     if plan.initial_epoch < plan.epochs:
         try:
             job.fit(task)
+            task.rule_state = aggregator.rule_state()
         finally:
-            outcome.server_state, outcome.report = dict(rule.get_state()), task.report
+            outcome.report = task.report
+            if task.rule_state is not None:
+                outcome.server_state = dict(task.rule_state)
     monitor.history.history.update(outcome.report.exchanges())
     return monitor.history
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from kspark.errors import invalid, invalid_type
-from kspark.saving.rebuild import rebuilding
+from kspark.saving.rebuild import rebuilding, refuse_code
 
 Params = Sequence[np.ndarray]
 
@@ -72,9 +72,7 @@ def model_to_dict(model: keras.Model) -> dict[str, Any]:
     return {"model": model.to_json(), "weights": model.get_weights()}
 
 
-def dict_to_model(
-    _dict: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
-) -> keras.Model:
+def dict_to_model(_dict: Any, custom_objects: Mapping[str, Any] | None = None) -> keras.Model:
     """The inverse of `model_to_dict`. Optimizer state is not in a dictionary.
 
     Args:
@@ -83,12 +81,18 @@ def dict_to_model(
 
     Raises:
         TypeError: If it is no such dictionary.
-        ValueError: If it holds no model, or custom objects are missing.
+        ValueError: If it holds no model or code, or custom objects are missing.
     """
-    if not {"model", "weights"} <= set(_dict):
-        raise invalid_type("_dict", "a dictionary that `model_to_dict` made", _dict)
+    rule = "a dictionary that `model_to_dict` made"
+    if not isinstance(_dict, Mapping) or not {"model", "weights"} <= set(_dict):
+        raise invalid_type("_dict", rule, _dict)
     text, objects = _dict["model"], dict(custom_objects or {})
-    with rebuilding("_dict", json.loads(text), objects), keras.saving.custom_object_scope(objects):
+    try:
+        config = json.loads(text)
+    except (TypeError, json.JSONDecodeError) as error:
+        raise invalid("_dict", rule, _dict) from error
+    refuse_code(config, "_dict")
+    with rebuilding("_dict", config, objects), keras.saving.custom_object_scope(objects):
         model = keras.models.model_from_json(text)
     model.set_weights(_dict["weights"])
     return model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -50,6 +50,8 @@ class Fit:
         busy: Function, whether late shards of an earlier round are at work.
         under_way: Function, the shards that have not brought what they last began.
         epochs: List of `EpochFacts`, one per epoch that is trained.
+        rule_state: Mapping, the server optimizer's state that goes with the model's weights, those
+            of the last epoch that was closed; `None` before the first.
     """
 
     spark: SparkSession
@@ -64,6 +66,7 @@ class Fit:
     fit_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     epochs: list[EpochFacts] = field(default_factory=list)
 
+    rule_state: Mapping[str, np.ndarray] | None = field(init=False, default=None)
     train: SpooledExamples = field(init=False)
     held_out: SpooledExamples | None = field(init=False, default=None)
     num_train: dict[int, int] = field(init=False, default_factory=dict)
@@ -92,7 +95,7 @@ class Fit:
     @property
     def report(self) -> FitReport:
         """What there is to tell of the epochs so far."""
-        work = self.workload if self.num_train else None
+        work = self.workload if any(self.num_train.values()) else None
         return FitReport(self.plan.mode, self.plan.frequency, tuple(self.epochs), work)
 
     @property
@@ -298,6 +301,7 @@ def close_epoch(
     logs = job.monitor.logs_of(metrics)
     if job.monitor.needs_optimizer_state:
         take_state(job, [], epoch)
+    job.rule_state = job.aggregator.rule_state()
     logs |= validate(job, epoch)
     changed = job.monitor.end_epoch(epoch, job.aggregator.weights, logs, num_examples)
     if changed is not None:

@@ -93,8 +93,8 @@ def fetch_all(job: Fit, epoch: int, found: dict[int, Fetched]) -> None:
     """
     task = ship(rounds_worker.fetch_state, job.fit_id, epoch)
     again = Again(job.train, job.plan.max_failures, job.busy)
-    grouping = grouping_of(job)
     late = job.under_way()
+    grouping = grouping_of(job, late)
     shards = [shard for shard, n in sorted(job.num_train.items()) if n and shard not in late]
     wanted = shards if grouping is None else list(range(len(grouping.groups)))
     while wanted:

@@ -11,7 +11,7 @@ With k shards the driver holds `⌈√k⌉` vectors, and so much less waits in i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from kspark.aggregator import Delta
@@ -34,11 +34,17 @@ the memory of a driver that can train the model at all.
 """
 
 
-def grouping_of(job: Fit) -> Grouping | None:
-    """The groups of a fit's shards, or `None` if there are too few, or the session has no way."""
-    if len([n for n in job.num_train.values() if n]) < TREE_SHARDS:
+def grouping_of(job: Fit, without: Collection[int] = ()) -> Grouping | None:
+    """The groups of a fit's shards, or `None` if there are too few, or the session has no way.
+
+    Args:
+        job: `Fit`.
+        without: Shards to leave out.
+    """
+    counts = {shard: n for shard, n in job.num_train.items() if n and shard not in without}
+    if len(counts) < TREE_SHARDS:
         return None
-    return Grouping.of(job.num_train) if engine_of(job.spark).groups else None
+    return Grouping.of(counts) if engine_of(job.spark).groups else None
 
 
 def tree_of(job: Fit) -> Grouping | None:

@@ -113,9 +113,9 @@ class ElephasEstimator(
         files.save_estimator(self, path)
 
     @classmethod
-    def from_file(cls, path: str, custom_objects: dict[str, Any]) -> ElephasEstimator:
+    def from_file(cls, path: str, custom_objects: dict[str, Any], safe: bool) -> ElephasEstimator:
         """See `ElephasStage.from_file`."""
-        config, weights = files.read(path, "ElephasEstimator")
+        config, weights = files.read(path, "ElephasEstimator", safe)
         model = rebuilt(path, config, weights, custom_objects) if weights else None
         return cls(model, custom_objects=custom_objects or None, **config)
 

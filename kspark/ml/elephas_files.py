@@ -7,8 +7,10 @@ to 64 KB. Such files are read, and small ones written so that Elephas reads them
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -17,6 +19,7 @@ import numpy as np
 from kspark.errors import invalid
 from kspark.ml.elephas_losses import ModelType
 from kspark.saving.filesystem import is_remote, local_path, reading, writing
+from kspark.saving.rebuild import refuse_code
 
 if TYPE_CHECKING:
     from kspark.ml.elephas import ElephasEstimator
@@ -43,7 +46,10 @@ def is_file_name(path: str) -> bool:
 
 def is_file(path: str) -> bool:
     """Whether an HDF5 file is to be read there: Elephas writes them under any name."""
-    return is_file_name(path) or (not is_remote(path) and os.path.isfile(local_path(path)))
+    if is_remote(path):
+        return is_file_name(path)
+    place = local_path(path)
+    return os.path.isfile(place) or (is_file_name(path) and not os.path.isdir(place))
 
 
 def estimator_config(stage: ElephasEstimator) -> dict[str, Any]:
@@ -111,12 +117,17 @@ def write(
             group.create_dataset(str(index), data=np.asarray(weight))
 
 
-def read(path: str, class_name: str) -> tuple[dict[str, Any], list[np.ndarray]]:
+def read(path: str, class_name: str, safe: bool) -> tuple[dict[str, Any], list[np.ndarray]]:
     """The configuration in a file, and its weights.
+
+    Args:
+        path: String.
+        class_name: String, the class that the file has to be of.
+        safe: Boolean, whether code inside is refused.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds something else.
+        ValueError: If it holds something else, or code.
     """
     rule = f"a file of an {class_name}"
     with reading(path) as local:
@@ -132,8 +143,26 @@ def read(path: str, class_name: str) -> tuple[dict[str, Any], list[np.ndarray]]:
     if content.get("class_name") != class_name:
         raise invalid("file_name", rule, path)
     config = {**content["config"], **content.get("kspark", {})}
+    if safe:
+        refuse_code_in(config, path)
     listed = [np.asarray(w, np.float32) for w in config.pop("weights", [])]
     return config, weights or listed
+
+
+def refuse_code_in(params: Mapping[str, Any], path: str) -> None:
+    """Refuse code in the model, its loss, metrics or optimizer.
+
+    Args:
+        params: Mapping with the values of Params.
+        path: String, where they come from.
+
+    Raises:
+        ValueError: If there is some.
+    """
+    parts = [params.get(name) for name in ("optimizer_config", "loss", "metrics")]
+    with contextlib.suppress(json.JSONDecodeError):  # no model, which is told later
+        parts.append(json.loads(params.get("keras_model_config") or "null"))
+    refuse_code(parts, path)
 
 
 def encoded(kind: ModelType | None) -> Any:

@@ -193,7 +193,8 @@ class HasOutputType(ElephasParams):
     )
     from_logits = param(
         "from_logits",
-        "whether a classifier's output are logits or margins; decided by the loss if not set.",
+        "whether a classifier's output are logits or margins, for output_type='class'; decided by "
+        "the loss if not set.",
         to.boolean("from_logits"),
     )
     DEFAULTS = {"output_type": "probability", "from_logits": None}

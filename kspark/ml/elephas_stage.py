@@ -33,12 +33,15 @@ class ElephasReader(StageReader[E], Generic[E]):
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If another kind of stage was saved there, or it needs custom objects.
+            ValueError: If another kind of stage was saved there, it holds code (see `safeMode`),
+                or needs custom objects.
         """
         name = os.fspath(path)
         if files.is_file(name):
-            return self._cls.from_file(name, self._objects)
+            return self._cls.from_file(name, self._objects, self._safe)
         stage = super().load(name)
+        if self._safe:
+            files.refuse_code_in({p.name: v for p, v in stage.extractParamMap().items()}, name)
         return stage.set_params(custom_objects=self._objects) if self._objects else stage
 
 
@@ -76,8 +79,8 @@ class ElephasStage(Stage, HasKerasModelConfig, HasCustomObjects, HasElephasColum
         raise NotImplementedError
 
     @classmethod
-    def from_file(cls: type[E], path: str, custom_objects: dict[str, Any]) -> E:
-        """Read the stage from an HDF5 file."""
+    def from_file(cls: type[E], path: str, custom_objects: dict[str, Any], safe: bool) -> E:
+        """Read the stage from an HDF5 file; if `safe`, one without code."""
         raise NotImplementedError
 
     @classmethod

@@ -31,9 +31,10 @@ from kspark.worker.scores import (
 
 
 class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
-    """Adds a column of predictions: doubles of a regression, else class probabilities.
+    """Adds a column of predictions: doubles of a regression, else the class probabilities.
 
-    A regression of several numbers per row adds arrays of doubles.
+    That is the model's output as it is; of a model that gives logits, these. A regression of
+    several numbers per row adds arrays of doubles.
 
     Args:
         weights: List of arrays, the model's weights.
@@ -81,9 +82,9 @@ class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
         files.save_transformer(self, path)
 
     @classmethod
-    def from_file(cls, path: str, custom_objects: dict[str, Any]) -> ElephasTransformer:
+    def from_file(cls, path: str, custom_objects: dict[str, Any], safe: bool) -> ElephasTransformer:
         """See `ElephasStage.from_file`."""
-        config, weights = files.read(path, "ElephasTransformer")
+        config, weights = files.read(path, "ElephasTransformer", safe)
         kind = files.decoded(config.pop("model_type", None))
         objects = custom_objects or None
         return cls(weights=weights, model_type=kind, custom_objects=objects, **config)

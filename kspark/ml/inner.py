@@ -25,14 +25,11 @@ def up_to(model: keras.Model, name: str) -> keras.Model:
             times, or the model does not tell what its layers compute.
     """
     layer = layer_of(model, name)
-    found = up_to_first_call(model, layer)
-    if found is None:
-        calls = outputs_of_calls(model, layer)
-        if len(calls) != 1:
-            rule = f"a layer that the model calls once, and this one is called {len(calls)} times"
-            raise invalid("featureLayer", rule, name)
-        found = keras.Model(inputs_of(model), keras.tree.flatten(calls[0])[0])
-    return found
+    calls = outputs_of_calls(model, layer)
+    if len(calls) != 1:
+        rule = f"a layer that the model calls once, and this one is called {len(calls)} times"
+        raise invalid("featureLayer", rule, name)
+    return keras.Model(inputs_of(model), keras.tree.flatten(calls[0])[0])
 
 
 def layer_of(model: keras.Model, name: str) -> keras.layers.Layer:
@@ -72,23 +69,15 @@ def names_inside(layer: keras.layers.Layer) -> Iterator[str]:
         yield from names_inside(one)
 
 
-def up_to_first_call(model: keras.Model, layer: keras.layers.Layer) -> keras.Model | None:
-    """The model up to `layer.output`, `None` if that is not computed of the model's inputs.
-
-    It is what the layer gave at its first call, perhaps in another model; and a functional
-    model's `output` is always that of its own inputs.
-    """
-    try:
-        found = keras.Model(inputs_of(model), keras.tree.flatten(layer.output)[0])
-    except ValueError:
-        return None
-    # Keras 3.8 also connects what is computed of other inputs, and cannot run it.
-    entries = [one for one in found.layers if isinstance(one, keras.layers.InputLayer)]
-    return found if len(entries) == len(found.inputs) else None
-
-
 def outputs_of_calls(model: keras.Model, layer: keras.layers.Layer) -> list[Any]:
-    """What a layer gives at each of its calls in a model, computed of the model's inputs."""
+    """What a layer gives at each of its calls in a model, computed of the model's inputs.
+
+    `layer.output` does not tell that: it is what the layer gave at its first call anywhere, and
+    of a layer that is a model what it gives for inputs of its own. So all layers are called
+    once more, and it is seen who is.
+    """
+    if isinstance(layer, keras.layers.InputLayer):  # nobody calls these
+        return [layer.output]
     outputs: list[Any] = []
 
     def call(one: Any, *args: Any, **kwargs: Any) -> Any:

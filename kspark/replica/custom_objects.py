@@ -18,7 +18,7 @@ import sys
 import sysconfig
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -218,10 +218,14 @@ def lend(modules: Iterable[ModuleType]) -> list[ModuleType]:
 
     with LENDING:
         of_others = cloudpickle.list_registry_pickle_by_value() - LENT.keys()
-        lent = [module for module in modules if module.__name__ not in of_others]
-        for module in lent:
-            cloudpickle.register_pickle_by_value(module)
-            LENT[module.__name__] += 1
+        lent = []
+        for module in modules:
+            if module.__name__ in of_others:
+                continue
+            with suppress(ValueError):  # it has left `sys.modules` by now
+                cloudpickle.register_pickle_by_value(module)
+                LENT[module.__name__] += 1
+                lent.append(module)
     return lent
 
 

@@ -56,6 +56,12 @@ def test_what_is_no_model_is_refused(monkeypatch):
     monkeypatch.setattr(twice, "__module__", "elsewhere")
     with pytest.raises(ValueError, match="`custom_objects` must be a dictionary with 'twice'"):
         data.dict_to_model(data.model_to_dict(network(twice)))
-    for wrong in ("{}", {"model": "{}"}):
+    for wrong in ("{}", {"model": "{}"}, 5, None):
         with pytest.raises(TypeError, match="`_dict` must be a dictionary that `model_to_dict`"):
             data.dict_to_model(wrong)
+
+
+@pytest.mark.parametrize("model", [None, "x"])
+def test_a_dictionary_without_a_model_is_refused(model):
+    with pytest.raises(ValueError, match="`_dict` must be a dictionary that `model_to_dict` made"):
+        data.dict_to_model({"model": model, "weights": []})

@@ -7,6 +7,7 @@ import builtins
 import json
 import marshal
 import zipfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import keras
 import numpy as np
 import pytest
 
+from kspark.data import dict_to_model
+from kspark.ml import ElephasEstimator, load_ml_estimator, load_ml_transformer
 from kspark.saving import load_model, save_model
 from kspark.saving.rebuild import refuse_code
 
@@ -255,3 +258,38 @@ def test_h5_array_that_lies_in_another_file_is_refused(tmp_path: Path, trick: st
             group.create_virtual_dataset("0", layout)
     with pytest.raises(ValueError, match="lies in another file"):
         load_model(path)
+
+
+def elephas_file(path: Path, class_name: str, **config: object) -> str:
+    """A file as Elephas' stages write it."""
+    content = {"class_name": class_name, "config": config}
+    with h5py.File(path, "w") as file:
+        file.attrs["distributed_config"] = json.dumps(content).encode()
+    return str(path)
+
+
+@pytest.mark.parametrize("load", [load_ml_estimator, load_ml_transformer])
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=list(ATTACKS))
+def test_code_in_a_file_of_elephas_is_refused(
+    tmp_path: Path, attack: dict, load: Callable[[str], object]
+) -> None:
+    name = {load_ml_estimator: "ElephasEstimator", load_ml_transformer: "ElephasTransformer"}[load]
+    text = json.dumps(model_with(attack))
+    path = elephas_file(tmp_path / "a.h5", name, keras_model_config=text, weights=[[1.0]])
+    with pytest.raises(ValueError, match="without code inside"):
+        load(path)
+
+
+def test_code_in_an_optimizer_of_elephas_is_refused(tmp_path: Path) -> None:
+    optimizer = {"class_name": "SGD", "config": {"learning_rate": KERAS_3}}
+    path = elephas_file(tmp_path / "a.h5", "ElephasEstimator", optimizer_config=optimizer)
+    with pytest.raises(ValueError, match="without code inside"):
+        load_ml_estimator(path)
+    loaded = ElephasEstimator.read().safeMode(False).load(path)
+    assert loaded.get_optimizer_config() == optimizer
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=list(ATTACKS))
+def test_code_in_a_dictionary_is_refused(attack: dict) -> None:
+    with pytest.raises(ValueError, match="without code inside"):
+        dict_to_model({"model": json.dumps(model_with(attack)), "weights": []})

@@ -313,6 +313,22 @@ def test_late_shards_have_no_state_and_keep_others_from_theirs(monkeypatch, sess
     assert "left out" not in caplog.text
 
 
+def test_late_shards_are_in_no_group(monkeypatch, session):
+    session(groups=True)
+    assert grouping_of(a_fit([1] * 17), without={3, 16}) is None
+    grouping = grouping_of(a_fit([1] * 19), without={3, 16})
+    assert sorted(grouping.number) == [s for s in range(19) if s not in (3, 16)]
+    session(groups=True)
+    asked = []
+    jobs = Jobs(monkeypatch, states((0, 1.0)))
+    collect = lambda job, grouping, *rest: asked.append(grouping) or jobs.outcomes[0]  # noqa: E731
+    monkeypatch.setattr(optimizer_state, "collect_groups", collect)
+    job = a_fit([1] * 19)
+    job.train, job.under_way = jobs, lambda: frozenset({3, 16})
+    assert len(fetched_states(job, 3)) == 1
+    assert asked == [grouping]
+
+
 def test_shards_without_examples_have_no_state_to_miss(monkeypatch, session):
     _, wanted = fetched(session, monkeypatch, [stray(16)], grouped=False)
     assert wanted == [ALL]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kspark import SparkModel, load_spark_model, optimizers
+from kspark.errors import WorkerError
 
 STATEFUL = [optimizers.SGD(0.5, momentum=0.9), optimizers.Adam(0.05)]
 CASES = [STATEFUL[0], pytest.param(STATEFUL[1], marks=pytest.mark.thorough)]
@@ -95,6 +96,26 @@ def test_a_fit_that_failed_leaves_the_state_that_goes_with_its_weights(spark):
         models.append(model)
     for one, other in zip(*(m.get_weights() for m in models), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+class Poisons(keras.callbacks.Callback):
+    """Lets the second epoch diverge."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            self.model.optimizer.learning_rate = np.nan
+
+
+def test_what_a_broken_epoch_did_to_the_state_is_forgotten(spark):
+    """Many exchanges have merged values that are not finite before anybody looks at the loss."""
+    model = classifier()
+    spark_model = SparkModel(model, "synchronous", 2, num_workers=2, server_optimizer="adam")
+    with pytest.raises(WorkerError, match="NaN or infinite in epoch 2"):
+        train(spark_model, 0, 3, callbacks=[Poisons()])
+    assert len(spark_model.last_fit.epochs) == 1
+    assert np.isfinite(model.get_weights()[0]).all()
+    model.optimizer.learning_rate = 0.1
+    assert np.isfinite(train(spark_model, 1, 3).history["loss"]).all()
 
 
 def test_a_state_of_other_weights_starts_anew(spark, caplog):

@@ -14,6 +14,7 @@ from kspark.ml import (
     load_ml_estimator,
     load_ml_transformer,
 )
+from kspark.ml import elephas_files as files
 from kspark.ml.elephas_stage import ElephasStage
 
 # The Params of Elephas' classes: they are made of a file's configuration as it is.
@@ -83,6 +84,13 @@ def test_files_of_elephas_under_any_name_are_read(tmp_path):
             content = {"class_name": "ElephasEstimator", "config": config}
             file.attrs["distributed_config"] = json.dumps(content).encode()
         assert load_ml_estimator(str(tmp_path / name)).get_epochs() == 3
+
+
+def test_a_directory_of_spark_may_have_any_name(tmp_path):
+    """As `write().save` makes it, though `save` would not."""
+    (tmp_path / "stage.h5").mkdir()
+    assert not files.is_file(str(tmp_path / "stage.h5"))
+    assert files.is_file(str(tmp_path / "other.h5"))
 
 
 def test_elephas_could_make_its_stages_of_the_files(tmp_path, make):

@@ -84,8 +84,24 @@ def test_a_layer_that_another_model_called_first_shows_what_it_gives_here():
     np.testing.assert_allclose(lean.predict(X, verbose=0), value(first(2 * X)), rtol=1e-5)
 
 
-def test_what_is_called_several_times_is_refused():
-    inside = functional_base()
+def test_a_layer_that_another_model_of_the_same_input_called_first():
+    entry, deep = keras.Input((4,)), layers.Dense(3, name="deep")
+    keras.Model(entry, deep(entry))
+    model = keras.Model(entry, layers.Dense(1)(deep(layers.Rescaling(2.0)(entry))))
+    lean = CarriedModel(model).predicting("deep")
+    np.testing.assert_allclose(lean.predict(X, verbose=0), value(deep(2 * X)), rtol=1e-5)
+
+
+def test_an_input_shows_what_comes_in():
+    entry = keras.Input((4,), name="pixels")
+    model = keras.Model(entry, layers.Dense(1)(layers.Rescaling(2.0)(entry)))
+    lean = CarriedModel(model).predicting("pixels")
+    np.testing.assert_array_equal(lean.predict(X, verbose=0), X)
+
+
+@pytest.mark.parametrize("base", [functional_base, lambda: layers.Dense(3, name="base")])
+def test_what_is_called_several_times_is_refused(base):
+    inside = base()
     pair = [keras.Input((4,)) for _ in "ab"]
     model = keras.Model(pair, layers.Concatenate(name="both")([inside(x) for x in pair]))
     rule = "`featureLayer` must be a layer that the model calls once, .* 2 times. .*'base'"

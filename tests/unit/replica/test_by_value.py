@@ -35,6 +35,13 @@ def registered():
     return set(cloudpickle.list_registry_pickle_by_value())
 
 
+def test_a_module_that_is_gone_by_now_is_none(project):
+    """Another thread may take it out of `sys.modules` after it was looked for."""
+    modules = [types.ModuleType("gone_by_now"), project]
+    assert custom.lend(modules) == [project]
+    custom.take_back([project])
+
+
 def test_the_first_to_leave_takes_nothing_from_the_second(project):
     first_inside, second_inside, first_gone = (threading.Event() for _ in range(3))
 
