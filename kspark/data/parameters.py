@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from kspark.errors import invalid, invalid_type
-from kspark.saving.rebuild import rebuilding, refuse_code
+from kspark.saving.rebuild import rebuilt, refuse_code
 
 Params = Sequence[np.ndarray]
 
@@ -92,10 +92,7 @@ def dict_to_model(_dict: Any, custom_objects: Mapping[str, Any] | None = None) -
     except (TypeError, json.JSONDecodeError) as error:
         raise invalid("_dict", rule, _dict) from error
     refuse_code(config, "_dict")
-    with rebuilding("_dict", config, objects), keras.saving.custom_object_scope(objects):
-        model = keras.models.model_from_json(text)
-    model.set_weights(_dict["weights"])
-    return model
+    return rebuilt(text, _dict["weights"], objects, "_dict")
 
 
 def paired(left: Params, right: Params) -> Any:

@@ -16,7 +16,7 @@ from kspark.ml import elephas_files as files
 from kspark.ml.carried import CarriedModel
 from kspark.ml.elephas_compiling import ARGUMENTS, compile_arguments, own_parts
 from kspark.ml.elephas_losses import LossModelTypeMapper, ModelType
-from kspark.ml.elephas_models import architecture, described, rebuilt, same_compiled
+from kspark.ml.elephas_models import architecture, described, same_compiled
 from kspark.ml.elephas_params import (
     HasBatchSize,
     HasCategoricalLabels,
@@ -44,6 +44,7 @@ from kspark.ml.scoring import (
     takes_logits,
 )
 from kspark.plan import LIVE, TrainingPlan
+from kspark.saving.rebuild import rebuilt
 from kspark.worker.scores import MULTICLASS
 
 logger = logging.getLogger("kspark")
@@ -116,7 +117,9 @@ class ElephasEstimator(
     def from_file(cls, path: str, custom_objects: dict[str, Any], safe: bool) -> ElephasEstimator:
         """See `ElephasStage.from_file`."""
         config, weights = files.read(path, "ElephasEstimator", safe)
-        model = rebuilt(path, config, weights, custom_objects) if weights else None
+        model = None
+        if weights:
+            model = rebuilt(config["keras_model_config"], weights, custom_objects, path)
         return cls(model, custom_objects=custom_objects or None, **config)
 
     @naming(ELEPHAS)

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
-import numpy as np
 
 from kspark.errors import invalid, invalid_type
 from kspark.ml.carried import CarriedModel
 from kspark.ml.elephas_compiling import ARGUMENTS, FAILURES, compile_arguments, first_line
 from kspark.replica.custom_objects import collect
-from kspark.saving.rebuild import custom_names, known, rebuilding
+from kspark.saving.rebuild import custom_names, known
 
 
 def described(model: Any) -> dict[str, Any]:
@@ -86,27 +85,6 @@ def model_from_config(config: str | None, custom_objects: dict[str, Any]) -> ker
         raise invalid("keras_model_config", f"{rule} ({first_line(error)})", config) from error
     if not isinstance(model, keras.Model):
         raise invalid("keras_model_config", rule, config)
-    return model
-
-
-def rebuilt(
-    path: str, config: Mapping[str, Any], weights: list[np.ndarray], objects: dict[str, Any]
-) -> keras.Model:
-    """The model in an estimator's file, compiled as it was, without optimizer state.
-
-    Args:
-        path: String, the file.
-        config: Mapping, the estimator's configuration in it.
-        weights: List of arrays, the model's.
-        objects: Dictionary of names to custom objects.
-
-    Raises:
-        ValueError: If custom objects are missing.
-    """
-    text = config["keras_model_config"]
-    with rebuilding(path, json.loads(text), objects), keras.saving.custom_object_scope(objects):
-        model = keras.models.model_from_json(text)
-    model.set_weights(weights)
     return model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from typing import Any, Generic, TypeVar
 
 import keras
@@ -74,14 +75,14 @@ class ElephasStage(Stage, HasKerasModelConfig, HasCustomObjects, HasElephasColum
         else:
             self.write().save(name)
 
+    @abstractmethod
     def to_file(self, path: str) -> None:
         """Write the stage to an HDF5 file."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def from_file(cls: type[E], path: str, custom_objects: dict[str, Any], safe: bool) -> E:
         """Read the stage from an HDF5 file; if `safe`, one without code."""
-        raise NotImplementedError
 
     @classmethod
     def read(cls: type[E]) -> ElephasReader[E]:

@@ -7,11 +7,13 @@ process, and for HDF5 files releases before 3.11.3 do not have it (CVE-2025-9905
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import keras
+import numpy as np
 
 from kspark.errors import invalid
 
@@ -81,6 +83,27 @@ def rebuilding(path: str, config: object, custom_objects: dict[str, Any]) -> Ite
             rule = f"a dictionary with {', '.join(map(repr, names))}, used by {path}"
             raise invalid("custom_objects", rule, custom_objects) from error
         raise
+
+
+def rebuilt(
+    text: str, weights: Sequence[np.ndarray], custom_objects: dict[str, Any], path: str
+) -> keras.Model:
+    """The model of a JSON text, with weights, compiled if the text says how.
+
+    Args:
+        text: String that `model.to_json()` gave.
+        weights: Sequence of arrays, the model's.
+        custom_objects: Dictionary of names to custom objects.
+        path: String, the file that it comes from, for errors.
+
+    Raises:
+        ValueError: If custom objects are missing.
+    """
+    scope = keras.saving.custom_object_scope(custom_objects)
+    with rebuilding(path, json.loads(text), custom_objects), scope:
+        model = keras.models.model_from_json(text)
+    model.set_weights(weights)
+    return model
 
 
 def custom_names(config: object) -> list[str]:

@@ -20,8 +20,9 @@ from kspark.job.spark_job import JobLostError
 from kspark.job.spooling import CLEAN_UP_SECONDS, SpooledExamples
 from kspark.optimizers import Downpour
 from kspark.plan import TrainingPlan
-from kspark.report import EpochFacts
+from kspark.report import EpochFacts, FitReport
 from kspark.shards import LabelStats, ShardHandle, StoredArray
+from kspark.training import Outcome, train
 from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
 from kspark.worker.results import RoundResult
 
@@ -226,6 +227,21 @@ def test_nobody_else_is(mode, rule):
     job, coordinator = a_fit(mode, rule)
     with shared_weights(job, coordinator):
         assert coordinator.offers == {}
+
+
+def test_a_fit_that_fails_at_once_tells_of_no_epoch_and_keeps_the_rules_state(monkeypatch):
+    def refuse(spark, backend):
+        raise ClusterError("no workers")
+
+    monkeypatch.setattr("kspark.job.check_cluster_once", refuse)
+    plan = TrainingPlan.create(mode="synchronous", frequency="epoch")
+    source, spec = SimpleNamespace(spark=None, replica=None), SimpleNamespace(backend="tensorflow")
+    before = {"m": np.ones(2)}
+    outcome = Outcome(before, FitReport("hogwild", 3, (EpochFacts(0, 1),)))
+    with pytest.raises(ClusterError):
+        train(source, plan, spec, None, optimizers.get("average"), outcome, [], 0)
+    assert outcome.report == FitReport("synchronous", "epoch")
+    assert outcome.server_state is before
 
 
 class Halving(Downpour):

@@ -3,6 +3,8 @@
 import keras
 import pytest
 
+from kspark.ml import ElephasEstimator
+
 
 def network(units=3, activation="softmax", loss="sparse_categorical_crossentropy", **compiled):
     layers = [
@@ -18,3 +20,20 @@ def network(units=3, activation="softmax", loss="sparse_categorical_crossentropy
 @pytest.fixture(scope="session")
 def make():
     return network
+
+
+@pytest.fixture
+def model(make):
+    return make(3, "softmax", "categorical_crossentropy", metrics=["accuracy"])
+
+
+@pytest.fixture
+def estimator(model):
+    return ElephasEstimator(
+        keras_model_config=model.to_json(),
+        optimizer_config=keras.optimizers.serialize(model.optimizer),
+        loss="categorical_crossentropy",
+        metrics=["accuracy"],
+        epochs=3,
+        outputCol="out",
+    )

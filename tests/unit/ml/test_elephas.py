@@ -44,23 +44,6 @@ KEYWORDS = {
 }
 
 
-@pytest.fixture
-def model(make):
-    return make(3, "softmax", "categorical_crossentropy", metrics=["accuracy"])
-
-
-@pytest.fixture
-def estimator(model):
-    return ElephasEstimator(
-        keras_model_config=model.to_json(),
-        optimizer_config=keras.optimizers.serialize(model.optimizer),
-        loss="categorical_crossentropy",
-        metrics=["accuracy"],
-        epochs=3,
-        outputCol="out",
-    )
-
-
 @pytest.mark.parametrize(("mixin", "name", "default", "value"), MIXINS)
 def test_mixins_work_on_their_own(mixin, name, default, value):
     stage = getattr(ml, mixin)()

@@ -37,19 +37,6 @@ def same(arrays, others):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.fixture
-def estimator(make):
-    model = make(3, "softmax", "categorical_crossentropy", metrics=["accuracy"])
-    return ElephasEstimator(
-        keras_model_config=model.to_json(),
-        optimizer_config=keras.optimizers.serialize(model.optimizer),
-        loss="categorical_crossentropy",
-        metrics=["accuracy"],
-        epochs=3,
-        outputCol="out",
-    )
-
-
 def content_of(path):
     with h5py.File(path) as file:
         return json.loads(file.attrs["distributed_config"])

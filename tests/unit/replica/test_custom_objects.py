@@ -312,6 +312,20 @@ def test_libraries(name, library):
     assert custom.is_library(name) is library
 
 
+def test_a_module_is_where_its_link_leads(tmp_path, monkeypatch):
+    """A user's own file may be linked into the folder of what was installed."""
+    project, installed = tmp_path / "project", tmp_path / "site-packages"
+    for folder in (project, installed):
+        folder.mkdir()
+        (folder / "own.py").touch()
+    (installed / "linked.py").symlink_to(project / "own.py")
+    module = types.ModuleType("kspark_some_module")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for file, library in (("own.py", True), ("linked.py", False)):
+        module.__file__ = str(installed / file)
+        assert custom.is_library(module.__name__) is library
+
+
 def test_load_is_the_inverse_of_dump():
     objects = {"swishy": swishy, "Doubled": Doubled}
     loaded = custom.load(custom.dump(objects))
