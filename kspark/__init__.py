@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 from kspark.version import __version__
 
 if TYPE_CHECKING:
-    from kspark.job import check_cluster
+    from kspark.cluster.check import check_cluster
     from kspark.loading import load_spark_model
     from kspark.spark_model import SparkModel
 
 _LAZY = {
     "SparkModel": "kspark.spark_model",
     "load_spark_model": "kspark.loading",
-    "check_cluster": "kspark.job",
+    "check_cluster": "kspark.cluster.check",
 }
 
 __all__ = ["SparkModel", "__version__", "check_cluster", "load_spark_model"]

@@ -7,8 +7,8 @@ from typing import Any
 
 from kspark import saving
 from kspark.mllib import SparkMLlibModel
-from kspark.source import active_session
 from kspark.spark_model import SparkModel
+from kspark.spark_model.inputs import active_session
 
 SAVED_ARGUMENTS = frozenset(
     "mode frequency num_workers batch_size server_optimizer port seed timeout max_failures "

@@ -22,9 +22,9 @@ from pyspark.sql import SparkSession
 
 from kspark.adapters.base import CHUNK_BYTES, Columns, Examples, Task, run_task
 from kspark.adapters.conform import Place, cast, conform, reshaped, stack
-from kspark.adapters.remote import is_connect
 from kspark.adapters.structure import leaves, part_name, weight_specs
-from kspark.bootstrap import ship
+from kspark.cluster.bootstrap import ship
+from kspark.cluster.remote import is_connect
 from kspark.errors import invalid, invalid_type, sentence
 from kspark.shards import TEXT, ArraySpec, Chunk, InputSpec, Shard, ShardHandle, spool
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
 
-from kspark.adapters.results import Results
+from kspark.cluster.results import Results
 from kspark.shards import Chunk
 
 CHUNK_BYTES = 8 << 20
@@ -68,7 +68,7 @@ class Examples(ABC):
             task: Callable of the partition's number and an iterator of
                 `Chunk`, returning an iterator of objects that Spark can pickle.
                 It runs on the executors, so it should come from
-                `kspark.bootstrap.ship`. It need not read to the end: that is
+                `kspark.cluster.bootstrap.ship`. It need not read to the end: that is
                 done for it, or Spark would throw the Python worker away.
 
         Returns:

@@ -20,10 +20,10 @@ from pyspark.sql.types import (
 )
 
 from kspark.adapters.base import Columns, Examples, Task, run_task
-from kspark.adapters.frames import FramePlan, missing, plan_frame
-from kspark.adapters.remote import map_frame
-from kspark.adapters.results import Results
-from kspark.bootstrap import ship
+from kspark.adapters.feeds import FramePlan, missing, plan_frame
+from kspark.cluster.bootstrap import ship
+from kspark.cluster.remote import map_frame
+from kspark.cluster.results import Results
 from kspark.errors import invalid
 from kspark.shards import Chunk, InputSpec
 

@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 from kspark.adapters.base import CHUNK_BYTES, CHUNK_ROWS, Columns, Examples, Task, run_task
 from kspark.adapters.conform import Place, conform, stack
 from kspark.adapters.structure import described, is_per_output, leaves, part_name, weight_specs
-from kspark.bootstrap import ship
+from kspark.cluster.bootstrap import ship
 from kspark.errors import invalid
 from kspark.shards import ArraySpec, Chunk, InputSpec
 

@@ -19,7 +19,7 @@ from pyspark.sql.types import DoubleType, StructField, StructType, UserDefinedTy
 
 from kspark.adapters.arrays import slice_bounds
 from kspark.adapters.base import CHUNK_BYTES
-from kspark.bootstrap import ship
+from kspark.cluster.bootstrap import ship
 
 Slice = tuple[Any, Any]
 

@@ -15,7 +15,7 @@ from kspark.adapters.arrays import ArrayExamples, adapt_arrays, is_one_array
 from kspark.adapters.base import Columns
 from kspark.adapters.columns import to_numpy
 from kspark.adapters.conform import Place, stack
-from kspark.adapters.frames import Feed, missing, plan_frame
+from kspark.adapters.feeds import Feed, missing, plan_frame
 from kspark.shards import InputSpec
 
 

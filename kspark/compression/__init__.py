@@ -18,7 +18,6 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from kspark.changes import PACKED
 from kspark.compression.base import Codec
 from kspark.compression.bfloat16 import BFloat16
 from kspark.compression.feedback import Compressor
@@ -27,6 +26,7 @@ from kspark.compression.int8 import Int8
 from kspark.compression.packing import Packing
 from kspark.compression.top_k import TopK
 from kspark.errors import invalid, invalid_type
+from kspark.weights import PACKED
 
 __all__ = [
     "PACKED",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from kspark.changes import PACKED
 from kspark.compression.packing import Packing
 from kspark.errors import IncompatibleDeltaError
+from kspark.weights import PACKED
 
 
 class Compressor:

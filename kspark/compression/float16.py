@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from kspark.compression.base import Codec
-from kspark.weights import pieces
+from kspark.weights.arithmetic import pieces
 
 LARGEST = np.float16(65504)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from kspark.compression.base import Codec
 from kspark.errors import ProtocolError
-from kspark.weights import PIECE
+from kspark.weights.arithmetic import PIECE
 
 BLOCK = 2048
 """Values that share a scale. One that is far larger than the others costs only these."""

@@ -11,10 +11,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from kspark.changes import PACKED, Layout
 from kspark.compression.base import Codec
 from kspark.errors import ProtocolError
-from kspark.weights import WeightSpec
+from kspark.weights import PACKED, Layout, WeightSpec
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Packing:
 
     ```
     state     of a delta: the weights that are not trained, or fewer bytes: those of them
-              that changed, as `kspark.changes` lays them out
+              that changed, as `kspark.weights` lays them out
     codec     the trainable part, compressed
     ```
 

@@ -20,7 +20,7 @@ from pyspark.sql.types import ArrayType
 from kspark.adapters import Columns, Examples, adapt
 from kspark.adapters.dataframe import chosen_column, is_vector_type
 from kspark.adapters.slices import rows_rdd, vector_frame
-from kspark.bootstrap import ship
+from kspark.cluster.bootstrap import ship
 from kspark.errors import invalid, invalid_type
 from kspark.shards import ArraySpec, InputSpec
 from kspark.worker.rows import (

@@ -14,9 +14,9 @@ from kspark.adapters import Columns, adapt, head
 from kspark.adapters.arrays import ArrayExamples
 from kspark.adapters.conform import Place, stack
 from kspark.adapters.dataframe import chosen_column
-from kspark.adapters.frames import plan_frame
+from kspark.adapters.feeds import plan_frame
 from kspark.adapters.rdd import RowReader
-from kspark.job.spark_job import run
+from kspark.cluster.spark_job import run
 from kspark.shards import ArraySpec, InputSpec
 
 FEATURES = InputSpec((ArraySpec("x"),))

@@ -16,18 +16,19 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField, Stru
 
 from kspark.adapters import Columns, Examples
 from kspark.adapters.dataframe import chosen_column, column_name
-from kspark.adapters.frames import FramePlan, plan_frame
-from kspark.bootstrap import Shipped, ship
+from kspark.adapters.feeds import FramePlan, plan_frame
+from kspark.cluster.bootstrap import Shipped, ship
+from kspark.cluster.engine import engine_of
+from kspark.cluster.failures import UNFIT_LABELS, worker_error
+from kspark.cluster.slots import threads_per_task
+from kspark.cluster.spark_job import run_once
 from kspark.errors import Failure, invalid
-from kspark.job.engine import engine_of
-from kspark.job.shard_results import checked
-from kspark.job.slots import threads_per_task
-from kspark.job.spark_job import run_once, worker_error
+from kspark.job.collecting import checked
 from kspark.replica import ReplicaSpec
 from kspark.worker import inference as inference_worker
 from kspark.worker.inference import InferenceTask
-from kspark.worker.results import UNFIT_LABELS, RoundResult
 from kspark.worker.scores import Scores, Values
+from kspark.worker.tasks import RoundResult
 
 ARROW_UDF: Any = getattr(F, "arrow_udf", None)
 """Spark's functions of Arrow columns, from version 4.1 on."""
@@ -112,7 +113,7 @@ class SharedModel:
         self._shared = engine_of(spark).share(spec)
 
     def ship(self, function: Callable[..., Any], *args: Any) -> Shipped:
-        """As `kspark.bootstrap.ship`; the model's `ReplicaSpec` is the last argument."""
+        """As `kspark.cluster.bootstrap.ship`; the model's `ReplicaSpec` is the last argument."""
         return ship(function, *args, shared=(self._shared,))
 
 

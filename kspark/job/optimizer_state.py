@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kspark.bootstrap import Shipped, ship
+from kspark.cluster.bootstrap import Shipped, ship
+from kspark.cluster.spark_job import JobLostError, run
 from kspark.errors import ClusterError, WorkerError
-from kspark.job.shard_results import Again
-from kspark.job.spark_job import JobLostError, run
-from kspark.job.tree import collect_groups, grouping_of, missing_of
-from kspark.worker import rounds as rounds_worker
+from kspark.job.collecting import Again
+from kspark.job.groups import collect_groups, grouping_of, missing_of
 from kspark.worker.groups import Grouping, State, StateMean
-from kspark.worker.results import MissingShard, Result, RoundResult
+from kspark.worker.state import fetch_state
+from kspark.worker.tasks import MissingShard, Result, RoundResult
 
 if TYPE_CHECKING:
     from kspark.job.fit import Fit
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger("kspark")
 
 
-def take_state(job: Fit, states: Sequence[tuple[State, int]], epoch: int) -> None:
+def take_state(fit: Fit, states: Sequence[tuple[State, int]], epoch: int) -> None:
     """Bring the replicas' optimizer state home into the driver's model; see `StateMean`.
 
     Args:
-        job: `Fit`.
+        fit: `Fit`.
         states: Pairs of state and training examples that came with the results; if there are
             none, they are fetched.
         epoch: Integer, the epoch after which the state is wanted.
     """
     mean = StateMean()
-    for state, num_examples in states or fetched_states(job, epoch):
+    for state, num_examples in states or fetched_states(fit, epoch):
         mean.add(state, num_examples)
     merged = mean.result()
     if merged is None:
         logger.warning("No replica's optimizer state is left; the model keeps what it had before.")
         return
-    replica = job.monitor.replica
+    replica = fit.monitor.replica
     rate = replica.learning_rate
     replica.set_optimizer_state(merged[0])
     if rate is not None:
@@ -46,10 +46,10 @@ def take_state(job: Fit, states: Sequence[tuple[State, int]], epoch: int) -> Non
     replica.set_fixed(merged[1])
 
 
-def states_of(job: Fit, results: Iterable[Result]) -> list[tuple[State, int]]:
+def states_of(fit: Fit, results: Iterable[Result]) -> list[tuple[State, int]]:
     """The states that came with results, and the training examples behind each."""
     return [
-        (result.state, job.num_train[result.shard])
+        (result.state, fit.num_train[result.shard])
         for result in results
         if isinstance(result, RoundResult) and result.state is not None
     ]
@@ -68,7 +68,7 @@ class Fetched:
     strays: list[MissingShard]
 
 
-def fetched_states(job: Fit, epoch: int) -> list[tuple[State, int]]:
+def fetched_states(fit: Fit, epoch: int) -> list[tuple[State, int]]:
     """The states that are beside the shards; those that were lost with a host are left out.
 
     From as many shards on as a tree takes, they are means of groups. A fit does not fail for
@@ -76,13 +76,13 @@ def fetched_states(job: Fit, epoch: int) -> list[tuple[State, int]]:
     """
     found: dict[int, Fetched] = {}
     try:
-        fetch_all(job, epoch, found)
+        fetch_all(fit, epoch, found)
     except (ClusterError, WorkerError) as error:
         logger.warning("Some of the replicas' optimizer state is left out. %s", error)
     return [pair for number in sorted(found) for pair in found[number].kept]
 
 
-def fetch_all(job: Fit, epoch: int, found: dict[int, Fetched]) -> None:
+def fetch_all(fit: Fit, epoch: int, found: dict[int, Fetched]) -> None:
     """Fetch into `found`; a job that is lost, and tasks that went astray, are asked for again.
 
     Shards that are late have nothing of this epoch, and are not asked.
@@ -91,15 +91,15 @@ def fetch_all(job: Fit, epoch: int, found: dict[int, Fetched]) -> None:
         WorkerError: If the job was lost too often.
         ClusterError: If tasks kept running on hosts without their files.
     """
-    task = ship(rounds_worker.fetch_state, job.fit_id, epoch)
-    again = Again(job.train, job.plan.max_failures, job.busy)
-    late = job.under_way()
-    grouping = grouping_of(job, late)
-    shards = [shard for shard, n in sorted(job.num_train.items()) if n and shard not in late]
+    task = ship(fetch_state, fit.fit_id, epoch)
+    again = Again(fit.train, fit.plan.max_failures, fit.busy)
+    late = fit.under_way()
+    grouping = grouping_of(fit, late)
+    shards = [shard for shard, n in sorted(fit.num_train.items()) if n and shard not in late]
     wanted = shards if grouping is None else list(range(len(grouping.groups)))
     while wanted:
         try:
-            found.update(fetch(job, grouping, task, wanted))
+            found.update(fetch(fit, grouping, task, wanted))
         except JobLostError as error:
             again.lost(error)
             continue
@@ -109,18 +109,18 @@ def fetch_all(job: Fit, epoch: int, found: dict[int, Fetched]) -> None:
 
 
 def fetch(
-    job: Fit, grouping: Grouping | None, task: Shipped, wanted: list[int]
+    fit: Fit, grouping: Grouping | None, task: Shipped, wanted: list[int]
 ) -> dict[int, Fetched]:
     """Ask once for the states of some shards, or of some groups of shards."""
     what = "kspark: fetch optimizer state"
     brought = {number: Fetched([], []) for number in wanted}
     if grouping is not None:
-        for group in collect_groups(job, grouping, task, what, wanted):
+        for group in collect_groups(fit, grouping, task, what, wanted):
             kept = [] if group.state is None else [(group.state, group.state_examples)]
             brought[group.number] = Fetched(kept, missing_of(group))
         return brought
-    for result in run(job.spark, job.train.handles.mapPartitionsWithIndex(task), what, wanted):
+    for result in run(fit.spark, fit.train.handles.mapPartitionsWithIndex(task), what, wanted):
         if result.shard in brought:  # Spark Connect brings all
             strays = [result] if isinstance(result, MissingShard) else []
-            brought[result.shard] = Fetched(states_of(job, [result]), strays)
+            brought[result.shard] = Fetched(states_of(fit, [result]), strays)
     return brought

@@ -7,17 +7,16 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from kspark.bootstrap import Derived, ship
-from kspark.changes import Layout, Reference, completed
-from kspark.job.engine import Engine, Shared
-from kspark.weights import WeightSpec
+from kspark.cluster.bootstrap import Derived, ship
+from kspark.cluster.engine import Engine, Shared
+from kspark.weights import Layout, Reference, WeightSpec, completed
 
 
 class SentWeights:
     """The weights as the jobs of one fit share them.
 
     The first job's are shared for the whole fit. With a later job only those travel that are
-    not as in the first, and the workers complete them; see `kspark.changes.Reference`. A
+    not as in the first, and the workers complete them; see `kspark.weights.Reference`. A
     model of which nothing can be left out, and a session whose workers keep nothing, share
     all weights for each job.
 

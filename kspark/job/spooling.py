@@ -11,13 +11,14 @@ from pyspark import StorageLevel
 from pyspark.sql import SparkSession
 
 from kspark.adapters import Examples
-from kspark.adapters.results import Results
-from kspark.bootstrap import ship
+from kspark.cluster.bootstrap import ship
+from kspark.cluster.engine import engine_of
+from kspark.cluster.failures import worker_error
+from kspark.cluster.results import Results
+from kspark.cluster.spark_job import run, run_once
 from kspark.errors import Failure, KSparkError
-from kspark.job.engine import engine_of
-from kspark.job.spark_job import run, run_once, worker_error
 from kspark.shards import ShardHandle
-from kspark.worker import spooling as spooling_worker
+from kspark.worker.spooling import clean_host, clean_up, spool_shard
 
 logger = logging.getLogger("kspark")
 
@@ -67,7 +68,7 @@ class SpooledExamples:
 
         What is there already is deleted if a part of it cannot be written.
         """
-        task = ship(spooling_worker.spool_shard, self.run_id)
+        task = ship(spool_shard, self.run_id)
         self.handles = self._examples.map_chunks(task).persist(StorageLevel.MEMORY_AND_DISK)
         try:
             documents = run_once(self.spark, self.handles, "kspark: spool the examples")
@@ -110,7 +111,7 @@ class SpooledExamples:
             self._examples.close()
             return
         try:
-            task = ship(spooling_worker.clean_up, self.run_id)
+            task = ship(clean_up, self.run_id)
             self._clean_up(self.handles.mapPartitionsWithIndex(task))
         finally:
             self._unpersist()
@@ -118,7 +119,7 @@ class SpooledExamples:
 
     def _discard(self) -> None:
         """Delete files whose handles never came; asking for these would write them again."""
-        task = ship(spooling_worker.clean_host, self.run_id)
+        task = ship(clean_host, self.run_id)
         self._clean_up(engine_of(self.spark).on_every_slot(task, per_slot=2), CLEAN_UP_SECONDS)
 
     def _clean_up(self, deletions: Results, timeout: float | None = None) -> None:

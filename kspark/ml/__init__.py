@@ -17,10 +17,10 @@ classes `Has...`, of which each has one of their Params.
 
 from kspark.data import df_to_simple_rdd, from_data_frame, to_data_frame
 from kspark.ml.classifier import KerasClassificationModel, KerasClassifier
-from kspark.ml.elephas import ElephasEstimator
-from kspark.ml.elephas_loading import load_ml_estimator, load_ml_transformer
-from kspark.ml.elephas_losses import LossModelTypeMapper, ModelType
-from kspark.ml.elephas_params import (
+from kspark.ml.elephas.estimator import ElephasEstimator
+from kspark.ml.elephas.loading import load_ml_estimator, load_ml_transformer
+from kspark.ml.elephas.losses import LossModelTypeMapper, ModelType
+from kspark.ml.elephas.params import (
     HasBatchSize,
     HasCategoricalLabels,
     HasCustomObjects,
@@ -37,7 +37,7 @@ from kspark.ml.elephas_params import (
     HasValidationSplit,
     HasVerbosity,
 )
-from kspark.ml.elephas_transformer import ElephasTransformer
+from kspark.ml.elephas.transformer import ElephasTransformer
 from kspark.ml.estimator import KerasEstimator, KerasRegressor
 from kspark.ml.images import image_columns
 from kspark.ml.model import KerasModel, KerasRegressionModel

@@ -13,9 +13,10 @@ from typing import Any
 import keras
 from pyspark.sql import SparkSession
 
-from kspark.adapters.remote import is_connect
+from kspark.cluster.engine import engine_of
+from kspark.cluster.remote import is_connect
 from kspark.errors import ClusterError
-from kspark.job import SharedModel, engine_of
+from kspark.job import SharedModel
 from kspark.ml.inner import inputs_of, outputs_of, up_to
 from kspark.replica import ReplicaSpec
 from kspark.replica.custom_objects import checked, collect

@@ -9,7 +9,6 @@ from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import DataFrame
 from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField
 
-from kspark.arguments import compiled_model
 from kspark.errors import invalid
 from kspark.ml.carried import CarriedModel
 from kspark.ml.estimator import KerasEstimator
@@ -17,6 +16,7 @@ from kspark.ml.label_columns import refused_labels, with_labels
 from kspark.ml.model import KerasModel
 from kspark.ml.params import HasClasses
 from kspark.ml.scoring import ClassifierFacts, check_thresholds, classifier_facts
+from kspark.spark_model.arguments import compiled_model
 from kspark.worker.scores import MULTILABEL, ClassScores, Scores
 
 

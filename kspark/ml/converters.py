@@ -15,9 +15,8 @@ import numpy as np
 from kspark import compression as codecs
 from kspark import optimizers
 from kspark.errors import invalid, invalid_type
-from kspark.learning_rate import check_number_of_epochs
 from kspark.ml.unsaved import CallbackMaker, Callbacks
-from kspark.plan import (
+from kspark.plan.checks import (
     check_fraction,
     check_frequency,
     check_integer,
@@ -26,6 +25,7 @@ from kspark.plan import (
     checked_class_weight,
     checked_port,
 )
+from kspark.plan.learning_rate import check_number_of_epochs
 
 Converter = Callable[[Any], Any]
 

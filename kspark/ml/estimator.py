@@ -14,7 +14,6 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import BooleanType
 
 from kspark.adapters.dataframe import chosen_column
-from kspark.arguments import compiled_model
 from kspark.errors import invalid
 from kspark.ml.carried import CarriedModel
 from kspark.ml.model import KerasModel, KerasRegressionModel
@@ -23,8 +22,9 @@ from kspark.ml.params import HasFeatures, HasPrediction, HasTargets, HasTraining
 from kspark.ml.scoring import output_width
 from kspark.ml.stage import Stage
 from kspark.ml.summary import TrainingSummary
-from kspark.replica.spec import check_model
+from kspark.replica.checks import check_model
 from kspark.spark_model import SparkModel
+from kspark.spark_model.arguments import compiled_model
 
 M = TypeVar("M", bound=KerasModel)
 

@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql.types import ArrayType, BinaryType, DataType, FloatType, StructField, StructType
 
 from kspark.adapters.dataframe import column_name
-from kspark.bootstrap import ship
+from kspark.cluster.bootstrap import ship
 from kspark.errors import invalid, invalid_type
 from kspark.worker.images import CHANNELS, ImageTask, convert_batches
 

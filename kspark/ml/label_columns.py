@@ -13,8 +13,8 @@ from pyspark.sql.types import ArrayType, BooleanType, DataType, NumericType
 
 from kspark.adapters.dataframe import chosen_column, is_vector_type
 from kspark.errors import KSparkError, invalid
-from kspark.labels import NUMBERS, ONE_HOT, SPARSE
 from kspark.ml.scoring import ClassifierFacts
+from kspark.replica.labels import NUMBERS, ONE_HOT, SPARSE
 from kspark.worker.scores import BINARY, MULTICLASS, MULTILABEL
 
 REFUSAL = "`labelCol` must be a column of"

@@ -16,13 +16,13 @@ from kspark.adapters import Columns
 from kspark.adapters.dataframe import column_name
 from kspark.errors import invalid
 from kspark.job.inference import output_type
-from kspark.labels import output_shapes
 from kspark.ml.naming import KERAS, naming
 from kspark.ml.params import HasFeatures, HasPrediction
 from kspark.ml.stage import Stage
 from kspark.ml.summary import TrainingSummary
+from kspark.replica.labels import output_shapes
 from kspark.replica.signature import output_names
-from kspark.source import active_session
+from kspark.spark_model.inputs import active_session
 from kspark.worker.scores import Activations, Probabilities, Scores, Values
 
 NEW_COLUMNS = ("predictionCol", "probabilityCol", "rawPredictionCol", "outputCol")

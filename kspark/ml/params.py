@@ -13,9 +13,9 @@ from typing import Any, ClassVar, TypeVar
 from pyspark.ml.param import Param, Params
 
 from kspark.errors import invalid
-from kspark.learning_rate import RULES
 from kspark.ml import converters as to
-from kspark.plan import MODES
+from kspark.plan.checks import MODES
+from kspark.plan.learning_rate import RULES
 
 S = TypeVar("S", bound="StageParams")
 

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 
 from kspark.errors import invalid
-from kspark.labels import BINARY as BINARY_LOSSES
-from kspark.labels import loss_name, loss_of, output_shapes, reads_labels
+from kspark.replica.labels import BINARY as BINARY_LOSSES
+from kspark.replica.labels import loss_name, loss_of, output_shapes, reads_labels
 from kspark.replica.signature import output_names
 from kspark.worker.scores import BINARY, MULTICLASS, MULTILABEL
 

@@ -1,8 +1,7 @@
 """A compiled Keras model as plain data, and as a live replica in a process.
 
-`ReplicaSpec` crosses to the executors; `ReplicaSpec.build` makes a `Replica`
-there. Importing this package does not import Keras: an executor has to choose
-Keras' backend first.
+`ReplicaSpec` crosses to the executors; `building.build` makes a `Replica` there. Importing
+this package does not import Keras: an executor has to choose Keras' backend first.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from kspark.replica.spec import ReplicaSpec
 from kspark.replica.variables import weight_spec
 
 if TYPE_CHECKING:
-    from kspark.replica.live import Replica
+    from kspark.replica.replica import Replica
 
 __all__ = [
     "Replica",
@@ -30,7 +29,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """`Replica`, whose module imports Keras, only when it is asked for."""
     if name == "Replica":
-        from kspark.replica.live import Replica
+        from kspark.replica.replica import Replica
 
         return Replica
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,15 +5,52 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+from kspark.errors import invalid, invalid_type
+from kspark.replica import custom_objects as custom
 
 if TYPE_CHECKING:
     import keras
 
-    from kspark.replica.live import Replica
     from kspark.shards import Window
+
+
+class Evaluated(Protocol):
+    """What the checks need of a replica: its losses, and its metrics' state after a window."""
+
+    model: keras.Model
+
+    def loss(self, window: Window) -> float:
+        """Loss of one window as a single batch."""
+        ...
+
+    def evaluate(self, window: Window, batch_size: int) -> None:
+        """Add the rows of a window to the metrics."""
+        ...
+
+    def metric_state(self) -> list[np.ndarray]:
+        """State of all metrics."""
+        ...
+
+    def set_metric_state(self, state: list[np.ndarray]) -> None:
+        """Set the state of all metrics."""
+        ...
+
+    def reset_metrics(self) -> None:
+        """Set all metrics to where they begin."""
+        ...
+
+    def get_fixed(self) -> list[np.ndarray]:
+        """Values of counters and random number generators."""
+        ...
+
+    def set_fixed(self, values: list[np.ndarray]) -> None:
+        """Set counters and random number generators."""
+        ...
+
 
 MEANS = ("sum_over_batch_size", "mean", "auto")
 """Reductions whose value over two batches is the example-weighted mean of both values."""
@@ -65,7 +102,7 @@ def not_merged(reason: str) -> ValueError:
     )
 
 
-def check_loss_is_mean(replica: Replica, window: Window, batch_size: int) -> None:
+def check_loss_is_mean(replica: Evaluated, window: Window, batch_size: int) -> None:
     """Compare the loss of two batches together with the mean of their losses.
 
     Raises:
@@ -85,7 +122,7 @@ def check_loss_is_mean(replica: Replica, window: Window, batch_size: int) -> Non
         )
 
 
-def check_metrics_are_sums(replica: Replica, window: Window, batch_size: int) -> None:
+def check_metrics_are_sums(replica: Evaluated, window: Window, batch_size: int) -> None:
     """Compare the metric state after two batches with the sum of their states.
 
     Raises:
@@ -126,7 +163,7 @@ def close(left: np.ndarray, right: np.ndarray) -> bool:
 
 
 @contextmanager
-def kept_fixed(replica: Replica) -> Iterator[None]:
+def kept_fixed(replica: Evaluated) -> Iterator[None]:
     """Give counters and random number generators back as they were."""
     fixed = replica.get_fixed()
     try:
@@ -135,7 +172,7 @@ def kept_fixed(replica: Replica) -> Iterator[None]:
         replica.set_fixed(fixed)
 
 
-def states_after(replica: Replica, window: Window, batch_size: int) -> list[np.ndarray]:
+def states_after(replica: Evaluated, window: Window, batch_size: int) -> list[np.ndarray]:
     """Metric state after one window alone."""
     replica.reset_metrics()
     replica.evaluate(window, batch_size)
@@ -181,3 +218,25 @@ def rows_of(window: Window, rows: np.ndarray) -> Window:
         order=None,
         key=None,
     )
+
+
+def check_model(model: Any) -> None:
+    """Refuse what cannot become a replica.
+
+    Raises:
+        ValueError: If the model is not compiled, not built or stateful.
+        TypeError: If it is not a Keras model.
+    """
+    import keras
+
+    if not isinstance(model, keras.Model):
+        raise invalid_type("model", "a compiled `keras.Model`", model)
+    if not model.compiled or getattr(model, "optimizer", None) is None:
+        raise invalid("model", "compiled: call `model.compile(...)` first", model.name)
+    if not model.built:
+        rule = "built: give it a `keras.Input`, or call it on one example"
+        raise invalid("model", rule, model.name)
+    for layer in custom.reachable(model):
+        if isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional) and layer.stateful:
+            rule = "free of stateful layers, which tie a row to the row before it"
+            raise invalid("model", rule, f"{layer.name} with stateful=True")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kspark.backends.base import per_output, structured
+from kspark.replica.backends.base import per_output, structured
 from kspark.replica.signature import arranged, output_tensors, rearranged
 from kspark.shards import TEXT
 

@@ -35,7 +35,7 @@ def build_model(model: keras.Model, example: Any) -> None:
     """
     if model.built:
         return
-    from kspark.backends.base import cast_floats
+    from kspark.replica.backends.base import cast_floats
 
     names, arrays, structure = arranged(example)
     if any(np.ndim(a) == 0 or len(a) == 0 for a in arrays):

@@ -25,13 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kspark.backends import use_backend
-from kspark.errors import EnvironmentMismatchError, invalid, invalid_type
+from kspark.errors import invalid
 from kspark.replica import custom_objects as custom
+from kspark.replica.checks import check_model
 from kspark.replica.compiled import OptimizerSpec, classes_of, default_policy
 from kspark.replica.signature import input_spec
 from kspark.replica.variables import (
-    assign_all,
     rng_variables,
     same_structure,
     values_of,
@@ -43,7 +42,6 @@ from kspark.weights import WeightSpec
 if TYPE_CHECKING:
     import keras
 
-    from kspark.replica.live import Replica
 
 COMPILED_METRICS = "compile_metrics"
 """What Keras calls the metric that holds those of `compile`."""
@@ -137,35 +135,6 @@ class ReplicaSpec:
         spec._verify(model)
         return spec
 
-    def build(self, threads: int | None = None) -> Replica:
-        """Put the model together, in the process that is to run it.
-
-        Args:
-            threads: Integer, threads the backend may use; `None` leaves its default.
-
-        Returns:
-            A `Replica` with the weights, optimizer state and RNG state of `of`'s model.
-
-        Raises:
-            EnvironmentMismatchError: If Keras runs on another backend in this process, or
-                makes another model of the same bytes.
-        """
-        use_backend(self.backend, threads)
-        import keras
-
-        keras.config.set_floatx(self.inputs.floatx)
-        from kspark.replica.live import Replica
-
-        objects = custom.load(self.custom_objects)
-        model = self._load(objects)
-        if not same_structure(weight_spec(model), self.weights):
-            raise EnvironmentMismatchError(
-                f"Keras {keras.__version__} on this worker rebuilt the model with other "
-                "variables than the driver has. Install the same version of Keras on both."
-            )
-        assign_all(rng_variables(model), list(self.rng_state), "rng_state")
-        return Replica(model, self.weights, self.inputs, objects)
-
     def renewed(self, model: keras.Model) -> ReplicaSpec:
         """The same model with the weights, optimizer state and RNG state that it has now.
 
@@ -179,7 +148,8 @@ class ReplicaSpec:
             rng_state=tuple(values_of(rng_variables(model))),
         )
 
-    def _load(self, objects: Mapping[str, Any]) -> keras.Model:
+    def load_model(self, objects: Mapping[str, Any]) -> keras.Model:
+        """Make the model of its bytes; `objects` are the custom objects by name."""
         import keras
 
         with tempfile.TemporaryDirectory() as folder:
@@ -199,7 +169,7 @@ class ReplicaSpec:
         """Rebuild the model and compare."""
         try:
             with untouched_randomness():
-                rebuilt = self._load(custom.load(self.custom_objects))
+                rebuilt = self.load_model(custom.load(self.custom_objects))
         except REBUILD_ERRORS as error:
             raise not_rebuilt(model, f"{type(error).__name__}: {error}") from error
         custom.check_lambdas(rebuilt)
@@ -250,28 +220,6 @@ def check_optimizer(model: keras.Model, rebuilt: keras.Model) -> None:
             "its optimizer comes back with other variables. Compile the model again after "
             "changing what is trainable",
         )
-
-
-def check_model(model: Any) -> None:
-    """Refuse what cannot become a replica.
-
-    Raises:
-        ValueError: If the model is not compiled, not built or stateful.
-        TypeError: If it is not a Keras model.
-    """
-    import keras
-
-    if not isinstance(model, keras.Model):
-        raise invalid_type("model", "a compiled `keras.Model`", model)
-    if not model.compiled or getattr(model, "optimizer", None) is None:
-        raise invalid("model", "compiled: call `model.compile(...)` first", model.name)
-    if not model.built:
-        rule = "built: give it a `keras.Input`, or call it on one example"
-        raise invalid("model", rule, model.name)
-    for layer in custom.reachable(model):
-        if isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional) and layer.stateful:
-            rule = "free of stateful layers, which tie a row to the row before it"
-            raise invalid("model", rule, f"{layer.name} with stateful=True")
 
 
 def saved(model: keras.Model) -> bytes:

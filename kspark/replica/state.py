@@ -12,9 +12,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from kspark.backends import get_backend
-from kspark.backends.base import Engine
 from kspark.errors import invalid
+from kspark.replica.backends import get_backend
+from kspark.replica.backends.base import Engine
 from kspark.replica.variables import (
     assign_all,
     model_variables,

@@ -19,10 +19,10 @@ not grow with its shard.
 """
 
 from kspark.shards.handle import LabelStats, ShardHandle, StoredArray, merge_label_stats
+from kspark.shards.reading import Shard
 from kspark.shards.rows import Chunk, Window
-from kspark.shards.shard import Shard
 from kspark.shards.spec import TEXT, ArraySpec, InputSpec
-from kspark.shards.spool import SpoolMissingError, remove_spools, spool, spool_directory
+from kspark.shards.writing import SpoolMissingError, remove_spools, spool, spool_directory
 
 __all__ = [
     "TEXT",

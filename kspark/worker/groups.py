@@ -13,12 +13,11 @@ from functools import cached_property
 
 import numpy as np
 
-from kspark.changes import PACKED, Changes
 from kspark.compression import Packing
 from kspark.errors import Failure
-from kspark.weights import WeightedMean
+from kspark.weights import PACKED, Changes, WeightedMean
 from kspark.worker.in_order import InOrder
-from kspark.worker.results import MissingShard, Result, RoundResult
+from kspark.worker.tasks import MissingShard, Result, RoundResult
 
 State = tuple[list[np.ndarray], list[np.ndarray]]
 """Optimizer state and fixed weights."""

@@ -12,13 +12,15 @@ import pyarrow as pa
 
 from kspark.adapters.columns import to_numpy
 from kspark.adapters.conform import Place
-from kspark.adapters.frames import FramePlan
+from kspark.adapters.feeds import FramePlan
+from kspark.cluster.failures import UnfitLabelsError
 from kspark.errors import Failure, invalid
 from kspark.replica import Replica, ReplicaSpec
+from kspark.replica.building import build
 from kspark.shards import TEXT, Chunk, LabelStats, Shard, ShardHandle, StoredArray, Window
-from kspark.worker.results import Result, RoundResult, UnfitLabelsError, guarded, read_to_end
 from kspark.worker.scores import Scores
 from kspark.worker.state import replica_for
+from kspark.worker.tasks import Result, RoundResult, guarded, read_to_end
 
 MAX_PREDICTORS = 4
 
@@ -122,7 +124,7 @@ def check_window(replica: Replica, window: Window) -> None:
     Raises:
         UnfitLabelsError: If they do not.
     """
-    from kspark.labels import check_facts  # imports Keras, whose backend is chosen by now
+    from kspark.replica.labels import check_facts  # imports Keras, whose backend is chosen by now
 
     stats = [None if a.dtype == object else LabelStats.of(a) for a in window.y]
     try:
@@ -297,7 +299,7 @@ def predictor_for(spec: ReplicaSpec, key: str, threads: int) -> Replica:
     every task; so a few are kept, those that were used last.
     """
     replica = _predictors.pop(key, None)
-    _predictors[key] = spec.build(threads) if replica is None else replica
+    _predictors[key] = build(spec, threads) if replica is None else replica
     while len(_predictors) > MAX_PREDICTORS:
         del _predictors[next(iter(_predictors))]
     return _predictors[key]

@@ -20,7 +20,7 @@ import numpy as np
 
 from kspark.optimizers import MergeContext, ServerOptimizer
 from kspark.weights import WeightSpec
-from kspark.worker.results import FitTask
+from kspark.worker.tasks import FitTask
 
 
 class OwnWeights:

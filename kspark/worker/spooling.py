@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 
+from kspark.cluster.failures import failure_json
 from kspark.shards import Chunk, Shard, ShardHandle, remove_spools, spool
-from kspark.worker.results import failure_json, read_to_end
+from kspark.worker.tasks import read_to_end
 
 
 def spool_shard(run_id: str, index: int, chunks: Iterator[Chunk]) -> Iterator[bytes]:

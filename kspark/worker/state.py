@@ -10,13 +10,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from kspark.plan import TrainingPlan
 from kspark.replica import Replica, ReplicaSpec
+from kspark.replica.building import build
 from kspark.shards import Shard, ShardHandle
+from kspark.worker.tasks import (
+    MissingShard,
+    Result,
+    RoundResult,
+)
 
 State = tuple[list[np.ndarray], list[np.ndarray]]
 
@@ -33,7 +41,7 @@ def replica_for(spec: ReplicaSpec, key: str, threads: int) -> Replica:
         return kept[1]
     _replicas.clear()
     _standing.clear()
-    replica = spec.build(threads)
+    replica = build(spec, threads)
     _replicas[key] = (spec.digest, replica, (replica.get_optimizer_state(), replica.get_fixed()))
     return replica
 
@@ -217,3 +225,14 @@ class Tries:
             with contextlib.suppress(FileNotFoundError):  # the fit was cleaned up meanwhile
                 self._path.write_bytes(b"." * self.count)
         # `SystemExit` and its like end the process: the note stays.
+
+
+def fetch_state(fit_id: str, epoch: int, index: int, handles: Iterable[bytes]) -> Iterator[Result]:
+    """The states of the shards of one partition after `epoch`; lost ones are left out."""
+    for document in list(handles):
+        handle = ShardHandle.from_json(document)
+        loaded = ShardState.of(fit_id, handle).load(epoch)
+        if loaded is not None:
+            yield RoundResult(handle.index, handle.num_examples, state=loaded)
+        elif handle.host != platform.node():
+            yield MissingShard(handle.index, platform.node(), handle.host)

@@ -16,7 +16,7 @@ import pyspark
 import pytest
 
 import kspark
-from kspark import java
+from kspark.session import java
 
 PROJECT = Path(__file__).resolve().parents[3]
 SPARK_HOME = Path(pyspark.__file__).resolve().parent

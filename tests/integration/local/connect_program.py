@@ -19,9 +19,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from kspark import SparkModel
-from kspark.adapters.remote import map_frame
+from kspark.cluster.remote import map_frame
+from kspark.cluster.spark_job import SparkJob
 from kspark.errors import ClusterError, KSparkError, WorkerError
-from kspark.job.spark_job import SparkJob
 from kspark.ml import ElephasEstimator, KerasClassifier, KerasModel, KerasRegressor
 
 ROWS = (1, 0, 37, 9)  # smaller than a batch, empty, skewed, a short last batch

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kspark import SparkModel
-from kspark.job.engine import ClassicEngine
+from kspark.cluster.engine import ClassicEngine
 
 ROWS, WIDTH, LOOKED_UP = 50_000, 16, 200
 EPOCHS, BATCH, EXAMPLES = 3, 25, 400

@@ -11,7 +11,7 @@ from kspark import SparkModel
 from kspark.adapters import Columns
 from kspark.job import first_example
 from kspark.replica import Replica
-from kspark.source import example_for
+from kspark.spark_model.inputs import example_for
 
 ROWS = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
 LABELS = [0, 1]

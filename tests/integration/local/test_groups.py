@@ -12,9 +12,9 @@ from pyspark import TaskContext
 
 from kspark import SparkModel
 from kspark.aggregator import Aggregator
+from kspark.cluster.spark_job import SparkJob
 from kspark.errors import WorkerError
-from kspark.job import tree
-from kspark.job.spark_job import SparkJob
+from kspark.job import groups as tree
 
 NEVER = 10**9
 

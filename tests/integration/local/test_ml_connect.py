@@ -14,7 +14,7 @@ import numpy as np
 import pyspark
 import pytest
 
-from kspark import java
+from kspark.session import java
 
 PROGRAM = Path(__file__).with_name("connect_program.py")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import ModuleType
 
 from kspark import compression, optimizers
-from kspark.arguments import check_rule
 from kspark.plan import TrainingPlan
+from kspark.spark_model.arguments import check_rule
 
 
 def test_every_rule_is_measured_in_every_mode_it_is_for(case: ModuleType) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from kspark.ml.carried import CarriedModel
 from kspark.replica import ReplicaSpec
+from kspark.replica.building import build
 
 layers = keras.layers
 
@@ -53,7 +54,7 @@ def test_a_model_inside_shows_what_it_gives_there(outer, base):
     expected = value(inside(2 * X))
     before = model.get_config()
     lean = CarriedModel(model).predicting("base")
-    for one in (lean, ReplicaSpec.of(lean).build().model):
+    for one in (lean, build(ReplicaSpec.of(lean)).model):
         np.testing.assert_allclose(one.predict(X, verbose=0), expected, rtol=1e-5)
     assert lean.count_params() == inside.count_params()
     assert model.get_config() == before

@@ -16,6 +16,7 @@ import pytest
 
 import kspark
 from kspark.replica import Replica, ReplicaSpec
+from kspark.replica.building import build
 from kspark.shards import Window
 
 layers = keras.layers
@@ -76,7 +77,7 @@ def rebuilt() -> Callable[..., Replica]:
     """A replica as a worker has it: through `ReplicaSpec` and back."""
 
     def make(model: keras.Model, custom_objects: Any = None) -> Replica:
-        return ReplicaSpec.of(model, custom_objects).build()
+        return build(ReplicaSpec.of(model, custom_objects))
 
     return make
 

@@ -12,6 +12,7 @@ import pytest
 
 from kspark.replica import ReplicaSpec
 from kspark.replica import custom_objects as custom
+from kspark.replica.building import build
 
 layers, ops = keras.layers, keras.ops
 
@@ -102,7 +103,7 @@ def test_everything_custom_is_found_and_works():
     assert names_of(spec) == [
         "Counted", "Doubled", "Halved", "Slow", "Steps", "Tenth", "absolute", "swishy",
     ]  # fmt: skip
-    rebuilt = spec.build().model
+    rebuilt = build(spec).model
     for ours, theirs in zip(trained(rebuilt), trained(model), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-7)
 
@@ -114,7 +115,7 @@ def test_what_a_subclassed_model_uses_inside_goes_along():
     spec = ReplicaSpec.of(model)
     assert names_of(spec) == ["Wrapped"]
     assert b"swishy" in spec.custom_objects
-    rebuilt = spec.build().model
+    rebuilt = build(spec).model
     for ours, theirs in zip(trained(rebuilt), trained(model), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-7)
 
@@ -139,7 +140,7 @@ def test_classes_of_a_function_or_notebook_cell_go_by_value(mlp):
     local.__module__ = "__main__"
     spec = ReplicaSpec.of(mlp("sgd", local()))
     assert names_of(spec) == ["Local"]
-    layer = spec.build().model.layers[1]
+    layer = build(spec).model.layers[1]
     np.testing.assert_array_equal(layer(np.ones(2)), [3.0, 3.0])
 
 
@@ -155,7 +156,7 @@ def test_registered_names(mlp):
 
     spec = ReplicaSpec.of(mlp("sgd", Registered(), loss=squared))
     assert names_of(spec) == ["kspark tests>Registered", "kspark tests>squared"]
-    spec.build()
+    build(spec)
 
 
 def test_names_that_keras_looks_up_at_the_first_step(mlp, rows, window_of):
@@ -165,7 +166,7 @@ def test_names_that_keras_looks_up_at_the_first_step(mlp, rows, window_of):
     spec = ReplicaSpec.of(mlp("sgd", loss=name, run_eagerly=True))
     assert names_of(spec) == [name]
     del keras.saving.get_custom_objects()[name]
-    replica = spec.build()
+    replica = build(spec)
     x, y = rows(4)
     replica.train(window_of(x, y.astype("float32")), 4)
     assert replica.metric_results()["loss"] > 0
@@ -182,7 +183,7 @@ def test_given_objects_win(mlp):
     model = mlp("sgd", layers.Dense(2, activation=swishy))
     spec = ReplicaSpec.of(model, {"swishy": replacement, "unused": absolute})
     assert names_of(spec) == ["swishy", "unused"]
-    activation = spec.build().model.layers[1].activation
+    activation = build(spec).model.layers[1].activation
     np.testing.assert_array_equal(activation(np.ones(2)), [0.0, 0.0])
 
 
@@ -237,7 +238,7 @@ def test_lambda_that_needs_nothing_comes_back(mlp):
     model = mlp(loss=lambda y_true, y_pred: (y_pred - 1.0) ** 2)
     with pytest.warns(UserWarning, match="lambda"):
         spec = ReplicaSpec.of(model)
-    assert float(np.ravel(spec.build().model.loss(0.0, 3.0))[0]) == 4.0
+    assert float(np.ravel(build(spec).model.loss(0.0, 3.0))[0]) == 4.0
 
 
 @pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")

@@ -7,15 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from kspark.changes import Changes
-from kspark.job.rounds import deltas
+from kspark.live.run import LiveRun
+from kspark.rounds.driver import deltas
+from kspark.rounds.task import RoundTask, outgoing, train_round
 from kspark.shards import Chunk
-from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
+from kspark.weights import STATE, TRAINABLE, Changes, Weight, WeightSpec
 from kspark.worker.groups import Grouping, by_group, merge_group
-from kspark.worker.live_run import LiveRun
-from kspark.worker.results import FitTask, RoundResult
-from kspark.worker.rounds import RoundTask, outgoing, train_round
 from kspark.worker.spooling import spool_shard
+from kspark.worker.tasks import FitTask, RoundResult
 
 SPEC = WeightSpec(
     (

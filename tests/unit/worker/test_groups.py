@@ -11,13 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kspark.changes import PACKED, Changes
 from kspark.compression import Compressor, Packing
 from kspark.compression import get as codec
 from kspark.errors import Failure
-from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec, weighted_mean
+from kspark.weights import PACKED, STATE, TRAINABLE, Changes, Weight, WeightSpec, weighted_mean
 from kspark.worker.groups import Grouping, StateMean, by_group, merge_group, of_groups
-from kspark.worker.results import MissingShard, RoundResult
+from kspark.worker.tasks import MissingShard, RoundResult
 
 SPEC = WeightSpec((Weight("w", (2,), "float32", TRAINABLE), Weight("m", (1,), "float32", STATE)))
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from kspark.adapters import Columns
-from kspark.adapters.frames import plan_frame
+from kspark.adapters.feeds import plan_frame
+from kspark.cluster.failures import UNFIT_LABELS
 from kspark.errors import ConnectionLostError, Failure
 from kspark.job.inference import with_fitting_labels
 from kspark.shards import ArraySpec, Chunk, InputSpec, Shard, ShardHandle, spool
@@ -24,8 +25,8 @@ from kspark.worker.inference import (
     predict_columns,
     predictor_for,
 )
-from kspark.worker.results import UNFIT_LABELS, MissingShard, RoundResult
 from kspark.worker.state import replica_for
+from kspark.worker.tasks import MissingShard, RoundResult
 
 VECTOR = np.array([2, 0, 0], "f4")
 

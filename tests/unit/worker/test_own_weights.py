@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kspark import optimizers
+from kspark.live.push_loop import run_pushes
 from kspark.worker.own_weights import PushedWeights
-from kspark.worker.pushes import run_pushes
 
 CENTRE = [(1, 1.5), (2.5, 7.75)]
 OWN = [(3, 4.5), (5.5, 20.25)]

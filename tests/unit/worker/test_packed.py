@@ -7,12 +7,12 @@ import pytest
 
 from kspark.aggregator import Delta
 from kspark.compression import TopK
-from kspark.job.rounds import deltas
+from kspark.live.push_loop import run_pushes
+from kspark.rounds.driver import deltas
+from kspark.rounds.task import RoundTask, train_round
 from kspark.shards import Chunk
-from kspark.worker.pushes import run_pushes
-from kspark.worker.results import FitTask
-from kspark.worker.rounds import RoundTask, train_round
 from kspark.worker.spooling import spool_shard
+from kspark.worker.tasks import FitTask
 
 HALF = TopK(0.5)  # of the two trainable weights of these tests, one
 

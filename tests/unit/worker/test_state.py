@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kspark.cluster.failures import task_attempt
 from kspark.shards import Chunk, Shard, spool
 from kspark.worker import state as state_module
-from kspark.worker.results import task_attempt
 from kspark.worker.state import ShardState, Tries, release, replica_for
 
 

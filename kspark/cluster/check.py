@@ -1,0 +1,68 @@
+"""What the workers of a cluster run with."""
+
+from __future__ import annotations
+
+from pyspark.sql import SparkSession
+
+from kspark.cluster.bootstrap import ship
+from kspark.cluster.engine import engine_of
+from kspark.cluster.environment import WorkerEnvironment, environment, report_environment
+from kspark.cluster.spark_job import run_once
+from kspark.errors import EnvironmentMismatchError
+
+_checked: set[tuple[str, str]] = set()
+
+
+def check_cluster(spark: SparkSession, backend: str = "tensorflow") -> list[WorkerEnvironment]:
+    """Look at the Python environment of the workers.
+
+    Args:
+        spark: `SparkSession`.
+        backend: String, the Keras backend that must be there.
+
+    Returns:
+        List of `WorkerEnvironment`, one per worker that answered, without duplicates.
+
+    Raises:
+        EnvironmentMismatchError: If a worker runs another Python version, or lacks Keras,
+            NumPy, PyArrow or the backend. Names the hosts and how to mend it.
+    """
+    task = ship(report_environment, backend)
+    results = engine_of(spark).on_every_slot(task)
+    answers = run_once(spark, results, "kspark: check the workers")
+    found = list({(a.host, a.executable): a for a in answers}.values())
+    problems = [text for a in found for text in problems_of(a, backend)]
+    if problems:
+        raise EnvironmentMismatchError(
+            "The workers cannot run this model:\n  "
+            + "\n  ".join(problems)
+            + "\nInstall what is missing on every host, or point PYSPARK_PYTHON (or "
+            "spark.pyspark.python) to a Python that has it, or ship an environment with "
+            "--archives (see `venv-pack` or `conda-pack`)."
+        )
+    return found
+
+
+def problems_of(worker: WorkerEnvironment, backend: str) -> list[str]:
+    """What keeps one worker from training, as sentences."""
+    where = f"host {worker.host} ({worker.executable})"
+    here = environment(backend)
+    problems = [
+        f"{where} has no {name}; the driver has {here.packages.get(name)}"
+        for name, version in worker.packages.items()
+        if version is None
+    ]
+    if worker.python.rsplit(".", 1)[0] != here.python.rsplit(".", 1)[0]:
+        problems.append(f"{where} runs Python {worker.python}, the driver {here.python}")
+    keras_there, keras_here = worker.packages.get("keras"), here.packages.get("keras")
+    if keras_there and keras_here and keras_there.split(".")[:2] != keras_here.split(".")[:2]:
+        problems.append(f"{where} has keras {keras_there}, the driver {keras_here}")
+    return problems
+
+
+def check_cluster_once(spark: SparkSession, backend: str) -> None:
+    """`check_cluster`, the first time a Spark application is used with a backend."""
+    key = (engine_of(spark).application, backend)
+    if key not in _checked:
+        check_cluster(spark, backend)
+        _checked.add(key)

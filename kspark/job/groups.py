@@ -1,0 +1,83 @@
+"""Rounds of many shards: executors sum groups of deltas, and the driver merges their means.
+
+```
+shards   0 1 2 3   4 5 6 7   8 9 10 11   12 13 14 15   train, as in any round
+groups      0         1          2            3        a shuffle; the mean of each by examples
+driver                     merge                       as if these were four shards
+```
+
+With k shards the driver holds `⌈√k⌉` vectors, and so much less waits in its JVM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from kspark.cluster.bootstrap import Shipped, ship
+from kspark.cluster.engine import engine_of
+from kspark.cluster.spark_job import run
+from kspark.worker.groups import Grouping, GroupResult, by_group, merge_group, of_groups
+from kspark.worker.tasks import MissingShard
+
+if TYPE_CHECKING:
+    from kspark.job.fit import Fit
+
+TREE_SHARDS = 16
+"""From so many shards with examples on, executors sum groups of them.
+
+The stage that this takes costs a few tenths of a second. Fewer vectors than this fit into
+the memory of a driver that can train the model at all.
+"""
+
+
+def grouping_of(fit: Fit, without: Collection[int] = ()) -> Grouping | None:
+    """The groups of a fit's shards, or `None` if there are too few, or the session has no way.
+
+    Args:
+        fit: `Fit`.
+        without: Shards to leave out.
+    """
+    counts = {shard: n for shard, n in fit.num_train.items() if n and shard not in without}
+    if len(counts) < TREE_SHARDS:
+        return None
+    return Grouping.of(counts) if engine_of(fit.spark).groups else None
+
+
+def missing_of(group: GroupResult) -> list[MissingShard]:
+    """The shards of a group whose tasks found no files."""
+    return [part for part in group.parts if isinstance(part, MissingShard)]
+
+
+def collect_groups(
+    fit: Fit,
+    grouping: Grouping,
+    task: Shipped,
+    description: str,
+    wanted: Sequence[int] | None = None,
+) -> list[GroupResult]:
+    """Run a task on every shard, and merge what it yields by groups; in their order.
+
+    Args:
+        fit: `Fit`.
+        grouping: `Grouping`.
+        task: `Shipped`, called with partition index and handles.
+        description: String, for Spark's UI.
+        wanted: Sequence of the groups to do this for. Defaults to all.
+
+    Raises:
+        KSparkError: If Spark gave up on the job.
+    """
+    packing = fit.plan.packing(fit.spec.weights)
+    numbers = range(len(grouping.groups)) if wanted is None else wanted
+    handles = fit.train.handles.mapPartitionsWithIndex(
+        ship(of_groups, grouping, frozenset(numbers))
+    )
+    pairs = handles.mapPartitionsWithIndex(task).mapPartitionsWithIndex(ship(by_group, grouping))
+    grouped = pairs.partitionBy(len(grouping.groups), int)
+    merged = grouped.mapPartitionsWithIndex(ship(merge_group, grouping, packing))
+    try:
+        return run(fit.spark, merged, description, list(numbers))
+    finally:
+        # Else the files of the shuffle stay until the JVM happens to collect its garbage.
+        merged.cleanShuffleDependencies()

@@ -1,0 +1,155 @@
+"""What only synchronous replicas do: meet, wait for the driver, and start an epoch again."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from kspark.errors import AggregationError, ConnectionLostError, KSparkError
+from kspark.live.coordinator.gate import Gate
+from kspark.live.coordinator.progress import FitProgress
+from kspark.live.coordinator.rendezvous import Meeting, Rendezvous
+
+logger = logging.getLogger("kspark")
+
+SLOW = 10
+"""A replica that is connected, but slow, gets so many times the timeout."""
+
+
+class Meetings:
+    """The synchronous half of a `Coordinator`, which calls it with the gate's lock held.
+
+    Args:
+        rendezvous: `Rendezvous`.
+        progress: `FitProgress`.
+        gate: `Gate`.
+        timeout: Float, seconds to wait for a replica that is not connected.
+    """
+
+    def __init__(
+        self, rendezvous: Rendezvous, progress: FitProgress, gate: Gate, timeout: float
+    ) -> None:
+        self._rendezvous = rendezvous
+        self._progress = progress
+        self._gate = gate
+        self._timeout = timeout
+
+    def welcome(self) -> dict[str, Any]:
+        """Where a replica that comes now begins: it has missed nothing of a settled epoch."""
+        progress = self._progress
+        epoch = progress.closed + 1 if progress.settled else progress.closed
+        return {"generation": self._rendezvous.generation, "epoch": epoch}
+
+    def exchange(
+        self, shard: int, sequence: int, vector: np.ndarray | None, num_examples: int
+    ) -> np.ndarray | None:
+        """Bring a vector and wait for the others.
+
+        Returns:
+            The merged vector, or `None` when the epoch starts again.
+
+        Raises:
+            AggregationError: If the vectors cannot be merged; the fit is over then.
+            ConnectionLostError: If another replica does not come in time.
+        """
+        rendezvous, meeting = self._rendezvous, self._rendezvous.meeting
+        if self._is_old(Meeting(sequence).generation):
+            return None
+        if sequence != meeting.sequence:
+            raise AggregationError(
+                f"Shard {shard} is at exchange {Meeting(sequence).step} of the epoch, "
+                f"the others at {meeting.step}."
+            )
+        if self._take(meeting, shard, vector, float(num_examples)):
+            self._gate.changed.notify_all()
+        elif not self._wait(lambda: meeting.merged is not None or self._is_old(meeting.generation)):
+            raise ConnectionLostError(
+                f"Shards {rendezvous.absent(meeting)} did not reach exchange {meeting.step} of "
+                f"the epoch within {SLOW * self._timeout:g} s."
+            )
+        return None if self._is_old(meeting.generation) else meeting.merged
+
+    def _take(
+        self, meeting: Meeting, shard: int, vector: np.ndarray | None, num_examples: float
+    ) -> bool:
+        """Bring a vector; what cannot be merged ends the fit for all, not only for the last."""
+        try:
+            return self._rendezvous.take(meeting, shard, vector, num_examples)
+        except KSparkError as error:
+            self._gate.close(str(error), error)
+            raise
+
+    def hold(self, shard: int, epoch: int, generation: int, last: bool) -> dict[str, Any]:
+        """Keep a replica that is through with an epoch until the driver has closed it.
+
+        Args:
+            shard: Integer.
+            epoch: Integer.
+            generation: Integer, the try at the epoch that the replica is through with.
+            last: Boolean, whether its job ends here. It is kept only until all others are
+                through as well then: the driver may need its task slot.
+
+        Returns:
+            Nothing to say, or that the epoch starts again, or `{"hold": True}`: report
+            again, because the driver's callbacks may take longer than an answer may.
+        """
+        progress = self._progress
+        if not self._is_old(generation):
+            progress.finish(shard, epoch)
+            self._gate.changed.notify_all()
+
+        def over() -> bool:
+            through = last and progress.finished(epoch)
+            return through or progress.closed > epoch or self._is_old(generation)
+
+        if not self._wait(over, self._timeout):
+            return {"hold": True}
+        return self.again() if self._is_old(generation) else {}
+
+    def wait_until_closed(self) -> None:
+        """Wait until the driver has closed a settled epoch: its callbacks may change the weights.
+
+        Raises:
+            ConnectionLostError: If that takes too long.
+        """
+        if not self._wait(lambda: not self._progress.settled):
+            raise ConnectionLostError("The driver did not close the epoch in time.")
+
+    def restart(self) -> None:
+        """Start the open epoch again, unless nobody has met in it yet, or everybody is through."""
+        if self._progress.settled or not self._rendezvous.begun:
+            return
+        self._rendezvous.restart_epoch()
+        self._progress.restart()
+        self._gate.changed.notify_all()
+        logger.warning(
+            "A worker came back: epoch %d starts again on all workers.", self._progress.closed + 1
+        )
+
+    def again(self) -> dict[str, Any]:
+        """The answer to whom the epoch starts again."""
+        generation = self._rendezvous.generation
+        return {"restart": True, "generation": generation, "epoch": self._progress.closed}
+
+    def begin_epoch(self) -> None:
+        """The driver has closed an epoch."""
+        self._rendezvous.begin_epoch()
+
+    def _is_old(self, generation: int) -> bool:
+        return generation != self._rendezvous.generation
+
+    def _wait(self, over: Callable[[], bool], seconds: float | None = None) -> bool:
+        limit = SLOW * self._timeout if seconds is None else seconds
+        return self._gate.wait(over, limit, self._check_lost)
+
+    def _check_lost(self) -> None:
+        """Whoever is lost must come back before an epoch can be settled."""
+        gone = self._progress.lost(time.monotonic(), self._timeout)
+        if gone and not self._progress.settled:
+            raise ConnectionLostError(
+                f"Shards {gone} were lost and did not come back within {self._timeout:g} s."
+            )

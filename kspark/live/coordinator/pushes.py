@@ -1,0 +1,126 @@
+"""What only replicas that do not meet do: push, and go on with fresh weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from kspark.aggregator import Aggregator
+from kspark.errors import AggregationError
+from kspark.live.coordinator.clocks import Clocks, Waiter
+from kspark.live.coordinator.gate import Gate
+from kspark.live.coordinator.progress import FitProgress
+from kspark.live.coordinator.rendezvous import num_batches
+
+Check = Callable[[], None]
+"""Raises if the replica is not to be answered any more. Called with the gate's lock held."""
+
+
+class Pushes:
+    """The asynchronous half of a `Coordinator`, which calls it without the gate's lock.
+
+    Args:
+        aggregator: `Aggregator`.
+        progress: `FitProgress`.
+        gate: `Gate`.
+        batch_size: Integer, or `None` if nobody counts the batches behind a delta.
+        clocks: `Clocks`, or `None` if replicas may run ahead as far as they get.
+    """
+
+    def __init__(
+        self,
+        aggregator: Aggregator,
+        progress: FitProgress,
+        gate: Gate,
+        batch_size: int | None,
+        clocks: Clocks | None,
+    ) -> None:
+        self._aggregator = aggregator
+        self._progress = progress
+        self._gate = gate
+        self._batch_size = batch_size
+        self._clocks = clocks
+
+    def pull(self, shard: int, out: np.ndarray, check: Check) -> tuple[int, bool]:
+        """Fill `out` with the weights that a replica begins with.
+
+        Returns:
+            Their version; and whether the replica may go on, or has to ask again.
+        """
+        answer = partial(self._aggregator.pull, out)
+        with self._gate.changed:
+            check()
+            waiter = self._enter(shard, answer)
+        return self._answered(answer, waiter, check)
+
+    def push(
+        self,
+        shard: int,
+        sequence: int,
+        base_version: int,
+        num_examples: int,
+        delta: np.ndarray,
+        out: np.ndarray,
+        check: Check,
+    ) -> tuple[int, bool]:
+        """Apply a delta unless it was applied before, and fill `out` for the replica to go on.
+
+        Returns:
+            As `pull`.
+
+        Raises:
+            AggregationError: If the sequence has a gap.
+        """
+        state = self._progress.shards[shard]
+        with state.turn:
+            with self._gate.changed:
+                check()
+            if sequence > state.sequence + 1:
+                raise AggregationError(
+                    f"Shard {shard} sent push {sequence} after push {state.sequence}."
+                )
+            new = sequence == state.sequence + 1
+            answer, staleness = self._take(shard, base_version, num_examples, delta, out, new)
+            with self._gate.changed:
+                if new:
+                    state.sequence = sequence
+                    self._progress.take_staleness(shard, sequence, staleness)
+                waiter = self._enter(shard, answer)
+        return self._answered(answer, waiter, check)
+
+    def _take(
+        self,
+        shard: int,
+        base_version: int,
+        num_examples: int,
+        delta: np.ndarray,
+        out: np.ndarray,
+        new: bool,
+    ) -> tuple[Callable[[], int], int]:
+        """Apply what is new. Returns what answers it, and its staleness."""
+        aggregator, staleness = self._aggregator, 0
+        share = self._progress.share_of(shard)
+        steps = num_batches(num_examples, self._batch_size)
+        if aggregator.keeps_replica_weights:
+            version, staleness = aggregator.exchange(
+                delta, share, base_version, out, num_steps=steps, applied=not new
+            )
+            return partial(int, version), staleness
+        if new:
+            _, staleness = aggregator.push(delta, share, base_version, steps)
+        return partial(aggregator.pull, out), staleness
+
+    def _enter(self, shard: int, answer: Callable[[], int]) -> Waiter | None:
+        return None if self._clocks is None else self._clocks.enter(shard, answer)
+
+    def _answered(
+        self, answer: Callable[[], int], waiter: Waiter | None, check: Check
+    ) -> tuple[int, bool]:
+        """Version, and whether the replica may go on; it waits until then if it can."""
+        if self._clocks is None or waiter is None:
+            return answer(), True
+        with self._gate.changed:
+            version = self._clocks.wait(waiter, check)
+        return (answer(), False) if version is None else (version, True)

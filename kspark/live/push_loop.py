@@ -1,0 +1,125 @@
+"""The loops of replicas that do not wait for each other: asynchronous and hogwild."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from kspark.errors import AggregationError
+from kspark.live.run import LiveRun, train_exchanging
+from kspark.live.shared_memory import SharedWeights
+from kspark.live.transport import Reply
+
+
+class TrainingOver(Exception):
+    """The driver is through: nobody counts the rest of this epoch."""
+
+
+def run_pushes(run: LiveRun) -> None:
+    """Push a delta after every `local` batches, go on from the weights that come back.
+
+    A replica with weights of its own pushes those, gets the gap to the global ones, and
+    goes on from where the rule moves it.
+    """
+    base = np.empty(run.spec.weights.size, run.spec.weights.dtype)
+    first = pulled(run, base)
+    version = first.version
+    run.welcome["stop"] = run.stopped or bool(first.meta.get("stop"))
+    sequence = int(run.welcome["sequence"])
+    epoch, position = int(run.welcome["epoch"]), int(run.welcome["position"])
+    own = run.own_weights()
+    if own is not None:
+        own.restore(base, sequence)
+    started = time.perf_counter()
+
+    def push(number: int, count: int, change: np.ndarray) -> None:
+        nonlocal sequence, version
+        sequence += 1
+        if number == run.exchanges - 1:
+            run.report_metrics(epoch, started)
+        out = base
+        if own is not None:
+            own.leave(change, base)
+            out = own.answer
+        sent = run.outgoing(change)
+        reply = run.client.push(
+            sent, sequence=sequence, base_version=version, num_examples=count, out=out
+        )
+        version = reply.version
+        if own is not None:
+            own.move(base, change, sequence)
+        if reply.meta.get("hold"):  # too far ahead of others
+            reply = pulled(run, out)
+            version = reply.version if own is None else version
+        if reply.meta.get("stop"):
+            raise TrainingOver
+
+    while epoch < run.task.stop_epoch and not run.stopped:
+        started = time.perf_counter()
+        run.begin(epoch)
+        try:
+            train_exchanging(run, epoch, position, base, push)
+        except TrainingOver:
+            return
+        run.end(epoch, sequence=sequence)
+        epoch, position = epoch + 1, 0
+
+
+def pulled(run: LiveRun, out: np.ndarray) -> Reply:
+    """The weights, once the driver lets the replica go on; no answer takes longer than it may."""
+    reply = run.client.pull(out)
+    while reply.meta.get("hold") and not reply.meta.get("stop"):
+        reply = run.client.pull(out)
+    return reply
+
+
+def find_shared(run: LiveRun) -> tuple[SharedWeights, dict[str, Any]] | None:
+    """The driver's shared weights, and what it says of this shard's part in them."""
+    offer = run.welcome.get("shared")
+    if not offer:
+        return None
+    found = SharedWeights.find(
+        offer["path"], bytes.fromhex(offer["mark"]), run.spec.weights, offer["num_shards"]
+    )
+    return None if found is None else (found, offer)
+
+
+def run_shared(run: LiveRun, shared: SharedWeights, offer: dict[str, Any]) -> None:
+    """Add scaled deltas into the shared weights after every `local` batches, without a lock.
+
+    Weights that are not trained are averaged, so their deltas are scaled by the share.
+    """
+    base = np.empty(run.spec.weights.size, run.spec.weights.dtype)
+    slot, trainable = int(offer["slot"]), run.spec.weights.trainable_size
+    scale, share = base.dtype.type(offer["scale"]), base.dtype.type(offer["share"])
+    # Attempts that ran on another host had to push over TCP.
+    done = max(int(shared.pushes[slot]), int(run.welcome["sequence"]))
+    shared.pushes[slot], shared.owners[slot] = done, run.attempt
+    first = run.task.fit.plan.initial_epoch
+    epoch, position = first + done // run.exchanges, done % run.exchanges
+    if epoch > first:  # an earlier attempt may have died before it said so
+        run.client.report({"kind": "epoch", "epoch": epoch - 1, "sequence": done})
+    started = time.perf_counter()
+
+    def add(number: int, count: int, change: np.ndarray) -> None:
+        nonlocal done
+        if shared.owners[slot] != run.attempt:
+            raise AggregationError(f"Another attempt at shard {run.shard.index} has taken over.")
+        if number == run.exchanges - 1:
+            run.report_metrics(epoch, started)
+        change[:trainable] *= scale
+        change[trainable:] *= share
+        np.add(shared.vector, change, out=shared.vector)
+        done += 1
+        shared.pushes[slot] = done
+        np.copyto(base, shared.vector)
+
+    while epoch < run.task.stop_epoch and not run.stopped:
+        started = time.perf_counter()
+        run.begin(epoch)
+        np.copyto(base, shared.vector)
+        train_exchanging(run, epoch, position, base, add)
+        run.end(epoch, sequence=done)
+        epoch, position = epoch + 1, 0

@@ -1,0 +1,224 @@
+"""The server's end of one connection: what a connection thread does."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kspark.compression import Packing
+from kspark.errors import KSparkError, ProtocolError
+from kspark.live.transport.channel import Channel
+from kspark.live.transport.handler import Handler
+from kspark.live.transport.handshake import agreement, greet
+from kspark.live.transport.refusal import describe
+from kspark.live.wire import UNPROVED_SERVER, Kind, Message, reply_limits, request_limits
+from kspark.weights import PACKED, Changes, Reference, WeightSpec, completed
+
+logger = logging.getLogger("kspark")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What holds for every connection of a server.
+
+    Attributes:
+        handler: `Handler`.
+        spec: `WeightSpec`.
+        token: Bytes, the secret of this fit.
+        timeout: Float, seconds, the longest wait within a message.
+        handshake_timeout: Float, seconds, the same before a replica has proved itself.
+        idle_timeout: Float, seconds, the longest silence between two requests.
+        packing: `Packing` or `Changes`, or `None` if vectors travel as they are.
+        reference: `Reference` of the weights, or `None` if they are always sent whole.
+    """
+
+    handler: Handler
+    spec: WeightSpec
+    token: bytes
+    timeout: float
+    handshake_timeout: float
+    idle_timeout: float
+    packing: Packing | Changes | None = None
+    reference: Reference | None = None
+
+
+class Connection:
+    """Serves one replica, from the handshake to the end of the connection.
+
+    Args:
+        channel: `Channel` with the handshake's limits and timeout.
+        peer: String, the address of the other side.
+        terms: `Terms`.
+
+    Attributes:
+        proved: Boolean, whether the other side has proved that it belongs to this fit.
+    """
+
+    def __init__(self, channel: Channel, peer: str, terms: Terms) -> None:
+        self.proved = False
+        self._channel = channel
+        self._peer = peer
+        self._terms = terms
+        self._handler = terms.handler
+        self._replica: tuple[int, int] | None = None
+        self._out = np.empty(0, terms.spec.dtype)
+        self._unpacked = self._out
+        self._told: int | None = None  # the moment of the weights that the replica keeps
+        self._answers: Mapping[Kind, Callable[[Message, tuple[int, int]], None]] = {
+            Kind.PULL: self._pull,
+            Kind.PUSH: self._push,
+            Kind.REDUCE: self._reduce,
+            Kind.REPORT: self._report,
+            Kind.PUSH_PACKED: self._push,
+            Kind.REDUCE_PACKED: self._reduce,
+            Kind.REDUCE_CHANGED: self._reduce,
+        }
+
+    def run(self) -> None:
+        """Serve until one side ends the connection. Raises only what `Handler.lost` raises."""
+        reason = "The replica closed the connection."
+        try:
+            self._serve()
+        except KSparkError as error:
+            reason = str(error)
+            logger.warning("Closing the connection from %s: %s", self._peer, reason)
+            self._refuse(error)
+        except Exception as error:
+            # The end of a thread: an exception that leaves it would be heard by nobody.
+            reason = f"The aggregator failed: {error!r}"
+            logger.exception("Closing the connection from %s", self._peer)
+            self._refuse(KSparkError(reason))
+        finally:
+            self._channel.close()
+            self._release()
+        if self._replica is not None:
+            self._handler.lost(*self._replica, reason)
+
+    def interrupt(self) -> None:
+        """End the connection, from another thread."""
+        self._channel.interrupt()
+
+    def _serve(self) -> None:
+        replica = self._admit()
+        while message := self._channel.receive(self._terms.idle_timeout):
+            self._answers[message.kind](message, replica)
+
+    def _admit(self) -> tuple[int, int]:
+        self._channel.secure()
+        greeting = greet(
+            self._channel,
+            self._terms.token,
+            agreement(self._terms.spec, self._terms.packing),
+        )
+        self.proved = True
+        replica = (greeting.shard, greeting.attempt)
+        self._peer += f" (shard {greeting.shard}, attempt {greeting.attempt})"
+        welcome = self._handler.hello(*replica)
+        self._replica = replica
+        self._prepare()
+        fields = {"proof": greeting.proof, "meta": welcome}
+        self._channel.send(Kind.WELCOME, meta=fields, limits=UNPROVED_SERVER)
+        return replica
+
+    def _prepare(self) -> None:
+        # Not earlier: strangers get no memory and little time.
+        spec, packing = self._terms.spec, self._terms.packing
+        self._out = np.empty(spec.size, spec.dtype)
+        if packing is None or packing.lossless:
+            self._channel.decoder.vector = np.empty(spec.size, spec.dtype)
+        else:
+            self._channel.decoder.vector = np.empty(packing.sizes[-1], PACKED)
+        if packing is not None:
+            self._unpacked = np.empty(packing.size, spec.dtype)
+        reference = self._terms.reference
+        layout = None if reference is None else reference.layout
+        sizes = (spec.size, spec.trainable_size, spec.dtype, packing, layout)
+        self._channel.decoder.limits = request_limits(*sizes)
+        self._limits = reply_limits(*sizes)
+        self._channel.set_timeout(self._terms.timeout)
+
+    def _release(self) -> None:
+        # The server forgets this object only when it next looks; the vectors go now.
+        self._out = self._unpacked = np.empty(0, self._terms.spec.dtype)
+        self._channel.decoder.vector = None
+
+    def _pull(self, message: Message, replica: tuple[int, int]) -> None:
+        version, meta = self._handler.pull(*replica, self._out)
+        self._send_weights(version, meta)
+
+    def _push(self, message: Message, replica: tuple[int, int]) -> None:
+        sequence, base_version, num_examples = message.numbers
+        (delta,) = self._vectors_in(message)
+        version, meta = self._handler.push(
+            *replica, sequence, base_version, num_examples, delta, self._out
+        )
+        self._send_weights(version, meta)
+
+    def _reduce(self, message: Message, replica: tuple[int, int]) -> None:
+        sequence, num_examples = message.numbers
+        part = next(iter(self._vectors_in(message)), None)
+        version, meta, answer = self._handler.reduce(
+            *replica, sequence, num_examples, part, self._out
+        )
+        if isinstance(answer, np.ndarray):
+            kind = Kind.VECTOR_PACKED if answer.dtype == PACKED else Kind.VECTOR
+            self._send_vector(kind, version, meta, answer)
+        elif answer == self._out.size:
+            self._send_weights(version, meta)
+        else:
+            self._send_vector(Kind.VECTOR, version, meta, self._out[:answer])
+
+    def _vectors_in(self, message: Message) -> tuple[np.ndarray, ...]:
+        """The vector that a message carries, or none.
+
+        Raises:
+            ProtocolError: If it is packed, and not as the fit's packing does that.
+        """
+        if message.kind is Kind.REDUCE_CHANGED:
+            return (self._completed(message.arrays[0]),)
+        packing = self._terms.packing
+        if packing is None or message.kind not in (Kind.PUSH_PACKED, Kind.REDUCE_PACKED):
+            return message.arrays
+        # Without trainable weights, a compressed gradient has no bytes.
+        payload = message.arrays[0] if message.arrays else np.empty(0, PACKED)
+        return (packing.unpack(payload, self._unpacked),)
+
+    def _completed(self, payload: np.ndarray) -> np.ndarray:
+        """The weights that a replica brings, from those that it was sent last."""
+        if self._terms.reference is None or self._told is None:
+            raise ProtocolError("The replica tells changes of weights that it was not sent.")
+        return completed(self._terms.reference.layout, self._out, payload)
+
+    def _report(self, message: Message, replica: tuple[int, int]) -> None:
+        meta, arrays = self._handler.report(*replica, message.meta, list(message.arrays))
+        self._channel.send(Kind.DOCUMENT, (), meta, arrays, limits=self._limits)
+
+    def _send_weights(self, version: int, meta: dict[str, Any]) -> None:
+        """Answer with the weights in `_out`; the replica may have kept most of them."""
+        reference, weights = self._terms.reference, self._out
+        if reference is None:
+            self._send_vector(Kind.VECTOR, version, meta, weights)
+            return
+        self._told, changed = reference.note(weights, self._told)
+        if changed is not None:
+            payload = reference.layout.encode(weights, changed)
+            self._send_vector(Kind.VECTOR_CHANGED, version, meta, payload)
+        elif reference.over:
+            self._told = None
+            self._send_vector(Kind.VECTOR, version, meta, weights)
+        else:
+            self._send_vector(Kind.VECTOR_KEPT, version, meta, weights)
+
+    def _send_vector(
+        self, kind: Kind, version: int, meta: dict[str, Any], vector: np.ndarray
+    ) -> None:
+        self._channel.send(kind, (version,), meta, (vector,), limits=self._limits)
+
+    def _refuse(self, error: KSparkError) -> None:
+        with contextlib.suppress(KSparkError):
+            self._channel.send(Kind.REFUSED, meta=describe(error), limits=UNPROVED_SERVER)

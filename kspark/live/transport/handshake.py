@@ -1,0 +1,124 @@
+"""Both sides prove that they know the token of this fit, without sending it.
+
+```
+server                                          client
+CHALLENGE  its nonce                    →
+                                        ←       HELLO    own nonce, who it is, its proof
+WELCOME    its proof, and the welcome   →
+```
+
+A proof is an HMAC-SHA256 over both nonces and the prover's role, so that neither
+an earlier proof nor the other side's can be sent back. Until it is checked,
+messages are a few hundred bytes, and nothing is allocated or called for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+from dataclasses import dataclass
+
+from kspark.compression import Packing
+from kspark.errors import ConnectionLostError, ProtocolError
+from kspark.live.transport.channel import Channel
+from kspark.live.wire import UNPROVED_CLIENT, UNPROVED_SERVER, Kind, Message
+from kspark.weights import Changes, WeightSpec
+
+_NONCE_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """A replica that has proved itself.
+
+    Attributes:
+        shard: Integer.
+        attempt: Integer.
+        proof: String, what the server has to show in return.
+    """
+
+    shard: int
+    attempt: int
+    proof: str
+
+
+def agreement(spec: WeightSpec, packing: Packing | Changes | None) -> bytes:
+    """What both ends must be of one mind about, as 32 bytes: the weights, and their packing."""
+    return spec.digest() if packing is None else packing.digest()
+
+
+def greet(channel: Channel, token: bytes, digest: bytes) -> Greeting:
+    """The server's half, up to the point where it knows whom it talks to.
+
+    Args:
+        channel: New `Channel` that accepts `UNPROVED_CLIENT`.
+        token: Bytes, the secret of this fit.
+        digest: Bytes, as `agreement` gives it.
+
+    Raises:
+        ProtocolError: If the token, the spec or the packing of the client is another one.
+        ConnectionLostError: If the client leaves or takes too long.
+    """
+    nonce = secrets.token_hex(_NONCE_BYTES)
+    channel.send(Kind.CHALLENGE, meta={"nonce": nonce}, limits=UNPROVED_SERVER)
+    message = _receive(channel, Kind.HELLO)
+    hello, (shard, attempt) = message.meta, message.numbers
+    claim = (nonce, hello["nonce"], shard, attempt, hello["spec"])
+    if not _same(hello["proof"], _prove(token, "client", *claim)):
+        raise ProtocolError("The client does not know the token of this fit.")
+    if hello["spec"] != digest.hex():
+        raise ProtocolError(
+            "The replica's model has other weights than the aggregator's, or another compression."
+        )
+    proof = _prove(token, "server", nonce, hello["nonce"])
+    return Greeting(shard, attempt, proof)
+
+
+def introduce(channel: Channel, token: bytes, digest: bytes, shard: int, attempt: int) -> Message:
+    """The client's half.
+
+    Args:
+        channel: New `Channel` that accepts `UNPROVED_SERVER`.
+        token: Bytes, the secret of this fit.
+        digest: Bytes, as `agreement` gives it.
+        shard: Integer, the partition this replica works on.
+        attempt: Integer.
+
+    Returns:
+        The server's `WELCOME`, with a valid proof, or its `REFUSED`.
+
+    Raises:
+        ProtocolError: If the other side is no such server, or does not know the token.
+        ConnectionLostError: If the server leaves or takes too long.
+    """
+    nonce = _receive(channel, Kind.CHALLENGE).meta["nonce"]
+    own = secrets.token_hex(_NONCE_BYTES)
+    proof = _prove(token, "client", nonce, own, shard, attempt, digest.hex())
+    hello = {"nonce": own, "proof": proof, "spec": digest.hex()}
+    channel.send(Kind.HELLO, (shard, attempt), hello, limits=UNPROVED_CLIENT)
+    answer = _receive(channel, Kind.WELCOME, Kind.REFUSED)
+    if answer.kind is Kind.WELCOME:
+        expected = _prove(token, "server", nonce, own)
+        if not _same(answer.meta["proof"], expected):
+            raise ProtocolError("The server does not know the token of this fit.")
+    return answer
+
+
+def _receive(channel: Channel, *kinds: Kind) -> Message:
+    message = channel.receive()
+    if message is None:
+        raise ConnectionLostError("The other side left during the handshake.")
+    if message.kind not in kinds:
+        raise ProtocolError(f"Got {message.kind.name}, expected {kinds[0].name}.")
+    return message
+
+
+def _prove(token: bytes, *parts: str | int) -> str:
+    return hmac.new(token, json.dumps(parts).encode(), hashlib.sha256).hexdigest()
+
+
+def _same(received: str, expected: str) -> bool:
+    # As bytes: with text, a comparison in constant time takes ASCII only, and raises.
+    return hmac.compare_digest(received.encode("ascii", "replace"), expected.encode("ascii"))

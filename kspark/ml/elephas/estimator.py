@@ -1,0 +1,234 @@
+"""`ElephasEstimator`: Elephas' stage that trains, on kspark's engine."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import keras
+from pyspark.ml import Estimator
+from pyspark.sql import DataFrame, SparkSession
+
+from kspark.cluster.slots import task_slots
+from kspark.ml.carried import CarriedModel
+from kspark.ml.elephas import files
+from kspark.ml.elephas.compiling import ARGUMENTS, compile_arguments, own_parts
+from kspark.ml.elephas.losses import LossModelTypeMapper, ModelType
+from kspark.ml.elephas.models import architecture, described, same_compiled
+from kspark.ml.elephas.params import (
+    HasBatchSize,
+    HasCategoricalLabels,
+    HasEpochs,
+    HasFrequency,
+    HasKerasOptimizerConfig,
+    HasLoss,
+    HasMetrics,
+    HasMode,
+    HasNumberOfClasses,
+    HasNumberOfWorkers,
+    HasValidationSplit,
+    HasVerbosity,
+)
+from kspark.ml.elephas.stage import ElephasStage
+from kspark.ml.elephas.transformer import ElephasTransformer
+from kspark.ml.estimator import KerasEstimator
+from kspark.ml.label_columns import refused_labels, with_labels
+from kspark.ml.naming import ELEPHAS, naming
+from kspark.ml.scoring import (
+    ClassifierFacts,
+    compiled_loss,
+    gives_margins,
+    last_activation,
+    takes_logits,
+)
+from kspark.plan import TrainingPlan
+from kspark.replica.labels import SPARSE, loss_name
+from kspark.saving.rebuild import rebuilt
+from kspark.spark_model.arguments import check_road
+from kspark.worker.scores import MULTICLASS
+
+logger = logging.getLogger("kspark")
+
+CONFIG_KEYS = (
+    *("keras_model_config", "mode", "frequency", "num_workers", "categorical", "loss"),
+    *("metrics", "validation_split", "featuresCol", "labelCol", "epochs", "batch_size"),
+    *("verbose", "nb_classes", "outputCol"),
+)
+"""Params in the configuration that Elephas writes, in its order."""
+
+
+class ElephasEstimator(
+    Estimator[Any],
+    ElephasStage,
+    HasCategoricalLabels,
+    HasValidationSplit,
+    HasMode,
+    HasEpochs,
+    HasBatchSize,
+    HasFrequency,
+    HasVerbosity,
+    HasNumberOfClasses,
+    HasNumberOfWorkers,
+    HasLoss,
+    HasMetrics,
+    HasKerasOptimizerConfig,
+):
+    """Trains a Keras model, given as JSON, on a DataFrame.
+
+    New programs use `KerasClassifier` or `KerasRegressor`. Unlike in Elephas, `mode` and
+    `frequency` are followed, in the modes that need all workers at once no more are
+    started than fit, and without `optimizer_config` the optimizer is Keras' default.
+
+    Args:
+        model: A compiled `keras.Model`, in place of `keras_model_config`,
+            `optimizer_config`, `loss` and `metrics`. Every fit trains a copy of it, compiled
+            as it is but for those of these Params that are set to something else.
+        **params: Elephas' Params by name.
+
+    Raises:
+        TypeError: If a Param does not exist, or has a wrong type.
+    """
+
+    __module__ = "kspark.ml"
+    DEFAULTS = {"outputCol": "prediction"}
+
+    def __init__(self, model: Any = None, **params: Any) -> None:
+        super().__init__(**{**described(model), **params})
+        if model is not None:
+            self.carried = CarriedModel(model, self.value_of("custom_objects"))
+
+    def setParams(self, **params: Any) -> Any:
+        """Set Params by name; own functions in `loss` and `metrics` become custom objects too."""
+        if own := own_parts([params.get("loss"), params.get("metrics")]):
+            known = params.get("custom_objects") or self.value_of("custom_objects")
+            params["custom_objects"] = {**known, **own}
+        return super().setParams(**params)
+
+    def set_loss(self, loss: Any) -> Any:
+        """Set `loss`: a name, or a function, which also becomes a custom object."""
+        return self.setParams(loss=loss)
+
+    def set_metrics(self, metrics: Any) -> Any:
+        """Set `metrics`: names or metrics; own functions also become custom objects."""
+        return self.setParams(metrics=metrics)
+
+    def get_config(self) -> dict[str, Any]:
+        """Elephas' configuration of an estimator."""
+        return {name: self.value_of(name) for name in CONFIG_KEYS}
+
+    def to_file(self, path: str) -> None:
+        """See `ElephasStage.to_file`."""
+        config, given = self.get_config(), self.given()
+        config["optimizer_config"] = self.value_of("optimizer_config")
+        if given is not None:
+            config["keras_model_config"] = given.model.to_json()
+        weights = given.model.get_weights() if given else []
+        files.write(path, "ElephasEstimator", config, self.own_params(), weights)
+
+    @classmethod
+    def from_file(cls, path: str, custom_objects: dict[str, Any], safe: bool) -> ElephasEstimator:
+        """See `ElephasStage.from_file`."""
+        config, weights = files.read(path, "ElephasEstimator", safe)
+        model = None
+        if weights:
+            model = rebuilt(config["keras_model_config"], weights, custom_objects, path)
+        return cls(model, custom_objects=custom_objects or None, **config)
+
+    @naming(ELEPHAS)
+    def _fit(self, dataset: DataFrame) -> ElephasTransformer:
+        model = self._compiled()
+        mode, frequency = self.value_of("mode"), self.value_of("frequency")
+        stage = KerasEstimator(
+            model,
+            customObjects=self.value_of("custom_objects"),
+            featuresCol=self.getOrDefault("featuresCol"),
+            labelCol=self.getOrDefault("labelCol"),
+            mode=mode,
+            frequency=frequency,
+            numWorkers=self._workers(dataset.sparkSession),
+            epochs=self.value_of("epochs"),
+            batchSize=self.value_of("batch_size"),
+            verbose=self.value_of("verbose"),
+            validationSplit=self.value_of("validation_split"),
+        )
+        with refused_labels():
+            fitted = stage.fit(self._labelled(dataset))
+        return self._transformer(fitted.kerasModel, fitted.history)
+
+    def _workers(self, spark: SparkSession) -> int:
+        """`num_workers`, or as many as can run at once if they need each other.
+
+        Elephas' default is 8, whatever the cluster has.
+        """
+        wanted = int(self.value_of("num_workers"))
+        mode, frequency = self.value_of("mode"), self.value_of("frequency")
+        plan = TrainingPlan.create(mode=mode, frequency=frequency)
+        check_road(spark, plan)
+        if plan.in_rounds or wanted <= (slots := task_slots(spark)):
+            return wanted
+        logger.warning(
+            'num_workers is %d, but mode="%s" runs all workers at once and the cluster has %d '
+            "task slots: training with %d.",
+            *(wanted, mode, slots, slots),
+        )
+        return slots
+
+    def given(self) -> CarriedModel | None:
+        """The model given, unless `keras_model_config` was set to another one since."""
+        if self.carried is None:
+            return None
+        wanted = architecture(self.value_of("keras_model_config"))
+        return self.carried if architecture(self.carried.model.to_json()) == wanted else None
+
+    def _compiled(self) -> keras.Model:
+        """The model as it is trained.
+
+        Raises:
+            ValueError: If there is no model or no loss.
+        """
+        params = {name: self.value_of(name) for name in (*ARGUMENTS, "custom_objects")}
+        given = self.given()
+        if given is not None and given.model.compiled:
+            return same_compiled(given, params)
+        model = self.get_model()
+        if given is not None:
+            model.set_weights(given.model.get_weights())
+        model.compile(**compile_arguments(params, params["custom_objects"]))
+        return model
+
+    def _labelled(self, dataset: DataFrame) -> DataFrame:
+        """One-hot labels if they are asked for and the loss takes them."""
+        if not self.value_of("categorical") or loss_name(self.value_of("loss")) == SPARSE:
+            return dataset
+        facts = ClassifierFacts(
+            MULTICLASS, self.value_of("nb_classes"), False, self.value_of("loss")
+        )
+        return with_labels(dataset, self.getOrDefault("labelCol"), facts, always_one_hot=True)
+
+    def _transformer(
+        self, model: keras.Model, history: dict[str, list[float]]
+    ) -> ElephasTransformer:
+        fitted = ElephasTransformer(
+            keras_model_config=model.to_json(),
+            weights=model.get_weights(),
+            model_type=model_type(self.value_of("loss"), model),
+            history=[history],
+            from_logits=gives_logits(model),
+        )
+        fitted._resetUid(self.uid)
+        return self._copyValues(fitted)
+
+
+def model_type(loss: str, model: keras.Model) -> ModelType:
+    """What a model predicts: told by its loss, else by its last activation."""
+    known = LossModelTypeMapper().get_model_type(loss)
+    if known is not None:
+        return known
+    is_linear = last_activation(model) in ("", "linear", "relu")
+    return ModelType.REGRESSION if is_linear else ModelType.CLASSIFICATION
+
+
+def gives_logits(model: keras.Model) -> bool:
+    """Whether a compiled model's output are logits or margins: 0 divides two classes, not 0.5."""
+    loss = compiled_loss(model)
+    return takes_logits(loss) or gives_margins(loss_name(loss), model)

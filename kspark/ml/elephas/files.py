@@ -1,0 +1,124 @@
+"""The HDF5 files of Elephas' stages, written so that nothing is lost, and read.
+
+An estimator is the JSON attribute `distributed_config`. A transformer's weights are
+beside it as arrays; Elephas has them inside the attribute, as text, which HDF5 allows up
+to 64 KB. Such files are read, and small ones written so that Elephas reads them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import h5py
+import numpy as np
+
+from kspark.errors import invalid
+from kspark.ml.elephas.losses import ModelType
+from kspark.saving.filesystem import is_remote, local_path, reading, writing
+from kspark.saving.rebuild import refuse_code
+
+ATTRIBUTE = "distributed_config"
+WEIGHTS = "kspark_weights"
+MAX_ATTRIBUTE = 60_000
+ENDINGS = (".h5", ".hdf5")
+
+
+def is_file_name(path: str) -> bool:
+    """Whether a path is meant as that of an HDF5 file."""
+    return path.lower().endswith(ENDINGS)
+
+
+def is_file(path: str) -> bool:
+    """Whether an HDF5 file is to be read there: Elephas writes them under any name."""
+    if is_remote(path):
+        return is_file_name(path)
+    place = local_path(path)
+    return os.path.isfile(place) or (is_file_name(path) and not os.path.isdir(place))
+
+
+def write(
+    path: str, class_name: str, config: dict[str, Any], more: dict[str, Any], weights: Any
+) -> None:
+    """Write one file; an existing one is replaced, as by Elephas.
+
+    Args:
+        path: String.
+        class_name: String, the class that Elephas makes of it.
+        config: Dictionary, the arguments that it makes it with.
+        more: Dictionary, further arguments of kspark's class.
+        weights: Sequence of arrays.
+    """
+    content = {"class_name": class_name, "config": config, "kspark": more}
+    text = json.dumps(content).encode()
+    if len(text) > MAX_ATTRIBUTE and config.get("weights"):
+        text = json.dumps({**content, "config": {**config, "weights": []}}).encode()
+    with writing(path, overwrite=True) as local, h5py.File(local, "w") as file:
+        if len(text) > MAX_ATTRIBUTE:
+            file.create_dataset(ATTRIBUTE, data=np.frombuffer(text, np.uint8))
+        else:
+            file.attrs[ATTRIBUTE] = text
+        group = file.create_group(WEIGHTS)
+        for index, weight in enumerate(weights):
+            group.create_dataset(str(index), data=np.asarray(weight))
+
+
+def read(path: str, class_name: str, safe: bool) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """The configuration in a file, and its weights.
+
+    Args:
+        path: String.
+        class_name: String, the class that the file has to be of.
+        safe: Boolean, whether code inside is refused.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds something else, or code.
+    """
+    rule = f"a file of an {class_name}"
+    with reading(path) as local:
+        if not h5py.is_hdf5(local):
+            raise invalid("file_name", rule, path)
+        with h5py.File(local, "r") as file:
+            text = file.attrs.get(ATTRIBUTE)
+            if text is None and ATTRIBUTE in file:
+                text = file[ATTRIBUTE][()].tobytes()
+            content = json.loads(text) if text is not None else {}
+            group = file.get(WEIGHTS, {})
+            weights = [group[str(index)][()] for index in range(len(group))]
+    if content.get("class_name") != class_name:
+        raise invalid("file_name", rule, path)
+    config = {**content["config"], **content.get("kspark", {})}
+    if safe:
+        refuse_code_in(config, path)
+    listed = [np.asarray(w, np.float32) for w in config.pop("weights", [])]
+    return config, weights or listed
+
+
+def refuse_code_in(params: Mapping[str, Any], path: str) -> None:
+    """Refuse code in the model, its loss, metrics or optimizer.
+
+    Args:
+        params: Mapping with the values of Params.
+        path: String, where they come from.
+
+    Raises:
+        ValueError: If there is some.
+    """
+    parts = [params.get(name) for name in ("optimizer_config", "loss", "metrics")]
+    with contextlib.suppress(json.JSONDecodeError):  # no model, which is told later
+        parts.append(json.loads(params.get("keras_model_config") or "null"))
+    refuse_code(parts, path)
+
+
+def encoded(kind: ModelType | None) -> Any:
+    """A model type as Elephas writes it."""
+    return None if kind is None else {"__enum__": str(kind)}
+
+
+def decoded(value: Any) -> ModelType | None:
+    """The inverse of `encoded`."""
+    return None if value is None else ModelType[value["__enum__"].split(".")[-1]]

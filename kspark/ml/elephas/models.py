@@ -1,0 +1,108 @@
+"""A Keras model as Params of Elephas' stages, and Params as a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from kspark.errors import invalid, invalid_type
+from kspark.ml.carried import CarriedModel
+from kspark.ml.elephas.compiling import ARGUMENTS, FAILURES, compile_arguments, first_line
+from kspark.replica.custom_objects import collect
+from kspark.saving.rebuild import custom_names, known
+
+
+def described(model: Any) -> dict[str, Any]:
+    """The Params that a compiled Keras model stands for.
+
+    Losses and metrics are named only: what they are set to stays in the model.
+
+    Raises:
+        TypeError: If it is no Keras model.
+    """
+    if model is None:
+        return {}
+    if not isinstance(model, keras.Model):
+        raise invalid_type("model", "a compiled `keras.Model`", model)
+    params: dict[str, Any] = {"keras_model_config": model.to_json()}
+    if model.compiled:
+        config = model.get_compile_config() or {}
+        params["optimizer_config"] = keras.optimizers.serialize(model.optimizer)
+        params["loss"] = next(iter(titles(config.get("loss"))), None)
+        params["metrics"] = titles(config.get("metrics"))
+    return params
+
+
+def titles(value: Any) -> list[str]:
+    """Names of the losses or metrics in a compile configuration, at any depth."""
+    if isinstance(value, list | tuple):
+        return [title for item in value for title in titles(item)]
+    if isinstance(value, Mapping) and "class_name" not in value:
+        return titles(list(value.values()))
+    if isinstance(value, Mapping):
+        return [str(value["config" if value["class_name"] == "function" else "class_name"])]
+    return [] if value is None else [str(value)]
+
+
+def architecture(config: str | None) -> Any:
+    """A model's JSON without how the model was compiled, which Keras 3 also writes.
+
+    Raises:
+        ValueError: If it is no JSON of a model.
+    """
+    rule = "set, to what `model.to_json()` gives"
+    if config is None:
+        raise invalid("keras_model_config", rule, None)
+    try:
+        content = json.loads(config)
+    except json.JSONDecodeError as error:
+        raise invalid("keras_model_config", rule, config) from error
+    if not isinstance(content, dict) or "class_name" not in content:
+        raise invalid("keras_model_config", rule, config)
+    content.pop("compile_config", None)
+    return content
+
+
+def model_from_config(config: str | None, custom_objects: dict[str, Any]) -> keras.Model:
+    """A Keras model of its JSON, not compiled.
+
+    Raises:
+        ValueError: If there is none, or it needs custom objects.
+    """
+    content = architecture(config)
+    rule = "what `model.to_json()` gives"
+    try:
+        text = json.dumps(content)
+        model = keras.models.model_from_json(text, custom_objects=custom_objects)
+    except FAILURES as error:
+        missing = [name for name in custom_names(content) if not known(name, custom_objects)]
+        if missing:
+            needed = f"a dictionary with {', '.join(map(repr, missing))}, for `keras_model_config`"
+            raise invalid("custom_objects", needed, custom_objects) from error
+        raise invalid("keras_model_config", f"{rule} ({first_line(error)})", config) from error
+    if not isinstance(model, keras.Model):
+        raise invalid("keras_model_config", rule, config)
+    return model
+
+
+def same_compiled(carried: CarriedModel, params: Mapping[str, Any]) -> keras.Model:
+    """A copy of a compiled model; where Params tell otherwise by now, compiled as they say.
+
+    Args:
+        carried: `CarriedModel`.
+        params: Mapping with the values of the Params in `ARGUMENTS` and `custom_objects`.
+    """
+    model, before = carried.clone(), described(carried.model)
+    changed = [name for name in ARGUMENTS if params[name] != before[name]]
+    if changed:
+        config = model.get_compile_config()
+        objects = {**collect(model, config, carried.custom_objects), **params["custom_objects"]}
+        new = compile_arguments(params, objects, changed)
+        with keras.saving.custom_object_scope(objects):
+            # The user's own live model had this configuration a moment ago.
+            arguments = keras.saving.deserialize_keras_object(config, safe_mode=False)
+        model.compile(**{**arguments, "optimizer": model.optimizer, **new})
+    return model

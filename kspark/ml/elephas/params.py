@@ -1,0 +1,227 @@
+"""Params of the Elephas-compatible stages, under Elephas' names and with its defaults.
+
+Each class has one Param and its setter and getter, and can be used on its own.
+"""
+
+from __future__ import annotations
+
+import warnings
+from inspect import Parameter, Signature
+from typing import Any, ClassVar
+
+from pyspark.ml.param import Param
+
+from kspark.ml import converters as to
+from kspark.ml.elephas import compiling as compiling
+from kspark.ml.params import StageParams, param
+from kspark.ml.unsaved import CustomObjects
+
+
+class ElephasParams(StageParams):
+    """Params with setters and getters of the form `set_epochs`, `get_epochs`.
+
+    `ACCESSORS` and `KEYWORDS` list the Params whose setter, or whose setter's argument, has
+    another name than the Param.
+    """
+
+    ACCESSORS: ClassVar[dict[str, str]] = {}
+    KEYWORDS: ClassVar[dict[str, str]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, value in list(vars(cls).items()):
+            if isinstance(value, Param):
+                add_snake_accessors(cls, name, value.doc)
+
+
+def add_snake_accessors(cls: type[ElephasParams], name: str, doc: str) -> None:
+    """Give a class `get_title` and `set_title` for a Param, unless it has its own."""
+    title, keyword = cls.ACCESSORS.get(name, name), cls.KEYWORDS.get(name, name)
+    words = (Parameter(word, Parameter.POSITIONAL_OR_KEYWORD) for word in ("self", keyword))
+    signature = Signature(list(words))
+
+    def get(self: ElephasParams) -> Any:
+        return self.getOrDefault(name)
+
+    def put(self: ElephasParams, *values: Any, **named: Any) -> Any:
+        given = signature.bind(self, *values, **named).arguments
+        return self._set(**{name: given[keyword]})
+
+    vars(put)["__signature__"] = signature
+    for verb, accessor in (("get", get), ("set", put)):
+        accessor.__name__ = f"{verb}_{title}"
+        accessor.__qualname__ = f"{cls.__name__}.{verb}_{title}"
+        accessor.__doc__ = f"{verb.capitalize()} `{name}`: {doc}"
+        if not hasattr(cls, accessor.__name__):
+            setattr(cls, accessor.__name__, accessor)
+
+
+def custom_objects(value: Any) -> CustomObjects:
+    """A dictionary from name to custom object."""
+    return CustomObjects(compiling.dictionary("custom_objects")(value))
+
+
+class HasKerasModelConfig(ElephasParams):
+    """The model, as JSON."""
+
+    keras_model_config = param(
+        "keras_model_config",
+        "the model as model.to_json() gives it.",
+        to.text("keras_model_config"),
+    )
+
+
+class HasMode(ElephasParams):
+    """How workers are merged."""
+
+    mode = param("mode", "synchronous, asynchronous or hogwild.", to.mode)
+    DEFAULTS = {"mode": "asynchronous"}
+
+
+class HasFrequency(ElephasParams):
+    """When workers exchange."""
+
+    frequency = param("frequency", "epoch, batch, or a number of batches.", to.frequency)
+    DEFAULTS = {"frequency": "epoch"}
+
+
+class HasNumberOfClasses(ElephasParams):
+    """How many classes there are."""
+
+    nb_classes = param("nb_classes", "number of classes.", to.integer("nb_classes", 1))
+    DEFAULTS = {"nb_classes": 10}
+
+
+class HasCategoricalLabels(ElephasParams):
+    """Whether labels become one-hot."""
+
+    categorical = param("categorical", "whether labels become one-hot.", to.boolean("categorical"))
+    DEFAULTS = {"categorical": True}
+    ACCESSORS = {"categorical": "categorical_labels"}
+
+
+class HasEpochs(ElephasParams):
+    """Passes over the data."""
+
+    epochs = param("epochs", "passes over the data.", to.integer("epochs", 1))
+    DEFAULTS = {"epochs": 10}
+
+
+class HasBatchSize(ElephasParams):
+    """Examples per batch and worker."""
+
+    batch_size = param("batch_size", "examples per batch.", to.integer("batch_size", 1))
+    DEFAULTS = {"batch_size": 32}
+
+
+class HasVerbosity(ElephasParams):
+    """What is shown while training."""
+
+    verbose = param("verbose", "0, 1 or 2.", to.verbosity)
+    DEFAULTS = {"verbose": 0}
+    ACCESSORS = {"verbose": "verbosity"}
+
+
+class HasValidationSplit(ElephasParams):
+    """What validates."""
+
+    validation_split = param(
+        "validation_split", "part of every partition.", to.fraction("validation_split")
+    )
+    DEFAULTS = {"validation_split": 0.1}
+
+
+class HasNumberOfWorkers(ElephasParams):
+    """How many shards the data is divided into."""
+
+    num_workers = param("num_workers", "number of workers.", to.integer("num_workers", 1))
+    DEFAULTS = {"num_workers": 8}
+
+
+class HasKerasOptimizerConfig(ElephasParams):
+    """The optimizer."""
+
+    optimizer_config = param(
+        "optimizer_config",
+        "what keras.optimizers.serialize gives, or a name.",
+        compiling.optimizer_config,
+    )
+    DEFAULTS = {"optimizer_config": None}
+
+
+class HasMetrics(ElephasParams):
+    """The metrics."""
+
+    metrics = param("metrics", "list of metrics.", compiling.metrics)
+    DEFAULTS = {"metrics": ["acc"]}
+
+
+class HasLoss(ElephasParams):
+    """The loss."""
+
+    loss = param("loss", "the loss' name.", compiling.loss)
+
+
+class HasCustomObjects(ElephasParams):
+    """Custom layers, losses and the like."""
+
+    custom_objects = param(
+        "custom_objects", "dictionary from name to object. Not saved.", custom_objects
+    )
+    DEFAULTS: ClassVar[dict[str, Any]] = {"custom_objects": {}}
+
+
+class HasInferenceBatchSize(ElephasParams):
+    """Examples per batch of `transform`."""
+
+    inference_batch_size = param(
+        "inference_batch_size",
+        "examples per batch of transform.",
+        to.integer("inference_batch_size", 1),
+    )
+    DEFAULTS = {"inference_batch_size": None}
+    KEYWORDS = {"inference_batch_size": "batch_size"}
+
+
+class HasOutputType(ElephasParams):
+    """What a classifier's output column holds, and is made of; Elephas has no such choice."""
+
+    output_type = param(
+        "output_type",
+        "probability for an array of class probabilities, class for the class as a double.",
+        to.choice("output_type", "probability", "class"),
+    )
+    from_logits = param(
+        "from_logits",
+        "whether a classifier's output are logits or margins, for output_type='class'; decided by "
+        "the loss if not set.",
+        to.boolean("from_logits"),
+    )
+    DEFAULTS = {"output_type": "probability", "from_logits": None}
+
+
+class HasElephasColumns(StageParams):
+    """Columns, whose setters Elephas deprecates in favour of the constructor."""
+
+    featuresCol = param("featuresCol", "column of the features.", to.column_names("featuresCol"))
+    labelCol = param("labelCol", "column of the labels.", to.text("labelCol"))
+    outputCol = param("outputCol", "column of the predictions.", to.text("outputCol"))
+    DEFAULTS = {"featuresCol": "features", "labelCol": "label"}
+
+    def setFeaturesCol(self, value: Any) -> Any:
+        """Deprecated: pass `featuresCol` to the constructor."""
+        return self._deprecated("featuresCol", value)
+
+    def setLabelCol(self, value: Any) -> Any:
+        """Deprecated: pass `labelCol` to the constructor."""
+        return self._deprecated("labelCol", value)
+
+    def setOutputCol(self, value: Any) -> Any:
+        """Deprecated: pass `outputCol` to the constructor."""
+        return self._deprecated("outputCol", value)
+
+    def _deprecated(self, name: str, value: Any) -> Any:
+        title = name[0].upper() + name[1:]
+        text = f"`set{title}` is deprecated: pass `{name}` to the constructor."
+        warnings.warn(text, DeprecationWarning, stacklevel=3)
+        return self.setParams(**{name: value})

@@ -1,0 +1,45 @@
+"""Build a replica of a `ReplicaSpec`, in the process that is to run it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kspark.errors import EnvironmentMismatchError
+from kspark.replica import custom_objects as custom
+from kspark.replica.backends import use_backend
+from kspark.replica.spec import ReplicaSpec
+from kspark.replica.variables import assign_all, rng_variables, same_structure, weight_spec
+
+if TYPE_CHECKING:
+    from kspark.replica.replica import Replica
+
+
+def build(spec: ReplicaSpec, threads: int | None = None) -> Replica:
+    """Build a replica with the weights, optimizer state and RNG state of the spec's model.
+
+    Keras' backend is chosen here, before Keras is imported.
+
+    Args:
+        spec: `ReplicaSpec`.
+        threads: Integer, threads that the backend may use. Defaults to `None`, the backend's own
+            number.
+
+    Raises:
+        EnvironmentMismatchError: If Keras runs on another backend in this process, or
+            makes another model of the same bytes.
+    """
+    use_backend(spec.backend, threads)
+    import keras
+
+    keras.config.set_floatx(spec.inputs.floatx)
+    from kspark.replica.replica import Replica
+
+    objects = custom.load(spec.custom_objects)
+    model = spec.load_model(objects)
+    if not same_structure(weight_spec(model), spec.weights):
+        raise EnvironmentMismatchError(
+            f"Keras {keras.__version__} on this worker rebuilt the model with other "
+            "variables than the driver has. Install the same version of Keras on both."
+        )
+    assign_all(rng_variables(model), list(spec.rng_state), "rng_state")
+    return Replica(model, spec.weights, spec.inputs, objects)

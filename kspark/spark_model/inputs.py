@@ -1,0 +1,178 @@
+"""From what the user gave to examples, and from predictions back to what the user expects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from pyspark import RDD
+from pyspark.sql import SparkSession
+
+from kspark import job
+from kspark.adapters import Columns, Examples, adapt
+from kspark.errors import inside, invalid
+from kspark.replica import Replica
+from kspark.replica.labels import check_text, output_shapes
+from kspark.replica.signature import output_names
+
+
+def session_of(x: Any) -> SparkSession:
+    """The session that data belongs to, else the active one.
+
+    Raises:
+        RuntimeError: If there is none.
+    """
+    own = getattr(x, "sparkSession", None)
+    session = own if own is not None else active_session()
+    if session is None:
+        raise RuntimeError(
+            "There is no Spark session. Start one with `kspark.session.local_session()`, or "
+            "with `SparkSession.builder.getOrCreate()`."
+        )
+    return session
+
+
+def active_session() -> SparkSession | None:
+    """The running session, if there is one.
+
+    `getActiveSession` alone is not enough: an interrupt in the middle of a call into
+    the JVM ends this thread's connection, and the next one's thread has no active
+    session, only the default one.
+    """
+    try:
+        return SparkSession.active()
+    except RuntimeError:
+        return None
+
+
+def example_for(model: keras.Model, x: Any, columns: Columns, *, labelled: bool) -> Any:
+    """What `Replica.of` builds a model from: the first row if nobody told its input's shape.
+
+    Args:
+        model: A compiled `keras.Model`.
+        x: What the user gave.
+        columns: `Columns` of a DataFrame.
+        labelled: Boolean, whether labels are wanted that are not given beside `x`.
+    """
+    is_plain = isinstance(x, np.ndarray | Mapping)
+    if model.built or is_plain or not isinstance(model, keras.Sequential):
+        return x
+    wanted = labelled and model.loss is not None
+    return job.first_example(session_of(x), x, columns, labelled=wanted)
+
+
+class Source:
+    """What the user gave, as examples for one model.
+
+    Args:
+        spark: `SparkSession`.
+        replica: `Replica` of the model that the examples are for.
+        columns: `Columns` of a DataFrame.
+        num_workers: Integer or `None`.
+    """
+
+    def __init__(
+        self, spark: SparkSession, replica: Replica, columns: Columns, num_workers: int | None
+    ) -> None:
+        self.spark = spark
+        self.replica = replica
+        self.columns = columns
+        self.num_workers = num_workers
+
+    def training(
+        self, x: Any, y: Any, sample_weight: Any, validation_split: float
+    ) -> tuple[Examples, Examples | None]:
+        """Examples to train on, and those of `validation_split` if it can be applied here."""
+        examples = self._adapt(x, y, sample_weight)
+        if validation_split:
+            parts = examples.split(validation_split)
+            if parts is not None:
+                return parts
+        return examples, None
+
+    def validation(self, data: Any) -> Examples:
+        """Examples to validate on. A list is a tuple, as for Keras."""
+        if isinstance(data, tuple | list):
+            if len(data) not in (2, 3):
+                rule = "(x, y) or (x, y, sample_weight), an RDD or a DataFrame"
+                raise invalid("validation_data", rule, f"a {type(data).__name__} of {len(data)}")
+        with inside("validation_data"):
+            return self._adapt(*data) if isinstance(data, tuple | list) else self._adapt(data)
+
+    def features(self, x: Any) -> Examples:
+        """Examples without labels, in their own order.
+
+        The rows of an RDD stay in their partitions, because moving them changes the order.
+        """
+        spec = self.replica.inputs
+        bare = type(spec)(inputs=spec.inputs, x_structure=spec.x_structure)
+        workers = None if isinstance(x, RDD) else self.num_workers
+        return adapt(self.spark, x, spec=bare, columns=self.columns, num_workers=workers)
+
+    def _adapt(self, x: Any, y: Any = None, sample_weight: Any = None) -> Examples:
+        examples = adapt(
+            self.spark,
+            x,
+            y,
+            sample_weight,
+            spec=self.replica.inputs,
+            columns=self.columns,
+            num_workers=self.num_workers,
+        )
+        check_text(self.replica.model, examples.text_labels)
+        return examples
+
+
+def gathered(chunks: list[list[np.ndarray]], replica: Replica, *, as_rows: bool) -> Any:
+    """Chunks of predictions as one array per output, or as one array per row."""
+    if not chunks:
+        return [] if as_rows else np.empty((0,))
+    outputs = [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
+    if not as_rows:
+        return replica.structured_outputs(outputs)
+    if len(outputs) == 1:
+        return list(outputs[0])
+    return [list(row) for row in zip(*outputs, strict=True)]
+
+
+def output_columns(replica: Replica, output_col: str) -> dict[str, tuple[int | None, ...]]:
+    """Names of the columns a DataFrame gets, and the shapes per example of what is in them.
+
+    A model of several outputs gets one column each, `<output_col>_<output's name>`.
+    """
+    shapes = output_shapes(replica.model, output_names(replica.model)[0])
+    if len(shapes) == 1:
+        return {output_col: next(iter(shapes.values()))}
+    return {f"{output_col}_{name}": shape for name, shape in shapes.items()}
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Examples to train on and to validate on.
+
+    Attributes:
+        examples: `Examples` to train on.
+        held_out: `Examples` to validate on, or `None`.
+        validation_split: Float, part of every shard that validates instead of training.
+    """
+
+    examples: Examples
+    held_out: Examples | None
+    validation_split: float
+
+    @classmethod
+    def of(
+        cls,
+        source: Source,
+        data: tuple[Any, Any, Any],
+        validation_split: float,
+        validation_data: Any,
+    ) -> TrainingData:
+        """What `fit` was given: `data` is `x`, `y` and `sample_weight`."""
+        examples, held_out = source.training(*data, validation_split)
+        if validation_data is not None:
+            held_out = source.validation(validation_data)
+        return cls(examples, held_out, validation_split if held_out is None else 0.0)

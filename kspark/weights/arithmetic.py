@@ -1,0 +1,110 @@
+"""Arithmetic on flat vectors of weights: deltas, and means weighted by examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from kspark.errors import AggregationError, IncompatibleDeltaError
+
+PIECE = 32 * 1024
+"""Elements of a long vector that are worked on at once: their temporaries stay in the cache."""
+
+
+def delta(new: np.ndarray, old: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """`new - old`, into `out` if given (which may be `new` or `old`).
+
+    Raises:
+        IncompatibleDeltaError: If shapes or dtypes differ; nothing is broadcast.
+    """
+    same_kind(new, old)
+    return np.subtract(new, old, out=out)
+
+
+def apply_delta(weights: np.ndarray, change: np.ndarray, scale: float = 1.0) -> None:
+    """`weights += scale * change`, in place.
+
+    Raises:
+        IncompatibleDeltaError: If shapes or dtypes differ; nothing is broadcast.
+    """
+    same_kind(change, weights)
+    if scale != 1.0:
+        change = change * weights.dtype.type(scale)
+    np.add(weights, change, out=weights)
+
+
+def same_kind(left: np.ndarray, right: np.ndarray) -> None:
+    """Refuse two vectors that differ in shape or dtype."""
+    if left.shape != right.shape or left.dtype != right.dtype:
+        raise IncompatibleDeltaError(
+            f"Shape {left.shape} and dtype {left.dtype} do not match "
+            f"shape {right.shape} and dtype {right.dtype}."
+        )
+
+
+class WeightedMean:
+    """A running weighted mean that never holds more than one vector.
+
+    Sums in float64, so that the mean of k identical vectors is that vector.
+    The result depends on the order of `add` only by rounding; callers that
+    promise identical bytes add in the order of the shards.
+    """
+
+    def __init__(self) -> None:
+        self._sum: np.ndarray | None = None
+        self._dtype = np.dtype("float32")
+        self.total = 0.0
+        self.count = 0
+
+    def add(self, vector: np.ndarray, weight: float) -> None:
+        """Take in one vector. A weight of zero adds nothing.
+
+        Raises:
+            AggregationError: If the weight is negative or not finite.
+            IncompatibleDeltaError: If the shape differs from the first vector's.
+        """
+        if not (weight >= 0 and np.isfinite(weight)):
+            raise AggregationError(f"A weight must be finite and >= 0. Received: weight={weight}")
+        if weight == 0:
+            return
+        if self._sum is None:
+            self._sum = np.zeros(vector.shape, np.float64)
+            self._dtype = vector.dtype
+        if vector.shape != self._sum.shape:
+            raise IncompatibleDeltaError(
+                f"Shape {vector.shape} does not match shape {self._sum.shape}."
+            )
+        total, values = self._sum.reshape(-1), vector.reshape(-1)
+        for part in pieces(total.size):
+            total[part] += np.multiply(values[part], weight, dtype=np.float64)
+        self.total += weight
+        self.count += 1
+
+    def result(self) -> np.ndarray:
+        """The mean, in the dtype of what was added.
+
+        Raises:
+            AggregationError: If nothing with a weight above zero was added.
+        """
+        if self._sum is None:
+            raise AggregationError("There is nothing to average: every weight was zero.")
+        mean = np.empty(self._sum.shape, self._dtype)
+        total, values = self._sum.reshape(-1), mean.reshape(-1)
+        for part in pieces(total.size):
+            values[part] = total[part] / self.total
+        return mean
+
+
+def pieces(size: int) -> Iterator[slice]:
+    """Consecutive parts of so many elements."""
+    for start in range(0, size, PIECE):
+        yield slice(start, min(start + PIECE, size))
+
+
+def weighted_mean(pairs: Iterable[tuple[np.ndarray, float]]) -> np.ndarray:
+    """Mean of vectors, each with its weight. See `WeightedMean`."""
+    mean = WeightedMean()
+    for vector, weight in pairs:
+        mean.add(vector, weight)
+    return mean.result()

@@ -1,0 +1,152 @@
+"""What jobs ask of the two kinds of session."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from kspark.cluster.engine import ClassicEngine, ConnectEngine, engine_of
+from kspark.cluster.remote import RemoteResults
+from kspark.cluster.spark_job import JobLostError, job_error
+from kspark.errors import ClusterError, EnvironmentMismatchError
+from kspark.plan import TrainingPlan
+from kspark.spark_model.arguments import check_road
+
+
+class Remote:
+    """A session of Spark Connect."""
+
+    session_id = "a-session"
+
+    def __init__(self):
+        self.log = []
+        self.client = SimpleNamespace(thread_local=threading.local())
+
+    def addTag(self, tag):
+        self.log.append(("tag", tag))
+
+    def interruptTag(self, tag):
+        self.log.append(("interrupt", tag))
+
+    def range(self, count):
+        frame = SimpleNamespace(sparkSession=self, count=count)
+        frame.mapInArrow = lambda f, schema: frame
+        return frame
+
+
+class Context:
+    applicationId = "an-application"
+
+    def __init__(self):
+        self.log = []
+
+    def broadcast(self, value):
+        return ("broadcast", value)
+
+    def runJob(self, rdd, function, partitions):
+        return function(rdd[i] for i in partitions)
+
+    def parallelize(self, values, count):
+        assert len(values) == count
+        return SimpleNamespace(mapPartitionsWithIndex=lambda task: (task, count))
+
+    def statusTracker(self):
+        stages = {
+            1: SimpleNamespace(numActiveTasks=2),
+            2: None,
+            3: SimpleNamespace(numActiveTasks=1),
+        }
+        jobs = {7: SimpleNamespace(stageIds=[1, 2]), 8: None, 9: SimpleNamespace(stageIds=[3])}
+        return SimpleNamespace(
+            getJobIdsForGroup=lambda group: list(jobs) if group == "group" else [],
+            getJobInfo=jobs.get,
+            getStageInfo=stages.get,
+        )
+
+    def setJobGroup(self, *arguments):
+        self.log.append(("group", *arguments))
+
+    def cancelJobGroup(self, group):
+        self.log.append(("cancel", group))
+
+
+def test_a_classic_session_has_groups_and_broadcasts():
+    spark = SimpleNamespace(sparkContext=Context())
+    engine = engine_of(spark)
+    assert isinstance(engine, ClassicEngine)
+    assert engine.application == "an-application"
+    assert engine.share(3) == ("broadcast", 3)
+    engine.enter("group", "description")
+    engine.cancel("group")
+    assert spark.sparkContext.log == [("group", "group", "description", True), ("cancel", "group")]
+    assert engine.active_tasks("group") == 3
+    assert engine.active_tasks("other") == 0
+
+
+def test_a_classic_session_collects_some_partitions(monkeypatch):
+    monkeypatch.setattr("kspark.cluster.engine.task_slots", lambda spark: 3)
+    engine = engine_of(SimpleNamespace(sparkContext=Context()))
+    assert engine.collect(["a", "b", "c"], [2, 0]) == ["c", "a"]
+    assert engine.collect(SimpleNamespace(collect=lambda: ["a", "b"]), None) == ["a", "b"]
+    assert engine.on_every_slot("task") == ("task", 3)
+    assert engine.on_every_slot("task", per_slot=2) == ("task", 6)
+
+
+def test_one_of_spark_connect_has_tags():
+    spark = Remote()
+    engine = engine_of(spark)
+    assert isinstance(engine, ConnectEngine)
+    assert engine.application == "a-session"
+    assert engine.share({"a": 3}).value == {"a": 3}
+    engine.enter("group", "description")
+    engine.cancel("group")
+    assert spark.log == [("tag", "group"), ("interrupt", "group")]
+    assert isinstance(engine.on_every_slot(len), RemoteResults)
+
+
+@pytest.mark.parametrize(
+    ("mode", "frequency", "name"),
+    [
+        ("asynchronous", "epoch", "mode"),
+        ("hogwild", "batch", "mode"),
+        ("synchronous", "batch", "frequency"),
+        ("synchronous", 4, "frequency"),
+    ],
+)
+def test_live_modes_are_refused_over_spark_connect(mode, frequency, name):
+    plan = TrainingPlan.create(mode=mode, frequency=frequency)
+    received = repr({"mode": mode, "frequency": frequency}[name])
+    with pytest.raises(ValueError, match=f"^`{name}` must .* Connect.*: {name}={received}$"):
+        check_road(Remote(), plan)
+    check_road(SimpleNamespace(sparkContext=Context()), plan)
+
+
+def test_rounds_without_their_slowest_shards_are_refused_over_spark_connect():
+    plan = TrainingPlan.create(mode="synchronous", frequency="epoch", straggler_timeout=3)
+    with pytest.raises(ValueError, match="^`straggler_timeout` must be None over Spark Connect"):
+        check_road(Remote(), plan)
+    check_road(SimpleNamespace(sparkContext=Context()), plan)
+
+
+def test_only_a_classic_session_groups_results():
+    assert engine_of(SimpleNamespace(sparkContext=Context())).groups
+    assert not engine_of(Remote()).groups
+
+
+def test_rounds_are_not_refused():
+    check_road(Remote(), TrainingPlan.create(mode="synchronous", frequency="epoch"))
+
+
+def test_an_error_of_spark_connect_tells_why():
+    text = (
+        "[USER_RAISED_EXCEPTION] the label 5 is no class. SQLSTATE: P0001\n\nJVM stacktrace:\n"
+        "org.apache.spark.SparkRuntimeException\n\tat org.apache.spark.sql.Error.raise(E.scala:1)"
+    )
+    error = job_error(RuntimeError(text))
+    assert isinstance(error, JobLostError)
+    assert "the label 5 is no class." in str(error)
+    assert "scala" not in str(error)
+    large = "RESOURCE_EXHAUSTED: CLIENT: Sent message larger than max (9 vs. 8)"
+    assert type(job_error(RuntimeError(large))) is ClusterError
+    missing = "[PYTHON_EXCEPTION] Traceback\nModuleNotFoundError: No module named 'keras'"
+    assert isinstance(job_error(RuntimeError(missing)), EnvironmentMismatchError)

@@ -1,0 +1,112 @@
+"""When Ctrl-C comes through, and when it is kept."""
+
+# What happens around an interrupt is the test: several statements, any exception.
+# ruff: noqa: PT012, BLE001
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from kspark.cluster import interrupts
+from kspark.cluster.interrupts import deferred, defers_interrupts, interruptible
+
+
+def press() -> None:
+    """Ctrl-C. Python runs its handler before the next instruction or so."""
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(100):
+        pass
+
+
+def test_an_interrupt_waits_for_the_end_of_the_block():
+    steps = []
+    with pytest.raises(KeyboardInterrupt), deferred():
+        press()
+        steps.append("all of it")
+    assert steps == ["all of it"]
+
+
+def test_an_interrupt_that_was_kept_comes_at_the_next_good_moment():
+    steps = []
+    with pytest.raises(KeyboardInterrupt), deferred():
+        press()
+        steps.append("work")
+        with interruptible():
+            steps.append("wait")
+    assert steps == ["work"]
+
+
+def test_at_a_good_moment_it_comes_at_once():
+    steps = []
+    with deferred():
+        with pytest.raises(KeyboardInterrupt), interruptible():
+            press()
+            steps.append("too late")
+        steps.append("clean up")
+    assert steps == ["clean up"]
+
+
+def test_after_a_good_moment_it_is_kept_again():
+    with pytest.raises(KeyboardInterrupt), deferred():
+        with interruptible(), interruptible():
+            pass
+        press()
+
+
+def test_a_second_one_does_not_wait():
+    steps = []
+    with deferred():
+        press()
+        with pytest.raises(KeyboardInterrupt):
+            press()
+            steps.append("too late")
+    assert steps == []
+
+
+def test_an_exception_of_the_block_goes_first():
+    with pytest.raises(ValueError, match="its own"), deferred():
+        press()
+        raise ValueError("its own")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_handler_is_put_back(nested):
+    before = signal.getsignal(signal.SIGINT)
+    with deferred():
+        inside = signal.getsignal(signal.SIGINT)
+        assert inside is not before
+        if nested:
+            with deferred():
+                assert signal.getsignal(signal.SIGINT) == inside
+            assert signal.getsignal(signal.SIGINT) == inside
+    assert signal.getsignal(signal.SIGINT) is before
+    assert interrupts._current is None
+
+
+def test_other_threads_leave_signals_alone():
+    before, errors = signal.getsignal(signal.SIGINT), []
+
+    def work():
+        try:
+            with deferred(), interruptible():
+                assert signal.getsignal(signal.SIGINT) is before
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert errors == []
+
+
+def test_a_function_that_defers_keeps_its_name_and_its_answer():
+    @defers_interrupts
+    def twice(number):
+        """Say so."""
+        return 2 * number
+
+    assert (twice(4), twice.__name__, twice.__doc__) == (8, "twice", "Say so.")

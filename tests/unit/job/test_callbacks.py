@@ -1,0 +1,167 @@
+"""The driver's view of a fit: what callbacks see, what they may change, how results are listed."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from kspark.job.callbacks import FitMonitor, is_stateful, listed
+from kspark.replica import Replica
+
+layers = keras.layers
+
+
+def compiled(optimizer="sgd", **compile_args):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2, activation="softmax")])
+    model.compile(optimizer, "categorical_crossentropy", **compile_args)
+    return model
+
+
+def monitor_of(model, *callbacks):
+    return FitMonitor(Replica.of(model), list(callbacks), 0, 2, 0)
+
+
+class SetWeights(keras.callbacks.Callback):
+    """Sets all weights to a number in one hook."""
+
+    def __init__(self, hook, value=3.0):
+        super().__init__()
+        setattr(self, hook, lambda *_, **__: self.set(value))
+
+    def set(self, value):
+        self.model.set_weights([np.full_like(w, value) for w in self.model.get_weights()])
+
+
+def test_history_holds_what_callbacks_add_to_the_logs():
+    schedule = keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.5)
+    monitor = monitor_of(compiled(), schedule)
+    monitor.begin()
+    monitor.begin_epoch(0)
+    monitor.end_epoch(0, monitor.replica.get_vector(), {"loss": 1.0}, 4)
+    assert monitor.history.history == {"loss": [1.0], "learning_rate": [0.5]}
+
+
+@pytest.mark.parametrize(
+    ("hook", "call"),
+    [
+        ("on_train_begin", lambda m: m.begin()),
+        ("on_epoch_begin", lambda m: m.begin_epoch(0)),
+        ("on_epoch_end", lambda m: m.end_epoch(0, m.replica.get_vector(), {"loss": 1.0}, 4)),
+    ],
+)
+def test_weights_that_a_callback_set_are_returned_once(hook, call):
+    monitor = monitor_of(compiled(), SetWeights(hook))
+    if hook != "on_train_begin":
+        monitor.begin()
+    np.testing.assert_array_equal(call(monitor), np.full(8, 3.0, "float32"))
+    assert call(monitor) is None
+
+
+def test_the_averages_of_the_optimizer_become_the_weights_at_the_end():
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+    model = compiled(keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.9))
+    for _ in range(3):
+        model.train_on_batch(x, np.eye(2, dtype="float32")[[0, 1] * 4])
+    monitor = monitor_of(model)
+    monitor.begin()
+    before = monitor.replica.get_vector()
+    monitor.end()
+    after = monitor.replica.get_vector()
+    assert not np.array_equal(before, after)
+    averages = [v.numpy() for v in model.optimizer.variables if "average" in v.path]
+    np.testing.assert_array_equal(after, np.concatenate([a.ravel() for a in averages]))
+
+
+def test_a_metric_of_several_numbers_keeps_them_and_is_shown_by_its_mean(capsys):
+    replica = Replica.of(compiled(metrics=[keras.metrics.F1Score(average=None)]))
+    x, y = np.eye(3, dtype="float32"), np.eye(2, dtype="float32")[[0, 1, 1]]
+    expected = replica.model.evaluate(x, y, verbose=0, return_dict=True)["f1_score"]
+    replica.model.test_on_batch(x, y)
+    found = replica.metric_results()["f1_score"]
+    np.testing.assert_allclose(found, expected)
+    assert found.shape == (2,)
+    monitor = FitMonitor(replica, [], 2, 1, 0)
+    monitor.begin()
+    monitor.end_epoch(0, replica.get_vector(), {"f1": np.array([0.25, 0.75])}, 4)
+    assert "f1: 0.5000" in capsys.readouterr().out
+
+
+def test_results_are_listed_in_the_order_of_keras():
+    a = keras.Input((3,))
+    outputs = [layers.Dense(2, name="z")(a), layers.Dense(1, name="b")(a)]
+    model = keras.Model(a, outputs)
+    model.compile("sgd", ["mse", "mae"], metrics=[["mae"], ["mse", "mape"]])
+    x, y = np.ones((4, 3)), [np.ones((4, 2)), np.ones((4, 1))]
+    expected = model.evaluate(x, y, verbose=0)
+    results = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert listed(model, dict(reversed(results.items()))) == pytest.approx(expected)
+    assert listed(compiled(), {"loss": 2.0}) == 2.0
+
+
+def test_a_backup_is_restored_with_its_epoch_and_optimizer_state(tmp_path):
+    x, y = np.ones((4, 3), "float32"), np.eye(2, dtype="float32")[[0, 1] * 2]
+    model = compiled("adam")
+    backup = keras.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)
+    model.fit(x, y, epochs=2, callbacks=[backup], verbose=0)
+    again = compiled("adam")
+    monitor = FitMonitor(Replica.of(again), [backup], 0, 5, 1)
+    assert monitor.needs_optimizer_state
+    np.testing.assert_array_equal(monitor.begin(), monitor.replica.get_vector())
+    assert (monitor.initial_epoch, monitor.progress.first, monitor.restored) == (2, 2, True)
+    for left, right in zip(again.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(left.numpy(), right.numpy())
+    for left, right in zip(again.optimizer.variables, model.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(left.numpy(), right.numpy())
+    later = FitMonitor(Replica.of(again), [keras.callbacks.TerminateOnNaN()], 0, 5, 1)
+    later.begin()
+    assert (later.initial_epoch, later.restored) == (1, False)
+    assert not later.needs_optimizer_state
+
+
+def test_whole_checkpoints_hold_the_optimizers_state():
+    assert is_stateful(keras.callbacks.ModelCheckpoint("x.keras"))
+    assert not is_stateful(keras.callbacks.ModelCheckpoint("x.weights.h5", save_weights_only=True))
+    assert is_stateful(keras.callbacks.SwapEMAWeights())
+    assert not is_stateful(keras.callbacks.EarlyStopping())
+
+
+def test_an_epoch_that_an_earlier_fit_chose_is_forgotten(tmp_path):
+    x, y = np.ones((4, 3), "float32"), np.eye(2, dtype="float32")[[0, 1] * 2]
+    model = compiled("sgd")
+    for _ in range(2):
+        backup = keras.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)
+        model.fit(x, y, epochs=2, callbacks=[backup], verbose=0)
+    monitor = monitor_of(model)
+    monitor.begin()
+    assert monitor.initial_epoch == 0
+
+
+class Notes(keras.callbacks.Callback):
+    """Notes what it is told around validation, and lets other weights be validated."""
+
+    def __init__(self):
+        super().__init__()
+        self.told = []
+
+    def on_test_begin(self, logs=None):
+        self.told.append(self.model.get_weights()[0].tolist())
+        self.model.set_weights([np.full_like(w, 3.0) for w in self.model.get_weights()])
+
+    def on_test_end(self, logs=None):
+        self.told.append(logs)
+
+
+def test_callbacks_around_validation():
+    notes = Notes()
+    monitor = monitor_of(compiled(), notes)
+    monitor.begin()
+    merged = np.zeros(8, "float32")
+    validated = monitor.begin_validation(merged)
+    np.testing.assert_array_equal(validated, np.full(8, 3.0, "float32"))
+    monitor.replica.prepare_metrics()
+    state = [np.array(v, "float32") for v in (6.0, 4.0)]
+    assert monitor.end_validation([state]) == {"val_loss": 1.5}
+    assert notes.told == [np.zeros((3, 2)).tolist(), {"loss": 1.5}]
+    assert monitor.end_epoch(0, merged, {}, 4) is None

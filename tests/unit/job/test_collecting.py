@@ -1,0 +1,126 @@
+"""Which shards are asked for again, and when that ends; without Spark."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from kspark.cluster.spark_job import JobLostError
+from kspark.errors import ClusterError, Failure, WorkerError
+from kspark.job import collecting as shard_results
+from kspark.job.collecting import BUSY_SECONDS, MAX_STRAYS, ShardsMissing, checked, collect_shards
+from kspark.worker.tasks import MissingShard, RoundResult
+
+
+def stray(shard):
+    return MissingShard(shard, "there", "here")
+
+
+def gone(shard):
+    return MissingShard(shard, "here", "here")
+
+
+def good(shard, rows=5):
+    return RoundResult(shard, rows)
+
+
+class Jobs:
+    """Stands for Spark: answers each submission with the next of some outcomes."""
+
+    def __init__(self, monkeypatch, *outcomes):
+        self.outcomes, self.asked, self.respooled = list(outcomes), [], 0
+        monkeypatch.setattr(shard_results, "run", self.run)
+        self.handles = SimpleNamespace(mapPartitionsWithIndex=lambda task: task)
+
+    def run(self, spark, rdd, description, partitions):
+        self.asked.append(partitions)
+        outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def respool(self):
+        self.respooled += 1
+
+    def collect(self, max_failures=2, **more):
+        results = collect_shards(None, self, "task", "what", max_failures, **more)
+        return [r.shard for r in results]
+
+
+def test_results_come_in_the_order_of_the_shards_without_empty_ones(monkeypatch):
+    jobs = Jobs(monkeypatch, [good(2), good(0), good(1, rows=0)])
+    assert jobs.collect() == [0, 2]
+    assert jobs.asked == [None]
+
+
+def test_only_strayed_shards_are_asked_for_again(monkeypatch):
+    jobs = Jobs(monkeypatch, [good(0), stray(3), good(2), stray(1)], [stray(1), good(3)], [good(1)])
+    assert jobs.collect(max_failures=0) == [0, 1, 2, 3]
+    assert jobs.asked == [None, [1, 3], [1]]
+    assert jobs.respooled == 0
+
+
+def test_shards_that_have_their_result_are_not_missed_again(monkeypatch):
+    """Spark Connect runs all shards each time, and one that was there may stray then."""
+    jobs = Jobs(monkeypatch, [good(0), stray(1)], [stray(0), good(1)])
+    assert jobs.collect() == [0, 1]
+    assert jobs.asked == [None, [1]]
+
+
+def test_tasks_that_never_meet_their_files_end(monkeypatch):
+    jobs = Jobs(monkeypatch, [good(0), stray(1)], [stray(1)])
+    with pytest.raises(
+        ClusterError, match=rf"shards \[1\] on other hosts .* {MAX_STRAYS + 1} times"
+    ):
+        jobs.collect()
+    assert jobs.asked == [None] + [[1]] * MAX_STRAYS
+
+
+def test_strays_are_not_counted_while_other_work_holds_their_slots(monkeypatch):
+    """Each time they wait a moment before they ask again."""
+    slept = []
+    monkeypatch.setattr(shard_results, "time", SimpleNamespace(sleep=slept.append))
+    held = [[good(0), stray(1)], *[[stray(1)]] * (2 * MAX_STRAYS)]
+    jobs = Jobs(monkeypatch, *held, [good(1)])
+    assert jobs.collect(busy=lambda: True) == [0, 1]
+    assert slept == [BUSY_SECONDS] * (2 * MAX_STRAYS + 1)
+    jobs = Jobs(monkeypatch, *held)
+    with pytest.raises(ClusterError):
+        jobs.collect(busy=lambda: len(jobs.asked) < 5)
+    assert len(jobs.asked) == 5 + MAX_STRAYS
+
+
+def test_files_that_are_gone_are_written_again_and_good_results_kept(monkeypatch):
+    jobs = Jobs(monkeypatch, [good(0), gone(1), stray(2)], [good(1), good(2)])
+    assert jobs.collect() == [0, 1, 2]
+    assert jobs.asked == [None, [1, 2]]
+    assert jobs.respooled == 1
+
+
+def test_a_lost_job_is_submitted_again_for_what_is_still_missing(monkeypatch):
+    lost = JobLostError("an executor is gone")
+    jobs = Jobs(monkeypatch, lost, [good(0), stray(1)], lost, [good(1)])
+    assert jobs.collect() == [0, 1]
+    assert jobs.asked == [None, None, [1], [1]]
+
+
+@pytest.mark.parametrize("outcome", [JobLostError("gone"), [gone(0)]])
+def test_what_is_lost_too_often_is_an_error(monkeypatch, outcome):
+    jobs = Jobs(monkeypatch, outcome)
+    with pytest.raises(WorkerError):
+        jobs.collect(max_failures=1)
+    assert len(jobs.asked) == 3  # the last one is for the shard to say so itself
+
+
+def test_a_failure_ends_it_at_once(monkeypatch):
+    jobs = Jobs(monkeypatch, [good(0), Failure(1, "here", 0, "ValueError", "a mistake", "")])
+    with pytest.raises(WorkerError, match="a mistake"):
+        jobs.collect()
+    assert len(jobs.asked) == 1
+
+
+def test_results_of_one_job(monkeypatch):
+    assert [r.shard for r in checked([good(1), good(0), good(2, rows=0)])] == [0, 1]
+    with pytest.raises(ShardsMissing):
+        checked([good(0), stray(1)])

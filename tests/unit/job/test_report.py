@@ -1,0 +1,128 @@
+"""What a fit tells about itself, as data and as a picture."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+
+from kspark.job.report import EpochFacts, FitReport, Workload
+
+
+def worker(shard, seconds, waiting):
+    return {"shard": shard, "host": "h", "seconds": seconds, "waiting": waiting}
+
+
+REPORT = FitReport(
+    "asynchronous",
+    2,
+    (
+        EpochFacts(0, 3, (worker(0, 3.0, 1.0), worker(1, 2.0, 0.0)), (0, 0, 3)),
+        EpochFacts(1, 2, (worker(0, 1.0, 5.0), worker(1, 2.0, 0.5)), (0, 1), 0.25),
+    ),
+    Workload(30, 2, 4, 8),
+)
+
+
+def test_staleness_of_an_epoch():
+    assert (REPORT.epochs[0].staleness_mean, REPORT.epochs[0].staleness_max) == (1.0, 3)
+    assert REPORT.staleness_counts() == {0: 3, 1: 1, 3: 1}
+    nobody_counts = EpochFacts(0, 1)
+    assert nobody_counts.staleness_mean is None and nobody_counts.staleness_max is None
+
+
+def test_what_a_worker_did_after_its_report_counts_to_the_epoch():
+    facts = EpochFacts(4, 3, (worker(0, 3.0, 1.0), worker(1, 2.0, 0.0)), (0, 0, 3), 0.5)
+    facts = facts.with_rest({1: {"seconds": 0.25, "waiting": 0.125, "bytes_sent": 7}})
+    whole = {**worker(1, 2.25, 0.125), "bytes_sent": 7}
+    assert facts == EpochFacts(4, 3, (worker(0, 3.0, 1.0), whole), (0, 0, 3), 0.5)
+
+
+def test_what_the_history_tells_of_exchanges():
+    """Bytes of all workers together, seconds as means of the workers."""
+    first = ({**worker(0, 3.0, 1.0), "bytes_sent": 7, "bytes_received": 1}, worker(1, 2.0, 0.0))
+    second = ({**worker(0, 1.0, 0.5), "bytes_sent": 2}, {**worker(1, 2.0, 0.5), "bytes_sent": 3})
+    epochs = (EpochFacts(0, 3, first, (0, 0, 3)), EpochFacts(1, 2, second))
+    columns = {
+        "merges": [3, 2],
+        "bytes_sent": [7, 5],
+        "bytes_received": [1, 0],
+        "computing_seconds": [2.0, 1.0],
+        "waiting_seconds": [0.5, 0.5],
+        "staleness_mean": [1.0, 0.0],
+        "staleness_max": [3, 0],
+    }
+    assert FitReport("hogwild", "batch", epochs).exchanges() == columns
+    del columns["staleness_mean"], columns["staleness_max"]
+    nobody_counts = tuple(replace(facts, staleness=()) for facts in epochs)
+    assert FitReport("synchronous", 20, nobody_counts).exchanges() == columns
+    assert FitReport("synchronous", "epoch", nobody_counts).exchanges() == {}
+    assert FitReport("asynchronous", "epoch").exchanges() == {}
+    assert EpochFacts(0, 1).exchange(False)["waiting_seconds"] == 0
+
+
+def test_the_report_as_data():
+    data = json.loads(json.dumps(REPORT.to_dict()))
+    assert (data["mode"], data["frequency"]) == ("asynchronous", 2)
+    assert data["epochs"][1] == {
+        "epoch": 1,
+        "merges": 2,
+        "staleness_mean": 0.5,
+        "staleness_max": 1,
+        "stragglers": [],
+        "late": [],
+        "learning_rate": 0.25,
+        "workers": [worker(0, 1.0, 5.0), worker(1, 2.0, 0.5)],
+    }
+    assert data["workload"] == {
+        "num_examples": 30, "num_workers": 2, "batch_size": 4, "updates": 8, "global_batch": 8,
+    }  # fmt: skip
+    assert FitReport("synchronous", "epoch").to_dict()["workload"] is None
+    assert REPORT.workers[0] == [worker(0, 3.0, 1.0), worker(1, 2.0, 0.0)]
+
+
+def test_a_row_per_epoch_and_worker():
+    rows = REPORT.rows()
+    assert [(r["epoch"], r["shard"], r["merges"]) for r in rows] == [
+        (0, 0, 3), (0, 1, 3), (1, 0, 2), (1, 1, 2),
+    ]  # fmt: skip
+    assert rows[2] == {
+        **worker(0, 1.0, 5.0), "epoch": 1, "merges": 2, "staleness_mean": 0.5, "staleness_max": 1,
+        "learning_rate": 0.25,
+    }  # fmt: skip
+
+
+def test_stragglers_are_told_by_epoch_and_not_in_rows():
+    facts = EpochFacts(0, 1, (worker(0, 1.0, 0.0),), stragglers=(1, 4), late=(2,))
+    report = FitReport("synchronous", "epoch", (facts,))
+    (told,) = json.loads(json.dumps(report.to_dict()))["epochs"]
+    assert (told["stragglers"], told["late"]) == ([1, 4], [2])
+    assert not {"stragglers", "late"} & set(report.rows()[0])
+
+
+def test_the_timeline_puts_a_shards_epochs_end_to_end():
+    pytest.importorskip("matplotlib")
+    timeline, staleness = REPORT.plot().axes
+    bars = [(b.get_y() + b.get_height() / 2, b.get_x(), b.get_width()) for b in timeline.patches]
+    # shard, start, length: computing, then waiting; no longer waiting than there were seconds
+    assert bars == [
+        (0, 0, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0),
+        (0, 3, 0), (0, 3, 1), (1, 2, 1.5), (1, 3.5, 0.5),
+    ]  # fmt: skip
+    assert [t.get_text() for t in timeline.get_legend().get_texts()] == ["computing", "waiting"]
+    heights = {b.get_x() + b.get_width() / 2: b.get_height() for b in staleness.patches}
+    assert heights == pytest.approx({0: 3, 1: 1, 3: 1})
+
+
+def test_without_staleness_there_is_only_the_timeline():
+    pytest.importorskip("matplotlib")
+    rounds = FitReport("synchronous", "epoch", (EpochFacts(0, 1, ({"shard": 0, "seconds": 2.0},)),))
+    assert len(rounds.plot().axes) == 1
+
+
+def test_plot_names_the_extra_when_matplotlib_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"pip install 'kspark\[plot\]'"):
+        REPORT.plot()

@@ -1,0 +1,127 @@
+"""A live fit without sockets: replicas are calls, those that wait are calls in threads."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from kspark import optimizers
+from kspark.aggregator import Aggregator
+from kspark.live.coordinator import Coordinator, ShardPlan
+from kspark.live.coordinator.gate import Gate
+from kspark.optimizers import ServerOptimizer
+from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
+
+SPEC = WeightSpec((Weight("w", (2,), "float32", TRAINABLE), Weight("mean", (1,), "float32", STATE)))
+GENERATION = 1 << 32
+
+
+class LiveFit:
+    """What a replica can say to a coordinator, in short."""
+
+    def __init__(self, shared: Coordinator, pool: ThreadPoolExecutor) -> None:
+        self.shared = shared
+        self.pool = pool
+
+    def hello(self, shard, attempt=0):
+        return self.shared.hello(shard, attempt)
+
+    def pull(self, shard, attempt=0):
+        out = np.empty(3, "f4")
+        self.shared.pull(shard, attempt, out)
+        return out.tolist()
+
+    def push(self, shard, sequence, *, attempt=0, value=1.0, base=0, count=4):
+        """Version, control values, and the weights that came back."""
+        out, delta = np.empty(3, "f4"), np.full(3, value, "f4")
+        version, control = self.shared.push(shard, attempt, sequence, base, count, delta, out)
+        return version, control, out.tolist()
+
+    def reduce(self, shard, step, given, count=1, *, attempt=0, generation=0):
+        """Control values, and the merged vector or `None`."""
+        out = np.full(3, -1, "f4")
+        at = generation * GENERATION + step
+        version, control, answer = self.shared.reduce(shard, attempt, at, count, given, out)
+        assert version == self.shared.aggregator.version
+        if not isinstance(answer, np.ndarray):
+            answer = out[:answer]
+        return control, answer.tolist() if answer.size else None
+
+    def report(self, shard, kind, *arrays, attempt=0, **more):
+        return self.shared.report(shard, attempt, {"kind": kind, **more}, list(arrays))
+
+    def finish(self, shard, epoch, *, attempt=0, generation=0, **more):
+        """The driver's word at the end of an epoch."""
+        more = {"epoch": epoch, "generation": generation, **more}
+        return self.report(shard, "epoch", attempt=attempt, **more)[0]
+
+    def later(self, call, *args, **more) -> Future:
+        """A call that waits for others."""
+        return self.pool.submit(call, *args, **more)
+
+    def everybody(self, step, given, **more):
+        """All meet once. Answers in the order of `given`, which maps shards to (vector, count)."""
+        calls = [self.later(self.reduce, s, step, v, n, **more) for s, (v, n) in given.items()]
+        return [call.result(30) for call in calls]
+
+    def through(self, epoch, steps, **more) -> list[Future]:
+        """An epoch in which everybody adds 1 at each step; then they say so, and are held."""
+        ones = np.ones(3, "f4")
+        for step in range(steps):
+            self.everybody(step, dict.fromkeys(self.shared.shards, (ones, 1)))
+        return [self.later(self.finish, s, epoch, **more) for s in self.shared.shards]
+
+
+@pytest.fixture
+def pool():
+    with ThreadPoolExecutor(8) as threads:
+        yield threads
+
+
+@pytest.fixture
+def live_fit(pool):
+    """Makes fits with the first attempt of every shard connected, and closes them at the end."""
+    made = []
+
+    def begin(plans, *, mode="synchronous", rule="average", timeout=30.0, connect=True, **more):
+        optimizer = rule if isinstance(rule, ServerOptimizer) else optimizers.get(rule)
+        aggregator = Aggregator(SPEC, np.zeros(3, "f4"), optimizer, mode)
+        shards = {s: ShardPlan(*plan) for s, plan in plans.items()}
+        fit = LiveFit(Coordinator(aggregator, shards, timeout=timeout, **more), pool)
+        made.append(fit)
+        for shard in shards if connect else ():
+            fit.hello(shard)
+        return fit
+
+    yield begin
+    for fit in made:
+        fit.shared.close()
+
+
+@pytest.fixture
+def waiters(monkeypatch):
+    """Blocks until so many threads wait inside of a coordinator at the same time."""
+    changed, inside, original = threading.Condition(), [], Gate.wait
+
+    def wait(self, over, seconds, check=None):
+        if over():
+            return original(self, over, seconds, check)
+        with changed:
+            inside.append(threading.get_ident())
+            changed.notify_all()
+        try:
+            return original(self, over, seconds, check)
+        finally:
+            with changed:
+                inside.remove(threading.get_ident())
+
+    monkeypatch.setattr(Gate, "wait", wait)
+
+    def until(count=1):
+        with changed:
+            assert changed.wait_for(lambda: len(inside) >= count, 20), f"{len(inside)} wait"
+
+    return until

@@ -1,0 +1,234 @@
+"""How an epoch is cut into pieces, and what a live replica does around them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kspark.cluster.failures import NonFiniteLossError
+from kspark.live import run as live_run
+from kspark.live.run import LiveRun, examples_in, spans, train_exchanging
+from kspark.worker.state import ShardState
+
+sizes = st.integers(1, 60)
+batch_sizes = st.integers(1, 9)
+frequencies = st.one_of(st.just("epoch"), st.just("batch"), st.integers(1, 12))
+window_rows = st.sampled_from([1, 5, 8, 17, 1000])
+
+
+# -- spans ---------------------------------------------------------------------------------------
+
+
+@settings(max_examples=50)
+@given(sizes, batch_sizes, frequencies, window_rows, st.booleans(), st.data())
+def test_spans_hold_every_batch_from_a_position_on_once_and_in_order(
+    tools, count, batch_size, frequency, rows, shuffle, data
+):
+    plan = tools.plan("asynchronous", frequency, batch_size=batch_size, shuffle=shuffle)
+    with tools.world([count], plan, window_rows=rows) as world:
+        run = world.run(0)
+        position = data.draw(st.integers(0, run.exchanges))
+        batches, exchanged, examples = [], [], 0
+        for window, start, stops, end in spans(run, 0, position):
+            assert 0 <= start < end == -(-window.num_examples // batch_size)
+            assert stops == sorted(set(stops)) and all(start < stop <= end for stop in stops)
+            batches += range(start + window.first_batch, end + window.first_batch)
+            exchanged += [stop + window.first_batch for stop in stops]
+            examples += examples_in(window, batch_size, start, end)
+        skipped = position * run.local
+        ends = [min(n * run.local, run.batches) for n in range(position + 1, run.exchanges + 1)]
+        assert batches == list(range(skipped, run.batches))
+        assert exchanged == ends
+        assert examples == count - min(skipped * batch_size, count)
+
+
+def test_spans_by_hand(tools):
+    """Seven batches of 4 in windows of 3 batches, exchanged every 2 of them."""
+    with tools.world([26], tools.plan("asynchronous", 2), window_rows=12) as world:
+        found = [(w.first_batch, *rest) for w, *rest in spans(world.run(0), 0, 1)]
+    assert found == [(0, 2, [], 3), (3, 0, [1, 3], 3), (6, 0, [1], 1)]
+
+
+@settings(max_examples=50)
+@given(sizes, batch_sizes, frequencies, window_rows, st.data())
+def test_every_row_is_trained_once_from_what_base_holds_by_then(
+    tools, count, batch_size, frequency, rows, data
+):
+    plan = tools.plan("asynchronous", frequency, batch_size=batch_size, shuffle=False)
+    with tools.world([count], plan, window_rows=rows) as world:
+        run = world.run(0)
+        position = data.draw(st.integers(0, run.exchanges))
+        base, numbers = np.zeros(3, "f4"), []
+        size = run.local * batch_size
+
+        def exchange(number, examples, change):
+            ids = world.ids[0][number * size : (number + 1) * size]
+            numbers.append(number)
+            assert examples == len(ids)
+            assert change.tolist() == [len(ids), ids.sum(), -(-len(ids) // batch_size)]
+            base[:] += 1000  # as if others had pushed
+
+        train_exchanging(run, 0, position, base, exchange)
+        assert numbers == list(range(position, run.exchanges))
+        starts = [("set_vector", [1000.0 * n] * 3) for n in range(len(numbers) + 1)]
+        assert run.replica.calls == starts
+        expected = np.zeros(tools.num_ids)
+        expected[world.ids[0][position * size :]] = 1
+        np.testing.assert_array_equal(run.replica.seen, expected)
+
+
+def test_every_epoch_is_shuffled_anew_and_the_same_way_in_a_retry(tools):
+    def order(world, epoch):
+        windows = world.run(0).windows(epoch)
+        return np.concatenate([w.x[0][w.order] for w in windows]).tolist()
+
+    with tools.world([30], tools.plan(shuffle=True), window_rows=8) as world:
+        first, second = order(world, 0), order(world, 1)
+        assert order(world, 0) == first != second
+        assert sorted(first) == sorted(second) == list(range(30)) != first
+
+
+def test_only_the_training_rows_are_read(tools):
+    with tools.world([30], tools.plan(shuffle=False)) as world:
+        world.counts[0] = 20
+        assert np.concatenate([w.x[0] for w in world.run(0).windows(0)]).tolist() == [*range(20)]
+
+
+def test_class_weights_become_sample_weights(tools, monkeypatch):
+    seen = []
+
+    class Weighted(tools.small_windows):
+        def windows(self, batch_size, **more):
+            for window in super().windows(batch_size, **more):
+                window.with_class_weight = lambda weights: seen.append(weights) or "weighted"
+                yield window
+
+    with tools.world([3], tools.plan(class_weight={1: 2.0})) as world:
+        run = world.run(0)
+        run.shard = Weighted(world.handles[0])
+        assert list(run.windows(0)) == ["weighted"]
+    assert seen == [{1: 2.0}]
+
+
+# -- around an epoch -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tools):
+    with tools.world([10, 10], tools.plan("asynchronous", 2)) as world:
+        yield world.run(1)
+
+
+def test_an_epoch_begins_with_the_shards_state_and_fresh_metrics(run):
+    run.replica.steps, run.replica.seen[3] = 99, 5
+    run.begin(0)
+    assert (run.replica.steps, run.replica.seeds) == (0, (1, 1))  # seed and shard
+    assert not run.replica.seen.any()
+    run.replica.steps = 4
+    run.begin(1)  # the replica is in the shard's state already
+    assert run.replica.steps == 4
+
+
+@pytest.mark.parametrize(
+    ("word", "task", "expected"),
+    [(None, None, 0.5), (None, 0.25, 0.25), (0.125, 0.25, 0.125), (0.125, None, 0.125)],
+)
+def test_the_drivers_learning_rate_counts_before_the_tasks(run, word, task, expected):
+    run.task = type(run.task)(**{**vars(run.task), "learning_rate": task})
+    if word is not None:
+        run.welcome["learning_rate"] = word
+    run.begin(0)
+    assert run.replica.learning_rate == expected
+
+
+def test_metrics_are_reported_with_the_figures_of_this_epoch_alone(run, monkeypatch):
+    monkeypatch.setattr(
+        live_run, "facts_of", lambda started, batches, **more: more | {"b": batches}
+    )
+    out = np.empty(3, "f4")
+    run.state_kept = False
+    for epoch, pulls in ((0, 2), (1, 1), (2, 1)):
+        for _ in range(pulls):
+            run.client.pull(out)
+        run.report_metrics(epoch, 0.0)
+    first, *others = (m for m in run.client.reports if m["kind"] == "metrics")
+    assert [m["epoch"] for m in (first, *others)] == [0, 1, 2]
+    counts = {"b": 3, "num_examples": 10}
+    counted = {**counts, "waiting": 2, "bytes_sent": 20, "bytes_received": 200}
+    assert first["facts"] == {**counted, "state_kept": False}
+    # The report of the epoch before counts here.
+    assert [m["facts"] for m in others] == [{**counted, "state_kept": True}] * 2
+
+
+def test_the_rest_is_what_follows_the_last_report(run, monkeypatch):
+    monkeypatch.setattr(live_run, "time", SimpleNamespace(perf_counter=lambda: 50.0))
+    counts = {"waiting": 3, "bytes_sent": 30, "bytes_received": 300}
+    out = np.empty(3, "f4")
+    assert run.rest() == {"seconds": 0.0, **dict.fromkeys(counts, 0)}  # it has reported nothing
+    run.reported = 49.0
+    for _ in range(3):
+        run.client.pull(out)
+    assert run.rest() == {"seconds": 1.0, **counts}
+
+
+def test_a_loss_that_is_not_finite_is_not_reported_as_metrics(run):
+    run.replica.finite = False
+    with pytest.raises(NonFiniteLossError, match="in epoch 4"):
+        run.report_metrics(3, 0.0)
+    assert run.client.reports == []
+
+
+def test_the_end_of_an_epoch_is_said_again_until_the_driver_is_through(run, monkeypatch):
+    answers = iter([{"hold": True}, {"hold": True}, {"stop": True, "learning_rate": 0.1}])
+    said = []
+
+    def report(meta, arrays=()):
+        said.append(meta)
+        return next(answers), []
+
+    monkeypatch.setattr(run.client, "report", report)
+    run.replica.steps = 8
+    assert run.end(0, generation=3) == {"stop": True, "learning_rate": 0.1}
+    assert said == [{"kind": "epoch", "epoch": 0, "generation": 3}] * 3
+    assert run.stopped
+    assert run.welcome["learning_rate"] == 0.1
+    assert run.state.load(0)[0][0] == 8  # saved before it was said
+
+
+def test_state_is_kept_also_if_an_earlier_attempt_had_trained_it(run):
+    run.replica.steps = 12
+    run.state.save(run.replica, 1)
+    ShardState("fit", run.shard).depart()
+    run.replica.steps = 99  # the process had another shard since
+    assert run.kept_state()[0][0] == 12
+    run.replica.steps = 13
+    assert run.kept_state()[0][0] == 13
+
+
+def test_stopped_by_the_welcome(run):
+    assert not run.stopped
+    run.welcome["stop"] = True
+    assert run.stopped
+
+
+def test_cuts_of_a_shard(run):
+    assert isinstance(run, LiveRun)
+    assert (run.batches, run.local, run.exchanges) == (3, 2, 2)
+
+
+def test_a_retry_in_the_same_process_does_not_go_on_from_the_middle_of_an_epoch(tools):
+    with tools.world([10, 10], tools.plan("asynchronous", 2, epochs=3)) as world:
+        run = world.run(1)
+        run.begin(0)
+        run.replica.steps = 4
+        run.state.save(run.replica, 0)
+        run.begin(1)
+        run.replica.steps = 6  # and the connection is lost
+        again = world.run(1, attempt=1)
+        again.replica = run.replica
+        again.begin(1)
+        assert again.replica.steps == 4

@@ -1,0 +1,170 @@
+"""Hogwild on one host: a file that several processes map."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from kspark.errors import IncompatibleDeltaError
+from kspark.live import shared_memory
+from kspark.live.shared_memory import SharedWeights
+from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
+
+
+def spec_of(dtype="float32"):
+    return WeightSpec((Weight("w", (3,), dtype, TRAINABLE), Weight("s", (2,), dtype, STATE)))
+
+
+@pytest.fixture(params=["float32", "float64"])
+def shared(request, tmp_path, monkeypatch):
+    monkeypatch.setattr(shared_memory, "MEMORY", str(tmp_path))
+    spec = spec_of(request.param)
+    made = SharedWeights.create(np.arange(5, dtype=spec.dtype), spec, 3)
+    yield made, spec
+    made.unlink()
+
+
+def found(shared, spec, mark=None, path=None):
+    return SharedWeights.find(path or shared.path, mark or shared.mark, spec, 3)
+
+
+def test_begins_with_the_weights_and_no_pushes(shared):
+    made, spec = shared
+    assert made.vector.tolist() == [0, 1, 2, 3, 4]
+    assert made.vector.dtype == spec.dtype
+    assert made.pushes.tolist() == [0, 0, 0]
+    assert type(made.vector) is np.ndarray
+
+
+def test_starts_from_a_copy():
+    spec, weights = spec_of(), np.zeros(5, "f4")
+    made = SharedWeights.create(weights, spec, 1)
+    made.vector += 1
+    made.unlink()
+    assert weights.tolist() == [0] * 5
+
+
+def test_what_one_adds_the_other_sees(shared):
+    made, spec = shared
+    other = found(made, spec)
+    other.vector += 10
+    other.pushes[1] += 2
+    assert made.vector.tolist() == [10, 11, 12, 13, 14]
+    assert made.pushes.tolist() == [0, 2, 0]
+    made.pushes[2] = 7
+    assert other.pushes.tolist() == [0, 2, 7]
+    assert other.vector.tolist() == [10, 11, 12, 13, 14]
+
+
+def test_another_process_sees_it_too(shared, tmp_path):
+    made, spec = shared
+    (tmp_path / "arguments").write_bytes(pickle.dumps((made.path, made.mark, spec, 3)))
+    code = (
+        "import pickle, sys; from kspark.live.shared_memory import SharedWeights;"
+        "found = SharedWeights.find(*pickle.load(open(sys.argv[1], 'rb')));"
+        "found.vector += 1; found.pushes[0] += 1"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code, str(tmp_path / "arguments")]
+    subprocess.run(command, env=environment, check=True, timeout=60)
+    assert made.vector.tolist() == [1, 2, 3, 4, 5]
+    assert made.pushes.tolist() == [1, 0, 0]
+
+
+def test_found_only_with_the_right_mark(shared):
+    made, spec = shared
+    wrong = bytes(32)
+    assert found(made, spec, mark=wrong) is None
+    assert found(made, spec) is not None
+
+
+def test_marks_are_random_and_long(shared):
+    made, spec = shared
+    another = SharedWeights.create(np.arange(5, dtype=spec.dtype), spec, 3)
+    another.unlink()
+    assert len(made.mark) == 32
+    assert another.mark != made.mark
+    assert another.path != made.path
+
+
+def test_not_found_where_there_is_no_such_file(shared, tmp_path):
+    made, spec = shared
+    assert found(made, spec, path=str(tmp_path / "other")) is None
+
+
+def test_only_this_user_may_read_it(shared):
+    assert os.stat(shared[0].path).st_mode & 0o077 == 0
+
+
+def test_open_maps_stay_valid_after_unlink(shared):
+    made, spec = shared
+    other = found(made, spec)
+    made.unlink()
+    made.unlink()  # twice is no error
+    assert not os.path.exists(made.path)
+    assert found(made, spec) is None
+    other.vector[0] = 42
+    assert made.vector[0] == 42
+
+
+def test_in_memory_where_there_is_such_a_place(shared, tmp_path):
+    assert os.path.dirname(shared[0].path) == str(tmp_path)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_on_disk_where_memory_is_small_or_missing(tmp_path, monkeypatch, full):
+    """Containers usually have 64 MB of it."""
+    memory, disk = tmp_path / "memory", tmp_path / "disk"
+    disk.mkdir()
+    if full:
+        memory.mkdir()
+    monkeypatch.setattr(shared_memory, "MEMORY", str(memory))
+    monkeypatch.setattr(shared_memory.tempfile, "tempdir", str(disk))
+    original = os.fdopen
+
+    class Full:
+        def __init__(self, stream):
+            self.stream = stream
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exc_info):
+            self.stream.close()
+
+        def write(self, part):
+            if len(list(memory.iterdir())) == 1 and not list(disk.iterdir()):
+                raise OSError(28, "No space left on device")
+            return self.stream.write(part)
+
+    if full:
+        monkeypatch.setattr(os, "fdopen", lambda handle, mode: Full(original(handle, mode)))
+    made = SharedWeights.create(np.arange(5, dtype="f4"), spec_of(), 1)
+    assert os.path.dirname(made.path) == str(disk)
+    assert made.vector.tolist() == [0, 1, 2, 3, 4]
+    assert not full or list(memory.iterdir()) == []
+    made.unlink()
+
+
+def test_weights_of_another_model_are_refused():
+    with pytest.raises(IncompatibleDeltaError):
+        SharedWeights.create(np.zeros(4, "f4"), spec_of(), 1)
+
+
+def test_counters_of_different_shards_do_not_disturb_each_other(shared):
+    made, spec = shared
+
+    def work(slot):
+        mine = found(made, spec)
+        for _ in range(2000):
+            mine.pushes[slot] += 1
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(work, range(3)))
+    assert made.pushes.tolist() == [2000] * 3

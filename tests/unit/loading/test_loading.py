@@ -1,0 +1,95 @@
+"""What kspark is told is there again after saving and loading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import pytest
+
+from kspark import SparkModel, load_spark_model
+from kspark.loading import SAVED_ARGUMENTS
+from kspark.mllib import SparkMLlibModel
+
+ELEPHAS = Path(__file__).parents[2] / "fixtures" / "elephas"
+
+
+def compiled():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"mode": "asynchronous", "frequency": 3, "max_staleness": 0, "port": (4000, 4010)},
+        {"mode": "asynchronous", "server_optimizer": "elastic_average", "max_staleness": 5},
+        {"straggler_timeout": 7.5},
+        {"mode": "hogwild", "num_workers": 3, "seed": 4, "timeout": 5.0, "max_failures": 0},
+    ],
+)
+@pytest.mark.parametrize("extension", ["keras", "h5"])
+def test_the_configuration_comes_back(tmp_path, given, extension):
+    saved = SparkModel(compiled(), **given)
+    path = str(tmp_path / f"model.{extension}")
+    saved.save(path)
+    config = saved.get_config()
+    assert set(config) == SAVED_ARGUMENTS
+    assert load_spark_model(path).get_config() == config
+    for name, value in given.items():
+        if name != "server_optimizer":
+            assert config[name] == value
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ("elastic_average", "whose replicas have moved already"),
+        ("median", "made from the same weights"),
+        ("trimmed_mean", "made from the same weights"),
+    ],
+)
+def test_stragglers_are_refused_where_all_replicas_count(rule, told):
+    expected = f'`straggler_timeout` must be None with server_optimizer="{rule}", .*{told}'
+    with pytest.raises(ValueError, match=expected):
+        SparkModel(compiled(), server_optimizer=rule, straggler_timeout=1)
+    with pytest.raises(ValueError, match="`straggler_timeout` must be None with mode="):
+        SparkModel(compiled(), "asynchronous", straggler_timeout=1)
+
+
+@pytest.mark.parametrize("mode", ["synchronous", "hogwild"])
+def test_a_bound_of_the_staleness_is_refused_where_it_means_nothing(mode):
+    with pytest.raises(ValueError, match="`max_staleness` must be None with mode="):
+        SparkModel(compiled(), mode, max_staleness=1)
+
+
+@pytest.mark.parametrize("kind", [SparkModel, SparkMLlibModel])
+@pytest.mark.parametrize("extension", ["keras", "h5"])
+def test_the_class_comes_back(tmp_path, kind, extension):
+    path = str(tmp_path / f"model.{extension}")
+    saved = kind(compiled(), num_workers=3, batch_size=8)
+    saved.save(path)
+    loaded = load_spark_model(path)
+    assert type(loaded) is kind
+    assert loaded.get_config() == saved.get_config()
+    with pytest.raises(FileExistsError):
+        saved.save(path)
+    saved.save(path, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "told"),
+    [
+        ("v7_sync", SparkModel, ("synchronous", "epoch", 2, 16)),
+        ("v7_async", SparkModel, ("hogwild", "batch", None, 32)),
+        ("v7_mllib", SparkMLlibModel, ("synchronous", "epoch", 3, 32)),
+        ("v6_async", SparkModel, ("asynchronous", "batch", None, 64)),
+        ("v6_mllib", SparkMLlibModel, ("synchronous", "epoch", 3, 32)),
+    ],
+)
+def test_files_of_elephas_become_what_was_saved(name, kind, told):
+    loaded = load_spark_model(str(ELEPHAS / f"{name}.h5"))
+    assert type(loaded) is kind
+    assert (loaded.mode, loaded.frequency, loaded.num_workers, loaded.batch_size) == told

@@ -1,0 +1,254 @@
+"""Choosing a backend, and what the generic one does on those that are installed here."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kspark.errors import EnvironmentMismatchError
+from kspark.replica import input_spec, weight_spec
+from kspark.replica.backends import get_backend, running_backend, use_backend
+from kspark.replica.backends.base import (
+    batch_examples,
+    cast_floats,
+    flat_outputs,
+    num_batches,
+    pack,
+)
+from kspark.replica.backends.generic import Engine as Generic
+from kspark.replica.backends.tensorflow import configure_threads
+from kspark.replica.backends.tensorflow_rows import KeptRows, as_tensor
+from kspark.shards import ArraySpec, InputSpec
+
+
+def test_backend_of_this_process():
+    assert running_backend() == "tensorflow"
+    assert get_backend("tensorflow").Engine.__module__ == "kspark.replica.backends.tensorflow"
+    use_backend("tensorflow")
+    with pytest.raises(ValueError, match='one of "tensorflow", "jax", "torch"'):
+        get_backend("theano")
+    with pytest.raises(EnvironmentMismatchError, match="KERAS_BACKEND=jax"):
+        use_backend("jax")
+
+
+def test_threads_of_a_started_backend_stay_with_a_warning(caplog):
+    tf.constant(1.0) + 1.0
+    now = tf.config.threading.get_intra_op_parallelism_threads()
+    with caplog.at_level(logging.WARNING, "kspark"):
+        configure_threads(now)
+        assert not caplog.records
+        configure_threads(now + 5)
+    assert f"keeps its {now} threads" in caplog.text
+    assert tf.config.threading.get_intra_op_parallelism_threads() == now
+
+
+SPECS = {
+    "single": InputSpec((ArraySpec("a"),), (ArraySpec("y"),)),
+    "list": InputSpec(
+        (ArraySpec("a"), ArraySpec("b")), (ArraySpec("y"), ArraySpec("z")), 0, "list", "list"
+    ),
+    "dict": InputSpec(
+        (ArraySpec("a"), ArraySpec("b")), (ArraySpec("y"), ArraySpec("z")), 0, "dict", "dict"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("spec", "groups", "expected"),
+    [
+        ("single", ([1],), 1),
+        ("single", ([1], [2]), (1, 2)),
+        ("single", ([1], [2], [3]), (1, 2, 3)),
+        ("list", ([1, 2],), ((1, 2),)),
+        ("list", ([1, 2], [3, 4]), ((1, 2), (3, 4))),
+        ("list", ([1, 2], [3, 4], [5]), ((1, 2), (3, 4), (5, 5))),
+        ("list", ([1, 2], [3, 4], [5, 6]), ((1, 2), (3, 4), (5, 6))),
+        ("dict", ([1, 2],), {"a": 1, "b": 2}),
+        (
+            "dict",
+            ([1, 2], [3, 4], [5]),
+            ({"a": 1, "b": 2}, {"y": 3, "z": 4}, {"y": 5, "z": 5}),
+        ),
+    ],
+)
+def test_pack(spec, groups, expected):
+    assert pack(SPECS[spec], *groups) == expected
+
+
+def test_small_helpers():
+    assert flat_outputs({"b": [1, 2], "a": (3,)}) == [3, 1, 2]
+    assert flat_outputs(4) == [4]
+    assert [num_batches(n, 4) for n in (0, 1, 4, 5)] == [0, 1, 1, 2]
+    assert [batch_examples(10, 4, *b) for b in [(0, 1), (1, 3), (2, 3), (3, 4)]] == [4, 6, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [("float64", "float32"), ("float16", "float32"), ("float32", "float32"), ("int64", "int64"),
+     ("uint8", "uint8"), ("bool", "bool")],
+)  # fmt: skip
+def test_only_floats_are_cast(dtype, expected):
+    array = np.ones(3, dtype)
+    assert cast_floats(array).dtype == expected
+    assert as_tensor(array).dtype.name == expected
+
+
+@pytest.mark.parametrize("dtype", [object, "U3"])
+def test_text_becomes_strings(dtype):
+    tensor = as_tensor(np.array(["a", "öb"], dtype))
+    assert tensor.dtype == tf.string
+    assert [t.decode() for t in tensor.numpy()] == ["a", "öb"]
+
+
+def test_kept_rows_are_bounded(window_of):
+    cache = KeptRows(max_bytes=100)
+
+    def rows(key):
+        return cache.load(window_of(np.zeros((10, 1), "float32"), key=key))[0]
+
+    first, second = rows(("a",)), rows(("b",))
+    assert rows(("a",)) is first
+    assert rows(("b",)) is second
+    rows(("c",))  # 120 bytes: the one that was not used for longest goes
+    assert rows(("b",)) is second
+    assert rows(("a",)) is not first
+    huge = cache.load(window_of(np.zeros((99, 9), "float32"), key=("huge",)))[0]
+    assert cache.load(window_of(np.zeros((99, 9), "float32"), key=("huge",)))[0] is huge
+    assert rows(None) is not rows(None)
+
+
+GENERIC = """
+import sys
+import numpy as np
+import keras
+from kspark.backends import running_backend
+from kspark.replica import Replica, ReplicaSpec, check_gradient_merging
+from kspark.shards import Window
+
+assert running_backend() == sys.argv[1]
+layers = keras.layers
+
+class Doubled(layers.Dense):
+    def call(self, x):
+        return 2 * super().call(x)
+
+def model():
+    keras.utils.set_random_seed(1)
+    a, b = keras.Input((3,), name="a"), keras.Input((2,), name="b")
+    hidden = layers.Concatenate()([Doubled(4)(a), layers.BatchNormalization()(b)])
+    hidden = layers.Dropout(0.5, seed=1)(hidden)
+    one, two = layers.Dense(1, name="one")(hidden), layers.Dense(3, name="two")(hidden)
+    made = keras.Model({"a": a, "b": b}, {"one": one, "two": two})
+    two = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    made.compile("adam", {"one": "mse", "two": two}, metrics={"two": ["accuracy"]})
+    return made
+
+rng = np.random.default_rng(0)
+x = {"a": rng.normal(size=(10, 3)), "b": rng.normal(size=(10, 2))}
+y = {"one": rng.normal(size=(10, 1)), "two": rng.integers(0, 3, 10)}
+w = {"one": rng.random(10), "two": rng.random(10)}
+window = Window([x["a"], x["b"]], [y["one"], y["two"]], [w["one"], w["two"]])
+
+plain = model()
+replica = ReplicaSpec.of(model()).build(threads=1)
+replica.train(window, 4)
+history = plain.fit(x, y, sample_weight=w, batch_size=4, shuffle=False, verbose=0).history
+for ours, theirs in zip(replica.model.variables, plain.variables, strict=True):
+    assert str(ours.dtype) == str(theirs.dtype)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(ours), keras.ops.convert_to_numpy(theirs), atol=1e-6
+    )
+for name, value in replica.metric_results().items():
+    np.testing.assert_allclose(value, history[name][0], atol=1e-5, err_msg=name)
+
+expected = plain.evaluate(x, y, sample_weight=w, batch_size=4, verbose=0, return_dict=True)
+replica.reset_metrics()
+replica.check_summable(window, 4)
+replica.evaluate(window, 4)
+state = replica.metric_state()
+driver = Replica.of(model())
+driver.prepare_metrics()
+driver.set_metric_state(state)
+for name, value in driver.metric_results().items():
+    np.testing.assert_allclose(value, expected[name], atol=1e-5, err_msg=name)
+
+predicted = replica.structured_outputs(replica.predict(window, 4))
+for name, value in plain.predict(x, verbose=0).items():
+    np.testing.assert_allclose(predicted[name], value, atol=1e-6)
+
+vector = replica.get_vector()
+replica.set_vector(vector * 2)
+np.testing.assert_array_equal(replica.get_vector(), vector * 2)
+fixed = replica.get_fixed()
+replica.reseed(3, 1)
+assert replica.get_fixed()[0][0] != fixed[0][0]
+replica.set_fixed(fixed)
+state = replica.get_optimizer_state()
+replica.set_optimizer_state(state)
+replica.learning_rate = 0.5
+assert replica.learning_rate == 0.5
+
+calls = []
+order = Window(window.x, window.y, window.sample_weight, order=np.arange(10)[::-1])
+replica.train_exchanging(order, 4, 0, [2, 3], lambda v, n: calls.append((v.copy(), n)))
+assert [n for _, n in calls] == [8, 2]
+np.testing.assert_array_equal(calls[-1][0], replica.get_vector())
+zero = np.zeros_like(vector)
+replica.train_exchanging(window, 4, 0, [1], lambda v, n: zero)
+np.testing.assert_array_equal(replica.get_vector(), zero)
+
+for refused in (
+    lambda: check_gradient_merging(replica.model),
+    lambda: replica.gradient(window, 4, 0),
+    lambda: replica.apply_gradient(vector),
+    lambda: replica.train_merging(window, 4, 0, 1, None),
+):
+    try:
+        refused()
+    except ValueError as error:
+        assert "frequency" in str(error) and sys.argv[1] in str(error), error
+    else:
+        raise AssertionError
+assert "kspark.replica.backends.tensorflow" not in sys.modules
+if sys.argv[1] == "torch":
+    import torch
+    assert torch.get_num_threads() == 1
+    assert "tensorflow" not in sys.modules
+print("done")
+"""
+
+
+@pytest.mark.parametrize("name", ["jax", "torch"])
+def test_generic_backend(name, process):
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
+    done = process(GENERIC, name, KERAS_BACKEND=name)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.endswith("done\n")
+
+
+def test_floatx_decides(monkeypatch):
+    monkeypatch.setattr(keras.config, "floatx", lambda: "float64")
+    assert cast_floats(np.ones(2, "float32")).dtype == np.float64
+
+
+def test_metrics_add_up_over_the_batches_of_the_generic_engine(window_of):
+    """Later Keras resets metrics in `train_on_batch`, with every backend."""
+    x = np.arange(10, dtype="float32").reshape(10, 1)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    inputs = input_spec(model)
+    engine = Generic(model, model.weights, weight_spec(model), inputs)
+    expected = model.evaluate(x, x, verbose=0)
+    for run in (lambda w: engine.train(w, 4, 0, 3), lambda w: engine.evaluate(w, 4)):
+        model.reset_metrics()
+        run(window_of(x, x))
+        assert float(model.metrics_variables[1]) == 10
+        assert float(model.get_metrics_result()["loss"]) == pytest.approx(expected, rel=1e-5)
+    model.reset_metrics()
+    assert float(model.metrics_variables[1]) == 0

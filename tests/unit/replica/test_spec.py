@@ -1,0 +1,296 @@
+"""A model as plain data: what must come back, and what is refused before it leaves."""
+
+from __future__ import annotations
+
+import pickle
+import random
+
+import keras
+import numpy as np
+import pytest
+
+from kspark.errors import EnvironmentMismatchError
+from kspark.replica import Replica, ReplicaSpec
+from kspark.replica.building import build
+from kspark.shards import ArraySpec, InputSpec
+
+layers, ops = keras.layers, keras.ops
+
+
+def crossed(spec):
+    """As Spark brings it to a worker."""
+    return pickle.loads(pickle.dumps(spec, protocol=pickle.HIGHEST_PROTOCOL))
+
+
+def test_fitted_model_comes_back_as_it_is(mlp, rows):
+    x, y = rows()
+    model = mlp("adam", layers.BatchNormalization(), layers.Dropout(0.5), metrics=["accuracy"])
+    model.fit(x, y, verbose=0)
+    replica = build(crossed(ReplicaSpec.of(model)))
+    for ours, theirs in zip(replica.model.variables, model.variables, strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    for ours, theirs in zip(
+        replica.model.optimizer.variables, model.optimizer.variables, strict=True
+    ):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    assert replica.spec == Replica.of(model).spec
+    assert replica.inputs == Replica.of(model).inputs
+
+
+def test_metrics_of_an_earlier_compile_are_refused(mlp):
+    """Keras keeps them, but a model that was rebuilt does not have them."""
+    model = mlp(metrics=["accuracy"])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(ValueError, match=r"`model` must be compiled with .*metrics=\[\]` for none"):
+        ReplicaSpec.of(model)
+    for metrics in ([], ["accuracy"], ["mae"]):
+        model.compile("sgd", "sparse_categorical_crossentropy", metrics=metrics)
+        ReplicaSpec.of(model)
+
+
+def test_all_compile_arguments_come_back():
+    a = keras.Input((2,), name="a")
+    model = keras.Model(a, [layers.Dense(1, name="one")(a), layers.Dense(1, name="two")(a)])
+    arguments = {
+        "loss": {"one": "mse", "two": "mae"},
+        "loss_weights": {"one": 0.25, "two": 3.0},
+        "metrics": {"one": ["mae"], "two": []},
+        "weighted_metrics": {"one": [], "two": ["mse"]},
+        "run_eagerly": True,
+        "steps_per_execution": 3,
+        "jit_compile": False,
+    }
+    optimizer = keras.optimizers.Adam(0.125, clipnorm=2.0, weight_decay=0.5)
+    model.compile(optimizer, **arguments)
+    rebuilt = build(ReplicaSpec.of(model)).model
+    assert rebuilt.get_compile_config() == model.get_compile_config()
+    assert rebuilt.run_eagerly is True
+    assert rebuilt.optimizer.get_config() == model.optimizer.get_config()
+
+
+@pytest.mark.parametrize("loss", ["mse", keras.losses.Huber(0.5), keras.losses.mean_squared_error])
+@pytest.mark.parametrize(
+    "optimizer",
+    ["ftrl", lambda: keras.optimizers.Adamax(keras.optimizers.schedules.CosineDecay(0.1, 9))],
+)
+def test_strings_objects_and_functions_compile(loss, optimizer, mlp):
+    model = mlp(optimizer if isinstance(optimizer, str) else optimizer(), loss=loss)
+    rebuilt = build(ReplicaSpec.of(model)).model
+    assert rebuilt.get_compile_config() == model.get_compile_config()
+
+
+def test_of_builds_the_optimizer_and_changes_nothing_else(mlp):
+    model = mlp("adam", layers.Dropout(0.1))
+    assert not model.optimizer.built
+    random.seed(1)
+    np.random.seed(1)
+    before = [v.numpy() for v in model.variables]
+    python, legacy = random.getstate(), np.random.get_state()[1].tolist()
+    spec = ReplicaSpec.of(model)
+    assert model.optimizer.built
+    assert random.getstate() == python
+    assert np.random.get_state()[1].tolist() == legacy
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    assert [len(state) for state in spec.rng_state] == [2]
+
+
+def test_digest_tells_architectures_apart_and_not_weights(mlp, rows):
+    model = mlp("sgd")
+    first = ReplicaSpec.of(model).digest
+    model.fit(*rows(), verbose=0)
+    assert ReplicaSpec.of(model).digest == first
+    assert ReplicaSpec.of(mlp("sgd", layers.Dense(4))).digest != first
+    assert ReplicaSpec.of(mlp("sgd"), {"extra": relu_like}).digest != first
+
+
+def relu_like(x):
+    return ops.maximum(x, 0.0)
+
+
+def test_spec_is_readable_and_small(mlp):
+    spec = ReplicaSpec.of(mlp())
+    assert spec.backend == keras.backend.backend()
+    assert spec.weights.size == 4 * 5 + 5 + 5 * 3 + 3
+    assert "model_bytes" not in repr(spec)
+    assert spec == crossed(spec)
+
+
+def test_given_inputs_are_kept(mlp):
+    inputs = InputSpec((ArraySpec("mine", (4,), "float32"),), (ArraySpec("label"),))
+    assert build(ReplicaSpec.of(mlp(), inputs=inputs)).inputs == inputs
+
+
+def test_default_float_type_goes_along(window_of):
+    keras.config.set_floatx("float64")
+    try:
+        layer = layers.Dense(1, kernel_initializer="ones", dtype="float64")
+        model = keras.Sequential([keras.Input((1,), dtype="float64"), layer])
+        model.compile("sgd", "mse", run_eagerly=True)
+        spec = ReplicaSpec.of(model)
+        keras.config.set_floatx("float32")
+        replica = build(spec)
+        assert keras.config.floatx() == "float64"
+        x = np.array([[1 / 3]])  # not the same number in float32
+        np.testing.assert_array_equal(replica.predict(window_of(x), 1)[0], x)
+        replica.train(window_of(x, x + 1e-9), 1)
+        assert 0 < replica.get_vector()[1] < 1e-8
+    finally:
+        keras.config.set_floatx("float32")
+
+
+# -- what is refused ------------------------------------------------------------------------
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(TypeError, match="`model` must be a compiled `keras.Model`"):
+        ReplicaSpec.of("model")
+
+
+def test_uncompiled_model_is_refused():
+    model = keras.Sequential([keras.Input((1,)), layers.Dense(1)], name="bare")
+    with pytest.raises(ValueError, match="compiled: call `model.compile.*'bare'"):
+        ReplicaSpec.of(model)
+
+
+def test_unbuilt_model_is_refused():
+    model = keras.Sequential([layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="`model` must be built"):
+        ReplicaSpec.of(model)
+
+
+def test_stateful_layer_is_refused():
+    model = keras.Sequential(
+        [keras.Input((3, 2), batch_size=4), layers.Bidirectional(layers.GRU(2, stateful=True))]
+    )
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="stateful"):
+        ReplicaSpec.of(model)
+
+
+class NoConfig(layers.Layer):
+    def __init__(self, thing):
+        super().__init__()
+        self.thing = thing
+
+    def call(self, x):
+        return x
+
+
+class LosesArgument(layers.Layer):
+    """Its `get_config` forgets an argument that `__init__` needs."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+
+    def call(self, x):
+        return x
+
+    def get_config(self):
+        return super().get_config()
+
+
+class LosesUnits(keras.Model):
+    """Comes back with another number of units."""
+
+    def __init__(self, units=2, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(units)
+
+    def call(self, x):
+        return self.dense(x)
+
+    def get_config(self):
+        return {}
+
+
+class OwnCompile(keras.Sequential):
+    def compile(self, *args, **kwargs):
+        super().compile(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (lambda: NoConfig(object()), "cannot be described by plain data.*get_config"),
+        (lambda: LosesArgument(3), "cannot be rebuilt from its configuration.*units"),
+    ],
+)
+def test_incomplete_configs_are_refused(layer, message, mlp):
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        ReplicaSpec.of(mlp("sgd", layer()))
+
+
+def test_other_variables_are_refused():
+    model = LosesUnits(5)
+    model(np.ones((1, 3)))
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="cannot be rebuilt"):
+        ReplicaSpec.of(model)
+
+
+@pytest.mark.filterwarnings("ignore:`compile")
+def test_lost_compile_arguments_are_refused():
+    model = OwnCompile([keras.Input((1,)), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="without its compile arguments"):
+        ReplicaSpec.of(model)
+
+
+@pytest.mark.filterwarnings("ignore:Skipping variable loading")
+def test_changed_trainable_state_is_refused(mlp, rows):
+    model = mlp("adam")
+    model.fit(*rows(), verbose=0)
+    model.layers[0].trainable = False
+    with pytest.raises(ValueError, match="Compile the model again"):
+        ReplicaSpec.of(model)
+
+
+# -- on the worker --------------------------------------------------------------------------
+
+
+def test_worker_takes_the_backend_of_the_spec_and_unpickles_without_keras(mlp, tmp_path, process):
+    model = mlp("sgd", Named(3))
+    path = tmp_path / "spec.pickle"
+    path.write_bytes(pickle.dumps(ReplicaSpec.of(model)))
+    np.save(tmp_path / "vector.npy", Replica.of(model).get_vector())
+    done = process(
+        f"""
+        import pickle, sys
+        import numpy as np
+        spec = pickle.loads(open({str(path)!r}, "rb").read())
+        assert not {{"keras", "tensorflow", "pyspark"}} & set(sys.modules)
+        replica = spec.build(threads=3)
+        import keras, tensorflow as tf
+        assert keras.backend.backend() == "tensorflow"
+        assert tf.config.threading.get_intra_op_parallelism_threads() == 3
+        assert tf.config.threading.get_inter_op_parallelism_threads() == 3
+        expected = np.load({str(tmp_path / "vector.npy")!r})
+        np.testing.assert_array_equal(replica.get_vector(), expected)
+        print(replica.model.layers[1].units)
+        """,
+        KERAS_BACKEND="jax",  # what the spec says counts
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["3"]
+
+
+class Named(layers.Dense):
+    """A layer that the worker's process has never heard of."""
+
+
+def test_running_backend_that_differs_is_an_error(mlp):
+    spec = ReplicaSpec.of(mlp())
+    other = ReplicaSpec(**{**vars(spec), "backend": "torch"})
+    with pytest.raises(EnvironmentMismatchError, match="'torch'.*'tensorflow'"):
+        build(other)
+
+
+def test_other_variables_on_the_worker_are_an_error(mlp):
+    spec, other = ReplicaSpec.of(mlp()), ReplicaSpec.of(mlp("sgd", layers.Dense(4)))
+    mixed = ReplicaSpec(**{**vars(spec), "weights": other.weights})
+    with pytest.raises(EnvironmentMismatchError, match="same version of Keras"):
+        build(mixed)

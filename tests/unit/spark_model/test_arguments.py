@@ -1,0 +1,253 @@
+"""What `SparkModel` refuses before anything starts."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from kspark import SparkModel, mllib, optimizers
+from kspark.compression import TopK
+from kspark.job.callbacks import checked_callbacks
+from kspark.mllib import SparkMLlibModel
+from kspark.plan import TrainingPlan
+from kspark.spark_model.arguments import (
+    check_backend,
+    check_class_weight,
+    check_compression,
+    check_rule,
+)
+
+
+def plan(mode, frequency="epoch", **more):
+    return TrainingPlan.create(mode=mode, frequency=frequency, **more)
+
+
+def small():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+
+def test_positions_of_elephas_6():
+    """Mode and frequency have the places they had there; what came after is named."""
+    made = SparkModel(small(), "asynchronous", "batch")
+    assert (made.mode, made.frequency) == ("asynchronous", "batch")
+    for kind in (SparkModel, SparkMLlibModel):
+        with pytest.raises(TypeError, match="positional arguments"):
+            kind(small(), "synchronous", "epoch", "http", 4)
+        with pytest.warns(DeprecationWarning, match="`parameter_server_mode` is not used"):
+            made = kind(
+                *(small(), "synchronous", "batch"),
+                parameter_server_mode="http",
+                num_workers=4,
+                custom_objects=None,
+                batch_size=16,
+                port=4000,
+            )
+        found = (made.mode, made.frequency, made.num_workers, made.batch_size, made.port)
+        assert found == ("synchronous", "batch", 4, 16, 4000)
+
+
+def test_positions_of_elephas_7_are_refused():
+    """There the second is the number of workers, the third custom objects."""
+    with pytest.raises(ValueError, match="`mode` must be one of .*Received: mode='4'"):
+        SparkModel(small(), 4)
+    with pytest.raises(TypeError, match="positional arguments"):
+        SparkModel(small(), 4, {}, 32)
+
+
+@pytest.mark.parametrize(("given", "used"), [({}, 128), ({"batch_size": 8}, 8)])
+def test_mllib_models_train_with_their_batch_size(monkeypatch, given, used):
+    asked = []
+
+    def plan(**settings):
+        asked.append(settings)
+        raise LookupError("as far as the plan")
+
+    model = SparkMLlibModel(small(), batch_size=128)
+    monkeypatch.setattr(mllib, "lp_to_simple_rdd", lambda *rows: rows)
+    monkeypatch.setattr(model, "_plan", plan)
+    with pytest.raises(LookupError):
+        model.fit("points", **given)
+    assert (asked[0]["batch_size"], asked[0]["epochs"]) == (used, 10)
+
+
+@pytest.mark.parametrize("frequency", ["epoch", "batch", 1])
+@pytest.mark.parametrize("mode", ["synchronous", "asynchronous", "hogwild"])
+def test_the_plain_average_works_everywhere(mode, frequency):
+    check_rule(optimizers.get("average"), plan(mode, frequency))
+
+
+@pytest.mark.parametrize("rule", ["sgd", "adam", "median"])
+def test_merged_gradients_leave_a_rule_nothing_to_do(rule):
+    check_rule(optimizers.get(rule), plan("synchronous", 1))
+    with pytest.raises(ValueError, match=r"`server_optimizer` must be .* frequency=1 .*Received"):
+        check_rule(optimizers.get(rule), plan("synchronous", "batch"))
+
+
+def test_a_rule_for_another_mode():
+    with pytest.raises(ValueError, match='for mode="synchronous"; this one is for "asynchronous"'):
+        check_rule(optimizers.get("downpour"), plan("synchronous"))
+
+
+def test_what_compares_replicas_needs_all_their_values():
+    for rule in ("median", "trimmed_mean"):
+        check_rule(optimizers.get(rule), plan("synchronous", compression="int8"))
+        with pytest.raises(
+            ValueError, match=rf'"int8" with server_optimizer="{rule}", .*: compress'
+        ):
+            check_rule(optimizers.get(rule), plan("synchronous", compression="top_k"))
+    check_rule(optimizers.get("adam"), plan("synchronous", compression="top_k"))
+
+
+def test_distances_are_not_compressed():
+    rule = optimizers.get("elastic_average")
+    for mode in ("synchronous", "asynchronous"):
+        check_compression(rule, plan(mode))
+        with pytest.raises(
+            ValueError, match='`compression` must be None with server_optimizer="el'
+        ):
+            check_compression(rule, plan(mode, compression="int8"))
+
+
+def test_compression_is_an_argument_that_is_kept():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    assert SparkModel(model).get_config()["compression"] is None
+    made = SparkModel(model, compression=TopK(0.25))
+    assert made.compression == TopK(0.25)
+    kept = made.get_config()["compression"]
+    assert kept == {"class_name": "TopK", "config": {"fraction": 0.25}}
+    assert SparkModel(model, compression=kept).compression == TopK(0.25)
+    made.compression = "top_k"  # as `fit` takes it, too
+    assert made.get_config()["compression"] == {"class_name": "TopK", "config": {"fraction": 0.01}}
+    with pytest.raises(ValueError, match="`compression` must be None or one of"):
+        SparkModel(model, compression="gzip")
+    with pytest.raises(ValueError, match='`compression` must be None with mode="hogwild"'):
+        SparkModel(model, "hogwild", compression="int8")
+    with pytest.raises(ValueError, match='`compression` must be None, "float16", .*"median"'):
+        SparkModel(model, server_optimizer="median", compression="top_k")
+
+
+@pytest.mark.parametrize("frequency", ["epoch", "batch", 3])
+def test_replicas_keep_weights_of_their_own_where_they_merge_them(frequency):
+    rule = optimizers.get("elastic_average")
+    check_rule(rule, plan("asynchronous", frequency))
+    if frequency == "batch":  # gradients are merged, and replicas stay alike
+        with pytest.raises(ValueError, match='`server_optimizer` must be "average" with mode="sy'):
+            check_rule(rule, plan("synchronous", frequency))
+    else:
+        check_rule(rule, plan("synchronous", frequency))
+    with pytest.raises(ValueError, match="what the centre gains, which needs a lock"):
+        check_rule(rule, plan("hogwild", frequency))
+
+
+class OwnSpring(optimizers.ElasticAverage):
+    modes = frozenset(("synchronous", "asynchronous", "hogwild"))
+
+
+def test_in_shared_memory_replicas_have_no_weights_of_their_own():
+    check_rule(OwnSpring(), plan("synchronous"))
+    with pytest.raises(ValueError, match='go on from the merged weights in mode="hogwild". Recei'):
+        check_rule(OwnSpring(), plan("hogwild"))
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_gradients_are_merged_where_the_backend_shows_them(monkeypatch, backend):
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    for mode in ("synchronous", "asynchronous", "hogwild"):
+        for frequency in ("epoch", 1):
+            check_backend(plan(mode, frequency))
+    check_backend(plan("asynchronous", "batch"))
+    if backend == "tensorflow":
+        check_backend(plan("synchronous", "batch"))
+        return
+    with pytest.raises(ValueError, match=f"`frequency` must be .* '{backend}': .*'tensorflow'. R"):
+        check_backend(plan("synchronous", "batch"))
+
+
+def test_classes_of_one_target_may_be_weighted():
+    check_class_weight({0: 2.0}, 1)
+    check_class_weight(None, 2)
+    check_class_weight(None, 0)
+    with pytest.raises(ValueError, match="`class_weight` must be `None` for a model without targ"):
+        check_class_weight({0: 2.0}, 0)
+
+
+def test_classes_of_several_targets_are_refused_before_there_is_any_spark():
+    entry = keras.Input((2,))
+    outputs = [keras.layers.Dense(1, name=name)(entry) for name in ("a", "b")]
+    model = keras.Model(entry, outputs)
+    model.compile(loss=["mse", "mse"])
+    rule = "`class_weight` must be `None` for a model with several outputs. Received: .*{1: 2.0}"
+    with pytest.raises(ValueError, match=rule):
+        SparkModel(model).fit(np.zeros((4, 2)), [np.zeros(4)] * 2, class_weight={1: 2.0})
+
+
+class OwnCheckpoint(keras.callbacks.ModelCheckpoint):
+    """Inherits Keras' batch hook."""
+
+
+class OwnHooks(keras.callbacks.EarlyStopping):
+    """Has a hook of its own, and a setting that means nothing to Keras."""
+
+    save_freq = 3
+
+    def on_test_batch_end(self, batch, logs=None):
+        pass
+
+
+CHECKPOINT, BACKUP = "x.keras", "folder"
+
+
+@pytest.mark.parametrize(
+    ("callback", "told"),
+    [
+        (keras.callbacks.ModelCheckpoint(CHECKPOINT, save_freq=4), "ModelCheckpoint.*save_freq=4"),
+        (OwnCheckpoint(CHECKPOINT, save_freq=4), "OwnCheckpoint.*save_freq=4"),
+        (keras.callbacks.BackupAndRestore(BACKUP, save_freq=2), "BackupAndRestore.*save_freq=2"),
+        (keras.callbacks.TensorBoard(update_freq="batch"), "TensorBoard.*update_freq=1"),
+        (keras.callbacks.TensorBoard(update_freq=10), "TensorBoard.*update_freq=10"),
+    ],
+)
+def test_keras_callbacks_between_batches_are_refused(callback, told):
+    with pytest.raises(ValueError, match=rf"`callbacks` must be .*Received: callbacks='{told}'"):
+        checked_callbacks([callback])
+
+
+@pytest.mark.parametrize(
+    ("callback", "hooks"),
+    [
+        (keras.callbacks.LambdaCallback(on_train_batch_end=print), "`on_train_batch_end` of Lamb"),
+        (keras.callbacks.LambdaCallback(on_batch_begin=print), "`on_batch_begin` of Lambda"),
+        (OwnHooks(), "`on_test_batch_end` of OwnHooks will not be called"),
+    ],
+)
+def test_hooks_between_batches_are_told(callback, hooks, caplog):
+    with caplog.at_level("WARNING", "kspark"):
+        assert checked_callbacks(callback) == [callback]
+    (message,) = caplog.messages
+    assert message.startswith(hooks)
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        OwnCheckpoint(CHECKPOINT),
+        keras.callbacks.BackupAndRestore(BACKUP),
+        keras.callbacks.TensorBoard(),
+        keras.callbacks.TerminateOnNaN(),
+        keras.callbacks.LambdaCallback(on_epoch_end=print),
+    ],
+)
+def test_callbacks_between_epochs_are_welcome(callback, caplog):
+    with caplog.at_level("WARNING", "kspark"):
+        checked_callbacks([callback])
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("given", [print, [print], "callback"])
+def test_other_things_are_no_callbacks(given):
+    with pytest.raises(TypeError, match="`callbacks` must be a list of `keras.callbacks.Callback`"):
+        checked_callbacks(given)

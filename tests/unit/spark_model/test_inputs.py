@@ -1,0 +1,79 @@
+"""From what the user gave to examples, without Spark."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+from kspark import SparkModel, job
+from kspark.adapters import Columns
+from kspark.replica import Replica
+from kspark.spark_model.inputs import Source
+
+X, Y = np.zeros((6, 4), "float32"), np.arange(6) % 3
+
+
+@pytest.fixture
+def source():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model.compile(loss="sparse_categorical_crossentropy")
+    spark = SimpleNamespace(sparkContext=SimpleNamespace(defaultParallelism=2))
+    return Source(spark, Replica.of(model), Columns(), None)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "text"),
+    [
+        ((X[:, :3], Y), ValueError, "`x` must hold examples of shape (4,)"),
+        ((X, Y[:3]), ValueError, "All arrays of `x`, `y` and"),
+        ((X, Y.astype(str)), ValueError, "`y` must be numbers"),
+        ("x", TypeError, "`x` must be numpy arrays"),
+        (X, ValueError, "`y` must be labels"),
+    ],
+)
+def test_errors_in_validation_data_say_so(source, data, kind, text):
+    with pytest.raises(kind) as caught:
+        source.validation(data)
+    assert str(caught.value).startswith(f"In `validation_data`: {text}")
+
+
+@pytest.mark.parametrize("data", [(X, Y), [X, Y], (X, Y, np.ones(6))])
+def test_validation_data_like_that_of_keras(source, data):
+    assert source.validation(data).num_examples == 6
+
+
+def test_errors_in_training_data_do_not(source):
+    with pytest.raises(ValueError, match="^`x` must hold"):
+        source.training(X[:, :3], Y, None, 0.0)
+    with pytest.raises(ValueError, match="^`y` must be numbers"):
+        source.training(X, Y.astype(str), None, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "labelled"),
+    [
+        (lambda model, x: model.fit(x), True),
+        (lambda model, x: model.fit(x, Y), False),
+        (lambda model, x: model.evaluate(x), True),
+        (lambda model, x: model.evaluate(x, Y), False),
+        (lambda model, x: model.predict(x), False),
+    ],
+)
+def test_models_are_built_from_what_was_given(monkeypatch, call, labelled):
+    """Without Spark: the data are looked at before anything else happens."""
+    model = keras.Sequential([keras.layers.Dense(3)])
+    model.compile(loss="mse")
+    data = SimpleNamespace(sparkSession="session")
+    asked = []
+
+    def first_example(spark, x, columns, *, labelled):
+        asked.append((spark, x, columns.features_col, labelled))
+        raise LookupError
+
+    monkeypatch.setattr(job, "first_example", first_example)
+    with pytest.raises(LookupError):
+        call(SparkModel(model), data)
+    assert asked == [("session", data, "features", labelled)]
