@@ -7,13 +7,10 @@ from typing import Any
 
 from kspark import saving
 from kspark.mllib import SparkMLlibModel
+from kspark.plan.checks import check_port
+from kspark.plan.settings import SETTINGS
 from kspark.spark_model import SparkModel
 from kspark.spark_model.inputs import active_session
-
-SAVED_ARGUMENTS = frozenset(
-    "mode frequency num_workers batch_size server_optimizer port seed timeout max_failures "
-    "on_nonfinite max_staleness compression straggler_timeout".split()
-)
 
 
 def load_spark_model(
@@ -40,9 +37,9 @@ def load_spark_model(
         safe_mode=safe_mode,
         spark=active_session(),
     )
-    known = {k: v for k, v in saved.config.items() if k in SAVED_ARGUMENTS}
-    if isinstance(known.get("port"), list):
-        known["port"] = tuple(known["port"])
+    known = {name: value for name, value in saved.config.items() if name in SETTINGS}
+    if "port" in known:
+        known["port"] = check_port("port", known["port"])  # JSON makes a list of a pair
     kind = SparkMLlibModel if saved.class_name == SparkMLlibModel.saved_as else SparkModel
     loaded = kind(saved.model, custom_objects=custom_objects, **known)
     loaded._outcome.server_state = dict(saved.server_state)

@@ -1,6 +1,6 @@
 """Adapters: whatever the user has becomes distributed examples.
 
-`adapt` looks the input up in a registry; each kind of input is one module:
+`adapt` looks the input up in `KINDS`; each kind of input is one module:
 
 ```
 arrays.py      numpy arrays, one or several; lists of numbers or rows; anything with `__array__`
@@ -31,7 +31,7 @@ from kspark.adapters.tables import adapt_pandas, adapt_table, head, is_pandas
 from kspark.errors import invalid, invalid_type
 from kspark.shards import InputSpec
 
-__all__ = ["Columns", "Examples", "adapt", "head", "register"]
+__all__ = ["Columns", "Examples", "adapt", "head"]
 
 Matches = Callable[[object], bool]
 Factory = Callable[[SparkSession, Any, Any, Any, InputSpec, Columns], Examples]
@@ -41,18 +41,20 @@ ACCEPTED = (
     "a Spark DataFrame; a pandas DataFrame; or a pyarrow Table"
 )
 
-_registry: list[tuple[Matches, Factory]] = []
+
+def is_array_like(value: object) -> bool:
+    """Whether a value is an array, or a list or dictionary that may hold arrays."""
+    return hasattr(value, "__array__") or isinstance(value, list | tuple | dict)
 
 
-def register(matches: Matches, factory: Factory) -> None:
-    """Teach `adapt` another kind of input.
-
-    Args:
-        matches: Callable of one object, whether it is of this kind.
-        factory: Callable of `(spark, x, y, sample_weight, spec, columns)` that
-            returns `Examples`. What was registered last is asked first.
-    """
-    _registry.insert(0, (matches, factory))
+KINDS: tuple[tuple[Matches, Factory], ...] = (
+    (is_pandas, adapt_pandas),
+    (lambda value: isinstance(value, pa.Table), adapt_table),
+    (lambda value: isinstance(value, DataFrame), adapt_frame),
+    (lambda value: isinstance(value, RDD), adapt_rdd),
+    (is_array_like, adapt_arrays),  # last: a pandas DataFrame has `__array__`, too
+)
+"""Kinds of input in the order in which `adapt` asks: whether it is one, and what adapts it."""
 
 
 def adapt(
@@ -69,7 +71,7 @@ def adapt(
 
     Args:
         spark: `SparkSession`.
-        x: The input, of any registered kind.
+        x: The input, of one of `KINDS`.
         y: Labels, for kinds of input that do not hold them.
         sample_weight: Sample weights, likewise.
         spec: `InputSpec` of the model.
@@ -85,20 +87,8 @@ def adapt(
     """
     if num_workers is not None and num_workers < 1:
         raise invalid("num_workers", "an integer >= 1, or None", num_workers)
-    for matches, factory in _registry:
+    for matches, factory in KINDS:
         if matches(x):
             examples = factory(spark, x, y, sample_weight, spec, columns)
             return examples if num_workers is None else examples.repartition(num_workers)
     raise invalid_type("x", ACCEPTED, x)
-
-
-def is_array_like(value: object) -> bool:
-    """Whether a value is an array, or a list or dictionary that may hold arrays."""
-    return hasattr(value, "__array__") or isinstance(value, list | tuple | dict)
-
-
-register(is_array_like, adapt_arrays)
-register(lambda value: isinstance(value, RDD), adapt_rdd)
-register(lambda value: isinstance(value, DataFrame), adapt_frame)
-register(lambda value: isinstance(value, pa.Table), adapt_table)
-register(is_pandas, adapt_pandas)

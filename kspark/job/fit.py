@@ -40,7 +40,6 @@ class Fit:
         validation_split: Float, part of every shard that validates instead of training.
         aggregator: `Aggregator` that holds the global weights.
         monitor: `FitMonitor`.
-        num_workers: Integer or `None`.
         busy: Function, whether late shards of an earlier round are at work.
         under_way: Function, the shards that have not brought what they last began.
         epochs: List of `EpochFacts`, one per epoch that is trained.
@@ -56,7 +55,6 @@ class Fit:
     validation_split: float
     aggregator: Aggregator
     monitor: FitMonitor
-    num_workers: int | None = None
     fit_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     epochs: list[EpochFacts] = field(default_factory=list)
 

@@ -69,7 +69,7 @@ def placed(fit: Fit, examples: Examples) -> Examples:
     Raises:
         NotEnoughSlotsError: If workers that need each other cannot all run at once.
     """
-    wanted = fit.num_workers
+    wanted = fit.plan.num_workers
     if fit.plan.at_the_same_time:
         slots = task_slots(fit.spark)
         if wanted is None:

@@ -12,75 +12,52 @@ from typing import Any
 
 import numpy as np
 
-from kspark import compression as codecs
-from kspark import optimizers
 from kspark.errors import invalid, invalid_type
 from kspark.ml.unsaved import CallbackMaker, Callbacks
-from kspark.plan.checks import (
-    check_fraction,
-    check_frequency,
-    check_integer,
-    check_mode,
-    check_positive,
-    checked_class_weight,
-    checked_port,
-)
-from kspark.plan.learning_rate import check_number_of_epochs
+from kspark.plan.checks import check_class_weight
+from kspark.plan.settings import Setting
 
 Converter = Callable[[Any], Any]
 
 
-def integer(name: str, least: int) -> Converter:
-    """Integers from `least` on; also floats without a fraction, as elsewhere in Spark."""
+def checked(name: str, check: Callable[..., Any], **limits: Any) -> Converter:
+    """What a check accepts; also floats without a fraction for integers, as elsewhere in Spark.
 
-    def convert(value: Any) -> int:
-        if isinstance(value, float | np.floating) and float(value).is_integer():
-            value = int(value)
-        check_integer(name, value, least)
+    Args:
+        name: String, name of the Param, for errors.
+        check: One of `kspark.plan.checks`.
+        **limits: Further arguments of the check.
+    """
+
+    def convert(value: Any) -> Any:
+        return check(name, without_fraction(value), **limits)
+
+    return convert
+
+
+def setting(name: str, declared: Setting) -> Converter:
+    """What a setting of `SparkModel` accepts, as plain data. A name stays a name.
+
+    Args:
+        name: String, name of the Param, for errors.
+        declared: `Setting`.
+    """
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, str):
+            declared.check(name, value)
+            return str(value)
+        plain = declared.plain(declared.check(name, without_fraction(value)))
+        return list(plain) if isinstance(plain, tuple) else plain
+
+    return convert
+
+
+def without_fraction(value: Any) -> Any:
+    """A float that is a whole number as an integer; every other value as it is."""
+    if isinstance(value, float | np.floating) and float(value).is_integer():
         return int(value)
-
-    return convert
-
-
-def fraction(name: str) -> Converter:
-    """Numbers >= 0 and < 1."""
-
-    def convert(value: Any) -> float:
-        check_fraction(name, value)
-        return float(value)
-
-    return convert
-
-
-def positive(name: str) -> Converter:
-    """Finite numbers above zero."""
-
-    def convert(value: Any) -> float:
-        check_positive(name, value)
-        return float(value)
-
-    return convert
-
-
-def number_of_epochs(name: str) -> Converter:
-    """Finite numbers >= 0, also fractions."""
-
-    def convert(value: Any) -> float:
-        check_number_of_epochs(name, value)
-        return float(value)
-
-    return convert
-
-
-def boolean(name: str) -> Converter:
-    """`True` or `False`."""
-
-    def convert(value: Any) -> bool:
-        if not isinstance(value, bool | np.bool_):
-            raise invalid_type(name, "True or False", value)
-        return bool(value)
-
-    return convert
+    return value
 
 
 def text(name: str) -> Converter:
@@ -89,17 +66,6 @@ def text(name: str) -> Converter:
     def convert(value: Any) -> str:
         if not isinstance(value, str):
             raise invalid_type(name, "a string", value)
-        return str(value)
-
-    return convert
-
-
-def choice(name: str, *allowed: str) -> Converter:
-    """One of some strings."""
-
-    def convert(value: Any) -> str:
-        if value not in allowed:
-            raise invalid(name, "one of " + ", ".join(f'"{a}"' for a in allowed), value)
         return str(value)
 
     return convert
@@ -140,45 +106,11 @@ def is_names(value: Any) -> bool:
     return all(isinstance(v, str) and v for v in value)
 
 
-def mode(value: Any) -> str:
-    """A mode of training."""
-    check_mode(value)
-    return str(value)
-
-
-def frequency(value: Any) -> str | int:
-    """`"epoch"`, `"batch"` or a number of batches."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    check_frequency(value)
-    return str(value) if isinstance(value, str) else int(value)
-
-
-def server_optimizer(value: Any) -> Any:
-    """A server optimizer as its name, or as its configuration."""
-    if isinstance(value, str):
-        optimizers.get(value)
-        return str(value)
-    return optimizers.serialize(optimizers.get(value))
-
-
-def compression(value: Any) -> Any:
-    """A codec as its name, or as its configuration."""
-    codec = codecs.get(value)
-    return str(value) if isinstance(value, str) else codecs.serialize(codec)
-
-
 def class_weight(value: Any) -> dict[str, float]:
     """Weights by class; the keys are strings, as JSON has no others."""
     if isinstance(value, Mapping):
         value = {int(k) if isinstance(k, str) and k.isdecimal() else k: w for k, w in value.items()}
-    return {str(k): w for k, w in (checked_class_weight(value) or {}).items()}
-
-
-def port(value: Any) -> int | list[int]:
-    """A port, or the first and the last of several."""
-    checked = checked_port(value)
-    return list(checked) if isinstance(checked, tuple) else checked
+    return {str(k): w for k, w in (check_class_weight("classWeight", value) or {}).items()}
 
 
 def thresholds(value: Any) -> list[float]:

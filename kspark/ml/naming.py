@@ -6,26 +6,27 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from kspark.plan.settings import SETTINGS
+
+
+def camel_case(name: str) -> str:
+    """The name of a Param for an argument: `batchSize` for `batch_size`."""
+    first, *others = name.split("_")
+    return first + "".join(other.capitalize() for other in others)
+
+
+FIT_ARGUMENTS = (
+    *("features_col", "label_col", "weight_col", "validation_split", "class_weight"),
+    *("custom_objects", "scale_lr", "warmup_epochs"),
+)
+"""Arguments of `SparkModel` and its `fit` that are Params but no settings."""
+
 KERAS = {
     "x": "dataset",
     "y": "labelCol",
     "sample_weight": "weightCol",
     "validation_data": "validationIndicatorCol",
-    "features_col": "featuresCol",
-    "label_col": "labelCol",
-    "weight_col": "weightCol",
-    "validation_split": "validationSplit",
-    "class_weight": "classWeight",
-    "custom_objects": "customObjects",
-    "batch_size": "batchSize",
-    "num_workers": "numWorkers",
-    "server_optimizer": "serverOptimizer",
-    "max_failures": "maxFailures",
-    "max_staleness": "maxStaleness",
-    "straggler_timeout": "stragglerTimeout",
-    "on_nonfinite": "onNonfinite",
-    "scale_lr": "scaleLr",
-    "warmup_epochs": "warmupEpochs",
+    **{name: camel_case(name) for name in (*SETTINGS, *FIT_ARGUMENTS)},
 }
 """Arguments of `SparkModel`, and the Params of `KerasEstimator` that they come from."""
 

@@ -14,8 +14,18 @@ from pyspark.ml.param import Param, Params
 
 from kspark.errors import invalid
 from kspark.ml import converters as to
-from kspark.plan.checks import MODES
+from kspark.ml.naming import camel_case
+from kspark.plan.checks import (
+    check_boolean,
+    check_choice,
+    check_fraction,
+    check_integer,
+    check_number_of_epochs,
+)
 from kspark.plan.learning_rate import RULES
+from kspark.plan.settings import SETTINGS
+
+CLASSIFICATIONS = ("auto", "binary", "multiclass", "multilabel")
 
 S = TypeVar("S", bound="StageParams")
 
@@ -23,6 +33,12 @@ S = TypeVar("S", bound="StageParams")
 def param(name: str, doc: str, converter: to.Converter) -> Param[Any]:
     """A Param that stages inherit."""
     return Param(Params._dummy(), name, doc, typeConverter=converter)
+
+
+def setting_param(setting: str) -> Param[Any]:
+    """The Param of a setting of `SparkModel`, which `kspark.plan.settings` declares."""
+    name, declared = camel_case(setting), SETTINGS[setting]
+    return param(name, declared.doc, to.setting(name, declared))
 
 
 class StageParams(Params):
@@ -144,7 +160,7 @@ class HasTargets(StageParams):
     validationSplit = param(
         "validationSplit",
         "part of every partition that validates and does not train.",
-        to.fraction("validationSplit"),
+        to.checked("validationSplit", check_fraction),
     )
     DEFAULTS = {"labelCol": "label", "validationSplit": 0.0}
 
@@ -152,19 +168,23 @@ class HasTargets(StageParams):
 class HasTraining(StageParams):
     """How to train; see `kspark.SparkModel`."""
 
-    epochs = param("epochs", "passes over the data.", to.integer("epochs", 1))
-    batchSize = param("batchSize", "examples per batch and worker.", to.integer("batchSize", 1))
-    mode = param("mode", "one of " + ", ".join(MODES) + ".", to.mode)
-    frequency = param(
-        "frequency", "when workers exchange: epoch, batch, or a number of batches.", to.frequency
+    epochs = param("epochs", "passes over the data.", to.checked("epochs", check_integer, least=1))
+    mode = setting_param("mode")
+    frequency = setting_param("frequency")
+    numWorkers = setting_param("num_workers")
+    serverOptimizer = setting_param("server_optimizer")
+    batchSize = setting_param("batch_size")
+    port = setting_param("port")
+    seed = setting_param("seed")
+    timeout = setting_param("timeout")
+    maxFailures = setting_param("max_failures")
+    onNonfinite = setting_param("on_nonfinite")
+    maxStaleness = setting_param("max_staleness")
+    compression = setting_param("compression")
+    stragglerTimeout = setting_param("straggler_timeout")
+    shuffle = param(
+        "shuffle", "whether every shard is shuffled.", to.checked("shuffle", check_boolean)
     )
-    serverOptimizer = param(
-        "serverOptimizer", "what a merged change does to the weights.", to.server_optimizer
-    )
-    numWorkers = param(
-        "numWorkers", "shards the data is divided into.", to.integer("numWorkers", 1)
-    )
-    shuffle = param("shuffle", "whether every shard is shuffled.", to.boolean("shuffle"))
     classWeight = param("classWeight", "dictionary from class to weight.", to.class_weight)
     callbacks = param(
         "callbacks",
@@ -173,68 +193,27 @@ class HasTraining(StageParams):
         to.callbacks,
     )
     verbose = param("verbose", "0, 1, 2 or auto, as in keras.Model.fit.", to.verbosity)
-    seed = param("seed", "for repeatable fits.", to.integer("seed", 0))
-    port = param("port", "where live modes listen: a port, or first and last.", to.port)
-    timeout = param("timeout", "seconds to wait for a lost worker.", to.positive("timeout"))
-    maxFailures = param(
-        "maxFailures", "how often a lost worker is started again.", to.integer("maxFailures", 0)
-    )
-    onNonfinite = param(
-        "onNonfinite",
-        "raise or ignore a loss that is not finite.",
-        to.choice("onNonfinite", "raise", "ignore"),
-    )
-    compression = param(
-        "compression", "what changes travel as: float16, bfloat16, int8, top_k.", to.compression
-    )
-    maxStaleness = param(
-        "maxStaleness",
-        "asynchronous mode: exchanges that a worker may be ahead of the slowest.",
-        to.integer("maxStaleness", 0),
-    )
-    stragglerTimeout = param(
-        "stragglerTimeout",
-        "seconds that a round waits for its slowest workers once most have come.",
-        to.positive("stragglerTimeout"),
-    )
     scaleLr = param(
         "scaleLr",
         "how the learning rate follows the number of workers: linear or sqrt.",
-        to.choice("scaleLr", *RULES),
+        to.checked("scaleLr", check_choice, choices=RULES),
     )
     warmupEpochs = param(
         "warmupEpochs",
         "first epochs, in which the learning rate grows to that.",
-        to.number_of_epochs("warmupEpochs"),
+        to.checked("warmupEpochs", check_number_of_epochs),
     )
     DEFAULTS = {
+        **{camel_case(name): s.default for name, s in SETTINGS.items() if s.default is not None},
         "epochs": 1,
-        "batchSize": 32,
-        "mode": "synchronous",
-        "frequency": "epoch",
-        "serverOptimizer": "average",
         "shuffle": True,
         "verbose": 0,
-        "port": 0,
-        "timeout": 60.0,
-        "maxFailures": 2,
-        "onNonfinite": "raise",
         "warmupEpochs": 0.0,
     }
 
     def model_arguments(self) -> dict[str, Any]:
-        """The arguments of `SparkModel` that Params stand for."""
-        names = {
-            **{n: n for n in ("mode", "frequency", "seed", "port", "timeout", "compression")},
-            "serverOptimizer": "server_optimizer",
-            "numWorkers": "num_workers",
-            "batchSize": "batch_size",
-            "maxFailures": "max_failures",
-            "onNonfinite": "on_nonfinite",
-            "maxStaleness": "max_staleness",
-            "stragglerTimeout": "straggler_timeout",
-        }
-        return {argument: self.value_of(name) for name, argument in names.items()}
+        """The settings of `SparkModel` that Params stand for."""
+        return {name: self.value_of(camel_case(name)) for name in SETTINGS}
 
     def class_weights(self) -> dict[int, float] | None:
         """`classWeight` with classes as keys."""
@@ -249,7 +228,9 @@ class HasPrediction(StageParams):
         "predictionCol", "column of the predictions; empty for none.", to.text("predictionCol")
     )
     inferenceBatchSize = param(
-        "inferenceBatchSize", "examples per batch.", to.integer("inferenceBatchSize", 1)
+        "inferenceBatchSize",
+        "examples per batch.",
+        to.checked("inferenceBatchSize", check_integer, least=1),
     )
     featureLayer = param(
         "featureLayer",
@@ -283,12 +264,12 @@ class HasClasses(StageParams):
     classification = param(
         "classification",
         "binary, multiclass, multilabel, or auto to decide by loss and output.",
-        to.choice("classification", "auto", "binary", "multiclass", "multilabel"),
+        to.checked("classification", check_choice, choices=CLASSIFICATIONS),
     )
     fromLogits = param(
         "fromLogits",
         "whether the model's output are logits or margins; decided by the loss if not set.",
-        to.boolean("fromLogits"),
+        to.checked("fromLogits", check_boolean),
     )
     DEFAULTS = {
         "probabilityCol": "probability",

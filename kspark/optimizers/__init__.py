@@ -82,7 +82,7 @@ def register(rule: Rule) -> Rule:
     return rule
 
 
-def get(identifier: Any) -> ServerOptimizer:
+def get(identifier: Any, custom_objects: Mapping[str, Any] | None = None) -> ServerOptimizer:
     """The rule that is meant.
 
     Args:
@@ -93,6 +93,8 @@ def get(identifier: Any) -> ServerOptimizer:
             - Subclass of `ServerOptimizer`, to be made with its defaults.
             - `ServerOptimizer`, which is returned unchanged and with its state. Use
               `clone` for one without.
+        custom_objects: Mapping from class name to class, for rules that were not
+            registered, as for `deserialize`.
 
     Returns:
         A `ServerOptimizer`.
@@ -107,9 +109,9 @@ def get(identifier: Any) -> ServerOptimizer:
         rule: ServerOptimizer = identifier()
         return rule
     if isinstance(identifier, str):
-        return deserialize({"class_name": identifier})
+        return deserialize({"class_name": identifier}, custom_objects)
     if isinstance(identifier, Mapping):
-        return deserialize(identifier)
+        return deserialize(identifier, custom_objects)
     accepted = "a rule's name, its configuration, a `ServerOptimizer` or a subclass of it"
     raise invalid_type("server_optimizer", accepted, identifier)
 

@@ -1,129 +1,130 @@
-"""Checks of single arguments: each refuses a wrong value with the rule that it breaks."""
+"""Checks of single arguments. Each returns the value as plain data, or raises.
+
+Every check takes the argument's name and its value. It raises `TypeError` for a value of a wrong
+type and `ValueError` for one out of range, both with the rule and what was received.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
-from kspark import compression
+import numpy as np
+
+from kspark import compression, optimizers
 from kspark.compression import Codec
 from kspark.errors import invalid, invalid_type
+from kspark.optimizers import ServerOptimizer
 
-MODES = ("synchronous", "asynchronous", "hogwild")
-
-
-def check_mode(mode: object) -> None:
-    """Refuse an unknown mode."""
-    if mode not in MODES:
-        raise invalid("mode", "one of " + ", ".join(f'"{m}"' for m in MODES), mode)
+Check = Callable[[str, Any], Any]
 
 
-def check_frequency(frequency: object) -> None:
-    """Refuse a frequency that is neither a known word nor a positive integer."""
-    if frequency in ("epoch", "batch"):
-        return
-    if isinstance(frequency, bool) or not isinstance(frequency, Integral) or frequency < 1:
-        raise invalid("frequency", '"epoch", "batch" or an integer >= 1', frequency)
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """Check that a value is one of some strings."""
+    if value not in choices:
+        raise invalid(name, "one of " + ", ".join(f'"{choice}"' for choice in choices), value)
+    return str(value)
 
 
-def check_integer(name: str, value: object, least: int) -> None:
-    """Refuse what is no integer, or too small."""
+def check_boolean(name: str, value: Any) -> bool:
+    """Check that a value is `True` or `False`."""
+    if not isinstance(value, bool | np.bool_):
+        raise invalid_type(name, "True or False", value)
+    return bool(value)
+
+
+def check_integer(name: str, value: Any, least: int) -> int:
+    """Check that a value is an integer and at least `least`."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise invalid_type(name, f"an integer >= {least}", value)
     if value < least:
         raise invalid(name, f"an integer >= {least}", value)
+    return int(value)
 
 
-def check_max_staleness(value: object, mode: str) -> None:
-    """Refuse what is no number of exchanges, and modes in which it means nothing."""
-    if value is None:
-        return
-    if mode == "synchronous":
-        reason = "its replicas wait for each other at every exchange"
-        raise invalid("max_staleness", f'None with mode="synchronous": {reason}', value)
-    if mode == "hogwild":
-        reason = "its replicas wait for nobody, and those that share memory are not seen to push"
-        raise invalid("max_staleness", f'None with mode="hogwild": {reason}', value)
-    check_integer("max_staleness", value, 0)
-
-
-def check_straggler_timeout(value: object, mode: str, frequency: object) -> None:
-    """Refuse what is no number of seconds, and where no round waits for its shards."""
-    if value is None:
-        return
-    if mode != "synchronous":
-        reason = "its replicas are not merged together, and a slow one holds up no round"
-        raise invalid("straggler_timeout", f'None with mode="{mode}": {reason}', value)
-    if frequency != "epoch":
-        reason = "a replica that misses one of an epoch's meetings cannot join the next"
-        raise invalid("straggler_timeout", f"None with frequency={frequency!r}: {reason}", value)
-    check_positive("straggler_timeout", value)
-
-
-def check_positive(name: str, value: object) -> None:
-    """Refuse what is no finite number above zero."""
+def check_seconds(name: str, value: Any) -> float:
+    """Check that a value is a finite number of seconds above zero."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise invalid_type(name, "a number of seconds > 0", value)
     if not 0 < float(value) < float("inf"):
         raise invalid(name, "a finite number of seconds > 0", value)
+    return float(value)
 
 
-def checked_port(port: Any) -> int | tuple[int, int]:
-    """A port, or the first and the last of several. (JSON makes a list of a pair.)"""
-    rule = "a port from 0 to 65535, or a pair (first, last) of ports"
-    ports = tuple(port) if isinstance(port, tuple | list) and len(port) == 2 else (port,)
-    for value in ports:
-        if isinstance(value, bool) or not isinstance(value, Integral):
-            raise invalid_type("port", rule, port)
-        if not 0 <= int(value) <= 65535:
-            raise invalid("port", rule, port)
-    if len(ports) == 1:
-        return int(port)
-    if not 0 < ports[0] <= ports[1]:
-        raise invalid("port", rule, port)
-    return int(ports[0]), int(ports[1])
-
-
-def checked_compression(value: Any, mode: str) -> Codec | None:
-    """The codec that is meant; none in a mode that has nothing to compress."""
-    codec = compression.get(value)
-    if codec is not None and mode == "hogwild":
-        rule = (
-            'None with mode="hogwild": replicas on the host of the driver write into its memory, '
-            'and nothing travels that could be compressed; mode="asynchronous" compresses'
-        )
-        raise invalid("compression", rule, value)
-    return codec
-
-
-def checked_class_weight(value: Any) -> dict[int, float] | None:
-    """Class weights with plain keys and values."""
-    if value is None:
-        return None
-    if not isinstance(value, Mapping) or not value:
-        raise invalid_type("class_weight", "a non-empty mapping of class index to weight", value)
-    for key, weight in value.items():
-        if isinstance(key, bool) or not isinstance(key, Integral) or key < 0:
-            raise invalid("class_weight", "keyed by class indices >= 0", value)
-        if not isinstance(weight, Real) or not 0 <= float(weight) < float("inf"):
-            raise invalid("class_weight", "a mapping to finite weights >= 0", value)
-    return {int(key): float(weight) for key, weight in value.items()}
-
-
-def checked_validation_freq(value: Any) -> int | tuple[int, ...]:
-    """An interval, or the epochs (counted from 1) that are validated."""
-    if isinstance(value, list | tuple | set | range):
-        for item in value:
-            check_integer("validation_freq", item, 1)
-        return tuple(sorted(int(v) for v in value))
-    check_integer("validation_freq", value, 1)
-    return int(value)
-
-
-def check_fraction(name: str, value: object) -> None:
-    """Refuse what is no number in [0, 1)."""
+def check_fraction(name: str, value: Any) -> float:
+    """Check that a value is a number in [0, 1)."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise invalid_type(name, "a number >= 0 and < 1", value)
     if not 0 <= float(value) < 1:
         raise invalid(name, "a number >= 0 and < 1", value)
+    return float(value)
+
+
+def check_number_of_epochs(name: str, value: Any) -> float:
+    """Check that a value is a finite number >= 0; fractions of an epoch are allowed."""
+    rule = "a finite number of epochs >= 0"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise invalid_type(name, rule, value)
+    if not 0 <= float(value) < float("inf"):
+        raise invalid(name, rule, value)
+    return float(value)
+
+
+def check_frequency(name: str, value: Any) -> str | int:
+    """Check that a value is `"epoch"`, `"batch"` or a positive number of batches."""
+    if value in ("epoch", "batch"):
+        return str(value)
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise invalid(name, '"epoch", "batch" or an integer >= 1', value)
+    return int(value)
+
+
+def check_port(name: str, value: Any) -> int | tuple[int, int]:
+    """Check that a value is a port, or the first and the last of several.
+
+    A pair may be a list: JSON makes one of a tuple.
+    """
+    rule = "a port from 0 to 65535, or a pair (first, last) of ports"
+    ports = tuple(value) if isinstance(value, tuple | list) and len(value) == 2 else (value,)
+    for port in ports:
+        if isinstance(port, bool) or not isinstance(port, Integral):
+            raise invalid_type(name, rule, value)
+        if not 0 <= int(port) <= 65535:
+            raise invalid(name, rule, value)
+    if len(ports) == 1:
+        return int(value)
+    if not 0 < ports[0] <= ports[1]:
+        raise invalid(name, rule, value)
+    return int(ports[0]), int(ports[1])
+
+
+def check_compression(name: str, value: Any) -> Codec | None:
+    """Check that a value names or is a codec, and return the codec."""
+    return compression.get(value)
+
+
+def check_server_optimizer(name: str, value: Any) -> ServerOptimizer:
+    """Check that a value names or is a server optimizer, and return the optimizer."""
+    return optimizers.get(value)
+
+
+def check_class_weight(name: str, value: Any) -> dict[int, float] | None:
+    """Check that a value maps class indices to weights."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or not value:
+        raise invalid_type(name, "a non-empty mapping of class index to weight", value)
+    for key, weight in value.items():
+        if isinstance(key, bool) or not isinstance(key, Integral) or key < 0:
+            raise invalid(name, "keyed by class indices >= 0", value)
+        if not isinstance(weight, Real) or not 0 <= float(weight) < float("inf"):
+            raise invalid(name, "a mapping to finite weights >= 0", value)
+    return {int(key): float(weight) for key, weight in value.items()}
+
+
+def check_validation_freq(name: str, value: Any) -> int | tuple[int, ...]:
+    """Check that a value is an interval in epochs, or epochs (counted from 1) to validate after."""
+    if isinstance(value, list | tuple | set | range):
+        return tuple(sorted(check_integer(name, item, 1) for item in value))
+    return check_integer(name, value, 1)

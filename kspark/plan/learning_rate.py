@@ -32,10 +32,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
-from kspark.errors import invalid, invalid_type
+from kspark.errors import invalid
+from kspark.plan.checks import check_number_of_epochs
 
 LINEAR = "linear"
 SQRT = "sqrt"
@@ -72,16 +72,7 @@ class Scaling:
         return 1.0 + (full - 1.0) * epoch / self.warmup_epochs
 
 
-def check_number_of_epochs(name: str, value: object) -> None:
-    """Refuse what is no finite number from 0 on; fractions of an epoch are fine."""
-    rule = "a finite number of epochs >= 0"
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise invalid_type(name, rule, value)
-    if not 0 <= float(value) < math.inf:
-        raise invalid(name, rule, value)
-
-
-def checked_scaling(
+def check_scaling(
     scale_lr: Any, warmup_epochs: Any, mode: str, frequency: str | int
 ) -> Scaling | None:
     """How the learning rate is scaled, or `None` if it is not.
@@ -90,7 +81,7 @@ def checked_scaling(
         ValueError: If a value is out of range, or if replicas take steps of their own.
         TypeError: If a value is of a wrong type.
     """
-    check_number_of_epochs("warmup_epochs", warmup_epochs)
+    warmup = check_number_of_epochs("warmup_epochs", warmup_epochs)
     if scale_lr is None:
         if warmup_epochs:
             meaning = "0 without `scale_lr`: it leads from the learning rate to the scaled one"
@@ -107,4 +98,4 @@ def checked_scaling(
             "batch of all workers"
         )
         raise invalid("scale_lr", reason, scale_lr)
-    return Scaling(str(scale_lr), float(warmup_epochs))
+    return Scaling(str(scale_lr), warmup)

@@ -1,7 +1,7 @@
 """`TrainingPlan`: how a model is trained, every argument checked once, on the driver.
 
-The model itself is not in here (`ReplicaSpec` is the *what*, this is the
-*how*). A plan is plain data and travels to the executors as it is.
+The model itself is not in here (`ReplicaSpec` is the *what*, this is the *how*). A plan is plain
+data and travels to the executors as it is.
 """
 
 from __future__ import annotations
@@ -12,133 +12,91 @@ from typing import Any
 
 import numpy as np
 
-from kspark.compression import Codec, Packing
-from kspark.errors import invalid, invalid_type
+from kspark.compression import Packing
+from kspark.errors import invalid
 from kspark.plan.checks import (
-    check_frequency,
+    check_boolean,
+    check_class_weight,
     check_integer,
-    check_max_staleness,
-    check_mode,
-    check_positive,
-    check_straggler_timeout,
-    checked_class_weight,
-    checked_compression,
-    checked_port,
-    checked_validation_freq,
+    check_validation_freq,
 )
-from kspark.plan.learning_rate import Scaling, checked_scaling
+from kspark.plan.compatibility import check_compatible
+from kspark.plan.learning_rate import Scaling, check_scaling
+from kspark.plan.settings import PLAN_SETTINGS, SETTINGS, PlanSettings
 from kspark.weights import PACKED, Changes, WeightSpec
 
 
-@dataclass(frozen=True)
-class TrainingPlan:
-    """How to train. Build it with `TrainingPlan.create`.
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan(PlanSettings):
+    """How to train: the settings of a `SparkModel`, and the arguments of one `fit`.
+
+    Build it with `TrainingPlan.create`, which checks everything.
 
     Attributes:
-        mode: `"synchronous"`, `"asynchronous"` or `"hogwild"`.
-        frequency: `"epoch"`, `"batch"`, or an integer number of local batches
-            between two exchanges with the aggregator.
-        epochs: Integer, number of the epoch to stop before.
-        initial_epoch: Integer, number of the epoch to start at.
-        batch_size: Integer, examples per local batch.
+        seed: Integer, from which all randomness is derived.
+        epochs: Integer, epoch to stop before.
+        initial_epoch: Integer, epoch to start at.
         shuffle: Boolean, whether a shard is shuffled before each epoch.
         class_weight: Mapping from class index to weight, or `None`.
-        validation_freq: Integer, or tuple of epoch numbers (counted from 1).
-        seed: Integer, what all randomness is derived from.
-        timeout: Float, seconds to wait for a peer that is not connected.
-        max_failures: Integer, how often a lost job is submitted again.
-        on_nonfinite: `"raise"` or `"ignore"`, for a loss that is NaN or infinite.
-        port: Integer or pair of integers, where the live road's server listens; 0: any.
-        max_staleness: Integer, how many exchanges an asynchronous replica may be ahead of
-            the slowest, or `None`.
-        compression: `Codec` of deltas and gradients, or `None`.
+        validation_freq: Integer, or tuple of epochs (counted from 1) to validate after.
         scaling: `Scaling` of the learning rate, or `None`.
-        straggler_timeout: Float, seconds that a round waits for its slowest shards, or `None`.
     """
 
-    mode: str
-    frequency: str | int
-    epochs: int
-    initial_epoch: int
-    batch_size: int
-    shuffle: bool
-    class_weight: Mapping[int, float] | None
-    validation_freq: int | tuple[int, ...]
-    seed: int
-    timeout: float
-    max_failures: int
-    on_nonfinite: str
-    port: int | tuple[int, int]
-    max_staleness: int | None
-    compression: Codec | None = None
+    seed: int = 0
+    epochs: int = 1
+    initial_epoch: int = 0
+    shuffle: bool = True
+    class_weight: Mapping[int, float] | None = None
+    validation_freq: int | tuple[int, ...] = 1
     scaling: Scaling | None = None
-    straggler_timeout: float | None = None
 
     @classmethod
     def create(
         cls,
         *,
-        mode: str,
-        frequency: str | int,
         epochs: int = 1,
         initial_epoch: int = 0,
-        batch_size: int = 32,
         shuffle: bool = True,
         class_weight: Mapping[int, float] | None = None,
         validation_freq: int | list[int] | tuple[int, ...] = 1,
-        seed: int | None = None,
-        timeout: float = 60.0,
-        max_failures: int = 4,
-        on_nonfinite: str = "raise",
-        port: int | tuple[int, int] = 0,
-        max_staleness: int | None = None,
-        compression: Any = None,
         scale_lr: str | None = None,
         warmup_epochs: float = 0.0,
-        straggler_timeout: float | None = None,
+        **settings: Any,
     ) -> TrainingPlan:
         """Check every argument and make the plan.
 
+        Args:
+            epochs: As in `SparkModel.fit`, and so are the others.
+            **settings: Settings of `SparkModel` by name; see `PlanSettings`. Without a `seed`,
+                one is drawn from NumPy's global generator, which `keras.utils.set_random_seed`
+                sets.
+
         Raises:
-            ValueError: If a value is out of range.
+            ValueError: If a value is out of range, or does not go with another one.
             TypeError: If a value is of a wrong type.
         """
-        check_mode(mode)
-        check_frequency(frequency)
-        check_integer("epochs", epochs, 1)
-        check_integer("initial_epoch", initial_epoch, 0)
+        checked = {
+            name: SETTINGS[name].checked(name, settings.pop(name, SETTINGS[name].default))
+            for name in PLAN_SETTINGS
+        }
+        if settings:
+            raise TypeError(f"Argument(s) not recognized: {', '.join(sorted(settings))}")
+        check_compatible(PlanSettings(**checked))
+        arguments: dict[str, Any] = {
+            "epochs": check_integer("epochs", epochs, 1),
+            "initial_epoch": check_integer("initial_epoch", initial_epoch, 0),
+            "shuffle": check_boolean("shuffle", shuffle),
+            "class_weight": check_class_weight("class_weight", class_weight),
+            "validation_freq": check_validation_freq("validation_freq", validation_freq),
+            "scaling": check_scaling(
+                scale_lr, warmup_epochs, checked["mode"], checked["frequency"]
+            ),
+        }
         if initial_epoch > epochs:
             raise invalid("initial_epoch", f"<= epochs ({epochs})", initial_epoch)
-        check_integer("batch_size", batch_size, 1)
-        if not isinstance(shuffle, bool | np.bool_):
-            raise invalid_type("shuffle", "True or False", shuffle)
-        if seed is not None:
-            check_integer("seed", seed, 0)
-        check_positive("timeout", timeout)
-        check_integer("max_failures", max_failures, 0)
-        if on_nonfinite not in ("raise", "ignore"):
-            raise invalid("on_nonfinite", 'one of "raise", "ignore"', on_nonfinite)
-        check_max_staleness(max_staleness, mode)
-        check_straggler_timeout(straggler_timeout, mode, frequency)
-        return cls(
-            mode=str(mode),
-            frequency=str(frequency) if isinstance(frequency, str) else int(frequency),
-            epochs=int(epochs),
-            initial_epoch=int(initial_epoch),
-            batch_size=int(batch_size),
-            shuffle=bool(shuffle),
-            class_weight=checked_class_weight(class_weight),
-            validation_freq=checked_validation_freq(validation_freq),
-            seed=draw_seed() if seed is None else int(seed),
-            timeout=float(timeout),
-            max_failures=int(max_failures),
-            on_nonfinite=on_nonfinite,
-            port=checked_port(port),
-            max_staleness=None if max_staleness is None else int(max_staleness),
-            compression=checked_compression(compression, mode),
-            scaling=checked_scaling(scale_lr, warmup_epochs, mode, frequency),
-            straggler_timeout=None if straggler_timeout is None else float(straggler_timeout),
-        )
+        if checked["seed"] is None:
+            checked["seed"] = int(np.random.randint(0, 2**31 - 1))
+        return cls(**checked, **arguments)
 
     @property
     def in_rounds(self) -> bool:
@@ -198,8 +156,3 @@ class TrainingPlan:
         if not self.shuffle:
             return None
         return np.random.default_rng([self.seed, shard, epoch])
-
-
-def draw_seed() -> int:
-    """A seed from NumPy's global generator, which `keras.utils.set_random_seed` sets."""
-    return int(np.random.randint(0, 2**31 - 1))

@@ -19,12 +19,6 @@ from kspark.replica.backends import MERGING
 
 logger = logging.getLogger("kspark")
 
-PLAN_SETTINGS = (
-    *("mode", "frequency", "batch_size", "seed", "port", "timeout", "max_failures"),
-    *("on_nonfinite", "max_staleness", "compression", "straggler_timeout"),
-)
-"""Attributes of `SparkModel` that become part of every `TrainingPlan`."""
-
 
 def compiled_model(model: Any) -> keras.Model:
     """The model itself, made by the function if one was given.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -68,19 +69,38 @@ class Source:
     """What the user gave, as examples for one model.
 
     Args:
-        spark: `SparkSession`.
-        replica: `Replica` of the model that the examples are for.
+        model: A compiled `keras.Model` that the examples are for.
+        x: Data as the user gave it.
         columns: `Columns` of a DataFrame.
-        num_workers: Integer or `None`.
+        num_workers: Integer, number of shards. Defaults to `None`, the data's own partitions.
+        labelled: Boolean, whether labels are wanted that are not given beside `x`.
+
+    Attributes:
+        replica: `Replica` around the model itself.
     """
 
     def __init__(
-        self, spark: SparkSession, replica: Replica, columns: Columns, num_workers: int | None
+        self,
+        model: keras.Model,
+        x: Any,
+        columns: Columns,
+        num_workers: int | None,
+        *,
+        labelled: bool,
     ) -> None:
-        self.spark = spark
-        self.replica = replica
         self.columns = columns
         self.num_workers = num_workers
+        self.replica = Replica.of(model, example_for(model, x, columns, labelled=labelled))
+        self._x = x
+
+    @cached_property
+    def spark(self) -> SparkSession:
+        """The session of the data, else the active one.
+
+        Raises:
+            RuntimeError: If there is none.
+        """
+        return session_of(self._x)
 
     def training(
         self, x: Any, y: Any, sample_weight: Any, validation_split: float

@@ -17,9 +17,9 @@ from kspark.job.callbacks import checked_callbacks, listed, merged_metrics
 from kspark.job.report import FitReport
 from kspark.plan import TrainingPlan
 from kspark.plan.checks import check_integer
-from kspark.replica import Replica, ReplicaSpec
+from kspark.plan.settings import PLAN_SETTINGS, SETTINGS
+from kspark.replica import ReplicaSpec
 from kspark.spark_model.arguments import (
-    PLAN_SETTINGS,
     check_backend,
     check_class_weight,
     check_exclusive,
@@ -33,10 +33,8 @@ from kspark.spark_model.inputs import (
     Source,
     TrainingData,
     active_session,
-    example_for,
     gathered,
     output_columns,
-    session_of,
 )
 from kspark.spark_model.training import Outcome, train
 
@@ -112,12 +110,10 @@ class SparkModel:
     ) -> None:
         refuse_unknown(elephas)
         self._model = compiled_model(model)
-        if num_workers is not None:
-            check_integer("num_workers", num_workers, 1)
-        self.mode = str(mode)
+        self.mode = mode
         self.frequency = frequency
         self.num_workers = num_workers
-        self.server_optimizer = optimizers.get(server_optimizer)
+        self.server_optimizer = optimizers.get(server_optimizer, custom_objects)
         self.custom_objects = dict(custom_objects or {})
         self.batch_size = batch_size
         self.port = port
@@ -130,8 +126,9 @@ class SparkModel:
         self.straggler_timeout = straggler_timeout
         self._outcome = Outcome()
         self._histories: list[dict[str, list[float]]] = []
-        check_rule(self.server_optimizer, self._plan())
-        check_backend(self._plan())
+        plan = self._plan(seed=0 if seed is None else seed)  # a seed is drawn by `fit` alone
+        check_rule(self.server_optimizer, plan)
+        check_backend(plan)
 
     # -- training ------------------------------------------------------------------------
 
@@ -206,13 +203,10 @@ class SparkModel:
         )
         given = checked_callbacks(callbacks)
         columns = Columns(features_col, label_col, weight_col)
-        example = example_for(self._model, x, columns, labelled=y is None)
-        replica = Replica.of(self._model, example)
-        check_schedule(plan, replica.learning_rate)
-        check_class_weight(class_weight, len(replica.inputs.targets))
-        spark = session_of(x)
-        check_road(spark, plan)
-        source = Source(spark, replica, columns, self.num_workers)
+        source = Source(self._model, x, columns, self.num_workers, labelled=y is None)
+        check_schedule(plan, source.replica.learning_rate)
+        check_class_weight(class_weight, len(source.replica.inputs.targets))
+        check_road(source.spark, plan)
         data = TrainingData.of(source, (x, y, sample_weight), validation_split, validation_data)
         spec = ReplicaSpec.of(self._model, self.custom_objects)
         rule, outcome = self.server_optimizer, self._outcome
@@ -221,9 +215,10 @@ class SparkModel:
         self._model.history = history
         return history
 
-    def _plan(self, **more: Any) -> TrainingPlan:
+    def _plan(self, **arguments: Any) -> TrainingPlan:
+        """The plan of the settings as they are now, with some of them or of `fit` replaced."""
         settings = {name: getattr(self, name) for name in PLAN_SETTINGS}
-        return TrainingPlan.create(**{**settings, **more})
+        return TrainingPlan.create(**{**settings, **arguments})
 
     # -- evaluation and prediction ----------------------------------------------------------
 
@@ -260,15 +255,13 @@ class SparkModel:
         """
         size = self._batch_size(batch_size)
         columns = Columns(features_col, label_col, weight_col)
-        example = example_for(self._model, x, columns, labelled=y is None)
-        replica = Replica.of(self._model, example)
-        source = Source(session_of(x), replica, columns, self.num_workers)
+        source = Source(self._model, x, columns, self.num_workers, labelled=y is None)
         examples, _ = source.training(x, y, sample_weight, 0.0)
         spec = ReplicaSpec.of(self._model, self.custom_objects)
         check_cluster_once(source.spark, spec.backend)
         parts = job.evaluate(source.spark, spec, examples, size)
-        replica.prepare_metrics(parts)
-        results = merged_metrics(replica, [p.metrics for p in parts])
+        source.replica.prepare_metrics(parts)
+        results = merged_metrics(source.replica, [p.metrics for p in parts])
         return results if return_dict else listed(self._model, results)
 
     @defers_interrupts
@@ -295,23 +288,19 @@ class SparkModel:
             a DataFrame a lazy DataFrame with one more column (per output).
         """
         size = self._batch_size(batch_size)
-        spark = session_of(x)
         columns = Columns(features_col, None, None)
-        replica = Replica.of(self._model, example_for(self._model, x, columns, labelled=False))
+        source = Source(self._model, x, columns, self.num_workers, labelled=False)
         spec = ReplicaSpec.of(self._model, self.custom_objects)
         if isinstance(x, DataFrame):
-            outputs = output_columns(replica, output_col)
-            return job.predict_frame(spark, spec, x, columns, outputs, size)
-        source = Source(spark, replica, columns, self.num_workers)
+            outputs = output_columns(source.replica, output_col)
+            return job.predict_frame(source.spark, spec, x, columns, outputs, size)
         examples = source.features(x)
-        check_cluster_once(spark, spec.backend)
-        chunks = job.predict(spark, spec, examples, size)
-        return gathered(chunks, replica, as_rows=hasattr(x, "mapPartitions"))
+        check_cluster_once(source.spark, spec.backend)
+        chunks = job.predict(source.spark, spec, examples, size)
+        return gathered(chunks, source.replica, as_rows=hasattr(x, "mapPartitions"))
 
     def _batch_size(self, batch_size: int | None) -> int:
-        if batch_size is not None:
-            check_integer("batch_size", batch_size, 1)
-        return self.batch_size if batch_size is None else int(batch_size)
+        return check_integer("batch_size", self.batch_size if batch_size is None else batch_size, 1)
 
     @property
     def master_network(self) -> keras.Model:
@@ -334,9 +323,10 @@ class SparkModel:
 
     def get_config(self) -> dict[str, Any]:
         """kspark's own configuration, as plain data."""
-        settings = {name: getattr(self, name) for name in (*PLAN_SETTINGS, "num_workers")}
-        settings["compression"] = codecs.serialize(codecs.get(self.compression))
-        return {**settings, "server_optimizer": optimizers.serialize(self.server_optimizer)}
+        return {
+            name: setting.plain(setting.checked(name, getattr(self, name)))
+            for name, setting in SETTINGS.items()
+        }
 
     def save(self, path: str, overwrite: bool = False) -> None:
         """Write the model, its optimizer state and kspark's configuration to one file.

@@ -76,7 +76,6 @@ def train(
         data.validation_split,
         aggregator,
         monitor,
-        source.num_workers,
     )
     if plan.initial_epoch < plan.epochs:
         try:

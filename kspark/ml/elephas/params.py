@@ -15,6 +15,8 @@ from kspark.ml import converters as to
 from kspark.ml.elephas import compiling as compiling
 from kspark.ml.params import StageParams, param
 from kspark.ml.unsaved import CustomObjects
+from kspark.plan.checks import check_boolean, check_choice, check_fraction, check_integer
+from kspark.plan.settings import SETTINGS
 
 
 class ElephasParams(StageParams):
@@ -74,28 +76,38 @@ class HasKerasModelConfig(ElephasParams):
 class HasMode(ElephasParams):
     """How workers are merged."""
 
-    mode = param("mode", "synchronous, asynchronous or hogwild.", to.mode)
+    mode = param(
+        "mode", "synchronous, asynchronous or hogwild.", to.setting("mode", SETTINGS["mode"])
+    )
     DEFAULTS = {"mode": "asynchronous"}
 
 
 class HasFrequency(ElephasParams):
     """When workers exchange."""
 
-    frequency = param("frequency", "epoch, batch, or a number of batches.", to.frequency)
+    frequency = param(
+        "frequency",
+        "epoch, batch, or a number of batches.",
+        to.setting("frequency", SETTINGS["frequency"]),
+    )
     DEFAULTS = {"frequency": "epoch"}
 
 
 class HasNumberOfClasses(ElephasParams):
     """How many classes there are."""
 
-    nb_classes = param("nb_classes", "number of classes.", to.integer("nb_classes", 1))
+    nb_classes = param(
+        "nb_classes", "number of classes.", to.checked("nb_classes", check_integer, least=1)
+    )
     DEFAULTS = {"nb_classes": 10}
 
 
 class HasCategoricalLabels(ElephasParams):
     """Whether labels become one-hot."""
 
-    categorical = param("categorical", "whether labels become one-hot.", to.boolean("categorical"))
+    categorical = param(
+        "categorical", "whether labels become one-hot.", to.checked("categorical", check_boolean)
+    )
     DEFAULTS = {"categorical": True}
     ACCESSORS = {"categorical": "categorical_labels"}
 
@@ -103,14 +115,16 @@ class HasCategoricalLabels(ElephasParams):
 class HasEpochs(ElephasParams):
     """Passes over the data."""
 
-    epochs = param("epochs", "passes over the data.", to.integer("epochs", 1))
+    epochs = param("epochs", "passes over the data.", to.checked("epochs", check_integer, least=1))
     DEFAULTS = {"epochs": 10}
 
 
 class HasBatchSize(ElephasParams):
     """Examples per batch and worker."""
 
-    batch_size = param("batch_size", "examples per batch.", to.integer("batch_size", 1))
+    batch_size = param(
+        "batch_size", "examples per batch.", to.checked("batch_size", check_integer, least=1)
+    )
     DEFAULTS = {"batch_size": 32}
 
 
@@ -126,7 +140,9 @@ class HasValidationSplit(ElephasParams):
     """What validates."""
 
     validation_split = param(
-        "validation_split", "part of every partition.", to.fraction("validation_split")
+        "validation_split",
+        "part of every partition.",
+        to.checked("validation_split", check_fraction),
     )
     DEFAULTS = {"validation_split": 0.1}
 
@@ -134,7 +150,9 @@ class HasValidationSplit(ElephasParams):
 class HasNumberOfWorkers(ElephasParams):
     """How many shards the data is divided into."""
 
-    num_workers = param("num_workers", "number of workers.", to.integer("num_workers", 1))
+    num_workers = param(
+        "num_workers", "number of workers.", to.checked("num_workers", check_integer, least=1)
+    )
     DEFAULTS = {"num_workers": 8}
 
 
@@ -177,7 +195,7 @@ class HasInferenceBatchSize(ElephasParams):
     inference_batch_size = param(
         "inference_batch_size",
         "examples per batch of transform.",
-        to.integer("inference_batch_size", 1),
+        to.checked("inference_batch_size", check_integer, least=1),
     )
     DEFAULTS = {"inference_batch_size": None}
     KEYWORDS = {"inference_batch_size": "batch_size"}
@@ -189,13 +207,13 @@ class HasOutputType(ElephasParams):
     output_type = param(
         "output_type",
         "probability for an array of class probabilities, class for the class as a double.",
-        to.choice("output_type", "probability", "class"),
+        to.checked("output_type", check_choice, choices=("probability", "class")),
     )
     from_logits = param(
         "from_logits",
         "whether a classifier's output are logits or margins, for output_type='class'; decided by "
         "the loss if not set.",
-        to.boolean("from_logits"),
+        to.checked("from_logits", check_boolean),
     )
     DEFAULTS = {"output_type": "probability", "from_logits": None}
 

@@ -1,4 +1,4 @@
-"""Adapters without Spark: shapes and dtypes, rows of RDDs, plans of tables, the registry."""
+"""Adapters without Spark: shapes and dtypes, rows of RDDs, plans of tables, kinds of input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pyspark.mllib.regression import LabeledPoint
 from pyspark.sql import Row
 
 from kspark import adapters
-from kspark.adapters import Columns, adapt, register
+from kspark.adapters import Columns, adapt
 from kspark.adapters.arrays import (
     chunk_of,
     conform_chunk,
@@ -535,7 +535,7 @@ def test_pandas_is_known_without_importing_it():
     assert not is_pandas(np.zeros(3))
 
 
-# The registry
+# Kinds of input
 
 
 def test_unknown_input_lists_what_is_accepted():
@@ -550,15 +550,17 @@ def test_num_workers_is_checked():
         adapt(None, np.zeros((3, 2)), spec=ONE, num_workers=0)
 
 
-def test_what_is_registered_last_is_asked_first(monkeypatch):
-    monkeypatch.setattr(adapters, "_registry", list(adapters._registry))
+def test_the_first_kind_that_matches_adapts_the_input(monkeypatch):
     asked = []
 
     def factory(*arguments):
         asked.append(arguments)
         return "examples"
 
-    register(lambda value: isinstance(value, np.ndarray), factory)
+    def matches(value):
+        return isinstance(value, np.ndarray)
+
+    monkeypatch.setattr(adapters, "KINDS", ((matches, factory), *adapters.KINDS))
     array = np.zeros((3, 2))
     assert adapt(None, array, "y", "w", spec=ONE) == "examples"
     assert asked == [(None, array, "y", "w", ONE, Columns())]

@@ -7,9 +7,9 @@ from pathlib import Path
 import keras
 import pytest
 
-from kspark import SparkModel, load_spark_model
-from kspark.loading import SAVED_ARGUMENTS
+from kspark import SparkModel, load_spark_model, optimizers
 from kspark.mllib import SparkMLlibModel
+from kspark.plan.settings import SETTINGS
 
 ELEPHAS = Path(__file__).parents[2] / "fixtures" / "elephas"
 
@@ -36,7 +36,7 @@ def test_the_configuration_comes_back(tmp_path, given, extension):
     path = str(tmp_path / f"model.{extension}")
     saved.save(path)
     config = saved.get_config()
-    assert set(config) == SAVED_ARGUMENTS
+    assert set(config) == set(SETTINGS)
     assert load_spark_model(path).get_config() == config
     for name, value in given.items():
         if name != "server_optimizer":
@@ -63,6 +63,22 @@ def test_stragglers_are_refused_where_all_replicas_count(rule, told):
 def test_a_bound_of_the_staleness_is_refused_where_it_means_nothing(mode):
     with pytest.raises(ValueError, match="`max_staleness` must be None with mode="):
         SparkModel(compiled(), mode, max_staleness=1)
+
+
+class Halved(optimizers.ServerOptimizer):
+    """A rule that is not registered."""
+
+    def apply(self, weights, delta, context):
+        weights += delta / 2
+
+
+def test_a_rule_of_the_user_comes_back_with_custom_objects(tmp_path):
+    path = str(tmp_path / "model.keras")
+    SparkModel(compiled(), server_optimizer=Halved()).save(path)
+    loaded = load_spark_model(path, custom_objects={"Halved": Halved})
+    assert type(loaded.server_optimizer) is Halved
+    with pytest.raises(ValueError, match="`server_optimizer` must be one of .*Received: .*Halved"):
+        load_spark_model(path)
 
 
 @pytest.mark.parametrize("kind", [SparkModel, SparkMLlibModel])

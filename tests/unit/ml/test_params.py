@@ -169,7 +169,7 @@ def test_a_model_has_no_params_of_training():
         ("port", 70000, "`port` must be"),
         ("maxStaleness", -1, "`maxStaleness` must be an integer >= 0"),
         ("onNonfinite", "warn", "`onNonfinite` must be one of"),
-        ("classWeight", {"a": 1}, "`class_weight` must be"),
+        ("classWeight", {"a": 1}, "`classWeight` must be"),
         ("seed", -1, "`seed` must be an integer >= 0"),
         ("compression", "float8", '`compression` must be None or one of "bfloat16", "float16"'),
         ("scaleLr", "log", '`scaleLr` must be one of "linear", "sqrt". Received'),

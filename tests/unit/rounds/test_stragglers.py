@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -296,7 +297,7 @@ def test_every_shard_needs_a_slot(monkeypatch, wanted, found):
     monkeypatch.setattr(module, "task_slots", lambda spark: 4)
     plan = TrainingPlan.create(mode="synchronous", frequency="epoch", straggler_timeout=2.5)
     examples = SimpleNamespace(num_partitions=6, repartition=lambda n: n)
-    job = SimpleNamespace(plan=plan, num_workers=wanted, spark=None)
+    job = SimpleNamespace(plan=replace(plan, num_workers=wanted), spark=None)
     if found is not None:
         assert placed(job, examples) == found
         return

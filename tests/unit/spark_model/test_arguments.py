@@ -51,7 +51,7 @@ def test_positions_of_elephas_6():
 
 def test_positions_of_elephas_7_are_refused():
     """There the second is the number of workers, the third custom objects."""
-    with pytest.raises(ValueError, match="`mode` must be one of .*Received: mode='4'"):
+    with pytest.raises(ValueError, match="`mode` must be one of .*Received: mode=4"):
         SparkModel(small(), 4)
     with pytest.raises(TypeError, match="positional arguments"):
         SparkModel(small(), 4, {}, 32)

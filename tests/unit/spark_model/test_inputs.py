@@ -10,7 +10,6 @@ import pytest
 
 from kspark import SparkModel, job
 from kspark.adapters import Columns
-from kspark.replica import Replica
 from kspark.spark_model.inputs import Source
 
 X, Y = np.zeros((6, 4), "float32"), np.arange(6) % 3
@@ -21,7 +20,8 @@ def source():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     model.compile(loss="sparse_categorical_crossentropy")
     spark = SimpleNamespace(sparkContext=SimpleNamespace(defaultParallelism=2))
-    return Source(spark, Replica.of(model), Columns(), None)
+    x = SimpleNamespace(sparkSession=spark)
+    return Source(model, x, Columns(), None, labelled=False)
 
 
 @pytest.mark.parametrize(
