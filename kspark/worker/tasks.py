@@ -16,7 +16,6 @@ from kspark.cluster.failures import NonFiniteLossError, failure_of
 from kspark.errors import EnvironmentMismatchError, Failure, IncompatibleDeltaError, KSparkError
 from kspark.optimizers import ServerOptimizer
 from kspark.plan import TrainingPlan
-from kspark.replica import Replica
 from kspark.shards import ShardHandle, SpoolMissingError, StoredArray, Window
 
 if TYPE_CHECKING:

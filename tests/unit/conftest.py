@@ -21,8 +21,10 @@ from kspark.live.run import LiveRun, LiveTask
 from kspark.live.task import choose_loop
 from kspark.live.transport import Reply
 from kspark.plan import TrainingPlan
+from kspark.replica.building import build
 from kspark.shards import Chunk, Shard, spool
 from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
+from kspark.worker import inference as inference_module
 from kspark.worker import state as state_module
 from kspark.worker.state import ShardState
 from kspark.worker.tasks import FitTask
@@ -138,10 +140,6 @@ class CountingSpec:
     weights: WeightSpec = SPEC
     digest: str = "counting"
     built: list = field(default_factory=list, compare=False)
-
-    def build(self, threads=None):
-        self.built.append(threads)
-        return CountingReplica()
 
 
 class Lost(ConnectionLostError):
@@ -333,7 +331,7 @@ def at(kind, number, when="before"):
 
 @dataclass(frozen=True)
 class Tools:
-    """What the tests of this folder share; fixtures cannot be imported."""
+    """What the tests of workers, rounds and live fits share; fixtures cannot be imported."""
 
     replica = CountingReplica
     spec = CountingSpec
@@ -361,9 +359,19 @@ def tools():
     return Tools()
 
 
-@pytest.fixture(autouse=True)
-def no_replicas():
+def build_counting(spec, threads):
+    """Stands for `kspark.replica.building.build`."""
+    if not isinstance(spec, CountingSpec):
+        return build(spec, threads)
+    spec.built.append(threads)
+    return CountingReplica()
+
+
+@pytest.fixture
+def clean_process(monkeypatch):
     """A process without a replica, before and after; and without threads of a test."""
+    monkeypatch.setattr(state_module, "build", build_counting)
+    monkeypatch.setattr(inference_module, "build", build_counting)
     state_module._replicas.clear()
     threads = set(threading.enumerate())
     yield

@@ -235,7 +235,7 @@ def test_a_fit_that_fails_at_once_tells_of_no_epoch_and_keeps_the_rules_state(mo
     def refuse(spark, backend):
         raise ClusterError("no workers")
 
-    monkeypatch.setattr("kspark.job.check_cluster_once", refuse)
+    monkeypatch.setattr("kspark.spark_model.training.check_cluster_once", refuse)
     plan = TrainingPlan.create(mode="synchronous", frequency="epoch")
     source, spec = SimpleNamespace(spark=None, replica=None), SimpleNamespace(backend="tensorflow")
     before = {"m": np.ones(2)}
@@ -273,7 +273,7 @@ def test_an_epoch_that_starts_again_has_the_weights_its_callbacks_set(monkeypatc
         fit.coordinator.hello(0, 0)
         gradient = np.ones(2, "f4")
         fit.coordinator.reduce(0, 0, 0, 8, gradient, np.empty(3, "f4"))
-        fit.job.aggregator.weights.fill(1)
+        fit.fit.aggregator.weights.fill(1)
         fit.coordinator.hello(0, 1)  # the replica is back: the epoch starts again
         raise StopIteration
 

@@ -12,14 +12,14 @@ from kspark import optimizers
 from kspark.cluster.spark_job import JobLostError
 from kspark.errors import ClusterError, Failure, WorkerError
 from kspark.job import collecting as shard_results
-from kspark.job import groups as tree
-from kspark.job import optimizer_state
+from kspark.job import groups, optimizer_state
 from kspark.job.collecting import MAX_STRAYS
 from kspark.job.fit import Fit
 from kspark.job.groups import TREE_SHARDS, grouping_of
 from kspark.job.optimizer_state import fetched_states, take_state
 from kspark.optimizers import Average
 from kspark.plan import TrainingPlan
+from kspark.rounds import driver
 from kspark.rounds.driver import tree_of, tree_round
 from kspark.weights import TRAINABLE, Weight, WeightSpec
 from kspark.worker.groups import Grouping, GroupResult
@@ -41,8 +41,8 @@ def a_fit(counts, rule="average", max_failures=2):
 def session(monkeypatch):
     """Stands for the kind of session: whether its engine groups results."""
 
-    def make(groups):
-        monkeypatch.setattr(tree, "engine_of", lambda spark: SimpleNamespace(groups=groups))
+    def make(grouped):
+        monkeypatch.setattr(groups, "engine_of", lambda spark: SimpleNamespace(groups=grouped))
 
     return make
 
@@ -54,7 +54,7 @@ def session(monkeypatch):
     ("counts", "groups"), [([1] * 15, None), ([1] * 15 + [0] * 9, None), ([1] * 16, 4)]
 )
 def test_from_sixteen_shards_with_examples_on(session, counts, groups):
-    session(groups=True)
+    session(grouped=True)
     assert TREE_SHARDS == 16
     for choose in (grouping_of, tree_of):
         found = choose(a_fit(counts))
@@ -62,7 +62,7 @@ def test_from_sixteen_shards_with_examples_on(session, counts, groups):
 
 
 def test_sessions_without_a_shuffle_of_results_have_none(session):
-    session(groups=False)
+    session(grouped=False)
     assert grouping_of(a_fit([1] * 40)) is None
 
 
@@ -82,7 +82,7 @@ class Largest(Average):
     ],
 )
 def test_rules_that_look_at_all_deltas_get_them(session, rule, sums):
-    session(groups=True)
+    session(grouped=True)
     job = a_fit([1] * 16, rule)
     assert (tree_of(job) is not None) == sums
     assert grouping_of(job) is not None  # their replicas' state is a mean all the same
@@ -110,7 +110,7 @@ class Jobs:
 
     def __init__(self, monkeypatch, *outcomes):
         self.outcomes, self.wanted, self.respooled = list(outcomes), [], 0
-        monkeypatch.setattr(tree, "collect_groups", self.collect_groups)
+        monkeypatch.setattr(driver, "collect_groups", self.collect_groups)
         monkeypatch.setattr(optimizer_state, "collect_groups", self.collect_groups)
         monkeypatch.setattr(optimizer_state, "run", self.run)
 
@@ -216,7 +216,7 @@ def states(*means):
 
 @pytest.mark.parametrize("came_along", [True, False])
 def test_the_drivers_model_gets_the_mean_of_the_groups(monkeypatch, session, came_along):
-    session(groups=True)
+    session(grouped=True)
     found = states((0, 1.0), (1, 4.0))
     jobs = Jobs(monkeypatch, found)
     job = a_fit([1] * 16)
@@ -239,7 +239,7 @@ def test_the_drivers_model_gets_the_mean_of_the_groups(monkeypatch, session, cam
 )
 def test_state_that_is_lost_is_told(monkeypatch, session, caplog, outcome, submitted, told):
     """A job that is lost is asked for again as often as those that train."""
-    session(groups=True)
+    session(grouped=True)
     job = a_fit([1] * 16)
     job.train = jobs = Jobs(monkeypatch, outcome)
     take_state(job, [], 3)
@@ -250,7 +250,7 @@ def test_state_that_is_lost_is_told(monkeypatch, session, caplog, outcome, submi
 
 def fetched(session, monkeypatch, *outcomes, grouped=True, late=()):
     """What is kept of the state that jobs bring, and the shards that were asked for."""
-    session(groups=grouped)
+    session(grouped=grouped)
     jobs = Jobs(monkeypatch, *outcomes)
     handles = SimpleNamespace(mapPartitionsWithIndex=lambda task: task)
     job = a_fit([1] * 16)
@@ -317,7 +317,7 @@ def test_late_shards_have_no_state_and_keep_others_from_theirs(monkeypatch, sess
 
 
 def test_late_shards_are_in_no_group(monkeypatch, session):
-    session(groups=True)
+    session(grouped=True)
     assert grouping_of(a_fit([1] * 17), without={3, 16}) is None
     grouping = grouping_of(a_fit([1] * 19), without={3, 16})
     assert sorted(grouping.number) == [s for s in range(19) if s not in (3, 16)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,6 +10,7 @@ import pytest
 
 from kspark.cluster.spark_job import JobLostError
 from kspark.errors import ClusterError, Failure, NotEnoughSlotsError, WorkerError
+from kspark.job import preparing
 from kspark.job.collecting import MAX_STRAYS
 from kspark.job.fit import Fit
 from kspark.job.preparing import log_plan, placed
@@ -293,8 +293,7 @@ def test_a_timeout_that_has_nothing_to_do_is_told(monkeypatch, caplog, examples,
 @pytest.mark.parametrize(("wanted", "found"), [(None, 4), (3, 3), (5, None)])
 def test_every_shard_needs_a_slot(monkeypatch, wanted, found):
     """One that queues would be taken for a slow one."""
-    module = importlib.import_module("kspark.job.fit")  # a function of the package is called so
-    monkeypatch.setattr(module, "task_slots", lambda spark: 4)
+    monkeypatch.setattr(preparing, "task_slots", lambda spark: 4)
     plan = TrainingPlan.create(mode="synchronous", frequency="epoch", straggler_timeout=2.5)
     examples = SimpleNamespace(num_partitions=6, repartition=lambda n: n)
     job = SimpleNamespace(plan=replace(plan, num_workers=wanted), spark=None)
