@@ -1,8 +1,9 @@
-"""48,000 rows in the shape of MNIST, as files that every measured process maps.
+"""Rows in the shape of MNIST: 48,000 for training and 2,000 for tests.
 
-The 10,000 images that MNIST publishes for tests are divided 8,000 / 2,000; the
-8,000 and five copies of them, shifted by a pixel, train. Without the files, a
-synthetic set of the same size and shape takes their place.
+The source is MNIST's published test set of 10,000 images, as `t10k-images-idx3-ubyte.gz` and
+`t10k-labels-idx1-ubyte.gz`. 2,000 of these images are for tests. The other 8,000 and five
+copies of them, each shifted by a pixel, are for training. Without the files, synthetic images
+of the same number and shape take their place.
 """
 
 from __future__ import annotations
@@ -18,8 +19,16 @@ SHIFTS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0), (1, 1))
 NAMES = ("x", "y", "x_test", "y_test")
 
 
-def write(folder: Path, source: Path) -> str:
-    """Write the arrays of `NAMES` into `folder`, and say what they are made of."""
+def write(folder: Path, source: Path | None) -> str:
+    """Write one `.npy` file per name of `NAMES`.
+
+    Args:
+        folder: Path to write to.
+        source: Path of the folder with MNIST's files, or `None`.
+
+    Returns:
+        String, a description of the rows.
+    """
     images, labels, origin = published(source) or synthetic()
     order = np.random.RandomState(0).permutation(len(images))
     first, rest = order[:NUM_TRAIN], order[NUM_TRAIN:]
@@ -33,17 +42,19 @@ def write(folder: Path, source: Path) -> str:
 
 
 def read(folder: str) -> list[np.ndarray]:
-    """The arrays of `NAMES`, in memory."""
+    """Read the arrays that `write` wrote, in the order of `NAMES`."""
     return [np.load(Path(folder) / f"{name}.npy") for name in NAMES]
 
 
 def rows(images: np.ndarray) -> np.ndarray:
-    """Pixels from 0 to 1, one row per image."""
+    """One row of float32 pixels between 0 and 1 per image."""
     return images.reshape(len(images), -1).astype("float32") / 255
 
 
-def published(source: Path) -> tuple[np.ndarray, np.ndarray, str] | None:
-    """MNIST's test images and labels, or `None` if `source` does not hold them."""
+def published(source: Path | None) -> tuple[np.ndarray, np.ndarray, str] | None:
+    """MNIST's test images and labels, or `None` if `source` has no such files."""
+    if source is None:
+        return None
     try:
         images = gzip.decompress((source / "t10k-images-idx3-ubyte.gz").read_bytes())
         labels = gzip.decompress((source / "t10k-labels-idx1-ubyte.gz").read_bytes())
@@ -54,10 +65,10 @@ def published(source: Path) -> tuple[np.ndarray, np.ndarray, str] | None:
 
 
 def synthetic() -> tuple[np.ndarray, np.ndarray, str]:
-    """Ten blurred patterns under noise: learnable, not trivial."""
+    """Images of ten coarse patterns with noise, which a perceptron can learn."""
     rng = np.random.default_rng(0)
     patterns = rng.random((10, SIDE // 4, SIDE // 4)).repeat(4, axis=1).repeat(4, axis=2)
     labels = rng.integers(0, 10, NUM_TRAIN + NUM_TEST, dtype="int32")
     noise = rng.normal(0, 0.8, (len(labels), SIDE, SIDE))
     pixels = np.clip(patterns[labels] + noise, 0, 1) * 255
-    return pixels.astype(np.uint8), labels, "synthetic, since MNIST's files are not there"
+    return pixels.astype(np.uint8), labels, "synthetic, because MNIST's files were not found"

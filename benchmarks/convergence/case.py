@@ -1,4 +1,4 @@
-"""What is measured: a fit as plain data, and the list of those in the table."""
+"""The cases of the benchmark: each describes a fit as plain data."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ CODECS = ("float16", "bfloat16", "int8", "top_k")
 
 @dataclass(frozen=True)
 class Case:
-    """One fit, but for its seed.
+    """One fit, apart from its seed.
 
     Attributes:
         dataset: `"mnist"` or `"adult"`.
         mode: A mode of `SparkModel`, or `"keras"` for plain Keras.
-        frequency: As `SparkModel` takes it.
+        frequency: The argument `frequency` of `SparkModel`.
         rule: Class name of the server optimizer.
-        rule_config: Its arguments, as pairs.
+        rule_config: Names and values of its arguments.
         compression: Name of the codec, or `None`.
-        shards: Workers.
-        epochs: Passes over the data.
+        shards: Number of workers.
+        epochs: Number of passes over the data.
         batch_size: Rows per batch and worker.
-        optimizer: The replicas', `"adam"` or `"sgd"`.
-        learning_rate: Of the replicas' optimizer.
-        scale_lr: As `fit` takes it, with one epoch of warm-up.
-        rows: `"mixed"`, `"skewed"` (two classes per shard) or `"spoiled"` (the first shard's
-            rows are noise).
-        slow: Whether the first worker takes ten times as long for a batch.
-        tuning: Whether it is scored on rows held out of training, not on the test rows.
+        optimizer: The replicas' optimizer, `"adam"` or `"sgd"`.
+        learning_rate: The learning rate of that optimizer.
+        scale_lr: The argument `scale_lr` of `fit`, with one epoch of warm-up.
+        rows: `"mixed"`, `"skewed"` (each shard has its own classes) or `"spoiled"` (the first
+            shard has noise).
+        slow: Whether the first worker takes ten times as long per batch.
+        tuning: Whether accuracy is measured on rows held out of training instead of the test
+            rows.
     """
 
     dataset: str = "mnist"
@@ -51,7 +52,7 @@ class Case:
     tuning: bool = False
 
     def key(self, seed: int) -> str:
-        """What names one fit of this case in the file of results."""
+        """The text that identifies the fit of a seed in the file of results."""
         return json.dumps({**asdict(self), "seed": seed}, sort_keys=True)
 
 
@@ -103,12 +104,15 @@ RULES = {
 
 
 def cases(dataset: str, shards: list[int], epochs: int) -> dict[str, Case]:
-    """The table's cases, by name: averages with all numbers of shards, the rest with one."""
+    """The cases of the table by name.
+
+    The rule `Average` has cases for every number of shards; everything else is measured with
+    the middle one.
+    """
     base = Case(dataset=dataset, epochs=epochs)
     found = {}
     for batch in sorted({BATCH_SIZE, *(BATCH_SIZE * k for k in shards)}):
-        plain = replace(base, mode="keras", shards=1, batch_size=batch)
-        found[f"keras/batch {batch}"] = plain
+        found[f"keras/batch {batch}"] = replace(base, mode="keras", shards=1, batch_size=batch)
     for count in shards:
         found.update(averages(replace(base, shards=count)))
     middle = replace(base, shards=sorted(shards)[len(shards) // 2])
@@ -119,7 +123,7 @@ def cases(dataset: str, shards: list[int], epochs: int) -> dict[str, Case]:
 
 
 def averages(base: Case) -> dict[str, Case]:
-    """The default rule in every mode."""
+    """Cases of the default rule in every mode."""
     found = {}
     for mode, frequency in (
         ("synchronous", "epoch"),
@@ -137,7 +141,7 @@ def averages(base: Case) -> dict[str, Case]:
 
 
 def other_frequencies(base: Case) -> dict[str, Case]:
-    """The default rule where replicas do not wait, at the other frequencies."""
+    """Cases of the default rule in asynchronous mode with the other frequencies."""
     return {
         f"{base.shards}/asynchronous/{frequency}/Average": replace(
             base, mode="asynchronous", frequency=frequency
@@ -147,20 +151,20 @@ def other_frequencies(base: Case) -> dict[str, Case]:
 
 
 def other_rules(base: Case) -> dict[str, Case]:
-    """All other rules, where they work: without compression, and with the codec of most use."""
+    """Cases of all other rules in their modes, without compression and with int8."""
     found = {}
     for mode, rules in RULES.items():
         for label, (rule, config) in rules.items():
             case = replace(base, mode=mode, frequency=FREQUENCY)
             name = f"{base.shards}/{mode}/{FREQUENCY}/{label}"
             found[name] = with_rule(case, rule, **config)
-            if mode != "hogwild" and rule != "ElasticAverage":  # which takes no codec
+            if mode != "hogwild" and rule != "ElasticAverage":  # These take no codec.
                 found[f"{name}/int8"] = replace(found[name], compression="int8")
     return found
 
 
 def compressions(base: Case) -> dict[str, Case]:
-    """All codecs, with many exchanges and with few."""
+    """Cases of all codecs, with many exchanges and with few."""
     found = {}
     for mode, frequency in (
         ("synchronous", "epoch"),

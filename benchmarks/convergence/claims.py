@@ -1,4 +1,4 @@
-"""Claims of papers, each as fits and a verdict that is computed from their numbers."""
+"""Claims of papers: the fits that test each claim, and the verdict from their results."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 
-from convergence_case import Case, with_rule
-from convergence_results import Result, Summary, summary
+from benchmarks.convergence.case import Case, with_rule
+from benchmarks.convergence.results import Result, Summary, summary
 
 POINT = 0.01
 FEWER_BYTES = 100
 CLIENT_RATES = (0.02, 0.1, 0.5)
 SERVER_RATES = (0.01, 0.03, 0.1)
-"""The grid for skewed shards: learning rates of the replicas' SGD, and of the server's rule."""
+"""Learning rates tried with skewed shards: of the replicas' SGD, and of the server's rule."""
 
 Cases = dict[str, Case]
 Summaries = Mapping[str, Summary]
@@ -21,7 +21,7 @@ Summaries = Mapping[str, Summary]
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a claim holds, and the numbers that say so."""
+    """Whether a claim holds, and the figures that show it."""
 
     holds: bool
     because: str
@@ -35,10 +35,10 @@ class Claim:
     """One claim.
 
     Attributes:
-        text: What is claimed.
-        cases: Fits by name.
-        judge: From their summaries to the verdict.
-        grid: Fits that rules are tuned with, by the rule's name and any other.
+        text: The claim in words.
+        cases: Cases to measure, by name.
+        judge: Function from the summaries of the cases to the verdict.
+        grid: Cases to tune a rule with, by the rule's name. The best of them is measured, too.
     """
 
     text: str
@@ -48,12 +48,12 @@ class Claim:
 
 
 def beats(one: Summary, other: Summary) -> bool:
-    """Whether a mean is higher by more than either spread."""
+    """Whether the first mean is higher by more than either standard deviation."""
     return one.accuracy - other.accuracy > max(one.spread or 0.0, other.spread or 0.0)
 
 
 def claims() -> dict[str, Claim]:
-    """All of them, by name."""
+    """All claims by name."""
     return {
         "few-bytes": few_bytes(10),
         "few-bytes-longer": few_bytes(30),
@@ -65,7 +65,7 @@ def claims() -> dict[str, Claim]:
 
 
 def few_bytes(rounds: int) -> Claim:
-    """200 batches of 10 are an epoch of a shard, and a round."""
+    """Few exchanges against one per batch. 200 batches of 10 are one epoch of a shard."""
     base = Case(batch_size=10, epochs=rounds)
     every = replace(base, frequency=200)
     found = {
@@ -78,8 +78,8 @@ def few_bytes(rounds: int) -> Claim:
         exact, rare = of["exact, batch"], of["DiLoCo, 200"]
         ratio = (exact.bytes or 0.0) / (rare.bytes or 1.0)
         near = rare.accuracy >= exact.accuracy - POINT / 2
-        told = f"{rare} beside {exact}, with {ratio:.0f} times fewer bytes"
-        return Verdict(near and ratio >= FEWER_BYTES, told)
+        figures = f"{rare} beside {exact}, with {ratio:.0f} times fewer bytes"
+        return Verdict(near and ratio >= FEWER_BYTES, figures)
 
     text = (
         "DiLoCo, SGD(0.7, momentum=0.9, nesterov=True) every 200 batches, is within 0.5 point "
@@ -90,7 +90,7 @@ def few_bytes(rounds: int) -> Claim:
 
 
 def skewed_shards() -> Claim:
-    """Five shards of two classes each; the rates are chosen on rows held out of training."""
+    """Five shards of two classes each, with rates tuned on rows held out of training."""
     base = Case(rows="skewed", shards=5, epochs=15, optimizer="sgd")
     grid: dict[str, Cases] = {rule: {} for rule in ("Average", "Adam", "Yogi")}
     for rate in CLIENT_RATES:
@@ -103,14 +103,14 @@ def skewed_shards() -> Claim:
     def judge(of: Summaries) -> Verdict:
         average = of["Average"]
         better = [rule for rule in ("Adam", "Yogi") if beats(of[rule], average)]
-        told = f"Adam {of['Adam']} and Yogi {of['Yogi']} beside Average {average}"
-        return Verdict(bool(better), told)
+        figures = f"Adam {of['Adam']} and Yogi {of['Yogi']} beside Average {average}"
+        return Verdict(bool(better), figures)
 
     return Claim("Adam or Yogi beat Average if each shard sees two classes", {}, judge, grid)
 
 
 def slow_worker(frequency: int, optimizer: str, rate: float) -> Claim:
-    """The first worker takes ten times as long for each batch."""
+    """One worker that takes ten times as long per batch."""
     base = Case(mode="asynchronous", frequency=frequency, slow=True)
     base = replace(base, optimizer=optimizer, learning_rate=rate)
     rules = ("Average", "Downpour", "StalenessAware")
@@ -118,8 +118,8 @@ def slow_worker(frequency: int, optimizer: str, rate: float) -> Claim:
 
     def judge(of: Summaries) -> Verdict:
         aware, average, whole = of["StalenessAware"], of["Average"], of["Downpour"]
-        told = f"{aware} beside Average {average} and Downpour {whole}"
-        return Verdict(beats(aware, average) and beats(aware, whole), told)
+        figures = f"{aware} beside Average {average} and Downpour {whole}"
+        return Verdict(beats(aware, average) and beats(aware, whole), figures)
 
     text = (
         "StalenessAware beats plain asynchronous training with one worker ten times slower, "
@@ -129,7 +129,7 @@ def slow_worker(frequency: int, optimizer: str, rate: float) -> Claim:
 
 
 def bad_replica() -> Claim:
-    """One of four shards holds noise; beside it, the same without noise."""
+    """One of four shards with noise, against the same shards without noise."""
     base = Case(rows="spoiled", optimizer="sgd", learning_rate=0.05)
     found = {"without noise, Average": replace(base, rows="mixed")}
     found.update({rule: with_rule(base, rule) for rule in ("Average", "TrimmedMean", "Median")})
@@ -137,27 +137,30 @@ def bad_replica() -> Claim:
     def judge(of: Summaries) -> Verdict:
         clean, trimmed = of["without noise, Average"], of["TrimmedMean"]
         near = trimmed.accuracy >= clean.accuracy - 2 * POINT
-        told = (
+        figures = (
             f"TrimmedMean {trimmed}, Median {of['Median']}, Average {of['Average']}; "
             f"{clean} without noise"
         )
-        return Verdict(near and beats(trimmed, of["Average"]), told)
+        return Verdict(near and beats(trimmed, of["Average"]), figures)
 
-    text = "TrimmedMean survives one replica that sends noise: within 2 points of none that does"
+    text = (
+        "TrimmedMean with one replica that sends noise is within 2 points of Average without "
+        "noise, and better than Average with it"
+    )
     return Claim(text, found, judge)
 
 
 def best(grid: Cases, results: Mapping[str, list[Result]]) -> Case:
-    """The case of a grid with the highest accuracy, as it is scored on test rows."""
+    """The case of a grid with the highest accuracy, to be measured on the test rows."""
     scores = {name: summary(results[name]) for name in grid}
     known = {name: s.accuracy for name, s in scores.items() if isinstance(s, Summary)}
     return replace(grid[max(known, key=lambda name: known[name])], tuning=False)
 
 
 def judged(claim: Claim, results: Mapping[str, list[Result]]) -> str:
-    """The verdict as text, or what failed."""
+    """The verdict on a claim as text, or the fits that failed."""
     found = {name: summary(fits) for name, fits in results.items()}
-    failed = [f"{name} {told}" for name, told in found.items() if isinstance(told, str)]
+    failed = [f"{name} {reason}" for name, reason in found.items() if isinstance(reason, str)]
     if failed:
         return "not judged: " + "; ".join(failed)
     return str(claim.judge({n: s for n, s in found.items() if isinstance(s, Summary)}))

@@ -1,4 +1,4 @@
-"""Rows to learn from: 8,000 of MNIST or of the census, and what can be wrong with a shard."""
+"""The rows of the benchmark, and their arrangement in shards."""
 
 from __future__ import annotations
 
@@ -6,47 +6,57 @@ import csv
 import gzip
 from pathlib import Path
 
-import mnist
 import numpy as np
 
+from benchmarks.common import mnist
+
 NUM_TRAIN, NUM_HELD_OUT = 8_000, 1_000
-ADULT_WORDS = (1, 3, 5, 6, 7, 8, 9, 13)
+ADULT_CATEGORIES = (1, 3, 5, 6, 7, 8, 9, 13)
 ADULT_NUMBERS = (0, 4, 10, 11, 12)
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""`x`, `y`, `x_test`, `y_test`."""
+"""The arrays `x`, `y`, `x_test` and `y_test`."""
 
 
-def load(dataset: str, folder: Path) -> tuple[Rows, str]:
-    """Rows that train and rows that test, and what they are."""
+def load(dataset: str, folder: Path | None) -> tuple[Rows, str]:
+    """Load a data set.
+
+    Args:
+        dataset: String, `"mnist"` or `"adult"`.
+        folder: Path of the folder with the published files. Without them, another data set
+            takes their place.
+
+    Returns:
+        The rows, and a description of them.
+    """
     features, labels, origin = (adult if dataset == "adult" else images)(folder)
     order = np.random.RandomState(0).permutation(len(features))
     first, rest = order[:NUM_TRAIN], order[NUM_TRAIN:]
     if len(features) < NUM_TRAIN + NUM_HELD_OUT:
         first, rest = np.split(order, [len(order) * 4 // 5])
-    told = f"{origin}: {len(first):,} rows of {features.shape[1]} train, {len(rest):,} test"
-    return (features[first], labels[first], features[rest], labels[rest]), told
+    description = (
+        f"{origin}: {len(first):,} training rows with {features.shape[1]} features, "
+        f"{len(rest):,} test rows"
+    )
+    return (features[first], labels[first], features[rest], labels[rest]), description
 
 
-def images(folder: Path) -> tuple[np.ndarray, np.ndarray, str]:
-    """MNIST, or what `mnist.py` makes in its place."""
+def images(folder: Path | None) -> tuple[np.ndarray, np.ndarray, str]:
+    """Features and labels of MNIST, or of synthetic images."""
     found = mnist.published(folder)
     pixels, labels, origin = found or mnist.synthetic()
     return mnist.rows(pixels), labels, "MNIST" if found else origin
 
 
-def adult(folder: Path) -> tuple[np.ndarray, np.ndarray, str]:
-    """UCI's census data, one-hot and standardized; else scikit-learn's tumours."""
-    files = sorted(folder.glob("adult.data*"))
+def adult(folder: Path | None) -> tuple[np.ndarray, np.ndarray, str]:
+    """Features and labels of the census data set Adult, or of scikit-learn's breast cancers."""
+    files = sorted(folder.glob("adult.data*")) if folder else []
     if not files:
         from sklearn.datasets import load_breast_cancer
 
         x, y = load_breast_cancer(return_X_y=True)
-        return (
-            standard(x),
-            y.astype("int32"),
-            "scikit-learn's tumours, for lack of files",
-        )
+        origin = "scikit-learn's breast cancer data, because Adult's file was not found"
+        return standard(x), y.astype("int32"), origin
     opened = gzip.open if files[0].suffix == ".gz" else open
     with opened(files[0], "rt", encoding="utf-8", newline="") as file:
         rows = [row for row in csv.reader(file, skipinitialspace=True) if len(row) == 15]
@@ -54,39 +64,49 @@ def adult(folder: Path) -> tuple[np.ndarray, np.ndarray, str]:
 
 
 def encoded(rows: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
-    """Features and labels of lines of the census; "?" is a word like others."""
+    """Features and labels of the lines of Adult.
+
+    Numbers are standardized and categories one-hot. An unknown value, "?", is a category, too.
+    """
     table = np.array(rows)
     parts = [standard(table[:, ADULT_NUMBERS].astype("float64"))]
-    for column in ADULT_WORDS:
-        words, places = np.unique(table[:, column], return_inverse=True)
-        parts.append(np.eye(len(words), dtype="float32")[places])
+    for column in ADULT_CATEGORIES:
+        categories, places = np.unique(table[:, column], return_inverse=True)
+        parts.append(np.eye(len(categories), dtype="float32")[places])
     return np.concatenate(parts, axis=1), (table[:, 14] == ">50K").astype("int32")
 
 
 def standard(columns: np.ndarray) -> np.ndarray:
-    """Columns of mean 0 and deviation 1."""
+    """The columns with a mean of 0 and a standard deviation of 1."""
     spread = columns.std(axis=0)
     return ((columns - columns.mean(axis=0)) / np.where(spread > 0, spread, 1)).astype("float32")
 
 
 def held_out(rows: Rows) -> Rows:
-    """The last training rows take the place of the test rows, which stay unseen."""
+    """The same rows without the test rows. The last training rows take their place."""
     x, y, _, _ = rows
     cut = len(x) - min(NUM_HELD_OUT, len(x) // 5)
     return x[:cut], y[:cut], x[cut:], y[cut:]
 
 
 def arranged(x: np.ndarray, y: np.ndarray, kind: str, shards: int) -> tuple[np.ndarray, np.ndarray]:
-    """Training rows in the order in which `shards` equal, contiguous parts are what is wanted."""
+    """Arrange training rows for shards, which are contiguous parts of equal size.
+
+    Args:
+        x: Array of features.
+        y: Array of labels.
+        kind: String, `"mixed"`, `"skewed"` or `"spoiled"`.
+        shards: Integer, number of shards.
+    """
     if kind == "skewed":
         return skewed(x, y, shards)
     return spoiled(x, y, shards) if kind == "spoiled" else (x, y)
 
 
 def skewed(x: np.ndarray, y: np.ndarray, shards: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows so that each shard sees classes of its own, and as many rows as the others.
+    """Rows in an order that gives each shard its own classes.
 
-    What a shard has more than the smallest one is left out.
+    All shards have as many rows as the smallest one. The other rows are left out.
     """
     groups = np.array_split(np.unique(y), shards)
     places = [np.flatnonzero(np.isin(y, group)) for group in groups]
@@ -96,7 +116,7 @@ def skewed(x: np.ndarray, y: np.ndarray, shards: int) -> tuple[np.ndarray, np.nd
 
 
 def spoiled(x: np.ndarray, y: np.ndarray, shards: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows so that the first shard holds noise ten times as large, with labels by chance."""
+    """Rows whose first shard has noise of ten times the usual size, with random labels."""
     random = np.random.default_rng(0)
     size = len(np.array_split(y, shards)[0])
     x, y = x.copy(), y.copy()

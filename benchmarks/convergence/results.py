@@ -1,4 +1,4 @@
-"""Results of fits in a file, so that an interrupted run goes on; and their summaries."""
+"""Results of fits: the file that keeps them, their summaries and the table."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convergence_case import Case
+from benchmarks.convergence.case import Case
 
 Result = dict[str, Any]
 Measure = Callable[[Case, int], Result]
 
 
 class Results:
-    """What was measured, one JSON document per line of a file.
+    """Results of fits in a file with one JSON document per line.
 
     Args:
-        path: File to read and to append to; `None` keeps nothing.
+        path: Path of the file to read and to append to. If `None`, results are kept in memory
+            only.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -34,12 +35,12 @@ class Results:
     def _take(self, line: str) -> None:
         try:
             document = json.loads(line)
-        except json.JSONDecodeError:  # an interrupt came while it was written
-            return
+        except json.JSONDecodeError:
+            return  # The run was interrupted while it wrote this line.
         self._known[document["fit"]] = document["result"]
 
     def get(self, case: Case, seed: int) -> Result | None:
-        """The result of a fit, if it was measured."""
+        """The result of a fit, or `None` if it was not measured yet."""
         return self._known.get(case.key(seed))
 
     def put(self, case: Case, seed: int, result: Result) -> None:
@@ -53,9 +54,16 @@ class Results:
 def measure_all(
     cases: Mapping[str, Case], seeds: int, results: Results, measure: Measure
 ) -> dict[str, list[Result]]:
-    """All cases with all seeds; what is in the file already is not measured again.
+    """Measure all cases with all seeds, one seed after the other.
 
-    A round of one seed goes through all cases before the next one begins.
+    Args:
+        cases: Mapping from name to `Case`.
+        seeds: Integer, number of seeds.
+        results: `Results`. Fits with a result are not measured again.
+        measure: Callable that maps a case and a seed to a result.
+
+    Returns:
+        The results of each case, by its name.
     """
     missing = [
         (name, case, seed)
@@ -68,8 +76,8 @@ def measure_all(
         result = measure(case, seed)
         results.put(case, seed, result)
         left = (time.perf_counter() - started) / (done + 1) * (len(missing) - done - 1)
-        told = f"{done + 1}/{len(missing)}, {left / 60:.0f} min left: {name}, seed {seed}: {result}"
-        print(told, file=sys.stderr, flush=True)
+        progress = f"{done + 1}/{len(missing)}, {left / 60:.0f} min left"
+        print(f"{progress}: {name}, seed {seed}: {result}", file=sys.stderr, flush=True)
     return {
         name: [found for seed in range(seeds) if (found := results.get(case, seed)) is not None]
         for name, case in cases.items()
@@ -78,12 +86,12 @@ def measure_all(
 
 @dataclass(frozen=True)
 class Summary:
-    """What some fits of one case came to.
+    """The fits of one case.
 
     Attributes:
         accuracy: Mean of the accuracies.
-        spread: Their standard deviation, `None` of a single one.
-        bytes: Mean bytes per example and epoch, `None` if nobody counts.
+        spread: Standard deviation of the accuracies, or `None` for a single fit.
+        bytes: Mean bytes per example and epoch, or `None` for plain Keras.
     """
 
     accuracy: float
@@ -96,7 +104,7 @@ class Summary:
 
 
 def summary(results: list[Result]) -> Summary | str:
-    """The fits of one case together, or why there is nothing to say."""
+    """Summarize the fits of one case. Returns a reason if a fit failed or none was measured."""
     failed = [result["failed"] for result in results if "failed" in result]
     if failed or not results:
         return f"failed: {failed[0]}".replace("|", "/") if failed else "not measured"
@@ -110,7 +118,7 @@ def summary(results: list[Result]) -> Summary | str:
 
 
 def table(results: Mapping[str, list[Result]]) -> list[str]:
-    """Summaries as lines of Markdown."""
+    """The lines of a table of summaries."""
     lines = ["| | test accuracy | bytes per example |", "|---|--:|--:|"]
     for name, found in results.items():
         shown = summary(found)

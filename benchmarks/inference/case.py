@@ -1,39 +1,19 @@
-"""One measured pipeline, of Keras or of kspark, in a process of its own.
-
-`inference.py` starts it, with one JSON document that says what to run and where
-to write the result.
-"""
+"""Measure one pipeline of Keras or kspark. `benchmarks.inference` starts this as a process."""
 
 from __future__ import annotations
 
-import json
 import resource
-import statistics
-import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import keras
-import mnist
 import numpy as np
-from training_case import NUM_WORKERS, build_model
 
-BATCH_SIZE, EPOCHS, WARM = 64, 3, 3
-
-
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of a call, and what it returned."""
-    started = time.perf_counter()
-    result = work()
-    return time.perf_counter() - started, result
-
-
-def first_and_warm(work: Callable[[], Any]) -> dict[str, float]:
-    """Seconds of the first call, and the median of some more."""
-    first, *more = (timed(work)[0] for _ in range(1 + WARM))
-    return {"first": first, "warm": statistics.median(more)}
+from benchmarks.common import mnist
+from benchmarks.common.model import NUM_WORKERS, build_model
+from benchmarks.common.runs import answer
+from benchmarks.inference.timing import BATCH_SIZE, EPOCHS, first_and_warm, timed
 
 
 def run_keras(case: dict[str, Any]) -> dict[str, float]:
@@ -68,7 +48,7 @@ def run_kspark(case: dict[str, Any]) -> dict[str, float]:
 
 
 def classifier(model: keras.Model, case: dict[str, Any], epochs: int) -> Any:
-    """The stage under test."""
+    """The pipeline stage that is measured."""
     from kspark.ml import KerasClassifier
 
     return KerasClassifier(
@@ -77,28 +57,25 @@ def classifier(model: keras.Model, case: dict[str, Any], epochs: int) -> Any:
 
 
 def run_memory(case: dict[str, Any]) -> dict[str, float]:
-    """Largest resident bytes of a Python worker after a fit, and of one after a transform."""
+    """Measure the largest resident bytes of a Python worker in a fit, and in a transform."""
     from kspark.session import local_session
 
-    model, rows = build_model(case["seed"]), NUM_WORKERS * case["rows"]
+    def rows(spark: Any) -> Any:
+        ids = spark.range(0, NUM_WORKERS * case["rows"], numPartitions=NUM_WORKERS)
+        return ids.mapInArrow(random_rows, "features array<float>, label int")
+
     spark = local_session(NUM_WORKERS, memory="6g")
-    frame = spark.range(0, rows, numPartitions=NUM_WORKERS).mapInArrow(
-        made_rows, "features array<float>, label int"
-    )
-    fitted = classifier(model, case, 1).fit(frame)
+    fitted = classifier(build_model(case["seed"]), case, 1).fit(rows(spark))
     fit = peak(spark)
     spark.stop()
-    spark = local_session(NUM_WORKERS, memory="6g")  # new Python workers
-    frame = spark.range(0, rows, numPartitions=NUM_WORKERS).mapInArrow(
-        made_rows, "features array<float>, label int"
-    )
-    fitted.transform(frame).agg({"prediction": "avg"}).collect()
+    spark = local_session(NUM_WORKERS, memory="6g")  # A new session starts new Python workers.
+    fitted.transform(rows(spark)).agg({"prediction": "avg"}).collect()
     transform = peak(spark)
     spark.stop()
     return {"fit": fit, "transform": transform}
 
 
-def made_rows(batches: Iterator[Any]) -> Iterator[Any]:
+def random_rows(batches: Iterator[Any]) -> Iterator[Any]:
     """Random rows and labels for a range of ids."""
     import pyarrow as pa
 
@@ -115,14 +92,14 @@ def made_rows(batches: Iterator[Any]) -> Iterator[Any]:
 
 
 def peak(spark: Any) -> float:
-    """The largest resident size, in bytes, that a Python worker of Spark has had.
+    """The largest resident size, in bytes, that a Python worker of Spark has had so far.
 
-    Spark keeps workers of their own for DataFrames and for RDDs.
+    Spark has separate workers for DataFrames and for RDDs, so that both are asked.
     """
     import pyarrow as pa
 
     def usage() -> int:
-        time.sleep(0.2)  # so that every idle worker gets a task
+        time.sleep(0.2)  # While this task runs, the others go to other workers.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def of_rows(batches: Iterator[Any]) -> Iterator[Any]:
@@ -135,12 +112,9 @@ def peak(spark: Any) -> float:
     return float(max(*(row.bytes for row in frame.collect()), *rdd.collect()))
 
 
-RUNS = {"keras": run_keras, "kspark": run_kspark, "memory": run_memory}
-
-
 def main() -> None:
-    case = json.loads(sys.argv[1])
-    Path(case["result"]).write_text(json.dumps(RUNS[case["engine"]](case)), encoding="utf-8")
+    engines = {"keras": run_keras, "kspark": run_kspark, "memory": run_memory}
+    answer(lambda case: engines[case["engine"]](case))
 
 
 if __name__ == "__main__":

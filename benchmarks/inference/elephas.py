@@ -1,28 +1,27 @@
-"""One measured pipeline of Elephas, in a process of its own, with the Python that has it.
+"""Measure one pipeline of Elephas. `benchmarks.inference` starts this with Elephas' Python.
 
-Started by `inference.py`, like `inference_case.py`, whose model and numbers these are.
+Nothing here imports kspark.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import keras
-import mnist
 import numpy as np
 from elephas.ml.adapter import to_data_frame
 from elephas.ml_model import ElephasEstimator
-from inference_case import BATCH_SIZE, EPOCHS, first_and_warm, timed
-from pyspark.sql import SparkSession
 from pyspark.sql.functions import col
-from training_case import NUM_WORKERS, build_model
+
+from benchmarks.common import mnist
+from benchmarks.common.local_spark import local_spark
+from benchmarks.common.model import NUM_WORKERS, build_model
+from benchmarks.common.runs import answer
+from benchmarks.inference.timing import BATCH_SIZE, EPOCHS, first_and_warm, timed
 
 
 def estimator(seed: int) -> ElephasEstimator:
-    """Elephas' stage; labels are one-hot, since it takes no others for several classes."""
+    """Elephas' estimator. It needs one-hot labels for more than two classes."""
     model = build_model(seed)
     stage = ElephasEstimator()
     stage.set_keras_model_config(model.to_json())
@@ -42,10 +41,7 @@ def estimator(seed: int) -> ElephasEstimator:
 
 def run(case: dict[str, Any]) -> dict[str, float]:
     x, y, *_ = mnist.read(case["data"])
-    builder = SparkSession.builder.master(f"local[{NUM_WORKERS}]")
-    for key, value in (("driver.memory", "6g"), ("ui.enabled", "false"), ("log.level", "ERROR")):
-        builder = builder.config(f"spark.{key}", value)
-    spark = builder.getOrCreate()
+    spark = local_spark(NUM_WORKERS, memory="6g")
 
     def frame() -> Any:
         made = to_data_frame(spark.sparkContext, x, np.eye(10)[y], categorical=True).cache()
@@ -63,10 +59,5 @@ def run(case: dict[str, Any]) -> dict[str, float]:
     return {"frame": build, "fit": fit, "refit": refit, **first_and_warm(aggregate)}
 
 
-def main() -> None:
-    case = json.loads(sys.argv[1])
-    Path(case["result"]).write_text(json.dumps(run(case)), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    answer(run)

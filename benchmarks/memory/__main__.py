@@ -1,54 +1,60 @@
-"""Memory of the driver in rounds of many shards, with and without the tree.
-
-    python benchmarks/driver_memory.py
-
-A perceptron of 100 MB with plain SGD, four rows per shard, two executors of a core
-each: processes of their own, so that the driver's memory is the driver's. Each case runs in a
-fresh process. Measured are the largest resident sizes of the driver's Python process, where
-weights are merged, and of its JVM, through which results pass. The JVM may take up to `--heap`
-before it collects its garbage, so that its size says what it took, and not what it needs.
-
-Without the tree (`kspark.job.tree`), every shard's delta comes to the driver.
-"""
+"""Run the benchmark and print its table in Markdown."""
 
 from __future__ import annotations
 
-from runs import Case, Result, arguments, chosen, run_case, shown, versions
+import argparse
 
-SHARDS = (4, 16, 36)
-SCRIPT = "driver_memory_case.py"
+from benchmarks import memory
+from benchmarks.common.options import add_only, add_timeout, matching, new_parser
+from benchmarks.common.runs import Case, Result, run_case
+from benchmarks.common.tables import number, versions
+
+
+def arguments() -> argparse.Namespace:
+    parser = new_parser(memory.__doc__)
+    parser.add_argument(
+        "--megabytes", type=float, default=100.0, help="size of the weights; default: 100"
+    )
+    parser.add_argument(
+        "--heap", type=int, default=9, help="heap of the driver's JVM, in gigabytes; default: 9"
+    )
+    parser.add_argument("--epochs", type=int, default=2, help="rounds per case; default: 2")
+    add_only(parser)
+    add_timeout(parser)
+    return parser.parse_args()
 
 
 def cases(megabytes: float, heap: int, epochs: int) -> dict[str, Case]:
-    """Everything that can be measured, by name."""
-    found = {}
-    for shards in SHARDS:
-        for tree in (True, False):
-            case = {"shards": shards, "tree": tree, "megabytes": megabytes, "heap": f"{heap}g"}
-            case["epochs"] = epochs
-            if shards >= 16 or not tree:
-                name = f"{shards}/{'tree' if tree else 'plain'}"
-                found[name] = {"engine": "kspark", **case}
-    return found
+    """All cases by name. With four shards, kspark makes no groups."""
+    common = {"engine": "kspark", "megabytes": megabytes, "heap": f"{heap}g", "epochs": epochs}
+    variants = ((4, False), (16, True), (16, False), (36, True), (36, False))
+    return {
+        f"{shards}/{'groups' if groups else 'single'}": {
+            "shards": shards,
+            "groups": groups,
+            **common,
+        }
+        for shards, groups in variants
+    }
 
 
 def row(case: Case, result: Result) -> str:
     """A line of the table."""
-    told = [shown(result.get(key), "{:,.0f}") for key in ("python", "jvm", "seconds")]
     if "failed" in result:
-        told = [result["failed"].replace("|", "/"), "–", "–"]
-    cells = [str(case["shards"]), "yes" if case["tree"] else "no", *told]
+        figures = [result["failed"].replace("|", "/"), "–", "–"]
+    else:
+        figures = [number(result[key], "{:,.0f}") for key in ("python", "jvm", "seconds")]
+    cells = [str(case["shards"]), "yes" if case["groups"] else "no", *figures]
     return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
-    options = arguments(__doc__, megabytes=100.0, heap=9, epochs=2)
-    found = cases(options.megabytes, options.heap, options.epochs)
-    print(f"{versions()}; weights of {options.megabytes:g} MB\n")
-    print("| shards | tree | driver's Python, MB | its JVM, MB | seconds |")
+    args = arguments()
+    print(f"{versions()}; weights of {args.megabytes:g} MB\n")
+    print("| shards | groups | driver's Python, MB | its JVM, MB | seconds |")
     print("|--:|---|--:|--:|--:|", flush=True)
-    for case in chosen(found, options.only).values():
-        print(row(case, run_case(SCRIPT, case, options.timeout)), flush=True)
+    for case in matching(cases(args.megabytes, args.heap, args.epochs), args.only).values():
+        print(row(case, run_case("benchmarks.memory.case", case, args.timeout)), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,25 @@
-"""Costs of parts, each measured alone: codecs, merging, the lock, a message, bytes on a socket."""
+"""Measure single parts: codecs, merging, the lock, messages and bytes on a socket."""
 
 from __future__ import annotations
 
 import multiprocessing
-import statistics
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
-from aggregator import TIMEOUT, TOKEN, aggregator, spec_of
-from scale_costs import PLAIN, CodecCosts
 
+from benchmarks.exchange.replica import kspark_client, median_ms
+from benchmarks.exchange.servers import TOKEN, aggregator, spec_of
+from benchmarks.exchange.sockets import TIMEOUT
+from benchmarks.scaling.costs import PLAIN, CodecCosts
 from kspark import compression
 from kspark.aggregator import Aggregator
 from kspark.compression import Compressor, Packing
 from kspark.optimizers import get as get_rule
 from kspark.rendezvous import mean_of
-from kspark.transport import AggregatorClient, AggregatorServer
+from kspark.transport import AggregatorServer
 from kspark.weights import weighted_mean
 
 CODECS: dict[str, Any] = {
@@ -30,45 +31,46 @@ CODECS: dict[str, Any] = {
 MEGABYTES = 8.0
 REPEATS = 5
 NUM_VECTORS = 4
-SMALL, LARGE = 0.004, 16.0  # megabytes of a message: nearly none, and many
+SMALL, LARGE = 0.004, 16.0
+"""Megabytes of a message."""
 
 
 def seconds_of(action: Callable[[], object], repeats: int = REPEATS) -> float:
-    """The least seconds of an action; the first time does not count."""
+    """The shortest time of an action, after a first time that is not measured."""
     action()
-    found = []
+    seconds = []
     for _ in range(repeats):
         begin = time.perf_counter()
         action()
-        found.append(time.perf_counter() - begin)
-    return min(found)
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds)
 
 
 def vectors(count: int) -> list[np.ndarray]:
-    """Vectors as deltas are: of all magnitudes."""
+    """Vectors with values of all magnitudes, as deltas have."""
     rng = np.random.default_rng(0)
     size = spec_of(MEGABYTES).size
     return [rng.normal(0, 1e-3, size).astype("float32") for _ in range(count)]
 
 
 def codec_costs() -> dict[str, CodecCosts]:
-    """What each compression costs per byte of the weights before it."""
+    """Measure every compression."""
     spec, (vector,) = spec_of(MEGABYTES), vectors(1)
-    found = {PLAIN: CodecCosts(1.0, 0.0, 0.0)}
+    costs = {PLAIN: CodecCosts(1.0, 0.0, 0.0)}
     for name, codec in CODECS.items():
         packing = Packing(compression.get(codec), spec)
         compressor, out = Compressor(packing), np.empty_like(vector)
         payload = compressor.pack(vector)
         encode = seconds_of(lambda c=compressor: c.pack(vector))
         decode = seconds_of(lambda p=packing, b=payload, o=out: p.unpack(b, o))
-        found[name] = CodecCosts(
+        costs[name] = CodecCosts(
             packing.nbytes / spec.nbytes, encode / spec.nbytes, decode / spec.nbytes
         )
-    return found
+    return costs
 
 
 def merging_costs() -> dict[str, float]:
-    """Seconds per byte: one more delta in a round's mean, in a meeting's, and in the lock."""
+    """Seconds per byte of one more delta: in the mean of a round, of a batch, under the lock."""
     spec, many = spec_of(MEGABYTES), vectors(NUM_VECTORS)
     pairs = [(vector, 1.0) for vector in many]
     given = dict(enumerate(pairs))
@@ -88,7 +90,7 @@ def merging_costs() -> dict[str, float]:
 
 
 def message_costs(lock: float) -> dict[str, float]:
-    """A message's round trip, the driver's own time in it, and the seconds of a byte."""
+    """Seconds of a message's round trip, of the driver's part in it, and of a byte."""
     small, own = exchange_seconds(SMALL, 2000)
     large, _ = exchange_seconds(LARGE, 20)
     moved = 2 * (LARGE - SMALL) * 1e6
@@ -97,7 +99,7 @@ def message_costs(lock: float) -> dict[str, float]:
 
 
 def exchange_seconds(megabytes: float, calls: int) -> tuple[float, float]:
-    """Median round trip of a push, as its replica sees it; the driver's processor time in one."""
+    """The median round trip of a push, and the driver's processor time in it."""
     spec = spec_of(megabytes)
     handler = aggregator(spec, "asynchronous", 1)
     with AggregatorServer(handler, spec, TOKEN, host="127.0.0.1", timeout=TIMEOUT) as server:
@@ -106,7 +108,7 @@ def exchange_seconds(megabytes: float, calls: int) -> tuple[float, float]:
         arguments = (there, server.address[1], megabytes, calls)
         process = context.Process(target=pushing, args=arguments, daemon=True)
         process.start()
-        there.close()  # so that `recv` ends if the process does
+        there.close()  # Without this copy, `recv` raises an error if the process ends.
         here.recv()
         begin = time.process_time()
         here.send("go")
@@ -117,16 +119,9 @@ def exchange_seconds(megabytes: float, calls: int) -> tuple[float, float]:
 
 
 def pushing(pipe: Connection, port: int, megabytes: float, calls: int) -> None:
-    """In a replica's process: push, and send the median seconds of it."""
-    spec = spec_of(megabytes)
-    delta, out = np.zeros(spec.size, spec.dtype), np.empty(spec.size, spec.dtype)
-    found = []
-    with AggregatorClient("127.0.0.1", port, TOKEN, spec, 0, 0, TIMEOUT) as client:
-        client.connect()
-        pipe.send("ready")
-        pipe.recv()
-        for number in range(calls):
-            begin = time.perf_counter()
-            client.push(delta, sequence=number + 1, base_version=number, num_examples=64, out=out)
-            found.append(time.perf_counter() - begin)
-    pipe.send(statistics.median(found))
+    """In a replica's process: push vectors, and send the median seconds through the pipe."""
+    push, close = kspark_client(port, spec_of(megabytes), shard=0, reduce=False)
+    pipe.send("ready")
+    pipe.recv()
+    pipe.send(median_ms(push, 0, calls) / 1000)
+    close()

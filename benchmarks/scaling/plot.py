@@ -1,4 +1,4 @@
-"""The picture: examples per second over the number of workers, and where each road stops."""
+"""Draw the predicted examples per second over the number of workers."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from scale_costs import PLAIN, Job
-from scale_roads import WORKERS, Study, alone_seconds, barred, predict
+
+from benchmarks.scaling.costs import PLAIN
+from benchmarks.scaling.equations import Job
+from benchmarks.scaling.roads import WORKERS, Study, obstacle, predict, single_worker_seconds
 
 PACKED = "int8"
 COLOURS = {
     "rounds": "tab:blue",
-    "tree": "tab:green",
+    "groups": "tab:green",
     "batch": "tab:red",
     "asynchronous": "tab:orange",
 }
 LABELS = {
     "rounds": 'synchronous, "epoch"',
-    "tree": "the same, executors sum",
+    "groups": "the same, executors sum",
     "batch": 'synchronous, "batch"',
     "asynchronous": "asynchronous, {frequency}",
 }
@@ -29,7 +31,7 @@ LABELS = {
 def draw(
     path: Path, study: Study, megabytes: Sequence[float], speeds: Sequence[float], batch_size: int
 ) -> None:
-    """Save the picture: a column per model size, a row per speed of the workers."""
+    """Save the picture, with a column per model size and a row per speed of the workers."""
     figure = Figure(figsize=(4.2 * len(megabytes), 3.9 * len(speeds) + 0.8), layout="constrained")
     panels = figure.subplots(len(speeds), len(megabytes), squeeze=False, sharex=True)
     for row, speed in zip(panels, speeds, strict=True):
@@ -37,7 +39,7 @@ def draw(
             cluster = replace(study.cluster, speed=speed)
             job = Job(size * 1e6, study.job.batches)
             panel(axes, replace(study, cluster=cluster, job=job), batch_size)
-            axes.set_title(f"{in_words(size)}, {worker_in_words(speed)}", fontsize=10)
+            axes.set_title(f"{size_text(size)}, {speed_text(speed)}", fontsize=10)
     for axes in panels[-1]:
         axes.set_xlabel("workers")
     for row in panels:
@@ -51,9 +53,9 @@ def draw(
 
 
 def panel(axes: Any, study: Study, batch_size: int) -> None:
-    """All roads, for one model and one kind of worker."""
+    """Draw all roads for one model and one speed."""
     examples = study.job.batches * batch_size
-    perfect = examples / alone_seconds(study)
+    perfect = examples / single_worker_seconds(study)
     axes.plot(WORKERS, [k * perfect for k in WORKERS], ":", color="grey", label="perfect")
     for road, colour in COLOURS.items():
         for codec, style in ((PLAIN, "-"), (PACKED, "--")):
@@ -61,22 +63,21 @@ def panel(axes: Any, study: Study, batch_size: int) -> None:
             name = LABELS[road].format(frequency=study.frequency)
             label = name if codec == PLAIN else f"{name}, {codec}"
             axes.plot(WORKERS, rates, style, color=colour, label=label, linewidth=1.4)
-            closed = [
-                (k, r) for k, r in zip(WORKERS, rates, strict=True) if barred(study, road, k, codec)
-            ]
-            if closed:
-                axes.plot(*zip(*closed, strict=True), "x", color=colour, markersize=5)
+            points = zip(WORKERS, rates, strict=True)
+            impossible = [point for point in points if obstacle(study, road, point[0], codec)]
+            if impossible:
+                axes.plot(*zip(*impossible, strict=True), "x", color=colour, markersize=5)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(WORKERS, [f"{k:,}" for k in WORKERS], fontsize=8)
     axes.grid(visible=True, which="major", alpha=0.3)
 
 
-def in_words(megabytes: float) -> str:
-    """The size of a model."""
+def size_text(megabytes: float) -> str:
+    """The size of a model, with its unit."""
     return f"{megabytes / 1000:g} GB" if megabytes >= 1000 else f"{megabytes:g} MB"
 
 
-def worker_in_words(speed: float) -> str:
-    """The speed of a worker."""
+def speed_text(speed: float) -> str:
+    """The speed of a worker in words."""
     return "one core each" if speed == 1 else f"each {speed:g} × a core"

@@ -1,43 +1,31 @@
-"""All roads by name, and what follows from their seconds: speed-up, and where it ends."""
+"""Predictions by road, and what follows from them: speed-up, efficiency and limits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scale_costs import (
-    PLAIN,
-    Cluster,
-    Costs,
-    Epoch,
-    Job,
-    codec_of,
-    meetings,
-    obstacle,
-    rounds,
-    tree,
-)
-from scale_queue import epoch_of_pushes
-
+from benchmarks.scaling.costs import PLAIN, Costs
+from benchmarks.scaling.equations import Cluster, Epoch, Job, grouped_rounds, meetings, rounds
+from benchmarks.scaling.equations import obstacle as obstacle_of
+from benchmarks.scaling.queue import epoch_of_pushes
 from kspark.errors import invalid
 
-NAMES = ("rounds", "tree", "batch", "asynchronous", "hogwild")
+SYNCHRONOUS = {"rounds": rounds, "groups": grouped_rounds, "batch": meetings}
+ROADS = (*SYNCHRONOUS, "asynchronous", "hogwild")
 WORKERS = tuple(2**i for i in range(1, 11))
-"""2 to 1,024."""
-
-HALF = 0.5
 
 
 @dataclass(frozen=True)
 class Study:
-    """What all predictions of one picture or table have in common.
+    """What all predictions of one table or picture share.
 
     Attributes:
         costs: `Costs`.
         cluster: `Cluster`.
         job: `Job`.
         frequency: Integer, steps between two pushes.
-        memory: Float, bytes that the driver has for vectors.
+        memory: Float, the driver's memory for vectors, in bytes.
     """
 
     costs: Costs
@@ -51,39 +39,37 @@ def predict(study: Study, road: str, workers: int, codec: str = PLAIN) -> Epoch:
     """An epoch on a road.
 
     Raises:
-        ValueError: If there is no such road.
+        ValueError: If `road` is not one of `ROADS`.
     """
-    if road not in NAMES:
-        raise invalid("road", f"one of {list(NAMES)}", road)
-    where = (study.costs, study.cluster, study.job, workers)
-    synchronous = {"rounds": rounds, "tree": tree, "batch": meetings}
-    if road in synchronous:
-        return synchronous[road](*where, codec)
-    return epoch_of_pushes(*where, study.frequency, codec, locked=road == "asynchronous")
+    if road not in ROADS:
+        raise invalid("road", f"one of {list(ROADS)}", road)
+    setting = (study.costs, study.cluster, study.job, workers)
+    if road in SYNCHRONOUS:
+        return SYNCHRONOUS[road](*setting, codec)
+    return epoch_of_pushes(*setting, study.frequency, codec, locked=road == "asynchronous")
 
 
 def ways(costs: Costs) -> list[tuple[str, str]]:
-    """Every road with every compression; hogwild has none."""
-    plain = [(name, PLAIN) for name in NAMES]
-    packed = [(n, c) for n in NAMES if n != "hogwild" for c in costs.codecs if c != PLAIN]
-    return sorted(plain + packed, key=lambda way: NAMES.index(way[0]))
+    """All pairs of a road and a codec. Hogwild has no compression."""
+    codecs = [PLAIN, *(name for name in costs.codecs if name != PLAIN)]
+    return [(road, c) for road in ROADS for c in codecs if road != "hogwild" or c == PLAIN]
 
 
-def barred(study: Study, road: str, workers: int, codec: str) -> str | None:
-    """Why a road is closed to so many workers, or `None`; see `obstacle`."""
-    ratio = codec_of(study.costs, codec).ratio
-    return obstacle(road, study.job, workers, ratio, study.memory)
+def obstacle(study: Study, road: str, workers: int, codec: str) -> str | None:
+    """The reason why training with so many workers is impossible, or `None`."""
+    ratio = study.costs.codec(codec).ratio
+    return obstacle_of(road, study.job, workers, ratio, study.memory)
 
 
-def alone_seconds(study: Study) -> float:
-    """The same epoch by one worker that exchanges nothing."""
+def single_worker_seconds(study: Study) -> float:
+    """Seconds of the same epoch for one worker that exchanges nothing."""
     step = study.costs.step.at(study.job.weight_bytes) / study.cluster.speed
     return study.job.batches * step
 
 
 def efficiency(study: Study, epoch: Epoch, workers: int) -> float:
-    """Speed-up over one worker that exchanges nothing, per worker."""
-    return alone_seconds(study) / (workers * epoch.seconds)
+    """Speed-up per worker over one worker that exchanges nothing."""
+    return single_worker_seconds(study) / (workers * epoch.seconds)
 
 
 @dataclass(frozen=True)
@@ -91,28 +77,31 @@ class Reach:
     """How far a road scales.
 
     Attributes:
-        half: Integer, the most workers of which each is at least half as useful as one alone;
-            0 if two are less.
-        best: Integer, the workers with the shortest epoch.
-        speed_up: Float, theirs.
-        limit: String, what most of the epoch goes to at twice `half`, computing aside.
-        barred: Pair of why the road is closed, and from how many workers on; or `None`.
+        half: Integer, largest number of workers with an efficiency of at least one half, or 0.
+        best: Integer, number of workers with the shortest epoch.
+        speed_up: Float, speed-up of `best` workers.
+        limit: String, largest part of the epoch, apart from computing, for the next number of
+            workers after `half`.
+        obstacle: Pair of a reason and the number of workers from which on training is
+            impossible, or `None`.
     """
 
     half: int
     best: int
     speed_up: float
     limit: str
-    barred: tuple[str, int] | None
+    obstacle: tuple[str, int] | None
 
 
 def reach(study: Study, road: str, codec: str, counts: Sequence[int] = WORKERS) -> Reach:
-    """How far a road scales, in powers of two; the driver's memory is looked at separately."""
+    """How far a road scales, among the given numbers of workers.
+
+    Obstacles do not change the other figures.
+    """
     epochs = {k: predict(study, road, k, codec) for k in counts}
-    useful = [k for k in counts if efficiency(study, epochs[k], k) >= HALF]
-    half = max(useful, default=0)
+    half = max((k for k in counts if efficiency(study, epochs[k], k) >= 0.5), default=0)
     best = min(counts, key=lambda k: epochs[k].seconds)
-    after = epochs[min((k for k in counts if k > half), default=counts[-1])]
-    closed = [(why, k) for k in counts if (why := barred(study, road, k, codec))]
-    speed_up = alone_seconds(study) / epochs[best].seconds
-    return Reach(half, best, speed_up, after.limit, closed[0] if closed else None)
+    after = min((k for k in counts if k > half), default=counts[-1])
+    obstacles = ((reason, k) for k in counts if (reason := obstacle(study, road, k, codec)))
+    speed_up = single_worker_seconds(study) / epochs[best].seconds
+    return Reach(half, best, speed_up, epochs[after].limit, next(obstacles, None))

@@ -1,28 +1,27 @@
-"""One measured fit of Elephas, in a process of its own, with the Python that has it.
+"""Measure one fit of Elephas. `benchmarks.training` starts this with the Python of Elephas.
 
-Started by `training.py`, like `training_case.py`, whose model and numbers these
-are. Elephas tells nothing of its epochs, so only the whole fit is measured.
+Nothing here imports kspark. Elephas does not report its epochs, so that only the whole fit is
+measured.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import keras
-import mnist
 from elephas.spark_model import AsynchronousSparkModel
 from elephas.spark_model import SparkModel as SynchronousSparkModel
 from elephas.utils.rdd_utils import to_simple_rdd
-from pyspark.sql import SparkSession
-from training_case import NUM_WORKERS, build_model
+
+from benchmarks.common import mnist
+from benchmarks.common.local_spark import local_spark
+from benchmarks.common.model import NUM_WORKERS, build_model
+from benchmarks.common.runs import answer
 
 
 def spark_model(model: keras.Model, case: dict[str, Any]) -> SynchronousSparkModel:
-    """Elephas' model for a mode; everything else is its default."""
+    """Elephas' model for a mode and frequency, with defaults for everything else."""
     if case["mode"] == "synchronous":
         return SynchronousSparkModel(model, num_workers=NUM_WORKERS, batch_size=case["batch_size"])
     return AsynchronousSparkModel(
@@ -36,13 +35,10 @@ def spark_model(model: keras.Model, case: dict[str, Any]) -> SynchronousSparkMod
 
 def run(case: dict[str, Any]) -> dict[str, float | None]:
     x, y, x_test, y_test = mnist.read(case["data"])
-    builder = SparkSession.builder.master(f"local[{NUM_WORKERS}]")
-    for key, value in (("driver.memory", "4g"), ("ui.enabled", "false"), ("log.level", "ERROR")):
-        builder = builder.config(f"spark.{key}", value)
-    spark = builder.getOrCreate()
+    spark = local_spark(NUM_WORKERS, memory="4g")
     distributed = spark_model(build_model(case["seed"]), case)
     started = time.perf_counter()
-    # The data arrives as arrays, as in the other cases, so making the RDD is part of the fit.
+    # The other engines start from arrays, too, so that making the RDD is part of the fit.
     rdd = to_simple_rdd(spark.sparkContext, x, y)
     distributed.fit(
         rdd, epochs=case["epochs"], batch_size=case["batch_size"], verbose=0, validation_split=0.0
@@ -54,10 +50,5 @@ def run(case: dict[str, Any]) -> dict[str, float | None]:
     return {"whole": whole, "warm": None, "accuracy": accuracy}
 
 
-def main() -> None:
-    case = json.loads(sys.argv[1])
-    Path(case["result"]).write_text(json.dumps(run(case)), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    answer(run)

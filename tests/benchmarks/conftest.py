@@ -1,28 +1,28 @@
-"""The benchmarks' files, which are scripts beside each other and no package."""
+"""Make the package `benchmarks` importable, which is not part of the installed kspark.
+
+Only this package is loaded from the project's directory. The directory itself stays out of
+`sys.path`, because Python would import kspark's sources from there instead of the installed
+package that is tested.
+"""
 
 from __future__ import annotations
 
-import importlib
 import sys
-from collections.abc import Callable, Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 
-import pytest
-
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
-@pytest.fixture(scope="module")
-def benchmark() -> Iterator[Callable[[str], ModuleType]]:
-    """Imports a benchmark's file by its name; none stays behind."""
-    before = set(sys.modules)
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        yield importlib.import_module
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-        for name in set(sys.modules) - before:
-            file = getattr(sys.modules[name], "__file__", None)
-            if file and Path(file).parent == BENCHMARKS:
-                del sys.modules[name]
+def load_benchmarks() -> None:
+    """Register the package in `sys.modules`. Its modules are found through its path."""
+    spec = spec_from_file_location(
+        "benchmarks", FOLDER / "__init__.py", submodule_search_locations=[str(FOLDER)]
+    )
+    if spec is None or spec.loader is None:
+        raise ImportError(f"There is no package in {FOLDER}.")
+    sys.modules["benchmarks"] = package = module_from_spec(spec)
+    spec.loader.exec_module(package)
+
+
+load_benchmarks()

@@ -1,16 +1,18 @@
-"""Results that are kept, and what they come to."""
+"""The file of results, and the table."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from benchmarks.convergence.case import Case
+from benchmarks.convergence.results import Results, measure_all, table
 
-def test_an_interrupted_run_goes_on(case: ModuleType, results: ModuleType, tmp_path: Path) -> None:
-    one, two = case.Case(), case.Case(shards=2)
+
+def test_an_interrupted_run_continues_with_the_missing_fits(tmp_path: Path) -> None:
+    one, two = Case(), Case(shards=2)
     asked: list[tuple[int, int]] = []
 
     def measure(c: Any, seed: int) -> dict[str, Any]:
@@ -21,17 +23,17 @@ def test_an_interrupted_run_goes_on(case: ModuleType, results: ModuleType, tmp_p
 
     path = tmp_path / "results.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        results.measure_all({"one": one, "two": two}, 2, results.Results(path), measure)
+        measure_all({"one": one, "two": two}, 2, Results(path), measure)
     with path.open("a") as file:
         file.write('{"fit": "cut sho')
-    found = results.measure_all({"one": one, "two": two}, 2, results.Results(path), measure)
+    found = measure_all({"one": one, "two": two}, 2, Results(path), measure)
     assert asked == [(4, 0), (2, 0), (4, 1), (4, 1), (2, 1)]
     assert [fit["accuracy"] for fit in found["two"]] == [2.0, 2.1]
 
 
-def test_a_table_tells_mean_spread_and_bytes(results: ModuleType) -> None:
+def test_the_table_shows_mean_standard_deviation_and_bytes() -> None:
     fits = [{"accuracy": 0.9, "bytes": 1000.0}, {"accuracy": 0.92, "bytes": 3000.0}]
-    lines = results.table({"a": fits, "b": fits[:1], "keras": [{"accuracy": 1.0}], "c": []})
+    lines = table({"a": fits, "b": fits[:1], "keras": [{"accuracy": 1.0}], "c": []})
     assert lines[2:] == [
         "| a | 0.9100 ± 0.0141 | 2,000 |",
         "| b | 0.9000 | 1,000 |",
@@ -40,6 +42,6 @@ def test_a_table_tells_mean_spread_and_bytes(results: ModuleType) -> None:
     ]
 
 
-def test_a_failure_is_told_and_not_averaged(results: ModuleType) -> None:
+def test_a_case_with_a_failed_fit_shows_the_failure() -> None:
     fits = [{"accuracy": 0.9, "bytes": 1.0}, {"failed": "a | b"}]
-    assert results.table({"x": fits})[2] == "| x | failed: a / b | |"
+    assert table({"x": fits})[2] == "| x | failed: a / b | |"
