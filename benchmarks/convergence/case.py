@@ -110,21 +110,21 @@ def cases(dataset: str, shards: list[int], epochs: int) -> dict[str, Case]:
     the middle one.
     """
     base = Case(dataset=dataset, epochs=epochs)
-    found = {}
+    cases = {}
     for batch in sorted({BATCH_SIZE, *(BATCH_SIZE * k for k in shards)}):
-        found[f"keras/batch {batch}"] = replace(base, mode="keras", shards=1, batch_size=batch)
+        cases[f"keras/batch {batch}"] = replace(base, mode="keras", shards=1, batch_size=batch)
     for count in shards:
-        found.update(averages(replace(base, shards=count)))
+        cases.update(averages(replace(base, shards=count)))
     middle = replace(base, shards=sorted(shards)[len(shards) // 2])
-    found.update(other_frequencies(middle))
-    found.update(other_rules(middle))
-    found.update(compressions(middle))
-    return found
+    cases.update(other_frequencies(middle))
+    cases.update(other_rules(middle))
+    cases.update(compressions(middle))
+    return cases
 
 
 def averages(base: Case) -> dict[str, Case]:
     """Cases of the default rule in every mode."""
-    found = {}
+    cases = {}
     for mode, frequency in (
         ("synchronous", "epoch"),
         ("synchronous", FREQUENCY),
@@ -133,11 +133,11 @@ def averages(base: Case) -> dict[str, Case]:
         ("hogwild", FREQUENCY),
     ):
         case = replace(base, mode=mode, frequency=frequency)
-        found[f"{base.shards}/{mode}/{frequency}/Average"] = case
+        cases[f"{base.shards}/{mode}/{frequency}/Average"] = case
     for scale in ("linear", "sqrt"):
         case = replace(base, frequency="batch", scale_lr=scale)
-        found[f"{base.shards}/synchronous/batch/Average, scale_lr {scale}"] = case
-    return found
+        cases[f"{base.shards}/synchronous/batch/Average, scale_lr {scale}"] = case
+    return cases
 
 
 def other_frequencies(base: Case) -> dict[str, Case]:
@@ -152,20 +152,20 @@ def other_frequencies(base: Case) -> dict[str, Case]:
 
 def other_rules(base: Case) -> dict[str, Case]:
     """Cases of all other rules in their modes, without compression and with int8."""
-    found = {}
+    cases = {}
     for mode, rules in RULES.items():
         for label, (rule, config) in rules.items():
             case = replace(base, mode=mode, frequency=FREQUENCY)
             name = f"{base.shards}/{mode}/{FREQUENCY}/{label}"
-            found[name] = with_rule(case, rule, **config)
+            cases[name] = with_rule(case, rule, **config)
             if mode != "hogwild" and rule != "ElasticAverage":  # These take no codec.
-                found[f"{name}/int8"] = replace(found[name], compression="int8")
-    return found
+                cases[f"{name}/int8"] = replace(cases[name], compression="int8")
+    return cases
 
 
 def compressions(base: Case) -> dict[str, Case]:
     """Cases of all codecs, with many exchanges and with few."""
-    found = {}
+    cases = {}
     for mode, frequency in (
         ("synchronous", "epoch"),
         ("synchronous", "batch"),
@@ -173,5 +173,5 @@ def compressions(base: Case) -> dict[str, Case]:
     ):
         for codec in CODECS:
             case = replace(base, mode=mode, frequency=frequency, compression=codec)
-            found[f"{base.shards}/{mode}/{frequency}/Average/{codec}"] = case
-    return found
+            cases[f"{base.shards}/{mode}/{frequency}/Average/{codec}"] = case
+    return cases

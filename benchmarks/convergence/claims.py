@@ -68,7 +68,7 @@ def few_bytes(rounds: int) -> Claim:
     """Few exchanges against one per batch. 200 batches of 10 are one epoch of a shard."""
     base = Case(batch_size=10, epochs=rounds)
     every = replace(base, frequency=200)
-    found = {
+    cases = {
         "exact, batch": replace(base, frequency="batch"),
         "Average, 200": every,
         "DiLoCo, 200": with_rule(every, "SGD", learning_rate=0.7, momentum=0.9, nesterov=True),
@@ -86,7 +86,7 @@ def few_bytes(rounds: int) -> Claim:
         f'of exact synchronous "batch" with at least {FEWER_BYTES} times fewer bytes, '
         f"after {rounds} rounds"
     )
-    return Claim(text, found, judge)
+    return Claim(text, cases, judge)
 
 
 def skewed_shards() -> Claim:
@@ -114,7 +114,7 @@ def slow_worker(frequency: int, optimizer: str, rate: float) -> Claim:
     base = Case(mode="asynchronous", frequency=frequency, slow=True)
     base = replace(base, optimizer=optimizer, learning_rate=rate)
     rules = ("Average", "Downpour", "StalenessAware")
-    found = {rule: with_rule(base, rule) for rule in rules}
+    cases = {rule: with_rule(base, rule) for rule in rules}
 
     def judge(of: Summaries) -> Verdict:
         aware, average, whole = of["StalenessAware"], of["Average"], of["Downpour"]
@@ -125,14 +125,14 @@ def slow_worker(frequency: int, optimizer: str, rate: float) -> Claim:
         "StalenessAware beats plain asynchronous training with one worker ten times slower, "
         f"and {frequency} batches per push"
     )
-    return Claim(text, found, judge)
+    return Claim(text, cases, judge)
 
 
 def bad_replica() -> Claim:
     """One of four shards with noise, against the same shards without noise."""
     base = Case(rows="spoiled", optimizer="sgd", learning_rate=0.05)
-    found = {"without noise, Average": replace(base, rows="mixed")}
-    found.update({rule: with_rule(base, rule) for rule in ("Average", "TrimmedMean", "Median")})
+    cases = {"without noise, Average": replace(base, rows="mixed")}
+    cases.update({rule: with_rule(base, rule) for rule in ("Average", "TrimmedMean", "Median")})
 
     def judge(of: Summaries) -> Verdict:
         clean, trimmed = of["without noise, Average"], of["TrimmedMean"]
@@ -147,7 +147,7 @@ def bad_replica() -> Claim:
         "TrimmedMean with one replica that sends noise is within 2 points of Average without "
         "noise, and better than Average with it"
     )
-    return Claim(text, found, judge)
+    return Claim(text, cases, judge)
 
 
 def best(grid: Cases, results: Mapping[str, list[Result]]) -> Case:
@@ -159,8 +159,8 @@ def best(grid: Cases, results: Mapping[str, list[Result]]) -> Case:
 
 def judged(claim: Claim, results: Mapping[str, list[Result]]) -> str:
     """The verdict on a claim as text, or the fits that failed."""
-    found = {name: summary(fits) for name, fits in results.items()}
-    failed = [f"{name} {reason}" for name, reason in found.items() if isinstance(reason, str)]
+    summaries = {name: summary(fits) for name, fits in results.items()}
+    failed = [f"{name} {reason}" for name, reason in summaries.items() if isinstance(reason, str)]
     if failed:
         return "not judged: " + "; ".join(failed)
-    return str(claim.judge({n: s for n, s in found.items() if isinstance(s, Summary)}))
+    return str(claim.judge({n: s for n, s in summaries.items() if isinstance(s, Summary)}))

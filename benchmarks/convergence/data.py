@@ -43,9 +43,9 @@ def load(dataset: str, folder: Path | None) -> tuple[Rows, str]:
 
 def images(folder: Path | None) -> tuple[np.ndarray, np.ndarray, str]:
     """Features and labels of MNIST, or of synthetic images."""
-    found = mnist.published(folder)
-    pixels, labels, origin = found or mnist.synthetic()
-    return mnist.rows(pixels), labels, "MNIST" if found else origin
+    published = mnist.published(folder)
+    pixels, labels, origin = published or mnist.synthetic()
+    return mnist.rows(pixels), labels, "MNIST" if published else origin
 
 
 def adult(folder: Path | None) -> tuple[np.ndarray, np.ndarray, str]:
@@ -110,8 +110,8 @@ def skewed(x: np.ndarray, y: np.ndarray, shards: int) -> tuple[np.ndarray, np.nd
     """
     groups = np.array_split(np.unique(y), shards)
     places = [np.flatnonzero(np.isin(y, group)) for group in groups]
-    size = min(len(found) for found in places)
-    chosen = np.concatenate([found[:size] for found in places])
+    size = min(len(rows) for rows in places)
+    chosen = np.concatenate([rows[:size] for rows in places])
     return x[chosen], y[chosen]
 
 

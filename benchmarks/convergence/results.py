@@ -79,7 +79,7 @@ def measure_all(
         progress = f"{done + 1}/{len(missing)}, {left / 60:.0f} min left"
         print(f"{progress}: {name}, seed {seed}: {result}", file=sys.stderr, flush=True)
     return {
-        name: [found for seed in range(seeds) if (found := results.get(case, seed)) is not None]
+        name: [fit for seed in range(seeds) if (fit := results.get(case, seed)) is not None]
         for name, case in cases.items()
     }
 
@@ -120,11 +120,11 @@ def summary(results: list[Result]) -> Summary | str:
 def table(results: Mapping[str, list[Result]]) -> list[str]:
     """The lines of a table of summaries."""
     lines = ["| | test accuracy | bytes per example |", "|---|--:|--:|"]
-    for name, found in results.items():
-        shown = summary(found)
-        if isinstance(shown, str):
-            lines.append(f"| {name} | {shown} | |")
+    for name, fits in results.items():
+        cell = summary(fits)
+        if isinstance(cell, str):
+            lines.append(f"| {name} | {cell} | |")
             continue
-        size = "–" if shown.bytes is None else f"{shown.bytes:,.0f}"
-        lines.append(f"| {name} | {shown} | {size} |")
+        size = "–" if cell.bytes is None else f"{cell.bytes:,.0f}"
+        lines.append(f"| {name} | {cell} | {size} |")
     return lines

@@ -21,6 +21,7 @@ ROWS = (24_000, 240_000)
 
 def arguments() -> argparse.Namespace:
     parser = new_parser(inference.__doc__)
+    parser.add_argument("--epochs", type=int, default=3, help="epochs per fit; default: 3")
     parser.add_argument("--repeats", type=int, default=5, help="runs per case; default: 5")
     add_only(parser)
     add_data(parser)
@@ -38,10 +39,10 @@ def cases() -> dict[str, Case]:
     return cases
 
 
-def measure(timeout: float, case: Case) -> Result:
+def measure(epochs: int, timeout: float, case: Case) -> Result:
     """Measure one repeat of one case."""
     name = "elephas" if case["engine"] == "elephas" else "case"
-    return run_case(f"benchmarks.inference.{name}", case, timeout)
+    return run_case(f"benchmarks.inference.{name}", {**case, "epochs": epochs}, timeout)
 
 
 def table(results: dict[str, list[Result]]) -> list[str]:
@@ -90,8 +91,8 @@ def main() -> None:
         chosen = {
             name: {**case, "data": folder} for name, case in matching(cases(), args.only).items()
         }
-        results = measure_all(chosen, partial(measure, args.timeout), args.repeats)
-    print(f"{origin}. Medians of {args.repeats}. {versions()}.\n")
+        results = measure_all(chosen, partial(measure, args.epochs, args.timeout), args.repeats)
+    print(f"{origin}. {args.epochs} epochs, medians of {args.repeats}. {versions()}.\n")
     print("\n".join([*table(results), "", *memory_lines(results)]))
 
 

@@ -13,15 +13,15 @@ import numpy as np
 from benchmarks.common import mnist
 from benchmarks.common.model import NUM_WORKERS, build_model
 from benchmarks.common.runs import answer
-from benchmarks.inference.timing import BATCH_SIZE, EPOCHS, first_and_warm, timed
+from benchmarks.inference.timing import BATCH_SIZE, first_and_warm, timed
 
 
 def run_keras(case: dict[str, Any]) -> dict[str, float]:
     x, y, *_ = mnist.read(case["data"])
     model = build_model(case["seed"])
-    fit, _ = timed(lambda: model.fit(x, y, BATCH_SIZE, EPOCHS, verbose=0))
+    fit, _ = timed(lambda: model.fit(x, y, BATCH_SIZE, case["epochs"], verbose=0))
     again = build_model(case["seed"])
-    refit, _ = timed(lambda: again.fit(x, y, BATCH_SIZE, EPOCHS, verbose=0))
+    refit, _ = timed(lambda: again.fit(x, y, BATCH_SIZE, case["epochs"], verbose=0))
     predicting = first_and_warm(lambda: model.predict(x, batch_size=4096, verbose=0).mean())
     return {"fit": fit, "refit": refit, **predicting}
 
@@ -39,7 +39,7 @@ def run_kspark(case: dict[str, Any]) -> dict[str, float]:
         return made
 
     build, rows = timed(frame)
-    stage = classifier(build_model(case["seed"]), case, EPOCHS)
+    stage = classifier(build_model(case["seed"]), case, case["epochs"])
     fit, fitted = timed(lambda: stage.fit(rows))
     refit, _ = timed(lambda: stage.fit(rows))
     predicting = first_and_warm(lambda: fitted.transform(rows).agg({"prediction": "avg"}).collect())
@@ -103,9 +103,9 @@ def peak(spark: Any) -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def of_rows(batches: Iterator[Any]) -> Iterator[Any]:
-        found = usage()
+        peak_bytes = usage()
         for batch in batches:
-            yield pa.RecordBatch.from_pydict({"bytes": [found] * batch.num_rows})
+            yield pa.RecordBatch.from_pydict({"bytes": [peak_bytes] * batch.num_rows})
 
     frame = spark.range(8, numPartitions=8).mapInArrow(of_rows, "bytes long")
     rdd = spark.sparkContext.parallelize(range(8), 8).map(lambda _: usage())

@@ -17,10 +17,10 @@ from benchmarks.common import mnist
 from benchmarks.common.local_spark import local_spark
 from benchmarks.common.model import NUM_WORKERS, build_model
 from benchmarks.common.runs import answer
-from benchmarks.inference.timing import BATCH_SIZE, EPOCHS, first_and_warm, timed
+from benchmarks.inference.timing import BATCH_SIZE, first_and_warm, timed
 
 
-def estimator(seed: int) -> ElephasEstimator:
+def estimator(seed: int, epochs: int) -> ElephasEstimator:
     """Elephas' estimator. It needs one-hot labels for more than two classes."""
     model = build_model(seed)
     stage = ElephasEstimator()
@@ -30,7 +30,7 @@ def estimator(seed: int) -> ElephasEstimator:
     stage.set_metrics(["accuracy"])
     stage.set_categorical_labels(True)
     stage.set_nb_classes(10)
-    stage.set_epochs(EPOCHS)
+    stage.set_epochs(epochs)
     stage.set_batch_size(BATCH_SIZE)
     stage.set_num_workers(NUM_WORKERS)
     stage.set_validation_split(0.0)
@@ -49,8 +49,8 @@ def run(case: dict[str, Any]) -> dict[str, float]:
         return made
 
     build, rows = timed(frame)
-    fit, fitted = timed(lambda: estimator(case["seed"]).fit(rows))
-    refit, _ = timed(lambda: estimator(case["seed"]).fit(rows))
+    fit, fitted = timed(lambda: estimator(case["seed"], case["epochs"]).fit(rows))
+    refit, _ = timed(lambda: estimator(case["seed"], case["epochs"]).fit(rows))
 
     def aggregate() -> None:
         scored = fitted.transform(rows)

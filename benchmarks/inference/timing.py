@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-BATCH_SIZE, EPOCHS = 64, 3
+BATCH_SIZE = 64
 WARM_CALLS = 3
 
 

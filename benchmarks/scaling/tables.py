@@ -61,14 +61,14 @@ def reach_table(study: Study, megabytes: list[float]) -> list[str]:
 
 def reach_cell(study: Study, road: str, codec: str) -> str:
     """A cell of `reach_table`."""
-    found = reach(study, road, codec)
-    half = f"{found.half:,}" if found.half else "< 2"
-    half = f"≥ {half}" if found.half == WORKERS[-1] else f"{half} {found.limit}"
-    digits = 0 if found.speed_up >= 10 else 1 if found.speed_up >= 1 else 2
-    text = f"{half}; × {found.speed_up:.{digits}f}"
-    if found.obstacle is None:
+    result = reach(study, road, codec)
+    half = f"{result.half:,}" if result.half else "< 2"
+    half = f"≥ {half}" if result.half == WORKERS[-1] else f"{half} {result.limit}"
+    digits = 0 if result.speed_up >= 10 else 1 if result.speed_up >= 1 else 2
+    text = f"{half}; × {result.speed_up:.{digits}f}"
+    if result.obstacle is None:
         return text
-    reason, workers = found.obstacle
+    reason, workers = result.obstacle
     return f"{text}; 2 GB" if reason == "record" else f"{text}; ! {workers:,}"
 
 
