@@ -5,7 +5,7 @@
     python -m benchmarks.convergence --dataset adult --shards 4
     python -m benchmarks.convergence --claims
 
-The first command runs 65 fits with each of three seeds, about three to five seconds per fit on
+The first command runs 90 fits with each of three seeds, about three to five seconds per fit on
 two cores; the second takes about 15 seconds. With `--claims`, a fit takes up to 20 seconds. If
 a run is interrupted, the same command with the same `--results` continues it.
 

@@ -4,11 +4,11 @@
     python -m benchmarks.scaling --picture docs/scaling.png
     python -m benchmarks.scaling --measure
 
-The first command reads the costs in `benchmarks/scaling/costs.json` and takes some seconds, as
-does the second, which needs matplotlib. `--measure` takes some minutes: it measures the costs and
-the epochs of 1, 2 and 4 workers on this machine, and writes them to that file. Fits run in one
-process, because costs are differences between them. On a machine with other load, measure several
-times with `--repeats`, or again later with `--more`: the shortest time counts.
+The first command reads the costs in `benchmarks/scaling/costs.json` and takes about 15 seconds.
+The second also needs matplotlib. `--measure` takes some minutes: it measures the costs and the
+epochs of 1, 2 and 4 workers on this machine, and writes them to that file. Fits run in one process,
+because costs are differences between them. On a machine with other load, measure several times
+with `--repeats`, or again later with `--more`: the shortest time counts.
 
 The ways of training, or roads, are:
 
