@@ -1,0 +1,1 @@
+"""What several benchmarks share: options, data, models, measured processes and tables."""

@@ -1,0 +1,24 @@
+"""Compare the steps of a Spark ML pipeline with plain Keras and with Elephas.
+
+    python -m benchmarks.inference
+    python -m benchmarks.inference --repeats 1 --epochs 1 --only keras kspark
+    ELEPHAS_PYTHON=/path/to/python python -m benchmarks.inference
+
+The first command takes about 20 minutes on two cores, the second about two minutes.
+
+Each case trains a 784-128-128-10 perceptron on 48,000 rows with Adam, batches of 64, three
+epochs (`--epochs`) and two workers, and predicts the same rows. Every repeat of a case runs in a
+process of its own. The table shows medians over the repeats. Ratios are relative to plain Keras.
+Columns:
+
+* DataFrame: seconds to make a cached DataFrame of vectors and labels from NumPy arrays.
+* fit: seconds to train on that DataFrame. The first fit includes starting Spark's Python
+  workers and their import of TensorFlow. "fit again" trains a new model with workers that run.
+  Plain Keras calls `model.fit` with the arrays.
+* transform: seconds to predict all rows and average the predictions, for the first time, and
+  the median of three more times ("warm"). Plain Keras calls `model.predict`.
+
+The cases `memory/24000` and `memory/240000` measure the largest resident size of a Python
+worker that trains on and predicts so many rows. The executors make these rows, so that the
+driver holds none.
+"""
