@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.exchange.servers import TOKEN
 from benchmarks.exchange.sockets import TIMEOUT, bytes_of, configured, receive
-from kspark.transport import AggregatorClient
+from kspark.live.transport import AggregatorClient
 from kspark.weights import WeightSpec
 
 BYTES_PER_RUN = 100e6

@@ -11,8 +11,8 @@ import numpy as np
 from benchmarks.exchange.sockets import TIMEOUT, bytes_of, configured, receive
 from kspark import optimizers
 from kspark.aggregator import Aggregator
-from kspark.coordinator import Coordinator, ShardPlan
-from kspark.transport import AggregatorServer
+from kspark.live.coordinator import Coordinator, ShardPlan
+from kspark.live.transport import AggregatorServer
 from kspark.weights import Weight, WeightSpec
 
 TOKEN = b"benchmark"

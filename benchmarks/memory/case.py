@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.common.runs import answer
 from kspark import SparkModel
-from kspark.job import tree
+from kspark.job import groups as tree
 from kspark.session import local_session
 
 INPUTS, ROWS_PER_SHARD = 1000, 4

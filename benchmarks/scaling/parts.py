@@ -18,8 +18,8 @@ from kspark import compression
 from kspark.aggregator import Aggregator
 from kspark.compression import Compressor, Packing
 from kspark.optimizers import get as get_rule
-from kspark.rendezvous import mean_of
-from kspark.transport import AggregatorServer
+from kspark.live.coordinator.rendezvous import mean_of
+from kspark.live.transport import AggregatorServer
 from kspark.weights import weighted_mean
 
 CODECS: dict[str, Any] = {
