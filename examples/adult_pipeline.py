@@ -2,9 +2,10 @@
 
     python adult_pipeline.py [folder]
 
-`folder`, or the environment variable `KSPARK_DATA`, holds UCI's census data
-`adult.data`, gzipped or not: whose income is above 50,000? Without it,
-scikit-learn's breast cancer data takes its place: which tumours are malignant?
+`folder` holds UCI's census data `adult.data`, gzipped or not: whose income is
+above 50,000? It defaults to the environment variable `KSPARK_DATA`. Without a
+folder, the example uses scikit-learn's breast cancer data: which tumours are
+malignant?
 """
 
 from __future__ import annotations
@@ -30,14 +31,24 @@ from kspark.session import local_session
 # Passes over the data, and examples per batch, to choose from.
 CHOICES = tuple((epochs, size) for epochs in (1, 6) for size in (16, 64))
 
-BESIDE_THE_PROJECT = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
-
 ADULT_COLUMNS = """
     age double, workclass string, fnlwgt double, education string, education_num double,
     marital_status string, occupation string, relationship string, race string, sex string,
     capital_gain double, capital_loss double, hours_per_week double, native_country string,
     income string
 """
+
+
+def find_adult(folder: Path) -> Path:
+    """The path of the census data, gzipped or not."""
+    paths = (folder / "adult.data.gz", folder / "adult.data")
+    for path in paths:
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"The data folder must hold `adult.data.gz` or `adult.data`. Received: {folder}. "
+        "Unset `KSPARK_DATA` to use scikit-learn's breast cancer data."
+    )
 
 
 def read_adult(spark: SparkSession, path: Path) -> DataFrame:
@@ -102,19 +113,19 @@ def main(
 
     Args:
         spark: `SparkSession`; one on this machine by default.
-        data: Folder of the census data.
+        data: Folder of the census data. Defaults to `KSPARK_DATA`.
         saved: Folder to save the fitted pipeline in; a temporary one by default.
         choices: Pairs of epochs and batch size.
     """
+    folder = data or os.environ.get("KSPARK_DATA")
+    adult = find_adult(Path(folder)) if folder else None
     spark = spark or local_session()
-    folder = Path(data or os.environ.get("KSPARK_DATA") or BESIDE_THE_PROJECT)
     with tempfile.TemporaryDirectory() as temporary:
-        files = sorted(folder.glob("adult.data*"))
-        rows = read_adult(spark, files[0]) if files else read_tumours(spark, Path(temporary))
+        rows = read_adult(spark, adult) if adult else read_tumours(spark, Path(temporary))
         train, test = rows.repartition(2).cache().randomSplit([0.8, 0.2], seed=1)
         path = Path(saved or Path(temporary) / "pipeline")
         found = run(train.cache(), test.cache(), path, choices)
-    print("census" if files else "tumours", found)
+    print("census" if adult else "tumours", found)
     return found
 
 

@@ -2,9 +2,9 @@
 
     python elephas_classic.py [folder]
 
-A CNN on images of 28 x 28 pixels. `folder`, or the environment variable
-`KSPARK_DATA`, holds MNIST's `t10k` files; without them, scikit-learn's digits
-are enlarged. The images come from a DataFrame of pixels, or, with
+A CNN on images of 28 x 28 pixels. `folder` holds MNIST's gzipped `t10k` files.
+It defaults to the environment variable `KSPARK_DATA`. Without a folder, the
+example enlarges scikit-learn's digits. The images come from a DataFrame of pixels, or, with
 `main(as_files=True)`, from image files that Spark reads.
 """
 
@@ -26,16 +26,24 @@ from pyspark.sql import functions as F
 from kspark.ml import ElephasEstimator, image_columns, to_data_frame
 from kspark.session import local_session
 
-BESIDE_THE_PROJECT = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+
+def read(folder: Path, name: str) -> bytes:
+    """The content of one of MNIST's gzipped files."""
+    path = folder / name
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"The data folder must hold `{name}`. Received: {folder}. "
+            "Unset `KSPARK_DATA` to use scikit-learn's digits."
+        )
+    return gzip.decompress(path.read_bytes())
 
 
-def load(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images of 28 x 28 bytes, and their labels."""
-    files = [folder / f"t10k-{name}-ubyte.gz" for name in ("images-idx3", "labels-idx1")]
-    if all(file.exists() for file in files):
-        images, labels = (gzip.decompress(file.read_bytes()) for file in files)
-        pixels = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28)
-        return pixels, np.frombuffer(labels, np.uint8, offset=8)
+def load(folder: Path | None) -> tuple[np.ndarray, np.ndarray]:
+    """Images of 28 x 28 bytes, and their labels; scikit-learn's without a folder."""
+    if folder is not None:
+        images = np.frombuffer(read(folder, "t10k-images-idx3-ubyte.gz"), np.uint8, offset=16)
+        labels = np.frombuffer(read(folder, "t10k-labels-idx1-ubyte.gz"), np.uint8, offset=8)
+        return images.reshape(-1, 28, 28), labels
     from sklearn.datasets import load_digits
 
     digits, labels = load_digits(return_X_y=True)
@@ -108,17 +116,18 @@ def main(
 
     Args:
         spark: `SparkSession`; one on this machine by default.
-        data: Folder of MNIST's files.
+        data: Folder of MNIST's files. Defaults to `KSPARK_DATA`.
         count: Integer, how many images; all by default.
         batch_size: Integer, examples per batch and worker.
         as_files: Boolean, whether the images go by way of files.
     """
-    spark = spark or local_session()
-    images, labels = load(Path(data or os.environ.get("KSPARK_DATA") or BESIDE_THE_PROJECT))
+    folder = data or os.environ.get("KSPARK_DATA")
+    images, labels = load(Path(folder) if folder else None)
     images, labels = images[:count], labels[:count]
-    with tempfile.TemporaryDirectory() as folder:
+    spark = spark or local_session()
+    with tempfile.TemporaryDirectory() as temporary:
         if as_files:
-            rows = files_frame(spark, images, labels, Path(folder))
+            rows = files_frame(spark, images, labels, Path(temporary))
         else:
             rows = pixels_frame(spark, images, labels)
         train_data, test_data = rows.cache().randomSplit([0.8, 0.2], seed=1)

@@ -3,9 +3,10 @@
     spark-submit --master spark://host:7077 mnist_mlp.py --data folder
     python mnist_mlp.py --data folder
 
-`folder`, or the environment variable `KSPARK_DATA`, holds MNIST's idx files as
-published, gzipped or not. If only its 10,000 test images are there, 8,000 of
-them train. Without any, scikit-learn's digits take MNIST's place.
+`folder` holds MNIST's idx files as published, gzipped or not. It defaults to the
+environment variable `KSPARK_DATA`. If the folder has no training images, the
+example trains on 8,000 of the 10,000 test images. Without a folder, it uses
+scikit-learn's digits.
 """
 
 from __future__ import annotations
@@ -23,8 +24,6 @@ from pyspark.sql import SparkSession
 from kspark import SparkModel
 from kspark.session import local_session
 
-BESIDE_THE_PROJECT = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
-
 Arrays = tuple[np.ndarray, np.ndarray]
 
 
@@ -38,12 +37,25 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
-def read_mnist(folder: Path, name: str) -> Arrays | None:
-    """Images and labels of "train" or "t10k", or `None` if they are not there."""
-    images, labels = (
-        sorted(folder.glob(f"{name}-{kind}-ubyte*")) for kind in ("images-idx3", "labels-idx1")
-    )
-    return (read_idx(images[0]), read_idx(labels[0])) if images and labels else None
+def find(folder: Path, name: str) -> Path | None:
+    """The path of a file, gzipped or not, or `None` if the folder does not hold it."""
+    paths = (folder / f"{name}.gz", folder / name)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def read_mnist(folder: Path, part: str) -> Arrays:
+    """Images and labels of "train" or "t10k"."""
+    arrays = []
+    for name in (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"):
+        path = find(folder, name)
+        if path is None:
+            raise FileNotFoundError(
+                f"The data folder must hold `{name}.gz` or `{name}`. Received: {folder}. "
+                "Unset `KSPARK_DATA` to use scikit-learn's digits."
+            )
+        arrays.append(read_idx(path))
+    images, labels = arrays
+    return images, labels
 
 
 def digits() -> Arrays:
@@ -54,15 +66,14 @@ def digits() -> Arrays:
     return images * (255 / 16), labels
 
 
-def load(folder: Path) -> tuple[Arrays, Arrays]:
-    """Training rows and test rows, each with labels."""
-    train, test = read_mnist(folder, "train"), read_mnist(folder, "t10k")
-    if train is None or test is None:
-        images, labels = test or digits()
-        order = np.random.RandomState(0).permutation(len(images))
-        first, rest = np.split(order, [len(order) * 4 // 5])
-        train, test = (images[first], labels[first]), (images[rest], labels[rest])
-    return rows(*train), rows(*test)
+def load(folder: Path | None) -> tuple[Arrays, Arrays]:
+    """Training rows and test rows, each with labels; scikit-learn's without a folder."""
+    if folder is not None and find(folder, "train-images-idx3-ubyte"):
+        return rows(*read_mnist(folder, "train")), rows(*read_mnist(folder, "t10k"))
+    images, labels = digits() if folder is None else read_mnist(folder, "t10k")
+    order = np.random.RandomState(0).permutation(len(images))
+    first, rest = np.split(order, [len(order) * 4 // 5])
+    return rows(images[first], labels[first]), rows(images[rest], labels[rest])
 
 
 def rows(images: np.ndarray, labels: np.ndarray) -> Arrays:
@@ -93,7 +104,7 @@ def session() -> SparkSession:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    folder = os.environ.get("KSPARK_DATA", BESIDE_THE_PROJECT)
+    folder = os.environ.get("KSPARK_DATA") or None
     parser.add_argument("--data", type=Path, default=folder, help="folder of MNIST's idx files")
     parser.add_argument("--mode", default="synchronous")
     parser.add_argument("--frequency", default="epoch", help='"epoch", "batch", or batches')

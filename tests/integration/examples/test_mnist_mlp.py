@@ -54,6 +54,30 @@ def test_it_reads_the_published_format(project: Path, tmp_path: Path, ending: st
     assert (len(x), len(x_test)) == (960, 240)
 
 
+def test_it_uses_the_digits_of_scikit_learn_without_a_folder(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = runpy.run_path(str(project / "examples" / "mnist_mlp.py"))
+    monkeypatch.setattr(sys, "argv", ["mnist_mlp.py"])
+    monkeypatch.delenv("KSPARK_DATA", raising=False)
+
+    folder = names["arguments"]().data
+    (x, _), (x_test, _) = names["load"](folder)
+
+    assert folder is None
+    assert (x.shape, x_test.shape) == ((1437, 64), (360, 64))
+
+
+@pytest.mark.parametrize("missing", ["train-labels-idx1-ubyte", "t10k-images-idx3-ubyte"])
+def test_a_file_that_is_missing_is_named(project: Path, tmp_path: Path, missing: str) -> None:
+    write_mnist(tmp_path / "data", ".gz")
+    (tmp_path / "data" / f"{missing}.gz").unlink()
+    load = runpy.run_path(str(project / "examples" / "mnist_mlp.py"))["load"]
+
+    with pytest.raises(FileNotFoundError, match=f"must hold `{missing}.gz` or `{missing}`"):
+        load(tmp_path / "data")
+
+
 @pytest.mark.parametrize(
     ("mode", "frequency", "has_data"),
     [
@@ -77,6 +101,7 @@ def test_spark_submit_runs_it_on_a_standalone_cluster(
     own = {**java_variables, "PYSPARK_PYTHON": sys.executable}
     if has_data:
         write_mnist(tmp_path / "data", ".gz")
+        own["KSPARK_DATA"] = str(tmp_path / "data")
 
     output = run(
         SPARK_SUBMIT,
@@ -84,7 +109,6 @@ def test_spark_submit_runs_it_on_a_standalone_cluster(
         project / "examples" / "mnist_mlp.py",
         *["--mode", mode, "--frequency", frequency],
         **own,
-        KSPARK_DATA=str(tmp_path / "data"),
     )
 
     assert f"{1200 if has_data else 1437} training rows" in output

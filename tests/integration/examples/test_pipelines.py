@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import re
 import runpy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,14 +22,34 @@ Example = Callable[[str], dict[str, Any]]
 
 @pytest.fixture
 def example(project: Path, monkeypatch: pytest.MonkeyPatch) -> Example:
-    """An example's names, on a machine that has no data of its own."""
+    """An example's names, where `KSPARK_DATA` is not set."""
+    monkeypatch.delenv("KSPARK_DATA", raising=False)
+    return lambda name: runpy.run_path(str(project / "examples" / f"{name}.py"))
 
-    def load(name: str) -> dict[str, Any]:
-        names = runpy.run_path(str(project / "examples" / f"{name}.py"))
-        monkeypatch.setenv("KSPARK_DATA", str(project / "no data"))
-        return names
 
-    return load
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("adult_pipeline", "adult.data"),
+        ("elephas_classic", "t10k-images-idx3-ubyte.gz"),
+        ("mnist_mlp", "t10k-images-idx3-ubyte"),
+    ],
+)
+def test_a_data_folder_without_the_data_is_an_error_that_names_the_file(
+    example: Example, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, file: str
+) -> None:
+    main = example(name)["main"]
+    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
+    monkeypatch.setenv("KSPARK_DATA", str(tmp_path))
+
+    with pytest.raises(FileNotFoundError, match=f"must hold .*`{re.escape(file)}`.*{tmp_path}"):
+        main()
+
+
+def test_no_example_looks_for_files_beside_itself(project: Path) -> None:
+    scripts = sorted((project / "examples").glob("*.py"))
+    assert scripts
+    assert [path.name for path in scripts if "__file__" in path.read_text(encoding="utf-8")] == []
 
 
 def test_tumours_in_a_tuned_pipeline_that_is_saved_and_loaded(
