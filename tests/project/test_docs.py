@@ -11,14 +11,26 @@ import pytest
 from kspark.ml import KerasClassifier
 
 PROJECT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
-DESIGN = PROJECT / "docs" / "design.md"
+README = PROJECT / "README.md"
+EXAMPLES = PROJECT / "examples" / "README.md"
+PAGES = sorted((PROJECT / "docs").glob("*.md"))
+DOCUMENTS = [README, EXAMPLES, *PAGES]
+HOW_IT_WORKS = PROJECT / "docs" / "how-it-works.md"
+GUARANTEES = PROJECT / "docs" / "guarantees.md"
 STAGES = PROJECT / "docs" / "stages.md"
 
 TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
-LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)")
+HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 DEFAULT = re.compile(r"^\| `([a-z]\w+)` \| (?:`(.+?)`|–) \|", re.MULTILINE)
+NOTE = re.compile(r"^\[\^([\w-]+)\]: (.*)$", re.MULTILINE)
+NOTE_MARK = re.compile(r"\[\^([\w-]+)\](?!:)")
+BULLET = re.compile(r"^\* .*(?:\n  .*)*", re.MULTILINE)
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def name_of(document: Path) -> str:
+    return document.relative_to(PROJECT).as_posix()
 
 
 def blocks(document: Path, language: str) -> list[str]:
@@ -27,33 +39,78 @@ def blocks(document: Path, language: str) -> list[str]:
 
 
 def named_units(text: str) -> set[str]:
-    """Modules and packages of kspark in a line of text: `plan.py` and `wire/` are units."""
-    return {name or package for name, package in re.findall(r"(\w+)\.py|(\w+)/", text)}
+    """Modules and packages of kspark in a line of text: `errors.py`, `plan/` and `live/wire/`."""
+    return {
+        name.removesuffix(".py").rstrip("/") for name in re.findall(r"\w+(?:/\w+)*(?:\.py|/)", text)
+    }
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def anchors(document: Path) -> set[str]:
+    """What links to the headings of a document call them, as GitHub makes it."""
+    headings = HEADING.findall(document.read_text(encoding="utf-8"))
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def cells(document: Path) -> list[str]:
+    """The cells of all tables of a document."""
+    lines = document.read_text(encoding="utf-8").splitlines()
+    return [cell for line in lines if line.startswith("|") for cell in line.strip("| ").split("|")]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_every_test_that_is_named_exists(document: Path) -> None:
     for file, function in TEST.findall(document.read_text(encoding="utf-8")):
         source = (PROJECT / file).read_text(encoding="utf-8")
         assert not function or f"def {function}(" in source, f"{file}::{function}"
 
 
-def test_every_rule_names_a_test() -> None:
-    table = DESIGN.read_text(encoding="utf-8").split("## Update rules")[1].split("\n## ")[0]
-    rules = [line for line in table.splitlines() if line.startswith("|")][2:]
-    assert len(rules) >= 8
-    assert [line for line in rules if not TEST.search(line)] == []
+def test_every_guarantee_has_a_footnote() -> None:
+    text = GUARANTEES.read_text(encoding="utf-8")
+    guarantees = BULLET.findall(text)
+    assert len(guarantees) >= 60
+    assert [guarantee for guarantee in guarantees if not NOTE_MARK.search(guarantee)] == []
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", PAGES, ids=name_of)
+def test_every_footnote_is_used_and_names_a_test(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    notes = NOTE.findall(text)
+    assert [note for note in notes if not TEST.match(note[1])] == []
+    labels = [label for label, _ in notes]
+    assert len(labels) == len(set(labels))
+    assert set(NOTE_MARK.findall(text)) == set(labels)
+
+
+@pytest.mark.parametrize(("document", "limit"), [(README, 150), (HOW_IT_WORKS, 120)])
+def test_the_first_pages_to_read_are_short(document: Path, limit: int) -> None:
+    assert len(document.read_text(encoding="utf-8").splitlines()) <= limit
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_cells_of_tables_are_short(document: Path) -> None:
+    assert [cell for cell in cells(document) if len(cell.split()) > 40] == []
+
+
+def test_the_table_of_examples_names_all_of_them() -> None:
+    listed = set(re.findall(r"\]\((\w+\.(?:py|ipynb))\)", EXAMPLES.read_text(encoding="utf-8")))
+    files = EXAMPLES.parent.iterdir()
+    assert listed == {file.name for file in files if file.suffix in {".py", ".ipynb"}}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_every_link_leads_somewhere(document: Path) -> None:
-    for target in LINK.findall(document.read_text(encoding="utf-8")):
-        assert (document.parent / target).exists(), target
+    for path, anchor in LINK.findall(document.read_text(encoding="utf-8")):
+        target = document.parent / path if path else document
+        assert target.exists(), path
+        if anchor:
+            assert anchor in anchors(target), f"{path}#{anchor}"
 
 
 def test_the_picture_of_the_layers_is_the_one_that_is_tested() -> None:
     layers = runpy.run_path(str(PROJECT / "tests" / "test_layers.py"))["LAYERS"]
-    picture = next(text for text in blocks(DESIGN, "") if re.search(r"^ 0 +errors", text, re.M))
+    picture = next(
+        text for text in blocks(HOW_IT_WORKS, "") if re.search(r"^ 0 +errors", text, re.M)
+    )
     drawn: list[set[str]] = []
     for line in picture.splitlines():
         if line[:2].strip():
@@ -64,13 +121,13 @@ def test_the_picture_of_the_layers_is_the_one_that_is_tested() -> None:
 
 
 def test_the_test_command_is_the_one_that_runs() -> None:
-    commands = "\n".join(blocks(PROJECT / "README.md", "bash"))
+    commands = "\n".join(blocks(README, "bash"))
     script = (PROJECT / ".ci" / "run").read_text(encoding="utf-8").strip().splitlines()
     assert script[-1] in commands
 
 
 def test_the_extras_of_the_first_command_exist() -> None:
-    command = blocks(PROJECT / "README.md", "bash")[0]
+    command = blocks(README, "bash")[0]
     extras = re.search(r'"\.\[([\w,]+)\]"', command)
     assert extras
     setup = (PROJECT / "setup.py").read_text(encoding="utf-8")

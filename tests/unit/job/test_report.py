@@ -122,7 +122,7 @@ def test_without_staleness_there_is_only_the_timeline():
     assert len(rounds.plot().axes) == 1
 
 
-def test_plot_names_the_extra_when_matplotlib_is_missing(monkeypatch):
+def test_plot_names_the_package_when_matplotlib_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"pip install 'kspark\[plot\]'"):
+    with pytest.raises(ImportError, match="pip install matplotlib"):
         REPORT.plot()

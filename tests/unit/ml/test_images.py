@@ -218,6 +218,6 @@ def test_deep_grey_is_refused(kind, channels):
 
 def test_without_pillow_an_error_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(ClusterError, match=r"Pillow, which is missing .* kspark\[images\]"):
+    with pytest.raises(ClusterError, match=r"Pillow, which is missing .* Install pillow"):
         converted([GOOD], pa.binary())
     assert len(converted([struct(BGR)])[0]) == 1
