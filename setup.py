@@ -64,6 +64,7 @@ setup(
             "nbformat>=5.10",
             "pyspark[connect]",
             "pytest>=8.2",
+            "pytest-cov>=5.0",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.5",
         ],
