@@ -67,6 +67,7 @@ setup(
             "pytest-cov>=5.0",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.5",
+            "setuptools>=64",
         ],
         "docs": ["mkdocs>=1.6", "mkdocstrings[python]>=0.26"],
     },
