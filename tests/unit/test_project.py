@@ -24,3 +24,11 @@ def test_version_of_the_installed_package():
         pytest.skip("kspark is not installed here")
     assert kspark.__version__ == installed
     assert re.fullmatch(r"\d+\.\d+\.\d+", installed)
+
+
+def test_pre_commit_runs_the_linters_of_tox_in_the_same_versions():
+    pin = re.compile(r"\b([a-z]\w+)==([\w.]+)")
+    lint = (ROOT / "tox.ini").read_text(encoding="utf-8").split("[testenv:lint]")[1].split("\n[")[0]
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert set(pin.findall(hooks)) == set(pin.findall(lint))
+    assert {name for name, _ in pin.findall(lint)} >= {"codespell", "ruff"}
