@@ -32,6 +32,8 @@ from pyspark.sql import SparkSession
 from kspark import java
 from kspark.errors import invalid
 
+__all__ = ["local_session"]
+
 logger = logging.getLogger("kspark")
 
 LOOPBACK = "127.0.0.1"
