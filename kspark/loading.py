@@ -18,6 +18,13 @@ def load_spark_model(
 ) -> SparkModel:
     """Read what `SparkModel.save` wrote, or Elephas.
 
+    Example:
+
+    ```python
+    spark_model.save("model.keras")
+    spark_model = load_spark_model("model.keras")
+    ```
+
     Args:
         path: String, local or any URI Spark can read.
         custom_objects: Dictionary of names to custom classes or functions.

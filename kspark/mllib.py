@@ -37,6 +37,14 @@ class SparkMLlibModel(SparkModel):
     """A `SparkModel` that trains on RDDs of `LabeledPoint` and predicts MLlib's types.
 
     Takes the arguments of `SparkModel`.
+
+    Example:
+
+    ```python
+    mllib_model = SparkMLlibModel(model)
+    mllib_model.fit(labeled_points, epochs=5, categorical=True, nb_classes=10)
+    predictions = mllib_model.predict(to_matrix(x))
+    ```
     """
 
     saved_as = "SparkMLlibModel"
@@ -86,6 +94,8 @@ class SparkMLlibModel(SparkModel):
 
         Args:
             mllib_data: MLlib matrix or vector; anything else as for `SparkModel.predict`.
+            *args: Further arguments of `SparkModel.predict`.
+            **kwargs: Further arguments of `SparkModel.predict`.
         """
         if isinstance(mllib_data, Matrix):
             return to_matrix(super().predict(from_matrix(mllib_data), *args, **kwargs))

@@ -16,6 +16,13 @@ _checked: set[tuple[str, str]] = set()
 def check_cluster(spark: SparkSession, backend: str = "tensorflow") -> list[WorkerEnvironment]:
     """Look at the Python environment of the workers.
 
+    Example:
+
+    ```python
+    for worker in kspark.check_cluster(spark):
+        print(worker.host, worker.python, worker.packages)
+    ```
+
     Args:
         spark: `SparkSession`.
         backend: String, the Keras backend that must be there.

@@ -50,6 +50,12 @@ _CODECS: Mapping[str, type[Codec]] = {
 def get(identifier: Any) -> Codec | None:
     """The codec that is meant.
 
+    Example:
+
+    ```python
+    codec = kspark.compression.get("top_k")
+    ```
+
     Args:
         identifier: One of:
             - `None`, no compression.
@@ -79,12 +85,29 @@ def get(identifier: Any) -> Codec | None:
 
 
 def serialize(codec: Codec | None) -> dict[str, Any] | None:
-    """A codec as plain data, `{"class_name": ..., "config": ...}`; `None` stays `None`."""
+    """A codec as plain data, `{"class_name": ..., "config": ...}`; `None` stays `None`.
+
+    Example:
+
+    ```python
+    config = kspark.compression.serialize(TopK(0.05))
+    codec = kspark.compression.deserialize(config)
+    ```
+
+    Args:
+        codec: `Codec` or `None`.
+    """
     return None if codec is None else codec.serialized()
 
 
 def deserialize(config: Mapping[str, Any] | None) -> Codec | None:
     """The inverse of `serialize`.
+
+    Example:
+
+    ```python
+    codec = kspark.compression.deserialize({"class_name": "TopK", "config": {"fraction": 0.05}})
+    ```
 
     Args:
         config: Mapping with `"class_name"` and, if not the defaults, `"config"`; or `None`.

@@ -21,6 +21,15 @@ class Codec(ABC):
     that a diverged replica is seen as such. Infinity stays infinity, or becomes NaN. A
     finite number stays finite.
 
+    Example:
+
+    ```python
+    codec = Int8()
+    payload = codec.encode(vector)
+    decoded = np.empty_like(vector)
+    codec.decode(payload, decoded)
+    ```
+
     Attributes:
         name: String, as in `SparkModel(compression="int8")`.
         sparse: Boolean, whether most of what is decoded is zero.
@@ -47,6 +56,9 @@ class Codec(ABC):
 
         Returns:
             The payload, a uint8 array.
+
+        Raises:
+            IncompatibleDeltaError: If `payload` has another size or dtype.
         """
         wanted = self.payload_size(vector.size, vector.dtype)
         payload = np.empty(wanted, np.uint8) if payload is None else payload

@@ -29,6 +29,14 @@ class BFloat16(Codec):
     themselves. No value of a gradient is too small or too large for it, where `Float16` has
     three bits more.
 
+    Example:
+
+    ```python
+    from kspark.compression import BFloat16
+
+    spark_model = SparkModel(model, compression=BFloat16())
+    ```
+
     Reference:
         Kalamkar et al., 2019, "A Study of BFLOAT16 for Deep Learning Training",
         https://arxiv.org/abs/1905.12322

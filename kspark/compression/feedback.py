@@ -24,6 +24,13 @@ class Compressor:
     What is not finite leaves nothing behind: the residual is zero there, so that one
     infinite gradient, which a loss scale provokes on purpose, does not stay for ever.
 
+    Example:
+
+    ```python
+    compressor = Compressor(Packing(TopK(0.01), spec))
+    payloads = [compressor.pack(delta) for delta in deltas]
+    ```
+
     Args:
         packing: `Packing`.
 
@@ -70,6 +77,9 @@ class Compressor:
 
     def restore(self, residual: np.ndarray | None) -> None:
         """Go on from another residual; `None` is none at all.
+
+        Args:
+            residual: Vector of `spec.trainable_size` elements, or `None`.
 
         Raises:
             IncompatibleDeltaError: If it has another size or dtype.

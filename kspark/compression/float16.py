@@ -25,6 +25,14 @@ class Float16(Codec):
     What a larger value exceeds 65504 by is sent later, by the error feedback. So is what is
     too small for one push. NaN and infinity travel as themselves.
 
+    Example:
+
+    ```python
+    from kspark.compression import Float16
+
+    spark_model = SparkModel(model, compression=Float16())
+    ```
+
     Reference:
         Micikevicius et al., 2018, "Mixed Precision Training",
         https://arxiv.org/abs/1710.03740

@@ -45,6 +45,14 @@ class Int8(Codec):
 
     Payload: the scales of all blocks as float32, then one int8 per value.
 
+    Example:
+
+    ```python
+    from kspark.compression import Int8
+
+    spark_model = SparkModel(model, compression=Int8())
+    ```
+
     Reference:
         Dettmers, 2016, "8-Bit Approximations for Parallelism in Deep Learning",
         https://arxiv.org/abs/1511.04561

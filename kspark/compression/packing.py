@@ -31,6 +31,14 @@ class Packing:
     travel as they are. That of frozen layers is much, and does not change. Integer and
     other fixed weights do not travel at all.
 
+    Example:
+
+    ```python
+    packing = Packing(Int8(), spec)
+    payload = Compressor(packing).pack(delta)
+    received = packing.unpack(payload, np.empty(spec.size, spec.dtype))
+    ```
+
     Attributes:
         codec: `Codec`.
         spec: `WeightSpec` of the model.
@@ -76,7 +84,11 @@ class Packing:
         return range(self.state_layout.sizes[0] + self.codec_bytes, self.nbytes + 1)
 
     def pack_state(self, state: np.ndarray) -> np.ndarray:
-        """What a payload begins with, as bytes."""
+        """What a payload begins with, as bytes.
+
+        Args:
+            state: Vector, the weights of a delta that are not trained.
+        """
         layout = self.state_layout
         return (state if layout is None else layout.pack(state)).view(PACKED)
 

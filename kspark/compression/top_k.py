@@ -33,6 +33,14 @@ class TopK(Codec):
 
     Payload: the k values in their own dtype, then their positions as uint32, ascending.
 
+    Example:
+
+    ```python
+    from kspark.compression import TopK
+
+    spark_model = SparkModel(model, compression=TopK(fraction=0.05))
+    ```
+
     Args:
         fraction: Float > 0 and <= 1, part of the values that is sent. Defaults to `0.01`.
             Below 0.5 it takes fewer bytes than float32 itself.
@@ -53,6 +61,9 @@ class TopK(Codec):
 
     def count(self, size: int) -> int:
         """How many of `size` values are sent.
+
+        Args:
+            size: Integer, elements of the vector.
 
         Raises:
             ValueError: If there are more than 32 bits can count.

@@ -9,15 +9,12 @@ from kspark.data.conversions import (
     encode_label,
     from_data_frame,
     from_labeled_point,
-    from_matrix,
-    from_vector,
     lp_to_simple_rdd,
     to_data_frame,
     to_labeled_point,
-    to_matrix,
     to_simple_rdd,
-    to_vector,
 )
+from kspark.data.linalg import from_matrix, from_vector, to_matrix, to_vector
 from kspark.data.parameters import (
     add_params,
     dict_to_model,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from pyspark import RDD, SparkContext
-from pyspark.mllib.linalg import Matrices, Matrix, Vector, Vectors, VectorUDT
+from pyspark.mllib.linalg import VectorUDT
 from pyspark.mllib.regression import LabeledPoint
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import ArrayType
@@ -46,6 +46,13 @@ def to_simple_rdd(
 ) -> RDD[Any]:
     """Arrays as an RDD of `(x, y)` rows.
 
+    Example:
+
+    ```python
+    rdd = to_simple_rdd(spark.sparkContext, x, y)
+    spark_model.fit(rdd, epochs=5)
+    ```
+
     Args:
         sc: `SparkContext`.
         features: Array or sequence, one row per example.
@@ -68,6 +75,12 @@ def to_labeled_point(
 ) -> RDD[LabeledPoint]:
     """Arrays as an RDD of MLlib's `LabeledPoint`.
 
+    Example:
+
+    ```python
+    rdd = to_labeled_point(spark.sparkContext, x, y)
+    ```
+
     Args:
         sc: `SparkContext`.
         features: Matrix, one row per example.
@@ -85,6 +98,12 @@ def from_labeled_point(
     rdd: RDD[LabeledPoint], categorical: bool = False, nb_classes: int | None = None
 ) -> Arrays:
     """The features and labels of an RDD of `LabeledPoint`, collected.
+
+    Example:
+
+    ```python
+    x, y = from_labeled_point(rdd, categorical=True, nb_classes=10)
+    ```
 
     Args:
         rdd: RDD of `LabeledPoint`.
@@ -108,6 +127,12 @@ def lp_to_simple_rdd(
 ) -> RDD[Any]:
     """An RDD of `LabeledPoint` as an RDD of `(x, y)` rows.
 
+    Example:
+
+    ```python
+    rows = lp_to_simple_rdd(labeled_points, categorical=True, nb_classes=10)
+    ```
+
     Args:
         lp_rdd: RDD of `LabeledPoint`.
         categorical: Boolean, whether to make the labels one-hot.
@@ -124,6 +149,12 @@ def lp_to_simple_rdd(
 
 def encode_label(label: float, nb_classes: int) -> np.ndarray:
     """The one-hot vector of a class.
+
+    Example:
+
+    ```python
+    encode_label(2, nb_classes=4)  # array([0., 0., 1., 0.])
+    ```
 
     Args:
         label: The class, a whole number from 0 to `nb_classes - 1`.
@@ -146,6 +177,12 @@ def to_data_frame(
     `pyspark.mllib.util.MLUtils.convertVectorColumnsToML` makes the vectors ones
     that Spark ML's own stages take; kspark takes both.
 
+    Example:
+
+    ```python
+    frame = to_data_frame(spark.sparkContext, x, y)
+    ```
+
     Args:
         sc: `SparkContext`.
         features: Matrix, one row per example.
@@ -167,6 +204,12 @@ def from_data_frame(
     df: DataFrame, categorical: bool = False, nb_classes: int | None = None
 ) -> Arrays:
     """The columns `features` and `label` of a DataFrame, collected.
+
+    Example:
+
+    ```python
+    x, y = from_data_frame(frame, categorical=True, nb_classes=10)
+    ```
 
     Args:
         df: DataFrame.
@@ -193,6 +236,12 @@ def df_to_simple_rdd(
 ) -> RDD[Any]:
     """A DataFrame as an RDD of `(x, y)` rows.
 
+    Example:
+
+    ```python
+    rdd = df_to_simple_rdd(frame, categorical=True, nb_classes=10)
+    ```
+
     Args:
         df: DataFrame.
         categorical: Boolean, whether to make the labels one-hot.
@@ -215,42 +264,6 @@ def df_to_simple_rdd(
     if not isinstance(rows, RDD):
         raise invalid_type("df", "a DataFrame of a classic session: Spark Connect has no RDDs", df)
     return rows
-
-
-def to_matrix(np_array: np.ndarray) -> Matrix:
-    """An array of two axes as an MLlib matrix.
-
-    Raises:
-        ValueError: If it has another number of axes.
-    """
-    array = np.asarray(np_array)
-    if array.ndim != 2:
-        raise invalid("np_array", "an array of two axes", f"shape {array.shape}")
-    # MLlib's matrices are laid out by column.
-    rows, columns = array.shape
-    return Matrices.dense(rows, columns, array.ravel(order="F"))
-
-
-def from_matrix(matrix: Matrix) -> np.ndarray:
-    """An MLlib matrix, dense or sparse, as an array."""
-    return matrix.toArray()
-
-
-def to_vector(np_array: np.ndarray) -> Vector:
-    """An array of one axis as an MLlib vector.
-
-    Raises:
-        ValueError: If it has another number of axes.
-    """
-    array = np.asarray(np_array)
-    if array.ndim != 1:
-        raise invalid("np_array", "an array of one axis", f"shape {array.shape}")
-    return Vectors.dense(array)
-
-
-def from_vector(vector: Vector) -> np.ndarray:
-    """An MLlib vector, dense or sparse, as an array."""
-    return vector.toArray()
 
 
 def same_length(features: Any, labels: Any) -> tuple[Any, Any]:

@@ -18,6 +18,12 @@ Params = Sequence[np.ndarray]
 def add_params(param_list_left: Params, param_list_right: Params) -> list[np.ndarray]:
     """The sums of the arrays of two lists.
 
+    Example:
+
+    ```python
+    updated = add_params(model.get_weights(), deltas)
+    ```
+
     Args:
         param_list_left: List of arrays.
         param_list_right: List of as many arrays, of the same shapes.
@@ -30,6 +36,12 @@ def add_params(param_list_left: Params, param_list_right: Params) -> list[np.nda
 
 def subtract_params(param_list_left: Params, param_list_right: Params) -> list[np.ndarray]:
     """The differences of the arrays of two lists.
+
+    Example:
+
+    ```python
+    deltas = subtract_params(trained.get_weights(), model.get_weights())
+    ```
 
     Args:
         param_list_left: List of arrays.
@@ -44,6 +56,12 @@ def subtract_params(param_list_left: Params, param_list_right: Params) -> list[n
 def get_neutral(array_list: Params) -> list[np.ndarray]:
     """Zeros of the shapes and types of some arrays.
 
+    Example:
+
+    ```python
+    total = get_neutral(model.get_weights())
+    ```
+
     Args:
         array_list: List of arrays.
     """
@@ -52,6 +70,12 @@ def get_neutral(array_list: Params) -> list[np.ndarray]:
 
 def divide_by(array_list: Params, num_workers: float) -> list[np.ndarray]:
     """Some arrays, divided by a number.
+
+    Example:
+
+    ```python
+    mean = divide_by(total, num_workers=4)
+    ```
 
     Args:
         array_list: List of arrays.
@@ -62,6 +86,12 @@ def divide_by(array_list: Params, num_workers: float) -> list[np.ndarray]:
 
 def model_to_dict(model: keras.Model) -> dict[str, Any]:
     """A model as plain data.
+
+    Example:
+
+    ```python
+    copy = dict_to_model(model_to_dict(model))
+    ```
 
     Args:
         model: `keras.Model`.
@@ -74,6 +104,12 @@ def model_to_dict(model: keras.Model) -> dict[str, Any]:
 
 def dict_to_model(_dict: Any, custom_objects: Mapping[str, Any] | None = None) -> keras.Model:
     """The inverse of `model_to_dict`. Optimizer state is not in a dictionary.
+
+    Example:
+
+    ```python
+    copy = dict_to_model(model_to_dict(model))
+    ```
 
     Args:
         _dict: Dictionary that `model_to_dict` made.

@@ -26,6 +26,13 @@ class KerasClassificationModel(KerasModel, HasClasses):
     Adds `rawPredictionCol` (logits), `probabilityCol`, both vectors, and `predictionCol`,
     a double. For several labels per row `predictionCol` is an array of their numbers.
 
+    Example:
+
+    ```python
+    fitted = KerasClassifier(model, epochs=5).fit(train)
+    probabilities = fitted.transform(test).select("probability", "prediction")
+    ```
+
     Args:
         model: As for `KerasModel`, and so are the others.
     """
@@ -69,6 +76,13 @@ class KerasClassifier(KerasEstimator, HasClasses):
     of a hinge loss count as logits unless they are a sigmoid or softmax. Labels are class
     numbers of any numeric type, or one-hot arrays or vectors, whichever of Keras' losses
     the model is compiled with; for several labels per row, arrays or vectors of 0 and 1.
+
+    Example:
+
+    ```python
+    classifier = KerasClassifier(model, featuresCol="features", labelCol="label", epochs=5)
+    predictions = classifier.fit(train).transform(test)
+    ```
 
     Args:
         model: As for `KerasEstimator`, and so are the others.

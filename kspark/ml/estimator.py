@@ -121,6 +121,13 @@ class KerasRegressor(KerasEstimator):
     Its models add `predictionCol`, a double that Spark's `RegressionEvaluator` takes, or
     an array of doubles.
 
+    Example:
+
+    ```python
+    regressor = KerasRegressor(model, featuresCol="features", labelCol="price", epochs=5)
+    predictions = regressor.fit(train).transform(test)
+    ```
+
     Args:
         model: As for `KerasEstimator`, and so are the others.
     """

@@ -38,6 +38,13 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
     (nested) arrays of doubles; a model of several outputs gives one column each,
     `<predictionCol>_<output's name>`.
 
+    Example:
+
+    ```python
+    scorer = KerasModel(model, featuresCol="features", predictionCol="score")
+    scored = scorer.transform(frame)
+    ```
+
     Args:
         model: `keras.Model`.
         customObjects: Dictionary of names to custom classes or functions.
@@ -179,6 +186,14 @@ def taken(argument: str, name: str, columns: list[str]) -> ValueError:
 
 
 class KerasRegressionModel(KerasModel):
-    """A fitted `KerasRegressor`: `predictionCol` holds a double, or an array of doubles."""
+    """A fitted `KerasRegressor`: `predictionCol` holds a double, or an array of doubles.
+
+    Example:
+
+    ```python
+    fitted = KerasRegressor(model, epochs=5).fit(train)
+    predictions = fitted.transform(test).select("prediction")
+    ```
+    """
 
     __module__ = "kspark.ml"

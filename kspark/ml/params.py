@@ -76,7 +76,11 @@ class StageParams(Params):
         return self._set(**{k: v for k, v in params.items() if v is not None})
 
     def value_of(self, name: str) -> Any:
-        """A Param's value or its default; `None` if it has neither."""
+        """A Param's value or its default; `None` if it has neither.
+
+        Args:
+            name: String, the Param's name.
+        """
         return self.getOrDefault(name) if self.isDefined(name) else None
 
 

@@ -71,4 +71,8 @@ class Stage(StageParams, MLWritable, MLReadable[Any]):
         return {}
 
     def take_metadata(self, metadata: dict[str, Any]) -> None:
-        """Take back what `extra_metadata` gave."""
+        """Take back what `extra_metadata` gave.
+
+        Args:
+            metadata: Dictionary, the JSON data that was saved.
+        """

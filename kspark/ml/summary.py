@@ -12,6 +12,13 @@ import numpy as np
 class TrainingSummary:
     """How a fit went.
 
+    Example:
+
+    ```python
+    summary = fitted.summary
+    losses = summary.objectiveHistory  # one value per epoch
+    ```
+
     Attributes:
         history: Dictionary from `"loss"` and names of metrics (`"val_..."` for
             validation) to lists of one value per epoch.
@@ -38,7 +45,11 @@ class TrainingSummary:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> TrainingSummary:
-        """The inverse of `to_dict`."""
+        """The inverse of `to_dict`.
+
+        Args:
+            data: Dictionary, as `to_dict` returns it.
+        """
         return cls(data["history"], data["workers"])
 
 

@@ -66,6 +66,18 @@ def register(rule: Rule) -> Rule:
     Defining the same class again, as a notebook cell does when it is run twice,
     replaces it.
 
+    Example:
+
+    ```python
+    @kspark.optimizers.register
+    class Signs(ServerOptimizer):
+        def apply(self, weights, delta, context):
+            weights += 0.01 * np.sign(delta)
+
+
+    spark_model = SparkModel(model, server_optimizer="signs")
+    ```
+
     Args:
         rule: Subclass of `ServerOptimizer`.
 
@@ -84,6 +96,13 @@ def register(rule: Rule) -> Rule:
 
 def get(identifier: Any, custom_objects: Mapping[str, Any] | None = None) -> ServerOptimizer:
     """The rule that is meant.
+
+    Example:
+
+    ```python
+    rule = kspark.optimizers.get("elastic_average")
+    rule = kspark.optimizers.get({"class_name": "SGD", "config": {"momentum": 0.9}})
+    ```
 
     Args:
         identifier: One of:
@@ -117,7 +136,18 @@ def get(identifier: Any, custom_objects: Mapping[str, Any] | None = None) -> Ser
 
 
 def serialize(rule: ServerOptimizer) -> dict[str, Any]:
-    """A rule as plain data, without its state: `{"class_name": ..., "config": ...}`."""
+    """A rule as plain data, without its state: `{"class_name": ..., "config": ...}`.
+
+    Example:
+
+    ```python
+    config = kspark.optimizers.serialize(Adam(learning_rate=0.01))
+    rule = kspark.optimizers.deserialize(config)
+    ```
+
+    Args:
+        rule: `ServerOptimizer`.
+    """
     return {"class_name": type(rule).__name__, "config": rule.get_config()}
 
 
@@ -126,6 +156,12 @@ def deserialize(
     custom_objects: Mapping[str, Any] | None = None,
 ) -> ServerOptimizer:
     """The inverse of `serialize`.
+
+    Example:
+
+    ```python
+    rule = kspark.optimizers.deserialize({"class_name": "Adam"})
+    ```
 
     Args:
         config: Mapping with `"class_name"` and, if not the defaults, `"config"`.

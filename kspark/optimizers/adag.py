@@ -23,6 +23,14 @@ class ADAG(ScaledDelta):
 
     Modes: asynchronous, hogwild.
 
+    Example:
+
+    ```python
+    from kspark.optimizers import ADAG
+
+    spark_model = SparkModel(model, mode="asynchronous", server_optimizer=ADAG())
+    ```
+
     Args:
         learning_rate: Float > 0. Defaults to `1.0`.
 

@@ -22,6 +22,14 @@ class Adagrad(Adaptive):
 
     Modes: synchronous, asynchronous.
 
+    Example:
+
+    ```python
+    from kspark.optimizers import Adagrad
+
+    spark_model = SparkModel(model, server_optimizer=Adagrad(learning_rate=0.1))
+    ```
+
     Args:
         learning_rate: Float > 0. Defaults to `0.1`.
         beta_1: Float in [0, 1). The paper's experiments leave it at zero for this

@@ -62,7 +62,12 @@ class Adaptive(ServerOptimizer):
 
     @abstractmethod
     def accumulate(self, accumulator: np.ndarray, squared: np.ndarray) -> None:
-        """Take the squared delta into `v`, in place. May overwrite `squared`."""
+        """Take the squared delta into `v`, in place. May overwrite `squared`.
+
+        Args:
+            accumulator: Vector `v`; changed in place.
+            squared: Vector, the squared delta; may be overwritten.
+        """
 
     def step_size(self) -> float:
         """What the next step is multiplied with."""

@@ -22,6 +22,14 @@ class Average(ScaledDelta):
 
     Modes: all.
 
+    Example:
+
+    ```python
+    from kspark.optimizers import Average
+
+    spark_model = SparkModel(model, server_optimizer=Average())
+    ```
+
     Reference:
         McMahan, Moore, Ramage, Hampson, Agüera y Arcas, 2017,
         "Communication-Efficient Learning of Deep Networks from Decentralized

@@ -45,6 +45,12 @@ MODES = (SYNCHRONOUS, ASYNCHRONOUS, HOGWILD)
 class MergeContext:
     """What a rule may want to know about a delta.
 
+    Example:
+
+    ```python
+    context = MergeContext("asynchronous", share=0.25, staleness=3, num_steps=8)
+    ```
+
     Attributes:
         mode: `"synchronous"`, `"asynchronous"` or `"hogwild"`.
         share: Float in [0, 1]. Of a pushed delta: its shard's examples divided by
@@ -198,6 +204,9 @@ class ServerOptimizer(ABC):
     def slot(self, name: str) -> np.ndarray:
         """One of the rule's vectors, itself and not a copy.
 
+        Args:
+            name: String, one of the names in `initial_slots`.
+
         Raises:
             AggregationError: If the rule is not built, or has no such slot.
         """
@@ -212,6 +221,9 @@ class ServerOptimizer(ABC):
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Take over what `get_state` gave. The rule must be built.
+
+        Args:
+            state: Mapping from slot name to array, as `get_state` returns it.
 
         Raises:
             ValueError: If names, shapes or dtypes differ; nothing changes.
@@ -230,7 +242,11 @@ class ServerOptimizer(ABC):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ServerOptimizer:
-        """A rule of this configuration, without state."""
+        """A rule of this configuration, without state.
+
+        Args:
+            config: Mapping from argument name to value, as `get_config` returns it.
+        """
         return cls(**config)
 
     def clone(self) -> ServerOptimizer:
@@ -246,6 +262,9 @@ class ServerOptimizer(ABC):
     def check_mode(self, mode: str) -> None:
         """Refuse a mode in which the rule makes no sense.
 
+        Args:
+            mode: `"synchronous"`, `"asynchronous"` or `"hogwild"`.
+
         Raises:
             ValueError: If it does not, with the reason.
         """
@@ -260,7 +279,12 @@ class ServerOptimizer(ABC):
     # -- the replica's half ---------------------------------------------------------------
 
     def replica_slots(self, size: int, dtype: npt.DTypeLike) -> dict[str, np.ndarray]:
-        """New vectors that a replica keeps, with its weights, from exchange to exchange."""
+        """New vectors that a replica keeps, with its weights, from exchange to exchange.
+
+        Args:
+            size: Integer, number of trainable elements.
+            dtype: Floating dtype of the weights.
+        """
         return {}
 
     def replica_update(

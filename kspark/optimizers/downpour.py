@@ -26,6 +26,14 @@ class Downpour(ScaledDelta):
 
     Modes: asynchronous, hogwild.
 
+    Example:
+
+    ```python
+    from kspark.optimizers import Downpour
+
+    spark_model = SparkModel(model, mode="asynchronous", server_optimizer=Downpour())
+    ```
+
     Args:
         learning_rate: Float > 0. Defaults to `1.0`.
 

@@ -61,11 +61,23 @@ class ElasticAverage(ServerOptimizer):
     begins at the centre and keeps its weights for one `fit`; the next one begins at
     the centre again.
 
+    Example:
+
+    ```python
+    from kspark.optimizers import ElasticAverage
+
+    spark_model = SparkModel(model, mode="asynchronous", server_optimizer=ElasticAverage(rho=0.9))
+    ```
+
     Args:
         rho: Float > 0 and <= 1, how tight the spring is, for all replicas together:
             the part of the way to their mean that the centre moves in a round. The
             paper's `beta`. Defaults to `0.9`.
         momentum: Float in [0, 1), the paper's `delta`. Defaults to `0.0`.
+
+    Raises:
+        TypeError: If `rho` or `momentum` is not a number.
+        ValueError: If `rho` or `momentum` is out of range.
 
     Reference:
         Zhang, Choromanska, LeCun, 2015, "Deep learning with Elastic Averaging
@@ -85,7 +97,11 @@ class ElasticAverage(ServerOptimizer):
         self.momentum = decay("momentum", momentum)
 
     def moving_rate(self, context: MergeContext) -> float:
-        """The paper's `alpha` of one replica; of a whole round, its `beta`."""
+        """The paper's `alpha` of one replica; of a whole round, its `beta`.
+
+        Args:
+            context: `MergeContext` of the delta.
+        """
         return self.rho * float(context.share)
 
     def apply(self, weights: np.ndarray, delta: np.ndarray, context: MergeContext) -> None:

@@ -35,6 +35,14 @@ class Median(Average):
 
     Modes: synchronous.
 
+    Example:
+
+    ```python
+    from kspark.optimizers import Median
+
+    spark_model = SparkModel(model, server_optimizer=Median())
+    ```
+
     Reference:
         Yin, Chen, Ramchandran, Bartlett, 2018, "Byzantine-Robust Distributed
         Learning: Towards Optimal Statistical Rates",

@@ -18,6 +18,14 @@ class ScaledDelta(ServerOptimizer):
     that shares the weights' memory adds `scale(context) * delta` itself, if
     `is_a_scale` is true.
 
+    Example:
+
+    ```python
+    class Halved(ScaledDelta):
+        def scale(self, context):
+            return 0.5 * context.share
+    ```
+
     Attributes:
         differs_by_push: Boolean, whether `scale` depends on more of the context than
             the shard's share, which is the same for all of its pushes.
@@ -32,7 +40,11 @@ class ScaledDelta(ServerOptimizer):
 
     @abstractmethod
     def scale(self, context: MergeContext) -> float:
-        """How much of a delta is added."""
+        """How much of a delta is added.
+
+        Args:
+            context: `MergeContext` of the delta.
+        """
 
     def apply(self, weights: np.ndarray, delta: np.ndarray, context: MergeContext) -> None:
         """`weights += scale(context) * delta`, in place."""

@@ -36,10 +36,22 @@ class SGD(ServerOptimizer):
 
     Modes: all. In hogwild mode the velocity, too, is changed without a lock.
 
+    Example:
+
+    ```python
+    from kspark.optimizers import SGD
+
+    spark_model = SparkModel(model, server_optimizer=SGD(0.7, momentum=0.9))
+    ```
+
     Args:
         learning_rate: Float > 0. Defaults to `1.0`.
         momentum: Float in [0, 1). Defaults to `0.0`.
         nesterov: Boolean. Needs a momentum above zero. Defaults to `False`.
+
+    Raises:
+        TypeError: If an argument is of a wrong type.
+        ValueError: If an argument is out of range, or `nesterov` is used without momentum.
 
     References:
         Hsu, Qi, Brown, 2019, "Measuring the Effects of Non-Identical Data

@@ -23,6 +23,14 @@ class StalenessAware(ScaledDelta):
 
     Modes: asynchronous.
 
+    Example:
+
+    ```python
+    from kspark.optimizers import StalenessAware
+
+    spark_model = SparkModel(model, mode="asynchronous", server_optimizer=StalenessAware())
+    ```
+
     Args:
         learning_rate: Float > 0. Defaults to `1.0`.
 

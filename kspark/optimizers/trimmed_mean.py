@@ -39,9 +39,21 @@ class TrimmedMean(Average):
 
     Modes: synchronous.
 
+    Example:
+
+    ```python
+    from kspark.optimizers import TrimmedMean
+
+    spark_model = SparkModel(model, server_optimizer=TrimmedMean(beta=0.2))
+    ```
+
     Args:
         beta: Float > 0 and < 0.5, part of the replicas that is left out at each
             end. Defaults to `0.2`.
+
+    Raises:
+        TypeError: If `beta` is not a number.
+        ValueError: If `beta` is out of range.
 
     Reference:
         Yin, Chen, Ramchandran, Bartlett, 2018, "Byzantine-Robust Distributed
@@ -60,7 +72,11 @@ class TrimmedMean(Average):
             raise invalid("beta", "a number > 0 and < 0.5", beta)
 
     def num_trimmed(self, count: int) -> int:
-        """How many of `count` values are left out at each end."""
+        """How many of `count` values are left out at each end.
+
+        Args:
+            count: Integer, number of deltas in a round.
+        """
         wanted = ceil(round(self.beta * count, 9))  # 0.07 * 100 is a little more than 7
         return min(wanted, (count - 1) // 2)
 

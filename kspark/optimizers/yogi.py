@@ -26,6 +26,14 @@ class Yogi(Adaptive):
 
     Modes: synchronous, asynchronous.
 
+    Example:
+
+    ```python
+    from kspark.optimizers import Yogi
+
+    spark_model = SparkModel(model, server_optimizer=Yogi(learning_rate=0.03))
+    ```
+
     Args:
         learning_rate: Float > 0, about how far a weight moves in a round. With pushes
             take `0.003` or less, else replicas overshoot. Defaults to `0.03`.

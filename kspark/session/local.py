@@ -32,6 +32,8 @@ from pyspark.sql import SparkSession
 from kspark.errors import invalid
 from kspark.session import java
 
+__all__ = ["local_session"]
+
 logger = logging.getLogger("kspark")
 
 LOOPBACK = "127.0.0.1"

@@ -239,7 +239,7 @@ class SparkModel:
         """Loss and metrics over all rows, exact: metric states are merged, not results.
 
         Args:
-            x: As for `fit`, and so are the columns.
+            x: As for `fit`, and so are `features_col`, `label_col` and `weight_col`.
             y: Labels, if `x` does not hold them.
             batch_size: Integer, examples per batch.
             verbose: Accepted for Keras' sake; evaluation prints nothing.

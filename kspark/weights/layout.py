@@ -251,8 +251,6 @@ class Layout:
 
 def table_of(weight: Weight, start: int) -> Table | None:
     """A variable as blocks, or `None` if it is dense."""
-    if not weight.size:
-        return None
     if weight.role != TRAINABLE:
         return Table(start, 1, weight.size)
     if len(weight.shape) < 2 or weight.shape[0] < LEAST_ROWS:

@@ -24,3 +24,30 @@ def test_version_of_the_installed_package():
         pytest.skip("kspark is not installed here")
     assert kspark.__version__ == installed
     assert re.fullmatch(r"\d+\.\d+\.\d+", installed)
+
+
+def test_pre_commit_runs_the_linters_of_tox_in_the_same_versions():
+    pin = re.compile(r"\b([a-z]\w+)==([\w.]+)")
+    lint = (ROOT / "tox.ini").read_text(encoding="utf-8").split("[testenv:lint]")[1].split("\n[")[0]
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert set(pin.findall(hooks)) == set(pin.findall(lint))
+    assert {name for name, _ in pin.findall(lint)} >= {"codespell", "ruff"}
+
+
+def test_the_oldest_environment_pins_the_lower_bounds_of_setup_py():
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    bounds = dict(re.findall(r'"([\w-]+)(?:\[\w+\])?>=([\d.]+)', setup))
+    constraints = (ROOT / "tests" / "constraints-oldest.txt").read_text(encoding="utf-8")
+    pins = dict(re.findall(r"^([\w-]+)==([\d.]+)$", constraints, re.MULTILINE))
+    not_installed = {"jax", "mkdocs", "mkdocstrings", "torch"}
+    assert bounds.keys() - pins.keys() == {*not_installed, "setuptools"}
+    for name, pin in pins.items():
+        assert release(pin) == release(bounds[name]), name
+
+
+def release(version: str) -> list[int]:
+    """Numbers of a version without the zeros at its end: 2.0 is 2."""
+    numbers = [int(number) for number in version.split(".")]
+    while numbers[-1] == 0:
+        numbers.pop()
+    return numbers

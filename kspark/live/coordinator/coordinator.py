@@ -331,9 +331,8 @@ class Coordinator:
         return {**self.control, **answer}
 
     def _take_failure(self, shard: int, meta: dict[str, Any]) -> dict[str, Any]:
-        """A replica raised: the fit is over. The first one that says so is told to the user."""
-        if self.failure is None:
-            self.failure = Failure(**meta["failure"])
+        """A replica raised: the fit is over, and reports of further failures are refused."""
+        self.failure = Failure(**meta["failure"])
         self._gate.close(f"shard {shard} failed")
         return {}
 

@@ -43,9 +43,7 @@ class Gate:
         if self.reason is not None:
             raise ConnectionLostError(f"The aggregator is closed: {self.reason}.")
 
-    def wait(
-        self, over: Callable[[], bool], seconds: float, check: Callable[[], None] | None = None
-    ) -> bool:
+    def wait(self, over: Callable[[], bool], seconds: float, check: Callable[[], None]) -> bool:
         """Wait, holding `changed`, for something to be true.
 
         Args:
@@ -62,8 +60,7 @@ class Gate:
         deadline = time.monotonic() + seconds
         while not over():
             self.check_open()
-            if check is not None:
-                check()
+            check()
             rest = deadline - time.monotonic()
             if rest <= 0:
                 return False

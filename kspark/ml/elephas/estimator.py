@@ -79,6 +79,13 @@ class ElephasEstimator(
     `frequency` are followed, in the modes that need all workers at once no more are
     started than fit, and without `optimizer_config` the optimizer is Keras' default.
 
+    Example:
+
+    ```python
+    estimator = ElephasEstimator(model, featuresCol="features", labelCol="label", epochs=5)
+    predictions = estimator.fit(train).transform(test)
+    ```
+
     Args:
         model: A compiled `keras.Model`, in place of `keras_model_config`,
             `optimizer_config`, `loss` and `metrics`. Every fit trains a copy of it, compiled

@@ -14,6 +14,13 @@ def load_ml_estimator(
 ) -> ElephasEstimator:
     """Read what `ElephasEstimator.save` wrote, here or in Elephas.
 
+    Example:
+
+    ```python
+    estimator.save("estimator.h5")
+    estimator = load_ml_estimator("estimator.h5")
+    ```
+
     Args:
         file_name: String, path of the HDF5 file or the directory.
         custom_objects: Dictionary of names to custom objects, which are not saved.
@@ -29,6 +36,13 @@ def load_ml_transformer(
     file_name: str, custom_objects: Mapping[str, Any] | None = None
 ) -> ElephasTransformer:
     """Read what `ElephasTransformer.save` wrote, here or in Elephas.
+
+    Example:
+
+    ```python
+    transformer.save("transformer.h5")
+    transformer = load_ml_transformer("transformer.h5")
+    ```
 
     Args:
         file_name: String, path of the HDF5 file or the directory.

@@ -20,14 +20,29 @@ CLASSIFICATION_LOSSES = (
 
 
 class ModelType(Enum):
-    """What a model predicts."""
+    """What a model predicts.
+
+    Example:
+
+    ```python
+    kind = LossModelTypeMapper().get_model_type("mse")  # ModelType.REGRESSION
+    ```
+    """
 
     CLASSIFICATION = 1
     REGRESSION = 2
 
 
 class LossModelTypeMapper:
-    """Tells by the loss what a model predicts. All instances share what is registered."""
+    """Tells by the loss what a model predicts. All instances share what is registered.
+
+    Example:
+
+    ```python
+    mapper = LossModelTypeMapper()
+    mapper.register_loss(my_loss, ModelType.REGRESSION)
+    ```
+    """
 
     _types: dict[str, ModelType] = {
         **dict.fromkeys(REGRESSION_LOSSES, ModelType.REGRESSION),
@@ -35,13 +50,22 @@ class LossModelTypeMapper:
     }
 
     def get_model_type(self, loss: Any) -> ModelType | None:
-        """The type for a loss: a name, a function or a `keras.losses.Loss`; else `None`."""
+        """The type for a loss: a name, a function or a `keras.losses.Loss`; else `None`.
+
+        Args:
+            loss: String, function or `keras.losses.Loss`.
+        """
         if isinstance(loss, str) and loss in self._types:
             return self._types[loss]
         return self._types.get(name_of(loss)) or self._types.get(loss_name(loss))
 
     def register_loss(self, loss: Any, model_type: ModelType) -> None:
-        """Tell what models with a loss of the user's own predict."""
+        """Tell what models with a loss of the user's own predict.
+
+        Args:
+            loss: String, function or `keras.losses.Loss`.
+            model_type: `ModelType`.
+        """
         self._types[name_of(loss)] = model_type
 
 

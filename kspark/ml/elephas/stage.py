@@ -84,12 +84,22 @@ class ElephasStage(Stage, HasKerasModelConfig, HasCustomObjects, HasElephasColum
 
     @abstractmethod
     def to_file(self, path: str) -> None:
-        """Write the stage to an HDF5 file."""
+        """Write the stage to an HDF5 file.
+
+        Args:
+            path: String, a local path.
+        """
 
     @classmethod
     @abstractmethod
     def from_file(cls: type[E], path: str, custom_objects: dict[str, Any], safe: bool) -> E:
-        """Read the stage from an HDF5 file; if `safe`, one without code."""
+        """Read the stage from an HDF5 file; if `safe`, one without code.
+
+        Args:
+            path: String, a local path.
+            custom_objects: Dictionary of names to custom classes or functions.
+            safe: Boolean, whether a file with code is refused.
+        """
 
     @classmethod
     def read(cls: type[E]) -> ElephasReader[E]:

@@ -30,6 +30,13 @@ class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
     That is the model's output as it is; of a model that gives logits, these. A regression of
     several numbers per row adds arrays of doubles.
 
+    Example:
+
+    ```python
+    transformer = ElephasEstimator(model, epochs=5).fit(train)
+    predictions = transformer.setOutputCol("prediction").transform(test)
+    ```
+
     Args:
         weights: List of arrays, the model's weights.
         model_type: `ModelType` or `None`.

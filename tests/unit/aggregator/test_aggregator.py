@@ -303,3 +303,12 @@ def test_hogwild_waits_for_nobody():
 @pytest.mark.parametrize("mode", ["asynchronous", "synchronous"])
 def test_other_modes_let_one_in_at_a_time(mode):
     assert not together(mode)
+
+
+def test_the_state_of_the_rule_is_given_as_a_copy():
+    shared = aggregator(optimizers.SGD(0.5, momentum=0.5))
+    shared.push(vector(2, 4, 6), 1.0, 0)
+    state = shared.rule_state()
+    assert {name: slot.tolist() for name, slot in state.items()} == {"velocity": [1, 2]}
+    state["velocity"][:] = 9
+    assert shared.rule_state()["velocity"].tolist() == [1, 2]

@@ -335,3 +335,30 @@ def test_a_rule_without_its_method_is_refused():
 
     with pytest.raises(TypeError, match="apply"):
         Nothing()
+
+
+# -- what other parts of kspark ask of a rule ------------------------------------------------
+
+
+@each(RULES)
+def test_all_rules_but_the_robust_ones_average_the_deltas_of_a_round(rule):
+    assert rule.averages_deltas == (not isinstance(rule, Median | TrimmedMean))
+
+
+def test_a_rule_that_reduces_deltas_its_own_way_does_not_average_them():
+    class Largest(Halved):
+        def reduce(self, deltas, num_examples):
+            return np.max(deltas, axis=0)
+
+    assert Halved().averages_deltas
+    assert not Largest().averages_deltas
+
+
+def test_only_a_scale_that_is_the_same_for_every_push_is_a_number():
+    class Clipped(Downpour):
+        def apply(self, weights, delta, context):
+            super().apply(weights, np.clip(delta, -1, 1), context)
+
+    assert Downpour().is_a_scale
+    for rule in (ADAG(), StalenessAware(), Clipped()):
+        assert not rule.is_a_scale

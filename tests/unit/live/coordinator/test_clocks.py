@@ -311,3 +311,51 @@ def test_the_gap_to_the_centre_is_that_of_the_exchange(bounded, waiters):
     waiters()
     assert fit.push(1, 1, value=4)[2] == [2, 2, 6]  # the centre was at 8 * 1/4
     assert waiting.result(30)[::2] == (1, [8, 8, 4])
+
+
+# -- attempts that overtake each other -------------------------------------------------------------
+
+
+def test_the_end_of_a_superseded_attempts_wait_does_not_end_the_wait_of_the_next(bounded, waiters):
+    fit = bounded(bound=0)
+    waiting = fit.later(fit.push, 0, 1)
+    waiters()
+    with fit.shared._gate.changed:  # the next attempt asks before the first one wakes up
+        fit.hello(0, 1)
+        again = fit.shared._clocks.enter(0, lambda: 7)
+    with pytest.raises(AggregationError, match="Attempt 0 of shard 0 was superseded"):
+        waiting.result(30)
+    assert again.version is None
+    fit.push(1, 1)
+    assert again.version == 7
+
+
+def test_an_answer_that_is_taken_late_does_not_end_the_wait_of_the_next_attempt(bounded, waiters):
+    fit = bounded(bound=0)
+    waiting = fit.later(fit.push, 0, 1)
+    waiters()
+    with fit.shared._gate.changed:  # the next attempt pushes before the first one wakes up
+        fit.push(1, 1)
+        fit.hello(0, 1)
+        fit.shared._progress.shards[0].sequence = 2
+        again = fit.shared._clocks.enter(0, lambda: 7)
+    assert waiting.result(30)[0] == 2
+    assert again.version is None
+    fit.push(1, 2)
+    assert again.version == 7
+
+
+def test_a_superseded_attempt_is_refused_although_all_other_replicas_are_gone(bounded, waiters):
+    fit = bounded(bound=0)
+    waiting = fit.later(fit.push, 0, 1)
+    waiters()
+    with fit.shared._gate.changed:  # the next attempt comes and goes before the first one wakes up
+        fit.hello(0, 1)
+        fit.shared.close_epoch(0, stop=True, learning_rate=None)
+        clocks = fit.shared._clocks
+        assert clocks.wait(clocks.enter(0, lambda: 7), lambda: None) == 7
+        for shard, attempt in ((0, 1), (1, 0)):
+            fit.shared.lost(shard, attempt, "it has ended")
+            fit.shared._progress.shards[shard].lost_since = -math.inf
+    with pytest.raises(AggregationError, match="Attempt 0 of shard 0 was superseded"):
+        waiting.result(30)

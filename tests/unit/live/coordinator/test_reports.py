@@ -169,3 +169,8 @@ def test_the_end_of_a_superseded_attempts_connection_says_nothing(fit):
     assert fit.shared._progress.lost(float("inf"), 0) == [0]
     fit.hello(0, 2)
     assert fit.shared._progress.lost(float("inf"), 0) == []
+
+
+@pytest.mark.parametrize(("mode", "merges"), [("synchronous", 3), ("asynchronous", 5)])
+def test_an_epoch_has_a_merge_per_meeting_or_one_per_push(live_fit, mode, merges):
+    assert live_fit({0: (30, 3), 1: (20, 2)}, mode=mode).shared.merges == merges

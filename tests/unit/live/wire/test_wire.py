@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kspark.changes import PACKED, Changes, Layout, Table
 from kspark.compression import Compressor, Int8, Packing, TopK
 from kspark.errors import ProtocolError
 from kspark.live.wire import (
@@ -19,6 +20,7 @@ from kspark.live.wire import (
     UNPROVED_SERVER,
     Decoder,
     Kind,
+    Limit,
     as_bytes,
     encode,
     reply_limits,
@@ -552,3 +554,27 @@ def test_any_json_is_taken_or_refused(anything, described, payload):
 
 def payload_of(arrays):
     return sum(a.nbytes for a in arrays)
+
+
+# -- vectors without their unchanged blocks ------------------------------------------------------
+
+LAYOUT = Layout(SIZE, DTYPE, (Table(PART, 1, 2),))
+"""One block: the two elements that are not trained. Its bitmap takes 8 bytes."""
+
+
+def test_weights_without_unchanged_blocks_are_accepted_only_with_a_layout():
+    without, requests = REQUESTS, request_limits(SIZE, PART, DTYPE, layout=LAYOUT)
+    assert requests.keys() - without.keys() == {Kind.REDUCE_CHANGED}
+    assert requests[Kind.REDUCE_CHANGED] == Limit(0, range(8, SIZE * 4), PACKED)
+    replies = reply_limits(SIZE, PART, DTYPE, layout=LAYOUT)
+    assert replies.keys() - REPLIES.keys() == {Kind.VECTOR_KEPT, Kind.VECTOR_CHANGED}
+    assert replies[Kind.VECTOR_KEPT].sizes == (SIZE * 4,)
+    assert replies[Kind.VECTOR_CHANGED].sizes == range(8, SIZE * 4)
+
+
+def test_a_gradient_without_zero_rows_may_be_answered_whole_or_packed():
+    spec = WeightSpec((Weight("table", (4096, 4), "float32", TRAINABLE),))
+    gradients = Changes.of(spec, gradients=True)
+    replies = reply_limits(spec.size, spec.trainable_size, DTYPE, gradients)
+    assert replies[Kind.VECTOR_PACKED].sizes == gradients.sizes
+    assert spec.nbytes in replies[Kind.VECTOR].sizes

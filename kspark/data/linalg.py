@@ -1,0 +1,82 @@
+"""Conversions between arrays and MLlib's matrices and vectors, as Elephas users know them."""
+
+from __future__ import annotations
+
+import numpy as np
+from pyspark.mllib.linalg import Matrices, Matrix, Vector, Vectors
+
+from kspark.errors import invalid
+
+
+def to_matrix(np_array: np.ndarray) -> Matrix:
+    """An array of two axes as an MLlib matrix.
+
+    Example:
+
+    ```python
+    matrix = to_matrix(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    ```
+
+    Args:
+        np_array: Array of two axes.
+
+    Raises:
+        ValueError: If it has another number of axes.
+    """
+    array = np.asarray(np_array)
+    if array.ndim != 2:
+        raise invalid("np_array", "an array of two axes", f"shape {array.shape}")
+    # MLlib's matrices are laid out by column.
+    rows, columns = array.shape
+    return Matrices.dense(rows, columns, array.ravel(order="F"))
+
+
+def from_matrix(matrix: Matrix) -> np.ndarray:
+    """An MLlib matrix, dense or sparse, as an array.
+
+    Example:
+
+    ```python
+    array = from_matrix(Matrices.dense(2, 2, [1, 3, 2, 4]))  # [[1, 2], [3, 4]]
+    ```
+
+    Args:
+        matrix: `pyspark.mllib.linalg.Matrix`.
+    """
+    return matrix.toArray()
+
+
+def to_vector(np_array: np.ndarray) -> Vector:
+    """An array of one axis as an MLlib vector.
+
+    Example:
+
+    ```python
+    vector = to_vector(np.array([1.0, 2.0]))
+    ```
+
+    Args:
+        np_array: Array of one axis.
+
+    Raises:
+        ValueError: If it has another number of axes.
+    """
+    array = np.asarray(np_array)
+    if array.ndim != 1:
+        raise invalid("np_array", "an array of one axis", f"shape {array.shape}")
+    return Vectors.dense(array)
+
+
+def from_vector(vector: Vector) -> np.ndarray:
+    """An MLlib vector, dense or sparse, as an array.
+
+    Example:
+
+    ```python
+    array = from_vector(Vectors.sparse(3, {1: 5.0}))  # [0, 5, 0]
+    ```
+
+    Args:
+        vector: `pyspark.mllib.linalg.Vector`.
+    """
+    return vector.toArray()
