@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import runpy
 from pathlib import Path
 
 import pytest
@@ -36,13 +35,6 @@ def name_of(document: Path) -> str:
 def blocks(document: Path, language: str) -> list[str]:
     found = BLOCK.findall(document.read_text(encoding="utf-8"))
     return [text for name, text in found if name == language]
-
-
-def named_units(text: str) -> set[str]:
-    """Modules and packages of kspark in a line of text: `errors.py`, `plan/` and `live/wire/`."""
-    return {
-        name.removesuffix(".py").rstrip("/") for name in re.findall(r"\w+(?:/\w+)*(?:\.py|/)", text)
-    }
 
 
 def anchors(document: Path) -> set[str]:
@@ -104,20 +96,6 @@ def test_every_link_leads_somewhere(document: Path) -> None:
         assert target.exists(), path
         if anchor:
             assert anchor in anchors(target), f"{path}#{anchor}"
-
-
-def test_the_picture_of_the_layers_is_the_one_that_is_tested() -> None:
-    layers = runpy.run_path(str(PROJECT / "tests" / "test_layers.py"))["LAYERS"]
-    picture = next(
-        text for text in blocks(HOW_IT_WORKS, "") if re.search(r"^ 0 +errors", text, re.M)
-    )
-    drawn: list[set[str]] = []
-    for line in picture.splitlines():
-        if line[:2].strip():
-            drawn.insert(0, set())
-        drawn[0] |= named_units(line)
-    written = [set(layer) for layer in layers[: len(drawn)]]
-    assert drawn == written
 
 
 def test_the_test_command_is_the_one_that_runs() -> None:

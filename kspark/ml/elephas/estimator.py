@@ -130,7 +130,7 @@ class ElephasEstimator(
         if given is not None:
             config["keras_model_config"] = given.model.to_json()
         weights = given.model.get_weights() if given else []
-        files.write(path, "ElephasEstimator", config, self.own_params(), weights)
+        files.write(path, "ElephasEstimator", config, self._own_params(), weights)
 
     @classmethod
     def from_file(cls, path: str, custom_objects: dict[str, Any], safe: bool) -> ElephasEstimator:

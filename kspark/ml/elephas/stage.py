@@ -78,7 +78,7 @@ class ElephasStage(Stage, HasKerasModelConfig, HasCustomObjects, HasElephasColum
         else:
             self.write().save(name)
 
-    def own_params(self) -> dict[str, Any]:
+    def _own_params(self) -> dict[str, Any]:
         """Values of the Params that Elephas does not have."""
         return {name: self.value_of(name) for name in OWN_PARAMS}
 

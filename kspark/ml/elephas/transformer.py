@@ -89,7 +89,7 @@ class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
         config = self.get_config()
         config["inference_batch_size"] = self.value_of("inference_batch_size")
         config |= {"history": self.history, "model_type": files.encoded(self.model_type)}
-        files.write(path, "ElephasTransformer", config, self.own_params(), self.weights or [])
+        files.write(path, "ElephasTransformer", config, self._own_params(), self.weights or [])
 
     @classmethod
     def from_file(cls, path: str, custom_objects: dict[str, Any], safe: bool) -> ElephasTransformer:

@@ -35,5 +35,5 @@ def files_of_the_project() -> set[str]:
 
 def test_the_source_distribution_has_every_file_of_the_project(distributed):
     files = files_of_the_project()
-    assert {"setup.py", "kspark/version.py", "tests/unit/test_sdist.py"} <= files
+    assert {"setup.py", "kspark/version.py", "tests/project/test_sdist.py"} <= files
     assert files - distributed == set()
