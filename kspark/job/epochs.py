@@ -56,7 +56,7 @@ def note_epoch(fit: Fit, facts: EpochFacts) -> None:
 
 def note_rest(fit: Fit, results: Sequence[RoundResult]) -> None:
     """Add what the workers of a live job did after their last report to its last epoch."""
-    fit.epochs[-1] = fit.epochs[-1].with_rest({r.shard: r.facts for r in results})
+    fit.epochs[-1] = fit.epochs[-1].with_rest({r.shard: r.rest for r in results if r.rest})
 
 
 def close_epoch(

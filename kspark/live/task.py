@@ -19,6 +19,7 @@ from kspark.live.meeting_loop import run_meetings
 from kspark.live.push_loop import find_shared, run_pushes, run_shared
 from kspark.live.run import LiveRun, LiveTask
 from kspark.live.transport import AggregatorClient
+from kspark.live.wire import Welcome
 from kspark.replica import ReplicaSpec
 from kspark.shards import Shard, ShardHandle, SpoolMissingError
 from kspark.worker.state import ShardState, Tries, replica_for
@@ -75,7 +76,7 @@ def connected_shard(
     spec: ReplicaSpec,
     handle: ShardHandle,
     client: AggregatorClient,
-    welcome: dict[str, Any],
+    welcome: Welcome,
 ) -> Result:
     """Train one shard over a connection that stands."""
     fit = task.fit
@@ -91,7 +92,7 @@ def connected_shard(
         choose_loop(run)
         rest = run.rest()
         kept = run.kept_state() if task.wants_state else None
-    return RoundResult(handle.index, num_examples, facts=rest, state=kept)
+    return RoundResult(handle.index, num_examples, rest=rest, state=kept)
 
 
 def reported(client: AggregatorClient, failure: Failure) -> Failure:

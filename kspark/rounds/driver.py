@@ -18,10 +18,10 @@ from kspark.job.epochs import close_epoch, note_epoch, open_epoch
 from kspark.job.fit import Fit
 from kspark.job.groups import collect_groups, grouping_of, missing_of
 from kspark.job.optimizer_state import states_of, take_state
-from kspark.job.report import EpochFacts
+from kspark.job.report import EpochFacts, worker_figures
 from kspark.rounds.task import RoundTask, train_round
-from kspark.worker.groups import Grouping, GroupResult, State
-from kspark.worker.tasks import RoundResult
+from kspark.worker.groups import Grouping, GroupResult
+from kspark.worker.tasks import RoundResult, State
 
 
 def train_rounds(fit: Fit) -> None:
@@ -162,9 +162,9 @@ class Round:
     @property
     def workers(self) -> tuple[dict[str, Any], ...]:
         """Figures of the shards, for `EpochFacts`."""
-        return tuple({"shard": result.shard, **result.facts} for result in self.results)
+        return tuple(worker_figures(r.shard, r.facts) for r in self.results if r.facts)
 
     @property
     def num_steps(self) -> int:
         """Local batches behind the longest delta."""
-        return max(result.facts["batches"] for result in self.results)
+        return max(result.facts.batches for result in self.results if result.facts)

@@ -55,8 +55,9 @@ class Landed:
 
     def told(self, epoch: int) -> RoundResult:
         """The result, which tells by how many rounds it is late in the round of an epoch."""
+        facts = self.result.facts
         late = epoch - self.epoch
-        return replace(self.result, facts={**self.result.facts, "rounds_late": late})
+        return replace(self.result, facts=facts and replace(facts, rounds_late=late))
 
 
 class Flights:

@@ -17,10 +17,7 @@ from kspark.compression import Packing
 from kspark.errors import Failure
 from kspark.weights import PACKED, Changes, WeightedMean
 from kspark.worker.in_order import InOrder
-from kspark.worker.tasks import MissingShard, Result, RoundResult
-
-State = tuple[list[np.ndarray], list[np.ndarray]]
-"""Optimizer state and fixed weights."""
+from kspark.worker.tasks import MissingShard, Result, RoundResult, State
 
 
 @dataclass(frozen=True)

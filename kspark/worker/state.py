@@ -20,13 +20,7 @@ from kspark.plan import TrainingPlan
 from kspark.replica import Replica, ReplicaSpec
 from kspark.replica.building import build
 from kspark.shards import Shard, ShardHandle
-from kspark.worker.tasks import (
-    MissingShard,
-    Result,
-    RoundResult,
-)
-
-State = tuple[list[np.ndarray], list[np.ndarray]]
+from kspark.worker.tasks import MissingShard, Result, RoundResult, State
 
 _replicas: dict[str, tuple[str, Replica, State]] = {}
 

@@ -21,8 +21,9 @@ from kspark.live.run import LiveRun, LiveTask
 from kspark.live.task import choose_loop
 from kspark.live.transport import Reply
 from kspark.plan import TrainingPlan
-from kspark.shards import Chunk, Shard, spool
+from kspark.shards import Chunk, Shard, ShardFacts, spool
 from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
+from kspark.worker import inference as inference_module
 from kspark.worker import state as state_module
 from kspark.worker.state import ShardState
 from kspark.worker.tasks import FitTask
@@ -185,13 +186,13 @@ class DirectClient:
     def reduce(self, vector, *, sequence, num_examples, out, weights=False):
         given = None if vector is None else self._arrived(vector)
         args = (sequence, num_examples, given, np.empty(3, "f4"))
-        version, meta, answer = self._ask("reduce", self._coordinator.reduce, *args)
+        version, instructions, answer = self._ask("reduce", self._coordinator.reduce, *args)
         if not isinstance(answer, np.ndarray):
             answer = args[3][:answer]
         if answer.dtype == "u1":
-            return Reply(version, meta, self._packing.unpack(answer, out).size)
+            return Reply(version, instructions, self._packing.unpack(answer, out).size)
         out[: answer.size] = answer
-        return Reply(version, meta, answer.size)
+        return Reply(version, instructions, answer.size)
 
     def _arrived(self, vector):
         """A vector as the server hands it on."""
@@ -345,6 +346,13 @@ class Tools:
     weights = SPEC
 
     @staticmethod
+    def facts(**told):
+        """Figures of a shard's epoch; those that are not told are 0."""
+        numbers = dict.fromkeys(("pid", "batches", "num_examples", "bytes_sent"), 0)
+        floats = {"seconds": 0.0, "waiting": 0.0, "bytes_received": 0}
+        return ShardFacts(**{"host": "host", "state_kept": True, **numbers, **floats, **told})
+
+    @staticmethod
     def plan(mode="asynchronous", frequency="batch", **more):
         given = {"epochs": 2, "batch_size": 4, "seed": 1, "timeout": 30.0, **more}
         return TrainingPlan.create(mode=mode, frequency=frequency, **given)
@@ -359,6 +367,18 @@ class Tools:
 @pytest.fixture(scope="session")
 def tools():
     return Tools()
+
+
+@pytest.fixture(autouse=True)
+def counting_replicas(monkeypatch):
+    """Whoever builds a replica of a `CountingSpec` gets a `CountingReplica`."""
+    original = state_module.build
+
+    def build(spec, threads=None):
+        return spec.build(threads) if isinstance(spec, CountingSpec) else original(spec, threads)
+
+    for module in (state_module, inference_module):
+        monkeypatch.setattr(module, "build", build)
 
 
 @pytest.fixture(autouse=True)

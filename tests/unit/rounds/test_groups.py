@@ -20,7 +20,9 @@ from kspark.job.groups import TREE_SHARDS, grouping_of
 from kspark.job.optimizer_state import fetched_states, take_state
 from kspark.optimizers import Average
 from kspark.plan import TrainingPlan
+from kspark.rounds import driver
 from kspark.rounds.driver import tree_of, tree_round
+from kspark.shards import ShardFacts
 from kspark.weights import TRAINABLE, Weight, WeightSpec
 from kspark.worker.groups import Grouping, GroupResult
 from kspark.worker.tasks import MissingShard, RoundResult
@@ -92,7 +94,9 @@ def test_rules_that_look_at_all_deltas_get_them(session, rule, sums):
 
 
 def good(number, value, rows, state=None):
-    part = RoundResult(number, rows, facts={"batches": number + 4})
+    part = RoundResult(
+        number, rows, facts=ShardFacts("h", 1, number + 4, 0.5, rows, True, 0.0, 0, 0)
+    )
     behind = rows if state else 0
     return GroupResult(number, (part,), np.full(2, value, "f4"), rows, state, behind)
 
@@ -110,7 +114,7 @@ class Jobs:
 
     def __init__(self, monkeypatch, *outcomes):
         self.outcomes, self.wanted, self.respooled = list(outcomes), [], 0
-        monkeypatch.setattr(tree, "collect_groups", self.collect_groups)
+        monkeypatch.setattr(driver, "collect_groups", self.collect_groups)
         monkeypatch.setattr(optimizer_state, "collect_groups", self.collect_groups)
         monkeypatch.setattr(optimizer_state, "run", self.run)
 

@@ -94,8 +94,8 @@ def test_a_round_brings_what_changed(tools):
     first, empty, third = train(task_of(tools, {0: 5, 1: 0, 2: 1}), documents, vector, tools=tools)
     assert (first.shard, first.num_examples, first.delta.tolist()) == (0, 5, [5, 15, 2])
     assert np.flatnonzero(first.metrics[0]).tolist() == [1, 2, 3, 4, 5]
-    assert (first.facts["batches"], first.state) == (2, None)
-    counts = [first.facts[name] for name in ("bytes_sent", "bytes_received", "waiting")]
+    assert (first.facts.batches, first.state) == (2, None)
+    counts = [getattr(first.facts, name) for name in ("bytes_sent", "bytes_received", "waiting")]
     assert counts == [12, 12, 0]  # three numbers there, three back
     assert empty == RoundResult(1, 0)
     # The same process trains the next shard from the same weights, with fresh metrics.
@@ -178,7 +178,7 @@ def test_a_shard_that_was_late_goes_on_from_the_last_epoch_it_has_trained(tools)
     for epoch in (0, 3, 3, 5, 5):
         (result,) = train(task_of(tools, {0: 12}, epoch, state=True), [document], tools=tools)
         steps.append(int(result.state[0][0]))
-        assert result.facts["state_kept"]
+        assert result.facts.state_kept
     assert steps == [3, 6, 6, 9, 9]
 
 

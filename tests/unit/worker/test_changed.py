@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kspark.live.run import LiveRun
+from kspark.live.wire import Start, Welcome
 from kspark.rounds.driver import deltas
 from kspark.rounds.task import RoundTask, outgoing, train_round
 from kspark.shards import Chunk
@@ -44,7 +45,7 @@ def change(size=SPEC.size):
 )
 def test_live_replicas_send_the_rows_that_changed(tools, mode, frequency, size):
     task = SimpleNamespace(fit=SimpleNamespace(plan=tools.plan(mode, frequency)))
-    run = LiveRun(task, MODEL, None, None, None, None, 10, {})
+    run = LiveRun(task, MODEL, None, None, None, None, 10, Welcome(1, True, 0, Start(0)))
     given = change(size)
     sent = run.outgoing(given)
     assert sent.nbytes == BITS + 16 + 48
@@ -106,4 +107,4 @@ def test_rounds_count_the_bytes_that_the_weights_take(
     fit = FitTask("fit", tools.plan("synchronous", "epoch"), {0: 5}, 1)
     task = RoundTask(fit, 0, None, False, weights_bytes)
     (result,) = train_round(task, tools.spec(), np.zeros(3, "f4"), 0, iter([shard]))
-    assert (result.facts["bytes_sent"], result.facts["bytes_received"]) == (12, received)
+    assert (result.facts.bytes_sent, result.facts.bytes_received) == (12, received)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from kspark.compression import Compressor, Packing
 from kspark.compression import get as codec
 from kspark.errors import Failure
+from kspark.shards import ShardFacts
 from kspark.weights import PACKED, STATE, TRAINABLE, Changes, Weight, WeightSpec, weighted_mean
 from kspark.worker.groups import Grouping, StateMean, by_group, merge_group, of_groups
 from kspark.worker.tasks import MissingShard, RoundResult
@@ -21,9 +22,13 @@ from kspark.worker.tasks import MissingShard, RoundResult
 SPEC = WeightSpec((Weight("w", (2,), "float32", TRAINABLE), Weight("m", (1,), "float32", STATE)))
 
 
+def facts_of(shard):
+    return ShardFacts("host", 1, shard + 1, 0.5, 8, True, 0.0, 0, 0)
+
+
 def result(shard, values, rows, state=None):
     delta = np.array(values, "f4")
-    return RoundResult(shard, rows, delta, [np.array(rows)], {"batches": shard + 1}, state)
+    return RoundResult(shard, rows, delta, [np.array(rows)], facts_of(shard), state=state)
 
 
 def merged(grouping, results, packing=None, order=None):
@@ -88,7 +93,7 @@ def test_a_group_is_the_mean_by_examples():
     assert (second.number, second.delta.tolist(), second.delta_examples) == (1, [1, 3, 5], 4)
     assert first.delta.dtype == np.float32
     assert [part.shard for part in second.parts] == [2, 3]
-    assert [part.facts["batches"] for part in first.parts] == [1, 2]
+    assert [part.facts.batches for part in first.parts] == [1, 2]
     assert [int(part.metrics[0]) for part in first.parts] == [1, 3]
     assert all(part.delta is None for part in (*first.parts, *second.parts))
     assert (first.state, first.state_examples) == (None, 0)
