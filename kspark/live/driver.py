@@ -32,7 +32,7 @@ from kspark.live.task import ATTEMPTS_PER_SUBMISSION, train_shards
 from kspark.live.transport import AggregatorServer
 from kspark.live.wire import SharedOffer
 from kspark.optimizers import MergeContext, ScaledDelta
-from kspark.worker.tasks import RoundResult
+from kspark.worker.tasks import ShardResult
 
 logger = logging.getLogger("kspark")
 
@@ -61,7 +61,7 @@ class LiveFit:
         self.token = token
         self.submissions = 0
         self.failures = 0
-        self.results: list[RoundResult] = []
+        self.results: list[ShardResult] = []
         self.submitted = time.monotonic()
 
     def run_to(self, first: int, stop: int) -> tuple[int, bool]:

@@ -21,7 +21,7 @@ from kspark.job.optimizer_state import states_of, take_state
 from kspark.job.report import EpochFacts, worker_figures
 from kspark.rounds.task import RoundTask, train_round
 from kspark.worker.groups import Grouping, GroupResult
-from kspark.worker.tasks import RoundResult, State
+from kspark.worker.tasks import ShardResult, State
 
 
 def train_rounds(fit: Fit) -> None:
@@ -72,7 +72,7 @@ def run_round(fit: Fit, epoch: int) -> Round:
         return round_of(fit, fit.collect(fit.train, shipped, what))
 
 
-def round_of(fit: Fit, results: Sequence[RoundResult]) -> Round:
+def round_of(fit: Fit, results: Sequence[ShardResult]) -> Round:
     """A round of which every delta came to the driver."""
     return Round(
         [replace(result, delta=None, state=None) for result in results],
@@ -81,7 +81,7 @@ def round_of(fit: Fit, results: Sequence[RoundResult]) -> Round:
     )
 
 
-def deltas(fit: Fit, results: Sequence[RoundResult]) -> list[Delta]:
+def deltas(fit: Fit, results: Sequence[ShardResult]) -> list[Delta]:
     """What the shards brought, as it was before it travelled."""
     spec = fit.spec.weights
     return [
@@ -149,13 +149,13 @@ class Round:
     """What one round brought.
 
     Attributes:
-        results: List of `RoundResult`, one per shard with examples, in their order.
+        results: List of `ShardResult`, one per shard with examples, in their order.
         deltas: List of `Delta` to merge: one per shard, or per group of shards.
         states: List of pairs: a replica's state, and the training examples behind it. Empty
             if none was asked for.
     """
 
-    results: list[RoundResult]
+    results: list[ShardResult]
     deltas: list[Delta]
     states: list[tuple[State, int]]
 

@@ -25,7 +25,7 @@ from kspark.worker.state import ShardState, Tries, replica_for
 from kspark.worker.tasks import (
     FitTask,
     Result,
-    RoundResult,
+    ShardResult,
     check_finite,
     facts_of,
     guarded,
@@ -70,7 +70,7 @@ def train_shard(
     fit = task.fit
     num_examples = training_rows(fit, handle)
     if not num_examples:
-        return RoundResult(handle.index, 0)
+        return ShardResult(handle.index, 0)
     started = time.perf_counter()
     shard = Shard.open(handle)
     state = ShardState(fit.fit_id, shard)
@@ -96,7 +96,7 @@ def train_shard(
         change = outgoing(task, spec, state, change)
     received = vector.nbytes if task.weights_bytes is None else task.weights_bytes
     usage = Usage(time.perf_counter() - started, 0.0, change.nbytes, received)
-    return RoundResult(
+    return ShardResult(
         handle.index,
         num_examples,
         change,

@@ -57,16 +57,16 @@ class FitTask:
         return num_examples / sum(self.num_train.values())
 
 
-@dataclass
-class RoundResult:
-    """What one shard's training brought.
+@dataclass(frozen=True)
+class ShardResult:
+    """What work on one shard brought: a round, a live job, an evaluation, or fetching its state.
 
     Attributes:
         shard: Integer.
-        num_examples: Integer, examples trained on.
+        num_examples: Integer, examples that the work was on.
         delta: Vector, new minus old, or its payload (see `TrainingPlan.packing`); `None`
-            when the shard has no examples.
-        metrics: List of arrays, the metric state of the epoch.
+            when the shard has no examples, and of all but a round.
+        metrics: List of arrays, the metric state of an epoch in rounds or of an evaluation.
         facts: `ShardFacts` of a round; `None` of all other results.
         rest: `Usage` of a live run since its last report; `None` of all other results.
         state: `State`, if asked for.
@@ -103,7 +103,7 @@ class MissingShard:
         return self.host != self.home
 
 
-Result = RoundResult | MissingShard | Failure
+Result = ShardResult | MissingShard | Failure
 
 
 def task_number() -> int:

@@ -26,7 +26,7 @@ from kspark.plan import TrainingPlan
 from kspark.shards import LabelStats, ShardHandle, StoredArray, Usage
 from kspark.spark_model.training import Outcome, train
 from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
-from kspark.worker.tasks import RoundResult
+from kspark.worker.tasks import ShardResult
 
 SPEC = WeightSpec((Weight("w", (2,), "float32", TRAINABLE), Weight("m", (1,), "float32", STATE)))
 
@@ -167,7 +167,7 @@ def test_what_follows_a_jobs_last_report_counts_to_its_last_epoch(monkeypatch, s
         return stopped
 
     def submit(first, stop):
-        results = [RoundResult(s, 6, rest=Usage(bytes_sent=10 * first + s)) for s in (0, 1)]
+        results = [ShardResult(s, 6, rest=Usage(bytes_sent=10 * first + s)) for s in (0, 1)]
         return SimpleNamespace(result=lambda: results)
 
     monkeypatch.setattr(fit, "submit", submit)

@@ -14,7 +14,7 @@ from kspark.live.task import train_shards
 from kspark.live.transport import AggregatorServer
 from kspark.shards import Shard
 from kspark.worker.state import ShardState, Tries, release
-from kspark.worker.tasks import MissingShard, RoundResult
+from kspark.worker.tasks import MissingShard, ShardResult
 
 TOKEN = b"secret of this fit"
 
@@ -137,7 +137,7 @@ def test_one_partition_may_hold_several_shards(served, tools):
 def test_a_shard_without_training_rows_does_not_connect(served, tools):
     fit = served([5, 4])
     fit.world.counts[1] = 0
-    assert fit.train(tools.spec(), 1) == [RoundResult(1, 0)]
+    assert fit.train(tools.spec(), 1) == [ShardResult(1, 0)]
     assert fit.coordinator.never_connected() == [0, 1]
 
 

@@ -20,7 +20,7 @@ from kspark.plan.learning_rate import Scaling
 from kspark.replica import Replica
 from kspark.rounds import driver as rounds
 from kspark.rounds.driver import Round
-from kspark.worker.tasks import RoundResult
+from kspark.worker.tasks import ShardResult
 
 
 def plan(frequency="batch", mode="synchronous", **more):
@@ -155,7 +155,7 @@ def test_a_round_is_told_the_rate_of_its_epoch(tools, monkeypatch, grouping):
     monkeypatch.setattr(Fit, "learning_rate", lambda self, epoch: epoch / 4)
     for name in ("open_epoch", "close_epoch", "take_state", "deltas"):
         monkeypatch.setattr(rounds, name, lambda *_: [])
-    collected = [RoundResult(0, 8, facts=tools.facts(batches=1))]
+    collected = [ShardResult(0, 8, facts=tools.facts(batches=1))]
     monkeypatch.setattr(Fit, "collect", lambda *_: collected)
     monkeypatch.setattr(rounds, "tree_of", lambda job: grouping)
     monkeypatch.setattr(rounds, "tree_round", lambda *_: Round(collected, [], []))

@@ -20,7 +20,7 @@ from kspark.rounds.flights import Flights
 from kspark.rounds.stragglers import train_straggling
 from kspark.shards import ShardFacts
 from kspark.weights import TRAINABLE, Weight, WeightSpec
-from kspark.worker.tasks import MissingShard, RoundResult
+from kspark.worker.tasks import MissingShard, ShardResult
 
 SPEC = WeightSpec((Weight("w", (2,), "float32", TRAINABLE),))
 EXAMPLES = {0: 1, 1: 2, 2: 3}
@@ -143,7 +143,7 @@ class Running:
         state = ([], [np.array(self.shard)]) if self.task.wants_state else None
         examples = EXAMPLES[self.shard]
         facts = ShardFacts("h", 1, self.shard + 1, 0.5, examples, True, 0.0, 0, 0)
-        return [RoundResult(self.shard, examples, delta, [], facts, state=state)]
+        return [ShardResult(self.shard, examples, delta, [], facts, state=state)]
 
     def cancel(self):
         self.cancelled += 1

@@ -15,7 +15,7 @@ from kspark.shards import Chunk
 from kspark.weights import STATE, TRAINABLE, Changes, Weight, WeightSpec
 from kspark.worker.groups import Grouping, by_group, merge_group
 from kspark.worker.spooling import spool_shard
-from kspark.worker.tasks import FitTask, RoundResult
+from kspark.worker.tasks import FitTask, ShardResult
 
 SPEC = WeightSpec(
     (
@@ -70,7 +70,7 @@ def test_rounds_bring_the_rows_that_changed(tools):
     task = RoundTask(FitTask("fit", plan, {0: 8}, 1), 0, None, False)
     sent = outgoing(task, MODEL, None, change())
     assert sent.nbytes == BITS + 16 + 48
-    results = [RoundResult(0, 8, sent), RoundResult(1, 4, change())]
+    results = [ShardResult(0, 8, sent), ShardResult(1, 4, change())]
     found = deltas(SimpleNamespace(plan=plan, spec=MODEL), results)
     assert [(d.shard, d.num_examples) for d in found] == [(0, 8), (1, 4)]
     assert [d.vector.tobytes() for d in found] == [change().tobytes()] * 2
@@ -85,7 +85,7 @@ def test_groups_add_up_what_changed_and_send_no_more(tools):
     grouping = Grouping.of(dict.fromkeys(range(4), 3))
     brought = []
     for pack in (packing.pack, np.array):
-        results = [RoundResult(i, 3, pack(delta)) for i, delta in enumerate(deltas_)]
+        results = [ShardResult(i, 3, pack(delta)) for i, delta in enumerate(deltas_)]
         pairs = list(by_group(grouping, 0, results))
         means = [
             next(merge_group(grouping, packing, i, [pair for pair in pairs if pair[0] == i]))

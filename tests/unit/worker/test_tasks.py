@@ -23,7 +23,7 @@ from kspark.shards import ShardFacts, ShardHandle, SpoolMissingError, Usage
 from kspark.worker.tasks import (
     FitTask,
     MissingShard,
-    RoundResult,
+    ShardResult,
     facts_of,
     guarded,
     read_to_end,
@@ -148,7 +148,7 @@ def test_state_of_a_replica(tools):
 
 def test_results_cross_processes(tools):
     for result in (
-        RoundResult(1, 2),
+        ShardResult(1, 2),
         MissingShard(1, "h", "home"),
         FitTask("f", tools.plan(), {}, 1),
     ):
