@@ -17,9 +17,9 @@ from benchmarks.scaling.costs import PLAIN, CodecCosts
 from kspark import compression
 from kspark.aggregator import Aggregator
 from kspark.compression import Compressor, Packing
-from kspark.optimizers import get as get_rule
 from kspark.live.coordinator.rendezvous import mean_of
 from kspark.live.transport import AggregatorServer
+from kspark.optimizers import get as get_rule
 from kspark.weights import weighted_mean
 
 CODECS: dict[str, Any] = {

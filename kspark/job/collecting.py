@@ -15,7 +15,7 @@ from kspark.cluster.interrupts import interruptible
 from kspark.cluster.spark_job import JobLostError, run
 from kspark.errors import ClusterError, Failure
 from kspark.job.spooling import SpooledExamples
-from kspark.worker.tasks import MissingShard, RoundResult
+from kspark.worker.tasks import MissingShard, ShardResult
 
 logger = logging.getLogger("kspark")
 
@@ -45,7 +45,7 @@ def collect_shards(
     description: str,
     max_failures: int,
     busy: Callable[[], bool] = never,
-) -> list[RoundResult]:
+) -> list[ShardResult]:
     """Run a task on every shard that has examples for it; results in the order of the shards.
 
     What one submission brought is kept: only shards without a result are asked for again.
@@ -65,7 +65,7 @@ def collect_shards(
         WorkerError: If a replica failed, or the job was lost too often.
         ClusterError: If tasks kept running on hosts without their files.
     """
-    found: dict[int, RoundResult] = {}
+    found: dict[int, ShardResult] = {}
     wanted: list[int] | None = None
     again = Again(spooled, max_failures, busy)
     while wanted is None or wanted:
@@ -130,7 +130,7 @@ class Again:
         self._spooled.respool()
 
 
-def done(results: Iterable[Any]) -> list[RoundResult]:
+def done(results: Iterable[Any]) -> list[ShardResult]:
     """The results among what came back.
 
     Raises:
@@ -140,10 +140,10 @@ def done(results: Iterable[Any]) -> list[RoundResult]:
     for result in results:
         if isinstance(result, Failure):
             raise worker_error(result)
-    return [r for r in results if isinstance(r, RoundResult)]
+    return [r for r in results if isinstance(r, ShardResult)]
 
 
-def checked(results: Sequence[Any]) -> list[RoundResult]:
+def checked(results: Sequence[Any]) -> list[ShardResult]:
     """Results of a job in the order of the shards; those without examples are left out.
 
     Raises:

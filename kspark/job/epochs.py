@@ -14,7 +14,7 @@ from kspark.job.optimizer_state import take_state
 from kspark.job.report import EpochFacts
 from kspark.worker import inference as inference_worker
 from kspark.worker.inference import InferenceTask
-from kspark.worker.tasks import RoundResult
+from kspark.worker.tasks import ShardResult
 
 logger = logging.getLogger("kspark")
 
@@ -54,9 +54,9 @@ def note_epoch(fit: Fit, facts: EpochFacts) -> None:
         )
 
 
-def note_rest(fit: Fit, results: Sequence[RoundResult]) -> None:
+def note_rest(fit: Fit, results: Sequence[ShardResult]) -> None:
     """Add what the workers of a live job did after their last report to its last epoch."""
-    fit.epochs[-1] = fit.epochs[-1].with_rest({r.shard: r.facts for r in results})
+    fit.epochs[-1] = fit.epochs[-1].with_rest({r.shard: r.rest for r in results if r.rest})
 
 
 def close_epoch(

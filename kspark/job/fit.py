@@ -22,7 +22,7 @@ from kspark.job.sent_weights import SentWeights
 from kspark.job.spooling import SpooledExamples
 from kspark.plan import TrainingPlan
 from kspark.replica import ReplicaSpec
-from kspark.worker.tasks import FitTask, RoundResult
+from kspark.worker.tasks import FitTask, ShardResult
 
 logger = logging.getLogger("kspark")
 
@@ -112,7 +112,7 @@ class Fit:
             return rate
         return rate * scaling.factor(self.workload.num_workers, epoch)
 
-    def collect(self, spooled: SpooledExamples, task: Shipped, what: str) -> list[RoundResult]:
+    def collect(self, spooled: SpooledExamples, task: Shipped, what: str) -> list[ShardResult]:
         """Results of a task on all shards of `spooled`; see `collect_shards`."""
         failures = self.plan.max_failures
         return collect_shards(self.spark, spooled, task, what, failures, self.busy)

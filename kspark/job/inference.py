@@ -28,7 +28,7 @@ from kspark.replica import ReplicaSpec
 from kspark.worker import inference as inference_worker
 from kspark.worker.inference import InferenceTask
 from kspark.worker.scores import Scores, Values
-from kspark.worker.tasks import RoundResult
+from kspark.worker.tasks import ShardResult
 
 ARROW_UDF: Any = getattr(F, "arrow_udf", None)
 """Spark's functions of Arrow columns, from version 4.1 on."""
@@ -40,7 +40,7 @@ They fail at vectors then, also at those of other columns."""
 
 def evaluate(
     spark: SparkSession, spec: ReplicaSpec, examples: Examples, batch_size: int
-) -> list[RoundResult]:
+) -> list[ShardResult]:
     """Metric states of a model, one per partition with examples, in their order.
 
     Raises:

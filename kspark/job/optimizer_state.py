@@ -12,9 +12,9 @@ from kspark.cluster.spark_job import JobLostError, run
 from kspark.errors import ClusterError, WorkerError
 from kspark.job.collecting import Again
 from kspark.job.groups import collect_groups, grouping_of, missing_of
-from kspark.worker.groups import Grouping, State, StateMean
+from kspark.worker.groups import Grouping, StateMean
 from kspark.worker.state import fetch_state
-from kspark.worker.tasks import MissingShard, Result, RoundResult
+from kspark.worker.tasks import MissingShard, Result, ShardResult, State
 
 if TYPE_CHECKING:
     from kspark.job.fit import Fit
@@ -51,7 +51,7 @@ def states_of(fit: Fit, results: Iterable[Result]) -> list[tuple[State, int]]:
     return [
         (result.state, fit.num_train[result.shard])
         for result in results
-        if isinstance(result, RoundResult) and result.state is not None
+        if isinstance(result, ShardResult) and result.state is not None
     ]
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from kspark.shards import ShardFacts, Usage
+
 LISTS = ("workers", "stragglers", "late")
 """What is told of an epoch in lists, which no row of a table holds."""
 
@@ -93,13 +95,16 @@ class EpochFacts:
         """Staleness of the epoch's stalest push, `None` where it is not counted."""
         return max(self.staleness, default=None)
 
-    def with_rest(self, rest: Mapping[int, Mapping[str, float]]) -> EpochFacts:
+    def with_rest(self, rest: Mapping[int, Usage]) -> EpochFacts:
         """The epoch with what its workers did after they had reported it.
 
         Args:
-            rest: Mapping from shard to figures that are added to those of its worker.
+            rest: Mapping from shard to `Usage` that is added to the figures of its worker.
         """
-        workers = tuple(added(worker, rest.get(worker["shard"], {})) for worker in self.workers)
+        workers = tuple(
+            added(worker, rest[worker["shard"]]) if worker["shard"] in rest else worker
+            for worker in self.workers
+        )
         return replace(self, workers=workers)
 
     def exchange(self, counted: bool) -> dict[str, float]:
@@ -220,9 +225,14 @@ class FitReport:
         return figure
 
 
-def added(worker: Mapping[str, Any], more: Mapping[str, float]) -> dict[str, Any]:
+def worker_figures(shard: int, facts: ShardFacts) -> dict[str, Any]:
+    """What `EpochFacts.workers` tells of one shard."""
+    return {"shard": shard, **facts.to_dict()}
+
+
+def added(worker: Mapping[str, Any], more: Usage) -> dict[str, Any]:
     """A worker's figures, and more of some of them."""
-    return {**worker, **{name: worker.get(name, 0) + value for name, value in more.items()}}
+    return {**worker, **{name: worker.get(name, 0) + n for name, n in asdict(more).items()}}
 
 
 def matplotlib_figure() -> Any:

@@ -24,14 +24,15 @@ from kspark.job.collecting import ShardsMissing, checked, counted
 from kspark.job.epochs import close_epoch, note_epoch, note_rest, open_epoch
 from kspark.job.fit import Fit
 from kspark.job.optimizer_state import states_of, take_state
-from kspark.job.report import EpochFacts
+from kspark.job.report import EpochFacts, worker_figures
 from kspark.live.coordinator import Coordinator, EpochReport, ShardPlan
 from kspark.live.run import LiveTask
 from kspark.live.shared_memory import SharedWeights
 from kspark.live.task import ATTEMPTS_PER_SUBMISSION, train_shards
 from kspark.live.transport import AggregatorServer
+from kspark.live.wire import SharedOffer
 from kspark.optimizers import MergeContext, ScaledDelta
-from kspark.worker.tasks import RoundResult
+from kspark.worker.tasks import ShardResult
 
 logger = logging.getLogger("kspark")
 
@@ -60,7 +61,7 @@ class LiveFit:
         self.token = token
         self.submissions = 0
         self.failures = 0
-        self.results: list[RoundResult] = []
+        self.results: list[ShardResult] = []
         self.submitted = time.monotonic()
 
     def run_to(self, first: int, stop: int) -> tuple[int, bool]:
@@ -166,7 +167,7 @@ class LiveFit:
         synchronous ones train it with the learning rate and weights those callbacks set.
         """
         fit = self.fit
-        workers = tuple({"shard": s, **report.facts[s]} for s in sorted(report.facts))
+        workers = tuple(worker_figures(s, facts) for s, facts in sorted(report.facts.items()))
         merges, staleness = self.coordinator.merges, tuple(report.staleness)
         facts = EpochFacts(epoch, merges, workers, staleness, fit.learning_rate(epoch))
         note_epoch(fit, facts)
@@ -262,11 +263,12 @@ def shared_weights(fit: Fit, coordinator: Coordinator) -> Iterator[None]:
     shared = SharedWeights.create(fit.aggregator.weights, fit.spec.weights, len(shards))
     own = fit.aggregator.weights
     fit.aggregator.weights = shared.vector
-    common = {"path": shared.path, "mark": shared.mark.hex(), "num_shards": len(shards)}
     for slot, shard in enumerate(shards):
         share = coordinator.shards[shard].num_examples / coordinator.total_examples
         scale = rule.scale(MergeContext("hogwild", share))
-        coordinator.offers[shard] = {**common, "slot": slot, "share": share, "scale": scale}
+        coordinator.offers[shard] = SharedOffer(
+            shared.path, shared.mark.hex(), len(shards), slot, share, scale
+        )
     try:
         yield
     finally:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import time
-from typing import Any
 
 import numpy as np
 
 from kspark.live.coordinator.rendezvous import GENERATION_BITS
 from kspark.live.run import LiveRun, train_exchanging
 from kspark.live.transport import Reply
+from kspark.live.wire import Instructions
 from kspark.worker.own_weights import RoundWeights
 
 
@@ -30,7 +30,7 @@ class EpochRestart(Exception):
 
 def run_meetings(run: LiveRun) -> None:
     """Meet all other replicas at every exchange; an epoch may have to start again."""
-    epoch, generation = int(run.welcome["epoch"]), int(run.welcome["generation"])
+    epoch, generation = run.welcome.start.epoch, run.welcome.start.generation
     out = np.empty(run.spec.weights.size, run.spec.weights.dtype)
     while epoch < run.task.stop_epoch and not run.stopped:
         try:
@@ -51,7 +51,7 @@ def synchronous_epoch(run: LiveRun, epoch: int, generation: int, out: np.ndarray
         EpochRestart: If it starts again.
     """
     started = time.perf_counter()
-    run.welcome.update(run.client.pull(out).meta)
+    run.instructions = run.client.pull(out).instructions
     if run.stopped:
         return
     begin_together(run, epoch)
@@ -64,21 +64,21 @@ def synchronous_epoch(run: LiveRun, epoch: int, generation: int, out: np.ndarray
     else:
         delta_exchanges(run, epoch, generation, out)
     run.report_metrics(epoch, started)
-    if run.welcome["leader"]:
+    if run.welcome.leader:
         state = run.replica.get_optimizer_state()
         run.client.report({"kind": "state", "epoch": epoch}, state)
     last = epoch + 1 >= run.task.stop_epoch
     check_restart(run.end(epoch, generation=generation, last=last))
 
 
-def check_restart(control: dict[str, Any]) -> None:
+def check_restart(instructions: Instructions) -> None:
     """Look for the driver's word that the epoch starts again.
 
     Raises:
         EpochRestart: If it does.
     """
-    if control.get("restart"):
-        raise EpochRestart(int(control["epoch"]), int(control["generation"]))
+    if (restart := instructions.restart) is not None:
+        raise EpochRestart(restart.epoch, restart.generation)
 
 
 def begin_together(run: LiveRun, epoch: int) -> None:
@@ -89,13 +89,13 @@ def begin_together(run: LiveRun, epoch: int) -> None:
         _, arrays = run.client.report({"kind": "state_request", "epoch": epoch - 1})
         if arrays:
             run.replica.set_optimizer_state(arrays)
-            run.set_learning_rate(run.welcome)  # the leader's is that of the epoch before
+            run.set_learning_rate()  # the leader's is that of the epoch before
             run.state_kept = True
 
 
 def gradient_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarray) -> None:
     """One mean gradient, one optimizer step, on all replicas alike, batch for batch."""
-    plan, steps = run.task.fit.plan, int(run.welcome["steps"])
+    plan, steps = run.task.fit.plan, run.welcome.steps
     sequences = itertools.count(generation << GENERATION_BITS)
     merged = out[: run.spec.weights.trainable_size]
 
@@ -122,7 +122,7 @@ def delta_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarray) 
         bring(run, change, at + number, count, out)
 
     train_exchanging(run, epoch, 0, out, exchange)
-    for number in range(run.exchanges, int(run.welcome["steps"])):
+    for number in range(run.exchanges, run.welcome.steps):
         exchange(number, 0, None)
     run.replica.set_vector(out)
 
@@ -143,7 +143,7 @@ def own_exchanges(
         own.move(base, change)
 
     train_exchanging(run, epoch, 0, base, exchange)
-    for number in range(run.exchanges, int(run.welcome["steps"])):
+    for number in range(run.exchanges, run.welcome.steps):
         meet(run, None, at + number, 0, own.centre)
     own.save(base)
 
@@ -173,5 +173,5 @@ def meet(
     reply = run.client.reduce(
         vector, sequence=sequence, num_examples=count, out=out, weights=weights
     )
-    check_restart(reply.meta)
+    check_restart(reply.instructions)
     return reply

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from kspark.errors import AggregationError
 from kspark.live.run import LiveRun, train_exchanging
 from kspark.live.shared_memory import SharedWeights
 from kspark.live.transport import Reply
+from kspark.live.wire import SharedOffer
 
 
 class TrainingOver(Exception):
@@ -25,10 +25,9 @@ def run_pushes(run: LiveRun) -> None:
     """
     base = np.empty(run.spec.weights.size, run.spec.weights.dtype)
     first = pulled(run, base)
-    version = first.version
-    run.welcome["stop"] = run.stopped or bool(first.meta.get("stop"))
-    sequence = int(run.welcome["sequence"])
-    epoch, position = int(run.welcome["epoch"]), int(run.welcome["position"])
+    version, run.instructions = first.version, first.instructions
+    start = run.welcome.start
+    sequence, epoch, position = start.sequence, start.epoch, start.position
     own = run.own_weights()
     if own is not None:
         own.restore(base, sequence)
@@ -50,10 +49,10 @@ def run_pushes(run: LiveRun) -> None:
         version = reply.version
         if own is not None:
             own.move(base, change, sequence)
-        if reply.meta.get("hold"):  # too far ahead of others
+        if reply.instructions.hold:  # too far ahead of others
             reply = pulled(run, out)
             version = reply.version if own is None else version
-        if reply.meta.get("stop"):
+        if reply.instructions.stop:
             raise TrainingOver
 
     while epoch < run.task.stop_epoch and not run.stopped:
@@ -70,32 +69,31 @@ def run_pushes(run: LiveRun) -> None:
 def pulled(run: LiveRun, out: np.ndarray) -> Reply:
     """The weights, once the driver lets the replica go on; no answer takes longer than it may."""
     reply = run.client.pull(out)
-    while reply.meta.get("hold") and not reply.meta.get("stop"):
+    while reply.instructions.hold and not reply.instructions.stop:
         reply = run.client.pull(out)
     return reply
 
 
-def find_shared(run: LiveRun) -> tuple[SharedWeights, dict[str, Any]] | None:
+def find_shared(run: LiveRun) -> tuple[SharedWeights, SharedOffer] | None:
     """The driver's shared weights, and what it says of this shard's part in them."""
-    offer = run.welcome.get("shared")
-    if not offer:
+    offer = run.welcome.shared
+    if offer is None:
         return None
-    found = SharedWeights.find(
-        offer["path"], bytes.fromhex(offer["mark"]), run.spec.weights, offer["num_shards"]
-    )
+    mark = bytes.fromhex(offer.mark)
+    found = SharedWeights.find(offer.path, mark, run.spec.weights, offer.num_shards)
     return None if found is None else (found, offer)
 
 
-def run_shared(run: LiveRun, shared: SharedWeights, offer: dict[str, Any]) -> None:
+def run_shared(run: LiveRun, shared: SharedWeights, offer: SharedOffer) -> None:
     """Add scaled deltas into the shared weights after every `local` batches, without a lock.
 
     Weights that are not trained are averaged, so their deltas are scaled by the share.
     """
     base = np.empty(run.spec.weights.size, run.spec.weights.dtype)
-    slot, trainable = int(offer["slot"]), run.spec.weights.trainable_size
-    scale, share = base.dtype.type(offer["scale"]), base.dtype.type(offer["share"])
+    slot, trainable = offer.slot, run.spec.weights.trainable_size
+    scale, share = base.dtype.type(offer.scale), base.dtype.type(offer.share)
     # Attempts that ran on another host had to push over TCP.
-    done = max(int(shared.pushes[slot]), int(run.welcome["sequence"]))
+    done = max(int(shared.pushes[slot]), run.welcome.start.sequence)
     shared.pushes[slot], shared.owners[slot] = done, run.attempt
     first = run.task.fit.plan.initial_epoch
     epoch, position = first + done // run.exchanges, done % run.exchanges

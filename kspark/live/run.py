@@ -11,23 +11,16 @@ import numpy as np
 
 from kspark.compression import Compressor, Packing
 from kspark.live.transport import AggregatorClient
+from kspark.live.wire import Instructions, Welcome
 from kspark.replica import Replica, ReplicaSpec
-from kspark.shards import Shard, Window
+from kspark.shards import Shard, Usage, Window
 from kspark.weights import Changes, delta
 from kspark.worker.own_weights import PushedWeights, RoundWeights
 from kspark.worker.state import ShardState
-from kspark.worker.tasks import FitTask, check_finite, facts_of, state_of, weighted
+from kspark.worker.tasks import FitTask, State, check_finite, facts_of, state_of, weighted
 
 DeltaExchange = Callable[[int, int, np.ndarray], None]
 """Called with the number of an exchange, the examples behind it, and a delta."""
-
-
-COUNTS = {
-    "waiting": "seconds_waiting",
-    "bytes_sent": "bytes_sent",
-    "bytes_received": "bytes_received",
-}
-"""What a connection counts: name in an epoch's figures, and attribute of the client."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +50,23 @@ class LiveTask:
 
 @dataclass
 class LiveRun:
-    """One replica at work: what the three loops share."""
+    """One replica at work: what the three loops share.
+
+    Attributes:
+        task: `LiveTask`.
+        spec: `ReplicaSpec`.
+        replica: `Replica`.
+        shard: `Shard` with the training rows.
+        state: `ShardState`.
+        client: `AggregatorClient` that is connected.
+        num_examples: Integer, training rows of the shard.
+        welcome: `Welcome`, where the replica began.
+        continued: Boolean, whether the replica is in the shard's own state.
+        state_kept: Boolean, whether the shard's state of the epoch before was there.
+        reported: Float, when the last epoch was reported; 0 before the first.
+        counted: `Usage` of the connection up to the last report, without seconds.
+        instructions: `Instructions`, the last ones of the driver.
+    """
 
     task: LiveTask
     spec: ReplicaSpec
@@ -66,15 +75,17 @@ class LiveRun:
     state: ShardState
     client: AggregatorClient
     num_examples: int
-    welcome: dict[str, Any]
+    welcome: Welcome
     continued: bool = False
     state_kept: bool = True
     reported: float = 0.0
-    counted: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
+    counted: Usage = Usage()
+    instructions: Instructions = field(init=False)
     compressor: Compressor | None = field(init=False, default=None)
     changes: Changes | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        self.instructions = self.welcome.instructions
         packing = self.task.fit.plan.packing(self.spec.weights)
         if isinstance(packing, Packing):
             self.compressor = Compressor(packing)
@@ -89,7 +100,7 @@ class LiveRun:
     @property
     def stopped(self) -> bool:
         """Whether the driver has said that training is over."""
-        return bool(self.welcome.get("stop"))
+        return self.instructions.stop
 
     @property
     def batches(self) -> int:
@@ -130,7 +141,7 @@ class LiveRun:
         """Fresh metrics, and the shard's own state as of the beginning of the epoch."""
         self.resume(epoch)
         self.state.depart()
-        self.set_learning_rate(self.welcome)
+        self.set_learning_rate()
         self.replica.reset_metrics()
 
     def resume(self, epoch: int) -> None:
@@ -148,7 +159,7 @@ class LiveRun:
         None at all is safe, it only forgets; the same part must not be sent twice.
         """
         if self.compressor is not None:
-            midway = bool(self.welcome.get("position"))
+            midway = bool(self.welcome.start.position)
             self.compressor.restore(None if midway else self.state.load_residual(epoch - 1))
 
     def outgoing(self, vector: np.ndarray) -> np.ndarray:
@@ -156,14 +167,14 @@ class LiveRun:
         packer = self.compressor or self.changes
         return vector if packer is None else packer.pack(vector)
 
-    def kept_state(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    def kept_state(self) -> State:
         """The replica's state at the end of the job, also if an earlier attempt had trained it."""
         self.resume(self.task.stop_epoch)
         return state_of(self.replica)
 
-    def set_learning_rate(self, control: dict[str, Any]) -> None:
+    def set_learning_rate(self) -> None:
         """Follow the driver's learning rate, unless a schedule is at work."""
-        rate = control.get("learning_rate")
+        rate = self.instructions.learning_rate
         rate = self.task.learning_rate if rate is None else rate
         if rate is not None:
             self.replica.learning_rate = rate
@@ -176,43 +187,42 @@ class LiveRun:
         """
         check_finite(self.replica, self.task.fit.plan, epoch)
         began, self.reported = self.reported or started, time.perf_counter()
-        facts = facts_of(
-            began,
-            self.batches,
-            num_examples=self.num_examples,
-            state_kept=self.state_kept,
-            **self.new_counts(),
-        )
-        meta = {"kind": "metrics", "epoch": epoch, "facts": facts}
+        usage = self.new_usage(self.reported - began)
+        facts = facts_of(self.batches, self.num_examples, self.state_kept, usage)
+        meta = {"kind": "metrics", "epoch": epoch, "facts": facts.to_dict()}
         self.client.report(meta, self.replica.metric_state())
         self.state_kept = True
 
-    def rest(self) -> dict[str, Any]:
-        """Figures since the last epoch's report, at the end of the job: its last exchange."""
-        seconds = time.perf_counter() - self.reported if self.reported else 0.0
-        return {"seconds": seconds, **self.new_counts()}
+    def rest(self) -> Usage:
+        """What followed the last epoch's report, at the end of the job: its last exchange."""
+        return self.new_usage(time.perf_counter() - self.reported if self.reported else 0.0)
 
-    def new_counts(self) -> dict[str, Any]:
-        """What the connection has counted since the last epoch's report."""
-        now = {name: getattr(self.client, counter) for name, counter in COUNTS.items()}
-        counts = {name: value - self.counted[name] for name, value in now.items()}
-        self.counted.update(now)
-        return counts
+    def new_usage(self, seconds: float) -> Usage:
+        """So many seconds, and what the connection has counted since the last epoch's report."""
+        client, before = self.client, self.counted
+        self.counted = Usage(0.0, client.seconds_waiting, client.bytes_sent, client.bytes_received)
+        return Usage(
+            seconds,
+            self.counted.waiting - before.waiting,
+            self.counted.bytes_sent - before.bytes_sent,
+            self.counted.bytes_received - before.bytes_received,
+        )
 
-    def end(self, epoch: int, **more: Any) -> dict[str, Any]:
+    def end(self, epoch: int, **more: Any) -> Instructions:
         """Keep the shard's state and tell the driver that the epoch is done.
 
         Returns:
-            Dictionary, the driver's word on how to go on.
+            `Instructions` of the driver on how to go on.
         """
         self.state.save(self.replica, epoch)
         if self.compressor is not None:
             self.state.save_residual(self.compressor.residual, epoch)
-        control: dict[str, Any] = {"hold": True}
-        while control.pop("hold", False):  # the driver is still busy with this epoch
-            control, _ = self.client.report({"kind": "epoch", "epoch": epoch, **more})
-        self.welcome.update(control)
-        return control
+        instructions = Instructions(hold=True)
+        while instructions.hold:  # the driver is still busy with this epoch
+            answer, _ = self.client.report({"kind": "epoch", "epoch": epoch, **more})
+            instructions = Instructions.from_json(answer)
+        self.instructions = instructions
+        return instructions
 
 
 def train_exchanging(

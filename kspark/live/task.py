@@ -19,10 +19,11 @@ from kspark.live.meeting_loop import run_meetings
 from kspark.live.push_loop import find_shared, run_pushes, run_shared
 from kspark.live.run import LiveRun, LiveTask
 from kspark.live.transport import AggregatorClient
+from kspark.live.wire import Welcome
 from kspark.replica import ReplicaSpec
 from kspark.shards import Shard, ShardHandle, SpoolMissingError
 from kspark.worker.state import ShardState, Tries, replica_for
-from kspark.worker.tasks import FINAL, Result, RoundResult, guarded, task_number, training_rows
+from kspark.worker.tasks import FINAL, Result, ShardResult, guarded, task_number, training_rows
 
 ATTEMPTS_PER_SUBMISSION = 1 << 40
 """More tasks than an application has. A replica of a job that was submitted later is newer."""
@@ -40,7 +41,7 @@ def train_shards(
 def live_shard(task: LiveTask, spec: ReplicaSpec, handle: ShardHandle) -> Result:
     """Train one shard from where the aggregator says it stands."""
     if not task.fit.num_train.get(handle.index, 0):
-        return RoundResult(handle.index, 0)
+        return ShardResult(handle.index, 0)
     with connection(task, spec, handle.index) as client:
         welcome = client.connect()
         try:
@@ -75,7 +76,7 @@ def connected_shard(
     spec: ReplicaSpec,
     handle: ShardHandle,
     client: AggregatorClient,
-    welcome: dict[str, Any],
+    welcome: Welcome,
 ) -> Result:
     """Train one shard over a connection that stands."""
     fit = task.fit
@@ -91,7 +92,7 @@ def connected_shard(
         choose_loop(run)
         rest = run.rest()
         kept = run.kept_state() if task.wants_state else None
-    return RoundResult(handle.index, num_examples, facts=rest, state=kept)
+    return ShardResult(handle.index, num_examples, rest=rest, state=kept)
 
 
 def reported(client: AggregatorClient, failure: Failure) -> Failure:

@@ -18,10 +18,10 @@ from kspark.job.epochs import close_epoch, note_epoch, open_epoch
 from kspark.job.fit import Fit
 from kspark.job.groups import collect_groups, grouping_of, missing_of
 from kspark.job.optimizer_state import states_of, take_state
-from kspark.job.report import EpochFacts
+from kspark.job.report import EpochFacts, worker_figures
 from kspark.rounds.task import RoundTask, train_round
-from kspark.worker.groups import Grouping, GroupResult, State
-from kspark.worker.tasks import RoundResult
+from kspark.worker.groups import Grouping, GroupResult
+from kspark.worker.tasks import ShardResult, State
 
 
 def train_rounds(fit: Fit) -> None:
@@ -72,7 +72,7 @@ def run_round(fit: Fit, epoch: int) -> Round:
         return round_of(fit, fit.collect(fit.train, shipped, what))
 
 
-def round_of(fit: Fit, results: Sequence[RoundResult]) -> Round:
+def round_of(fit: Fit, results: Sequence[ShardResult]) -> Round:
     """A round of which every delta came to the driver."""
     return Round(
         [replace(result, delta=None, state=None) for result in results],
@@ -81,7 +81,7 @@ def round_of(fit: Fit, results: Sequence[RoundResult]) -> Round:
     )
 
 
-def deltas(fit: Fit, results: Sequence[RoundResult]) -> list[Delta]:
+def deltas(fit: Fit, results: Sequence[ShardResult]) -> list[Delta]:
     """What the shards brought, as it was before it travelled."""
     spec = fit.spec.weights
     return [
@@ -149,22 +149,22 @@ class Round:
     """What one round brought.
 
     Attributes:
-        results: List of `RoundResult`, one per shard with examples, in their order.
+        results: List of `ShardResult`, one per shard with examples, in their order.
         deltas: List of `Delta` to merge: one per shard, or per group of shards.
         states: List of pairs: a replica's state, and the training examples behind it. Empty
             if none was asked for.
     """
 
-    results: list[RoundResult]
+    results: list[ShardResult]
     deltas: list[Delta]
     states: list[tuple[State, int]]
 
     @property
     def workers(self) -> tuple[dict[str, Any], ...]:
         """Figures of the shards, for `EpochFacts`."""
-        return tuple({"shard": result.shard, **result.facts} for result in self.results)
+        return tuple(worker_figures(r.shard, r.facts) for r in self.results if r.facts)
 
     @property
     def num_steps(self) -> int:
         """Local batches behind the longest delta."""
-        return max(result.facts["batches"] for result in self.results)
+        return max(result.facts.batches for result in self.results if result.facts)

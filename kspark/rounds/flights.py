@@ -20,7 +20,7 @@ from kspark.cluster.spark_job import POLL_SECONDS, JobLostError, SparkJob
 from kspark.job.collecting import Again, done, never
 from kspark.job.fit import Fit
 from kspark.rounds.task import RoundTask, train_round
-from kspark.worker.tasks import MissingShard, RoundResult
+from kspark.worker.tasks import MissingShard, ShardResult
 
 
 @dataclass
@@ -51,12 +51,13 @@ class Landed:
     """What a shard brought, and the epoch it is of."""
 
     epoch: int
-    result: RoundResult
+    result: ShardResult
 
-    def told(self, epoch: int) -> RoundResult:
+    def told(self, epoch: int) -> ShardResult:
         """The result, which tells by how many rounds it is late in the round of an epoch."""
+        facts = self.result.facts
         late = epoch - self.epoch
-        return replace(self.result, facts={**self.result.facts, "rounds_late": late})
+        return replace(self.result, facts=facts and replace(facts, rounds_late=late))
 
 
 class Flights:

@@ -26,7 +26,7 @@ from kspark.job.optimizer_state import take_state
 from kspark.rounds.driver import finish_round, round_of
 from kspark.rounds.flights import Flights, Landed
 from kspark.rounds.patience import Patience
-from kspark.worker.groups import State
+from kspark.worker.tasks import State
 
 logger = logging.getLogger("kspark")
 

@@ -18,14 +18,14 @@ from kspark.cluster.failures import lost_too_often
 from kspark.compression import Compressor
 from kspark.plan import TrainingPlan
 from kspark.replica import Replica, ReplicaSpec
-from kspark.shards import Shard, ShardHandle
+from kspark.shards import Shard, ShardHandle, Usage
 from kspark.weights import Changes, delta
 from kspark.worker.own_weights import RoundWeights
 from kspark.worker.state import ShardState, Tries, replica_for
 from kspark.worker.tasks import (
     FitTask,
     Result,
-    RoundResult,
+    ShardResult,
     check_finite,
     facts_of,
     guarded,
@@ -70,7 +70,7 @@ def train_shard(
     fit = task.fit
     num_examples = training_rows(fit, handle)
     if not num_examples:
-        return RoundResult(handle.index, 0)
+        return ShardResult(handle.index, 0)
     started = time.perf_counter()
     shard = Shard.open(handle)
     state = ShardState(fit.fit_id, shard)
@@ -95,21 +95,14 @@ def train_shard(
             own.save(base)
         change = outgoing(task, spec, state, change)
     received = vector.nbytes if task.weights_bytes is None else task.weights_bytes
-    counts = {"bytes_sent": change.nbytes, "bytes_received": received}
-    return RoundResult(
+    usage = Usage(time.perf_counter() - started, 0.0, change.nbytes, received)
+    return ShardResult(
         handle.index,
         num_examples,
         change,
         replica.metric_state(),
-        facts_of(
-            started,
-            batches,
-            num_examples=num_examples,
-            state_kept=state_kept,
-            waiting=0.0,
-            **counts,
-        ),
-        state_of(replica) if task.wants_state else None,
+        facts_of(batches, num_examples, state_kept, usage),
+        state=state_of(replica) if task.wants_state else None,
     )
 
 

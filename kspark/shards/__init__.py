@@ -18,6 +18,7 @@ fresh arrays; nothing is memory-mapped, so the resident memory of a worker does
 not grow with its shard.
 """
 
+from kspark.shards.facts import ShardFacts, Usage
 from kspark.shards.handle import LabelStats, ShardHandle, StoredArray, merge_label_stats
 from kspark.shards.reading import Shard
 from kspark.shards.rows import Chunk, Window
@@ -31,9 +32,11 @@ __all__ = [
     "InputSpec",
     "LabelStats",
     "Shard",
+    "ShardFacts",
     "ShardHandle",
     "SpoolMissingError",
     "StoredArray",
+    "Usage",
     "Window",
     "merge_label_stats",
     "remove_spools",

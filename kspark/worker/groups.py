@@ -17,10 +17,7 @@ from kspark.compression import Packing
 from kspark.errors import Failure
 from kspark.weights import PACKED, Changes, WeightedMean
 from kspark.worker.in_order import InOrder
-from kspark.worker.tasks import MissingShard, Result, RoundResult
-
-State = tuple[list[np.ndarray], list[np.ndarray]]
-"""Optimizer state and fixed weights."""
+from kspark.worker.tasks import MissingShard, Result, ShardResult, State
 
 
 @dataclass(frozen=True)
@@ -127,7 +124,7 @@ class GroupMean:
         states = InOrder(self._shards, self.add_state)
         with deltas, states:
             for result in results:
-                if isinstance(result, RoundResult):
+                if isinstance(result, ShardResult):
                     if result.delta is not None:
                         deltas.add(result.shard, [result.delta])
                     if result.state is not None:

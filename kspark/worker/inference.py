@@ -20,7 +20,7 @@ from kspark.replica.building import build
 from kspark.shards import TEXT, Chunk, LabelStats, Shard, ShardHandle, StoredArray, Window
 from kspark.worker.scores import Scores
 from kspark.worker.state import replica_for
-from kspark.worker.tasks import Result, RoundResult, guarded, read_to_end
+from kspark.worker.tasks import Result, ShardResult, guarded, read_to_end
 
 MAX_PREDICTORS = 4
 
@@ -61,12 +61,12 @@ def evaluate_shards(
 
 def evaluate_shard(
     task: InferenceTask, spec: ReplicaSpec, vector: np.ndarray, handle: ShardHandle
-) -> RoundResult:
+) -> ShardResult:
     """Metric state of one shard."""
     start = task.num_train.get(handle.index, 0)
     count = handle.num_examples - start
     if count <= 0:
-        return RoundResult(handle.index, 0)
+        return ShardResult(handle.index, 0)
     windows = Shard.open(handle).windows(task.batch_size, start=start)
     return evaluate_windows(task, spec, vector, handle.index, windows)
 
@@ -77,22 +77,22 @@ def evaluate_windows(
     vector: np.ndarray | None,
     shard: int,
     windows: Iterable[Window],
-) -> RoundResult:
+) -> ShardResult:
     """Metric state over some windows; without a vector the model's own weights are used."""
     replica = replica_for(spec, task.key, task.threads)
     if vector is not None:
         replica.set_vector(vector)
     replica.reset_metrics()
-    result = RoundResult(shard, 0)
+    num_examples = 0
+    y: tuple[StoredArray, ...] = ()
     for window in windows:
-        if not result.num_examples:
+        if not num_examples:
             replica.check_summable(window, task.batch_size)
-            result.y = label_arrays(window)
+            y = label_arrays(window)
         replica.evaluate(window, task.batch_size)
-        result.num_examples += window.num_examples
-    if result.num_examples:
-        result.metrics = replica.metric_state()
-    return result
+        num_examples += window.num_examples
+    metrics = replica.metric_state() if num_examples else []
+    return ShardResult(shard, num_examples, metrics=metrics, y=y)
 
 
 def label_arrays(window: Window) -> tuple[StoredArray, ...]:

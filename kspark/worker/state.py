@@ -20,13 +20,7 @@ from kspark.plan import TrainingPlan
 from kspark.replica import Replica, ReplicaSpec
 from kspark.replica.building import build
 from kspark.shards import Shard, ShardHandle
-from kspark.worker.tasks import (
-    MissingShard,
-    Result,
-    RoundResult,
-)
-
-State = tuple[list[np.ndarray], list[np.ndarray]]
+from kspark.worker.tasks import MissingShard, Result, ShardResult, State
 
 _replicas: dict[str, tuple[str, Replica, State]] = {}
 
@@ -233,6 +227,6 @@ def fetch_state(fit_id: str, epoch: int, index: int, handles: Iterable[bytes]) -
         handle = ShardHandle.from_json(document)
         loaded = ShardState.of(fit_id, handle).load(epoch)
         if loaded is not None:
-            yield RoundResult(handle.index, handle.num_examples, state=loaded)
+            yield ShardResult(handle.index, handle.num_examples, state=loaded)
         elif handle.host != platform.node():
             yield MissingShard(handle.index, platform.node(), handle.host)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import socket
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,11 +15,20 @@ from kspark.cluster.failures import NonFiniteLossError, failure_of
 from kspark.errors import EnvironmentMismatchError, Failure, IncompatibleDeltaError, KSparkError
 from kspark.optimizers import ServerOptimizer
 from kspark.plan import TrainingPlan
-from kspark.shards import ShardHandle, SpoolMissingError, StoredArray, Window
+from kspark.shards import (
+    ShardFacts,
+    ShardHandle,
+    SpoolMissingError,
+    StoredArray,
+    Usage,
+    Window,
+)
 
 if TYPE_CHECKING:
     from kspark.replica import Replica
 
+State = tuple[list[np.ndarray], list[np.ndarray]]
+"""What a replica keeps beside its merged weights: optimizer state and fixed weights."""
 
 FINAL = (EnvironmentMismatchError, IncompatibleDeltaError)
 """Errors of kspark's own that come again at every try. All others fail the task: Spark retries."""
@@ -49,19 +57,19 @@ class FitTask:
         return num_examples / sum(self.num_train.values())
 
 
-@dataclass
-class RoundResult:
-    """What one shard's training brought.
+@dataclass(frozen=True)
+class ShardResult:
+    """What work on one shard brought: a round, a live job, an evaluation, or fetching its state.
 
     Attributes:
         shard: Integer.
-        num_examples: Integer, examples trained on.
+        num_examples: Integer, examples that the work was on.
         delta: Vector, new minus old, or its payload (see `TrainingPlan.packing`); `None`
-            when the shard has no examples.
-        metrics: List of arrays, the metric state of the epoch.
-        facts: Figures of the run: seconds, host, process, batches; of a live run, seconds and
-            bytes since its last report.
-        state: `(optimizer state, fixed weights)`, if asked for.
+            when the shard has no examples, and of all but a round.
+        metrics: List of arrays, the metric state of an epoch in rounds or of an evaluation.
+        facts: `ShardFacts` of a round; `None` of all other results.
+        rest: `Usage` of a live run since its last report; `None` of all other results.
+        state: `State`, if asked for.
         y: What the labels look like, from an evaluation; as in a `ShardHandle`.
     """
 
@@ -69,8 +77,9 @@ class RoundResult:
     num_examples: int
     delta: np.ndarray | None = None
     metrics: list[np.ndarray] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-    state: tuple[list[np.ndarray], list[np.ndarray]] | None = None
+    facts: ShardFacts | None = None
+    rest: Usage | None = None
+    state: State | None = None
     y: tuple[StoredArray, ...] = ()
 
 
@@ -94,7 +103,7 @@ class MissingShard:
         return self.host != self.home
 
 
-Result = RoundResult | MissingShard | Failure
+Result = ShardResult | MissingShard | Failure
 
 
 def task_number() -> int:
@@ -132,18 +141,22 @@ def guarded(shard: int, work: Callable[[], Any], home: str = "") -> Any:
         return failure_of(shard, error)
 
 
-def facts_of(started: float, batches: int, **more: Any) -> dict[str, Any]:
-    """Figures of one shard's epoch."""
-    return {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "batches": batches,
-        "seconds": time.perf_counter() - started,
-        **more,
-    }
+def facts_of(batches: int, num_examples: int, state_kept: bool, usage: Usage) -> ShardFacts:
+    """Figures of one shard's epoch, which this process has trained."""
+    return ShardFacts(
+        socket.gethostname(),
+        os.getpid(),
+        batches,
+        usage.seconds,
+        num_examples,
+        state_kept,
+        usage.waiting,
+        usage.bytes_sent,
+        usage.bytes_received,
+    )
 
 
-def state_of(replica: Replica) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def state_of(replica: Replica) -> State:
     """What a replica keeps beside its merged weights."""
     return replica.get_optimizer_state(), replica.get_fixed()
 

@@ -22,7 +22,7 @@ from kspark.live.task import choose_loop
 from kspark.live.transport import Reply
 from kspark.plan import TrainingPlan
 from kspark.replica.building import build
-from kspark.shards import Chunk, Shard, spool
+from kspark.shards import Chunk, Shard, ShardFacts, spool
 from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
 from kspark.worker import inference as inference_module
 from kspark.worker import state as state_module
@@ -183,13 +183,13 @@ class DirectClient:
     def reduce(self, vector, *, sequence, num_examples, out, weights=False):
         given = None if vector is None else self._arrived(vector)
         args = (sequence, num_examples, given, np.empty(3, "f4"))
-        version, meta, answer = self._ask("reduce", self._coordinator.reduce, *args)
+        version, instructions, answer = self._ask("reduce", self._coordinator.reduce, *args)
         if not isinstance(answer, np.ndarray):
             answer = args[3][:answer]
         if answer.dtype == "u1":
-            return Reply(version, meta, self._packing.unpack(answer, out).size)
+            return Reply(version, instructions, self._packing.unpack(answer, out).size)
         out[: answer.size] = answer
-        return Reply(version, meta, answer.size)
+        return Reply(version, instructions, answer.size)
 
     def _arrived(self, vector):
         """A vector as the server hands it on."""
@@ -341,6 +341,13 @@ class Tools:
     at = staticmethod(at)
     num_ids = NUM_IDS
     weights = SPEC
+
+    @staticmethod
+    def facts(**told):
+        """Figures of a shard's epoch; those that are not told are 0."""
+        numbers = dict.fromkeys(("pid", "batches", "num_examples", "bytes_sent"), 0)
+        floats = {"seconds": 0.0, "waiting": 0.0, "bytes_received": 0}
+        return ShardFacts(**{"host": "host", "state_kept": True, **numbers, **floats, **told})
 
     @staticmethod
     def plan(mode="asynchronous", frequency="batch", **more):

@@ -22,6 +22,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -36,6 +37,7 @@ from kspark.live.coordinator.meetings import Meetings
 from kspark.live.coordinator.progress import Answer, EpochReport, FitProgress, ShardPlan
 from kspark.live.coordinator.pushes import Pushes
 from kspark.live.coordinator.rendezvous import Rendezvous
+from kspark.live.wire import Instructions, Restart, SharedOffer, Welcome, read
 from kspark.weights import Changes
 
 logger = logging.getLogger("kspark")
@@ -61,7 +63,8 @@ class Coordinator:
     Attributes:
         failure: `Failure` of the first replica that reported one, or `None`.
         missing: Set of shards whose replica did not find the shard's files.
-        offers: Mapping from shard to what its welcome says of shared memory.
+        instructions: `Instructions` for all replicas.
+        offers: Mapping from shard to the `SharedOffer` in its welcome.
     """
 
     def __init__(
@@ -83,8 +86,8 @@ class Coordinator:
         self.timeout = timeout
         self.failure: Failure | None = None
         self.missing: set[int] = set()
-        self.control: dict[str, Any] = {"stop": False}
-        self.offers: dict[int, dict[str, Any]] = {}
+        self.instructions = Instructions()
+        self.offers: dict[int, SharedOffer] = {}
         self._oldest_attempt = 0
         self._gate = Gate()
         self._progress = FitProgress(shards, first_epoch)
@@ -104,7 +107,7 @@ class Coordinator:
 
     # -- called by the transport, one thread per replica ---------------------------------
 
-    def hello(self, shard: int, attempt: int) -> dict[str, Any]:
+    def hello(self, shard: int, attempt: int) -> Welcome:
         """Admit a replica and tell it where its shard stands.
 
         Raises:
@@ -125,22 +128,21 @@ class Coordinator:
             self._gate.changed.notify_all()
             return self._welcome(shard)
 
-    def _welcome(self, shard: int) -> dict[str, Any]:
-        stand = self._meetings.welcome() if self._meetings else self._progress.stand_of(shard)
-        return {
-            "steps": self.steps,
-            "leader": shard == min(self.shards),
-            "version": self.aggregator.version,
-            "shared": self.offers.get(shard),
-            **self.control,
-            **stand,
-        }
+    def _welcome(self, shard: int) -> Welcome:
+        return Welcome(
+            self.steps,
+            leader=shard == min(self.shards),
+            version=self.aggregator.version,
+            start=self._meetings.start() if self._meetings else self._progress.start_of(shard),
+            instructions=self.instructions,
+            shared=self.offers.get(shard),
+        )
 
-    def pull(self, shard: int, attempt: int, out: np.ndarray) -> tuple[int, dict[str, Any]]:
+    def pull(self, shard: int, attempt: int, out: np.ndarray) -> tuple[int, Instructions]:
         """Fill `out` with the current weights, once the driver has closed a settled epoch.
 
-        With a bound on the staleness, once the replica may go on. `{"hold": True}` among the
-        control values: it may not yet, and asks again.
+        With a bound on the staleness, once the replica may go on. Instructions to hold: it may
+        not yet, and asks again.
 
         Raises:
             AggregationError: If the attempt is superseded.
@@ -149,11 +151,11 @@ class Coordinator:
         check = partial(self._check_current, shard, attempt)
         if self._meetings is None:
             version, free = self._pushes.pull(shard, out, check)
-            return version, self._word(free)
+            return version, self._instructions(free)
         with self._gate.changed:
             check()
             self._meetings.wait_until_closed()
-        return self.aggregator.pull(out), dict(self.control)
+        return self.aggregator.pull(out), self.instructions
 
     def push(
         self,
@@ -164,7 +166,7 @@ class Coordinator:
         num_examples: int,
         delta: np.ndarray,
         out: np.ndarray,
-    ) -> tuple[int, dict[str, Any]]:
+    ) -> tuple[int, Instructions]:
         """Apply a delta unless it was applied before, and fill `out` with fresh weights.
 
         A replica that keeps weights of its own is answered with the gap (see `Aggregator`).
@@ -176,11 +178,11 @@ class Coordinator:
         check = partial(self._check_current, shard, attempt)
         numbers = (sequence, base_version, num_examples)
         version, free = self._pushes.push(shard, *numbers, delta, out, check)
-        return version, self._word(free)
+        return version, self._instructions(free)
 
-    def _word(self, free: bool) -> dict[str, Any]:
-        """The driver's word to a replica that may go on, or has to ask again."""
-        return dict(self.control) if free else {**self.control, "hold": True}
+    def _instructions(self, free: bool, restart: Restart | None = None) -> Instructions:
+        """Instructions for a replica that may go on, or has to ask again."""
+        return replace(self.instructions, hold=not free, restart=restart)
 
     def reduce(
         self,
@@ -190,7 +192,7 @@ class Coordinator:
         num_examples: int,
         vector: np.ndarray | None,
         out: np.ndarray,
-    ) -> tuple[int, dict[str, Any], int | np.ndarray]:
+    ) -> tuple[int, Instructions, int | np.ndarray]:
         """Meet all other replicas at one step; the last to come merges.
 
         Args:
@@ -202,7 +204,7 @@ class Coordinator:
             out: Buffer for the answer.
 
         Returns:
-            Triple: version, control values, number of elements of `out` to send; or a mean
+            Triple: version, instructions, number of elements of `out` to send; or a mean
             gradient, which all share, or its packed bytes.
 
         Raises:
@@ -215,11 +217,12 @@ class Coordinator:
             self._check_current(shard, attempt)
             merged = self._meetings.exchange(shard, sequence, vector, num_examples)
             if merged is None:
-                return self.aggregator.version, {**self.control, **self._meetings.again()}, 0
+                again = self._instructions(True, self._meetings.again())
+                return self.aggregator.version, again, 0
         if merged is not self.aggregator.weights:
-            return self.aggregator.version, dict(self.control), merged
+            return self.aggregator.version, self.instructions, merged
         np.copyto(out, merged)
-        return self.aggregator.version, dict(self.control), merged.size
+        return self.aggregator.version, self.instructions, merged.size
 
     def report(
         self, shard: int, attempt: int, meta: dict[str, Any], arrays: Sequence[np.ndarray]
@@ -299,7 +302,7 @@ class Coordinator:
     def close_epoch(self, epoch: int, *, stop: bool, learning_rate: float | None) -> None:
         """Let synchronous replicas, who wait for this, begin the next epoch."""
         with self._gate.changed:
-            self.control = {"stop": stop, "learning_rate": learning_rate}
+            self.instructions = Instructions(stop, learning_rate)
             self._progress.close(epoch)
             if self._meetings is not None:
                 self._meetings.begin_epoch()
@@ -325,14 +328,14 @@ class Coordinator:
         if self._meetings is None:
             self._progress.finish(shard, epoch, int(meta.get("sequence", 0)))
             self._gate.changed.notify_all()
-            return dict(self.control)
-        last = bool(meta.get("last"))
-        answer = self._meetings.hold(shard, epoch, int(meta["generation"]), last)
-        return {**self.control, **answer}
+            return self.instructions.to_json()
+        generation = int(meta["generation"])
+        free = self._meetings.hold(shard, epoch, generation, bool(meta.get("last")))
+        return self._instructions(free, self._meetings.restart_since(generation)).to_json()
 
     def _take_failure(self, shard: int, meta: dict[str, Any]) -> dict[str, Any]:
         """A replica raised: the fit is over, and reports of further failures are refused."""
-        self.failure = Failure(**meta["failure"])
+        self.failure = read(Failure, meta["failure"])
         self._gate.close(f"shard {shard} failed")
         return {}
 

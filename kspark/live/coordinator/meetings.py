@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from kspark.errors import AggregationError, ConnectionLostError, KSparkError
 from kspark.live.coordinator.gate import Gate
 from kspark.live.coordinator.progress import FitProgress
 from kspark.live.coordinator.rendezvous import Meeting, Rendezvous
+from kspark.live.wire import Restart, Start
 
 logger = logging.getLogger("kspark")
 
@@ -38,11 +38,11 @@ class Meetings:
         self._gate = gate
         self._timeout = timeout
 
-    def welcome(self) -> dict[str, Any]:
+    def start(self) -> Start:
         """Where a replica that comes now begins: it has missed nothing of a settled epoch."""
         progress = self._progress
         epoch = progress.closed + 1 if progress.settled else progress.closed
-        return {"generation": self._rendezvous.generation, "epoch": epoch}
+        return Start(epoch, generation=self._rendezvous.generation)
 
     def exchange(
         self, shard: int, sequence: int, vector: np.ndarray | None, num_examples: int
@@ -83,7 +83,7 @@ class Meetings:
             self._gate.close(str(error), error)
             raise
 
-    def hold(self, shard: int, epoch: int, generation: int, last: bool) -> dict[str, Any]:
+    def hold(self, shard: int, epoch: int, generation: int, last: bool) -> bool:
         """Keep a replica that is through with an epoch until the driver has closed it.
 
         Args:
@@ -94,8 +94,8 @@ class Meetings:
                 through as well then: the driver may need its task slot.
 
         Returns:
-            Nothing to say, or that the epoch starts again, or `{"hold": True}`: report
-            again, because the driver's callbacks may take longer than an answer may.
+            Boolean, whether the replica may go on; else it reports again, because the driver's
+            callbacks may take longer than an answer may.
         """
         progress = self._progress
         if not self._is_old(generation):
@@ -106,9 +106,7 @@ class Meetings:
             through = last and progress.finished(epoch)
             return through or progress.closed > epoch or self._is_old(generation)
 
-        if not self._wait(over, self._timeout):
-            return {"hold": True}
-        return self.again() if self._is_old(generation) else {}
+        return self._wait(over, self._timeout)
 
     def wait_until_closed(self) -> None:
         """Wait until the driver has closed a settled epoch: its callbacks may change the weights.
@@ -130,10 +128,13 @@ class Meetings:
             "A worker came back: epoch %d starts again on all workers.", self._progress.closed + 1
         )
 
-    def again(self) -> dict[str, Any]:
-        """The answer to whom the epoch starts again."""
-        generation = self._rendezvous.generation
-        return {"restart": True, "generation": generation, "epoch": self._progress.closed}
+    def again(self) -> Restart:
+        """What a replica is told for which the epoch starts again."""
+        return Restart(self._progress.closed, self._rendezvous.generation)
+
+    def restart_since(self, generation: int) -> Restart | None:
+        """The restart that a replica in this try at the epoch has missed, if there was one."""
+        return self.again() if self._is_old(generation) else None
 
     def begin_epoch(self) -> None:
         """The driver has closed an epoch."""

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from kspark.errors import AggregationError
+from kspark.live.wire import Start, read
+from kspark.shards import ShardFacts
 
 Answer = tuple[dict[str, Any], list[np.ndarray]]
 
@@ -69,12 +71,12 @@ class EpochReport:
 
     Attributes:
         metrics: Mapping from shard to its metric state (list of arrays).
-        facts: Mapping from shard to its figures (seconds, examples, waiting, bytes).
+        facts: Mapping from shard to its `ShardFacts`.
         staleness: List of integers, one per push.
     """
 
     metrics: dict[int, list[np.ndarray]] = field(default_factory=dict)
-    facts: dict[int, dict[str, Any]] = field(default_factory=dict)
+    facts: dict[int, ShardFacts] = field(default_factory=dict)
     staleness: list[int] = field(default_factory=list)
 
 
@@ -138,12 +140,12 @@ class FitProgress:
         """A shard's part of all examples."""
         return self.plans[shard].num_examples / self.total_examples
 
-    def stand_of(self, shard: int) -> dict[str, int]:
+    def start_of(self, shard: int) -> Start:
         """Where a replica that does not wait for others goes on: after its last push."""
         sequence = self.shards[shard].sequence
         epoch = self.epoch_of(shard, sequence + 1)
         position = sequence % self.plans[shard].exchanges
-        return {"sequence": sequence, "epoch": epoch, "position": position}
+        return Start(epoch, sequence, position)
 
     def epoch_of(self, shard: int, sequence: int) -> int:
         """The epoch that a shard's push belongs to; pushes are counted from 1."""
@@ -156,7 +158,7 @@ class FitProgress:
         return self._reports.setdefault(epoch, EpochReport())
 
     def take_metrics(
-        self, shard: int, epoch: int, metrics: list[np.ndarray], facts: dict[str, Any]
+        self, shard: int, epoch: int, metrics: list[np.ndarray], facts: ShardFacts
     ) -> None:
         """A shard's metrics and figures of an epoch. The last word counts; a late one does not."""
         if epoch >= self.closed:
@@ -181,10 +183,11 @@ class FitProgress:
 
         Raises:
             AggregationError: If `meta["kind"]` is unknown.
+            ProtocolError: If its figures are malformed.
         """
         kind = meta.get("kind")
         if kind == "metrics":
-            facts = dict(meta.get("facts", {}))
+            facts = read(ShardFacts, meta.get("facts"))
             self.take_metrics(shard, int(meta["epoch"]), list(arrays), facts)
             return {}, []
         if kind == "state":

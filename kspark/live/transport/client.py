@@ -17,7 +17,15 @@ from kspark.live.transport.channel import Channel
 from kspark.live.transport.handshake import agreement, introduce
 from kspark.live.transport.kept import Kept
 from kspark.live.transport.refusal import restore
-from kspark.live.wire import UNPROVED_SERVER, Kind, Message, reply_limits, request_limits
+from kspark.live.wire import (
+    UNPROVED_SERVER,
+    Instructions,
+    Kind,
+    Message,
+    Welcome,
+    reply_limits,
+    request_limits,
+)
 from kspark.weights import PACKED, Changes, Layout, WeightSpec
 
 VECTORS = (Kind.VECTOR, Kind.VECTOR_PACKED, Kind.VECTOR_KEPT, Kind.VECTOR_CHANGED)
@@ -36,13 +44,13 @@ class Reply:
 
     Attributes:
         version: Integer, the aggregator's version.
-        meta: Dictionary, from the handler.
+        instructions: `Instructions` of the driver.
         filled: Integer, how many elements of `out` now hold fresh values, from the
             first one on. 0 if the answer was without a vector.
     """
 
     version: int
-    meta: dict[str, Any]
+    instructions: Instructions
     filled: int
 
 
@@ -119,22 +127,21 @@ class AggregatorClient:
         """Bytes received on the connection, headers included."""
         return self._channel.bytes_received if self._channel else 0
 
-    def connect(self) -> dict[str, Any]:
+    def connect(self) -> Welcome:
         """Connect, and prove each other to be of the same fit.
 
         Returns:
-            Dictionary, the handler's welcome.
+            `Welcome`, from the handler.
 
         Raises:
             ClusterError: If there is no aggregator at that address.
             KSparkError: If it refuses; of the class it names.
         """
         try:
-            answer = self._introduce()
+            return Welcome.from_json(self._introduce().meta["meta"])
         except BaseException:
             self.close()
             raise
-        return dict(answer.meta["meta"])
 
     def _introduce(self) -> Message:
         channel = Channel(self._open(), UNPROVED_SERVER, CONNECT_TIMEOUT)
@@ -252,7 +259,7 @@ class AggregatorClient:
         filled = self._filled(message, out)
         if weights and message.kind is Kind.VECTOR and filled:
             self._kept.forget()
-        return Reply(message.numbers[0], message.meta, filled)
+        return Reply(message.numbers[0], Instructions.from_json(message.meta), filled)
 
     def _filled(self, message: Message, out: np.ndarray) -> int:
         """How many elements of `out` hold what a message brought."""

@@ -6,7 +6,6 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,14 @@ from kspark.live.transport.channel import Channel
 from kspark.live.transport.handler import Handler
 from kspark.live.transport.handshake import agreement, greet
 from kspark.live.transport.refusal import describe
-from kspark.live.wire import UNPROVED_SERVER, Kind, Message, reply_limits, request_limits
+from kspark.live.wire import (
+    UNPROVED_SERVER,
+    Instructions,
+    Kind,
+    Message,
+    reply_limits,
+    request_limits,
+)
 from kspark.weights import PACKED, Changes, Reference, WeightSpec, completed
 
 logger = logging.getLogger("kspark")
@@ -121,7 +127,7 @@ class Connection:
         welcome = self._handler.hello(*replica)
         self._replica = replica
         self._prepare()
-        fields = {"proof": greeting.proof, "meta": welcome}
+        fields = {"proof": greeting.proof, "meta": welcome.to_json()}
         self._channel.send(Kind.WELCOME, meta=fields, limits=UNPROVED_SERVER)
         return replica
 
@@ -148,30 +154,30 @@ class Connection:
         self._channel.decoder.vector = None
 
     def _pull(self, message: Message, replica: tuple[int, int]) -> None:
-        version, meta = self._handler.pull(*replica, self._out)
-        self._send_weights(version, meta)
+        version, instructions = self._handler.pull(*replica, self._out)
+        self._send_weights(version, instructions)
 
     def _push(self, message: Message, replica: tuple[int, int]) -> None:
         sequence, base_version, num_examples = message.numbers
         (delta,) = self._vectors_in(message)
-        version, meta = self._handler.push(
+        version, instructions = self._handler.push(
             *replica, sequence, base_version, num_examples, delta, self._out
         )
-        self._send_weights(version, meta)
+        self._send_weights(version, instructions)
 
     def _reduce(self, message: Message, replica: tuple[int, int]) -> None:
         sequence, num_examples = message.numbers
         part = next(iter(self._vectors_in(message)), None)
-        version, meta, answer = self._handler.reduce(
+        version, instructions, answer = self._handler.reduce(
             *replica, sequence, num_examples, part, self._out
         )
         if isinstance(answer, np.ndarray):
             kind = Kind.VECTOR_PACKED if answer.dtype == PACKED else Kind.VECTOR
-            self._send_vector(kind, version, meta, answer)
+            self._send_vector(kind, version, instructions, answer)
         elif answer == self._out.size:
-            self._send_weights(version, meta)
+            self._send_weights(version, instructions)
         else:
-            self._send_vector(Kind.VECTOR, version, meta, self._out[:answer])
+            self._send_vector(Kind.VECTOR, version, instructions, self._out[:answer])
 
     def _vectors_in(self, message: Message) -> tuple[np.ndarray, ...]:
         """The vector that a message carries, or none.
@@ -198,26 +204,26 @@ class Connection:
         meta, arrays = self._handler.report(*replica, message.meta, list(message.arrays))
         self._channel.send(Kind.DOCUMENT, (), meta, arrays, limits=self._limits)
 
-    def _send_weights(self, version: int, meta: dict[str, Any]) -> None:
+    def _send_weights(self, version: int, instructions: Instructions) -> None:
         """Answer with the weights in `_out`; the replica may have kept most of them."""
         reference, weights = self._terms.reference, self._out
         if reference is None:
-            self._send_vector(Kind.VECTOR, version, meta, weights)
+            self._send_vector(Kind.VECTOR, version, instructions, weights)
             return
         self._told, changed = reference.note(weights, self._told)
         if changed is not None:
             payload = reference.layout.encode(weights, changed)
-            self._send_vector(Kind.VECTOR_CHANGED, version, meta, payload)
+            self._send_vector(Kind.VECTOR_CHANGED, version, instructions, payload)
         elif reference.over:
             self._told = None
-            self._send_vector(Kind.VECTOR, version, meta, weights)
+            self._send_vector(Kind.VECTOR, version, instructions, weights)
         else:
-            self._send_vector(Kind.VECTOR_KEPT, version, meta, weights)
+            self._send_vector(Kind.VECTOR_KEPT, version, instructions, weights)
 
     def _send_vector(
-        self, kind: Kind, version: int, meta: dict[str, Any], vector: np.ndarray
+        self, kind: Kind, version: int, instructions: Instructions, vector: np.ndarray
     ) -> None:
-        self._channel.send(kind, (version,), meta, (vector,), limits=self._limits)
+        self._channel.send(kind, (version,), instructions.to_json(), (vector,), limits=self._limits)
 
     def _refuse(self, error: KSparkError) -> None:
         with contextlib.suppress(KSparkError):

@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from kspark.live.wire import Instructions, Welcome
+
 
 class Handler(Protocol):
     """Gives requests their meaning.
@@ -19,17 +21,17 @@ class Handler(Protocol):
     as the last weights that this replica was sent, and stays them unless it is the answer.
     """
 
-    def hello(self, shard: int, attempt: int) -> dict[str, Any]:
-        """A replica has connected. Returns the welcome, JSON below 64 KiB."""
+    def hello(self, shard: int, attempt: int) -> Welcome:
+        """A replica has connected. Returns the welcome, below 64 KiB as JSON."""
 
-    def pull(self, shard: int, attempt: int, out: np.ndarray) -> tuple[int, dict[str, Any]]:
+    def pull(self, shard: int, attempt: int, out: np.ndarray) -> tuple[int, Instructions]:
         """Write the weights into `out` (`spec.size` elements).
 
         May block, as `push` and `reduce` may, but must return or raise within the
         server's timeout.
 
         Returns:
-            The version, and a dictionary for the replica.
+            The version, and instructions for the replica.
         """
 
     def push(
@@ -41,7 +43,7 @@ class Handler(Protocol):
         num_examples: int,
         delta: np.ndarray,
         out: np.ndarray,
-    ) -> tuple[int, dict[str, Any]]:
+    ) -> tuple[int, Instructions]:
         """Take a delta, and write the weights after it into `out`. Returns as `pull`."""
 
     def reduce(
@@ -52,13 +54,13 @@ class Handler(Protocol):
         num_examples: int,
         vector: np.ndarray | None,
         out: np.ndarray,
-    ) -> tuple[int, dict[str, Any], int | np.ndarray]:
+    ) -> tuple[int, Instructions, int | np.ndarray]:
         """Take a part of a mean, wait for the others, and write the result into `out`.
 
         May block, but must return or raise within the server's timeout.
 
         Returns:
-            The version, a dictionary, and the answer: how many elements of `out` to
+            The version, instructions, and the answer: how many elements of `out` to
             send, or (which spares a copy per replica) a vector that all of them share
             and that nobody changes any more. 0, `spec.trainable_size` or `spec.size`
             elements, which are the weights if it is a number; a payload is uint8.

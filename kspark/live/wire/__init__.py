@@ -25,10 +25,12 @@ payload   one vector of the header's dtype,
 * Numbers are in the machine's byte order. The magic number reads differently on
   a machine with the other order, which is refused by that.
 
-`messages` says what can be said, `frames` lays it out, `decoder` reads it back.
+`messages` says what can be said, `documents` what JSON in it means, `frames` lays it out,
+`decoder` reads it back.
 """
 
 from kspark.live.wire.decoder import Decoder
+from kspark.live.wire.documents import Instructions, Restart, SharedOffer, Start, Welcome, read
 from kspark.live.wire.frames import as_bytes, encode
 from kspark.live.wire.messages import (
     UNPROVED_CLIENT,
@@ -45,12 +47,18 @@ __all__ = [
     "UNPROVED_CLIENT",
     "UNPROVED_SERVER",
     "Decoder",
+    "Instructions",
     "Kind",
     "Limit",
     "Limits",
     "Message",
+    "Restart",
+    "SharedOffer",
+    "Start",
+    "Welcome",
     "as_bytes",
     "encode",
+    "read",
     "reply_limits",
     "request_limits",
 ]

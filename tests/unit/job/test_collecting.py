@@ -10,7 +10,7 @@ from kspark.cluster.spark_job import JobLostError
 from kspark.errors import ClusterError, Failure, WorkerError
 from kspark.job import collecting as shard_results
 from kspark.job.collecting import BUSY_SECONDS, MAX_STRAYS, ShardsMissing, checked, collect_shards
-from kspark.worker.tasks import MissingShard, RoundResult
+from kspark.worker.tasks import MissingShard, ShardResult
 
 
 def stray(shard):
@@ -22,7 +22,7 @@ def gone(shard):
 
 
 def good(shard, rows=5):
-    return RoundResult(shard, rows)
+    return ShardResult(shard, rows)
 
 
 class Jobs:

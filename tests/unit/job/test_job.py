@@ -23,10 +23,10 @@ from kspark.live.coordinator import Coordinator, ShardPlan
 from kspark.live.driver import LiveFit, shared_weights
 from kspark.optimizers import Downpour
 from kspark.plan import TrainingPlan
-from kspark.shards import LabelStats, ShardHandle, StoredArray
+from kspark.shards import LabelStats, ShardHandle, StoredArray, Usage
 from kspark.spark_model.training import Outcome, train
 from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
-from kspark.worker.tasks import RoundResult
+from kspark.worker.tasks import ShardResult
 
 SPEC = WeightSpec((Weight("w", (2,), "float32", TRAINABLE), Weight("m", (1,), "float32", STATE)))
 
@@ -167,7 +167,7 @@ def test_what_follows_a_jobs_last_report_counts_to_its_last_epoch(monkeypatch, s
         return stopped
 
     def submit(first, stop):
-        results = [RoundResult(s, 6, facts={"bytes_sent": 10 * first + s}) for s in (0, 1)]
+        results = [ShardResult(s, 6, rest=Usage(bytes_sent=10 * first + s)) for s in (0, 1)]
         return SimpleNamespace(result=lambda: results)
 
     monkeypatch.setattr(fit, "submit", submit)
@@ -214,9 +214,9 @@ def test_hogwild_replicas_of_this_host_are_offered_the_weights_themselves(rule, 
     own = job.aggregator.weights
     with shared_weights(job, coordinator):
         offers = coordinator.offers
-        assert [offers[s]["scale"] for s in (0, 1)] == list(scales)
-        assert [offers[s]["share"] for s in (0, 1)] == [0.75, 0.25]
-        assert [offers[s]["slot"] for s in (0, 1)] == [0, 1]
+        assert [offers[s].scale for s in (0, 1)] == list(scales)
+        assert [offers[s].share for s in (0, 1)] == [0.75, 0.25]
+        assert [offers[s].slot for s in (0, 1)] == [0, 1]
         job.aggregator.weights[:] = 5
     assert job.aggregator.weights is own
     assert own.tolist() == [5, 5, 5]

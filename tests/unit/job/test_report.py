@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from kspark.job.report import EpochFacts, FitReport, Workload
+from kspark.job.report import EpochFacts, FitReport, Workload, worker_figures
+from kspark.shards import Usage
 
 
 def worker(shard, seconds, waiting):
@@ -35,9 +36,29 @@ def test_staleness_of_an_epoch():
 
 def test_what_a_worker_did_after_its_report_counts_to_the_epoch():
     facts = EpochFacts(4, 3, (worker(0, 3.0, 1.0), worker(1, 2.0, 0.0)), (0, 0, 3), 0.5)
-    facts = facts.with_rest({1: {"seconds": 0.25, "waiting": 0.125, "bytes_sent": 7}})
-    whole = {**worker(1, 2.25, 0.125), "bytes_sent": 7}
+    facts = facts.with_rest({1: Usage(0.25, 0.125, 7, 5)})
+    whole = {**worker(1, 2.25, 0.125), "bytes_sent": 7, "bytes_received": 5}
     assert facts == EpochFacts(4, 3, (worker(0, 3.0, 1.0), whole), (0, 0, 3), 0.5)
+
+
+@pytest.mark.parametrize("late", [None, 0, 2])
+def test_the_figures_of_a_worker_are_those_of_its_shard_in_their_order(tools, late):
+    """By how many rounds it was late is told only where rounds do not wait for all."""
+    facts = tools.facts(host="h", pid=7, batches=3, seconds=1.5, num_examples=9, rounds_late=late)
+    expected = {
+        "shard": 4,
+        "host": "h",
+        "pid": 7,
+        "batches": 3,
+        "seconds": 1.5,
+        "num_examples": 9,
+        "state_kept": True,
+        "waiting": 0.0,
+        "bytes_sent": 0,
+        "bytes_received": 0,
+    }
+    expected |= {} if late is None else {"rounds_late": late}
+    assert list(worker_figures(4, facts).items()) == list(expected.items())
 
 
 def test_what_the_history_tells_of_exchanges():

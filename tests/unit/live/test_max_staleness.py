@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from kspark import optimizers
 from kspark.live.push_loop import run_pushes
 from kspark.live.transport import Reply
+from kspark.live.wire import Instructions, Start, Welcome
 
 counts = st.lists(st.integers(0, 30), min_size=1, max_size=4).filter(any)
 frequencies = st.one_of(st.just("epoch"), st.just("batch"), st.integers(1, 5))
@@ -71,7 +74,7 @@ def test_a_bound_of_zero_trains_as_synchronous_replicas_do(tools, frequency):
 
 
 class Script:
-    """A client that gets one answer after the other: version, weights, control values."""
+    """A client that gets one answer after the other: version, weights, instructions."""
 
     def __init__(self, *answers):
         self.answers, self.pushed, self.reports = list(answers), [], []
@@ -79,28 +82,28 @@ class Script:
         self.attempt = 0
 
     def pull(self, out):
-        version, value, meta = self.answers.pop(0)
+        version, value, instructions = self.answers.pop(0)
         out[:] = value
-        return Reply(version, meta, out.size)
+        return Reply(version, instructions, out.size)
 
     def push(self, delta, *, sequence, base_version, num_examples, out):
         self.pushed.append((sequence, base_version, delta.tolist()))
         return self.pull(out)
 
     def connect(self):
-        return {"sequence": 0, "epoch": 0, "position": 0, "stop": False}
+        return Welcome(2, True, 0, Start(0))
 
     def report(self, meta, arrays=()):
         self.reports.append(meta["kind"])
         return {}, []
 
 
-HOLD, STOP = {"hold": True}, {"stop": True}
+GO, HOLD, STOP = Instructions(), Instructions(hold=True), Instructions(stop=True)
 
 
 def test_who_is_held_asks_until_it_may_go_on_and_takes_the_last_answer(tools):
-    script = Script((1, 7, HOLD), (2, 8, HOLD), (3, 10, {}), (4, 0, HOLD), (5, 0, HOLD),
-                    (9, 20, {}), (10, 30, {}))  # fmt: skip
+    script = Script((1, 7, HOLD), (2, 8, HOLD), (3, 10, GO), (4, 0, HOLD), (5, 0, HOLD),
+                    (9, 20, GO), (10, 30, GO))  # fmt: skip
     with tools.world([8], tools.plan(epochs=1, shuffle=False), rule="downpour") as world:
         run = world.run(0, client=script)
         run_pushes(run)
@@ -111,7 +114,7 @@ def test_who_is_held_asks_until_it_may_go_on_and_takes_the_last_answer(tools):
 
 def test_weights_of_its_own_are_moved_by_the_first_answer(tools):
     rule = optimizers.ElasticAverage(1.0)
-    script = Script((3, 10, {}), (4, 2, HOLD), (9, 99, {}), (10, 0, {}))
+    script = Script((3, 10, GO), (4, 2, HOLD), (9, 99, GO), (10, 0, GO))
     with tools.world([8], tools.plan(epochs=1, shuffle=False), rule=rule) as world:
         run = world.run(0, client=script)
         run_pushes(run)
@@ -119,7 +122,8 @@ def test_weights_of_its_own_are_moved_by_the_first_answer(tools):
 
 
 @pytest.mark.parametrize(
-    "answers", [[(1, 7, HOLD), (2, 8, HOLD | STOP)], [(1, 0, {}), (2, 0, HOLD), (3, 0, STOP)]]
+    "answers",
+    [[(1, 7, HOLD), (2, 8, replace(HOLD, stop=True))], [(1, 0, GO), (2, 0, HOLD), (3, 0, STOP)]],
 )
 def test_who_is_held_stops_at_the_drivers_word(tools, answers):
     script = Script(*answers)

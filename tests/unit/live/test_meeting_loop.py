@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from kspark.live.meeting_loop import EpochRestart, run_meetings
 from kspark.live.task import choose_loop
+from kspark.live.wire import Instructions
 
 skewed = st.lists(st.integers(0, 30), min_size=1, max_size=4).filter(any)
 
@@ -195,7 +196,7 @@ def test_stops_at_the_drivers_word(tools):
 def test_a_replica_that_comes_after_the_end_of_training_leaves(tools):
     with tools.world([8, 8], tools.plan("synchronous", 1, epochs=50)) as world:
         run = world.run(0)
-        run.welcome["stop"] = True
+        run.instructions = Instructions(stop=True)
         run_meetings(run)
         assert run.client.reports == []
 

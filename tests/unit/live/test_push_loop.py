@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from kspark.errors import AggregationError
 from kspark.live import shared_memory
 from kspark.live.push_loop import find_shared, run_pushes, run_shared
 from kspark.live.shared_memory import SharedWeights
+from kspark.live.wire import Instructions, SharedOffer
 
 counts = st.lists(st.integers(0, 30), min_size=1, max_size=4).filter(any)
 frequencies = st.one_of(st.just("epoch"), st.just("batch"), st.integers(1, 5))
@@ -32,7 +34,8 @@ def sharing(world, scale=1.0, share=1.0):
     world.aggregator.weights = shared.vector
     common = {"path": shared.path, "mark": shared.mark.hex(), "num_shards": len(shards)}
     world.coordinator.offers = {
-        s: {**common, "slot": slot, "scale": scale, "share": share} for slot, s in enumerate(shards)
+        s: SharedOffer(**common, slot=slot, scale=scale, share=share)
+        for slot, s in enumerate(shards)
     }
     try:
         yield shared
@@ -54,7 +57,7 @@ def test_every_row_is_trained_once_per_epoch_and_every_delta_arrives(
         for report in reports:
             np.testing.assert_array_equal(world.seen(report), world.all_ids)
             assert len(report.staleness) == sum(plan.exchanges(n) for n in sizes)
-            assert {s: f["num_examples"] for s, f in report.facts.items()} == {
+            assert {s: f.num_examples for s, f in report.facts.items()} == {
                 s: n for s, n in enumerate(sizes) if n
             }
         if mode == "asynchronous":
@@ -148,7 +151,7 @@ def test_stops_at_the_drivers_word_at_once(tools):
 
         def stop(kind, number, when):
             if (kind, when) == ("pull", "after"):
-                world.coordinator.control = {"stop": True}
+                world.coordinator.instructions = Instructions(stop=True)
 
         run = world.run(0, disturb=stop)
         run_pushes(run)
@@ -156,7 +159,7 @@ def test_stops_at_the_drivers_word_at_once(tools):
         run_pushes(world.run(0, 1))  # the welcome says it
         assert world.aggregator.version == 1
         run = world.run(0, 2)
-        run.welcome["stop"] = False
+        run.instructions = Instructions()
         run_pushes(run)  # the weights to begin with say it
         assert world.aggregator.version == 1
 
@@ -182,7 +185,7 @@ def test_the_next_job_goes_on_with_the_drivers_learning_rate(tools):
 
         def report(meta, arrays=()):
             if meta["kind"] == "epoch":
-                world.coordinator.control = {"stop": False, "learning_rate": 0.25}
+                world.coordinator.instructions = Instructions(learning_rate=0.25)
             return original(meta, arrays)
 
         run.client.report = report
@@ -293,7 +296,7 @@ def test_shared_memory_stops_at_the_drivers_word(tools):
         sharing(world) as shared,
     ):
         run = world.run(0)
-        world.coordinator.control = {"stop": True}
+        world.coordinator.instructions = Instructions(stop=True)
         run_shared(run, *find_shared(run))
         assert shared.pushes.tolist() == [2]  # one epoch
         again = world.run(0, 1)
@@ -307,6 +310,6 @@ def test_memory_is_shared_only_if_it_is_offered_and_found(tools, tmp_path, monke
         assert find_shared(world.run(1)) is None
         with sharing(world, scale=0.25):
             found, offer = find_shared(world.run(1, 1))
-            assert (found.vector.size, offer["slot"], offer["scale"]) == (3, 1, 0.25)
-            world.coordinator.offers[1]["mark"] = "00" * 32
+            assert (found.vector.size, offer.slot, offer.scale) == (3, 1, 0.25)
+            world.coordinator.offers[1] = replace(offer, mark="00" * 32)
             assert find_shared(world.run(1, 2)) is None

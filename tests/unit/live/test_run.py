@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +14,8 @@ from hypothesis import strategies as st
 from kspark.cluster.failures import NonFiniteLossError
 from kspark.live import run as live_run
 from kspark.live.run import LiveRun, examples_in, spans, train_exchanging
+from kspark.live.wire import Instructions
+from kspark.shards import Usage
 from kspark.worker.state import ShardState
 
 sizes = st.integers(1, 60)
@@ -140,39 +144,39 @@ def test_an_epoch_begins_with_the_shards_state_and_fresh_metrics(run):
 def test_the_drivers_learning_rate_counts_before_the_tasks(run, word, task, expected):
     run.task = type(run.task)(**{**vars(run.task), "learning_rate": task})
     if word is not None:
-        run.welcome["learning_rate"] = word
+        run.instructions = Instructions(learning_rate=word)
     run.begin(0)
     assert run.replica.learning_rate == expected
 
 
 def test_metrics_are_reported_with_the_figures_of_this_epoch_alone(run, monkeypatch):
-    monkeypatch.setattr(
-        live_run, "facts_of", lambda started, batches, **more: more | {"b": batches}
-    )
+    monkeypatch.setattr(live_run, "time", SimpleNamespace(perf_counter=lambda: 50.0))
     out = np.empty(3, "f4")
     run.state_kept = False
     for epoch, pulls in ((0, 2), (1, 1), (2, 1)):
         for _ in range(pulls):
             run.client.pull(out)
-        run.report_metrics(epoch, 0.0)
+        run.report_metrics(epoch, 48.0)
     first, *others = (m for m in run.client.reports if m["kind"] == "metrics")
     assert [m["epoch"] for m in (first, *others)] == [0, 1, 2]
-    counts = {"b": 3, "num_examples": 10}
-    counted = {**counts, "waiting": 2, "bytes_sent": 20, "bytes_received": 200}
-    assert first["facts"] == {**counted, "state_kept": False}
+    place = {"host": socket.gethostname(), "pid": os.getpid()}
+    counts = {"batches": 3, "num_examples": 10}
+    counted = {**place, **counts, "waiting": 2, "bytes_sent": 20, "bytes_received": 200}
+    assert first["facts"] == {**counted, "seconds": 2.0, "state_kept": False}
     # The report of the epoch before counts here.
-    assert [m["facts"] for m in others] == [{**counted, "state_kept": True}] * 2
+    told = {**counted, "seconds": 0.0, "state_kept": True}
+    assert [m["facts"] for m in others] == [told] * 2
 
 
 def test_the_rest_is_what_follows_the_last_report(run, monkeypatch):
     monkeypatch.setattr(live_run, "time", SimpleNamespace(perf_counter=lambda: 50.0))
     counts = {"waiting": 3, "bytes_sent": 30, "bytes_received": 300}
     out = np.empty(3, "f4")
-    assert run.rest() == {"seconds": 0.0, **dict.fromkeys(counts, 0)}  # it has reported nothing
+    assert run.rest() == Usage()  # it has reported nothing
     run.reported = 49.0
     for _ in range(3):
         run.client.pull(out)
-    assert run.rest() == {"seconds": 1.0, **counts}
+    assert run.rest() == Usage(seconds=1.0, **counts)
 
 
 def test_a_loss_that_is_not_finite_is_not_reported_as_metrics(run):
@@ -192,10 +196,10 @@ def test_the_end_of_an_epoch_is_said_again_until_the_driver_is_through(run, monk
 
     monkeypatch.setattr(run.client, "report", report)
     run.replica.steps = 8
-    assert run.end(0, generation=3) == {"stop": True, "learning_rate": 0.1}
+    assert run.end(0, generation=3) == Instructions(stop=True, learning_rate=0.1)
     assert said == [{"kind": "epoch", "epoch": 0, "generation": 3}] * 3
     assert run.stopped
-    assert run.welcome["learning_rate"] == 0.1
+    assert run.instructions.learning_rate == 0.1
     assert run.state.load(0)[0][0] == 8  # saved before it was said
 
 
@@ -209,9 +213,9 @@ def test_state_is_kept_also_if_an_earlier_attempt_had_trained_it(run):
     assert run.kept_state()[0][0] == 13
 
 
-def test_stopped_by_the_welcome(run):
+def test_stopped_by_the_drivers_word(run):
     assert not run.stopped
-    run.welcome["stop"] = True
+    run.instructions = Instructions(stop=True)
     assert run.stopped
 
 

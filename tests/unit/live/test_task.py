@@ -14,7 +14,7 @@ from kspark.live.task import train_shards
 from kspark.live.transport import AggregatorServer
 from kspark.shards import Shard
 from kspark.worker.state import ShardState, Tries, release
-from kspark.worker.tasks import MissingShard, RoundResult
+from kspark.worker.tasks import MissingShard, ShardResult
 
 TOKEN = b"secret of this fit"
 
@@ -92,8 +92,8 @@ def test_two_tasks_train_over_loopback(served, tools, mode, frequency):
     for report in reports:
         np.testing.assert_array_equal(fit.world.seen(report), fit.world.all_ids)
         for facts in report.facts.values():
-            assert facts["bytes_sent"] > 0 < facts["bytes_received"]
-            assert facts["waiting"] > 0
+            assert facts.bytes_sent > 0 < facts.bytes_received
+            assert facts.waiting > 0
     assert [(r.shard, r.num_examples, r.delta) for r in results] == [(0, 13, None), (1, 6, None)]
 
 
@@ -116,14 +116,14 @@ def test_reports_and_rest_are_all_that_a_connection_counts(
     with ThreadPoolExecutor(2) as pool:
         futures = [pool.submit(fit.train, tools.spec(), shard) for shard in (0, 1)]
         reports = fit.world.drive(futures)
-        rest = {result.shard: result.facts for future in futures for result in future.result(30)}
+        rest = {result.shard: result.rest for future in futures for result in future.result(30)}
     for shard, client in clients.items():
         told = [report.facts[shard] for report in reports] + [rest[shard]]
-        assert client.bytes_sent == sum(facts["bytes_sent"] for facts in told)
-        assert client.bytes_received == sum(facts["bytes_received"] for facts in told)
-        assert client.seconds_waiting == pytest.approx(sum(facts["waiting"] for facts in told))
+        assert client.bytes_sent == sum(facts.bytes_sent for facts in told)
+        assert client.bytes_received == sum(facts.bytes_received for facts in told)
+        assert client.seconds_waiting == pytest.approx(sum(facts.waiting for facts in told))
         # With two numbers and a mean, a push or delta is 12 bytes and a header of 48.
-        assert rest[shard]["bytes_sent"] > 60 < rest[shard]["bytes_received"]
+        assert rest[shard].bytes_sent > 60 < rest[shard].bytes_received
 
 
 def test_one_partition_may_hold_several_shards(served, tools):
@@ -137,7 +137,7 @@ def test_one_partition_may_hold_several_shards(served, tools):
 def test_a_shard_without_training_rows_does_not_connect(served, tools):
     fit = served([5, 4])
     fit.world.counts[1] = 0
-    assert fit.train(tools.spec(), 1) == [RoundResult(1, 0)]
+    assert fit.train(tools.spec(), 1) == [ShardResult(1, 0)]
     assert fit.coordinator.never_connected() == [0, 1]
 
 

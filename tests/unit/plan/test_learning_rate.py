@@ -20,7 +20,7 @@ from kspark.plan.learning_rate import Scaling
 from kspark.replica import Replica
 from kspark.rounds import driver as rounds
 from kspark.rounds.driver import Round
-from kspark.worker.tasks import RoundResult
+from kspark.worker.tasks import ShardResult
 
 
 def plan(frequency="batch", mode="synchronous", **more):
@@ -145,7 +145,7 @@ def test_without_scaling_or_with_a_schedule_the_rate_is_as_it_is(made, rate):
 
 
 @pytest.mark.parametrize("grouping", [None, "groups"])
-def test_a_round_is_told_the_rate_of_its_epoch(monkeypatch, grouping):
+def test_a_round_is_told_the_rate_of_its_epoch(tools, monkeypatch, grouping):
     """And whether state comes along, which it does not from groups: these bring it by itself."""
     job = job_of(plan("epoch", epochs=3, initial_epoch=2), [8, 8])
     told = []
@@ -155,7 +155,7 @@ def test_a_round_is_told_the_rate_of_its_epoch(monkeypatch, grouping):
     monkeypatch.setattr(Fit, "learning_rate", lambda self, epoch: epoch / 4)
     for name in ("open_epoch", "close_epoch", "take_state", "deltas"):
         monkeypatch.setattr(rounds, name, lambda *_: [])
-    collected = [RoundResult(0, 8, facts={"batches": 1})]
+    collected = [ShardResult(0, 8, facts=tools.facts(batches=1))]
     monkeypatch.setattr(Fit, "collect", lambda *_: collected)
     monkeypatch.setattr(rounds, "tree_of", lambda job: grouping)
     monkeypatch.setattr(rounds, "tree_round", lambda *_: Round(collected, [], []))

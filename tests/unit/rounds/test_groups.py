@@ -21,9 +21,10 @@ from kspark.optimizers import Average
 from kspark.plan import TrainingPlan
 from kspark.rounds import driver
 from kspark.rounds.driver import tree_of, tree_round
+from kspark.shards import ShardFacts
 from kspark.weights import TRAINABLE, Weight, WeightSpec
 from kspark.worker.groups import Grouping, GroupResult
-from kspark.worker.tasks import MissingShard, RoundResult
+from kspark.worker.tasks import MissingShard, ShardResult
 
 SPEC = WeightSpec((Weight("w", (2,), "float32", TRAINABLE),))
 PAIR = Grouping(({0: 1}, {1: 3}))
@@ -92,7 +93,9 @@ def test_rules_that_look_at_all_deltas_get_them(session, rule, sums):
 
 
 def good(number, value, rows, state=None):
-    part = RoundResult(number, rows, facts={"batches": number + 4})
+    part = ShardResult(
+        number, rows, facts=ShardFacts("h", 1, number + 4, 0.5, rows, True, 0.0, 0, 0)
+    )
     behind = rows if state else 0
     return GroupResult(number, (part,), np.full(2, value, "f4"), rows, state, behind)
 
@@ -234,7 +237,7 @@ def test_the_drivers_model_gets_the_mean_of_the_groups(monkeypatch, session, cam
     ("outcome", "submitted", "told"),
     [
         (JobLostError("gone"), 4, "Some of the replicas' optimizer state is left out."),
-        ([broken(0, RoundResult(0, 4))], 1, "No replica's optimizer state is left"),
+        ([broken(0, ShardResult(0, 4))], 1, "No replica's optimizer state is left"),
     ],
 )
 def test_state_that_is_lost_is_told(monkeypatch, session, caplog, outcome, submitted, told):
@@ -269,7 +272,7 @@ def stray(shard):
 
 
 def kept(shard):
-    return RoundResult(shard, 1, state=([], []))
+    return ShardResult(shard, 1, state=([], []))
 
 
 @pytest.mark.parametrize("grouped", [True, False])

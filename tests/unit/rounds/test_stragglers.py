@@ -19,8 +19,9 @@ from kspark.rounds import flights as flights_module
 from kspark.rounds import stragglers as straggling
 from kspark.rounds.flights import Flights
 from kspark.rounds.stragglers import train_straggling
+from kspark.shards import ShardFacts
 from kspark.weights import TRAINABLE, Weight, WeightSpec
-from kspark.worker.tasks import MissingShard, RoundResult
+from kspark.worker.tasks import MissingShard, ShardResult
 
 SPEC = WeightSpec((Weight("w", (2,), "float32", TRAINABLE),))
 EXAMPLES = {0: 1, 1: 2, 2: 3}
@@ -140,10 +141,10 @@ class Running:
             return [self.outcome]
         # A delta tells with which weights it began: as many merges as there were before.
         delta = np.array([10 * self.task.epoch + self.vector.value[0], 0], "f4")
-        facts = {"batches": self.shard + 1}
         state = ([], [np.array(self.shard)]) if self.task.wants_state else None
         examples = EXAMPLES[self.shard]
-        return [RoundResult(self.shard, examples, delta, [], facts, state)]
+        facts = ShardFacts("h", 1, self.shard + 1, 0.5, examples, True, 0.0, 0, 0)
+        return [ShardResult(self.shard, examples, delta, [], facts, state=state)]
 
     def cancel(self):
         self.cancelled += 1

@@ -20,7 +20,7 @@ from kspark.rounds.task import RoundTask, train_epoch, train_round
 from kspark.shards import Chunk, Shard, ShardHandle
 from kspark.worker.spooling import clean_host, clean_up, spool_shard
 from kspark.worker.state import ShardState, Tries, fetch_state, replica_for
-from kspark.worker.tasks import FitTask, MissingShard, RoundResult
+from kspark.worker.tasks import FitTask, MissingShard, ShardResult
 
 ZEROS = np.zeros(3, "f4")
 
@@ -94,10 +94,10 @@ def test_a_round_brings_what_changed(tools):
     first, empty, third = train(task_of(tools, {0: 5, 1: 0, 2: 1}), documents, vector, tools=tools)
     assert (first.shard, first.num_examples, first.delta.tolist()) == (0, 5, [5, 15, 2])
     assert np.flatnonzero(first.metrics[0]).tolist() == [1, 2, 3, 4, 5]
-    assert (first.facts["batches"], first.state) == (2, None)
-    counts = [first.facts[name] for name in ("bytes_sent", "bytes_received", "waiting")]
+    assert (first.facts.batches, first.state) == (2, None)
+    counts = [getattr(first.facts, name) for name in ("bytes_sent", "bytes_received", "waiting")]
     assert counts == [12, 12, 0]  # three numbers there, three back
-    assert empty == RoundResult(1, 0)
+    assert empty == ShardResult(1, 0)
     # The same process trains the next shard from the same weights, with fresh metrics.
     assert third.delta.tolist() == [1, 9, 1]
     assert np.flatnonzero(third.metrics[0]).tolist() == [9]
@@ -111,7 +111,7 @@ def test_rows_that_validate_do_not_train(tools):
 
 
 def test_shards_that_are_not_mentioned_do_not_train(tools):
-    assert train(task_of(tools, {}), [spooled("fit", 0, [1])], tools=tools) == [RoundResult(0, 0)]
+    assert train(task_of(tools, {}), [spooled("fit", 0, [1])], tools=tools) == [ShardResult(0, 0)]
 
 
 @settings(max_examples=30)
@@ -178,7 +178,7 @@ def test_a_shard_that_was_late_goes_on_from_the_last_epoch_it_has_trained(tools)
     for epoch in (0, 3, 3, 5, 5):
         (result,) = train(task_of(tools, {0: 12}, epoch, state=True), [document], tools=tools)
         steps.append(int(result.state[0][0]))
-        assert result.facts["state_kept"]
+        assert result.facts.state_kept
     assert steps == [3, 6, 6, 9, 9]
 
 
@@ -210,7 +210,7 @@ def test_a_models_exception_comes_back_as_a_value_and_the_next_shard_goes_on(too
     failure, empty = train(task_of(tools, {0: 1}), documents, tools=tools)
     assert isinstance(failure, Failure)
     assert (failure.shard, failure.kind, failure.message) == (0, "ZeroDivisionError", "layer")
-    assert empty == RoundResult(1, 0)
+    assert empty == ShardResult(1, 0)
 
 
 def test_a_lost_connection_fails_the_task_and_is_not_held_against_it(tools, monkeypatch):
@@ -238,7 +238,7 @@ def test_a_round_that_succeeds_forgives(tools):
     state = ShardState.of("fit", ShardHandle.from_json(document))
     Tries(state, 0, 1).__enter__()
     (result,) = train(task_of(tools, {0: 1}, max_failures=1), [document], tools=tools)
-    assert isinstance(result, RoundResult)
+    assert isinstance(result, ShardResult)
     assert Tries(state, 0, 1).count == 0
 
 
@@ -255,7 +255,7 @@ def test_a_shard_that_came_back_with_fewer_rows_is_told(tools):
     assert "was read again" in failure.message
 
 
-@pytest.mark.parametrize(("rule", "kind"), [("raise", Failure), ("ignore", RoundResult)])
+@pytest.mark.parametrize(("rule", "kind"), [("raise", Failure), ("ignore", ShardResult)])
 def test_a_loss_that_is_not_finite(tools, monkeypatch, rule, kind):
     monkeypatch.setattr(tools.replica, "loss_is_finite", lambda self: False)
     task = task_of(tools, {0: 1}, epoch=6, on_nonfinite=rule)

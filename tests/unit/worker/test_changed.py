@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from kspark.live.run import LiveRun
+from kspark.live.wire import Start, Welcome
 from kspark.rounds.driver import deltas
 from kspark.rounds.task import RoundTask, outgoing, train_round
 from kspark.shards import Chunk
 from kspark.weights import STATE, TRAINABLE, Changes, Weight, WeightSpec
 from kspark.worker.groups import Grouping, by_group, merge_group
 from kspark.worker.spooling import spool_shard
-from kspark.worker.tasks import FitTask, RoundResult
+from kspark.worker.tasks import FitTask, ShardResult
 
 SPEC = WeightSpec(
     (
@@ -44,7 +45,7 @@ def change(size=SPEC.size):
 )
 def test_live_replicas_send_the_rows_that_changed(tools, mode, frequency, size):
     task = SimpleNamespace(fit=SimpleNamespace(plan=tools.plan(mode, frequency)))
-    run = LiveRun(task, MODEL, None, None, None, None, 10, {})
+    run = LiveRun(task, MODEL, None, None, None, None, 10, Welcome(1, True, 0, Start(0)))
     given = change(size)
     sent = run.outgoing(given)
     assert sent.nbytes == BITS + 16 + 48
@@ -69,7 +70,7 @@ def test_rounds_bring_the_rows_that_changed(tools):
     task = RoundTask(FitTask("fit", plan, {0: 8}, 1), 0, None, False)
     sent = outgoing(task, MODEL, None, change())
     assert sent.nbytes == BITS + 16 + 48
-    results = [RoundResult(0, 8, sent), RoundResult(1, 4, change())]
+    results = [ShardResult(0, 8, sent), ShardResult(1, 4, change())]
     found = deltas(SimpleNamespace(plan=plan, spec=MODEL), results)
     assert [(d.shard, d.num_examples) for d in found] == [(0, 8), (1, 4)]
     assert [d.vector.tobytes() for d in found] == [change().tobytes()] * 2
@@ -84,7 +85,7 @@ def test_groups_add_up_what_changed_and_send_no_more(tools):
     grouping = Grouping.of(dict.fromkeys(range(4), 3))
     brought = []
     for pack in (packing.pack, np.array):
-        results = [RoundResult(i, 3, pack(delta)) for i, delta in enumerate(deltas_)]
+        results = [ShardResult(i, 3, pack(delta)) for i, delta in enumerate(deltas_)]
         pairs = list(by_group(grouping, 0, results))
         means = [
             next(merge_group(grouping, packing, i, [pair for pair in pairs if pair[0] == i]))
@@ -106,4 +107,4 @@ def test_rounds_count_the_bytes_that_the_weights_take(
     fit = FitTask("fit", tools.plan("synchronous", "epoch"), {0: 5}, 1)
     task = RoundTask(fit, 0, None, False, weights_bytes)
     (result,) = train_round(task, tools.spec(), np.zeros(3, "f4"), 0, iter([shard]))
-    assert (result.facts["bytes_sent"], result.facts["bytes_received"]) == (12, received)
+    assert (result.facts.bytes_sent, result.facts.bytes_received) == (12, received)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,16 +15,21 @@ from hypothesis import strategies as st
 from kspark.compression import Compressor, Packing
 from kspark.compression import get as codec
 from kspark.errors import Failure
+from kspark.shards import ShardFacts
 from kspark.weights import PACKED, STATE, TRAINABLE, Changes, Weight, WeightSpec, weighted_mean
 from kspark.worker.groups import Grouping, StateMean, by_group, merge_group, of_groups
-from kspark.worker.tasks import MissingShard, RoundResult
+from kspark.worker.tasks import MissingShard, ShardResult
 
 SPEC = WeightSpec((Weight("w", (2,), "float32", TRAINABLE), Weight("m", (1,), "float32", STATE)))
 
 
+def facts_of(shard):
+    return ShardFacts("host", 1, shard + 1, 0.5, 8, True, 0.0, 0, 0)
+
+
 def result(shard, values, rows, state=None):
     delta = np.array(values, "f4")
-    return RoundResult(shard, rows, delta, [np.array(rows)], {"batches": shard + 1}, state)
+    return ShardResult(shard, rows, delta, [np.array(rows)], facts_of(shard), state=state)
 
 
 def merged(grouping, results, packing=None, order=None):
@@ -69,7 +75,7 @@ def test_shards_without_examples_are_in_no_group():
     grouping = Grouping.of({3: 5, 0: 2, 1: 0, 2: 7})
     assert grouping.groups == ({0: 2}, {2: 7, 3: 5})
     assert grouping.number == {0: 0, 2: 1, 3: 1}
-    assert list(by_group(grouping, 0, [RoundResult(1, 0)])) == []
+    assert list(by_group(grouping, 0, [ShardResult(1, 0)])) == []
 
 
 # -- means -----------------------------------------------------------------------------------------
@@ -88,7 +94,7 @@ def test_a_group_is_the_mean_by_examples():
     assert (second.number, second.delta.tolist(), second.delta_examples) == (1, [1, 3, 5], 4)
     assert first.delta.dtype == np.float32
     assert [part.shard for part in second.parts] == [2, 3]
-    assert [part.facts["batches"] for part in first.parts] == [1, 2]
+    assert [part.facts.batches for part in first.parts] == [1, 2]
     assert [int(part.metrics[0]) for part in first.parts] == [1, 3]
     assert all(part.delta is None for part in (*first.parts, *second.parts))
     assert (first.state, first.state_examples) == (None, 0)
@@ -127,7 +133,7 @@ def test_whoever_comes_first_the_bytes_are_the_same(order):
 def test_compressed_deltas_are_unpacked_before_they_are_added(name):
     packing = Packing(codec(name), SPEC)
     deltas = [np.array([0.5, -1.0, 3.0], "f4"), np.array([2.0, 1.0, 1.0], "f4")]
-    shards = [RoundResult(i, 1, Compressor(packing).pack(d)) for i, d in enumerate(deltas)]
+    shards = [ShardResult(i, 1, Compressor(packing).pack(d)) for i, d in enumerate(deltas)]
     grouping = Grouping(({0: 1, 1: 1},))
     for order in ([0, 1], [1, 0]):
         (group,) = merged(grouping, shards, packing, order)
@@ -141,8 +147,8 @@ def test_what_no_shard_changed_does_not_travel_on():
     deltas = np.zeros((3, 20_000), "f4")
     deltas[0, 400], deltas[1, 400], deltas[2, 19_999] = 1.0, 3.0, 8.0
     grouping = Grouping(({0: 1, 1: 1, 2: 2},))
-    shards = [RoundResult(i, grouping.groups[0][i], changes.pack(d)) for i, d in enumerate(deltas)]
-    shards[1].delta = deltas[1]  # one that would be no smaller travels as it is
+    shards = [ShardResult(i, grouping.groups[0][i], changes.pack(d)) for i, d in enumerate(deltas)]
+    shards[1] = replace(shards[1], delta=deltas[1])  # one that would be no smaller travels as it is
     (group,) = merged(grouping, shards, changes)
     assert (group.delta.dtype, group.delta.size < 1000) == (PACKED, True)
     mean = changes.unpack(group.delta, np.empty(20_000, "f4"))
@@ -170,7 +176,7 @@ def test_states_of_groups_are_those_of_all():
     """Also where one was lost with its host, and where they come with no delta at all."""
     grouping = Grouping(({0: 2, 1: 1, 2: 1}, {3: 4}))
     states = {2: a_state(5, [8, 0], 12), 3: a_state(6, [4, 4], 13), 1: a_state(7, [0, 8], 11)}
-    groups = merged(grouping, [RoundResult(s, 99, state=state) for s, state in states.items()])
+    groups = merged(grouping, [ShardResult(s, 99, state=state) for s, state in states.items()])
     assert [group.state_examples for group in groups] == [2, 4]
     assert [group.delta for group in groups] == [None, None]
     mean = StateMean()

@@ -26,7 +26,7 @@ from kspark.worker.inference import (
     predictor_for,
 )
 from kspark.worker.state import replica_for
-from kspark.worker.tasks import MissingShard, RoundResult
+from kspark.worker.tasks import MissingShard, ShardResult
 
 VECTOR = np.array([2, 0, 0], "f4")
 
@@ -56,12 +56,12 @@ def evaluate(task, documents, spec):
 def test_a_shard_is_evaluated_from_where_training_rows_end(documents, tools):
     first, empty, last = evaluate(task(s0=7, s1=0, s2=0), documents, tools.spec())
     assert (first.shard, first.num_examples, seen(first)) == (0, 3, [7, 8, 9])
-    assert empty == RoundResult(1, 0)
+    assert empty == ShardResult(1, 0)
     assert (last.num_examples, seen(last)) == (4, [10, 11, 12, 13])
 
 
 def test_a_shard_that_all_trains_has_nothing_to_evaluate(documents, tools):
-    assert evaluate(task(s0=10), documents[:1], tools.spec()) == [RoundResult(0, 0)]
+    assert evaluate(task(s0=10), documents[:1], tools.spec()) == [ShardResult(0, 0)]
 
 
 def test_all_rows_are_evaluated_when_nothing_is_said(documents, tools):
@@ -124,11 +124,11 @@ def test_labels_that_do_not_fit_the_loss_are_told_before_they_are_evaluated(tool
     assert failure.message.startswith("`y` must be finite")
     assert seen(SimpleNamespace(metrics=[replica_for(spec, "fit", 3).seen])) == [0, 1]
     with pytest.raises(ValueError, match="`y` must be finite"):
-        with_fitting_labels([RoundResult(0, 3), failure])
+        with_fitting_labels([ShardResult(0, 3), failure])
 
 
 def test_no_chunks_no_examples(tools):
-    assert list(evaluate_chunks(task(), tools.spec(), 5, chunks())) == [RoundResult(5, 0)]
+    assert list(evaluate_chunks(task(), tools.spec(), 5, chunks())) == [ShardResult(5, 0)]
 
 
 @pytest.mark.parametrize("function", [evaluate_chunks, predict_chunks])

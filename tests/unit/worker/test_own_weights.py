@@ -86,7 +86,7 @@ def test_own_weights_survive_the_job(tools):
         world.work(0, stop=1)
         world.coordinator.begin_job(1000)
         run = world.run(0, 1000)
-        assert (run.welcome["epoch"], own_of(run, 2)[:2].tolist()) == (1, list(OWN[1]))
+        assert (run.welcome.start.epoch, own_of(run, 2)[:2].tolist()) == (1, list(OWN[1]))
 
 
 @pytest.mark.parametrize("exchanges", [1, 4])

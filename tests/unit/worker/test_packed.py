@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from kspark.aggregator import Delta
 from kspark.compression import TopK
 from kspark.live.push_loop import run_pushes
+from kspark.live.wire import Start
 from kspark.rounds.driver import deltas
 from kspark.rounds.task import RoundTask, train_round
 from kspark.shards import Chunk
@@ -72,7 +75,7 @@ def test_what_was_sent_already_is_not_sent_again(tools, position, kept):
         run = world.run(0)
         run.state.save_residual(np.array([5, 7], "f4"), 0)
         run.compressor.residual[:] = 99
-        run.welcome["position"] = position
+        run.welcome = replace(run.welcome, start=Start(0, position=position))
         run.resume(1)
         assert run.compressor.residual.tolist() == kept
 
@@ -178,7 +181,7 @@ def test_rounds_send_what_the_round_before_left_over(tools, shard):
     for epoch in range(3):
         result = round_of(tools, shard, epoch, compression=HALF)
         assert (result.delta.dtype, result.delta.nbytes) == (np.uint8, 4 + 8)
-        assert (result.facts["bytes_sent"], result.facts["bytes_received"]) == (12, 12)
+        assert (result.facts.bytes_sent, result.facts.bytes_received) == (12, 12)
         (delta,) = deltas(job, [result])
         assert (delta.shard, delta.num_examples) == (0, 5)
         got.append(delta.vector.tolist())
@@ -199,7 +202,7 @@ def test_a_round_that_is_tried_again_sends_the_same_bytes(tools, shard):
 def test_a_round_without_compression_brings_the_delta(tools, shard):
     result = round_of(tools, shard, 0)
     assert result.delta.tolist() == [5, 15, 2]
-    assert (result.facts["bytes_sent"], result.facts["bytes_received"]) == (12, 12)
+    assert (result.facts.bytes_sent, result.facts.bytes_received) == (12, 12)
     (delta,) = deltas(driver(tools), [result])
     assert isinstance(delta, Delta)
     assert delta.vector is result.delta

@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import socket
-import time
 
 import pytest
 
@@ -20,11 +19,11 @@ from kspark.errors import (
     KSparkError,
     ProtocolError,
 )
-from kspark.shards import ShardHandle, SpoolMissingError
+from kspark.shards import ShardFacts, ShardHandle, SpoolMissingError, Usage
 from kspark.worker.tasks import (
     FitTask,
     MissingShard,
-    RoundResult,
+    ShardResult,
     facts_of,
     guarded,
     read_to_end,
@@ -137,9 +136,8 @@ def test_a_process_that_keeps_dying():
 
 
 def test_facts():
-    facts = facts_of(time.perf_counter() - 10, 7, num_examples=3)
-    assert 10 <= facts.pop("seconds") < 100
-    assert facts == {"host": HOST, "pid": os.getpid(), "batches": 7, "num_examples": 3}
+    facts = facts_of(7, 3, False, Usage(2.5, 0.5, 10, 20))
+    assert facts == ShardFacts(HOST, os.getpid(), 7, 2.5, 3, False, 0.5, 10, 20)
 
 
 def test_state_of_a_replica(tools):
@@ -150,7 +148,7 @@ def test_state_of_a_replica(tools):
 
 def test_results_cross_processes(tools):
     for result in (
-        RoundResult(1, 2),
+        ShardResult(1, 2),
         MissingShard(1, "h", "home"),
         FitTask("f", tools.plan(), {}, 1),
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -12,6 +13,7 @@ from kspark import optimizers
 from kspark.aggregator import Aggregator
 from kspark.live.coordinator import Coordinator, ShardPlan
 from kspark.live.coordinator.gate import Gate
+from kspark.live.wire import Instructions
 from kspark.optimizers import ServerOptimizer
 from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
 
@@ -35,28 +37,35 @@ class LiveFit:
         return out.tolist()
 
     def push(self, shard, sequence, *, attempt=0, value=1.0, base=0, count=4):
-        """Version, control values, and the weights that came back."""
+        """Version, instructions, and the weights that came back."""
         out, delta = np.empty(3, "f4"), np.full(3, value, "f4")
-        version, control = self.shared.push(shard, attempt, sequence, base, count, delta, out)
-        return version, control, out.tolist()
+        version, instructions = self.shared.push(shard, attempt, sequence, base, count, delta, out)
+        return version, instructions, out.tolist()
 
     def reduce(self, shard, step, given, count=1, *, attempt=0, generation=0):
-        """Control values, and the merged vector or `None`."""
+        """Instructions, and the merged vector or `None`."""
         out = np.full(3, -1, "f4")
         at = generation * GENERATION + step
-        version, control, answer = self.shared.reduce(shard, attempt, at, count, given, out)
+        version, instructions, answer = self.shared.reduce(shard, attempt, at, count, given, out)
         assert version == self.shared.aggregator.version
         if not isinstance(answer, np.ndarray):
             answer = out[:answer]
-        return control, answer.tolist() if answer.size else None
+        return instructions, answer.tolist() if answer.size else None
 
     def report(self, shard, kind, *arrays, attempt=0, **more):
         return self.shared.report(shard, attempt, {"kind": kind, **more}, list(arrays))
 
+    def report_metrics(self, shard, metrics, epoch, **figures):
+        """What a replica says of an epoch, with all figures that are not given 0."""
+        facts = {"host": "h", "pid": 1, "batches": 0, "seconds": 0.0, "num_examples": 0}
+        facts |= {"state_kept": True, "waiting": 0.0, "bytes_sent": 0, "bytes_received": 0}
+        return self.report(shard, "metrics", metrics, epoch=epoch, facts={**facts, **figures})
+
     def finish(self, shard, epoch, *, attempt=0, generation=0, **more):
-        """The driver's word at the end of an epoch."""
+        """The driver's instructions at the end of an epoch."""
         more = {"epoch": epoch, "generation": generation, **more}
-        return self.report(shard, "epoch", attempt=attempt, **more)[0]
+        answer, _ = self.report(shard, "epoch", attempt=attempt, **more)
+        return Instructions.from_json(json.loads(json.dumps(answer)))
 
     def later(self, call, *args, **more) -> Future:
         """A call that waits for others."""

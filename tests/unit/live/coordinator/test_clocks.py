@@ -9,6 +9,7 @@ import pytest
 
 from kspark.errors import AggregationError, ConnectionLostError, Failure
 from kspark.live.coordinator import gate
+from kspark.live.wire import Instructions
 
 EVEN = {0: (10, 4), 1: (10, 4)}
 """Two shards with four exchanges an epoch."""
@@ -41,14 +42,14 @@ def told(fit, shard, sequence, **more):
 def test_a_replica_waits_when_it_is_more_than_the_bound_ahead(bounded, waiters, bound):
     fit = bounded(bound=bound)
     for sequence in range(1, bound + 1):
-        assert told(fit, 0, sequence) == {"stop": False}
+        assert told(fit, 0, sequence) == Instructions()
     ahead = fit.later(fit.push, 0, bound + 1)
     waiters()
     assert not ahead.done()
     assert fit.shared.aggregator.version == bound + 1  # its push counts already
-    assert told(fit, 1, 1) == {"stop": False}
-    version, control, weights = ahead.result(30)
-    assert (version, control, weights[0]) == (bound + 2, {"stop": False}, bound + 2)
+    assert told(fit, 1, 1) == Instructions()
+    version, instructions, weights = ahead.result(30)
+    assert (version, instructions, weights[0]) == (bound + 2, Instructions(), bound + 2)
 
 
 def test_the_slowest_of_several_counts(bounded, waiters):
@@ -81,7 +82,7 @@ def test_the_staleness_of_a_push_reaches_its_bound_and_no_more(bounded, waiters)
 def test_without_a_bound_nobody_waits(bounded):
     fit = bounded(bound=None)
     for sequence in range(1, 9):
-        assert told(fit, 0, sequence) == {"stop": False}
+        assert told(fit, 0, sequence) == Instructions()
 
 
 def test_a_bound_of_zero_is_lock_step(bounded):
@@ -125,9 +126,9 @@ def test_a_short_shard_waits_at_the_end_of_its_epoch_and_holds_nobody_up(bounded
     short = fit.later(fit.push, 1, 1)
     waiters()
     for sequence in (1, 2):
-        assert told(fit, 0, sequence) == {"stop": False}
+        assert told(fit, 0, sequence) == Instructions()
     assert not short.done()
-    assert told(fit, 0, 3) == {"stop": False}
+    assert told(fit, 0, 3) == Instructions()
     assert short.result(30)[0] == 4
     assert fit.shared.steps == 3
 
@@ -152,10 +153,10 @@ def test_who_is_through_with_its_job_neither_waits_nor_holds_anybody_up(bounded)
     first = fit.later(fit.push, 0, 1)
     told(fit, 1, 1)
     first.result(30)
-    assert told(fit, 0, 2) == {"stop": False}
+    assert told(fit, 0, 2) == Instructions()
     fit.finish(0, 5)
     fit.shared.lost(0, 0, "it has ended")
-    assert told(fit, 1, 2) == {"stop": False}
+    assert told(fit, 1, 2) == Instructions()
 
 
 def test_the_next_job_waits_again(bounded, waiters):
@@ -191,7 +192,7 @@ def test_a_shard_that_comes_back_has_the_clock_of_its_pushes(bounded, waiters):
     ahead = fit.later(fit.push, 0, 2)
     waiters()
     fit.shared.lost(1, 0, "killed")
-    assert fit.hello(1, 1)["sequence"] == 1
+    assert fit.hello(1, 1).start.sequence == 1
     assert fit.pull(1, 1) == [3, 3, 1.5]  # behind the other one: it does not wait
     assert not ahead.done()
     fit.push(1, 2, attempt=1)
@@ -237,7 +238,7 @@ def test_a_shard_that_is_lost_for_long_is_not_waited_for_until_it_is_back(
     assert not waiting.done()
     with caplog.at_level(logging.WARNING, "kspark"):
         fit.shared._progress.shards[1].lost_since = -math.inf
-        assert waiting.result(30)[1] == {"stop": False}
+        assert waiting.result(30)[1] == Instructions()
         told(fit, 0, 2)
     assert [r.getMessage() for r in caplog.records] == [
         "Shard 1 was lost and did not come back within 17 s: the others go on without waiting "
@@ -277,8 +278,8 @@ def test_when_training_is_over_nobody_waits(bounded, waiters):
     fit.shared.close_epoch(0, stop=False, learning_rate=0.5)
     assert not waiting.done()
     fit.shared.close_epoch(1, stop=True, learning_rate=None)
-    assert waiting.result(30)[1] == {"stop": True, "learning_rate": None}
-    assert told(fit, 0, 2)["stop"] is True
+    assert waiting.result(30)[1] == Instructions(stop=True)
+    assert told(fit, 0, 2).stop is True
 
 
 # -- long waits, and replicas with weights of their own --------------------------------------------
@@ -286,19 +287,19 @@ def test_when_training_is_over_nobody_waits(bounded, waiters):
 
 def test_a_long_wait_is_cut_into_answers(bounded):
     fit = bounded(bound=0, timeout=0.02)
-    assert fit.push(0, 1)[1] == {"stop": False, "hold": True}
+    assert fit.push(0, 1)[1] == Instructions(hold=True)
     out = [fit.shared.pull(0, 0, fit.shared.aggregator.weights.copy()) for _ in range(2)]
-    assert out == [(1, {"stop": False, "hold": True})] * 2
+    assert out == [(1, Instructions(hold=True))] * 2
     fit.hello(0, 1)
-    assert fit.push(0, 1, attempt=1)[:2] == (1, {"stop": False, "hold": True})
+    assert fit.push(0, 1, attempt=1)[:2] == (1, Instructions(hold=True))
     assert fit.shared.aggregator.version == 1
 
 
 def test_in_lock_step_the_others_wait_for_who_has_still_to_ask_again(bounded):
     """It would miss the weights that all begin with."""
     fit = bounded(bound=0, timeout=0.02)
-    assert fit.push(0, 1)[1]["hold"]
-    assert fit.push(1, 1)[1]["hold"]
+    assert fit.push(0, 1)[1].hold
+    assert fit.push(1, 1)[1].hold
     fit.shared._clocks._timeout = 30.0
     both = [fit.later(fit.pull, shard) for shard in (0, 1)]
     assert [pulled.result(30) for pulled in both] == [[2, 2, 1]] * 2

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kspark.errors import ConnectionLostError
+from kspark.live.wire import Instructions, Start
 
 TWO = {0: (10, 2), 1: (30, 2)}
 """Two shards of 10 and 30 examples, with two exchanges an epoch."""
@@ -26,20 +27,20 @@ def test_replicas_are_held_until_the_driver_closes_the_epoch(live_fit, waiters):
     assert not any(f.done() for f in held)
     fit.shared.aggregator.replace(vector(7, 7, 7))  # as a callback may
     fit.shared.close_epoch(0, stop=False, learning_rate=0.25)
-    assert [f.result(30) for f in held] == [{"stop": False, "learning_rate": 0.25}] * 2
+    assert [f.result(30) for f in held] == [Instructions(learning_rate=0.25)] * 2
     assert fit.pull(0) == [7, 7, 7]
     # The next epoch goes back to those weights if it starts again.
     fit.everybody(0, {s: (vector(1, 1, 1), 1) for s in (0, 1)})
-    assert fit.hello(1, 1)["epoch"] == 1
+    assert fit.hello(1, 1).start.epoch == 1
     assert fit.pull(0) == [7, 7, 7]
 
 
 def test_a_replica_is_held_in_short_waits_so_that_callbacks_may_take_long(live_fit):
     fit = live_fit({0: (1, 1)}, timeout=0.02)
     fit.everybody(0, {0: (vector(1, 1, 1), 1)})
-    assert fit.finish(0, 0) == {"stop": False, "hold": True}
+    assert fit.finish(0, 0) == Instructions(hold=True)
     fit.shared.close_epoch(0, stop=True, learning_rate=None)
-    assert fit.finish(0, 0) == {"stop": True, "learning_rate": None}
+    assert fit.finish(0, 0) == Instructions(stop=True)
 
 
 def test_close_ends_the_hold(live_fit, waiters):
@@ -59,8 +60,8 @@ def test_after_its_jobs_last_epoch_nobody_waits_for_the_driver(live_fit, waiters
     first = fit.later(fit.finish, 0, 0, last=True)
     waiters()
     assert not first.done()  # shard 1 may still need it
-    assert fit.finish(1, 0, last=True) == {"stop": False}
-    assert first.result(30) == {"stop": False}
+    assert fit.finish(1, 0, last=True) == Instructions()
+    assert first.result(30) == Instructions()
 
 
 def test_a_settled_epoch_never_starts_again(live_fit, waiters):
@@ -70,7 +71,7 @@ def test_a_settled_epoch_never_starts_again(live_fit, waiters):
     waiters(2)
     fit.shared.lost(1, 0, "killed")
     welcome = fit.hello(1, 1)
-    assert (welcome["generation"], welcome["epoch"]) == (0, 1)
+    assert welcome.start == Start(1)
     # It gets no weights before the driver has settled on them.
     pulled = fit.later(fit.pull, 1, 1)
     waiters()
@@ -79,7 +80,7 @@ def test_a_settled_epoch_never_starts_again(live_fit, waiters):
     fit.shared.aggregator.replace(vector(7, 7, 7))
     fit.shared.close_epoch(0, stop=False, learning_rate=None)
     assert pulled.result(30) == [7, 7, 7]
-    assert "restart" not in held[0].result(30)
+    assert held[0].result(30).restart is None
     futures = [fit.later(fit.reduce, s, 0, vector(1, 1, 1), attempt=s) for s in (0, 1)]
     assert [f.result(30)[1] for f in futures] == [[8, 8, 8]] * 2
 
@@ -87,9 +88,9 @@ def test_a_settled_epoch_never_starts_again(live_fit, waiters):
 def test_a_replica_lost_after_a_settled_epoch_is_not_waited_for_in_the_hold(live_fit):
     fit = live_fit(TWO, timeout=0.05)
     for held in fit.through(0, 2):
-        assert held.result(30)["hold"]
+        assert held.result(30).hold
     fit.shared.lost(1, 0, "killed")
-    assert [fit.finish(0, 0)["hold"] for _ in range(2)] == [True, True]
+    assert [fit.finish(0, 0).hold for _ in range(2)] == [True, True]
 
 
 def test_a_driver_that_never_closes_the_epoch(live_fit):
@@ -110,7 +111,7 @@ def test_a_new_job_starts_an_unfinished_epoch_again(live_fit):
     assert fit.shared.aggregator.weights.tolist() == [0, 0, 0]
     for shard in (0, 1):
         welcome = fit.hello(shard, 1000)
-        assert (welcome["generation"], welcome["epoch"]) == (1, 2)
+        assert welcome.start == Start(2, generation=1)
 
 
 def test_a_new_job_after_a_closed_epoch_starts_nothing_again(live_fit):
@@ -124,8 +125,8 @@ def test_a_new_job_after_a_closed_epoch_starts_nothing_again(live_fit):
         fit.shared.lost(shard, 0, "its job is over")
     fit.shared.begin_job(1000)
     assert fit.shared.aggregator.weights.tolist() == [2, 2, 2]
-    assert fit.hello(0, 1000)["generation"] == 0
-    assert fit.hello(1, 1000)["epoch"] == 1
+    assert fit.hello(0, 1000).start.generation == 0
+    assert fit.hello(1, 1000).start.epoch == 1
     # Those that left in peace are not missed.
     given = {s: (vector(1, 1, 1), 1) for s in (0, 1)}
     assert fit.everybody(0, given, attempt=1000)[0][1] == [3, 3, 3]
@@ -141,4 +142,4 @@ def test_a_new_job_keeps_a_settled_epoch(live_fit, waiters):
     fit.shared.begin_job(1000)
     assert fit.shared.wait_for_epoch(0, 0) is not None
     assert fit.shared.aggregator.weights.tolist() == [2, 2, 2]
-    assert fit.hello(0, 1000)["epoch"] == 1
+    assert fit.hello(0, 1000).start.epoch == 1

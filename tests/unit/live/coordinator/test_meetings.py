@@ -7,6 +7,7 @@ import pytest
 
 from kspark.errors import AggregationError, ConnectionLostError, Failure, IncompatibleDeltaError
 from kspark.live.coordinator import gate
+from kspark.live.wire import Instructions, Restart, Start, Welcome
 
 TWO = {0: (10, 2), 1: (30, 2)}
 """Two shards of 10 and 30 examples, with two exchanges an epoch."""
@@ -21,28 +22,25 @@ def vector(*values):
 
 def test_the_first_welcome(live_fit):
     fit = live_fit(TWO, first_epoch=4)
-    assert fit.hello(1) == {
-        "steps": 2, "leader": False, "version": 0, "shared": None, "stop": False,
-        "generation": 0, "epoch": 4,
-    }  # fmt: skip
+    assert fit.hello(1) == Welcome(2, False, 0, Start(4), Instructions(), None)
 
 
 def test_everybody_takes_the_same_away(live_fit):
     """(4, 0, 8) of 1 example and (8, 4, 0) of 3."""
     fit = live_fit(TWO)
     given = {0: (vector(4, 0, 8), 1), 1: (vector(8, 4, 0), 3)}
-    assert fit.everybody(0, given) == [({"stop": False}, [7, 3, 2])] * 2
+    assert fit.everybody(0, given) == [(Instructions(), [7, 3, 2])] * 2
     assert fit.pull(0) == [7, 3, 2]
-    assert fit.everybody(1, given) == [({"stop": False}, [14, 6, 4])] * 2
+    assert fit.everybody(1, given) == [(Instructions(), [14, 6, 4])] * 2
 
 
 def test_gradients_come_back_in_the_trainable_parts_size_and_weights_at_last(live_fit):
     fit = live_fit(TWO, merge_gradients=True)
     gradients = {0: (vector(4, 0), 1), 1: (vector(8, 4), 3)}
-    assert fit.everybody(0, gradients) == [({"stop": False}, [7, 3])] * 2
+    assert fit.everybody(0, gradients) == [(Instructions(), [7, 3])] * 2
     assert fit.everybody(1, {0: (vector(5, 6), 2), 1: (None, 0)})[1][1] == [5, 6]
     weights = {0: (vector(1, 2, 4), 10), 1: (vector(1, 2, 8), 30)}
-    assert fit.everybody(2, weights) == [({"stop": False}, [1, 2, 7])] * 2
+    assert fit.everybody(2, weights) == [(Instructions(), [1, 2, 7])] * 2
     assert fit.pull(1) == [1, 2, 7]
 
 
@@ -141,7 +139,7 @@ def test_a_lost_replica_that_comes_back_in_time_is_no_loss(live_fit, waiters):
     first = fit.later(fit.reduce, 0, 0, vector(1, 1, 1))
     waiters()
     fit.hello(1, 1)
-    assert first.result(30)[0]["restart"] is True
+    assert first.result(30)[0].restart == Restart(0, 1)
 
 
 # -- starting again ----------------------------------------------------------------------------
@@ -153,8 +151,8 @@ def test_a_replica_that_returns_makes_the_epoch_start_again_for_all(live_fit, wa
     waiting = fit.later(fit.reduce, 0, 1, vector(1, 1, 1))
     waiters()
     welcome = fit.hello(1, 1)
-    assert (welcome["generation"], welcome["epoch"]) == (1, 6)
-    again = {"stop": False, "restart": True, "generation": 1, "epoch": 6}
+    assert welcome.start == Start(6, generation=1)
+    again = Instructions(restart=Restart(6, 1))
     assert waiting.result(30) == (again, None)
     assert fit.pull(0) == [0, 0, 0]
     # Whoever was still at work hears it when it comes.
@@ -171,7 +169,7 @@ def test_a_replica_that_returns_makes_the_epoch_start_again_for_all(live_fit, wa
 def test_metrics_of_the_abandoned_try_do_not_count(live_fit):
     fit = live_fit(TWO)
     fit.everybody(0, {s: (vector(5, 5, 5), 1) for s in (0, 1)})
-    fit.report(0, "metrics", np.array([1.0]), epoch=0)
+    fit.report_metrics(0, np.array([1.0]), 0)
     fit.hello(1, 1)
     assert fit.shared._progress.report_of(0).metrics == {}
 
@@ -182,7 +180,7 @@ def test_who_was_through_with_the_abandoned_try_has_to_do_it_again(live_fit, wai
     held = fit.later(fit.finish, 0, 0)
     waiters()
     fit.hello(1, 1)
-    assert held.result(30)["restart"] is True
+    assert held.result(30).restart == Restart(0, 1)
     futures = [
         fit.later(fit.reduce, s, 0, vector(1, 1, 1), attempt=s, generation=1) for s in (0, 1)
     ]
@@ -194,12 +192,12 @@ def test_who_was_through_with_the_abandoned_try_has_to_do_it_again(live_fit, wai
 
 def test_nothing_starts_again_before_anybody_has_met(live_fit):
     fit = live_fit(TWO)
-    assert fit.hello(1, 1)["generation"] == 0
+    assert fit.hello(1, 1).start.generation == 0
 
 
 def test_a_vector_brought_by_the_lost_replica_makes_the_epoch_start_again(live_fit, waiters):
     fit = live_fit(TWO)
     old = fit.later(fit.reduce, 1, 0, vector(9, 9, 9))
     waiters()
-    assert fit.hello(1, 1)["generation"] == 1
+    assert fit.hello(1, 1).start.generation == 1
     assert old.result(30)[1] is None

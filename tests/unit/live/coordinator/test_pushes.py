@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kspark.errors import AggregationError
+from kspark.live.wire import Instructions, SharedOffer, Start, Welcome
 from kspark.optimizers import ServerOptimizer
 
 TWO = {0: (30, 3), 1: (10, 2)}
@@ -27,19 +28,17 @@ def fit_of(live_fit):
 
 def test_the_first_welcome(fit_of):
     fit = fit_of(first_epoch=3, connect=False)
-    fit.shared.offers = {1: {"path": "p"}}
-    assert fit.hello(1) == {
-        "steps": 3, "leader": False, "version": 0, "shared": {"path": "p"}, "stop": False,
-        "sequence": 0, "epoch": 3, "position": 0,
-    }  # fmt: skip
-    assert fit.hello(0)["leader"] is True
-    assert fit.hello(0)["shared"] is None
+    offer = SharedOffer("p", "00", 2, 1, 0.25, 1.0)
+    fit.shared.offers = {1: offer}
+    assert fit.hello(1) == Welcome(3, False, 0, Start(3), Instructions(), offer)
+    assert fit.hello(0).leader is True
+    assert fit.hello(0).shared is None
 
 
 def test_steps_are_those_of_the_longest_shard_and_the_first_one_leads(fit_of):
     fit = fit_of({4: (1, 7), 2: (9, 2)}, connect=False)
-    assert [fit.hello(s)["steps"] for s in (4, 2)] == [7, 7]
-    assert [fit.hello(s)["leader"] for s in (4, 2)] == [False, True]
+    assert [fit.hello(s).steps for s in (4, 2)] == [7, 7]
+    assert [fit.hello(s).leader for s in (4, 2)] == [False, True]
     assert fit.shared.total_examples == 10
 
 
@@ -90,7 +89,7 @@ def test_a_push_is_applied_and_answered_with_the_weights_after_it(fit_of):
     fit = fit_of()
     fit.push(1, 1, value=8)
     # State is no business of the rule: it moves by the share of the shard, 1/4 and 3/4.
-    assert fit.push(0, 1, value=4) == (2, {"stop": False}, [12, 12, 5])
+    assert fit.push(0, 1, value=4) == (2, Instructions(), [12, 12, 5])
 
 
 def test_a_push_counts_by_its_shards_part_of_all_examples(fit_of):
@@ -128,7 +127,7 @@ def test_pull_gives_weights_version_and_the_drivers_word(fit_of):
     fit = fit_of({0: (1, 9)})
     fit.push(0, 1, value=3)
     out = np.empty(3, "f4")
-    assert fit.shared.pull(0, 0, out) == (1, {"stop": False})
+    assert fit.shared.pull(0, 0, out) == (1, Instructions())
     assert out.tolist() == [3, 3, 3]
 
 
@@ -149,7 +148,7 @@ def test_concurrent_pushes_of_all_shards_lose_nothing(fit_of, mode):
     for future in [fit.later(work, shard) for shard in range(shards)]:
         future.result(60)
     assert len(fit.shared.wait_for_epoch(0, 0).staleness) == shards * pushes
-    assert [fit.hello(s, 1)["sequence"] for s in range(shards)] == [pushes] * shards
+    assert [fit.hello(s, 1).start.sequence for s in range(shards)] == [pushes] * shards
     if mode == "asynchronous":
         total = pushes * sum(range(1, shards + 1))
         assert fit.shared.aggregator.weights[:2].tolist() == [total] * 2
@@ -199,14 +198,14 @@ def held(fit_of):
 def test_a_push_under_way_and_its_repetition_by_a_new_attempt_count_once(held):
     """The task was given up while its push waited; the new attempt was told to begin with it."""
     fit, rule, turn, first = held
-    assert fit.hello(0, 1)["sequence"] == 0
+    assert fit.hello(0, 1).start.sequence == 0
     again = fit.later(fit.push, 0, 1, attempt=1)
     assert turn.knocks.acquire(timeout=20)
     rule.go.set()
     first.result(30)
     assert again.result(30)[2] == [1, 1, 1]
     assert fit.shared.aggregator.version == 1
-    assert fit.hello(0, 2)["sequence"] == 1
+    assert fit.hello(0, 2).start.sequence == 1
 
 
 def test_a_superseded_push_that_waited_for_its_turn_is_refused(held):
@@ -233,8 +232,8 @@ def test_a_returning_replica_goes_on_after_its_last_push(fit_of, pushes, epoch, 
         fit.push(0, sequence)
     fit.shared.lost(0, 0, "killed")
     welcome = fit.hello(0, 1)
-    assert (welcome["sequence"], welcome["epoch"], welcome["position"]) == (pushes, epoch, position)
-    assert welcome["version"] == pushes
+    assert welcome.start == Start(epoch, pushes, position)
+    assert welcome.version == pushes
 
 
 def test_an_epoch_whose_last_push_came_is_done_even_if_nobody_lived_to_say_so(fit_of):
@@ -254,10 +253,10 @@ def test_what_was_said_to_be_done_is_not_taken_back(fit_of):
     fit = fit_of({0: (10, 3)}, mode="hogwild")
     fit.finish(0, 1, sequence=6)
     fit.finish(0, 0, sequence=3)
-    assert fit.hello(0, 1)["sequence"] == 6
+    assert fit.hello(0, 1).start.sequence == 6
     assert fit.shared.wait_for_epoch(1, 0) is not None
     fit.finish(0, 2, attempt=1)  # nothing said of pushes
-    assert fit.hello(0, 1)["sequence"] == 6
+    assert fit.hello(0, 1).start.sequence == 6
     assert fit.shared.wait_for_epoch(2, 0) is not None
 
 
@@ -265,5 +264,5 @@ def test_a_second_job_goes_on_where_the_first_was_lost(fit_of):
     fit = fit_of({0: (10, 3)})
     fit.push(0, 1)
     fit.shared.begin_job(1000)
-    assert fit.hello(0, 1000)["position"] == 1
+    assert fit.hello(0, 1000).start.position == 1
     assert fit.push(0, 2, attempt=1000)[2] == [2, 2, 2]

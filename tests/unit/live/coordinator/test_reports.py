@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kspark.errors import AggregationError, ConnectionLostError, Failure
+from kspark.errors import AggregationError, ConnectionLostError, Failure, ProtocolError
+from kspark.live.wire import Instructions
 
 TWO = {0: (30, 3), 1: (10, 2)}
 
@@ -16,8 +17,8 @@ def fit(live_fit):
 
 
 def test_an_epoch_is_finished_when_every_shard_says_so(fit):
-    assert fit.finish(0, 2) == {"stop": False}
-    assert fit.finish(0, 3) == {"stop": False}  # nobody is held
+    assert fit.finish(0, 2) == Instructions()
+    assert fit.finish(0, 3) == Instructions()  # nobody is held
     assert fit.shared.wait_for_epoch(2, 0) is None
     fit.finish(1, 2)
     assert fit.shared.wait_for_epoch(2, 0) is not None
@@ -73,11 +74,11 @@ def test_the_drivers_wait_ends_in_time(fit):
     assert fit.shared.wait_for_epoch(2, 0.01) is None
 
 
-def test_metrics_facts_and_staleness_of_an_epoch(fit):
+def test_metrics_facts_and_staleness_of_an_epoch(fit, tools):
     for shard in (0, 1):
         for _ in range(2):  # a retried task says it again
             state = np.array([shard, 2.0])
-            answer = fit.report(shard, "metrics", state, epoch=2, facts={"seconds": shard})
+            answer = fit.report_metrics(shard, state, 2, seconds=shard)
             assert answer == ({}, [])
         fit.finish(shard, 2)
     fit.push(0, 1, base=0)
@@ -85,7 +86,7 @@ def test_metrics_facts_and_staleness_of_an_epoch(fit):
     report = fit.shared.wait_for_epoch(2, 0)
     metrics = {s: [a.tolist() for a in arrays] for s, arrays in report.metrics.items()}
     assert metrics == {0: [[0, 2]], 1: [[1, 2]]}
-    assert report.facts == {0: {"seconds": 0}, 1: {"seconds": 1}}
+    assert report.facts == {s: tools.facts(host="h", pid=1, seconds=s) for s in (0, 1)}
     assert report.staleness == [0, 1]
 
 
@@ -101,23 +102,22 @@ def test_staleness_is_booked_to_the_epoch_of_the_push(fit):
 def test_reports_are_kept_by_epoch_and_forgotten_when_the_driver_closes_it(fit):
     for epoch in (2, 3):
         for shard in (0, 1):
-            fit.report(shard, "metrics", np.array([epoch]), epoch=epoch)
+            fit.report_metrics(shard, np.array([epoch]), epoch)
             fit.finish(shard, epoch)
     assert fit.shared.wait_for_epoch(2, 0).metrics[0][0] == 2
     fit.shared.close_epoch(2, stop=False, learning_rate=None)
-    fit.report(0, "metrics", np.array([2]), epoch=2)  # a retried task may be late
+    fit.report_metrics(0, np.array([2]), 2)  # a retried task may be late
     assert fit.shared.wait_for_epoch(2, 0).metrics == {}
     assert fit.shared.wait_for_epoch(3, 0).metrics[0][0] == 3
 
 
 def test_the_drivers_word_reaches_replicas_with_every_answer(fit):
     fit.shared.close_epoch(2, stop=True, learning_rate=0.5)
-    word = {"stop": True, "learning_rate": 0.5}
+    word = Instructions(stop=True, learning_rate=0.5)
     assert fit.push(0, 1)[1] == word
     assert fit.shared.pull(0, 0, np.empty(3, "f4"))[1] == word
     assert fit.finish(0, 2) == word
-    welcome = fit.hello(0, 1)
-    assert {name: welcome[name] for name in word} == word
+    assert fit.hello(0, 1).instructions == word
 
 
 def test_the_leaders_state_is_kept_for_two_epochs(fit):
@@ -128,6 +128,39 @@ def test_the_leaders_state_is_kept_for_two_epochs(fit):
     assert answers[0] == ({}, [])
     assert [meta for meta, _ in answers] == [{}, {}, {}]
     assert [[a.item() for a in arrays] for _, arrays in answers] == [[], [3], [40]]
+
+
+@pytest.mark.parametrize(
+    ("figures", "reason"),
+    [
+        ({"seconds": "1"}, "`seconds` of ShardFacts must be of type float or int"),
+        ({"pid": True}, "`pid` of ShardFacts must be of type int"),
+        ({"batches": 0.5}, "`batches` of ShardFacts must be of type int"),
+        ({"mood": 1}, "ShardFacts must have the fields"),
+    ],
+)
+def test_malformed_figures_are_refused(fit, figures, reason):
+    with pytest.raises(ProtocolError, match=reason):
+        fit.report_metrics(0, np.array([1.0]), 2, **figures)
+    with pytest.raises(ProtocolError, match="ShardFacts must have the fields"):
+        fit.report(0, "metrics", np.array([1.0]), epoch=2)
+    assert fit.shared._progress.report_of(2).metrics == {}
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        None,
+        {"shard": 1},
+        {**vars(Failure(0, "h", 0, "E", "m", "")), "message": 3},
+        {**vars(Failure(0, "h", 0, "E", "m", "")), "more": ""},
+    ],
+)
+def test_a_malformed_failure_is_refused_and_is_none(fit, failure):
+    with pytest.raises(ProtocolError, match="Failure"):
+        fit.report(0, "failure", failure=failure)
+    assert fit.shared.failure is None
+    assert fit.push(0, 1)[0] == 1
 
 
 def test_unknown_reports_are_refused(fit):

@@ -14,7 +14,7 @@ from kspark.errors import AggregationError
 from kspark.live.transport import AggregatorClient, AggregatorServer
 from kspark.live.transport.channel import Channel
 from kspark.live.transport.handshake import introduce
-from kspark.live.wire import UNPROVED_SERVER
+from kspark.live.wire import UNPROVED_SERVER, Instructions, Start, Welcome
 from kspark.weights import Weight, WeightSpec
 
 TOKEN = b"secret of this fit"
@@ -25,6 +25,7 @@ SPEC = WeightSpec(
         Weight("seed", (2,), "uint32", "fixed"),
     )
 )
+WELCOME = Welcome(4, True, 0, Start(3))
 LONG = 30.0  # nothing waits that long unless a test fails
 
 
@@ -51,24 +52,24 @@ class FakeHandler:
 
     def hello(self, shard, attempt):
         self._called("hello", shard, attempt)
-        return {"epoch": 3}
+        return WELCOME
 
     def pull(self, shard, attempt, out):
         self._called("pull", shard, attempt)
         out[:] = self.weights
-        return len(self.calls), {}
+        return len(self.calls), Instructions()
 
     def push(self, shard, attempt, sequence, base_version, num_examples, delta, out):
         self._called("push", shard, attempt, sequence, base_version, num_examples)
         self.weights += delta
         out[:] = self.weights
-        return len(self.calls), {"share": 0.5}
+        return len(self.calls), Instructions(learning_rate=0.5)
 
     def reduce(self, shard, attempt, sequence, num_examples, vector, out):
         given = None if vector is None else vector.tolist()
         self._called("reduce", shard, attempt, sequence, num_examples, given)
         out[:] = -1
-        return 7, {}, self.answer
+        return 7, Instructions(), self.answer
 
     def report(self, shard, attempt, meta, arrays):
         self._called("report", shard, attempt, meta)

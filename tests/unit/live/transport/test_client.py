@@ -17,6 +17,8 @@ from kspark.live.wire import (
     UNPROVED_CLIENT,
     UNPROVED_SERVER,
     Kind,
+    Start,
+    Welcome,
     encode,
     reply_limits,
     request_limits,
@@ -25,6 +27,7 @@ from kspark.live.wire import (
 F4 = np.dtype("float32")
 REQUESTS, REPLIES = request_limits(6, 4, F4), reply_limits(6, 4, F4)
 VECTOR = np.arange(6, dtype=F4)
+WELCOME = Welcome(4, True, 0, Start(3)).to_json()
 
 
 @pytest.fixture
@@ -62,11 +65,11 @@ def service():
 def accomplice(service, token, spec):
     """A server that knows the token, and then does as it is told with the first request."""
 
-    def start(talk):
+    def start(talk, welcome=WELCOME):
         def serve(sock):
             channel = Channel(sock, UNPROVED_CLIENT, 30.0)
             greeting = greet(channel, token, spec.digest())
-            fields = {"proof": greeting.proof, "meta": {}}
+            fields = {"proof": greeting.proof, "meta": welcome}
             channel.send(Kind.WELCOME, meta=fields, limits=UNPROVED_SERVER)
             channel.decoder.limits = REQUESTS
             if channel.receive() is not None:
@@ -133,6 +136,30 @@ def test_a_welcome_without_a_challenge(client_of, service):
         client_of(service(pretend))
 
 
+def changed(**fields):
+    """A welcome with other fields; those that are `None` are left out."""
+    document = {**WELCOME, **fields}
+    return {name: value for name, value in document.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("welcome", "reason"),
+    [
+        ({}, "Start must have the fields"),
+        (changed(steps=None), "Welcome must have the fields"),
+        (changed(mood="good"), "Welcome must have the fields"),
+        (changed(steps="4"), "`steps` of Welcome must be of type int"),
+        (changed(epoch=3.0), "`epoch` of Start must be of type int"),
+        (changed(stop=1), "`stop` of Instructions must be of type bool"),
+        (changed(shared=[]), "SharedOffer must have the fields"),
+        (changed(shared={"path": "p"}), "SharedOffer must have the fields"),
+    ],
+)
+def test_a_malformed_welcome_is_refused(client_of, accomplice, welcome, reason):
+    with pytest.raises(ProtocolError, match=reason):
+        client_of(accomplice(lambda sock: None, welcome))
+
+
 # -- answers -----------------------------------------------------------------------------------
 
 
@@ -145,6 +172,23 @@ def test_a_server_that_dies(client_of, accomplice, out):
 def test_a_server_that_dies_inside_a_reply(client_of, accomplice, out):
     client = client_of(accomplice(lambda sock: sock.sendall(vector_reply()[:60])))
     with pytest.raises(ProtocolError, match="after 12 of 24 bytes of the payload of VECTOR"):
+        client.pull(out)
+
+
+@pytest.mark.parametrize(
+    ("instructions", "reason"),
+    [
+        ({"stop": "yes"}, "`stop` of Instructions must be of type bool"),
+        ({"learning_rate": True}, "`learning_rate` of Instructions must be of type"),
+        ({"restart": True}, "Restart must have the fields"),
+        ({"restart": True, "epoch": 1, "generation": "2"}, "`generation` of Restart must be"),
+        ({"restart": 1}, "`restart` of Instructions must be"),
+        ({"epoch": 1}, "Instructions must have the fields"),
+    ],
+)
+def test_malformed_instructions_are_refused(client_of, accomplice, out, instructions, reason):
+    client = client_of(accomplice(lambda sock: sock.sendall(vector_reply(instructions))))
+    with pytest.raises(ProtocolError, match=reason):
         client.pull(out)
 
 

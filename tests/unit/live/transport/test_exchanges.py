@@ -17,9 +17,11 @@ from kspark.errors import (
     ProtocolError,
 )
 from kspark.live.transport import AggregatorClient, Reply
+from kspark.live.wire import Instructions, Start, Welcome
 from kspark.weights import Weight, WeightSpec
 
 PREFIX = 48
+INSTRUCTIONS = len('[{"stop": false}, []]')
 
 
 @pytest.fixture
@@ -38,19 +40,19 @@ def out():
 
 
 def test_connect_returns_the_welcome(client, handler):
-    assert client.welcome == {"epoch": 3}
+    assert client.welcome == Welcome(4, True, 0, Start(3))
     assert handler.calls == [("hello", 4, 2)]
 
 
 def test_pull_fetches_the_weights(client, out):
-    assert client.pull(out) == Reply(version=2, meta={}, filled=6)
+    assert client.pull(out) == Reply(version=2, instructions=Instructions(), filled=6)
     np.testing.assert_array_equal(out, [0, 1, 2, 3, 4, 5])
 
 
 def test_push_applies_a_delta_and_fetches_what_comes_of_it(client, handler, out):
     delta = np.full(6, 0.5, "float32")
     reply = client.push(delta, sequence=3, base_version=1, num_examples=64, out=out)
-    assert reply == Reply(version=2, meta={"share": 0.5}, filled=6)
+    assert reply == Reply(version=2, instructions=Instructions(learning_rate=0.5), filled=6)
     assert handler.calls[1] == ("push", 4, 2, 3, 1, 64)
     np.testing.assert_array_equal(out, [0.5, 1.5, 2.5, 3.5, 4.5, 5.5])
     np.testing.assert_array_equal(handler.weights, out)
@@ -85,7 +87,7 @@ def test_reduce_answers_with_a_part_of_out_or_a_shared_vector(
     handler.answer = answer
     reply = client.reduce(None, sequence=0, num_examples=0, out=out)
     filled = answer if isinstance(answer, int) else answer.size
-    assert reply == Reply(version=7, meta={}, filled=filled)
+    assert reply == Reply(version=7, instructions=Instructions(), filled=filled)
     np.testing.assert_array_equal(out, expected)
 
 
@@ -116,7 +118,7 @@ def test_bytes_are_counted(client, out):
     sent, received = client.bytes_sent, client.bytes_received
     client.pull(out)
     assert client.bytes_sent - sent == PREFIX
-    assert client.bytes_received - received == PREFIX + 24
+    assert client.bytes_received - received == PREFIX + INSTRUCTIONS + 24
     client.push(out, sequence=1, base_version=0, num_examples=1, out=out)
     assert client.bytes_sent - sent == 2 * PREFIX + 24
 

@@ -151,7 +151,7 @@ def test_a_stranger_is_turned_away(name, serve, stranger, client_of, handler, ca
     read_to_the_end(sock)
     assert reason in caplog.text
     assert untouched(handler)
-    assert client_of(server).welcome == {"epoch": 3}
+    assert client_of(server).welcome.start.epoch == 3
     assert handler.ended.empty()
 
 

@@ -12,7 +12,7 @@ from kspark.compression import Compressor, Float16, Int8, Packing, TopK
 from kspark.errors import ProtocolError
 from kspark.live.transport.channel import Channel
 from kspark.live.transport.handshake import introduce
-from kspark.live.wire import UNPROVED_SERVER, Kind, encode, request_limits
+from kspark.live.wire import UNPROVED_SERVER, Instructions, Kind, encode, request_limits
 from kspark.weights import Weight, WeightSpec
 
 F4 = np.dtype("float32")
@@ -38,7 +38,9 @@ def test_a_compressed_push_is_unpacked_and_counted(serve, client_of, spec, handl
     payload = compressor.pack(delta)
     reply = client.push(payload, sequence=3, base_version=1, num_examples=64, out=out)
     assert handler.calls[1] == ("push", 0, 0, 3, 1, 64)
-    assert (reply.version, reply.meta, reply.filled) == (2, {"share": 0.5}, 6)
+    assert (reply.version, reply.instructions, reply.filled) == (
+        2, Instructions(learning_rate=0.5), 6,
+    )  # fmt: skip
     expected = delta.copy()
     expected[:4] -= compressor.residual
     assert (
@@ -59,7 +61,9 @@ def test_gradients_go_and_come_compressed(serve, client_of, spec, handler):
     assert handler.calls[1] == ("reduce", 0, 0, 5, 8, [127, 1, 2, 3])
     assert (reply.version, reply.filled) == (7, 4)
     assert out[:4].tolist() == [127, -127, 3, 4]
-    assert client.bytes_sent - sent == client.bytes_received - received == FRAME + 4 + 4
+    assert client.bytes_sent - sent == FRAME + 4 + 4
+    word = len('[{"stop": false}, []]')
+    assert client.bytes_received - received == FRAME + word + 4 + 4
     # Weights, at the end of an epoch, are not compressed; and neither is the answer to them.
     handler.answer = 6
     reply = client.reduce(np.arange(6, dtype="f4"), sequence=6, num_examples=8, out=out)

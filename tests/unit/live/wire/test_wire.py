@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from kspark.changes import PACKED, Changes, Layout, Table
+
 from kspark.compression import Compressor, Int8, Packing, TopK
 from kspark.errors import ProtocolError
 from kspark.live.wire import (

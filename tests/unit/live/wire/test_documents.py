@@ -1,0 +1,81 @@
+"""What driver and replicas tell each other, as JSON and back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kspark.errors import Failure, ProtocolError
+from kspark.live.wire import Instructions, Restart, SharedOffer, Start, Welcome, read
+
+OFFER = SharedOffer("/shm/weights", "00ff", 2, 1, 0.25, 1.0)
+FAILURE = Failure(1, "host", 0, "ValueError", "bad", "trace")
+
+
+def sent(document):
+    """What arrives of it."""
+    return json.loads(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("instructions", "text"),
+    [
+        (Instructions(), '{"stop": false}'),
+        (Instructions(True, 0.5), '{"stop": true, "learning_rate": 0.5}'),
+        (Instructions(hold=True), '{"stop": false, "hold": true}'),
+        (
+            Instructions(False, 0.5, restart=Restart(6, 1)),
+            '{"stop": false, "learning_rate": 0.5, "restart": true, "generation": 1, "epoch": 6}',
+        ),
+        (
+            Instructions(restart=Restart(0, 0)),
+            '{"stop": false, "restart": true, "generation": 0, "epoch": 0}',
+        ),
+    ],
+)
+def test_instructions_travel_without_what_does_not_apply(instructions, text):
+    assert json.dumps(instructions.to_json()) == text
+    assert Instructions.from_json(json.loads(text)) == instructions
+
+
+def test_no_instructions_are_to_go_on():
+    assert Instructions.from_json({}) == Instructions()
+
+
+@pytest.mark.parametrize("offer", [None, OFFER])
+@pytest.mark.parametrize("start", [Start(4), Start(4, 9, 2), Start(4, generation=3)])
+@pytest.mark.parametrize("instructions", [Instructions(), Instructions(True, 0.125)])
+def test_a_welcome_arrives_as_it_was(offer, start, instructions):
+    welcome = Welcome(3, True, 7, start, instructions, offer)
+    assert Welcome.from_json(sent(welcome.to_json())) == welcome
+
+
+def test_reading_leaves_the_document_as_it_was():
+    document = Welcome(3, True, 7, Start(4), Instructions(), OFFER).to_json()
+    before = sent(document)
+    Welcome.from_json(document)
+    assert document == before
+
+
+def test_an_integer_is_read_where_a_float_is_wanted():
+    assert Instructions.from_json({"learning_rate": 1}).learning_rate == 1
+
+
+@pytest.mark.parametrize(
+    "document", [None, [], "text", 3, {}, {"shard": 1}, {**vars(FAILURE), "x": 1}]
+)
+def test_all_fields_must_be_there_and_no_other(document):
+    with pytest.raises(ProtocolError, match=r"Failure must have the fields \['shard', 'host'"):
+        read(Failure, document)
+
+
+@pytest.mark.parametrize("value", [None, "1", 1.0, True, [1], {"a": 1}])
+def test_a_value_must_be_of_its_type_and_is_not_shown(value):
+    with pytest.raises(ProtocolError) as caught:
+        read(Failure, {**vars(FAILURE), "shard": value})
+    assert str(caught.value) == "`shard` of Failure must be of type int."
+
+
+def test_plain_data_is_read():
+    assert read(Failure, sent(vars(FAILURE))) == FAILURE
