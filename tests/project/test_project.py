@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import kspark
+from kspark.session.java import REQUIREMENT
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,3 +25,7 @@ def test_version_of_the_installed_package():
         pytest.skip("kspark is not installed here")
     assert kspark.__version__ == installed
     assert re.fullmatch(r"\d+\.\d+\.\d+", installed)
+
+
+def test_the_java_that_an_error_names_is_that_of_the_extra():
+    assert f'"java": ["{REQUIREMENT}"]' in (ROOT / "setup.py").read_text(encoding="utf-8")
