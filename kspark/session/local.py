@@ -162,7 +162,6 @@ def _megabytes(memory: str) -> int:
     return int(match.group(1)) * (1024 if match.group(2) == "g" else 1)
 
 
-
 def _defaults(cores: int | None, executors: int | None, memory: str) -> dict[str, str]:
     """Return the default settings of a session."""
     settings = {**DEFAULTS, "spark.master": _master(cores, executors, memory)}
@@ -193,7 +192,6 @@ def _start(settings: dict[str, str], app_name: str, *, separate_processes: bool)
         # Stop executors before the private directory is removed: their files are inside it.
         atexit.register(_stop, spark, os.getpid())
     return spark
-
 
 
 def _launch_environment(directory: Path, separate_processes: bool) -> dict[str, str | None]:
