@@ -141,9 +141,9 @@ def _wanted(
         wanted["spark.driver.memory" if executors is None else "spark.executor.memory"] = memory
     if cores is not None or executors is not None:
         wanted["spark.master"] = _master(cores, executors, memory or DEFAULT_MEMORY)
-    for key, value in (config or {}).items():
+    for key, setting in (config or {}).items():
         # Spark writes booleans in lower case.
-        wanted[key] = str(value).lower() if isinstance(value, bool) else str(value)
+        wanted[key] = str(setting).lower() if isinstance(setting, bool) else str(setting)
     return wanted
 
 
