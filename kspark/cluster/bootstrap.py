@@ -1,11 +1,11 @@
-"""kspark's own code travels with the job, so executors need not have it installed.
+"""Send kspark's own code with each job, so that executors need not have it installed.
 
 `ship` turns a function of kspark into a callable that Spark pickles *by
 value*: this module's source, the function's name, its arguments, and kspark
-as a zip archive. On the executor it first makes kspark importable: the
-installed package when it is the very same code, else the archive.
+as a zip archive. On the executor, the callable first makes kspark importable:
+from the installed package if its code is identical, else from the archive.
 
-This module imports nothing of kspark, because it runs before kspark is there.
+This module imports nothing of kspark, because it runs before kspark can be imported.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Shipped:
 
     Args:
         target: String, `"module:function"`.
-        args: Bytes, the pickled positional arguments that come first.
-        shared: Tuple of Spark broadcasts, or of `Enclosed` or `Derived`; their values follow
-            those arguments.
+        args: Bytes, the pickled first positional arguments.
+        shared: Tuple of Spark broadcasts, `Enclosed` or `Derived`. Their values are the
+            positional arguments after `args`.
         archive: Bytes, kspark as a zip archive.
-        digest: String, identifies the code in `archive`.
+        digest: String, digest of the code in `archive`.
     """
 
     def __init__(
@@ -49,15 +49,15 @@ class Shipped:
         use_code(self.archive, self.digest)
         module, name = self.target.split(":")
         function = getattr(importlib.import_module(module), name)
-        # Spark itself brought these bytes, with the code that is running here.
+        # Safe: Spark delivered these bytes together with the code that runs here.
         args = pickle.loads(self.args)
         return function(*args, *(b.value for b in self.shared), *call_args)
 
 
 class Enclosed:
-    """A value that travels inside the functions that use it, where there are no broadcasts.
+    """A value pickled into the functions that use it, for sessions without broadcasts.
 
-    It has what `Shipped` and its callers need of a broadcast.
+    It has the members of a broadcast that `Shipped` and its callers use.
 
     Args:
         value: Anything Spark's cloudpickle can pickle.
@@ -70,21 +70,21 @@ class Enclosed:
 
     @property
     def value(self) -> Any:
-        """The value; on an executor, once kspark is there."""
-        # Spark itself brought these bytes, with the code that is running here.
+        """The value. On an executor, read it only after kspark has become importable."""
+        # Safe: Spark delivered these bytes together with the code that runs here.
         return pickle.loads(self._pickled)
 
     def destroy(self) -> None:
-        """As of a broadcast: nothing is kept anywhere."""
+        """Do nothing: the executors keep no copy."""
 
 
 class Derived:
-    """A value that the executors make of others, which are shared: what a function returns.
+    """The return value of a function that the executors call, for instance on shared values.
 
-    It has what `Shipped` and its callers need of a broadcast.
+    It has the members of a broadcast that `Shipped` and its callers use.
 
     Args:
-        make: `Shipped` that needs no further arguments.
+        make: `Shipped`, called without further arguments.
     """
 
     def __init__(self, make: Shipped) -> None:
@@ -92,11 +92,11 @@ class Derived:
 
     @property
     def value(self) -> Any:
-        """The value, a new one each time."""
+        """The value, computed on every access."""
         return self._make()
 
     def destroy(self) -> None:
-        """As of a broadcast: what it is made of belongs to others."""
+        """Do nothing: the owners of the shared values destroy those."""
 
 
 def ship(function: Callable[..., Any], *args: Any, shared: tuple[Any, ...] = ()) -> Shipped:
@@ -105,10 +105,11 @@ def ship(function: Callable[..., Any], *args: Any, shared: tuple[Any, ...] = ())
     Args:
         function: A module-level function of kspark.
         *args: Its first arguments; anything Spark's cloudpickle can pickle.
-        shared: Spark broadcasts, `Enclosed` or `Derived`, whose values follow `args`.
+        shared: Tuple of Spark broadcasts, `Enclosed` or `Derived`. Their values are the
+            arguments after `args`.
 
     Returns:
-        A `Shipped`, to hand to `mapPartitions` and the like.
+        A `Shipped`, to pass to `mapPartitions` and similar methods.
     """
     from pyspark import cloudpickle
 
@@ -120,7 +121,7 @@ def ship(function: Callable[..., Any], *args: Any, shared: tuple[Any, ...] = ())
 
 @functools.lru_cache(maxsize=1)
 def package_archive() -> tuple[bytes, str]:
-    """kspark's sources as zip bytes, and the digest of those sources."""
+    """Return kspark's sources as the bytes of a zip file, and their digest."""
     sources = package_sources()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -130,7 +131,11 @@ def package_archive() -> tuple[bytes, str]:
 
 
 def package_sources() -> list[tuple[str, bytes]]:
-    """Pairs of (path below the package's parent, source) of the kspark imported here."""
+    """Return the source files of the imported kspark.
+
+    Returns:
+        Sorted list of pairs (path relative to the package's parent folder, content).
+    """
     package = importlib.import_module("kspark")
     loader: Any = package.__spec__.loader if package.__spec__ else None
     root = os.path.dirname(str(package.__file__))
@@ -149,7 +154,7 @@ def package_sources() -> list[tuple[str, bytes]]:
 
 
 def sources_digest(sources: list[tuple[str, bytes]]) -> str:
-    """Hexadecimal digest of package sources."""
+    """Return the first 16 hexadecimal digits of the sources' SHA-256 digest."""
     digest = hashlib.sha256()
     for name, source in sources:
         digest.update(name.encode() + b"\0" + source + b"\0")
@@ -157,7 +162,7 @@ def sources_digest(sources: list[tuple[str, bytes]]) -> str:
 
 
 def use_code(archive: bytes, digest: str) -> None:
-    """Make `import kspark` give exactly the code in `archive` in this process."""
+    """Make `import kspark` in this process import exactly the code in `archive`."""
     if getattr(sys, "_kspark_digest", None) == digest:
         return
     if installed_digest() != digest:
@@ -169,7 +174,7 @@ def use_code(archive: bytes, digest: str) -> None:
 
 
 def installed_digest() -> str | None:
-    """Digest of the kspark that `import kspark` finds here, or `None`."""
+    """Return the digest of the kspark that this process can import, or `None`."""
     try:
         importlib.import_module("kspark")
     except ImportError:
@@ -178,7 +183,7 @@ def installed_digest() -> str | None:
 
 
 def write_archive(archive: bytes, digest: str) -> str:
-    """Put the archive into Spark's local directory, which Spark removes, and name it."""
+    """Write the archive into Spark's local directory, which Spark removes, and return its path."""
     folders = os.environ.get("SPARK_LOCAL_DIRS", "").split(",")
     folder = folders[0] if folders[0] and os.path.isdir(folders[0]) else tempfile.gettempdir()
     path = os.path.join(folder, f"kspark-{digest}.zip")
@@ -187,14 +192,14 @@ def write_archive(archive: bytes, digest: str) -> str:
     handle, partial = tempfile.mkstemp(prefix="kspark-", suffix=".zip", dir=folder)
     with os.fdopen(handle, "wb") as stream:
         stream.write(archive)
-    if not os.path.lexists(path) or holds(path, archive):  # another process may be as far
+    if not os.path.lexists(path) or holds(path, archive):  # Another process may have written it.
         os.replace(partial, path)
         return path
-    return partial  # what is there is not ours, or damaged: it must not run here
+    return partial  # The file at `path` is another user's or damaged: do not run it.
 
 
 def holds(path: str, content: bytes) -> bool:
-    """Whether a file is this user's own, and has exactly this content."""
+    """Whether a file belongs to this user and has exactly this content."""
     try:
         if os.path.islink(path) or (hasattr(os, "getuid") and os.stat(path).st_uid != os.getuid()):
             return False

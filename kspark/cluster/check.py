@@ -1,4 +1,4 @@
-"""What the workers of a cluster run with."""
+"""Check the Python environment of a cluster's workers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _checked: set[tuple[str, str]] = set()
 
 
 def check_cluster(spark: SparkSession, backend: str = "tensorflow") -> list[WorkerEnvironment]:
-    """Look at the Python environment of the workers.
+    """Check that the workers have the Python version and the packages that training needs.
 
     Example:
 
@@ -25,14 +25,14 @@ def check_cluster(spark: SparkSession, backend: str = "tensorflow") -> list[Work
 
     Args:
         spark: `SparkSession`.
-        backend: String, the Keras backend that must be there.
+        backend: String, the Keras backend that must be installed.
 
     Returns:
         List of `WorkerEnvironment`, one per worker that answered, without duplicates.
 
     Raises:
         EnvironmentMismatchError: If a worker runs another Python version, or lacks Keras,
-            NumPy, PyArrow or the backend. Names the hosts and how to mend it.
+            NumPy, PyArrow or the backend. The message names the hosts and the remedy.
     """
     task = ship(report_environment, backend)
     results = engine_of(spark).on_every_slot(task)
@@ -43,15 +43,15 @@ def check_cluster(spark: SparkSession, backend: str = "tensorflow") -> list[Work
         raise EnvironmentMismatchError(
             "The workers cannot run this model:\n  "
             + "\n  ".join(problems)
-            + "\nInstall what is missing on every host, or point PYSPARK_PYTHON (or "
-            "spark.pyspark.python) to a Python that has it, or ship an environment with "
+            + "\nInstall the missing packages on every host, or set PYSPARK_PYTHON (or "
+            "spark.pyspark.python) to a Python that has them, or ship an environment with "
             "--archives (see `venv-pack` or `conda-pack`)."
         )
     return found
 
 
 def problems_of(worker: WorkerEnvironment, backend: str) -> list[str]:
-    """What keeps one worker from training, as sentences."""
+    """Describe what prevents one worker from training, one text per problem."""
     where = f"host {worker.host} ({worker.executable})"
     here = environment(backend)
     problems = [
@@ -68,7 +68,7 @@ def problems_of(worker: WorkerEnvironment, backend: str) -> list[str]:
 
 
 def check_cluster_once(spark: SparkSession, backend: str) -> None:
-    """`check_cluster`, the first time a Spark application is used with a backend."""
+    """Call `check_cluster` unless this application passed it with this backend before."""
     key = (engine_of(spark).application, backend)
     if key not in _checked:
         check_cluster(spark, backend)

@@ -1,7 +1,7 @@
-"""What jobs need of a Spark session beside its data: two kinds of session, two engines.
+"""Operations on a Spark session that differ between a classic session and Spark Connect.
 
-A classic session has the JVM's `SparkContext` in reach: RDDs, broadcasts and job groups.
-One of Spark Connect is a client of a server far away, and has DataFrames and tags.
+A classic session can use the JVM's `SparkContext`: RDDs, broadcasts and job groups.
+A Spark Connect session is a client of a remote server and has only DataFrames and tags.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from kspark.cluster.results import Collectable, PartitionFunction, Results
 from kspark.cluster.slots import task_slots
 
 MANY_ROWS = 4096
-"""Enough for Spark's default number of partitions to have some each."""
+"""Rows of a DataFrame whose partitions should all get some, at Spark's default parallelism."""
 
 
 class Shared(Protocol):
-    """A value on its way to the executors, for `kspark.cluster.bootstrap.ship`."""
+    """A value that executors can read, for `kspark.cluster.bootstrap.ship`."""
 
     @property
     def value(self) -> Any:
@@ -32,12 +32,12 @@ class Shared(Protocol):
         ...
 
     def destroy(self) -> None:
-        """Give back what it takes up."""
+        """Free the memory that it takes on the executors."""
         ...
 
 
 class Engine(ABC):
-    """A session as jobs use it.
+    """The operations of a session that jobs use.
 
     Args:
         spark: `SparkSession`.
@@ -47,37 +47,42 @@ class Engine(ABC):
         self.spark = spark
 
     keeps_shared: ClassVar[bool]
-    """Whether the executors keep a shared value, so that several jobs bring it once."""
+    """Whether executors keep a shared value, so that several jobs transfer it only once."""
 
     @property
     @abstractmethod
     def application(self) -> str:
-        """Names what the executors belong to."""
+        """An identifier of the application or session that the executors serve."""
 
     @property
     @abstractmethod
     def groups(self) -> bool:
-        """Whether what tasks yield can be grouped on the executors, before it is collected."""
+        """Whether executors can group the results of tasks before they are collected."""
 
     @abstractmethod
     def share(self, value: Any) -> Shared:
-        """A value that several jobs use, or that is large."""
+        """Share a large value, or one that several jobs use, with the executors."""
 
     @abstractmethod
     def on_every_slot(self, task: PartitionFunction, per_slot: int = 1) -> Results:
-        """Run a task of (number, rows without a meaning) in about as many places as there are."""
+        """Run a task in about as many partitions as the cluster has task slots.
+
+        Args:
+            task: Function of (partition, rows). The rows carry no information.
+            per_slot: Integer, partitions per task slot; a hint that an engine may ignore.
+        """
 
     @abstractmethod
     def collect(self, results: Collectable, partitions: list[int] | None) -> list[Any]:
-        """Collect results: at least those of the partitions, or of all if that is `None`."""
+        """Collect the results of all partitions, or of the given ones and perhaps of others."""
 
     @abstractmethod
     def thread(self, target: Callable[[], None], name: str) -> Thread:
-        """A thread for one job, which begins with `enter`."""
+        """Create a thread for one job. `target` must call `enter` first."""
 
     @abstractmethod
     def enter(self, group: str, description: str) -> None:
-        """Let the jobs of this thread be of a group, which `cancel` cancels."""
+        """Put the jobs that this thread submits into a group that `cancel` can cancel."""
 
     @abstractmethod
     def cancel(self, group: str) -> None:
@@ -85,54 +90,54 @@ class Engine(ABC):
 
     @abstractmethod
     def active_tasks(self, group: str) -> int:
-        """How many tasks of a group's jobs run now."""
+        """Return the number of running tasks of a group's jobs."""
 
 
 class ClassicEngine(Engine):
-    """A session with the JVM in reach."""
+    """The operations of a classic session, which can use the JVM's `SparkContext`."""
 
     keeps_shared = True
 
     @property
     def application(self) -> str:
-        """See `Engine.application`."""
+        """The application's id."""
         return str(self.spark.sparkContext.applicationId)
 
     @property
     def groups(self) -> bool:
-        """See `Engine.groups`: by an RDD's partitioner."""
+        """`True`: an RDD's partitioner can group results."""
         return True
 
     def share(self, value: Any) -> Shared:
-        """See `Engine.share`: a broadcast."""
+        """Broadcast a value."""
         return self.spark.sparkContext.broadcast(value)
 
     def on_every_slot(self, task: PartitionFunction, per_slot: int = 1) -> Results:
-        """See `Engine.on_every_slot`."""
+        """Run a task in exactly `per_slot` partitions per task slot."""
         count = per_slot * task_slots(self.spark)
         rows = self.spark.sparkContext.parallelize(range(count), count)
         return rows.mapPartitionsWithIndex(task)
 
     def collect(self, results: Any, partitions: list[int] | None) -> list[Any]:
-        """See `Engine.collect`."""
+        """Collect the results of the given partitions, or of all."""
         if partitions is None:
             return list(results.collect())
         return self.spark.sparkContext.runJob(results, list, partitions)
 
     def thread(self, target: Callable[[], None], name: str) -> Thread:
-        """See `Engine.thread`."""
+        """Create a thread with a thread of its own in the JVM."""
         return InheritableThread(target=target, name=name, daemon=True)
 
     def enter(self, group: str, description: str) -> None:
-        """See `Engine.enter`."""
+        """Set the job group of this thread."""
         self.spark.sparkContext.setJobGroup(group, description, True)
 
     def cancel(self, group: str) -> None:
-        """See `Engine.cancel`."""
+        """Cancel a job group."""
         self.spark.sparkContext.cancelJobGroup(group)
 
     def active_tasks(self, group: str) -> int:
-        """See `Engine.active_tasks`."""
+        """Count the running tasks of a job group with Spark's status tracker."""
         tracker = self.spark.sparkContext.statusTracker()
         jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup(group)]
         stages = [tracker.getStageInfo(s) for job in jobs if job for s in job.stageIds]
@@ -140,49 +145,49 @@ class ClassicEngine(Engine):
 
 
 class ConnectEngine(Engine):
-    """A session of Spark Connect."""
+    """The operations of a Spark Connect session."""
 
     keeps_shared = False
 
     @property
     def application(self) -> str:
-        """See `Engine.application`: the session, which has its own files on the executors."""
-        return str(getattr(self.spark, "session_id"))  # noqa: B009 (a classic one has none)
+        """The session's id: each session has its own files on the executors."""
+        return str(getattr(self.spark, "session_id"))  # noqa: B009 (a classic session has none)
 
     @property
     def groups(self) -> bool:
-        """See `Engine.groups`: results are pieces of pickles there, which no column names."""
+        """`False`: results are pieces of pickles, and no column holds a key to group by."""
         return False
 
     def share(self, value: Any) -> Shared:
-        """See `Engine.share`: it travels inside each job's function."""
+        """Pickle a value into the function of each job that uses it."""
         return Enclosed(value)
 
     def on_every_slot(self, task: PartitionFunction, per_slot: int = 1) -> Results:
-        """See `Engine.on_every_slot`: Spark's default is a partition for each."""
+        """Run a task in Spark's default number of partitions, usually one per task slot."""
         return map_frame(self.spark.range(MANY_ROWS), task)
 
     def collect(self, results: Collectable, partitions: list[int] | None) -> list[Any]:
-        """See `Engine.collect`: a DataFrame has no partitions to choose from."""
+        """Collect all results: Spark Connect cannot collect single partitions of a DataFrame."""
         return results.collect()
 
     def thread(self, target: Callable[[], None], name: str) -> Thread:
-        """See `Engine.thread`."""
+        """Create a thread that inherits the session's tags."""
         return InheritableThread(target=target, name=name, daemon=True, session=self.spark)
 
     def enter(self, group: str, description: str) -> None:
-        """See `Engine.enter`."""
+        """Add the group as a tag to the operations of this thread."""
         self.spark.addTag(group)
 
     def cancel(self, group: str) -> None:
-        """See `Engine.cancel`."""
+        """Interrupt all operations with the group's tag."""
         self.spark.interruptTag(group)
 
     def active_tasks(self, group: str) -> int:
-        """See `Engine.active_tasks`: only live jobs ask, which do not run here."""
+        """Return 0. Only live training uses this number, and it does not run on Spark Connect."""
         return 0
 
 
 def engine_of(spark: SparkSession) -> Engine:
-    """The engine that goes with a session."""
+    """Return the engine for a session."""
     return ConnectEngine(spark) if is_connect(spark) else ClassicEngine(spark)

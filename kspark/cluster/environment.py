@@ -1,4 +1,4 @@
-"""What a worker process runs with: Python, packages, cores."""
+"""Describe the environment of a worker process: Python, packages, cores."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ BACKEND_PACKAGES = {
 
 @dataclass(frozen=True)
 class WorkerEnvironment:
-    """What one worker process runs with.
+    """The environment of one worker process.
 
     Attributes:
-        host: String.
+        host: String, name of the host.
         python: String, version of Python.
-        executable: String, path of Python.
-        packages: Mapping from package name to version; absent ones are `None`.
-        cores: Integer, processors of the host.
+        executable: String, path of the Python interpreter.
+        packages: Dictionary from package name to version, `None` if it is not installed.
+        cores: Integer, CPU cores of the host.
     """
 
     host: str
@@ -38,7 +38,7 @@ class WorkerEnvironment:
 
 
 def environment(backend: str) -> WorkerEnvironment:
-    """This process's environment."""
+    """Return the environment of this process."""
     packages = {name: version_of(name) for name in PACKAGES}
     found = [version_of(name) for name in BACKEND_PACKAGES.get(backend, (backend,))]
     packages[backend] = next((v for v in found if v), None)
@@ -52,7 +52,7 @@ def environment(backend: str) -> WorkerEnvironment:
 
 
 def version_of(package: str) -> str | None:
-    """Installed version of a package, without importing it."""
+    """Return a package's installed version without importing it, `None` if there is none."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -62,7 +62,7 @@ def version_of(package: str) -> str | None:
 def report_environment(
     backend: str, index: int, rows: Iterable[object]
 ) -> Iterator[WorkerEnvironment]:
-    """Task: one environment per partition."""
+    """Task: yield the environment of the process that runs a partition."""
     for _ in rows:
         continue
     yield environment(backend)

@@ -1,4 +1,4 @@
-"""A failure on a worker: plain data on its way to the driver, an error with a hint there."""
+"""Carry a worker's failure to the driver as plain data, and raise it there with a hint."""
 
 from __future__ import annotations
 
@@ -14,23 +14,17 @@ from kspark.errors import (
 )
 
 NON_FINITE = "NonFiniteLoss"
-
-
 WORKER_LOST = "WorkerLost"
-
-
 UNFIT_LABELS = "UnfitLabels"
 
-
 MAX_MESSAGE = 20_000
-
-
 MAX_TRACEBACK = 100_000
-"""Characters; TensorFlow tells whole graphs. A failure has to fit into one report."""
+"""Limits in characters. TensorFlow's errors can hold a whole graph; a failure must fit into one
+message to the driver."""
 
 
 class UnfitLabelsError(ValueError):
-    """The labels of rows that are read once do not fit the model's loss."""
+    """The labels do not fit the model's loss; found while the rows are read for evaluation."""
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -38,7 +32,7 @@ class NonFiniteLossError(ArithmeticError):
 
 
 def task_attempt() -> int:
-    """Spark's attempt number of the running task; 0 outside of Spark."""
+    """Return the attempt number of the running Spark task, 0 outside of Spark."""
     from pyspark import TaskContext
 
     context = TaskContext.get()
@@ -46,28 +40,29 @@ def task_attempt() -> int:
 
 
 def failure_of(shard: int, error: BaseException) -> Failure:
-    """An exception as plain data."""
-    told_as: dict[type[BaseException], str] = {
+    """Describe an exception as plain data."""
+    names: dict[type[BaseException], str] = {
         NonFiniteLossError: NON_FINITE,
         UnfitLabelsError: UNFIT_LABELS,
     }
-    kind = told_as.get(type(error), type(error).__qualname__)
+    kind = names.get(type(error), type(error).__qualname__)
     lines = traceback.format_exception(type(error), error, error.__traceback__)
-    told = "".join(lines[-40:])[-MAX_TRACEBACK:]
+    trace = "".join(lines[-40:])[-MAX_TRACEBACK:]
     message = str(error)[:MAX_MESSAGE]
-    return Failure(shard, socket.gethostname(), task_attempt(), kind, message, told)
+    return Failure(shard, socket.gethostname(), task_attempt(), kind, message, trace)
 
 
 def failure_json(shard: int, error: BaseException) -> bytes:
-    """A failure where a shard handle is expected; `ShardHandle.from_json` is not for it."""
+    """Encode a failure as JSON, to be sent in place of a shard handle's JSON."""
     return json.dumps({"failure": asdict(failure_of(shard, error))}).encode()
 
 
 def lost_too_often(shard: int, tries: int) -> Failure:
-    """The failure for a shard whose process keeps dying."""
+    """Return the failure of a shard whose worker process ended again and again."""
     message = (
-        f"The Python worker process ended {tries} times before this shard was trained: it was "
-        "killed (for memory, or because another worker failed), or the model's code ended it."
+        f"The Python worker process ended {tries} times before this shard was trained. It was "
+        "killed (for its memory use, or because another worker failed), or the model's code "
+        "ended it."
     )
     return Failure(shard, socket.gethostname(), task_attempt(), WORKER_LOST, message, "")
 
@@ -79,25 +74,25 @@ HINTS = (
     ("ResourceExhaustedError", "use a smaller batch_size, or raise spark.executor.memoryOverhead."),
     (
         WORKER_LOST,
-        "if it was killed for memory, raise spark.executor.memoryOverhead or "
+        "if it was killed for its memory use, raise spark.executor.memoryOverhead or "
         "spark.executor.pyspark.memory.",
     ),
     (
         NON_FINITE,
-        "try a smaller learning rate or `clipnorm`, and look for NaN in the data; "
-        'on_nonfinite="ignore" goes on regardless.',
+        "try a smaller learning rate or `clipnorm`, and look for NaN in the data. "
+        'To continue in spite of it, set on_nonfinite="ignore".',
     ),
     ("InvalidArgumentError", "compare the data's shapes and label range with the model's."),
 )
 
 
 def lost_for_good(error: Exception) -> WorkerError:
-    """The error for the user, when work that was lost is not submitted again."""
+    """Return the error for a lost job that is not submitted again. It names no shard."""
     return worker_error(failure_of(-1, error))
 
 
 def worker_error(failure: Failure) -> WorkerError:
-    """A failure as the exception the user sees."""
+    """Return the exception to raise on the driver for a failure, with a hint if there is one."""
     hint = next((text for kind, text in HINTS if kind in failure.kind), None)
     kind = NonFiniteError if failure.kind == NON_FINITE else WorkerError
     return kind(failure, hint)

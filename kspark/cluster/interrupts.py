@@ -1,10 +1,10 @@
-"""Ctrl-C at the right moments only.
+"""Defer Ctrl-C to moments at which an interrupt is safe.
 
-An interrupt in the middle of a call into the JVM leaves that call's answer in
-the connection, and every later call of the main thread would read the answer
-of the one before. PySpark's own handler does so, too: it calls into the JVM
-itself, whatever the main thread is doing. So while kspark works, an interrupt
-is kept until the next moment at which it does no harm: a wait, a callback of
+An interrupt in the middle of a call into the JVM leaves the answer unread in
+the connection. Every later call of the main thread would then read the answer
+to the call before it. PySpark's own signal handler causes the same fault,
+because it calls into the JVM whatever the main thread is doing. So while kspark
+works, an interrupt is kept until the next safe moment: a wait, a callback of
 the user, or the end.
 """
 
@@ -23,11 +23,11 @@ R = TypeVar("R")
 
 
 class Interrupts:
-    """What becomes of SIGINT between `deferred` and its end. Only the main thread has one.
+    """The state of SIGINT handling inside a `deferred` block of the main thread.
 
     Attributes:
-        pending: Integer, interrupts that were kept.
-        allowed: Boolean, whether the next one may come through at once.
+        pending: Integer, number of interrupts received and not yet raised.
+        allowed: Boolean, whether to raise an interrupt at once.
     """
 
     def __init__(self) -> None:
@@ -35,16 +35,16 @@ class Interrupts:
         self.allowed = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler. Who presses a second time does not want to wait."""
+        """Handle SIGINT. A second Ctrl-C is raised at once, even if interrupts are deferred."""
         self.pending += 1
         if self.allowed or self.pending > 1:
             self.raise_pending()
 
     def raise_pending(self) -> None:
-        """Let an interrupt that was kept come through.
+        """Raise a pending interrupt.
 
         Raises:
-            KeyboardInterrupt: If there is one.
+            KeyboardInterrupt: If an interrupt is pending.
         """
         if self.pending:
             self.pending = 0
@@ -55,16 +55,16 @@ _current: Interrupts | None = None
 
 
 def in_main_thread() -> bool:
-    """Whether this is the thread that signals interrupt."""
+    """Whether this is the main thread, the only one that receives signals."""
     return threading.current_thread() is threading.main_thread()
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Keep interrupts until `interruptible` or the end of the block. May be nested."""
+    """Defer interrupts until `interruptible` or the end of the block. May be nested."""
     global _current
     handler = signal.getsignal(signal.SIGINT)
-    # `None`: somebody else's handler, not Python's, which could not be put back.
+    # `None`: the handler was not installed from Python and could not be restored.
     if not in_main_thread() or _current is not None or handler is None:
         yield
         return
@@ -80,10 +80,10 @@ def deferred() -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let interrupts through: nothing is half done here.
+    """Raise interrupts at once inside this block, for code that may stop anywhere.
 
     Raises:
-        KeyboardInterrupt: At once, if one was kept.
+        KeyboardInterrupt: On entry, if an interrupt is pending.
     """
     interrupts = _current
     if interrupts is None or not in_main_thread():
@@ -98,7 +98,7 @@ def interruptible() -> Iterator[None]:
 
 
 def defers_interrupts(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function whose whole body is in `deferred`."""
+    """Decorate a function to run inside `deferred`."""
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:

@@ -1,9 +1,9 @@
-"""Tasks over DataFrames, whichever kind of session these belong to.
+"""Run tasks over a DataFrame of either kind of session.
 
-Over Spark Connect there are no RDDs. Results are rows there, of a DataFrame again, and what
-is persisted has a name at the server, a temporary view: a DataFrame alone is no more than a
-recipe, which the server reads anew for every job. Random numbers in it or files that are
-added to its folder would make it another one each time, and what is kept would not be found.
+Spark Connect has no RDDs, so results there are rows of another DataFrame. Persisted results are
+registered as a temporary view on the server. A DataFrame of the client is only a plan, which the
+server analyzes again for every job. If the plan changes between two jobs (random numbers in it,
+new files in its folder), the server does not recognize the persisted data.
 """
 
 from __future__ import annotations
@@ -25,25 +25,26 @@ from kspark.cluster.results import SCHEMA, PackedResults, PartitionFunction, pac
 
 PIECES = "piece binary, last boolean"
 PIECE_BYTES = 16 << 20
-"""Of a result in one row: a message of Spark Connect holds 128 MiB."""
+"""Bytes of a result per row. A message of Spark Connect holds 128 MiB at most."""
 
 COALESCES = "spark.sql.optimizer.canChangeCachedPlanOutputPartitioning"
-"""Whether Spark merges the small partitions of a shuffle in what is persisted, as elsewhere."""
+"""Spark's setting to merge small shuffle partitions also in DataFrames that are persisted."""
 
 _settings = Lock()
 
 
 def is_connect(spark: SparkSession) -> bool:
-    """Whether a session is one of Spark Connect."""
+    """Whether a session is a Spark Connect session."""
     return getattr(spark, "sparkContext", None) is None
 
 
 def map_frame(frame: DataFrame, f: PartitionFunction) -> PackedResults | RemoteResults:
-    """What a function of (partition, record batches) yields for every partition, lazily.
+    """Apply a function to every partition of a DataFrame, lazily.
 
     Args:
         frame: DataFrame.
-        f: A function that `kspark.cluster.bootstrap.ship` made, or a `partial` of one.
+        f: Function of (partition, record batches) that yields results; made by
+            `kspark.cluster.bootstrap.ship`, or a `partial` of such a function.
     """
     if is_connect(frame.sparkSession):
         return RemoteResults(frame.mapInArrow(partial(ship(cut_results), f), PIECES))
@@ -51,10 +52,10 @@ def map_frame(frame: DataFrame, f: PartitionFunction) -> PackedResults | RemoteR
 
 
 class RemoteResults:
-    """Results of tasks over Spark Connect; see `kspark.cluster.results.Results`.
+    """Results of tasks over Spark Connect, with the methods of `kspark.cluster.results.Results`.
 
     Args:
-        frame: DataFrame of results in pieces.
+        frame: DataFrame of pickled results, cut into pieces of one row each.
     """
 
     def __init__(self, frame: DataFrame) -> None:
@@ -62,10 +63,10 @@ class RemoteResults:
         self._view: str | None = None
 
     def getNumPartitions(self) -> None:
-        """Nobody knows over Spark Connect."""
+        """Return `None`: Spark Connect does not expose the number of partitions."""
 
     def persist(self, storageLevel: StorageLevel = StorageLevel.MEMORY_ONLY) -> RemoteResults:
-        """See `Results.persist`."""
+        """Persist the results as a temporary view on the server."""
         view, spark = f"kspark_{uuid.uuid4().hex}", self._frame.sparkSession
         with ExitStack() as undo:
             self._frame.createTempView(view)
@@ -77,7 +78,7 @@ class RemoteResults:
         return self
 
     def unpersist(self, blocking: bool = False) -> RemoteResults:
-        """See `Results.unpersist`. Persisted results cannot be used any more."""
+        """Drop the temporary view. Results that were persisted cannot be used afterwards."""
         if self._view is not None:
             self._frame.unpersist(blocking)
             self._frame.sparkSession.catalog.dropTempView(self._view)
@@ -85,17 +86,17 @@ class RemoteResults:
         return self
 
     def mapPartitionsWithIndex(self, f: PartitionFunction) -> RemoteResults:
-        """See `Results.mapPartitionsWithIndex`."""
+        """Apply a function of (partition, results) to every partition."""
         return RemoteResults(self._frame.mapInArrow(partial(ship(map_pieces), f), PIECES))
 
     def collect(self) -> list[Any]:
-        """See `Results.collect`."""
+        """Collect the results."""
         return list(joined(self._frame.collect()))
 
 
 @contextmanager
 def setting(spark: SparkSession, name: str, value: str) -> Iterator[None]:
-    """Change a setting of a session for a moment; one thread at a time."""
+    """Change a setting of a session inside the block; other threads wait for its end."""
     with _settings:
         before = spark.conf.get(name, None)
         spark.conf.set(name, value)
@@ -109,7 +110,7 @@ def setting(spark: SparkSession, name: str, value: str) -> Iterator[None]:
 
 
 def cut(result: Any) -> Iterator[pa.RecordBatch]:
-    """A result in pieces of a row each, the last of which says so."""
+    """Pickle a result and cut it into pieces of one row each. The last piece is marked."""
     pickled = CPickleSerializer().dumps(result)
     for start in range(0, len(pickled), PIECE_BYTES):
         stop = start + PIECE_BYTES
@@ -119,7 +120,10 @@ def cut(result: Any) -> Iterator[pa.RecordBatch]:
 
 
 def joined(rows: Iterable[Row | tuple[bytes, bool]]) -> Iterator[Any]:
-    """The inverse of `cut`, of results that this session's own Python workers cut."""
+    """Join pieces to results, the inverse of `cut`.
+
+    Unpickling is safe: this session's own Python workers wrote the pieces.
+    """
     serializer = CPickleSerializer()
     pieces: list[bytes] = []
     for piece, last in rows:
@@ -132,13 +136,13 @@ def joined(rows: Iterable[Row | tuple[bytes, bool]]) -> Iterator[Any]:
 def cut_results(
     f: PartitionFunction, batches: Iterator[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
-    """Run a function over the batches of one partition."""
+    """Apply a function to the batches of one partition, and cut what it yields."""
     for result in f(partition(), batches):
         yield from cut(result)
 
 
 def map_pieces(f: PartitionFunction, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Run a function over the results of one partition."""
+    """Apply a function to the results of one partition, and cut what it yields."""
     rows = (row for batch in batches for row in zip(*batch.to_pydict().values(), strict=True))
     for result in f(partition(), joined(rows)):
         yield from cut(result)

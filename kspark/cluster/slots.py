@@ -1,4 +1,4 @@
-"""How many tasks a cluster runs at the same time, and with how many threads each."""
+"""The number of tasks that a cluster runs at the same time, and the threads of each."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pyspark.sql import SparkSession
 
 
 def task_slots(spark: SparkSession) -> int:
-    """How many tasks run at the same time.
+    """Return the number of tasks that can run at the same time.
 
-    `spark.default.parallelism` may say anything, so the master's own word and
-    the executors' settings count first.
+    The user may have set `spark.default.parallelism` to any number, so the master's URL
+    comes first. If the user has set it, the executors' settings decide.
     """
     context = spark.sparkContext
     conf = context.getConf()
@@ -27,7 +27,7 @@ def task_slots(spark: SparkSession) -> int:
 
 
 def cores_of_master(master: str) -> int | None:
-    """Cores that a local master's URL names, or `None` for a real cluster.
+    """Return the cores that a local master's URL names, or `None` for a real cluster.
 
     >>> cores_of_master("local[4]"), cores_of_master("local-cluster[2,3,1024]")
     (4, 6)
@@ -43,5 +43,5 @@ def cores_of_master(master: str) -> int | None:
 
 
 def threads_per_task(spark: SparkSession) -> int:
-    """Threads a replica may use: `spark.task.cpus`, so that tasks do not fight for cores."""
+    """Return the threads that a replica may use, `spark.task.cpus`, so that tasks share cores."""
     return int(spark.conf.get("spark.task.cpus", "1") or 1)

@@ -1,4 +1,4 @@
-"""One Spark job that can be watched, cancelled, and whose failure reads well."""
+"""Run one Spark job that can be watched and cancelled, and explain its failure."""
 
 from __future__ import annotations
 
@@ -27,21 +27,22 @@ POLL_SECONDS = 0.2
 CANCEL_SECONDS = 10.0
 
 RESULT_LIMIT = "spark.driver.maxResultSize"
-"""Spark's setting that ends a job whose results are larger. They would be so again."""
+"""Spark's setting that fails a job with larger results. Submitting it again does not help."""
 
-TELLING = re.compile(r"Exception|Error|[Rr]eason|^\[[A-Z_.]+\] ")
-"""In lines that say why Spark gave up; Spark Connect's begin with the error's [NAME]."""
+CAUSE = re.compile(r"Exception|Error|[Rr]eason|^\[[A-Z_.]+\] ")
+"""Matches lines that explain a failure. Those of Spark Connect begin with the error's [NAME]."""
 
 
 class SparkJob:
-    """Collects results in a thread of its own, under a job group or tag of its own.
+    """Collects results in its own thread, under its own job group or tag.
 
     Args:
         spark: `SparkSession`.
-        results: What to collect: an RDD, `Results`.
+        results: The RDD or `Results` to collect.
         description: String, shown in Spark's UI.
         partitions: List of integers, the partitions to collect. Defaults to all.
-        bell: Event that is set, too, when the job has finished: for who waits for several.
+        bell: `threading.Event` that is also set when the job has finished. Several jobs can
+            share one, so that a caller waits for the first of them.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class SparkJob:
         try:
             self._engine.enter(self._group, self._description)
             self._result = self._engine.collect(self._results, self._partitions)
-        except BaseException as error:  # noqa: BLE001 (a thread's end: `result` raises it)
+        except BaseException as error:  # noqa: BLE001 (the thread ends here; `result` raises it)
             self._error = error
         finally:
             self.finished.set()
@@ -80,13 +81,16 @@ class SparkJob:
                 self._bell.set()
 
     def result(self, timeout: float | None = None) -> list[Any]:
-        """Wait for the job; an interrupt cancels it.
+        """Wait for the job and return its results. An interrupt cancels the job.
 
         Args:
-            timeout: Float, seconds after which it is cancelled, too; `None` for never.
+            timeout: Float, seconds after which to cancel the job. Defaults to `None`, no limit.
+
+        Returns:
+            List of results in the order of the partitions.
 
         Raises:
-            KSparkError: If Spark gave up on the job, or did not end it in time.
+            KSparkError: If the job failed, or did not end within `timeout` seconds.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
@@ -103,14 +107,14 @@ class SparkJob:
         return self._result
 
     def active_tasks(self) -> int:
-        """How many tasks of the job run now."""
+        """Return the number of the job's running tasks."""
         return self._engine.active_tasks(self._group)
 
     def cancel(self) -> None:
-        """Cancel the job and wait until it is gone.
+        """Cancel the job and wait until its thread has ended.
 
-        Spark cancels what it knows of: a job that the thread is about to submit is not
-        among that yet, so it is told again until the thread has ended.
+        Spark only cancels jobs that were submitted. The thread may not have submitted its
+        job yet, so this repeats the call until the thread has ended.
         """
         deadline = time.monotonic() + CANCEL_SECONDS
         while self._thread.is_alive() and time.monotonic() < deadline:
@@ -128,15 +132,15 @@ def run(
     partitions: list[int] | None = None,
     timeout: float | None = None,
 ) -> list[Any]:
-    """Collect results, or those of some partitions, as a `SparkJob`."""
+    """Run a `SparkJob` and return its results."""
     return SparkJob(spark, results, description, partitions).start().result(timeout)
 
 
 def run_once(spark: SparkSession, results: Collectable, description: str) -> list[Any]:
-    """Collect results in a job that is not submitted again if Spark gives up on it.
+    """Run a `SparkJob` that is not submitted again if it fails, and return its results.
 
     Raises:
-        WorkerError: If Spark does.
+        WorkerError: If the job fails.
     """
     try:
         return run(spark, results, description)
@@ -145,11 +149,11 @@ def run_once(spark: SparkSession, results: Collectable, description: str) -> lis
 
 
 class JobLostError(KSparkError):
-    """Spark gave up on a job for no fault of the model's: it may be submitted again."""
+    """A job failed for a reason outside the model's code and may be submitted again."""
 
 
 def job_error(error: BaseException) -> KSparkError:
-    """What went wrong, from what Spark says of a failed job."""
+    """Translate Spark's error for a failed job."""
     text = str(error)
     if "PYTHON_VERSION_MISMATCH" in text or "Python in worker has different version" in text:
         return EnvironmentMismatchError(
@@ -165,26 +169,26 @@ def job_error(error: BaseException) -> KSparkError:
         )
     if RESULT_LIMIT in text:
         return ClusterError(
-            f"What the workers send back is more than the driver takes. Raise {RESULT_LIMIT} (0 is "
-            "no limit), and spark.driver.memory with it; predictions of a DataFrame are not sent "
-            f"to the driver. Spark says: {first_line(text, RESULT_LIMIT)}"
+            f"The results of the workers exceed the driver's limit. Raise {RESULT_LIMIT} (0 means "
+            "no limit), and spark.driver.memory with it, or predict on a DataFrame: its "
+            f"predictions stay on the executors. Spark says: {first_line(text, RESULT_LIMIT)}"
         )
     if "message larger than max" in text:
         return ClusterError(
-            "The model does not fit into a message of Spark Connect, where there are no "
-            "broadcasts: it travels inside each job. Use a classic session for a model of this "
-            f"size. Spark says: {first_line(text, 'message larger than max')}"
+            "The model does not fit into a message of Spark Connect. Spark Connect has no "
+            "broadcasts, so the model is sent with each job. Use a classic session for a model of "
+            f"this size. Spark says: {first_line(text, 'message larger than max')}"
         )
-    return JobLostError(f"Spark gave up on the job: {last_cause(text)}")
+    return JobLostError(f"Spark gave up on the job: {cause(text)}")
 
 
 def first_line(text: str, word: str) -> str:
-    """The first line that holds a word."""
+    """Return the first line that contains a word."""
     return next((line.strip() for line in text.splitlines() if word in line), "")
 
 
-def last_cause(text: str) -> str:
-    """The part of Spark's error that says why: the head of the message, not the stack."""
+def cause(text: str) -> str:
+    """Return the lines of Spark's error that explain it, without the stack trace."""
     lines = [ln.strip() for ln in text.splitlines() if ln.strip() and not ln.startswith("\tat ")]
-    told = [ln for ln in lines if TELLING.search(ln)]
-    return " ".join((told or lines)[:4])[:2000]
+    causes = [ln for ln in lines if CAUSE.search(ln)]
+    return " ".join((causes or lines)[:4])[:2000]

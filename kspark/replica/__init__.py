@@ -1,7 +1,7 @@
-"""A compiled Keras model as plain data, and as a live replica in a process.
+"""A compiled Keras model as plain data, and as a replica in a process.
 
-`ReplicaSpec` crosses to the executors; `building.build` makes a `Replica` there. Importing
-this package does not import Keras: an executor has to choose Keras' backend first.
+`ReplicaSpec` is sent to the executors, where `building.build` makes a `Replica` of it. Importing
+this package does not import Keras, because an executor must choose Keras' backend first.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`Replica`, whose module imports Keras, only when it is asked for."""
+    """Import `Replica` on first access, because its module imports Keras."""
     if name == "Replica":
         from kspark.replica.replica import Replica
 

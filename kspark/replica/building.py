@@ -1,4 +1,4 @@
-"""Build a replica of a `ReplicaSpec`, in the process that is to run it."""
+"""Build a replica from a `ReplicaSpec` in the process that runs it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ if TYPE_CHECKING:
 def build(spec: ReplicaSpec, threads: int | None = None) -> Replica:
     """Build a replica with the weights, optimizer state and RNG state of the spec's model.
 
-    Keras' backend is chosen here, before Keras is imported.
+    Chooses Keras' backend before it imports Keras.
 
     Args:
         spec: `ReplicaSpec`.
-        threads: Integer, threads that the backend may use. Defaults to `None`, the backend's own
-            number.
+        threads: Integer, threads that the backend may use. Defaults to `None`, the backend's
+            default.
+
+    Returns:
+        A `Replica`.
 
     Raises:
-        EnvironmentMismatchError: If Keras runs on another backend in this process, or
-            makes another model of the same bytes.
+        EnvironmentMismatchError: If Keras already runs on another backend in this process, or
+            if the rebuilt model has other variables than the spec.
     """
     use_backend(spec.backend, threads)
     import keras
@@ -39,7 +42,7 @@ def build(spec: ReplicaSpec, threads: int | None = None) -> Replica:
     if not same_structure(weight_spec(model), spec.weights):
         raise EnvironmentMismatchError(
             f"Keras {keras.__version__} on this worker rebuilt the model with other "
-            "variables than the driver has. Install the same version of Keras on both."
+            "variables than on the driver. Install the same version of Keras on both."
         )
     assign_all(rng_variables(model), list(spec.rng_state), "rng_state")
     return Replica(model, spec.weights, spec.inputs, objects)

@@ -1,4 +1,8 @@
-"""Whether a model's gradients and metric states may be merged: both are sums only if they are."""
+"""Check whether gradients and metric states of several replicas of a model can be merged.
+
+Merged gradients are exact only if the loss is a mean over its examples, merged metric states
+only if each state is a sum over its batches.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +23,12 @@ if TYPE_CHECKING:
 
 
 class Evaluated(Protocol):
-    """What the checks need of a replica: its losses, and its metrics' state after a window."""
+    """The methods of a replica that the checks call."""
 
     model: keras.Model
 
     def loss(self, window: Window) -> float:
-        """Loss of one window as a single batch."""
+        """Compute the loss of a window as a single batch."""
         ...
 
     def evaluate(self, window: Window, batch_size: int) -> None:
@@ -32,7 +36,7 @@ class Evaluated(Protocol):
         ...
 
     def metric_state(self) -> list[np.ndarray]:
-        """State of all metrics."""
+        """Return the state of all metrics."""
         ...
 
     def set_metric_state(self, state: list[np.ndarray]) -> None:
@@ -40,39 +44,39 @@ class Evaluated(Protocol):
         ...
 
     def reset_metrics(self) -> None:
-        """Set all metrics to where they begin."""
+        """Reset the state of all metrics."""
         ...
 
     def get_fixed(self) -> list[np.ndarray]:
-        """Values of counters and random number generators."""
+        """Return the values of counters and random number generators."""
         ...
 
     def set_fixed(self, values: list[np.ndarray]) -> None:
-        """Set counters and random number generators."""
+        """Set the values of counters and random number generators."""
         ...
 
 
 MEANS = ("sum_over_batch_size", "mean", "auto")
-"""Reductions whose value over two batches is the example-weighted mean of both values."""
+"""Reductions whose value over two batches is the mean of both values, weighted by examples."""
 
 
 def check_gradient_merging(model: keras.Model) -> None:
-    """Refuse a model whose gradient over a large batch is no mean of gradients over its parts.
+    """Refuse a model whose gradient over a batch is not the mean of the gradients over its parts.
 
-    This looks at the model alone, before any data. `Replica.check_gradient_merging`
-    looks at the loss itself.
+    This checks the model without any data. `Replica.check_gradient_merging` compares
+    values of the loss.
 
     Args:
         model: A compiled `keras.Model`.
 
     Raises:
-        ValueError: If it has its own `train_step`, or a loss with another reduction
-            than the mean over the batch.
+        ValueError: If the backend is not TensorFlow, the model overrides `train_step`, or a
+            loss has another reduction than the mean over the batch.
     """
     import keras
 
     if keras.backend.backend() != "tensorflow":
-        raise not_merged(f"the Keras backend {keras.backend.backend()!r} does not show gradients")
+        raise not_merged(f"the Keras backend {keras.backend.backend()!r} gives no gradients")
     if type(model).train_step is not keras.Model.train_step:
         raise not_merged(
             f"{type(model).__name__} overrides `train_step`, which applies its gradient itself"
@@ -85,7 +89,7 @@ def check_gradient_merging(model: keras.Model) -> None:
 
 
 def leaves(value: Any) -> list[Any]:
-    """The items of nested lists and mappings."""
+    """Return the items of nested lists and mappings."""
     if isinstance(value, Mapping):
         return leaves(list(value.values()))
     if isinstance(value, list | tuple):
@@ -94,16 +98,16 @@ def leaves(value: Any) -> list[Any]:
 
 
 def not_merged(reason: str) -> ValueError:
-    """The refusal of gradient merging."""
+    """Return the error for a model whose gradients cannot be merged."""
     return ValueError(
-        'mode="synchronous" with frequency="batch" merges gradients into those of one large '
-        f"batch, which cannot be exact here: {reason}. "
+        'mode="synchronous" with frequency="batch" merges gradients into the gradient of one '
+        f"large batch, which is not exact for this model: {reason}. "
         'Use frequency="epoch", or a number of batches.'
     )
 
 
 def check_loss_is_mean(replica: Evaluated, window: Window, batch_size: int) -> None:
-    """Compare the loss of two batches together with the mean of their losses.
+    """Check that the loss of two batches together is the mean of their losses.
 
     Raises:
         ValueError: If they differ.
@@ -114,7 +118,7 @@ def check_loss_is_mean(replica: Evaluated, window: Window, batch_size: int) -> N
         whole, again = replica.loss(both), replica.loss(both)
         mean = np.average([replica.loss(first), replica.loss(second)], weights=sizes)
     if not np.isclose(whole, again, rtol=1e-5):
-        return  # The loss is random even without training: nothing can be told from it.
+        return  # The loss is random even without training, so that a difference proves nothing.
     if np.isfinite(whole) and not np.isclose(whole, mean, rtol=1e-3, atol=1e-6):
         raise not_merged(
             f"the loss of {sizes[0]} + {sizes[1]} examples is {whole:.6g}, but the mean of both "
@@ -123,18 +127,19 @@ def check_loss_is_mean(replica: Evaluated, window: Window, batch_size: int) -> N
 
 
 def check_metrics_are_sums(replica: Evaluated, window: Window, batch_size: int) -> None:
-    """Compare the metric state after two batches with the sum of their states.
+    """Check that the metric state after two batches is the sum of the states after each.
 
     Raises:
-        ValueError: If a metric's state differs, or does not begin at zero; it is named.
+        ValueError: If a metric's state differs or is not zero after a reset. The message
+            names the metric.
     """
     kept = replica.metric_state()
     first, second, both = two_batches(window, batch_size)
-    size = first.num_examples  # so that both together are the same two batches again
+    size = first.num_examples  # Evaluating `both` then uses the same two batches.
     try:
         with kept_fixed(replica):
             parts = [states_after(replica, w, size) for w in (first, second)]
-        # From the same random state as the parts, which drew one after the other.
+        # Start from the same random state as the two parts, which were evaluated in sequence.
         wholes = []
         for _ in range(2):
             with kept_fixed(replica):
@@ -146,25 +151,25 @@ def check_metrics_are_sums(replica: Evaluated, window: Window, batch_size: int) 
         if len(kept) == len(replica.metric_state()):
             replica.set_metric_state(kept)
     if not all(map(close, *wholes)):
-        return  # Evaluation itself is random: nothing can be told from it.
+        return  # Evaluation itself is random, so that a difference proves nothing.
     rows = zip(metric_names(replica.model.metrics), begin, *parts, wholes[0], strict=True)
     for name, zero, one, other, whole in rows:
         if np.any(zero) or not close(one + other, whole):
             raise ValueError(
                 f"The metric {name!r} cannot be evaluated on Spark: its state over two batches is "
                 "not the sum of the states over each, so the states of several workers cannot be "
-                "merged. Make its `update_state` add to variables that begin at zero."
+                "merged. Make its `update_state` add to variables that are zero after a reset."
             )
 
 
 def close(left: np.ndarray, right: np.ndarray) -> bool:
-    """Whether two states are the same but for rounding."""
+    """Whether two states are equal up to rounding."""
     return np.allclose(left, right, rtol=1e-3, atol=1e-5, equal_nan=True)
 
 
 @contextmanager
 def kept_fixed(replica: Evaluated) -> Iterator[None]:
-    """Give counters and random number generators back as they were."""
+    """Restore counters and random number generators at the end of the block."""
     fixed = replica.get_fixed()
     try:
         yield
@@ -173,14 +178,14 @@ def kept_fixed(replica: Evaluated) -> Iterator[None]:
 
 
 def states_after(replica: Evaluated, window: Window, batch_size: int) -> list[np.ndarray]:
-    """Metric state after one window alone."""
+    """Return the metric state after evaluating one window only."""
     replica.reset_metrics()
     replica.evaluate(window, batch_size)
     return replica.metric_state()
 
 
 def metric_names(metrics: Iterable[Any]) -> list[str]:
-    """For every metric variable the name of the metric that it belongs to."""
+    """Return the name of each metric variable's metric."""
     names: list[str] = []
     for metric in metrics:
         inner = metric_names(getattr(metric, "metrics", ()))
@@ -190,7 +195,7 @@ def metric_names(metrics: Iterable[Any]) -> list[str]:
 
 
 def has_custom_metric(metrics: Iterable[Any]) -> bool:
-    """Whether a metric, or one inside of it, is of a class that is not Keras' own."""
+    """Whether a metric, or a metric inside it, is of a class outside Keras."""
     return any(
         not type(metric).__module__.startswith("keras.")
         or has_custom_metric(getattr(metric, "metrics", ()))
@@ -199,7 +204,7 @@ def has_custom_metric(metrics: Iterable[Any]) -> bool:
 
 
 def two_batches(window: Window, batch_size: int) -> tuple[Window, Window, Window]:
-    """Two batches of a window, and both together. A single row is taken twice."""
+    """Return two batches of a window, and both together. A single row is used twice."""
     order = np.arange(window.num_examples) if window.order is None else window.order
     rows = order[: 2 * batch_size]
     if len(rows) == 1:
@@ -209,7 +214,7 @@ def two_batches(window: Window, batch_size: int) -> tuple[Window, Window, Window
 
 
 def rows_of(window: Window, rows: np.ndarray) -> Window:
-    """Some rows as a window of their own."""
+    """Return a window of the given rows."""
     return replace(
         window,
         x=[a[rows] for a in window.x],
@@ -221,7 +226,7 @@ def rows_of(window: Window, rows: np.ndarray) -> Window:
 
 
 def check_model(model: Any) -> None:
-    """Refuse what cannot become a replica.
+    """Refuse a model that cannot become a replica.
 
     Raises:
         ValueError: If the model is not compiled, not built or stateful.
@@ -238,5 +243,5 @@ def check_model(model: Any) -> None:
         raise invalid("model", rule, model.name)
     for layer in custom.reachable(model):
         if isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional) and layer.stateful:
-            rule = "free of stateful layers, which tie a row to the row before it"
+            rule = "free of stateful layers, which carry state from one batch to the next"
             raise invalid("model", rule, f"{layer.name} with stateful=True")

@@ -1,9 +1,9 @@
-"""What a model's file leaves out of how the model was compiled.
+"""Restore the parts of a model's compilation that a `.keras` file does not store.
 
-A `.keras` file names the optimizer that `compile` was given. Whether Keras wraps
-it to scale the loss depends on the model's dtype policy, which functional models
-do not keep, and on an argument of `compile` that is not kept either. And no
-configuration tells which variables were excluded from weight decay.
+The file stores the optimizer that was passed to `compile`. Whether Keras wraps the
+optimizer to scale the loss depends on the model's dtype policy, which functional
+models do not store, and on an argument of `compile` that is not stored either. Nor
+does any configuration list the variables that are excluded from weight decay.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ SCALED_POLICY = "mixed_float16"
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """An optimizer that a model's file does not bring back, as plain data.
+    """An optimizer that a model's file does not restore, as plain data.
 
     Attributes:
         config: String, the optimizer's configuration as JSON.
-        excluded: Tuple of integers, which trainable variables have no weight decay.
+        excluded: Tuple of integers, indices of the trainable variables without weight decay.
         state: Tuple of arrays, values of the optimizer's variables.
     """
 
@@ -41,7 +41,7 @@ class OptimizerSpec:
 
     @classmethod
     def of(cls, model: keras.Model) -> OptimizerSpec | None:
-        """The optimizer of a model, or `None` if the model's file brings it back.
+        """Describe the optimizer of a model, or return `None` if the model's file restores it.
 
         Args:
             model: A compiled `keras.Model` with a built optimizer.
@@ -58,14 +58,14 @@ class OptimizerSpec:
 
     @property
     def settings(self) -> tuple[Any, ...]:
-        """All but the state."""
+        """All attributes but the state."""
         return self.config, self.excluded
 
     def restore(self, model: keras.Model, custom_objects: Mapping[str, Any]) -> None:
-        """Give a rebuilt model this optimizer."""
+        """Replace the optimizer of a rebuilt model by this one."""
         import keras
 
-        # Exclusions come before an optimizer is built: the model's own is too old for that.
+        # Variables can be excluded only before an optimizer is built, so make a new optimizer.
         optimizer = keras.optimizers.deserialize(json.loads(self.config), dict(custom_objects))
         if self.excluded:
             variables = [model.trainable_variables[i] for i in self.excluded]
@@ -76,25 +76,25 @@ class OptimizerSpec:
 
 
 def innermost(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """The optimizer that moves the weights, inside of the one that scales the loss."""
+    """Return the optimizer inside a `LossScaleOptimizer`, or the optimizer itself."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def without_weight_decay(
     optimizer: keras.optimizers.Optimizer, variables: list[Any]
 ) -> tuple[int, ...]:
-    """Which variables `exclude_from_weight_decay` excludes.
+    """Return the variables that `exclude_from_weight_decay` excluded.
 
-    Keras has no public way to ask. Its optimizers, in Keras 3.8 to 3.15, ask a method of
-    their own, and hand it TensorFlow's variables if that is the backend. An optimizer
-    without it is taken to exclude none.
+    Keras has no public method for this. In Keras 3.8 to 3.15, optimizers decide with the
+    method `_use_weight_decay`, called with TensorFlow's variables on that backend. An
+    optimizer without the method is assumed to exclude no variable.
 
     Args:
         optimizer: A built `keras.optimizers.Optimizer`.
         variables: List of the model's trainable variables.
 
     Returns:
-        Tuple of positions in `variables`.
+        Tuple of indices into `variables`.
     """
     import keras
 
@@ -107,14 +107,14 @@ def without_weight_decay(
 
 
 def classes_of(optimizer: keras.optimizers.Optimizer) -> list[str]:
-    """Name of an optimizer's class, and of the class of the one inside of it."""
+    """Return the class name of an optimizer, and that of the optimizer inside it if any."""
     inner = innermost(optimizer)
     return [type(o).__name__ for o in ([optimizer] if inner is optimizer else [optimizer, inner])]
 
 
 @contextmanager
 def default_policy(config: str) -> Iterator[None]:
-    """Let a dtype policy be the global one meanwhile.
+    """Set the global dtype policy inside the block.
 
     Args:
         config: String, the policy's configuration as JSON.

@@ -1,10 +1,11 @@
-"""The user's own classes and functions that a model is made of, found and shipped by value.
+"""Find the custom classes and functions of a model, and pickle them by value.
 
-A `.keras` file names them; rebuilding the model needs the objects. They are
-found in the live model (which holds every instance and function the file
-names), in what the user gave, and among those registered with Keras. They
-travel pickled *by value*, together with what they refer to in the user's own
-modules, so that a worker needs nothing but the libraries they import.
+A `.keras` file contains only their names; rebuilding the model needs the objects.
+They are looked up in the live model (which refers to every instance and function
+that the file names), in the user's `custom_objects`, and among the objects
+registered with Keras. They are pickled *by value*, together with everything in the
+user's own modules that they refer to, so that a worker only needs the libraries
+that they import.
 """
 
 from __future__ import annotations
@@ -31,33 +32,33 @@ if TYPE_CHECKING:
     import keras
 
 LIBRARIES = frozenset({"keras", "kspark", "numpy", "py4j", "pyspark", "tensorflow", "jax", "torch"})
-"""Packages that travel by name wherever they lie."""
+"""Packages that are pickled by name, wherever they are installed."""
 
 UNPICKLABLE = (pickle.PicklingError, TypeError, AttributeError, RuntimeError, RecursionError)
 
-LENT: Counter[str] = Counter()
-"""How many blocks of `by_value` want a module by value at present, in all threads."""
+REGISTERED: Counter[str] = Counter()
+"""Number of active `by_value` blocks, in all threads, per module that kspark registered."""
 
-LENDING = Lock()
-"""Held while that and cloudpickle's registry change, but not while anything is pickled."""
+REGISTRY_LOCK = Lock()
+"""Guards `REGISTERED` and cloudpickle's registry while they change, but not pickling itself."""
 
 
 def collect(
     model: keras.Model, config: Any, given: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The custom objects that a model's configuration names.
+    """Collect the custom objects that a model's configuration names.
 
     Args:
         model: The live `keras.Model`.
         config: Its configuration, as JSON data.
-        given: Mapping from name to object; these are taken in any case.
+        given: Mapping from name to object. All of these are included and take precedence.
 
     Returns:
-        Mapping from the name in the configuration to a class or function.
+        Dictionary from the name in the configuration to a class or function.
 
     Raises:
-        ValueError: If one name stands for two different objects.
-        TypeError: If `given` is not a mapping from strings.
+        ValueError: If two different objects have the same name.
+        TypeError: If `given` is not a mapping to classes or functions.
     """
     import keras
 
@@ -71,7 +72,7 @@ def collect(
         if len(candidates) > 1:
             raise invalid(
                 "model",
-                f"made of one custom object named {name!r}, or told which by `custom_objects`",
+                f"made of one custom object named {name!r}: pass the right one in `custom_objects`",
                 candidates,
             )
         if candidates:
@@ -82,10 +83,10 @@ def collect(
 
 
 def checked(given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A copy of the user's `custom_objects`.
+    """Check and copy the user's `custom_objects`.
 
     Raises:
-        TypeError: If it is not a mapping from strings to classes or functions.
+        TypeError: If it is not a mapping to classes or functions.
     """
     if given is None:
         return {}
@@ -99,7 +100,7 @@ def checked(given: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def named(config: Any) -> set[str]:
-    """All strings of a configuration: the name of every class and function is among them."""
+    """Return all strings of a configuration, which include all names of classes and functions."""
     if isinstance(config, str):
         return {config}
     if isinstance(config, Mapping):
@@ -110,13 +111,14 @@ def named(config: Any) -> set[str]:
 
 
 def live_objects(model: keras.Model) -> dict[str, list[Any]]:
-    """Classes and functions of the user in a live model, by the name Keras gives them."""
+    """Return the user's classes and functions in a live model by their registered names."""
     import keras
 
     objects: dict[str, list[Any]] = {}
     for item in reachable(model):
         thing = item if isinstance(item, FunctionType) else type(item)
-        if is_builtin(thing.__module__):
+        package = (thing.__module__ or "").partition(".")[0]
+        if package == "builtins" or package in LIBRARIES:  # Keras finds these on any worker.
             continue
         known = objects.setdefault(keras.saving.get_registered_name(thing), [])
         if not any(thing is k for k in known):
@@ -125,7 +127,7 @@ def live_objects(model: keras.Model) -> dict[str, list[Any]]:
 
 
 def reachable(model: keras.Model) -> Iterator[Any]:
-    """Functions, and objects with a `get_config`, that a model holds, each once."""
+    """Yield each function and each object with a `get_config` that a model refers to, once."""
     seen: set[int] = set()
     queue: list[Any] = [model]
     while queue:
@@ -145,29 +147,32 @@ def reachable(model: keras.Model) -> Iterator[Any]:
 
 
 def dump(objects: Mapping[str, Any]) -> bytes:
-    """Custom objects as bytes, by value as far as they are the user's own.
+    """Pickle custom objects; those of the user's own modules by value.
 
     Args:
         objects: Mapping from name to class or function.
 
     Raises:
-        ValueError: If one of them cannot travel, for instance because it refers to
-            a live model. The message names it.
+        ValueError: If an object cannot be pickled, for instance because it refers to
+            a live model. The message names the object.
     """
     try:
         return pickled(dict(objects))
     except UNPICKLABLE as error:
-        raise culprit(objects, error) from error
+        raise unpicklable(objects, error) from error
 
 
 def load(data: bytes) -> dict[str, Any]:
-    """The inverse of `dump`. The bytes come inside Spark's own job, as its code does."""
+    """Unpickle custom objects, the inverse of `dump`.
+
+    This is safe: Spark delivered the bytes inside a job, together with the job's code.
+    """
     objects: dict[str, Any] = pickle.loads(data)
     return objects
 
 
 def pickled(objects: dict[str, Any]) -> bytes:
-    """A pickle that refuses live models."""
+    """Pickle objects, and refuse those that refer to live models."""
     import keras
     from pyspark import cloudpickle
 
@@ -179,7 +184,7 @@ def pickled(objects: dict[str, Any]) -> bytes:
                 kind = type(obj).__name__
                 raise pickle.PicklingError(
                     f"it refers to the live {kind} {getattr(obj, 'name', '')!r}, whose weights "
-                    "would be copied. Make that a part of the model instead."
+                    f"would be copied. Make the {kind} a part of the model instead."
                 )
 
     stream = io.BytesIO()
@@ -188,8 +193,8 @@ def pickled(objects: dict[str, Any]) -> bytes:
     return stream.getvalue()
 
 
-def culprit(objects: Mapping[str, Any], error: Exception) -> ValueError:
-    """The refusal, naming the object that cannot be pickled."""
+def unpicklable(objects: Mapping[str, Any], error: Exception) -> ValueError:
+    """Return the error that names the object that cannot be pickled."""
     for name, value in objects.items():
         try:
             pickled({name: value})
@@ -200,50 +205,53 @@ def culprit(objects: Mapping[str, Any], error: Exception) -> ValueError:
 
 @contextmanager
 def by_value() -> Iterator[None]:
-    """Let everything of the user's own modules be pickled by value, meanwhile.
+    """Pickle everything in the user's own modules by value inside this block.
 
-    The registry is the process' own, so blocks in several threads, or one inside another, share
-    what they register: the last one takes it back.
+    The registry belongs to the process. Nested blocks and blocks in several threads share
+    their registrations, and the last block to end removes them.
     """
-    modules = lend(user_modules())
+    modules = register(user_modules())
     try:
         yield
     finally:
-        take_back(modules)
+        unregister(modules)
 
 
-def lend(modules: Iterable[ModuleType]) -> list[ModuleType]:
-    """Register modules with cloudpickle, and return those that `take_back` must be given."""
+def register(modules: Iterable[ModuleType]) -> list[ModuleType]:
+    """Register modules with cloudpickle, and return those to pass to `unregister`.
+
+    Modules that other code has registered are left alone.
+    """
     from pyspark import cloudpickle
 
-    with LENDING:
-        of_others = cloudpickle.list_registry_pickle_by_value() - LENT.keys()
-        lent = []
+    with REGISTRY_LOCK:
+        foreign = cloudpickle.list_registry_pickle_by_value() - REGISTERED.keys()
+        registered = []
         for module in modules:
-            if module.__name__ in of_others:
+            if module.__name__ in foreign:
                 continue
-            with suppress(ValueError):  # it has left `sys.modules` by now
+            with suppress(ValueError):  # The module may have left `sys.modules` meanwhile.
                 cloudpickle.register_pickle_by_value(module)
-                LENT[module.__name__] += 1
-                lent.append(module)
-    return lent
+                REGISTERED[module.__name__] += 1
+                registered.append(module)
+    return registered
 
 
-def take_back(modules: Iterable[ModuleType]) -> None:
-    """Undo `lend` for modules that no other block wants."""
+def unregister(modules: Iterable[ModuleType]) -> None:
+    """Undo `register` for modules that no other block uses."""
     from pyspark import cloudpickle
 
-    with LENDING:
+    with REGISTRY_LOCK:
         for module in modules:
-            LENT[module.__name__] -= 1
-            if not LENT[module.__name__]:
-                del LENT[module.__name__]
+            REGISTERED[module.__name__] -= 1
+            if not REGISTERED[module.__name__]:
+                del REGISTERED[module.__name__]
                 if module.__name__ in cloudpickle.list_registry_pickle_by_value():
                     cloudpickle.unregister_pickle_by_value(module)
 
 
 def user_modules() -> list[ModuleType]:
-    """Imported modules that belong to no library: workers may not have them."""
+    """Return imported modules that belong to no library, so that workers may lack them."""
     return [
         module
         for name, module in list(sys.modules.items())
@@ -251,13 +259,8 @@ def user_modules() -> list[ModuleType]:
     ]
 
 
-def is_builtin(module: str | None) -> bool:
-    """Whether Keras finds the things of a module by itself on any worker."""
-    return module is not None and module.partition(".")[0] in {"builtins", *LIBRARIES}
-
-
 def is_library(name: str | None) -> bool:
-    """Whether a module of this name comes with Python or was installed."""
+    """Whether a module is part of Python or of an installed package."""
     if name is None or name in ("__main__", "__mp_main__"):
         return False
     if name.partition(".")[0] in LIBRARIES:
@@ -272,9 +275,9 @@ def is_library(name: str | None) -> bool:
 
 @lru_cache(maxsize=4096)
 def is_library_folder(folder: str) -> bool:
-    """Whether what lies in a folder comes with Python or was installed.
+    """Whether the modules in a folder are part of Python or of an installed package.
 
-    Cached: there are thousands of modules in some hundred folders, and every fit asks for all.
+    Cached, because each fit checks thousands of modules in a few hundred folders.
     """
     resolved = Path(folder).resolve()
     places = (resolved, *resolved.parents)
@@ -285,24 +288,24 @@ def is_library_folder(folder: str) -> bool:
 
 @lru_cache(maxsize=1)
 def library_folders() -> frozenset[Path]:
-    """Where Python keeps its own modules."""
+    """Return the folders of Python's standard library."""
     paths = sysconfig.get_paths()
     return frozenset(Path(paths[key]).resolve() for key in ("stdlib", "platstdlib"))
 
 
 def unbound_names(function: FunctionType) -> list[str]:
-    """Global names a function uses that nothing answers to, where it lives now."""
+    """Return the global names that a function uses and that are not defined where it lives."""
     used = {i.argval for i in dis.get_instructions(function) if i.opname == "LOAD_GLOBAL"}
     return sorted(n for n in used if n not in function.__globals__ and not hasattr(builtins, n))
 
 
 def check_lambdas(model: keras.Model) -> None:
-    """Refuse a rebuilt model whose lambdas lost the names they use.
+    """Refuse a rebuilt model with a lambda that uses undefined names.
 
-    Keras keeps a lambda's code, and nothing of the module it was written in.
+    Keras saves a lambda's code without the globals of its module.
 
     Raises:
-        ValueError: If there is one.
+        ValueError: If the model has such a lambda.
     """
     for item in reachable(model):
         if not isinstance(item, FunctionType) or item.__name__ != "<lambda>":
@@ -310,6 +313,6 @@ def check_lambdas(model: keras.Model) -> None:
         missing = unbound_names(item)
         if missing:
             raise ValueError(
-                f"A lambda of the model uses the name(s) {', '.join(missing)}, which it loses on "
-                "the way to the workers. Define a function with a name instead."
+                f"A lambda of the model uses the global name(s) {', '.join(missing)}, which are "
+                "not saved with it. Define a function with a name instead."
             )

@@ -1,8 +1,8 @@
-"""Do the labels fit the loss and the outputs? Asked on the driver, before training.
+"""Check on the driver, before training, that labels fit the loss and the outputs.
 
-TensorFlow answers a label out of range with a NaN loss on some devices and a
-page of op names on others. What the spooled shards know about their labels is
-enough to say it in a sentence.
+For a label out of range, TensorFlow returns a NaN loss on some devices and raises an
+error full of op names on others. The label statistics of the spooled shards suffice
+to raise an error that names the fault.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ SPARSE = "sparse_categorical_crossentropy"
 ONE_HOT = ("categorical_crossentropy", "kl_divergence", "categorical_focal_crossentropy")
 BINARY = ("binary_crossentropy", "binary_focal_crossentropy")
 NUMBERS = ("circle", "categorical_generalized_cross_entropy")
-"""Losses beside `SPARSE` that take one class number for many outputs."""
+"""Losses besides `SPARSE` whose labels are one class number per example."""
 
 STEPS = ("train_step", "test_step", "compute_loss")
-"""What a model overrides that takes labels before the loss does."""
+"""Methods of `keras.Model` that take the labels before the loss does."""
 
 
 def check_labels(model: keras.Model, handles: Sequence[ShardHandle]) -> None:
-    """Compare every target's labels with its loss and its output.
+    """Check every target's labels against its loss and its output.
 
     Args:
         model: A compiled `keras.Model`.
-        handles: Handles of all shards; empty ones say nothing.
+        handles: Sequence of `ShardHandle`, one per shard; empty shards are ignored.
 
     Raises:
-        ValueError: If labels are missing, not finite, out of range or of a wrong shape.
+        ValueError: If labels are missing, not finite, out of range or of the wrong shape.
     """
     filled = [h for h in handles if h.num_examples]
     if filled:
@@ -44,12 +44,15 @@ def check_labels(model: keras.Model, handles: Sequence[ShardHandle]) -> None:
 def check_facts(
     model: keras.Model, stored: Sequence[StoredArray], stats: Sequence[LabelStats | None]
 ) -> None:
-    """As `check_labels`, for facts about rows that need not be spooled.
+    """Check labels as `check_labels` does, by their statistics, also of rows without a spool.
 
     Args:
         model: A compiled `keras.Model`.
-        stored: Sequence of `StoredArray`, what the labels look like.
-        stats: Sequence of `LabelStats`, as many; `None` for text.
+        stored: Sequence of `StoredArray`, one per target, with the labels' shape and dtype.
+        stats: Sequence of `LabelStats`, one per target; `None` for text.
+
+    Raises:
+        ValueError: As `check_labels`.
     """
     names, _ = target_names(model)
     if not names:
@@ -69,14 +72,16 @@ def check_facts(
 
 
 def check_text(model: keras.Model, found: Mapping[str, str]) -> None:
-    """Refuse text for a loss of Keras' own; what a user's loss or step does with it is theirs.
+    """Refuse text as labels of a Keras loss.
+
+    A loss or a step of the user's own may convert text itself.
 
     Args:
         model: A compiled `keras.Model`.
-        found: Mapping from target to where text was found.
+        found: Mapping from target to a description of where its text was found.
 
     Raises:
-        ValueError: If a target holds text that nothing turns into numbers.
+        ValueError: If a target with a Keras loss contains text.
     """
     if reads_labels(model):
         return
@@ -85,23 +90,23 @@ def check_text(model: keras.Model, found: Mapping[str, str]) -> None:
         kind = loss_name(loss_of(model, name))
         if kind:
             rule = (
-                f"numbers for the loss {kind!r} of {name!r}: turn text into numbers before, a "
+                f"numbers for the loss {kind!r} of {name!r}: convert text to numbers first, a "
                 "column with StringIndexer, an array with np.unique(y, return_inverse=True)"
             )
             raise invalid("y", rule, where)
 
 
 def reads_labels(model: keras.Model) -> bool:
-    """Whether a step of the model's own takes labels, which may be of another form then."""
+    """Whether the model overrides a method that takes labels, which may change their form."""
     return any(getattr(type(model), n) is not getattr(keras.Model, n) for n in STEPS)
 
 
 def check_target(
     name: str, loss: Any, labels: StoredArray, stats: LabelStats, output: tuple[Any, ...] | None
 ) -> None:
-    """Compare one target's labels with the range that its loss and its output ask for."""
+    """Check that one target's labels are in the range that its loss and its output require."""
     if not stats.finite:
-        raise invalid("y", f"finite: the labels of {name!r} hold NaN or infinity", labels.dtype)
+        raise invalid("y", f"finite: the labels of {name!r} contain NaN or infinity", labels.dtype)
     kind = loss_name(loss)
     if kind == SPARSE:
         check_classes(name, loss, labels, stats, output)
@@ -112,7 +117,7 @@ def check_target(
 def check_classes(
     name: str, loss: Any, labels: StoredArray, stats: LabelStats, output: tuple[Any, ...] | None
 ) -> None:
-    """Class numbers must be whole, and below the number of classes."""
+    """Check that class numbers are whole and less than the number of classes."""
     if getattr(loss, "ignore_class", None) is not None:
         return
     classes = output[-1] if output else None
@@ -125,10 +130,11 @@ def check_classes(
 
 
 def check_shape(name: str, kind: str, labels: tuple[int, ...], output: tuple[Any, ...]) -> None:
-    """Labels must have the output's shape; a last axis of one may be left out.
+    """Check that labels have the output's shape, with or without a last axis of length 1.
 
-    One number for many outputs is refused too: Keras compares it with all of them, or,
-    where batch and output are as long, each output with the label of another example.
+    One number for several outputs is refused too: Keras would broadcast it to all of
+    them. If the output is as long as the batch, Keras would even compare each output
+    with the label of another example.
     """
     if kind in (SPARSE, *NUMBERS):
         return
@@ -143,14 +149,14 @@ def check_shape(name: str, kind: str, labels: tuple[int, ...], output: tuple[Any
 
 
 def matches(shape: tuple[int, ...], pattern: tuple[Any, ...]) -> bool:
-    """Whether a shape is one of a pattern whose `None` stands for any length."""
+    """Whether a shape matches a pattern in which `None` stands for any length."""
     return len(shape) == len(pattern) and all(
         p is None or s == p for s, p in zip(shape, pattern, strict=True)
     )
 
 
 def fixed(shape: tuple[Any, ...]) -> bool:
-    """Whether all lengths are known."""
+    """Whether all lengths of a shape are known."""
     return all(n is not None for n in shape)
 
 
@@ -161,13 +167,13 @@ def outside(stats: LabelStats, low: float, high: float) -> bool:
 
 
 def spread(stats: LabelStats) -> str:
-    """The labels' range, in words."""
+    """Describe the labels' range in words."""
     kind = "whole numbers" if stats.integral else "numbers"
     return f"{kind} from {stats.minimum:g} to {stats.maximum:g}"
 
 
 def loss_of(model: keras.Model, name: str) -> Any:
-    """The loss that a target was compiled with."""
+    """Return the loss that a target was compiled with."""
     loss = model.loss
     if isinstance(loss, Mapping):
         return loss.get(name)
@@ -178,7 +184,7 @@ def loss_of(model: keras.Model, name: str) -> Any:
 
 
 def loss_name(loss: Any) -> str:
-    """The snake-case name that Keras knows a loss by, or `""` for a user's own."""
+    """Return the snake-case name of a Keras loss, or `""` for a loss of the user's own."""
     if isinstance(loss, str):
         try:
             loss = keras.losses.get(loss)
@@ -192,18 +198,18 @@ def loss_name(loss: Any) -> str:
 
 
 def snake_case(name: str) -> str:
-    """`SparseCategoricalCrossentropy` as `sparse_categorical_crossentropy`."""
+    """Convert `SparseCategoricalCrossentropy` to `sparse_categorical_crossentropy`."""
     spelled = {"KLDivergence": "kl_divergence"}
     plain = "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
     return spelled.get(name, plain)
 
 
 def output_shapes(model: keras.Model, names: Sequence[str]) -> dict[str, tuple[Any, ...]]:
-    """Shape per example of each target's output, where the model tells it."""
+    """Return the shape per example of each target's output, if it is known."""
     try:
         known, _ = output_names(model)
         _, tensors, _ = arranged(output_tensors(model))
-    except (ValueError, NotImplementedError, TypeError):  # a subclassed model need not tell
+    except (ValueError, NotImplementedError, TypeError):  # A subclassed model may not know them.
         return {}
     shapes = {n: tuple(t.shape[1:]) for n, t in zip(known, tensors, strict=True)}
     return {n: shapes[n] for n in names if n in shapes}

@@ -1,7 +1,7 @@
-"""Creating a model's metric variables where there is no data to run a step on.
+"""Create a model's metric variables without data.
 
-Keras creates them at the first step, from the shapes of labels and outputs.
-The driver has no rows; zeros of the right shapes will do.
+Keras creates them in the first step, from the shapes of labels and outputs.
+The driver has no rows, so it runs the loss and the metrics on zeros of these shapes.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from kspark.shards import InputSpec, ShardHandle
 
 Zeros = tuple[tuple[int, ...], str]
-"""Per-example shape and dtype."""
+"""Shape per example and dtype of an array of zeros."""
 
-SOME = 32
-"""A length that most models take where any will do."""
+DEFAULT_LENGTH = 32
+"""Length of an input axis of unknown length, which most models accept."""
 
 
 def build_metrics(
@@ -36,11 +36,12 @@ def build_metrics(
     Args:
         model: A compiled, built `keras.Model`.
         inputs: Its `InputSpec`.
-        shards: Handles of shards, to learn the shapes of the labels from; without
-            them, the labels are like the outputs or, if that does not fit, class indices.
+        shards: Iterable of `ShardHandle`, which give the shapes of the labels. Without
+            them, the labels are assumed to have the outputs' shapes or, if these do not
+            fit, to be class numbers.
 
     Raises:
-        ValueError: If no shape of the labels fits loss and metrics.
+        ValueError: If no shape of the labels fits the loss and the metrics.
     """
     if not inputs.targets:
         return
@@ -57,7 +58,7 @@ def build_metrics(
 
 
 def run_once(model: keras.Model, inputs: InputSpec, labels: list[Zeros]) -> None:
-    """Let Keras see one row of zeros."""
+    """Compute the loss and the metrics of one row of zeros."""
     import keras
 
     names, tensors, structure = arranged(output_tensors(model))
@@ -72,14 +73,14 @@ def run_once(model: keras.Model, inputs: InputSpec, labels: list[Zeros]) -> None
 
 
 def renew_losses(model: keras.Model, inputs: InputSpec) -> None:
-    """Replace what `add_loss` and activity regularizers left behind in a graph that is gone.
+    """Call the model to replace the losses of `add_loss` and of activity regularizers.
 
-    Only a call of the model does, and `compute_loss` would add up what it finds.
+    They may be tensors of a graph that no longer exists, and `compute_loss` adds them up.
     """
     import keras
 
     arrays = [
-        np.full((1, *known(a.shape or (), SOME)), "" if a.dtype == TEXT else 0)
+        np.full((1, *known(a.shape or (), DEFAULT_LENGTH)), "" if a.dtype == TEXT else 0)
         for a in inputs.inputs
     ]
     tensors = [
@@ -93,7 +94,7 @@ def renew_losses(model: keras.Model, inputs: InputSpec) -> None:
 def label_shapes(
     model: keras.Model, inputs: InputSpec, shards: Iterable[ShardHandle]
 ) -> Iterator[list[Zeros]]:
-    """What the labels may look like, the likeliest first."""
+    """Yield possible shapes and dtypes of the labels, the most likely first."""
     import keras
 
     for shard in shards:
@@ -111,5 +112,5 @@ def label_shapes(
 
 
 def known(shape: Any, unknown: int = 1) -> tuple[int, ...]:
-    """A shape with `unknown` for unknown lengths."""
+    """Replace unknown lengths of a shape by `unknown`."""
     return tuple(unknown if n is None else int(n) for n in shape)

@@ -1,4 +1,4 @@
-"""`Replica`: a live model in a process, trained window by window."""
+"""`Replica`: a model in a process, trained window by window."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ if TYPE_CHECKING:
 
 
 class Replica(ReplicaState):
-    """A compiled model that trains on windows and gives its weights as one vector.
+    """A compiled model that trains on windows and exchanges its weights as one vector.
 
-    On a worker it is made by `ReplicaSpec.build`; on the driver, around the user's
-    own model, by `Replica.of`. It is for one thread at a time.
+    A worker makes it with `kspark.replica.building.build`, the driver with `Replica.of`
+    from the user's model. Only one thread may use it at a time.
 
     Args:
         model: A compiled, built `keras.Model` with a built optimizer.
-        spec: `WeightSpec` of the model; the names may be another process's.
+        spec: `WeightSpec` of the model. Its names may differ, as in another process.
         inputs: `InputSpec` of the model.
-        custom_objects: Mapping from name to class or function, for names among the
-            compile arguments that Keras looks up at the first step only.
+        custom_objects: Mapping from name to class or function, for names in the
+            compile arguments that Keras resolves only in the first step.
     """
 
     def __init__(
@@ -62,16 +62,17 @@ class Replica(ReplicaState):
 
     @classmethod
     def of(cls, model: keras.Model, x: Any = None) -> Replica:
-        """A replica around the user's own model, on the driver.
+        """Make a replica of the user's model on the driver.
 
         Args:
-            model: A compiled `keras.Model`. Its optimizer is built if it is not; the model
-                itself too, from `x`.
-            x: Arrays of input, a row at least, for a model that was defined without an
-                input shape.
+            model: A compiled `keras.Model`. Its optimizer is built if necessary, and the
+                model itself from `x`.
+            x: Array, or list or dictionary of arrays, with at least one row of input. Only
+                used for a model that was defined without an input shape.
 
         Raises:
-            ValueError: If the model is not compiled, or not built and `x` holds no arrays.
+            ValueError: If the model is not compiled, or if it is not built and `x` contains
+                no arrays.
         """
         example = x if is_arrays(x) else None
         if example is not None and isinstance(model, keras.Model):
@@ -84,13 +85,13 @@ class Replica(ReplicaState):
     def train(
         self, window: Window, batch_size: int, start: int = 0, stop: int | None = None
     ) -> None:
-        """Train on batches [start, stop) of a window, each followed by an optimizer step.
+        """Train on batches `[start, stop)` of a window, with an optimizer step after each.
 
         Args:
             window: `Window`.
-            batch_size: Integer, examples per batch; the window's last one may be short.
-            start: Integer, first batch.
-            stop: Integer, batch to stop before; `None` for all.
+            batch_size: Integer, examples per batch. The window's last batch may have fewer.
+            start: Integer, first batch. Defaults to `0`.
+            stop: Integer, the batch after the last one. Defaults to `None`, the window's end.
         """
         stop = num_batches(window.num_examples, batch_size) if stop is None else stop
         with self._training(window, batch_size):
@@ -104,17 +105,18 @@ class Replica(ReplicaState):
         stops: Sequence[int],
         exchange: Exchange,
     ) -> None:
-        """Train, and exchange the weights after certain batches, all in one compiled loop.
+        """Train and exchange the weights after certain batches, in one compiled loop.
 
         Args:
             window: `Window`.
             batch_size: Integer, examples per batch.
             start: Integer, first batch.
-            stops: Increasing integers: train up to each, then exchange.
-            exchange: Called with the merged weights (a vector that is its own) and the
-                number of examples since the last exchange. Returns the vector to go on
-                from, which is copied, or `None` to go on as it is. It may raise, which
-                ends training; it must not use the replica meanwhile.
+            stops: Sequence of increasing integers. Train up to each of these batches, then
+                exchange.
+            exchange: Function of the mergeable weights (a vector that it may keep) and the
+                number of examples since the last exchange. Returns the vector to continue
+                with, which is copied, or `None` to keep the weights. An exception ends
+                training. The function must not use the replica.
         """
         with self._training(window, batch_size):
             self._engine.train_exchanging(window, batch_size, start, stops, exchange)
@@ -122,75 +124,76 @@ class Replica(ReplicaState):
     def train_merging(
         self, window: Window, batch_size: int, start: int, stop: int, exchange: Exchange
     ) -> None:
-        """Train with gradients that are merged with other replicas', in one compiled loop.
+        """Train with gradients that are merged with those of other replicas, in one compiled loop.
 
         Args:
             window: `Window`.
             batch_size: Integer, examples per batch.
             start: Integer, first batch.
-            stop: Integer, batch to stop before.
-            exchange: As in `train_exchanging`, but called with a batch's gradient
-                (`spec.trainable_size` elements); returns the gradient to apply.
+            stop: Integer, the batch after the last one.
+            exchange: As in `train_exchanging`, but called with the gradient of a batch
+                (`spec.trainable_size` elements). Returns the gradient to apply.
 
         Raises:
-            ValueError: If the backend does not show gradients.
+            ValueError: If the backend gives no gradients.
         """
         with self._training(window, batch_size):
             self._engine.train_merging(window, batch_size, start, stop, exchange)
 
     def gradient(self, window: Window, batch_size: int, index: int) -> tuple[np.ndarray, int]:
-        """Forward and backward over one batch. Metrics and state change, weights do not.
+        """Compute the gradient of one batch. This updates metrics and non-trainable weights.
 
         Args:
             window: `Window`.
             batch_size: Integer, examples per batch.
-            index: Integer, which batch.
+            index: Integer, number of the batch.
 
         Returns:
             Tuple of the gradient, a vector of `spec.trainable_size` elements, and the
             number of examples.
 
         Raises:
-            ValueError: If the backend does not show gradients.
+            ValueError: If the backend gives no gradients.
         """
         with self._ready(window):
             return self._engine.gradient(window, batch_size, index)
 
     def apply_gradient(self, vector: np.ndarray) -> None:
-        """One optimizer step with a gradient, this replica's own or a mean of several."""
+        """Take one optimizer step with a gradient, of this replica or averaged over several."""
         self._engine.apply_gradient(vector)
 
     def evaluate(self, window: Window, batch_size: int) -> None:
-        """Add the rows of a window to the metrics, loss included."""
+        """Update the metrics, including the loss, with the rows of a window."""
         with self._ready(window):
             self._engine.evaluate(window, batch_size)
 
     def predict(self, window: Window, batch_size: int) -> list[np.ndarray]:
-        """Outputs for the rows of a window, one array per output (see `structured_outputs`)."""
+        """Predict the rows of a window. Returns one array per output."""
         with keras.saving.custom_object_scope(self._objects):
             return self._engine.predict(window, batch_size)
 
     def structured_outputs(self, outputs: list[np.ndarray]) -> Any:
-        """What `predict` gave, in the structure `keras.Model.predict` returns."""
+        """Arrange the outputs of `predict` as `keras.Model.predict` does."""
         names, structure = output_names(self.model)
         if structure == LIST and len(outputs) == 1:
             return outputs[0]
         return rearranged(outputs, names, structure)
 
     def loss(self, window: Window) -> float:
-        """Loss over a window taken as one batch; nothing is trained, and no metric changes."""
+        """Compute the loss of a window as one batch, without training or updating metrics."""
         with self._ready(window):
             return self._engine.loss(window)
 
     def forget_windows(self) -> None:
-        """Let go of rows that were kept in memory for the next epoch."""
+        """Free the rows that were kept in memory for the next epoch."""
         self._engine.forget()
 
     def prepare_metrics(self, shards: Iterable[Any] = ()) -> None:
-        """Create the metrics' variables without any data, as the driver needs them.
+        """Create the metrics' variables without data, as on the driver.
 
         Args:
-            shards: `ShardHandle`s, or anything else with the labels' `StoredArray`s in `y`.
+            shards: Iterable of `ShardHandle`, or of other objects with the `StoredArray` of
+                each target in `y`.
         """
         if self._prepared:
             return
@@ -199,36 +202,36 @@ class Replica(ReplicaState):
         self._prepared = True
 
     def check_summable(self, window: Window, batch_size: int) -> None:
-        """Make sure that metric states of several replicas may be added. Looks once only.
+        """Check that metric states of several replicas can be added. Only the first call checks.
 
         Args:
-            window: `Window` with at least one row to try it on.
+            window: `Window` with at least one row, used for the check.
             batch_size: Integer, examples per batch.
 
         Raises:
-            ValueError: If they may not; the metric is named.
+            ValueError: If the states cannot be added. The message names the metric.
         """
         if not self._summable:
             check_metrics_are_sums(self, window, batch_size)
         self._summable = True
 
     def check_gradient_merging(self, window: Window, batch_size: int) -> None:
-        """Make sure, on two batches, that the loss is a mean over its examples.
+        """Check on two batches that the loss is a mean over its examples.
 
         Args:
-            window: `Window` with at least one row to try it on.
+            window: `Window` with at least one row, used for the check.
             batch_size: Integer, examples per batch.
 
         Raises:
-            ValueError: If it is not, so that gradients of several replicas must not be merged.
+            ValueError: If it is not, so that gradients of several replicas cannot be merged.
         """
         check_loss_is_mean(self, window, batch_size)
 
     @contextmanager
     def _training(self, window: Window, batch_size: int) -> Iterator[None]:
-        """As `_ready`, and sure that the user's own metrics add up over the replicas.
+        """Prepare as `_ready` does, and check that custom metrics add up over replicas.
 
-        Keras' own do, and are not tried, which would compile evaluation.
+        Keras' own metrics do. They are not checked, because that would compile evaluation.
         """
         with self._ready(window):
             if window.num_examples and not self._summable and has_custom_metric(self.model.metrics):
@@ -237,9 +240,9 @@ class Replica(ReplicaState):
 
     @contextmanager
     def _ready(self, window: Window) -> Iterator[None]:
-        """Within the custom objects' names, and with the metrics' variables created.
+        """Enter the scope of the custom objects, and create the metrics' variables.
 
-        Creating them inside the first compiled step would compile it twice.
+        If the first compiled step created them, TensorFlow would compile it twice.
         """
         with keras.saving.custom_object_scope(self._objects):
             if not self._prepared and window.num_examples:

@@ -1,7 +1,7 @@
-"""What a model is fed, and how its outputs are arranged.
+"""Determine a model's inputs and targets, and the structure of its outputs.
 
-Functional and Sequential models know their inputs. A subclassed model knows
-the shapes it was built with, and nothing of its outputs until it is called.
+Functional and Sequential models know their inputs. A subclassed model only knows
+the shapes that it was built with, and knows its outputs only after a call.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ def build_model(model: keras.Model, example: Any) -> None:
     """Create the variables of a model that was defined without an input shape.
 
     Args:
-        model: A `keras.Model`; nothing happens if it is built.
-        example: One array, or a list or dictionary of arrays: at least one row of
-            each input.
+        model: A `keras.Model`. A model that is already built is left alone.
+        example: Array, or list or dictionary of arrays, with at least one row of each
+            input.
 
     Raises:
-        ValueError: If `example` is not made of arrays with rows.
+        ValueError: If an array of `example` has no rows.
     """
     if model.built:
         return
@@ -45,19 +45,19 @@ def build_model(model: keras.Model, example: Any) -> None:
 
 
 def input_spec(model: keras.Model, example: Any = None) -> InputSpec:
-    """What a model is fed.
+    """Return the inputs and targets of a model.
 
     Args:
         model: A built `keras.Model`.
-        example: Rows of input, in the structure the model takes them. Needed for the
+        example: Rows of input in the structure that the model takes. Needed for the
             dtypes of a subclassed model's inputs if they are not floating point.
 
     Returns:
-        An `InputSpec`. Its targets name the outputs that have a loss or a metric; their
-        shapes and dtypes are for the data to say. Without a loss there are none.
+        An `InputSpec`. Its targets are the outputs with a loss or a metric, without shapes
+        and dtypes, which depend on the data. A model without a loss has no targets.
 
     Raises:
-        ValueError: If the inputs or outputs are nested, or not known.
+        ValueError: If the inputs or outputs are nested or unknown.
     """
     import keras
 
@@ -75,10 +75,10 @@ def input_spec(model: keras.Model, example: Any = None) -> InputSpec:
 
 
 def described_inputs(model: keras.Model, example: Any) -> tuple[list[ArraySpec], str]:
-    """One `ArraySpec` per input, and their structure."""
+    """Return one `ArraySpec` per input, and the structure of the inputs."""
     tensors = symbolic(model, "input", "inputs")
     if isinstance(tensors, list | tuple) and len(tensors) == 1:
-        tensors = tensors[0]  # Keras takes a bare array as well, and so do users.
+        tensors = tensors[0]  # Keras also takes a single array here, which users prefer.
     if tensors is not None:
         names, parts, structure = arranged(tensors)
         if structure != DICT:
@@ -91,7 +91,7 @@ def described_inputs(model: keras.Model, example: Any) -> tuple[list[ArraySpec],
 
 
 def inputs_as_built(model: keras.Model, example: Any) -> tuple[list[ArraySpec], str]:
-    """The inputs of a subclassed model, from the shapes it was built with."""
+    """Describe the inputs of a subclassed model by the shapes that it was built with."""
     shapes = (model.get_build_config() or {}).get("input_shape")
     if shapes is None and example is None:
         rule = "a model with one argument in `call`, or with an `Input`"
@@ -111,7 +111,7 @@ def inputs_as_built(model: keras.Model, example: Any) -> tuple[list[ArraySpec], 
 
 
 def dtype_of(array: Any) -> str:
-    """The dtype that Keras takes an array in."""
+    """Return the dtype to which Keras converts an array."""
     import keras
 
     dtype = np.asarray(array).dtype
@@ -121,9 +121,9 @@ def dtype_of(array: Any) -> str:
 
 
 def output_names(model: keras.Model) -> tuple[list[str], str]:
-    """Names of the outputs in the order of `Replica.predict`, and their structure.
+    """Return the names of the outputs in the order of `Replica.predict`, and their structure.
 
-    The outputs of a dictionary are in the order of their sorted keys.
+    The outputs of a dictionary are ordered by their keys.
     """
     names, parts, structure = arranged(output_tensors(model))
     if structure == DICT:
@@ -135,13 +135,13 @@ def output_names(model: keras.Model) -> tuple[list[str], str]:
 
 
 def output_tensors(model: keras.Model) -> Any:
-    """A model's outputs as symbols."""
+    """Return a model's outputs as symbolic tensors."""
     outputs = symbolic(model, "output", "outputs")
     return computed_outputs(model) if outputs is None else outputs
 
 
 def computed_outputs(model: keras.Model) -> Any:
-    """A subclassed model's outputs as symbols."""
+    """Compute a subclassed model's outputs as symbolic tensors."""
     import keras
 
     specs, structure = inputs_as_built(model, None)
@@ -153,7 +153,7 @@ def computed_outputs(model: keras.Model) -> Any:
 
 
 def target_names(model: keras.Model) -> tuple[list[str], str]:
-    """Names of the outputs that have a loss or a metric, and the structure of the labels."""
+    """Return the names of the outputs with a loss or a metric, and the structure of the labels."""
     if model.loss is None:
         return [], SINGLE
     names, structure = output_names(model)
@@ -164,7 +164,7 @@ def target_names(model: keras.Model) -> tuple[list[str], str]:
 
 
 def metric_outputs(model: keras.Model, names: Sequence[str]) -> set[str]:
-    """Names of the outputs that have a metric, of several."""
+    """Return the names of the outputs with a metric, for a model with several outputs."""
     config = model.get_compile_config()
     found: set[str] = set()
     for key in ("metrics", "weighted_metrics"):
@@ -177,7 +177,10 @@ def metric_outputs(model: keras.Model, names: Sequence[str]) -> set[str]:
 
 
 def named_parts(given: Any, names: Sequence[str]) -> set[str]:
-    """The outputs that something is given for, by name or by position; all if it is for all."""
+    """Return the outputs for which `given` has an entry, by name or by position.
+
+    A single entry, or a list of another length than `names`, is for all outputs.
+    """
     if isinstance(given, Mapping):
         return {n for n in names if given.get(n)}
     if isinstance(given, list | tuple) and len(given) == len(names):
@@ -186,9 +189,13 @@ def named_parts(given: Any, names: Sequence[str]) -> set[str]:
 
 
 def symbolic(model: keras.Model, attribute: str, flat: str) -> Any:
-    """A functional or Sequential model's inputs or outputs, or `None` if it is neither.
+    """Return the inputs or outputs of a functional or Sequential model, else `None`.
 
-    Sequential models have only the flat list, of one entry.
+    Args:
+        model: A `keras.Model`.
+        attribute: String, attribute with the structured tensors.
+        flat: String, attribute with the flat list of tensors. A Sequential model has only
+            this one, with one entry.
     """
     value = getattr(model, attribute, None)
     if value is None:
@@ -197,7 +204,7 @@ def symbolic(model: keras.Model, attribute: str, flat: str) -> Any:
 
 
 def is_arrays(value: Any) -> bool:
-    """Whether something is one array, or a list or dictionary of arrays."""
+    """Whether a value is one NumPy array, or a list or dictionary of NumPy arrays."""
     parts = list(value.values()) if isinstance(value, Mapping) else value
     if not isinstance(parts, list | tuple):
         parts = [parts]
@@ -205,10 +212,13 @@ def is_arrays(value: Any) -> bool:
 
 
 def arranged(value: Any) -> tuple[list[str], list[Any], str]:
-    """Names (of a dictionary), leaves and structure of something that is not nested deeper.
+    """Flatten one value, or a list or dictionary of values.
+
+    Returns:
+        Tuple of names (only of a dictionary), values and structure.
 
     Raises:
-        ValueError: If it is.
+        ValueError: If the value is nested more deeply.
     """
     if isinstance(value, Mapping):
         names = sorted(value)
@@ -225,12 +235,12 @@ def arranged(value: Any) -> tuple[list[str], list[Any], str]:
 
 
 def is_shape(value: Any) -> bool:
-    """Whether a sequence is the shape of one array, and not several things."""
+    """Whether a sequence is the shape of one array, not a sequence of several values."""
     return all(n is None or isinstance(n, int | np.integer) for n in value)
 
 
 def rearranged(parts: list[Any], names: Sequence[str], structure: str) -> Any:
-    """The inverse of `arranged`."""
+    """Restore the structure of flat values, the inverse of `arranged`."""
     if structure == SINGLE:
         return parts[0]
     return parts if structure == LIST else dict(zip(names, parts, strict=True))

@@ -1,11 +1,10 @@
-"""`ReplicaSpec`: a compiled Keras model as plain data, and back.
+"""`ReplicaSpec`: a compiled Keras model as plain data, to be sent to the workers.
 
-What travels is a `.keras` file as bytes (architecture, weights, compile
-arguments, optimizer state), the custom objects it names, and what the file
-leaves out: the state of random number generators, and parts of how the model
-was compiled (`kspark.replica.compiled`). This module imports Keras
-inside its functions only, because the worker that unpickles a spec has to
-choose Keras' backend before.
+It contains the bytes of a `.keras` file (architecture, weights, compile arguments,
+optimizer state), the custom objects that the file names, and what the file does not
+store: the state of random number generators, and parts of the model's compilation
+(`kspark.replica.compiled`). This module imports Keras inside its functions only,
+because a worker that unpickles a spec must choose Keras' backend first.
 """
 
 from __future__ import annotations
@@ -44,10 +43,10 @@ if TYPE_CHECKING:
 
 
 COMPILED_METRICS = "compile_metrics"
-"""What Keras calls the metric that holds those of `compile`."""
+"""Keras' name of the metric that contains the metrics passed to `compile`."""
 
 CONFIG_FILE = "config.json"
-"""The member of a `.keras` file that holds the model's configuration."""
+"""The member of a `.keras` file with the model's configuration."""
 
 REBUILD_ERRORS = (
     TypeError,
@@ -58,23 +57,25 @@ REBUILD_ERRORS = (
     ImportError,
     RuntimeError,
 )
-"""What `__init__`, `from_config` and `build` usually raise when a configuration lacks something."""
+"""Errors that `__init__`, `from_config` and `build` usually raise for incomplete configurations."""
 
 
 @dataclass(frozen=True)
 class ReplicaSpec:
-    """A compiled model as plain data; picklable without Keras. Make it with `ReplicaSpec.of`.
+    """A compiled model as plain data that can be unpickled without Keras.
+
+    Create it with `ReplicaSpec.of`.
 
     Attributes:
         model_bytes: Bytes of a `.keras` file.
         custom_objects: Bytes, pickled mapping from name to class or function.
-        backend: String, the Keras backend the model was made with.
+        backend: String, the Keras backend that the model was made with.
         weights: `WeightSpec` over all variables of the model.
         inputs: `InputSpec` of the model.
-        digest: String; two specs share it only if they describe the same architecture,
-            compile arguments and custom objects. The values of weights are not in it.
+        digest: String, digest of the architecture, compile arguments and custom objects. The
+            values of weights do not enter it.
         dtype_policy: String, the model's own dtype policy as JSON.
-        optimizer: `OptimizerSpec` if the bytes do not bring the optimizer back as it is.
+        optimizer: `OptimizerSpec`, or `None` if the bytes restore the optimizer completely.
         rng_state: Tuple of arrays, state of the model's random number generators.
     """
 
@@ -95,19 +96,22 @@ class ReplicaSpec:
         custom_objects: Mapping[str, Any] | None = None,
         inputs: InputSpec | None = None,
     ) -> ReplicaSpec:
-        """Take a model apart, and make sure here that a worker can put it together.
+        """Describe a model, and check that a worker can rebuild it.
 
-        The model's optimizer is built if it is not; nothing else changes.
+        Builds the model's optimizer if necessary; changes nothing else.
 
         Args:
             model: A compiled, built `keras.Model`.
-            custom_objects: Mapping from name to class or function, for those that the
-                model does not hold itself.
-            inputs: `InputSpec`, if the model does not tell what it is fed.
+            custom_objects: Mapping from name to class or function, for objects to which
+                the model does not refer itself.
+            inputs: `InputSpec`, for a model whose inputs cannot be determined from it alone.
+
+        Returns:
+            A `ReplicaSpec`.
 
         Raises:
             ValueError: If the model is not compiled or not built, cannot be rebuilt from
-                its configuration, or is stateful from batch to batch.
+                its configuration, or has stateful layers.
             TypeError: If `model` is not a Keras model.
         """
         import keras
@@ -136,10 +140,10 @@ class ReplicaSpec:
         return spec
 
     def renewed(self, model: keras.Model) -> ReplicaSpec:
-        """The same model with the weights, optimizer state and RNG state that it has now.
+        """Update the spec with the model's current weights, optimizer state and RNG state.
 
         Args:
-            model: The `keras.Model` that `of` was given.
+            model: The `keras.Model` that was passed to `of`.
         """
         return replace(
             self,
@@ -149,16 +153,16 @@ class ReplicaSpec:
         )
 
     def load_model(self, objects: Mapping[str, Any]) -> keras.Model:
-        """Make the model of its bytes; `objects` are the custom objects by name."""
+        """Rebuild the model. `objects` are the custom objects by name."""
         import keras
 
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.keras"
             path.write_bytes(self.model_bytes)
-            # The bytes were made from a live model of the same user, by `of`; code in
-            # them (a Lambda layer) is as good as the code that brought them here.
+            # Loading code (a Lambda layer) is safe: `of` made the bytes from a model of the
+            # same user, whose job runs here.
             with default_policy(self.dtype_policy), warnings.catch_warnings():
-                if self.optimizer is not None:  # it takes the place of the bytes' one
+                if self.optimizer is not None:  # It replaces the optimizer of the bytes below.
                     warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
                 model = keras.saving.load_model(path, custom_objects=dict(objects), safe_mode=False)
         if self.optimizer is not None:
@@ -166,7 +170,11 @@ class ReplicaSpec:
         return model
 
     def _verify(self, model: keras.Model) -> None:
-        """Rebuild the model and compare."""
+        """Rebuild the model and compare it with the original.
+
+        Raises:
+            ValueError: If the model cannot be rebuilt, or differs.
+        """
         try:
             with untouched_randomness():
                 rebuilt = self.load_model(custom.load(self.custom_objects))
@@ -188,26 +196,26 @@ class ReplicaSpec:
 def check_metrics(model: keras.Model, rebuilt: keras.Model) -> None:
     """Refuse a model with metrics that are not among its compile arguments.
 
-    A second `compile` without `metrics` leaves those of the first in place (Keras 3.8 to
-    3.15), but they do not come back with the model.
+    A second `compile` without `metrics` keeps the metrics of the first (Keras 3.8 to 3.15),
+    but the rebuilt model lacks them.
 
     Raises:
-        ValueError: If it has such metrics.
+        ValueError: If the model has such metrics.
     """
     has, comes_back = ({metric.name for metric in one.metrics} for one in (model, rebuilt))
     if COMPILED_METRICS in has - comes_back:
         rule = (
-            "compiled with `metrics=[...]`, or with `metrics=[]` for none, when it is compiled "
-            "again: it still has the metrics of an earlier `compile`, which do not reach workers"
+            "compiled with `metrics=[...]`, or with `metrics=[]` for none. It still has the "
+            "metrics of an earlier `compile`, which workers would not have"
         )
         raise invalid("model", rule, model.name)
 
 
 def check_optimizer(model: keras.Model, rebuilt: keras.Model) -> None:
-    """Refuse a model whose optimizer does not come back as it is.
+    """Refuse a model whose optimizer cannot be rebuilt.
 
     Raises:
-        ValueError: If it is of another class or has other variables.
+        ValueError: If the rebuilt optimizer is of another class or has other variables.
     """
     names = [" of ".join(classes_of(m.optimizer)) for m in (rebuilt, model)]
     if names[0] != names[1]:
@@ -223,10 +231,11 @@ def check_optimizer(model: keras.Model, rebuilt: keras.Model) -> None:
 
 
 def saved(model: keras.Model) -> bytes:
-    """The model as the bytes of a `.keras` file.
+    """Save the model as the bytes of a `.keras` file.
 
     Raises:
-        ValueError: If a part of it has no `get_config`, or one that is not plain data.
+        ValueError: If a part of it has no `get_config`, or one that returns more than
+            plain data.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
@@ -242,29 +251,29 @@ def saved(model: keras.Model) -> bytes:
 
 
 def read_config(model_bytes: bytes) -> Any:
-    """The configuration inside a `.keras` file, as JSON data."""
+    """Read the configuration in a `.keras` file."""
     with zipfile.ZipFile(io.BytesIO(model_bytes)) as file:
         return json.loads(file.read(CONFIG_FILE))
 
 
 def digest_of(config: Any, objects: bytes) -> str:
-    """32 hexadecimal digits that identify an architecture with its custom objects."""
+    """Return a digest of 32 hexadecimal digits of a configuration and its custom objects."""
     text = json.dumps(config, sort_keys=True).encode()
     return hashlib.sha256(text + b"\0" + objects).hexdigest()[:32]
 
 
 def not_rebuilt(model: keras.Model, reason: str) -> ValueError:
-    """The refusal of a model that does not come back from its configuration."""
+    """Return the error for a model that cannot be rebuilt from its configuration."""
     return ValueError(
         f"The model {model.name!r} cannot be rebuilt from its configuration, so no worker can "
-        f"have it: {reason}.\nCustom layers and models need a complete `get_config`; classes and "
-        "functions that the model does not hold are passed as `custom_objects`."
+        f"run it: {reason}.\nWrite a complete `get_config` for custom layers and models, and pass "
+        "classes and functions to which the model does not refer as `custom_objects`."
     )
 
 
 @contextmanager
 def untouched_randomness() -> Iterator[None]:
-    """Give Python's and NumPy's global generators back as they were: Keras draws seeds there."""
+    """Restore Python's and NumPy's global random state, from which Keras draws seeds."""
     python, legacy = random.getstate(), np.random.get_state()
     try:
         yield

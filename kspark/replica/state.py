@@ -1,7 +1,7 @@
-"""What a live model holds: merged weights, fixed variables, optimizer and metric state.
+"""Read and write a model's state: weights, fixed variables, optimizer and metric state.
 
-All of it is read and written as NumPy arrays in a fixed order, so that it can
-be kept in files and sent over wires.
+All of it is exchanged as NumPy arrays in a fixed order, so that it can be stored in
+files and sent over a network.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from kspark.weights import FIXED, WeightSpec
 
 
 class ReplicaState:
-    """A compiled model's state as arrays. The base of `Replica`.
+    """A compiled model's state as arrays. The base class of `Replica`.
 
     Args:
         model: A compiled, built `keras.Model` with a built optimizer.
-        spec: `WeightSpec` of the model; the names may be another process's.
+        spec: `WeightSpec` of the model. Its names may differ, as in another process.
         inputs: `InputSpec` of the model.
 
     Attributes:
@@ -41,7 +41,7 @@ class ReplicaState:
         inputs: The `InputSpec`.
 
     Raises:
-        ValueError: If `spec` is another model's.
+        ValueError: If `spec` does not fit the model.
     """
 
     def __init__(self, model: keras.Model, spec: WeightSpec, inputs: InputSpec) -> None:
@@ -58,36 +58,36 @@ class ReplicaState:
     # -- weights ----------------------------------------------------------------------------
 
     def get_vector(self, out: np.ndarray | None = None) -> np.ndarray:
-        """The merged weights as one vector.
+        """Return the mergeable weights as one vector.
 
         Args:
-            out: Vector of `spec.size` elements to write into.
+            out: Vector of `spec.size` elements to write into. Defaults to `None`, a new one.
 
         Returns:
             `out`, or a new vector.
 
         Raises:
-            IncompatibleDeltaError: If `out` is not of this model's spec.
+            IncompatibleDeltaError: If `out` does not fit `spec`.
         """
         if out is not None:
             self.spec.check(out, "out")
         return self._engine.get_vector(out)
 
     def set_vector(self, vector: np.ndarray) -> None:
-        """Set the merged weights. The vector is copied.
+        """Set the mergeable weights. The vector is copied.
 
         Raises:
-            IncompatibleDeltaError: If it is not of this model's spec.
+            IncompatibleDeltaError: If it does not fit `spec`.
         """
         self.spec.check(vector)
         self._engine.set_vector(vector)
 
     def get_fixed(self) -> list[np.ndarray]:
-        """Values of the variables that never merge: counters, RNG state."""
+        """Return the values of the variables that are never merged: counters and RNG state."""
         return values_of(self._fixed)
 
     def set_fixed(self, values: Sequence[np.ndarray]) -> None:
-        """The inverse of `get_fixed`.
+        """Set the variables that are never merged to the values that `get_fixed` returned.
 
         Raises:
             ValueError: If the number or shapes of the arrays differ.
@@ -95,14 +95,14 @@ class ReplicaState:
         assign_all(self._fixed, values, "fixed")
 
     def reseed(self, seed: int, shard: int) -> None:
-        """Give a shard random numbers of its own; shard 0 keeps the model's.
+        """Set the random seeds for a shard. Shard 0 keeps the model's seeds.
 
-        Only the seeds change, and depend on the arguments alone; the generators'
-        counters stay. So it does no harm to call this twice.
+        The new seeds depend on the arguments only, and the generators' counters stay
+        as they are, so calling this twice has the same effect as calling it once.
 
         Args:
             seed: Integer >= 0, the fit's seed.
-            shard: Integer >= 0.
+            shard: Integer >= 0, number of the shard.
         """
         if shard == 0:
             return
@@ -115,11 +115,11 @@ class ReplicaState:
     # -- optimizer --------------------------------------------------------------------------
 
     def get_optimizer_state(self) -> list[np.ndarray]:
-        """Values of the optimizer's variables, its step counter and learning rate among them."""
+        """Return the values of the optimizer's variables, with step counter and learning rate."""
         return values_of(self.model.optimizer.variables)
 
     def set_optimizer_state(self, values: Sequence[np.ndarray]) -> None:
-        """The inverse of `get_optimizer_state`.
+        """Set the optimizer's variables to the values that `get_optimizer_state` returned.
 
         Raises:
             ValueError: If the number or shapes of the arrays differ.
@@ -128,7 +128,7 @@ class ReplicaState:
 
     @property
     def learning_rate(self) -> float | None:
-        """The optimizer's learning rate; `None` if a schedule decides."""
+        """The optimizer's learning rate, or `None` if it has a schedule."""
         rate = self.model.optimizer.learning_rate
         if not isinstance(rate, keras.Variable):
             return None
@@ -137,34 +137,37 @@ class ReplicaState:
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
         if self.learning_rate is None:
-            raise invalid("learning_rate", "left alone: the optimizer has a schedule", value)
+            rule = "left unset, because the optimizer has a learning rate schedule"
+            raise invalid("learning_rate", rule, value)
         self.model.optimizer.learning_rate = value
 
     def advance_schedule(self, steps: int) -> None:
-        """Go on in a learning rate schedule as if so many steps had been made.
+        """Advance a learning rate schedule by a number of steps.
 
-        An optimizer without one is left alone: its step counter corrects the bias of
-        moments (Adam), which start anew with it.
+        An optimizer without a schedule is left alone: Adam corrects the bias of its moments
+        by the step counter, so a counter without the moments of these steps would be wrong.
         """
         if steps and self.learning_rate is None:
             self.model.optimizer.iterations.assign_add(steps)
 
     def finalize(self) -> None:
-        """What Keras does when training ends: with `use_ema`, the averages become the weights."""
+        """Finish training as Keras does: with `use_ema`, set the weights to their averages."""
         self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
 
     # -- metrics ----------------------------------------------------------------------------
 
     def reset_metrics(self) -> None:
-        """Begin all metrics anew."""
+        """Reset the state of all metrics."""
         self.model.reset_metrics()
 
     def metric_state(self) -> list[np.ndarray]:
-        """Values of all metric variables; states of several replicas add up element by element."""
+        """Return the values of all metric variables. States of replicas add up elementwise."""
         return values_of(self.model.metrics_variables)
 
     def set_metric_state(self, values: Sequence[np.ndarray]) -> None:
-        """The inverse of `metric_state`. The metrics must be prepared (`Replica.prepare_metrics`).
+        """Set all metric variables to the values that `metric_state` returned.
+
+        The variables must exist; `Replica.prepare_metrics` creates them.
 
         Raises:
             ValueError: If the number or shapes of the arrays differ.
@@ -172,9 +175,12 @@ class ReplicaState:
         assign_all(self.model.metrics_variables, values, "metric_state")
 
     def metric_results(self) -> dict[str, Any]:
-        """Metrics by name, from their state; or else what a custom `train_step` returned last.
+        """Compute the metrics by name from their state.
 
-        Floats, and arrays for metrics with one number per class.
+        If a custom `train_step` returned other names, return the last values that it returned.
+
+        Returns:
+            Dictionary from name to float, or to an array if a metric has one number per class.
         """
         results = self.model.get_metrics_result()
         logs = self._engine.logs
@@ -183,19 +189,19 @@ class ReplicaState:
         return plain_logs(results)
 
     def loss_is_finite(self) -> bool:
-        """Whether every loss among the metrics is a finite number, as far as there are any."""
+        """Whether all losses among the metrics are finite. `True` if there is none."""
         losses = [v for name, v in self.metric_results().items() if "loss" in name]
         return all(np.all(np.isfinite(value)) for value in losses)
 
 
 def plain(value: object) -> float | np.ndarray:
-    """A metric's result as a float, or as an array if it has an axis."""
+    """Convert a metric's result to a float, or to an array if it is not a scalar."""
     array = np.asarray(keras.ops.convert_to_numpy(value))
     return array if array.ndim else float(array)
 
 
 def plain_logs(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Metric results without tensors; of a metric with several results, each has its own name."""
+    """Convert metric results to floats and arrays, and flatten metrics with several results."""
     logs: dict[str, Any] = {}
     for name, value in results.items():
         logs |= plain_logs(value) if isinstance(value, Mapping) else {name: plain(value)}

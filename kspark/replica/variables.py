@@ -1,8 +1,8 @@
-"""Which variables a model has, in which order, and what becomes of each in a merge.
+"""List a model's variables in a fixed order, and decide how each is merged.
 
-The order is that of `model.weights`; behind them come the variables that
-`model.variables` has beyond those, which is the state of random number
-generators. Metric and optimizer variables are none of the model's own.
+The order is that of `model.weights`, followed by the other variables in
+`model.variables`, which hold the state of random number generators. Metric and
+optimizer variables do not belong to the model.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     import keras
 
 FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
-"""Dtypes that merge; everything else stays with its replica."""
+"""Dtypes of variables that are merged. Variables of other dtypes are not exchanged."""
 
 
 def model_variables(model: keras.Model) -> list[Any]:
-    """All variables of a model: its weights in Keras' order, then the state of its RNGs."""
+    """Return all variables of a model: its weights in Keras' order, then its RNG state."""
     return [*model.weights, *rng_variables(model)]
 
 
 def rng_variables(model: keras.Model) -> list[Any]:
-    """The state of the model's random number generators, one `keras.Variable` each."""
+    """Return the variables of the model's random number generators."""
     weights = {id(v) for v in model.weights}
     return [v for v in model.variables if id(v) not in weights]
 
 
 def weight_spec(model: keras.Model) -> WeightSpec:
-    """What the flat vector of a model looks like.
+    """Describe the variables of a model and the layout of its weight vector.
 
     Args:
         model: A built `keras.Model`.
@@ -64,14 +64,14 @@ def weight_spec(model: keras.Model) -> WeightSpec:
 
 
 def same_structure(left: WeightSpec, right: WeightSpec) -> bool:
-    """Whether two specs agree but for the names, which Keras numbers anew in each process."""
+    """Whether two specs are equal except for names, which Keras numbers per process."""
     return [(w.shape, w.dtype, w.role) for w in left.weights] == [
         (w.shape, w.dtype, w.role) for w in right.weights
     ]
 
 
 def values_of(variables: Sequence[Any]) -> list[np.ndarray]:
-    """The values of some variables, as arrays of the caller's own."""
+    """Copy the values of variables to arrays."""
     import keras
 
     tensors = (keras.ops.convert_to_tensor(v) for v in variables)
@@ -80,7 +80,12 @@ def values_of(variables: Sequence[Any]) -> list[np.ndarray]:
 
 
 def assign_all(variables: Sequence[Any], values: Sequence[np.ndarray], what: str) -> None:
-    """Set some variables.
+    """Assign values to variables.
+
+    Args:
+        variables: Sequence of `keras.Variable`.
+        values: Sequence of arrays, one per variable.
+        what: String, the argument's name in errors.
 
     Raises:
         ValueError: If the number of values or a shape differs.

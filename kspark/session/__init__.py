@@ -1,6 +1,6 @@
-"""A Spark on this machine, for notebooks, scripts and tests.
+"""Start Spark on this machine, for notebooks, scripts and tests.
 
-`local` starts it with the Python that runs and with memory for Keras; `java` finds a Java.
+`local` starts a session with the running Python and with memory for Keras; `java` finds a Java.
 """
 
 from kspark.session.local import local_session

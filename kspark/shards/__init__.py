@@ -1,20 +1,20 @@
 """Shards: one partition of the user's examples as columnar arrays on local disk.
 
-**Columnar.** An example is one row. Examples are never handled one by one but as
-arrays whose first axis is the row: a model with two inputs and one output has
+**Columnar.** An example is one row. Examples are stored as arrays whose first
+axis is the row, never one by one: a model with two inputs and one output has
 two arrays in `x` and one in `y`, all of the same length.
 
 ```
-InputSpec     what the model wants: names, shapes and dtypes of inputs and targets
-Chunk         some rows in memory, on their way to disk
-   spool()    Chunks -> files under Spark's local directories, once per fit
-ShardHandle   what Spark keeps of a shard: where the files are, what is in them
+InputSpec     names, shapes and dtypes of a model's inputs and targets
+Chunk         rows in memory, to be written to disk
+   spool()    writes chunks to files under Spark's local directories, once per fit
+ShardHandle   describes a shard for Spark: where its files are and what they contain
    Shard      the files, opened in the process that trains on them
-Window        some rows in memory, on their way into the model, in training order
+Window        rows in memory, in training order, to be passed to the model
 ```
 
-A shard larger than memory is read one `Window` at a time with plain reads into
-fresh arrays; nothing is memory-mapped, so the resident memory of a worker does
+A shard larger than memory is read one `Window` at a time, with plain reads into
+new arrays. Nothing is memory-mapped, so the resident memory of a worker does
 not grow with its shard.
 """
 

@@ -1,7 +1,8 @@
-"""One array per file: rows appended as they come, read back by position.
+"""Write one array per file by appending rows, and read rows back by position.
 
-Numbers are raw bytes in row-major order; text is an Arrow file whose record
-batches all have `TEXT_BLOCK` rows, so that a row's batch can be computed.
+Numbers are stored as raw bytes in row-major order. Text is stored as an Arrow
+file whose record batches have `TEXT_BLOCK` rows each (the last may have fewer),
+so that the batch of a row can be computed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Range = tuple[int, int]
 
 
 class TruncatedFileError(OSError):
-    """A file ends before the rows that it should hold."""
+    """A file ends before the rows that it should contain."""
 
 
 class NumberWriter:
@@ -53,7 +54,7 @@ class NumberWriter:
             self._file.write(as_bytes(rows))
 
     def _widen(self, dtype: np.dtype) -> None:
-        """Rewrite the file, because rows came that its dtype cannot hold."""
+        """Rewrite the file with a dtype that can hold the rows to come."""
         self._file.close()
         narrow = self._path + ".narrow"
         os.replace(self._path, narrow)
@@ -66,7 +67,7 @@ class NumberWriter:
         self._dtype = dtype
 
     def close(self) -> None:
-        """Finish the file."""
+        """Write the buffered rows and close the file."""
         self._file.close()
 
 
@@ -98,14 +99,18 @@ class TextWriter:
         self._file.write_batch(pa.record_batch([column], schema=self._schema))
 
     def close(self) -> None:
-        """Finish the file."""
+        """Write the buffered rows and close the file."""
         if self._waiting:
             self._write_block()
         self._file.close()
 
 
 def common_dtype(left: np.dtype, right: np.dtype) -> np.dtype:
-    """The dtype for rows of both: floating point, once one of them is, as wide as that one."""
+    """Return the dtype to store rows of both.
+
+    If one is floating point and the other is not, the floating point dtype wins, whatever its
+    width. Else NumPy's promotion rules apply.
+    """
     if left.kind == "f" and right.kind != "f":
         return left
     if right.kind == "f" and left.kind != "f":
@@ -114,12 +119,12 @@ def common_dtype(left: np.dtype, right: np.dtype) -> np.dtype:
 
 
 def as_bytes(values: np.ndarray) -> memoryview:
-    """The memory of a contiguous array."""
+    """View the memory of a contiguous array as bytes."""
     return values.reshape(-1).view(np.uint8).data
 
 
 def read_ranges(folder: str, stored: StoredArray, ranges: Sequence[Range]) -> np.ndarray:
-    """Rows of a stored array.
+    """Read rows of a stored array.
 
     Args:
         folder: String, the shard's directory.
@@ -127,11 +132,11 @@ def read_ranges(folder: str, stored: StoredArray, ranges: Sequence[Range]) -> np
         ranges: Sequence of (start, stop) pairs of row numbers.
 
     Returns:
-        A fresh array of the rows of all ranges, one after the other.
+        New array of the rows of all ranges, concatenated.
 
     Raises:
-        FileNotFoundError: If the file is gone.
-        TruncatedFileError: If it ends too early.
+        FileNotFoundError: If the file does not exist.
+        TruncatedFileError: If the file is too short.
     """
     path = os.path.join(folder, stored.file)
     rows = sum(stop - start for start, stop in ranges)
@@ -171,7 +176,7 @@ def _read_text(path: str, stored: StoredArray, ranges: Sequence[Range], rows: in
 
 
 def _blocks(start: int, stop: int) -> list[tuple[int, int, int]]:
-    """The record batches of rows `[start, stop)`: (batch, first and last row inside it)."""
+    """Return the record batches of rows `[start, stop)` as (batch, start in it, stop in it)."""
     blocks = []
     while start < stop:
         block, low = divmod(start, TEXT_BLOCK)

@@ -1,4 +1,4 @@
-"""What Spark keeps of a spooled shard: where it is and what is in it, as plain data."""
+"""Describe a spooled shard as plain data: where its files are and what they contain."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class StoredArray:
     Attributes:
         name: String, name of the input or target.
         dtype: String, numpy dtype name, or `"string"`.
-        shape: Tuple of integers, shape of one example as found in the data.
+        shape: Tuple of integers, shape of one example in the data.
         file: String, file name inside the shard's directory.
         nbytes: Integer, size of the file.
     """
@@ -44,7 +44,7 @@ class StoredArray:
 
 @dataclass(frozen=True)
 class LabelStats:
-    """Facts about the labels of one target, to check against the loss before training.
+    """Statistics of one target's labels, to check them against the loss before training.
 
     Attributes:
         minimum: Float, smallest finite label, or `None` if there is none.
@@ -60,7 +60,7 @@ class LabelStats:
 
     @classmethod
     def of(cls, labels: np.ndarray) -> LabelStats:
-        """The facts about one array of numbers."""
+        """Compute the statistics of an array of numbers."""
         whole = labels.dtype.kind in "iub"
         finite = whole or bool(np.isfinite(labels).all())
         values = labels if finite else labels[np.isfinite(labels)]
@@ -70,7 +70,7 @@ class LabelStats:
         return cls(float(values.min()), float(values.max()), integral, finite)
 
     def merge(self, other: LabelStats) -> LabelStats:
-        """The facts about the labels of both."""
+        """Combine with the statistics of other labels of the same target."""
         lows = [v for v in (self.minimum, other.minimum) if v is not None]
         highs = [v for v in (self.maximum, other.maximum) if v is not None]
         return LabelStats(
@@ -83,10 +83,10 @@ class LabelStats:
 
 @dataclass(frozen=True)
 class ShardHandle:
-    """A spooled shard as plain data. A few hundred bytes; Spark persists these, not the data.
+    """A spooled shard as plain data of a few hundred bytes, which Spark persists.
 
     Attributes:
-        index: Integer, the partition.
+        index: Integer, number of the partition.
         num_examples: Integer, rows; 0 for an empty partition, which has no arrays.
         path: String, directory of the files on `host`.
         host: String, host name of the executor that wrote them.
@@ -113,12 +113,12 @@ class ShardHandle:
         return (*self.x, *self.y, *self.sample_weight)
 
     def to_json(self) -> bytes:
-        """The handle as UTF-8 JSON."""
+        """Encode the handle as UTF-8 JSON."""
         return json.dumps(asdict(self)).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> ShardHandle:
-        """The inverse of `to_json`."""
+        """Decode a handle, the inverse of `to_json`."""
         raw = json.loads(bytes(data))
         raw.update({group: _stored(raw[group]) for group in ("x", "y", "sample_weight")})
         raw["stats"] = tuple(None if s is None else LabelStats(**s) for s in raw["stats"])
@@ -130,10 +130,10 @@ def _stored(rows: list[dict[str, Any]]) -> tuple[StoredArray, ...]:
 
 
 def merge_label_stats(handles: Iterable[ShardHandle]) -> tuple[LabelStats | None, ...]:
-    """Facts about the labels of all shards together.
+    """Merge the label statistics of several shards.
 
     Args:
-        handles: Iterable of `ShardHandle`; empty shards say nothing.
+        handles: Iterable of `ShardHandle`; empty shards are ignored.
 
     Returns:
         Tuple with one `LabelStats` per target (`None` for text), empty if no

@@ -1,4 +1,4 @@
-"""Reading a shard: windows of rows, in order or shuffled, each row once per pass."""
+"""Read a shard in windows of rows, in order or shuffled, each row once per pass."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 
 from kspark.errors import invalid
 from kspark.shards.files import Range, TruncatedFileError, read_ranges
-from kspark.shards.handle import ShardHandle, StoredArray
+from kspark.shards.handle import ShardHandle
 from kspark.shards.rows import Chunk, Window
 from kspark.shards.writing import SpoolMissingError
 
 WINDOW_BYTES = 128 << 20
 BLOCKS_PER_WINDOW = 32
-"""A shuffled window of a large shard is made of this many runs of rows from all over it."""
+"""Number of runs of consecutive rows, from random places of a large shard, per shuffled window."""
 
 BYTES_PER_STRING = 64
-"""What a Python string and the reference to it take in memory beyond its characters."""
+"""Memory in bytes of a Python string and the reference to it, without its characters."""
 
 
 class Shard:
     """One partition's examples on this host's disk.
 
-    The constructor looks at nothing; `open` makes sure that the files are there.
+    The constructor does not access the files; `open` checks that they are complete.
 
     Args:
         handle: `ShardHandle`.
@@ -36,23 +36,23 @@ class Shard:
 
     @classmethod
     def open(cls, handle: ShardHandle) -> Shard:
-        """A shard whose files are here, complete.
+        """Check that a shard's files are complete on this host, and return the shard.
 
         Raises:
-            SpoolMissingError: If they are not.
+            SpoolMissingError: If a file is missing or has another size.
         """
         for stored in handle.arrays:
             path = os.path.join(handle.path, stored.file)
             if not os.path.isfile(path) or os.path.getsize(path) != stored.nbytes:
                 raise SpoolMissingError(
                     f"Shard {handle.index} was written to {handle.path} on host {handle.host}, "
-                    f"but {stored.file} is not there, or not whole, on this one."
+                    f"but on this host its file {stored.file} is missing or incomplete."
                 )
         return cls(handle)
 
     @property
     def index(self) -> int:
-        """The partition."""
+        """Number of the partition."""
         return self.handle.index
 
     @property
@@ -62,15 +62,19 @@ class Shard:
 
     @property
     def row_bytes(self) -> float:
-        """Memory that one row takes, all arrays together."""
-        return sum(_row_bytes(s, max(1, self.num_examples)) for s in self.handle.arrays)
+        """Memory of one row in bytes, over all arrays."""
+        count = max(1, self.num_examples)
+        return sum(
+            s.nbytes / count + (BYTES_PER_STRING * s.items if s.is_text else 0)
+            for s in self.handle.arrays
+        )
 
     def read(self, start: int = 0, stop: int | None = None) -> Chunk:
-        """Rows `[start, stop)` in the order they are stored, as fresh arrays.
+        """Read rows `[start, stop)` in stored order into new arrays.
 
         Raises:
-            SpoolMissingError: If the files went away meanwhile.
-            ValueError: If there are no such rows.
+            SpoolMissingError: If a file was removed or truncated since `open`.
+            ValueError: If the range is not within the shard.
         """
         return self._read([self._range(start, stop)])
 
@@ -83,28 +87,28 @@ class Shard:
         rng: np.random.Generator | None = None,
         window_bytes: int | None = None,
     ) -> Iterator[Window]:
-        """One pass over rows `[start, stop)`, every row once.
+        """Read rows `[start, stop)` once, in windows.
 
-        Without `rng`, the rows come in the order they are stored. With it they
-        are shuffled: all of them if they fit into one window; else every window
-        is made of runs of rows from random places, and shuffled within.
+        Without `rng`, rows come in stored order. With `rng`, they are shuffled:
+        globally if they fit into one window. Else each window consists of runs of
+        consecutive rows from random places, shuffled within the window.
 
         Args:
-            batch_size: Integer; all windows but the last have a multiple of it.
+            batch_size: Integer. The length of every window but the last is a multiple of it.
             start: Integer, first row.
-            stop: Integer, the row to stop before. Defaults to the last one's end.
+            stop: Integer, row after the last one. Defaults to the number of rows.
             rng: `np.random.Generator`; the same state gives the same order.
-            window_bytes: Integer, memory that a window should take at most. Defaults to
-                128 MiB for all rows in one, else to half of that: two are there while
-                one takes the other's place. A window has at least one batch, whatever
-                that takes.
+            window_bytes: Integer, memory limit of a window in bytes. Defaults to 128 MiB if
+                one window holds all rows. Else to half of that, because two windows are in
+                memory while the next one is read. A window has at least one batch, even if
+                that exceeds the limit.
 
         Returns:
-            Iterator of `Window`; no window if there are no rows.
+            Iterator of `Window`, empty if there are no rows.
 
         Raises:
-            SpoolMissingError: If the files went away meanwhile.
-            ValueError: If there are no such rows, or `batch_size` is not positive.
+            SpoolMissingError: If a file was removed or truncated since `open`.
+            ValueError: If the range is not within the shard, or `batch_size` is not positive.
         """
         if batch_size < 1:
             raise invalid("batch_size", "an integer >= 1", batch_size)
@@ -146,7 +150,7 @@ class Shard:
     def _range(self, start: int, stop: int | None) -> Range:
         stop = self.num_examples if stop is None else stop
         if not 0 <= start <= stop <= self.num_examples:
-            rule = f"a range of rows within the {self.num_examples} of the shard"
+            rule = f"a range within the shard's {self.num_examples} rows"
             raise invalid("start, stop", rule, (start, stop))
         return start, stop
 
@@ -159,21 +163,21 @@ class Shard:
             )
         except (FileNotFoundError, TruncatedFileError) as error:
             raise SpoolMissingError(
-                f"Shard {handle.index} is no longer whole in {handle.path}: {error}"
+                f"Shard {handle.index} is no longer complete in {handle.path}: {error}"
             ) from error
         return Chunk(x, y, weights)
 
     def state_path(self, name: str) -> str:
-        """Path for a file or directory beside the shard's own.
+        """Return the path of an additional file or directory for this shard.
 
-        It stays when the shard is written again on this host, and goes away with all
-        that was spooled under the same run id.
+        It is kept when the shard is written again on this host, and removed together
+        with everything spooled under the same run id.
 
         Args:
             name: String, a file name.
 
         Raises:
-            ValueError: If it is a path.
+            ValueError: If `name` is not a plain file name.
         """
         if not name or os.path.basename(name) != name or name in (".", ".."):
             raise invalid("name", "a file name", name)
@@ -181,7 +185,7 @@ class Shard:
         return os.path.join(folder, f"{name}-{self.handle.index:05d}")
 
     def delete(self) -> None:
-        """Remove the files from this host. Files that are gone already are no error."""
+        """Remove the shard's files from this host. Missing files are no error."""
         shutil.rmtree(self.handle.path, ignore_errors=True)
 
     @classmethod
@@ -191,13 +195,13 @@ class Shard:
 
 
 def permutation(count: int, rng: np.random.Generator) -> np.ndarray:
-    """The numbers from 0 to `count - 1` in random order, as int32 when they fit."""
+    """Return the numbers from 0 to `count - 1` in random order, as int32 if they fit."""
     dtype = np.int32 if count <= np.iinfo(np.int32).max else np.int64
     return rng.permutation(np.arange(count, dtype=dtype))
 
 
 def cut(runs: list[Range], rows: int) -> Iterator[list[Range]]:
-    """Deal runs of rows out into groups of exactly `rows` rows; the last may have fewer."""
+    """Cut runs of rows into groups of exactly `rows` rows; the last group may have fewer."""
     group: list[Range] = []
     room = rows
     for start, stop in runs:
@@ -209,8 +213,3 @@ def cut(runs: list[Range], rows: int) -> Iterator[list[Range]]:
             room -= stop - start
     if group:
         yield group
-
-
-def _row_bytes(stored: StoredArray, num_examples: int) -> float:
-    extra = BYTES_PER_STRING * stored.items if stored.is_text else 0
-    return stored.nbytes / num_examples + extra

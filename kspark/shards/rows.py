@@ -1,4 +1,4 @@
-"""Rows in memory: on their way to disk (`Chunk`), and on their way into the model (`Window`)."""
+"""Rows in memory: `Chunk`, to be written to disk, and `Window`, to be passed to the model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass
 class Chunk:
-    """Some rows in memory, columnar. All arrays have the same first axis.
+    """Rows in memory, columnar. All arrays have the same length.
 
     Attributes:
         x: List of arrays, one per input.
@@ -34,11 +34,11 @@ class Chunk:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays; of text, those of the references only."""
+        """Bytes of all arrays; for text, of the references without the strings."""
         return sum(a.nbytes for a in self.arrays)
 
     def rows(self, start: int, stop: int) -> Chunk:
-        """Views of rows `[start, stop)`."""
+        """Return views of rows `[start, stop)`."""
         return Chunk(
             [a[start:stop] for a in self.x],
             [a[start:stop] for a in self.y],
@@ -46,34 +46,34 @@ class Chunk:
         )
 
     def pieces(self, nbytes: int) -> Iterator[Chunk]:
-        """Views of consecutive rows, each of about `nbytes` bytes and at least one row."""
+        """Yield views of consecutive rows, each of about `nbytes` bytes and at least one row."""
         size = max(1, nbytes * self.num_examples // max(1, self.nbytes))
         for start in range(0, self.num_examples, size):
             yield self.rows(start, start + size)
 
     def window(self) -> Window:
-        """The rows as a `Window` that is a whole pass by itself, in the order they have."""
+        """Return the rows as a `Window` in the same order."""
         return Window(self.x, self.y, self.sample_weight)
 
 
 @dataclass
 class Window:
-    """Rows of a shard in memory, to be trained on in order.
+    """Rows of a shard in memory, with the order to train on them.
 
-    Batch `i` of the pass that this window is part of is its batch
-    `i - first_batch`. Every window of a pass but the last has a multiple of
-    the batch size, so no batch lies in two windows.
+    Batch `i` of a pass over the shard is batch `i - first_batch` of the window
+    that contains it. The length of every window of a pass but the last is a
+    multiple of the batch size, so that no batch extends over two windows.
 
     Attributes:
         x: List of arrays, one per input.
         y: List of arrays, one per target; empty without labels.
         sample_weight: List of arrays: none, one, or one per target.
-        order: Integer vector, the rows' places in the arrays in the order to be
-            used, or `None` if they are used as they lie.
-        key: Identifies the arrays' content, or `None` if they will not be seen
-            again. Windows with the same key have the same arrays and differ in
-            `order` only, so that what was made of the arrays may be kept.
-        first_batch: Integer, batches of this pass before this window.
+        order: Integer vector, row numbers in the order to use them, or `None`
+            for the order of the arrays.
+        key: Identifies the arrays' content, or `None` if the same rows will not
+            come again. Windows with the same key have equal arrays and differ in
+            `order` only, so that tensors made of the arrays can be cached.
+        first_batch: Integer, number of batches of the pass before this window.
     """
 
     x: list[np.ndarray]
@@ -89,14 +89,14 @@ class Window:
         return len(self.x[0]) if self.x else 0
 
     def with_class_weight(self, class_weight: Mapping[int, float]) -> Window:
-        """The same rows, each weighted by the class of its label.
+        """Weight each row by the class of its label.
 
         Args:
-            class_weight: Mapping from class to weight; other classes weigh 1.
+            class_weight: Mapping from class to weight. Other classes have weight 1.
 
         Returns:
-            A `Window` with one array of sample weights, multiplied with the
-            one that was there, if any.
+            A `Window` of the same rows with one array of sample weights: the
+            class weights, multiplied by the existing sample weights if any.
 
         Raises:
             ValueError: If there is not exactly one target.
@@ -115,12 +115,12 @@ class Window:
 
 
 def class_weights(labels: np.ndarray, class_weight: Mapping[int, float]) -> np.ndarray:
-    """The weight of each row's class, as Keras finds it.
+    """Look up the weight of each row's class. The classes are determined as in Keras.
 
     Args:
-        labels: Array of class numbers, `(n,)` or `(n, 1)`, or of one value per
-            class, whose largest is the class.
-        class_weight: Mapping from class to weight; other classes weigh 1.
+        labels: Array of class numbers of shape `(n,)` or `(n, 1)`, or of one value
+            per class; the class is then the index of the largest value.
+        class_weight: Mapping from class to weight. Other classes have weight 1.
 
     Returns:
         Vector of `n` float32 weights.

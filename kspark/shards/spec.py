@@ -1,4 +1,4 @@
-"""What a model wants to be fed."""
+"""The inputs and targets that a model takes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ class ArraySpec:
 
     Attributes:
         name: String, the name of the input or output.
-        shape: Tuple without the batch axis; `None` entries are lengths that
-            the data decide. `None` instead of a tuple accepts any shape, which
-            is what labels need: the loss, not the output, decides theirs.
-        dtype: String, numpy dtype name, or `"string"` for text. `""` takes
-            the data's own (integers and booleans as they are, floating point
-            numbers as `InputSpec.floatx`).
+        shape: Tuple of integers or `None`, without the batch axis. A `None` entry
+            is a length that varies with the data. `None` instead of a tuple
+            accepts any shape; it is used for labels, whose shape depends on the
+            loss and not on the model's output.
+        dtype: String, numpy dtype name, or `"string"` for text. Defaults to `""`,
+            which keeps integers and booleans as they are and converts floating
+            point numbers to `InputSpec.floatx`.
     """
 
     name: str
@@ -28,18 +29,20 @@ class ArraySpec:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """All that a model is fed.
+    """The arrays that a model takes, and their structure.
 
     Attributes:
         inputs: Tuple of `ArraySpec`, in the order of `model.inputs`.
-        targets: Tuple of `ArraySpec`, in the order of the model's outputs: those that
-            have a loss or a metric. Empty when there are no labels, as in `predict`.
-        num_weights: Integer, arrays of sample weights: 0, 1, or one per target.
-        x_structure: `"single"`, `"list"` or `"dict"` (whose keys are the names).
-        y_structure: As `x_structure`, for the targets.
-        outputs: Tuple of strings, the names of all outputs if not every one is a target.
-        floatx: String, dtype of floating point data without a dtype of their
-            own: labels and sample weights.
+        targets: Tuple of `ArraySpec`, one per output with a loss or a metric, in the
+            order of the model's outputs. Empty without labels, as in `predict`.
+        num_weights: Integer, number of sample weight arrays: 0, 1, or one per target.
+        x_structure: String, how `x` is passed: `"single"`, `"list"` or `"dict"` (whose
+            keys are the names of the inputs).
+        y_structure: String, as `x_structure`, for the targets.
+        outputs: Tuple of strings, the names of all outputs if some are no targets,
+            else empty.
+        floatx: String, dtype of floating point data for which no dtype is given:
+            labels and sample weights.
     """
 
     inputs: tuple[ArraySpec, ...]

@@ -1,4 +1,4 @@
-"""Writing a shard: one partition's rows to local disk, once per fit."""
+"""Write a shard: one partition's rows to local disk, once per fit."""
 
 from __future__ import annotations
 
@@ -22,32 +22,37 @@ RUN_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 
 class SpoolMissingError(FileNotFoundError):
-    """The files of a shard are not, or no longer complete, on this host."""
+    """The files of a shard are missing or incomplete on this host."""
 
 
 def local_folders() -> list[str]:
-    """Spark's local directories in this process, else the system's temporary directory."""
+    """Return Spark's local directories in this process, else the system's temporary directory."""
     folders = [f for f in os.environ.get("SPARK_LOCAL_DIRS", "").split(",") if f]
     return folders or [tempfile.gettempdir()]
 
 
 def spool_directory(run_id: str, index: int = 0) -> str:
-    """The directory for one shard's files; shards are spread over Spark's local directories.
+    """Return the directory for one shard's files. It is not created.
+
+    Shards are distributed over Spark's local directories.
 
     Args:
-        run_id: String of letters, digits, `-`, `_` and `.`; everything that is
-            spooled under one id is removed together by `remove_spools`.
-        index: Integer, the partition.
+        run_id: String of letters, digits, `-`, `_` and `.`. `remove_spools` removes
+            everything that was spooled under one id.
+        index: Integer, number of the partition. Defaults to `0`.
 
     Returns:
-        String, a path. Nothing is created.
+        String, a path.
     """
     folders = local_folders()
     return os.path.join(folders[index % len(folders)], _tree(run_id))
 
 
 def remove_spools(run_id: str) -> None:
-    """Delete all that was spooled under a run id on this host, by processes like this one."""
+    """Delete all files that were spooled under a run id on this host.
+
+    Only finds files of processes that have the same local directories as this one.
+    """
     for folder in local_folders():
         shutil.rmtree(os.path.join(folder, _tree(run_id)), ignore_errors=True)
 
@@ -68,21 +73,24 @@ def spool(
 ) -> ShardHandle:
     """Write one partition to local disk, in bounded memory.
 
-    The shard appears under its name only when it is complete. Two attempts of
-    one task write two shards; the handle that Spark keeps names one of them.
+    The files are written to a temporary directory that is renamed when the shard is
+    complete. Two attempts of one task write two shards with different names; the
+    handle that Spark keeps refers to one of them.
 
     Args:
         chunks: Iterable of `Chunk`; read to its end.
-        index: Integer, the partition.
-        run_id: String, see `spool_directory`.
-        spec: `InputSpec` that names the arrays. Defaults to "x0", "y0", and so on.
-        directory: String, where to write instead of `spool_directory(run_id, index)`.
+        index: Integer, number of the partition.
+        run_id: String, as in `spool_directory`.
+        spec: `InputSpec` that names the arrays. Defaults to `None`: the names are
+            "x0", "y0", and so on.
+        directory: String, the directory to write to. Defaults to
+            `spool_directory(run_id, index)`.
 
     Returns:
-        A `ShardHandle`; one of 0 examples and no arrays if there are no rows.
+        A `ShardHandle`, of 0 examples and no arrays if there are no rows.
 
     Raises:
-        ValueError: If the chunks do not agree in the number or shapes of their arrays.
+        ValueError: If the chunks differ in the number or the shapes of their arrays.
     """
     folder = spool_directory(run_id, index) if directory is None else directory
     os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -118,7 +126,7 @@ class ShardWriter:
         """Append the rows of a chunk.
 
         Raises:
-            ValueError: If its arrays do not fit the ones before.
+            ValueError: If the number or the shapes of its arrays differ from those before.
         """
         groups = {"x": chunk.x, "y": chunk.y, "sample_weight": chunk.sample_weight}
         lengths = {len(a) for a in chunk.arrays}
@@ -130,8 +138,8 @@ class ShardWriter:
             columns = self._columns[group]
             if len(columns) != len(arrays):
                 raise ValueError(
-                    f"All rows must have the same parts. Received: {len(columns)} arrays of "
-                    f"{group} up to row {self.num_examples}, {len(arrays)} from there on."
+                    f"All rows must have the same number of arrays. Received: {len(columns)} "
+                    f"arrays of {group} up to row {self.num_examples}, then {len(arrays)}"
                 )
             for column, array in zip(columns, arrays, strict=True):
                 column.write(array, self.num_examples)
@@ -154,13 +162,13 @@ class ShardWriter:
         ]
 
     def close(self) -> None:
-        """Finish all files."""
+        """Write the buffered rows and close all files."""
         for columns in self._columns.values():
             for column in columns:
                 column.close()
 
     def handle(self, index: int, path: str) -> ShardHandle:
-        """The shard as it lies under `path`; call `close` before."""
+        """Return the handle of the shard, whose files are under `path`. Call `close` first."""
         stored = {g: tuple(c.stored for c in cs) for g, cs in self._columns.items()}
         return ShardHandle(
             index=index,
@@ -179,9 +187,9 @@ class ColumnWriter:
     Args:
         folder: String, the shard's directory.
         name: String, name of the input or target.
-        file: String, file name without its ending.
-        first: Array, the first rows (not yet written): they decide shape and dtype.
-        with_stats: Boolean, whether to gather `LabelStats`.
+        file: String, file name without its extension.
+        first: Array of the first rows. They determine the shape and dtype, and are not written.
+        with_stats: Boolean, whether to compute `LabelStats`.
     """
 
     def __init__(
@@ -204,7 +212,8 @@ class ColumnWriter:
         """Append rows.
 
         Raises:
-            ValueError: If their shape is not that of the rows before, or text meets numbers.
+            ValueError: If their shape differs from that of the rows before, or if text follows
+                numbers or numbers follow text.
         """
         if values.shape[1:] != self._shape:
             raise ValueError(
@@ -222,11 +231,11 @@ class ColumnWriter:
         self._writer.write(values)
 
     def close(self) -> None:
-        """Finish the file."""
+        """Write the buffered rows and close the file."""
         self._writer.close()
         self._nbytes = os.path.getsize(self._path)
 
     @property
     def stored(self) -> StoredArray:
-        """The array as it is on disk; call `close` before."""
+        """The array's description on disk. Call `close` first."""
         return StoredArray(self._name, self._writer.dtype, self._shape, self._file, self._nbytes)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import kspark
+from kspark.session.java import REQUIREMENT
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,3 +52,7 @@ def release(version: str) -> list[int]:
     while numbers[-1] == 0:
         numbers.pop()
     return numbers
+
+
+def test_the_java_that_an_error_names_is_that_of_the_extra():
+    assert f'"java": ["{REQUIREMENT}"]' in (ROOT / "setup.py").read_text(encoding="utf-8")

@@ -1,8 +1,7 @@
-"""Keras backends: how each of them runs a replica's steps.
+"""Run a replica's steps on each Keras backend.
 
-Nothing outside this package imports TensorFlow, JAX or torch, and nothing in
-here imports one that was not asked for: `get_backend` imports the module of
-the backend in use, and only that.
+Only this package imports TensorFlow, JAX or torch, and it only imports the one in
+use: `get_backend` imports the module of a backend on demand.
 """
 
 from __future__ import annotations
@@ -22,23 +21,23 @@ MODULES = MappingProxyType(
         "torch": "kspark.replica.backends.generic",
     }
 )
-"""Backend name to the module that serves it."""
+"""The module for each backend."""
 
 MERGING = frozenset({"tensorflow"})
-"""Backends whose gradients can be merged between replicas before they are applied."""
+"""Backends on which gradients of several replicas can be merged before they are applied."""
 
 
 def get_backend(name: str) -> Backend:
-    """The module that runs replicas on a Keras backend.
+    """Import the module that runs replicas on a Keras backend.
 
     Args:
         name: String, `"tensorflow"`, `"jax"` or `"torch"`.
 
     Returns:
-        A module with the functions of `kspark.replica.backends.base.Backend`.
+        A module with the members of `kspark.replica.backends.base.Backend`.
 
     Raises:
-        ValueError: If the backend is not known.
+        ValueError: If the backend is unknown.
     """
     if name not in MODULES:
         known = ", ".join(f'"{n}"' for n in MODULES)
@@ -48,17 +47,18 @@ def get_backend(name: str) -> Backend:
 
 
 def use_backend(name: str, threads: int | None = None) -> None:
-    """Make this process run Keras on a backend, with so many threads.
+    """Choose the Keras backend of this process and its number of threads.
 
     Keras reads its backend from the environment once, when it is first imported.
 
     Args:
         name: String, the backend's name.
-        threads: Integer, threads the backend may use; `None` leaves its default.
+        threads: Integer, threads that the backend may use. Defaults to `None`, the
+            backend's default.
 
     Raises:
-        ValueError: If the backend is not known.
-        EnvironmentMismatchError: If Keras already runs on another one in this process.
+        ValueError: If the backend is unknown.
+        EnvironmentMismatchError: If Keras already runs on another backend in this process.
     """
     running = running_backend()
     if running is None:
@@ -68,14 +68,14 @@ def use_backend(name: str, threads: int | None = None) -> None:
         raise EnvironmentMismatchError(
             f"The model was made with the Keras backend {name!r}, but Keras already runs on "
             f"{running!r} in this Python process. Set KERAS_BACKEND={name} for the executors "
-            f"(spark.executorEnv.KERAS_BACKEND={name}), or import Keras nowhere before kspark."
+            f"(spark.executorEnv.KERAS_BACKEND={name}), or do not import Keras before kspark."
         )
     if threads is not None:
         get_backend(name).configure_threads(threads, name)
 
 
 def running_backend() -> str | None:
-    """Name of the backend Keras runs on in this process; `None` if it is not imported."""
+    """Return the name of Keras' backend in this process, or `None` if Keras is not imported."""
     if "keras" not in sys.modules:
         return None
     import keras

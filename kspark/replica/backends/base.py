@@ -1,8 +1,8 @@
-"""What a Keras backend has to do for a replica, and what all of them do alike.
+"""The interface of a Keras backend, and functions that all backends share.
 
-A backend is a module with two names: `configure_threads` and `Engine`. An
-engine runs the steps of one model over windows of rows. Windows hold flat
-lists of NumPy arrays; `pack` gives them the structure the model was made with.
+A backend is a module with two members: `configure_threads` and `Engine`. An
+engine runs the steps of one model over windows of rows. Windows contain flat
+lists of NumPy arrays; `pack` arranges them in the structure that the model takes.
 """
 
 from __future__ import annotations
@@ -17,30 +17,31 @@ if TYPE_CHECKING:
     from kspark.weights import WeightSpec
 
 Exchange = Callable[[np.ndarray, int], "np.ndarray | None"]
-"""Called with a vector and the examples behind it; the vector to go on from, or `None` to keep."""
+"""Function of a vector and its number of examples. Returns the vector to continue with, or `None`
+to keep the one that was passed."""
 
 
 class Engine(Protocol):
-    """Runs one model's steps. One thread at a time."""
+    """Runs one model's steps. Only one thread may use it at a time."""
 
     logs: dict[str, float] | None
-    """What a custom `train_step` returned last, if it is not the model's metrics."""
+    """The values that a custom `train_step` returned last; `None` without one."""
 
     def __init__(
         self, model: Any, variables: Sequence[Any], spec: WeightSpec, inputs: InputSpec
     ) -> None: ...
 
     def prepare(self, window: Window) -> None:
-        """Create the metrics' variables from one row of a window; metrics begin anew."""
+        """Create the metrics' variables with one row of a window, and reset the metrics."""
 
     def get_vector(self, out: np.ndarray | None = None) -> np.ndarray:
-        """The merged weights as one vector."""
+        """Return the mergeable weights as one vector, written into `out` if given."""
 
     def set_vector(self, vector: np.ndarray) -> None:
-        """Set the merged weights; `vector` is not kept."""
+        """Set the mergeable weights. The vector is copied."""
 
     def train(self, window: Window, batch_size: int, start: int, stop: int) -> None:
-        """Train on batches [start, stop) of a window."""
+        """Train on batches `[start, stop)` of a window."""
 
     def train_exchanging(
         self,
@@ -50,51 +51,51 @@ class Engine(Protocol):
         stops: Sequence[int],
         exchange: Exchange,
     ) -> None:
-        """Train up to each batch in `stops`, and exchange all weights there."""
+        """Train up to each batch in `stops`, and then exchange all weights."""
 
     def train_merging(
         self, window: Window, batch_size: int, start: int, stop: int, exchange: Exchange
     ) -> None:
-        """As `train`, with every gradient exchanged before it is applied."""
+        """Train as `train` does, but exchange each gradient before applying it."""
 
     def gradient(self, window: Window, batch_size: int, index: int) -> tuple[np.ndarray, int]:
-        """Gradient of one batch, and the batch's examples."""
+        """Compute the gradient of one batch. Also returns the batch's number of examples."""
 
     def apply_gradient(self, vector: np.ndarray) -> None:
-        """One optimizer step."""
+        """Take one optimizer step with a gradient."""
 
     def evaluate(self, window: Window, batch_size: int) -> None:
-        """Add a window to the metrics."""
+        """Update the metrics with the rows of a window."""
 
     def predict(self, window: Window, batch_size: int) -> list[np.ndarray]:
-        """One array per output."""
+        """Predict the rows of a window. Returns one array per output."""
 
     def loss(self, window: Window) -> float:
-        """Loss over a window as one batch, not training."""
+        """Compute the loss of a window as one batch, without training."""
 
     def forget(self) -> None:
-        """Let go of windows that were kept from earlier calls."""
+        """Free windows that were kept from earlier calls."""
 
 
 class Backend(Protocol):
-    """A module of this package."""
+    """The members of a backend's module."""
 
     Engine: type[Engine]
 
     def configure_threads(self, threads: int, name: str) -> None:
-        """Limit the threads of backend `name`, before its first operation."""
+        """Limit the threads of the backend `name`. Call it before the first operation."""
 
 
 def pack(
     inputs: InputSpec, x: Sequence[Any], y: Sequence[Any] = (), weights: Sequence[Any] = ()
 ) -> Any:
-    """What Keras' `train_step` and its kin take, from flat lists.
+    """Arrange flat lists as Keras' `train_step`, `test_step` and `predict_step` take them.
 
     Args:
         inputs: `InputSpec` of the model.
-        x: One array or tensor per input.
-        y: One per target; empty without labels.
-        weights: Sample weights: none, one for all targets, or one per target.
+        x: Sequence of arrays or tensors, one per input.
+        y: Sequence of arrays or tensors, one per target; empty without labels.
+        weights: Sequence of sample weights: none, one for all targets, or one per target.
 
     Returns:
         `x`, `(x, y)` or `(x, y, sample_weight)`.
@@ -107,13 +108,13 @@ def pack(
     labels = per_output(y, inputs)
     if not weights:
         return keras.utils.pack_x_y_sample_weight(features, labels)
-    # As `keras.Model.fit` does: one weight column counts for every output.
+    # One array of sample weights applies to every output, as in `keras.Model.fit`.
     per_target = list(weights) if len(weights) == len(y) else [weights[0]] * len(y)
     return keras.utils.pack_x_y_sample_weight(features, labels, per_output(per_target, inputs))
 
 
 def per_output(values: Sequence[Any], inputs: InputSpec) -> Any:
-    """One value per target as Keras takes them: `None` for outputs that are no targets."""
+    """Arrange one value per target by outputs, with `None` for outputs that are no targets."""
     names = [a.name for a in inputs.targets]
     if inputs.outputs:
         found = dict(zip(names, values, strict=True))
@@ -122,7 +123,7 @@ def per_output(values: Sequence[Any], inputs: InputSpec) -> Any:
 
 
 def structured(values: Sequence[Any], names: Sequence[str], structure: str) -> Any:
-    """A flat list as one value (`"single"`), a tuple (`"list"`) or a dictionary (`"dict"`)."""
+    """Arrange a flat list as one value (`"single"`), a tuple (`"list"`) or a dictionary."""
     if structure == "single":
         return values[0]
     if structure == "list":
@@ -131,7 +132,7 @@ def structured(values: Sequence[Any], names: Sequence[str], structure: str) -> A
 
 
 def flat_outputs(outputs: Any) -> list[Any]:
-    """A model's outputs as a list: dictionaries by sorted key, everything else in order."""
+    """Flatten a model's outputs; the values of a dictionary are ordered by key."""
     if isinstance(outputs, dict):
         return [v for key in sorted(outputs) for v in flat_outputs(outputs[key])]
     if isinstance(outputs, list | tuple):
@@ -140,7 +141,7 @@ def flat_outputs(outputs: Any) -> list[Any]:
 
 
 def cast_floats(array: np.ndarray) -> np.ndarray:
-    """Floats in Keras' default float type, as `keras.Model.fit` casts them; all else as it is."""
+    """Cast floating point arrays to Keras' default float type, as `keras.Model.fit` does."""
     import keras
 
     if np.issubdtype(array.dtype, np.floating) and array.dtype.name != keras.config.floatx():
@@ -149,10 +150,10 @@ def cast_floats(array: np.ndarray) -> np.ndarray:
 
 
 def num_batches(num_examples: int, batch_size: int) -> int:
-    """Batches of so many examples; the last one may be short."""
+    """Return the number of batches; the last batch may have fewer examples."""
     return -(-num_examples // batch_size)
 
 
 def batch_examples(num_examples: int, batch_size: int, start: int, stop: int) -> int:
-    """Examples in batches [start, stop)."""
+    """Return the number of examples in batches `[start, stop)`."""
     return min(stop * batch_size, num_examples) - min(start * batch_size, num_examples)

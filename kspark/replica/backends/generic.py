@@ -1,7 +1,7 @@
-"""JAX and torch: one `train_on_batch` per batch, through Keras' public methods alone.
+"""JAX and torch: call `train_on_batch` for each batch, through Keras' public methods only.
 
-Slower than a compiled loop, and good for every backend Keras has. Gradients
-are not exchanged here: the public methods do not give them away.
+This is slower than a compiled loop but works on every Keras backend. It cannot
+exchange gradients, because the public methods do not return them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def configure_threads(threads: int, name: str) -> None:
     """Limit the backend's threads.
 
-    JAX reads its limit when it starts, so this has to come before its first operation.
+    JAX reads its limit when it starts, so call this before its first operation.
 
     Args:
         threads: Integer >= 1.
@@ -47,7 +47,7 @@ def configure_threads(threads: int, name: str) -> None:
 
 
 class Engine:
-    """Runs one model's steps batch by batch. See `kspark.replica.backends.base.Engine`.
+    """Runs one model's steps batch by batch, as a `kspark.replica.backends.base.Engine`.
 
     Args:
         model: A compiled, built `keras.Model`.
@@ -67,23 +67,23 @@ class Engine:
         self._has_own_step = type(model).train_step is not keras.Model.train_step
 
     def prepare(self, window: Window) -> None:
-        """Nothing: Keras creates the metrics' variables before its first step here."""
+        """Do nothing: on these backends Keras creates the metrics' variables itself."""
 
     def get_vector(self, out: np.ndarray | None = None) -> np.ndarray:
-        """The merged weights as one vector."""
+        """Return the mergeable weights as one vector, written into `out` if given."""
         return self._spec.flatten(
             [keras.ops.convert_to_numpy(v.value) for v in self._variables], out
         )
 
     def set_vector(self, vector: np.ndarray) -> None:
-        """Set the merged weights; `vector` is not kept."""
+        """Set the mergeable weights. The vector is copied."""
         for i, values in self._spec.unflatten(vector).items():
             self._variables[i].assign(values.copy())
 
     def train(self, window: Window, batch_size: int, start: int, stop: int) -> None:
-        """Train on batches [start, stop) of a window."""
+        """Train on batches `[start, stop)` of a window."""
         logs: Any = None
-        with adding_up(self._model):
+        with keeping_metrics(self._model):
             for data in self._batches(window, batch_size, start, stop):
                 x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
                 logs = self._model.train_on_batch(x, y, sample_weight, return_dict=True)
@@ -93,7 +93,7 @@ class Engine:
     def train_exchanging(
         self, window: Window, batch_size: int, start: int, stops: Sequence[int], exchange: Exchange
     ) -> None:
-        """Train up to each batch in `stops`, and exchange all weights there."""
+        """Train up to each batch in `stops`, and then exchange all weights."""
         for stop in stops:
             self.train(window, batch_size, start, stop)
             count = batch_examples(window.num_examples, batch_size, start, stop)
@@ -105,31 +105,27 @@ class Engine:
     def train_merging(
         self, window: Window, batch_size: int, start: int, stop: int, exchange: Exchange
     ) -> None:
-        """Refused: see `gradient`."""
+        """Raise `ValueError`: gradients are not available on these backends."""
         raise no_gradients()
 
     def gradient(self, window: Window, batch_size: int, index: int) -> tuple[np.ndarray, int]:
-        """Refused.
-
-        Raises:
-            ValueError: Always; Keras' public methods apply a gradient without showing it.
-        """
+        """Raise `ValueError`: gradients are not available on these backends."""
         raise no_gradients()
 
     def apply_gradient(self, vector: np.ndarray) -> None:
-        """Refused: see `gradient`."""
+        """Raise `ValueError`: gradients are not available on these backends."""
         raise no_gradients()
 
     def evaluate(self, window: Window, batch_size: int) -> None:
-        """Add a window to the metrics."""
+        """Update the metrics with the rows of a window."""
         stop = num_batches(window.num_examples, batch_size)
-        with adding_up(self._model):
+        with keeping_metrics(self._model):
             for data in self._batches(window, batch_size, 0, stop):
                 x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
                 self._model.test_on_batch(x, y, sample_weight)
 
     def predict(self, window: Window, batch_size: int) -> list[np.ndarray]:
-        """One array per output, for all rows of a window."""
+        """Predict the rows of a window. Returns one array per output."""
         stop = max(num_batches(window.num_examples, batch_size), 1)
         names = [a.name for a in self._inputs.inputs]
         outputs = []
@@ -139,11 +135,11 @@ class Engine:
         return [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
 
     def loss(self, window: Window) -> float:
-        """Refused: see `gradient`."""
+        """Raise `ValueError`: only the checks of gradient merging use this loss."""
         raise no_gradients()
 
     def forget(self) -> None:
-        """Nothing is kept between calls."""
+        """Do nothing: no window is kept between calls."""
 
     def _batches(self, window: Window, batch_size: int, start: int, stop: int) -> Iterator[Any]:
         for x, y, weights in self._rows(window, batch_size, start, stop):
@@ -164,8 +160,8 @@ class Engine:
 
 
 @contextmanager
-def adding_up(model: keras.Model) -> Iterator[None]:
-    """Let metrics add up over batches: `train_on_batch` of later Keras resets them each time."""
+def keeping_metrics(model: keras.Model) -> Iterator[None]:
+    """Keep metrics over batches: `train_on_batch` of later Keras versions resets them."""
     model.reset_metrics = lambda: None
     try:
         yield
@@ -174,7 +170,7 @@ def adding_up(model: keras.Model) -> Iterator[None]:
 
 
 def no_gradients() -> ValueError:
-    """The refusal of everything that needs a gradient."""
+    """Return the error for all methods that need a gradient."""
     return ValueError(
         'mode="synchronous" with frequency="batch" merges gradients, which needs the Keras '
         f"backend 'tensorflow'. Received: backend={keras.backend.backend()!r}. "

@@ -1,13 +1,13 @@
-"""The TensorFlow backend: whole passes over a window as one compiled call.
+"""The TensorFlow backend: run a pass over a window in one compiled call.
 
-Calling into TensorFlow from Python costs more than a small model's step. So
-the loop over the batches is inside the compiled function; the rows of a window
-are tensors, and a batch is gathered from them by the window's order. Even the
-exchange with the aggregator is called from inside the loop (`HostCall`).
+A call from Python into TensorFlow takes longer than a step of a small model. So
+the compiled function contains the loop over the batches. The rows of a window are
+tensors, and each batch is gathered from them in the window's order. The exchange
+with the aggregator is also called from inside the loop (`HostCall`).
 
-The steps are Keras' own `train_step`, `test_step` and `predict_step`, or the
-model's overrides of them, compiled with the model's `jit_compile`, or not at
-all with `run_eagerly`.
+The steps are Keras' `train_step`, `test_step` and `predict_step`, or the model's
+overrides of them. They are compiled with the model's `jit_compile`, or not at all
+with `run_eagerly`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ import tensorflow as tf
 from kspark.replica.backends.base import Exchange, flat_outputs, num_batches, pack
 from kspark.replica.backends.tensorflow_losses import counting
 from kspark.replica.backends.tensorflow_rows import (
-    KeptRows,
     Loop,
+    RowCache,
     as_tensor,
     number,
     repeat,
     repeat_keeping,
 )
-from kspark.replica.backends.tensorflow_vector import FlatVector, HostCall, Warming
+from kspark.replica.backends.tensorflow_vector import FlatVector, HostCall, LazilyCompiled
 from kspark.weights import TRAINABLE
 
 if TYPE_CHECKING:
@@ -44,11 +44,11 @@ Step = Callable[[Any], Any]
 
 
 def configure_threads(threads: int, name: str = "tensorflow") -> None:
-    """Limit TensorFlow's thread pools, which is possible before its first operation only.
+    """Limit TensorFlow's thread pools, which is only possible before its first operation.
 
     Args:
-        threads: Integer >= 1, size of either pool.
-        name: String, the backend's name; there is only one here.
+        threads: Integer >= 1, size of both the intra-op and the inter-op pool.
+        name: String, the backend's name. Ignored.
     """
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -57,15 +57,15 @@ def configure_threads(threads: int, name: str = "tensorflow") -> None:
         now = tf.config.threading.get_intra_op_parallelism_threads()
         if now != threads:
             logger.warning(
-                "TensorFlow is in use already and keeps its %d threads (0: all cores); "
-                "%d were asked for.",
+                "TensorFlow has already started and keeps its %d threads (0 means all cores), "
+                "although %d were requested.",
                 now,
                 threads,
             )
 
 
 class Engine:
-    """Runs one model's steps in compiled loops. See `kspark.replica.backends.base.Engine`.
+    """Runs one model's steps in compiled loops, as a `kspark.replica.backends.base.Engine`.
 
     Args:
         model: A compiled, built `keras.Model`.
@@ -85,7 +85,7 @@ class Engine:
         self._weights = FlatVector([variables[i] for i, _ in spec.parts], spec.dtype)
         self._trainable = FlatVector(trainable, spec.dtype)
         self._connected = [True] * len(trainable)
-        self._rows = KeptRows()
+        self._rows = RowCache()
         self._host = HostCall()
         self._has_own_step = type(model).train_step is not keras.Model.train_step
         self._loss_takes_training = "training" in inspect.signature(model.compute_loss).parameters
@@ -105,7 +105,7 @@ class Engine:
         self._predict = Loop(self._predict_loop, eager)
         self._apply: Callable[[Any], None] = self._apply_mean
         if not eager:
-            self._apply = Warming(self._apply_mean, self._trainable.spec, eager_calls=0)
+            self._apply = LazilyCompiled(self._apply_mean, self._trainable.spec, eager_calls=0)
 
     def _compiled_step(self, step: Step) -> Step:
         if self._model.run_eagerly:
@@ -118,26 +118,26 @@ class Engine:
         )
         return compiled
 
-    # -- what a replica asks for ------------------------------------------------------------
+    # -- interface --------------------------------------------------------------------------
 
     def prepare(self, window: Window) -> None:
-        """Create the metrics' variables from one row of a window; metrics begin anew."""
+        """Create the metrics' variables with one row of a window, and reset the metrics."""
         model = self._model
         if self._has_own_step or type(model).test_step is not keras.Model.test_step:
-            return  # Its metrics are its own business.
+            return  # A model with custom steps manages its metrics itself.
         model.test_step(self._first_rows(window, 1))
         model.reset_metrics()
 
     def get_vector(self, out: np.ndarray | None = None) -> np.ndarray:
-        """The merged weights as one vector."""
+        """Return the mergeable weights as one vector, written into `out` if given."""
         return self._weights.get(out)
 
     def set_vector(self, vector: np.ndarray) -> None:
-        """Set the merged weights; `vector` is not kept."""
+        """Set the mergeable weights. The vector is copied."""
         self._weights.set(vector)
 
     def train(self, window: Window, batch_size: int, start: int, stop: int) -> None:
-        """Train on batches [start, stop) of a window."""
+        """Train on batches `[start, stop)` of a window."""
         if start >= stop:
             return
         logs = self._train(
@@ -149,7 +149,7 @@ class Engine:
     def train_exchanging(
         self, window: Window, batch_size: int, start: int, stops: Sequence[int], exchange: Exchange
     ) -> None:
-        """Train up to each batch in `stops`, and exchange all weights there."""
+        """Train up to each batch in `stops`, and then exchange all weights."""
         if not len(stops):
             return
         with self._host.calling(exchange):
@@ -163,7 +163,7 @@ class Engine:
     def train_merging(
         self, window: Window, batch_size: int, start: int, stop: int, exchange: Exchange
     ) -> None:
-        """As `train`, with every gradient exchanged before it is applied."""
+        """Train as `train` does, but exchange each gradient before applying it."""
         if start >= stop:
             return
         with self._host.calling(exchange):
@@ -172,28 +172,28 @@ class Engine:
             )
 
     def gradient(self, window: Window, batch_size: int, index: int) -> tuple[np.ndarray, int]:
-        """Gradient of one batch, and the batch's examples."""
+        """Compute the gradient of one batch. Also returns the batch's number of examples."""
         vector, count = self._gradient(*self._rows.load(window), number(batch_size), number(index))
         return vector.numpy(), int(count)
 
     def apply_gradient(self, vector: np.ndarray) -> None:
-        """One optimizer step."""
+        """Take one optimizer step with a gradient."""
         self._apply(tf.constant(vector))
 
     def evaluate(self, window: Window, batch_size: int) -> None:
-        """Add a window to the metrics."""
+        """Update the metrics with the rows of a window."""
         stop = num_batches(window.num_examples, batch_size)
         if stop:
             self._evaluate(*self._rows.load(window), number(batch_size), number(stop))
 
     def predict(self, window: Window, batch_size: int) -> list[np.ndarray]:
-        """One array per output, for all rows of a window."""
+        """Predict the rows of a window. Returns one array per output."""
         stop = max(num_batches(window.num_examples, batch_size), 1)
         outputs = self._predict(*self._rows.load(window), number(batch_size), number(stop))
         return [output.numpy() for output in outputs]
 
     def loss(self, window: Window) -> float:
-        """Loss over a window as one batch, not training."""
+        """Compute the loss of a window as one batch, without training."""
         data = self._first_rows(window, window.num_examples)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         training = {"training": False} if self._loss_takes_training else {}
@@ -204,17 +204,17 @@ class Engine:
         return float(tf.reduce_sum(loss))
 
     def forget(self) -> None:
-        """Let go of windows that were kept from earlier calls."""
+        """Free windows that were kept from earlier calls."""
         self._rows.clear()
 
-    # -- loops, compiled as a whole ---------------------------------------------------------
+    # -- compiled loops ---------------------------------------------------------------------
 
     def _first_rows(self, window: Window, count: int) -> Any:
         groups = (window.x, window.y, window.sample_weight)
         return pack(self._inputs, *([as_tensor(a[:count]) for a in g] for g in groups))
 
     def _batch(self, rows: Any, order: Any, size: Any, index: Any) -> Any:
-        """Batch `index` in the structure of the model's inputs."""
+        """Gather batch `index` in the structure of the model's inputs."""
         chosen = order[index * size : (index + 1) * size]
         groups = [[tf.gather(t, chosen) for t in group] for group in rows]
         return pack(self._inputs, *groups)
@@ -269,10 +269,14 @@ class Engine:
         )
         return [a.concat() for a in arrays]
 
-    # -- the halves of a training step ------------------------------------------------------
+    # -- parts of a training step -----------------------------------------------------------
 
     def _loss_gradient(self, data: Any) -> tuple[Any, Any]:
-        """Keras' `train_step` up to the optimizer: the flat gradient, and the examples."""
+        """Run Keras' `train_step` up to the optimizer.
+
+        Returns:
+            Tuple of the gradient as a vector, and the number of examples.
+        """
         model = self._model
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         count = tf.shape(flat_outputs(x)[0])[0]
@@ -293,10 +297,10 @@ class Engine:
         return self._trainable.flatten(gradients), count
 
     def _apply_mean(self, vector: Any) -> None:
-        """One optimizer step with a flat gradient.
+        """Take one optimizer step with a gradient vector.
 
-        Variables that the loss does not depend on are left out, as Keras leaves
-        them out: they get no weight decay either.
+        Variables on which the loss does not depend are omitted, as in Keras, so that
+        they get no weight decay either.
         """
         gradients = self._trainable.split(vector)
         connected = zip(gradients, self._trainable.variables, self._connected, strict=True)

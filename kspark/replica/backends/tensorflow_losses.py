@@ -1,4 +1,4 @@
-"""The losses of single outputs, weighted by examples in graphs as they are outside of them."""
+"""Weight the mean losses of single outputs by examples in compiled steps too."""
 
 from __future__ import annotations
 
@@ -12,47 +12,46 @@ import tensorflow as tf
 from kspark.replica.backends.base import flat_outputs
 
 MISSING = object()
-"""Stands for a weight that was not passed at all."""
+"""Default of `sample_weight`, to distinguish a missing argument from `None`."""
 
 
 def counting(model: keras.Model, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A step of a model, to be compiled, in which every output's loss counts the batch's examples.
+    """Wrap a step, to be compiled, so that each output's mean loss is weighted by examples.
 
-    Keras weights the mean loss of each of several outputs by the batch's static
-    length. In a graph that is `None`, so that a short batch counts as much as a long
-    one, and sums of workers' states say something else for each way to divide the data.
+    For a model with several outputs, Keras weights the mean loss of each by the batch's
+    static length. In a graph the static length is `None`, so that a short batch counts
+    as much as a full one, and the sum of the workers' states depends on how the data is
+    divided.
 
     Args:
         model: A compiled `keras.Model`.
         step: One of its steps.
+
+    Returns:
+        A function with the step's argument and return value.
     """
 
     def counted(data: Any) -> Any:
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        with weighing(loss_means(model), tf.shape(flat_outputs(x)[0])[0]):
+        # Any of these may be the mean loss of an output: Keras has no public way to know. They
+        # exist in the second trace at the latest, which TensorFlow uses if the first trace
+        # creates variables.
+        means = [m for m in model.metrics if type(m) is keras.metrics.Mean]
+        with weighted_by(means, tf.shape(flat_outputs(x)[0])[0]):
             return step(data)
 
     return counted
 
 
-def loss_means(model: keras.Model) -> list[keras.metrics.Mean]:
-    """Metrics that may be the mean loss of an output; Keras has no public way to tell.
-
-    They are there from the second trace on at the latest, which is the one that
-    TensorFlow uses if the first one creates variables.
-    """
-    return [m for m in model.metrics if type(m) is keras.metrics.Mean]
-
-
 @contextmanager
-def weighing(means: list[keras.metrics.Mean], count: Any) -> Iterator[None]:
-    """Let means whose weight is given as `None` use `count` instead.
+def weighted_by(means: list[keras.metrics.Mean], count: Any) -> Iterator[None]:
+    """Use `count` as the weight of means that are updated with `sample_weight=None`.
 
-    Only Keras gives it as `None`; a mean of the user's own, updated without any
-    weight, goes on counting batches as it does in Keras.
+    Only Keras passes `None`. A mean of the user's own, updated without a weight, still
+    counts batches as it does in Keras.
     """
     for mean in means:
-        mean.update_state = weighed(mean.update_state, count)
+        mean.update_state = with_weight(mean.update_state, count)
     try:
         yield
     finally:
@@ -60,8 +59,8 @@ def weighing(means: list[keras.metrics.Mean], count: Any) -> Iterator[None]:
             del mean.update_state
 
 
-def weighed(update: Callable[..., Any], count: Any) -> Callable[..., Any]:
-    """A mean's `update_state` with `count` in the place of `None`."""
+def with_weight(update: Callable[..., Any], count: Any) -> Callable[..., Any]:
+    """Wrap a mean's `update_state` to replace the weight `None` by `count`."""
 
     def update_state(values: Any, sample_weight: Any = MISSING) -> Any:
         if sample_weight is MISSING:

@@ -1,4 +1,4 @@
-"""Rows as tensors, and loops over their batches that are compiled once for windows alike."""
+"""Rows as tensors, and compiled loops over their batches that are shared by similar windows."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from kspark.shards import Window
 
 MAX_KEPT_BYTES = 256 * 2**20
-"""Rows that stay in memory as tensors: two windows of the usual size, to train and to validate."""
+"""Memory for rows kept as tensors, in bytes: two default windows, for training and validation."""
 
 Shapes = tuple[tuple[int | None, ...], ...]
 
 
 class Rows:
-    """A window's rows as tensors, in the order they lie.
+    """A window's rows as tensors, in stored order.
 
     Args:
         groups: Tuples of tensors: inputs, targets and sample weights.
@@ -38,18 +38,18 @@ class Rows:
 
     @classmethod
     def of(cls, window: Window) -> Rows:
-        """The rows of a window."""
+        """Convert the rows of a window."""
         groups = (window.x, window.y, window.sample_weight)
         return cls(tuple(tuple(as_tensor(array) for array in group) for group in groups))
 
     def regrouped(self, flat: tuple[Any, ...]) -> tuple[tuple[Any, ...], ...]:
-        """Other tensors in the place of `flat`, as `groups`."""
-        left = iter(flat)
-        return tuple(tuple(next(left) for _ in group) for group in self.groups)
+        """Arrange a flat sequence of tensors in the same groups as `groups`."""
+        tensors = iter(flat)
+        return tuple(tuple(next(tensors) for _ in group) for group in self.groups)
 
 
 def as_tensor(array: np.ndarray) -> Any:
-    """One array as a tensor, in the dtype `keras.Model.fit` gives it; text becomes `string`."""
+    """Convert an array to a tensor of the dtype that `keras.Model.fit` uses, text to `string`."""
     if array.dtype.kind in "OU":
         return tf.convert_to_tensor(array.astype(object), tf.string)
     return tf.constant(cast_floats(array))
@@ -57,15 +57,16 @@ def as_tensor(array: np.ndarray) -> Any:
 
 @lru_cache(maxsize=4096)
 def number(value: int) -> Any:
-    """A small integer as a tensor. Kept, because making one takes longer than using it."""
+    """Convert an integer to a tensor. Cached, because creating one takes longer than using it."""
     return tf.constant(value, tf.int32)
 
 
-class KeptRows:
-    """Windows as tensors. Those whose rows come again are kept, the latest first.
+class RowCache:
+    """A cache of windows as tensors, for windows with a key. Drops the least recently used.
 
     Args:
-        max_bytes: Integer, how much to keep.
+        max_bytes: Integer, size of the cache in bytes. The last window is kept even if it is
+            larger.
     """
 
     def __init__(self, max_bytes: int = MAX_KEPT_BYTES) -> None:
@@ -74,7 +75,7 @@ class KeptRows:
         self._order: tuple[np.ndarray | None, Any] = (None, None)
 
     def load(self, window: Window) -> tuple[Rows, Any]:
-        """Rows as tensors, and their order as one more."""
+        """Return the rows as tensors, and their order as a tensor."""
         rows = self._rows(window)
         if window.order is None:
             return rows, tf.range(window.num_examples)
@@ -83,7 +84,7 @@ class KeptRows:
         return rows, self._order[1]
 
     def clear(self) -> None:
-        """Let go of everything."""
+        """Free all rows."""
         self._kept.clear()
         self._order = None, None
 
@@ -98,15 +99,15 @@ class KeptRows:
 
 
 class Loop:
-    """A function of rows and tensors, compiled at its first call.
+    """A function of rows and tensors that is compiled at its first call.
 
-    A function is traced for windows of any length, and for text or sequences of
-    any length as soon as there were two. Its trace is called directly, because
-    looking it up in TensorFlow's way takes longer than a small model's step.
+    The function is traced for windows of any length. When a second window differs in the
+    length of its texts or sequences, it is traced again for any such length. A trace is
+    called directly, because TensorFlow's lookup takes longer than a step of a small model.
 
     Args:
-        body: Called with groups of tensors, the rows' order, and the tensors of the call.
-        eager: Boolean, whether to call it uncompiled.
+        body: Function of the groups of tensors, the rows' order, and the call's tensors.
+        eager: Boolean, whether to call it without compiling it.
     """
 
     def __init__(self, body: Callable[..., Any], eager: bool) -> None:
@@ -116,7 +117,7 @@ class Loop:
         self._compiled: dict[Hashable, Any] = {}
 
     def __call__(self, rows: Rows, order: Any, *tensors: Any) -> Any:
-        """Run it."""
+        """Call the function, and compile it first if necessary."""
         if self._eager:
             return self._body(rows.groups, order, *tensors)
         compiled = self._compiled.get((rows.kind, rows.shapes))
@@ -147,7 +148,7 @@ class Loop:
 
 
 def common(left: Shapes, right: Shapes) -> Shapes:
-    """Shapes with `None` where two differ; they have the same ranks."""
+    """Merge shapes of the same ranks: an axis whose lengths differ becomes `None`."""
     return tuple(
         tuple(a if a == b else None for a, b in zip(one, other, strict=True))
         for one, other in zip(left, right, strict=True)
@@ -155,7 +156,7 @@ def common(left: Shapes, right: Shapes) -> Shapes:
 
 
 def repeat(step: Callable[[Any], Any], start: Any, stop: Any) -> None:
-    """Call `step(i)` for i in [start, stop), one after the other."""
+    """Call `step(i)` for each `i` in `[start, stop)`, in order."""
 
     def body(i: Any) -> list[Any]:
         step(i)
@@ -165,7 +166,7 @@ def repeat(step: Callable[[Any], Any], start: Any, stop: Any) -> None:
 
 
 def repeat_keeping(step: Callable[[Any], Any], start: Any, stop: Any) -> Any:
-    """As `repeat`, and what the last step returned. There must be at least one step."""
+    """Repeat as `repeat` does, and return the last step's value. Needs at least one step."""
     last = step(start)
     _, last = tf.while_loop(
         lambda i, _: i < stop,

@@ -1,4 +1,4 @@
-"""Vectors in TensorFlow: many variables as one, and the way of one through Python."""
+"""Variables as one vector in TensorFlow, and calls of Python from inside a compiled loop."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from kspark.replica.backends.base import Exchange
 from kspark.weights import same_kind
 
 EAGER_CALLS = 16
-"""Calls before compiling a function pays: about that many take as long as compiling it."""
+"""Number of calls before a function is compiled: they take about as long as compiling it."""
 
 
-class Warming:
-    """A function that is compiled when it has been called a few times.
+class LazilyCompiled:
+    """A function that is compiled after a number of calls.
 
     Args:
-        function: What to call, with tensors.
+        function: Function of tensors.
         *specs: A `tf.TensorSpec` for each of its arguments.
-        eager_calls: Integer, calls before it is compiled.
+        eager_calls: Integer, number of calls before it is compiled.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Warming:
         self._left = eager_calls
 
     def __call__(self, *tensors: Any) -> Any:
-        """Call it."""
+        """Call the function, and compile it first if it is time."""
         if self._left == 0:
             compiled = tf.function(self._function, autograph=False)
             self._function = compiled.get_concrete_function(*self._specs)
@@ -43,7 +43,7 @@ class Warming:
 
 
 class FlatVector:
-    """Variables as one vector, read and written in one compiled call each.
+    """Variables as one vector. Reading and writing it are one compiled call each.
 
     Args:
         variables: List of Keras variables with floating point values.
@@ -56,11 +56,11 @@ class FlatVector:
         self._shapes = [tuple(v.shape) for v in self.variables]
         self._sizes = [prod(shape) for shape in self._shapes]
         self.spec = tf.TensorSpec([sum(self._sizes)], self._dtype)
-        self._read = Warming(self.concatenated)
-        self._write = Warming(self.assign, self.spec)
+        self._read = LazilyCompiled(self.concatenated)
+        self._write = LazilyCompiled(self.assign, self.spec)
 
     def get(self, out: np.ndarray | None = None) -> np.ndarray:
-        """The values as a NumPy vector, written into `out` if given."""
+        """Return the values as a NumPy vector, written into `out` if given."""
         values = self._read()
         if out is None:
             result: np.ndarray = values.numpy()
@@ -69,11 +69,11 @@ class FlatVector:
         return out
 
     def set(self, vector: np.ndarray) -> None:
-        """Set the values; the vector is copied."""
+        """Set the values. The vector is copied."""
         self._write(tf.constant(vector))
 
     def concatenated(self) -> Any:
-        """The values as one tensor."""
+        """Return the values as one tensor."""
         return self.flatten([v.value for v in self.variables])
 
     def assign(self, vector: Any) -> None:
@@ -82,7 +82,7 @@ class FlatVector:
             variable.assign(tf.cast(part, variable.dtype))
 
     def flatten(self, tensors: Sequence[Any]) -> Any:
-        """One tensor per variable as a vector; `None` (no gradient) becomes zeros."""
+        """Concatenate one tensor per variable; `None` (no gradient) becomes zeros."""
         if not self.variables:
             return tf.zeros([0], self._dtype)
         parts = [
@@ -94,16 +94,16 @@ class FlatVector:
         return tf.concat(parts, 0)
 
     def split(self, vector: Any) -> list[Any]:
-        """A vector as one tensor per variable."""
+        """Split a vector into one tensor per variable."""
         parts = tf.split(vector, self._sizes) if self.variables else []
         return [tf.reshape(p, shape) for p, shape in zip(parts, self._shapes, strict=True)]
 
 
 class HostCall:
-    """Lets a compiled loop call Python in its middle, and brings exceptions out as they are.
+    """Lets a compiled loop call Python, and raises the exceptions of that call unchanged.
 
-    TensorFlow runs the call on a thread of its own while the caller's thread
-    waits for the loop to end.
+    TensorFlow makes the call in a thread of its own while the caller's thread waits
+    for the loop to end.
     """
 
     def __init__(self) -> None:
@@ -111,16 +111,16 @@ class HostCall:
         self._error: BaseException | None = None
 
     def call(self, vector: Any, count: Any) -> Any:
-        """Inside a loop: the exchange's answer to a vector, as a tensor of its shape."""
-        answer = tf.numpy_function(self._answer, [vector, count], vector.dtype)
-        return tf.ensure_shape(answer, vector.shape)
+        """Call the exchange from inside a loop, and return its vector as a tensor."""
+        result = tf.numpy_function(self._result, [vector, count], vector.dtype)
+        return tf.ensure_shape(result, vector.shape)
 
     @contextmanager
     def calling(self, exchange: Exchange) -> Iterator[None]:
-        """Around a loop: what its calls reach.
+        """Set the exchange that loops inside this block call.
 
         Raises:
-            BaseException: Whatever the exchange raised; it ends the loop.
+            BaseException: The exchange's exception, which ends the loop.
         """
         self._exchange, self._error = exchange, None
         try:
@@ -132,20 +132,20 @@ class HostCall:
         finally:
             self._exchange = self._error = None
 
-    def _answer(self, vector: np.ndarray, count: np.ndarray) -> np.ndarray:
+    def _result(self, vector: np.ndarray, count: np.ndarray) -> np.ndarray:
         try:
-            return self._asked(vector, int(count))
+            return self._exchanged(vector, int(count))
         except BaseException as error:
-            # The end of TensorFlow's own thread, which would keep the text alone.
+            # TensorFlow's thread ends here and would only keep the exception's text.
             self._error = error
             raise
 
-    def _asked(self, vector: np.ndarray, count: int) -> np.ndarray:
+    def _exchanged(self, vector: np.ndarray, count: int) -> np.ndarray:
         if self._exchange is None:
-            raise RuntimeError("A compiled loop outlived its call.")
-        answer = self._exchange(vector, count)
-        if answer is None:
+            raise RuntimeError("A compiled loop called its exchange after the loop had ended.")
+        result = self._exchange(vector, count)
+        if result is None:
             return vector
-        same_kind(answer, vector)
-        # TensorFlow goes on using the memory that it is given, and so may its owner.
-        return answer.copy()
+        same_kind(result, vector)
+        # Copy: TensorFlow keeps using the memory, and the exchange may change its array.
+        return result.copy()

@@ -36,7 +36,7 @@ use = lambda: arrived.use_code(open(archive, "rb").read(), digest)
 
 TELL = """
 import kspark.errors
-from kspark.bootstrap import package_archive
+from kspark.cluster.bootstrap import package_archive
 print(json.dumps([kspark.errors.__file__, package_archive()[1]]))
 """
 
@@ -49,7 +49,7 @@ def executor(tmp_path):
     (tmp_path / "archive").write_bytes(ARCHIVE)
 
     def run(code, *paths, archive=tmp_path / "archive", digest=DIGEST):
-        source = PACKAGE / "bootstrap.py"
+        source = PACKAGE / "cluster" / "bootstrap.py"
         arguments = [str(a) for a in (archive, digest, source, *paths)]
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", ARRIVE + code, *arguments],

@@ -28,7 +28,7 @@ def project(tmp_path):
     yield module
     sys.modules.pop(NAME, None)
     assert registered() == before
-    assert not custom.LENT
+    assert not custom.REGISTERED
 
 
 def registered():
@@ -38,8 +38,8 @@ def registered():
 def test_a_module_that_is_gone_by_now_is_none(project):
     """Another thread may take it out of `sys.modules` after it was looked for."""
     modules = [types.ModuleType("gone_by_now"), project]
-    assert custom.lend(modules) == [project]
-    custom.take_back([project])
+    assert custom.register(modules) == [project]
+    custom.unregister([project])
 
 
 def test_the_first_to_leave_takes_nothing_from_the_second(project):
@@ -96,7 +96,7 @@ def test_a_block_inside_another_leaves_it_whole(project):
 def test_what_the_user_registered_stays(project):
     cloudpickle.register_pickle_by_value(project)
     with custom.by_value():
-        assert NAME not in custom.LENT
+        assert NAME not in custom.REGISTERED
     assert NAME in registered()
     cloudpickle.unregister_pickle_by_value(project)
 

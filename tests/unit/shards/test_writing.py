@@ -162,8 +162,8 @@ def test_merged_stats_of_text_stay_unknown():
     ("second", "words"),
     [
         (chunk(np.zeros((2, 4))), r"same shape.*\(3,\) up to row 2, then \(4,\)"),
-        (chunk(np.zeros((2, 3)), [1, 2]), "1 arrays of x up to row 2, 2 from there on"),
-        (chunk(np.zeros((2, 3)), y=[[1, 2]]), "0 arrays of y up to row 2, 1 from there on"),
+        (chunk(np.zeros((2, 3)), [1, 2]), "1 arrays of x up to row 2, then 2"),
+        (chunk(np.zeros((2, 3)), y=[[1, 2]]), "0 arrays of y up to row 2, then 1"),
         (chunk(np.full((2, 3), "a", object)), "must be numbers.*object from row 2"),
         (chunk(np.full((2, 3), 1j)), "must be numbers.*complex128 from row 2"),
     ],
@@ -270,7 +270,7 @@ def test_missing_and_truncated_files():
         file.truncate(100)
     with pytest.raises(SpoolMissingError, match=f"Shard 6 .* on host {handle.host}"):
         Shard.open(handle)
-    with pytest.raises(SpoolMissingError, match="no longer whole"):
+    with pytest.raises(SpoolMissingError, match="no longer complete"):
         Shard(handle).read(5, 20)
     os.unlink(path)
     with pytest.raises(FileNotFoundError):

@@ -22,7 +22,7 @@ from kspark.replica.backends.base import (
 )
 from kspark.replica.backends.generic import Engine as Generic
 from kspark.replica.backends.tensorflow import configure_threads
-from kspark.replica.backends.tensorflow_rows import KeptRows, as_tensor
+from kspark.replica.backends.tensorflow_rows import RowCache, as_tensor
 from kspark.shards import ArraySpec, InputSpec
 
 
@@ -106,7 +106,7 @@ def test_text_becomes_strings(dtype):
 
 
 def test_kept_rows_are_bounded(window_of):
-    cache = KeptRows(max_bytes=100)
+    cache = RowCache(max_bytes=100)
 
     def rows(key):
         return cache.load(window_of(np.zeros((10, 1), "float32"), key=key))[0]
