@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.common.runs import answer
 from kspark import SparkModel
-from kspark.job import groups as tree
+from kspark.job import groups
 from kspark.session import local_session
 
 INPUTS, ROWS_PER_SHARD = 1000, 4
@@ -53,7 +53,7 @@ def run(case: dict[str, Any]) -> dict[str, float]:
     settings = {"spark.driver.memory": case["heap"], "spark.driver.maxResultSize": "0"}
     local_session(cores=1, executors=2, memory="3g", config=settings)
     if not case["groups"]:
-        tree.TREE_SHARDS = sys.maxsize
+        groups.MIN_GROUPED_SHARDS = sys.maxsize
     model = build_model(case["megabytes"])
     shards = case["shards"]
     random = np.random.default_rng(0)

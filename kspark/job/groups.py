@@ -23,7 +23,7 @@ from kspark.worker.tasks import MissingShard
 if TYPE_CHECKING:
     from kspark.job.fit import Fit
 
-TREE_SHARDS = 16
+MIN_GROUPED_SHARDS = 16
 """From so many shards with examples on, executors sum groups of them.
 
 The stage that this takes costs a few tenths of a second. Fewer vectors than this fit into
@@ -39,7 +39,7 @@ def grouping_of(fit: Fit, without: Collection[int] = ()) -> Grouping | None:
         without: Shards to leave out.
     """
     counts = {shard: n for shard, n in fit.num_train.items() if n and shard not in without}
-    if len(counts) < TREE_SHARDS:
+    if len(counts) < MIN_GROUPED_SHARDS:
         return None
     return Grouping.of(counts) if engine_of(fit.spark).groups else None
 

@@ -71,7 +71,7 @@ class Fetched:
 def fetched_states(fit: Fit, epoch: int) -> list[tuple[State, int]]:
     """The states that are beside the shards; those that were lost with a host are left out.
 
-    From as many shards on as a tree takes, they are means of groups. A fit does not fail for
+    With at least `MIN_GROUPED_SHARDS` shards, they are means of groups. A fit does not fail for
     state that cannot be had: what there is counts, and the rest is told.
     """
     found: dict[int, Fetched] = {}

@@ -61,14 +61,14 @@ def run_round(fit: Fit, epoch: int) -> Round:
     Raises:
         WorkerError: If a replica failed, or the job was lost too often.
     """
-    what, grouping = f"kspark: epoch {epoch + 1}", tree_of(fit)
+    what, grouping = f"kspark: epoch {epoch + 1}", grouping_of_round(fit)
     with fit.sent_weights.share(fit.aggregator.weights) as (vector, nbytes):
         # Groups bring state in a job of its own: with deltas it would make too long records.
         wants_state = fit.last_epoch(epoch) and grouping is None
         task = RoundTask(fit.task(), epoch, fit.learning_rate(epoch), wants_state, nbytes)
         shipped = ship(train_round, task, shared=(fit.shared_spec, vector))
         if grouping is not None:
-            return tree_round(fit, grouping, shipped, what)
+            return run_grouped_round(fit, grouping, shipped, what)
         return round_of(fit, fit.collect(fit.train, shipped, what))
 
 
@@ -91,13 +91,13 @@ def deltas(fit: Fit, results: Sequence[ShardResult]) -> list[Delta]:
     ]
 
 
-def tree_of(fit: Fit) -> Grouping | None:
+def grouping_of_round(fit: Fit) -> Grouping | None:
     """As `grouping_of`, and `None` if the fit's rule needs every delta."""
     grouping = grouping_of(fit)
     return grouping if grouping and fit.aggregator.optimizer.averages_deltas else None
 
 
-def tree_round(fit: Fit, grouping: Grouping, task: Shipped, description: str) -> Round:
+def run_grouped_round(fit: Fit, grouping: Grouping, task: Shipped, description: str) -> Round:
     """One epoch on all shards, again if Spark lost the job or a host its files.
 
     Groups that are whole are kept. All shards of the others train again, each from its state

@@ -14,7 +14,7 @@ from kspark import SparkModel
 from kspark.aggregator import Aggregator
 from kspark.cluster.spark_job import SparkJob
 from kspark.errors import WorkerError
-from kspark.job import groups as tree
+from kspark.job import groups
 
 NEVER = 10**9
 
@@ -121,7 +121,7 @@ def test_sixty_four_shards(spark, data, monkeypatch):
 )
 def test_sums_of_groups_make_the_same_model(spark, data, monkeypatch, more):
     grouped, history = fit(data, **more)
-    monkeypatch.setattr(tree, "TREE_SHARDS", NEVER)
+    monkeypatch.setattr(groups, "MIN_GROUPED_SHARDS", NEVER)
     single, history_of_single = fit(data, **more)
     for a, b in zip(arrays(grouped), arrays(single), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)

@@ -157,8 +157,8 @@ def test_a_round_is_told_the_rate_of_its_epoch(tools, monkeypatch, grouping):
         monkeypatch.setattr(rounds, name, lambda *_: [])
     collected = [ShardResult(0, 8, facts=tools.facts(batches=1))]
     monkeypatch.setattr(Fit, "collect", lambda *_: collected)
-    monkeypatch.setattr(rounds, "tree_of", lambda job: grouping)
-    monkeypatch.setattr(rounds, "tree_round", lambda *_: Round(collected, [], []))
+    monkeypatch.setattr(rounds, "grouping_of_round", lambda job: grouping)
+    monkeypatch.setattr(rounds, "run_grouped_round", lambda *_: Round(collected, [], []))
     job.aggregator = SimpleNamespace(weights=np.zeros(3), merge=lambda *_, num_steps: None)
     job.train = None
     rounds.train_rounds(job)

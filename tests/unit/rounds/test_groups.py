@@ -15,12 +15,12 @@ from kspark.job import collecting as shard_results
 from kspark.job import groups, optimizer_state
 from kspark.job.collecting import MAX_STRAYS
 from kspark.job.fit import Fit
-from kspark.job.groups import TREE_SHARDS, grouping_of
+from kspark.job.groups import MIN_GROUPED_SHARDS, grouping_of
 from kspark.job.optimizer_state import fetched_states, take_state
 from kspark.optimizers import Average
 from kspark.plan import TrainingPlan
 from kspark.rounds import driver
-from kspark.rounds.driver import tree_of, tree_round
+from kspark.rounds.driver import grouping_of_round, run_grouped_round
 from kspark.shards import ShardFacts
 from kspark.weights import TRAINABLE, Weight, WeightSpec
 from kspark.worker.groups import Grouping, GroupResult
@@ -56,8 +56,8 @@ def session(monkeypatch):
 )
 def test_from_sixteen_shards_with_examples_on(session, counts, groups):
     session(grouped=True)
-    assert TREE_SHARDS == 16
-    for choose in (grouping_of, tree_of):
+    assert MIN_GROUPED_SHARDS == 16
+    for choose in (grouping_of, grouping_of_round):
         found = choose(a_fit(counts))
         assert (found and len(found.groups)) == groups
 
@@ -85,7 +85,7 @@ class Largest(Average):
 def test_rules_that_look_at_all_deltas_get_them(session, rule, sums):
     session(grouped=True)
     job = a_fit([1] * 16, rule)
-    assert (tree_of(job) is not None) == sums
+    assert (grouping_of_round(job) is not None) == sums
     assert grouping_of(job) is not None  # their replicas' state is a mean all the same
 
 
@@ -137,7 +137,7 @@ class Jobs:
     def round(self, **more):
         job = a_fit([1, 3], **more)
         job.train = self
-        return tree_round(job, PAIR, "task", "what")
+        return run_grouped_round(job, PAIR, "task", "what")
 
 
 def test_what_groups_bring_is_unpacked(monkeypatch):
