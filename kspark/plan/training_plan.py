@@ -23,7 +23,8 @@ from kspark.plan.checks import (
 from kspark.plan.compatibility import check_compatible
 from kspark.plan.learning_rate import Scaling, check_scaling
 from kspark.plan.settings import PLAN_SETTINGS, SETTINGS, PlanSettings
-from kspark.weights import PACKED, Changes, WeightSpec
+from kspark.shards import num_batches
+from kspark.weights import PACKED, Changes, PackingScheme, WeightSpec, Whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,22 +114,22 @@ class TrainingPlan(PlanSettings):
         """Whether replicas exchange gradients and step together: exact for any number of them."""
         return self.mode == "synchronous" and self.frequency == "batch"
 
-    def packing(self, spec: WeightSpec) -> Packing | Changes | None:
-        """How deltas or gradients of a model travel, or `None` if as they are."""
-        if self.compression is None:
-            return Changes.of(spec, self.merges_gradients)
-        return Packing(self.compression, spec, self.merges_gradients)
+    def packing(self, spec: WeightSpec) -> PackingScheme:
+        """How deltas or gradients of a model travel."""
+        gradients = self.merges_gradients
+        if self.compression is not None:
+            return Packing(self.compression, spec, gradients)
+        return Changes.of(spec, gradients) or Whole(spec, gradients)
 
-    def unpacked(self, sent: np.ndarray, spec: WeightSpec) -> np.ndarray:
+    def unpacked(self, delta: np.ndarray, spec: WeightSpec) -> np.ndarray:
         """A delta as it was before it travelled, but for what a codec loses.
 
         Raises:
             ProtocolError: If it is a payload of another layout.
         """
-        packing = self.packing(spec)
-        if packing is None or sent.dtype != PACKED:
-            return sent
-        return packing.unpack(sent, np.empty(spec.size, spec.dtype))
+        if delta.dtype != PACKED:
+            return delta
+        return self.packing(spec).unpack(delta, np.empty(spec.size, spec.dtype))
 
     def local_batches(self, batches: int) -> int:
         """Local batches between two exchanges, for a shard of so many batches an epoch."""
@@ -138,7 +139,7 @@ class TrainingPlan(PlanSettings):
 
     def batches(self, num_examples: int) -> int:
         """Batches an epoch over so many examples; the last one may be short."""
-        return -(-num_examples // self.batch_size)
+        return num_batches(num_examples, self.batch_size)
 
     def exchanges(self, num_examples: int) -> int:
         """Exchanges with the aggregator in an epoch over so many examples."""
