@@ -108,12 +108,12 @@ class Channel:
         except OSError as error:
             raise self._lost(error, self._timeout) from error
 
-    def receive(self, patience: float | None = None) -> Message | None:
+    def receive(self, first_timeout: float | None = None) -> Message | None:
         """Receive one message.
 
         Args:
-            patience: Float, seconds to wait for its first byte, rounded up to a
-                multiple of the timeout. Defaults to the timeout.
+            first_timeout: Float, seconds to wait for the first byte, rounded up to a
+                multiple of the timeout. Defaults to `None`, the timeout.
 
         Returns:
             The `Message`, or `None` if the peer closed the connection instead.
@@ -122,7 +122,7 @@ class Channel:
             ProtocolError: If what arrives is no acceptable message.
             ConnectionLostError: If the connection breaks, or the peer is too slow.
         """
-        count = self._receive_first(patience or self._timeout)
+        count = self._receive_first(first_timeout or self._timeout)
         deadline = time.monotonic() + self._timeout
         while count:
             self.bytes_received += count
@@ -136,16 +136,16 @@ class Channel:
         self.decoder.finish()
         return None
 
-    def _receive_first(self, patience: float) -> int:
-        deadline = time.monotonic() + patience
+    def _receive_first(self, timeout: float) -> int:
+        deadline = time.monotonic() + timeout
         while True:
             try:
                 return self._socket.recv_into(self.decoder.buffer())
             except TimeoutError as error:
                 if time.monotonic() >= deadline:
-                    raise self._lost(error, patience) from error
+                    raise self._lost(error, timeout) from error
             except OSError as error:
-                raise self._lost(error, patience) from error
+                raise self._lost(error, timeout) from error
 
     def _receive_more(self) -> int:
         try:

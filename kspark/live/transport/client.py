@@ -30,11 +30,15 @@ from kspark.weights import PACKED, Layout, PackingScheme
 VECTORS = (Kind.VECTOR, Kind.VECTOR_PACKED, Kind.VECTOR_KEPT, Kind.VECTOR_CHANGED)
 """What a pull, a push and a reduce may be answered with."""
 
-# For each step of the handshake. It is a reachability check: the answer is due at once.
 CONNECT_TIMEOUT = 20.0
-# How long a reply may take, in timeouts. The aggregator waits for slow replicas up to ten
-# timeouts and then says whom it waited for: who gives up earlier does not hear that.
-_PATIENCE = 11
+"""Seconds for each step of the handshake, which needs no work on the driver."""
+
+REPLY_TIMEOUTS = 11
+"""How long a reply may take to begin, as a multiple of the timeout within a message.
+
+The aggregator waits up to ten timeouts for slow replicas, and then names them in an error. The
+client waits longer, so that it receives that error.
+"""
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,6 @@ class AggregatorClient:
         shard: Integer, the partition this replica works on.
         attempt: Integer; with `shard` it names this replica.
         timeout: Float, seconds. The longest wait for the server within a message.
-        patience: Float, seconds that a reply may take to begin, which includes the time
-            that other replicas take to come to a `reduce`. Defaults to 11 times
-            `timeout`. (A dead server is noticed earlier.)
         ssl_context: Optional client-side `ssl.SSLContext`.
 
     Attributes:
@@ -90,7 +91,6 @@ class AggregatorClient:
         attempt: int,
         timeout: float,
         *,
-        patience: float | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self.seconds_waiting = 0.0
@@ -99,7 +99,7 @@ class AggregatorClient:
         self._packing, self._spec = packing, packing.spec
         self.shard, self.attempt = shard, attempt
         self._timeout = timeout
-        self._patience = patience or _PATIENCE * timeout
+        self._reply_timeout = REPLY_TIMEOUTS * timeout
         self._ssl_context = ssl_context
         self._channel: Channel | None = None
         self._kept = Kept(Layout.of(packing.spec))
@@ -166,7 +166,7 @@ class AggregatorClient:
                 f"The aggregator on the driver cannot be reached at {self._where} from "
                 f"{socket.gethostname()}: {error}. Executors must be able to open a TCP "
                 "connection to the driver: check `spark.driver.host`, and set `port` to a "
-                "port or a range that the firewall lets through."
+                "port, or a pair (first, last) of ports, that the firewall lets through."
             ) from error
         return sock if self._ssl_context is None else self._secured(sock, self._ssl_context)
 
@@ -304,7 +304,7 @@ class AggregatorClient:
         begin = time.perf_counter()
         channel = self._connected()
         channel.send(kind, numbers, meta, arrays, limits=self._requests)
-        message = channel.receive(self._patience)
+        message = channel.receive(self._reply_timeout)
         self.seconds_waiting += time.perf_counter() - begin
         if message is None:
             raise ConnectionLostError(f"The aggregator at {self._where} closed the connection.")

@@ -26,6 +26,12 @@ from kspark.weights import PACKED, PackingScheme, Reference, completed
 
 logger = logging.getLogger("kspark")
 
+IDLE_TIMEOUT = 86_400.0
+"""Seconds that a replica may be silent between two requests, while it trains an epoch.
+
+TCP keepalive detects within minutes that a replica's host is gone.
+"""
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -36,8 +42,6 @@ class Terms:
         packing: `PackingScheme` of deltas and gradients.
         token: Bytes, the secret of this fit.
         timeout: Float, seconds, the longest wait within a message.
-        handshake_timeout: Float, seconds, the same before a replica has proved itself.
-        idle_timeout: Float, seconds, the longest silence between two requests.
         reference: `Reference` of the weights, or `None` if they are always sent whole.
     """
 
@@ -45,8 +49,6 @@ class Terms:
     packing: PackingScheme
     token: bytes
     timeout: float
-    handshake_timeout: float
-    idle_timeout: float
     reference: Reference | None = None
 
 
@@ -108,7 +110,7 @@ class Connection:
 
     def _serve(self) -> None:
         replica = self._admit()
-        while message := self._channel.receive(self._terms.idle_timeout):
+        while message := self._channel.receive(IDLE_TIMEOUT):
             self._answers[message.kind](message, replica)
 
     def _admit(self) -> tuple[int, int]:

@@ -20,20 +20,18 @@ _BACKLOG = 512
 _ACCEPT_PAUSE = 0.1
 
 
-def port_candidates(port: int | range | tuple[int, int]) -> Sequence[int]:
+def port_candidates(port: int | tuple[int, int]) -> Sequence[int]:
     """The ports to try, in order.
 
     Args:
-        port: Integer (0 for any free port), a `range`, or a pair (first, last).
+        port: Integer (0 for any free port), or a pair (first, last).
 
     Raises:
         ValueError: If it is none of these.
     """
-    rule = f"an integer from 0 to {_HIGHEST_PORT}, a range of ports, or a pair (first, last)"
+    rule = f"a port from 0 to {_HIGHEST_PORT}, or a pair (first, last) of ports"
     ports: Sequence[int]
-    if isinstance(port, range):
-        ports = port
-    elif isinstance(port, tuple) and [type(end) for end in port] == [int, int]:
+    if isinstance(port, tuple) and [type(end) for end in port] == [int, int]:
         ports = range(port[0], port[1] + 1)
     elif type(port) is int:
         ports = (port,)
@@ -70,7 +68,7 @@ def listen(host: str, ports: Sequence[int]) -> socket.socket:
     asked = str(ports[0]) if len(ports) == 1 else f"{ports[0]} to {ports[-1]}"
     raise ClusterError(
         f"No port is free on {host or 'this host'}. Tried: {asked}. Last error: {reason}. Set "
-        "`port` to 0 for any free port, or to a wider range; the address to listen on is "
+        "`port` to 0 for any free port, or to a wider pair (first, last); the address to listen on is "
         "`spark.driver.bindAddress`."
     )
 

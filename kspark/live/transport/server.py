@@ -19,13 +19,14 @@ from kspark.weights import Layout, PackingScheme, Reference
 
 logger = logging.getLogger("kspark")
 
-# Every stranger costs a thread until the handshake's timeout. Replicas need milliseconds.
 MAX_STRANGERS = 512
+"""Connections that may be in the handshake at the same time. Each takes a thread."""
+
 HANDSHAKE_TIMEOUT = 10.0
-# A replica is rightly silent while it trains an epoch. If its host is gone, TCP keepalive
-# notices that within minutes.
-IDLE_TIMEOUT = 86_400.0
-_CLOSE_TIMEOUT = 30.0
+"""Seconds to wait for each message of the handshake. Replicas answer within milliseconds."""
+
+CLOSE_TIMEOUT = 30.0
+"""Seconds that `close` waits for the connections' threads to end."""
 
 
 class AggregatorServer:
@@ -40,11 +41,8 @@ class AggregatorServer:
             other weights, are refused.
         token: Bytes, the secret of this fit.
         host: String, the local address to listen on; empty for all.
-        port: Integer (0 for any free port), a `range`, or a pair (first, last), which
-            are tried in order.
+        port: Integer (0 for any free port), or a pair (first, last) of ports to try in order.
         timeout: Float, seconds. The longest wait for a replica within a message.
-        handshake_timeout: Float, seconds. The same for somebody yet unknown.
-        idle_timeout: Float, seconds. The longest silence between two requests.
         ssl_context: Optional server-side `ssl.SSLContext`.
     """
 
@@ -55,10 +53,8 @@ class AggregatorServer:
         token: bytes,
         *,
         host: str = "",
-        port: int | range | tuple[int, int] = 0,
+        port: int | tuple[int, int] = 0,
         timeout: float,
-        handshake_timeout: float = HANDSHAKE_TIMEOUT,
-        idle_timeout: float = IDLE_TIMEOUT,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         if packing.spec.size == 0:
@@ -67,8 +63,7 @@ class AggregatorServer:
             raise invalid("token", "at least one byte", token)
         layout = Layout.of(packing.spec)
         reference = None if layout is None else Reference(layout)
-        limits = (timeout, handshake_timeout, idle_timeout)
-        self._terms = Terms(handler, packing, token, *limits, reference)
+        self._terms = Terms(handler, packing, token, timeout, reference)
         self._host, self._ports = host, port_candidates(port)
         self._ssl_context = ssl_context
         self._address: tuple[str, int] | None = None
@@ -131,7 +126,7 @@ class AggregatorServer:
             sock = self._ssl_context.wrap_socket(
                 sock, server_side=True, do_handshake_on_connect=False
             )
-        channel = Channel(sock, UNPROVED_CLIENT, self._terms.handshake_timeout)
+        channel = Channel(sock, UNPROVED_CLIENT, HANDSHAKE_TIMEOUT)
         connection = Connection(channel, peer, self._terms)
         name = f"kspark-connection-{next(self._numbers)}"
         thread = threading.Thread(target=connection.run, name=name, daemon=True)
@@ -141,7 +136,7 @@ class AggregatorServer:
     def _end_connections(self) -> None:
         for connection, _ in self._connections:
             connection.interrupt()
-        deadline = time.monotonic() + _CLOSE_TIMEOUT
+        deadline = time.monotonic() + CLOSE_TIMEOUT
         for _, thread in self._connections:
             thread.join(max(0.0, deadline - time.monotonic()))
         stuck = [thread.name for _, thread in self._connections if thread.is_alive()]

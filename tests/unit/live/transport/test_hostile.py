@@ -220,15 +220,22 @@ def replaced_shard(data):
     return header + struct.pack("=I", zlib.crc32(header + data[48:])) + data[48:]
 
 
+@pytest.fixture
+def short_handshake(monkeypatch):
+    monkeypatch.setattr("kspark.live.transport.server.HANDSHAKE_TIMEOUT", 0.1)
+
+
+@pytest.mark.usefixtures("short_handshake")
 def test_a_silent_stranger_is_turned_away(serve, stranger, caplog, handler):
-    sock = stranger(serve(handshake_timeout=0.1))
+    sock = stranger(serve())
     assert b"nonce" in read_to_the_end(sock)
     assert "silent or slow for 0.1 s" in caplog.text
     assert untouched(handler)
 
 
+@pytest.mark.usefixtures("short_handshake")
 def test_a_stranger_that_stops_in_the_middle_is_turned_away(serve, stranger, caplog, handler):
-    sock = stranger(serve(handshake_timeout=0.1))
+    sock = stranger(serve())
     sock.sendall(hello()[:20])
     read_to_the_end(sock)
     assert "silent or slow for 0.1 s" in caplog.text

@@ -58,9 +58,10 @@ def test_a_certificate_that_nobody_vouches_for(secure, client_of, handler):
     assert handler.calls == []
 
 
-def test_a_client_without_tls(secure, client_of, handler, caplog):
+def test_a_client_without_tls(secure, client_of, handler, monkeypatch):
+    monkeypatch.setattr("kspark.live.transport.server.HANDSHAKE_TIMEOUT", 0.2)
     with pytest.raises(ClusterError):
-        client_of(secure(handshake_timeout=0.2), spec=LARGE, timeout=5.0)
+        client_of(secure(), spec=LARGE, timeout=5.0)
     assert handler.calls == []
 
 
@@ -75,8 +76,9 @@ def test_a_stranger_that_does_not_speak_tls(secure, stranger, caplog):
     assert "The connection broke: [SSL" in caplog.text
 
 
-def test_a_silent_stranger(secure, stranger, caplog):
-    sock = stranger(secure(handshake_timeout=0.1))
+def test_a_silent_stranger(secure, stranger, caplog, monkeypatch):
+    monkeypatch.setattr("kspark.live.transport.server.HANDSHAKE_TIMEOUT", 0.1)
+    sock = stranger(secure())
     assert sock.recv(1) == b""
     assert "silent or slow for 0.1 s" in caplog.text
 
