@@ -1,4 +1,4 @@
-"""The driver's end of the live road: listens, and keeps one thread per replica."""
+"""The driver's end of the connections: listen, and serve each replica in its own thread."""
 
 from __future__ import annotations
 
@@ -32,18 +32,19 @@ CLOSE_TIMEOUT = 30.0
 class AggregatorServer:
     """Accepts replicas, and passes their requests to a handler.
 
-    The port is bound by `start` and stays bound until `close`. As a context manager
-    it leaves nothing behind: no thread, no port, no connection.
+    The port is bound from `start` to `close`. As a context manager, the server leaves no thread,
+    port or connection behind.
 
     Args:
-        handler: `Handler`. `close` closes it, so that none of its calls blocks on.
-        packing: `PackingScheme` of deltas and gradients; replicas with another one, or with
-            other weights, are refused.
+        handler: `Handler`. `close` closes it, which ends all its blocking calls.
+        packing: `PackingScheme` of deltas and gradients. Replicas with another scheme or other
+            weights are refused.
         token: Bytes, the secret of this fit.
-        host: String, the local address to listen on; empty for all.
+        host: String, the local address to listen on. Defaults to `""`, all addresses.
         port: Integer (0 for any free port), or a pair (first, last) of ports to try in order.
-        timeout: Float, seconds. The longest wait for a replica within a message.
-        ssl_context: Optional server-side `ssl.SSLContext`.
+            Defaults to `0`.
+        timeout: Float, the longest wait in seconds for a replica within a message.
+        ssl_context: Server-side `ssl.SSLContext`. Defaults to `None`, no TLS.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class AggregatorServer:
         self._ssl_context = ssl_context
         self._address: tuple[str, int] | None = None
         self._listener: Listener | None = None
-        # Touched by the accepting thread, and by `close` when that thread has ended.
+        # Used by the accepting thread, and by `close` after that thread has ended.
         self._connections: list[tuple[Connection, threading.Thread]] = []
         self._numbers = itertools.count()
 
@@ -81,10 +82,10 @@ class AggregatorServer:
 
     @property
     def address(self) -> tuple[str, int]:
-        """The bound address: host (`"0.0.0.0"` for all) and port.
+        """Host and port that the server listens on. The host is `"0.0.0.0"` for all addresses.
 
         Raises:
-            KSparkError: Before `start`.
+            KSparkError: If the server has not been started.
         """
         if self._address is None:
             raise KSparkError("The aggregator's server has not been started.")
@@ -95,7 +96,7 @@ class AggregatorServer:
 
         Raises:
             ClusterError: If no port is free.
-            KSparkError: If the server runs already.
+            KSparkError: If the server was started before.
         """
         if self._listener is not None:
             raise KSparkError("The aggregator's server runs already.")
@@ -104,9 +105,9 @@ class AggregatorServer:
         self._listener = Listener(sock, self._admit)
 
     def close(self) -> None:
-        """Stop accepting, close the handler, end and join every connection's thread.
+        """Stop accepting, close the handler, and end and join the thread of every connection.
 
-        May be called more than once.
+        It may be called more than once.
         """
         if self._listener is None:
             return
@@ -118,10 +119,10 @@ class AggregatorServer:
             self._end_connections()
 
     def _admit(self, sock: socket.socket, peer: str) -> None:
-        """Give a new connection its thread. Called from the accepting thread."""
+        """Start a thread for a new connection. Called from the accepting thread."""
         self._connections = [pair for pair in self._connections if pair[1].is_alive()]
         if sum(not connection.proved for connection, _ in self._connections) >= MAX_STRANGERS:
-            raise KSparkError(f"{MAX_STRANGERS} others have not proved themselves yet.")
+            raise KSparkError(f"{MAX_STRANGERS} other connections have not finished the handshake.")
         if self._ssl_context is not None:
             sock = self._ssl_context.wrap_socket(
                 sock, server_side=True, do_handshake_on_connect=False
@@ -141,5 +142,9 @@ class AggregatorServer:
             thread.join(max(0.0, deadline - time.monotonic()))
         stuck = [thread.name for _, thread in self._connections if thread.is_alive()]
         if stuck:
-            logger.error("The handler does not return in %s", ", ".join(stuck))
+            logger.error(
+                "The handler has not returned within %g s in the threads %s.",
+                CLOSE_TIMEOUT,
+                ", ".join(stuck),
+            )
         self._connections = []

@@ -208,7 +208,7 @@ def test_a_replica_that_keeps_its_own_weights_gets_the_gap(road, patched):
 def test_what_was_not_kept_cannot_change():
     out = np.zeros(SPEC.size, "f4")
     for made in (None, Layout(4, np.dtype("f4"), ())):
-        with pytest.raises(ProtocolError, match="of weights that were not sent"):
+        with pytest.raises(ProtocolError, match="changed blocks before it had sent the weights"):
             Kept(made).take(Message(Kind.VECTOR_CHANGED, (1,), {}, (np.zeros(8, "u1"),)), out)
 
 
@@ -352,13 +352,13 @@ def test_changes_of_weights_that_were_not_sent_are_refused(road, monkeypatch):
     payload = Layout.of(SPEC).encode(START, np.zeros(202, bool))
     monkeypatch.setattr(Kept, "less", lambda self, weights: payload)
     monkeypatch.setattr(reference, "PATIENCE", 1)
-    with pytest.raises(ProtocolError, match="changes of weights that it was not sent"):
+    with pytest.raises(ProtocolError, match="changed blocks before it had received the weights"):
         made.connect().reduce(START, **more)
     client = made.connect()
     client.pull(out)
     made.aggregator.replace(START + 1)
     client.pull(out)
-    with pytest.raises(ProtocolError, match="changes of weights that it was not sent"):
+    with pytest.raises(ProtocolError, match="changed blocks before it had received the weights"):
         client.reduce(START, **more)
 
 

@@ -103,7 +103,7 @@ def test_another_service(client_of, service):
 
 
 def test_a_service_that_hangs_up(client_of, service):
-    with pytest.raises(ClusterError, match="left during the handshake"):
+    with pytest.raises(ClusterError, match="closed the connection during the handshake"):
         client_of(service(lambda sock: None))
 
 

@@ -94,7 +94,7 @@ def test_a_call_that_does_not_end_is_reported(serve, insider, handler, monkeypat
     assert handler.entered.wait(30)
     handler.hold = None  # `close` does not release it
     server.close()
-    assert "The handler does not return in kspark-connection-0" in caplog.text
+    assert "has not returned within 0.1 s in the threads kspark-connection-0" in caplog.text
     hold.set()
     handler.lost_replica()
     for thread in threading.enumerate():
