@@ -146,10 +146,14 @@ MALFORMED = {
     "scale that is NaN": (Int8(), put(8, "f4", [np.nan]), "A scale must be"),
     "negative scale": (Int8(), put(8, "f4", [-1]), "A scale must be"),
     "infinite scale": (Int8(), put(8, "f4", [np.inf]), "A scale must be"),
-    "position out of range": (TopK(0.5), put(16, "u4", [0, 4]), "Got position 4 of 4 elements"),
+    "position out of range": (
+        TopK(0.5),
+        put(16, "u4", [0, 4]),
+        "Got position 4, expected positions below 4",
+    ),
     "position far out": (TopK(0.5), put(16, "u4", [0, 2**32 - 1]), "Got position 4294967295"),
-    "position twice": (TopK(0.5), put(16, "u4", [1, 1]), "Positions must be ascending"),
-    "positions unsorted": (TopK(0.5), put(16, "u4", [2, 0]), "Positions must be ascending"),
+    "position twice": (TopK(0.5), put(16, "u4", [1, 1]), "must be strictly ascending"),
+    "positions unsorted": (TopK(0.5), put(16, "u4", [2, 0]), "must be strictly ascending"),
 }
 
 
