@@ -1,23 +1,21 @@
-"""What every rule for merging has in common.
+"""The base class of server optimizers.
 
-A replica brings a delta (new weights minus old ones); a `ServerOptimizer`
-says what it does to the global weights. Papers write such rules for gradients
-and subtract them. The gradient's place is taken by the *pseudo-gradient*
-`g = -delta`, so `w <- w - eta g` reads `w += eta * delta` in this package.
-That sign change lives here and nowhere else.
+A replica sends a delta, its new weights minus its old ones. A `ServerOptimizer` applies it to the
+global weights. Papers define such rules for gradients, which they subtract. This package uses the
+*pseudo-gradient* `g = -delta` instead, so `w <- w - eta g` becomes `w += eta * delta`. The sign
+changes here and nowhere else.
 
-A rule sees the trainable part of the flat vector only, and changes it in
-place. It holds no lock and starts no thread; whoever owns the weights does.
+A rule gets only the trainable part of the flat vector, and changes it in place. It has no lock and
+no thread. The owner of the weights has them.
 
-Rules whose replicas keep weights of their own (`keeps_replica_weights`) have
-two halves, which move by the same amount in opposite directions:
+Rules whose replicas keep their own weights (`keeps_replica_weights`) have two halves, which move
+weights by the same amount in opposite directions:
 
-* `apply(centre, gap, context)` runs where the global weights are. `gap` is the
-  replica's weights minus the global weights *at that moment*, not a delta since
-  the last pull. In a round it is the mean of all gaps.
-* `replica_update(local, gap, start, slots, context)` runs where the replica is,
-  with the same gap and the shard's share, and leaves in `local` where the
-  replica goes on. It never takes over the global weights.
+* `apply(centre, gap, context)` runs on the driver. `gap` is the replica's weights minus the
+  current global weights, not a delta since the last pull. In a round, it is the mean of all gaps.
+* `replica_update(local, gap, start, slots, context)` runs on the replica, with the same gap and the
+  shard's share. It changes `local` to the weights from which the replica continues. A replica
+  never takes over the global weights.
 """
 
 from __future__ import annotations
@@ -43,7 +41,7 @@ MODES = (SYNCHRONOUS, ASYNCHRONOUS, HOGWILD)
 
 @dataclass(frozen=True)
 class MergeContext:
-    """What a rule may want to know about a delta.
+    """Facts about a delta that a rule may use.
 
     Example:
 
@@ -52,17 +50,17 @@ class MergeContext:
     ```
 
     Attributes:
-        mode: `"synchronous"`, `"asynchronous"` or `"hogwild"`.
-        share: Float in [0, 1]. Of a pushed delta: its shard's examples divided by
-            all examples, so that the shares of all shards add up to one. Of a merged
-            one the same for the shards that brought something, if replicas keep
-            weights of their own; else `1.0`.
-        staleness: Integer >= 0. Version of the weights now, minus the version the
-            replica started from.
-        num_steps: Integer >= 1. Local batches behind the delta.
+        mode: String, `"synchronous"`, `"asynchronous"` or `"hogwild"`.
+        share: Float in [0, 1]. For a pushed delta, its shard's examples divided by all examples,
+            so that the shares of all shards add up to one. For a merged delta, `1.0`, or the sum
+            of the shares of the merged shards if replicas keep their own weights. Defaults to
+            `1.0`.
+        staleness: Integer >= 0, current version of the weights minus the version from which the
+            replica started. Defaults to `0`.
+        num_steps: Integer >= 1, number of local batches of the delta. Defaults to `1`.
 
     Raises:
-        ValueError: If one of them is out of range.
+        ValueError: If an attribute is out of range.
     """
 
     mode: str
@@ -82,10 +80,10 @@ class MergeContext:
 
 
 class ServerOptimizer(ABC):
-    """Base class of the rules: what a delta does to the global weights.
+    """Base class of the rules that apply deltas to the global weights.
 
-    Your own rule is a subclass with one method, `apply`. This one shortens
-    deltas that are longer than a limit:
+    A custom rule is a subclass with one method, `apply`. This rule shortens deltas that are longer
+    than a limit:
 
     >>> import numpy as np
     >>> from kspark.optimizers import MergeContext, ServerOptimizer
@@ -103,27 +101,26 @@ class ServerOptimizer(ABC):
     >>> weights
     array([0.6, 0.8], dtype=float32)
 
-    Hand it over as `SparkModel(..., server_optimizer=Clipped(limit=1.0))`. The
-    arguments of the constructor are kept in attributes of the same names; that
-    is where `get_config` finds them. To be known by name, also when a saved
-    model is loaded, the class is given to `kspark.optimizers.register`.
+    Pass it as `SparkModel(..., server_optimizer=Clipped(limit=1.0))`. Store the constructor's
+    arguments in attributes of the same names, from which `get_config` reads them. To refer to the
+    class by its name, or to load saved models with it, register it with
+    `kspark.optimizers.register`.
 
-    More is optional: `initial_slots` for vectors the rule keeps between deltas,
-    `reduce` for another way to merge a round's deltas than their weighted mean,
-    `modes` and `refusal` for where it makes no sense.
+    Other members are optional: `initial_slots` for vectors that the rule keeps between deltas,
+    `reduce` to merge the deltas of a round in another way than by their weighted mean, and `modes`
+    and `refusal` to exclude modes.
 
-    A rule keeps state, so one object must not serve two models: `clone` makes a
-    new one of the same configuration. `SparkModel` trains with clones of what it
-    is given, and carries their state from `fit` to `fit`. To share state on
-    purpose, hand it over with `get_state` and `set_state`.
+    A rule has state, so do not use one object for two models: `clone` creates a new one with the
+    same configuration. `SparkModel` trains with a clone of its argument, and keeps the clone's
+    state from `fit` to `fit`. To share state on purpose, use `get_state` and `set_state`.
 
     Attributes:
-        modes: Frozen set of the modes the rule works in.
-        refusal: String, why not in the others.
-        needs_all_deltas: Boolean. `reduce` needs all deltas of a round side by
-            side; they cannot be averaged on the way.
-        keeps_replica_weights: Boolean. Replicas go on from their own weights, not
-            from the global ones; see the module's text.
+        modes: Frozen set of strings, the modes in which the rule works.
+        refusal: String, the reason why the rule does not work in other modes.
+        needs_all_deltas: Boolean, whether `reduce` needs all deltas of a round at once, so that
+            they cannot be averaged earlier.
+        keeps_replica_weights: Boolean, whether replicas continue from their own weights and not
+            from the global ones. See the module's docstring.
     """
 
     modes: ClassVar[frozenset[str]] = frozenset(MODES)
@@ -137,34 +134,34 @@ class ServerOptimizer(ABC):
 
     @property
     def name(self) -> str:
-        """The class's name in snake case, as in `"elastic_average"`."""
+        """Name of the class in snake case, such as `"elastic_average"`."""
         return name_of(type(self))
 
     @property
     def averages_deltas(self) -> bool:
-        """Whether a round's deltas become their weighted mean, so that parts of it can be sums."""
+        """Whether a round's deltas are merged by their weighted mean, also in groups."""
         return not self.needs_all_deltas and type(self).reduce is ServerOptimizer.reduce
 
     @abstractmethod
     def apply(self, weights: np.ndarray, delta: np.ndarray, context: MergeContext) -> None:
-        """Change the global weights by one delta, in place.
+        """Apply one delta to the global weights, in place.
 
         Args:
             weights: Vector, the trainable part of the global weights.
-            delta: Vector of the same size and dtype, new minus old; not modified.
+            delta: Vector of the same size and dtype, new minus old weights. It is not modified.
             context: `MergeContext`.
 
         Raises:
-            IncompatibleDeltaError: If shapes or dtypes differ; nothing changes.
+            IncompatibleDeltaError: If shapes or dtypes differ. Nothing changes then.
         """
 
     def reduce(self, deltas: Sequence[np.ndarray], num_examples: Sequence[float]) -> np.ndarray:
-        """Merge the deltas of one round into one: their mean, weighted by examples.
+        """Merge the deltas of one round into their mean, weighted by examples.
 
         Args:
-            deltas: Sequence of vectors, in the order of the shards; not modified.
-            num_examples: Sequence of numbers >= 0, one per delta. A delta of no
-                examples weighs nothing.
+            deltas: Sequence of vectors, in the order of the shards. They are not modified.
+            num_examples: Sequence of numbers >= 0, one per delta. A delta without examples has
+                no weight.
 
         Returns:
             A new vector.
@@ -177,18 +174,18 @@ class ServerOptimizer(ABC):
     # -- state ----------------------------------------------------------------------------
 
     def initial_slots(self) -> dict[str, float]:
-        """Vectors the rule keeps between deltas: name, and the value they begin with."""
+        """Return the rule's vectors between deltas: names and initial values."""
         return {}
 
     def build(self, size: int, dtype: npt.DTypeLike) -> None:
-        """Allocate the slots. Built again for the same vector, the rule keeps its state.
+        """Allocate the slots. A second call with the same arguments keeps the state.
 
         Args:
             size: Integer, elements of the trainable part.
-            dtype: Floating dtype of the weights; slots have the same.
+            dtype: Floating dtype of the weights and of the slots.
 
         Raises:
-            ValueError: If the rule was built for another vector.
+            ValueError: If the rule was built with other arguments.
         """
         wanted = (int(size), np.dtype(dtype))
         if self._built is not None:
@@ -197,12 +194,12 @@ class ServerOptimizer(ABC):
                 raise invalid("(size, dtype)", rule.format(*self._built), (size, str(wanted[1])))
             return
         for name, value in self.initial_slots().items():
-            # np.zeros leaves it to the system to touch the pages, np.full writes them at once.
+            # `np.zeros` does not touch the memory before its first use, but `np.full` does.
             self._slots[name] = np.full(size, value, dtype) if value else np.zeros(size, dtype)
         self._built = wanted
 
     def slot(self, name: str) -> np.ndarray:
-        """One of the rule's vectors, itself and not a copy.
+        """Return one of the rule's vectors, not a copy.
 
         Args:
             name: String, one of the names in `initial_slots`.
@@ -216,17 +213,17 @@ class ServerOptimizer(ABC):
         return self._slots[name]
 
     def get_state(self) -> dict[str, np.ndarray]:
-        """Copies of the rule's vectors, by name. Empty before `build`."""
+        """Return copies of the rule's vectors by name. Empty before `build`."""
         return {name: array.copy() for name, array in self._slots.items()}
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take over what `get_state` gave. The rule must be built.
+        """Set the state that `get_state` returned. The rule must be built.
 
         Args:
             state: Mapping from slot name to array, as `get_state` returns it.
 
         Raises:
-            ValueError: If names, shapes or dtypes differ; nothing changes.
+            ValueError: If names, shapes or dtypes differ. Nothing changes then.
         """
         wanted, given = described(self._slots), described(state)
         if wanted != given:
@@ -237,12 +234,12 @@ class ServerOptimizer(ABC):
     # -- configuration --------------------------------------------------------------------
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, read from the attributes of the same names."""
+        """Return the constructor's arguments, read from attributes of the same names."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ServerOptimizer:
-        """A rule of this configuration, without state.
+        """Create a rule from a configuration, without state.
 
         Args:
             config: Mapping from argument name to value, as `get_config` returns it.
@@ -250,23 +247,23 @@ class ServerOptimizer(ABC):
         return cls(**config)
 
     def clone(self) -> ServerOptimizer:
-        """A new rule of the same configuration, without this one's state."""
+        """Return a new rule with the same configuration, without state."""
         return self.from_config(self.get_config())
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
         return f"{type(self).__name__}({arguments})"
 
-    # -- where it makes sense -------------------------------------------------------------
+    # -- modes -------------------------------------------------------------
 
     def check_mode(self, mode: str) -> None:
-        """Refuse a mode in which the rule makes no sense.
+        """Check that the rule works in a mode.
 
         Args:
-            mode: `"synchronous"`, `"asynchronous"` or `"hogwild"`.
+            mode: String, `"synchronous"`, `"asynchronous"` or `"hogwild"`.
 
         Raises:
-            ValueError: If it does not, with the reason.
+            ValueError: If it does not work in the mode. The message has the reason.
         """
         if mode not in MODES:
             raise invalid("mode", "one of " + quoted(MODES), mode)
@@ -279,7 +276,7 @@ class ServerOptimizer(ABC):
     # -- the replica's half ---------------------------------------------------------------
 
     def replica_slots(self, size: int, dtype: npt.DTypeLike) -> dict[str, np.ndarray]:
-        """New vectors that a replica keeps, with its weights, from exchange to exchange.
+        """Return new vectors that a replica keeps between exchanges, together with its weights.
 
         Args:
             size: Integer, number of trainable elements.
@@ -295,34 +292,34 @@ class ServerOptimizer(ABC):
         slots: Mapping[str, np.ndarray],
         context: MergeContext,
     ) -> None:
-        """Move a replica's own weights at an exchange; only if `keeps_replica_weights`.
+        """Update a replica's own weights at an exchange, for rules with `keeps_replica_weights`.
 
         Args:
-            local: Vector, trainable weights after local training; changed in place
-                to the weights that training goes on from.
-            gap: Vector, `local` minus the global weights before `apply`; not modified.
-            start: Vector, where that local training began; not modified.
-            slots: What `replica_slots` gave for this shard; changed in place.
-            context: `MergeContext` with the shard's share, in a round too.
+            local: Vector, trainable weights after local training. Changed in place to the weights
+                from which training continues.
+            gap: Vector, `local` minus the global weights before `apply`. It is not modified.
+            start: Vector, weights at the start of the local training. It is not modified.
+            slots: Mapping of vectors from `replica_slots` for this shard, changed in place.
+            context: `MergeContext` with the shard's share, also in a round.
 
         Raises:
-            IncompatibleDeltaError: If shapes or dtypes differ; nothing changes.
+            IncompatibleDeltaError: If shapes or dtypes differ. Nothing changes then.
         """
         raise NotImplementedError(f'Replicas of rule "{self.name}" take over the global weights.')
 
 
 def name_of(rule: type[ServerOptimizer]) -> str:
-    """A rule's name: its class in snake case."""
+    """Return the name of a rule, its class name in snake case."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", rule.__name__).lower()
 
 
 def quoted(names: Sequence[str] | Mapping[str, Any]) -> str:
-    """Names in quotes, with commas between them."""
+    """Return names in quotes, separated by commas."""
     return ", ".join(f'"{name}"' for name in names)
 
 
 def described(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Shape and dtype of each array, by name."""
+    """Return the shape and dtype of each array by name."""
     return {
         name: f"{np.shape(array)} {np.asarray(array).dtype}"
         for name, array in sorted(arrays.items())

@@ -14,10 +14,10 @@ from kspark.optimizers.blocks import blocks
 
 
 class ElasticAverage(ServerOptimizer):
-    """Elastic averaging SGD: replicas keep their own weights, a spring ties them to the centre.
+    """Elastic averaging SGD: replicas keep their own weights, which are pulled to the global ones.
 
-    Replica k has weights `x_k` of its own and never takes over the global
-    weights, the centre `c`. At an exchange both move by the same amount:
+    Replica k has its own weights `x_k` and never takes over the global weights, the centre `c`. At
+    an exchange, both move by the same amount:
 
     ```
     e_k = alpha_k (x_k - c),   alpha_k = rho share_k
@@ -25,41 +25,37 @@ class ElasticAverage(ServerOptimizer):
     c   <- c + e_k             (a round: c <- c + sum_k e_k, all from the same c)
     ```
 
-    A round is `c <- (1 - rho) c + rho * (mean of x_k)`, the paper's equation 6.
-    What `fit` returns is the centre.
+    A round computes `c <- (1 - rho) c + rho * (mean of x_k)`, the paper's equation 6. `fit` sets
+    the model to the centre.
 
-    The paper has `alpha = eta * rho` for each of p replicas and shows `beta = p *
-    alpha` to be what matters for stability. That product is the argument here:
-    it needs no change when the learning rate or the number of workers do. With
-    equal shards `alpha = rho / p`, and the default is the paper's setting,
-    beta = 0.9.
+    The paper uses `alpha = eta * rho` for each of p replicas, and shows that `beta = p * alpha`
+    determines the stability. `rho` is this product here, so it need not change with the learning
+    rate or the number of workers. With equal shards, `alpha = rho / p`. The default is the paper's
+    setting, beta = 0.9.
 
-    With `momentum`, a replica goes on moving in the direction of its last
-    exchanges (EAMSGD). `d_k` is what the local batches moved it by:
+    With `momentum`, a replica continues to move in the direction of its last exchanges (EAMSGD).
+    `d_k` is the change of its weights by the local batches:
 
     ```
     v_k <- momentum v_k + d_k
     x_k <- x_k - e_k                              (as above)
-    training goes on from x_k + momentum v_k      (Nesterov's point)
+    training continues from x_k + momentum v_k    (Nesterov's point)
     ```
 
-    At `frequency="batch"` and replicas with plain SGD, `d_k` is `-eta * gradient`
-    and this is the paper's Algorithm 2. Otherwise a window of local batches takes
-    the place of a single step; for momentum inside of the window as well, compile
-    the model with `keras.optimizers.SGD(..., momentum=..., nesterov=True)`. A
-    momentum m makes a replica move `1 / (1 - m)` times as far.
+    With `frequency="batch"` and plain SGD on the replicas, `d_k` is `-eta * gradient`, and the rule
+    is the paper's Algorithm 2. Otherwise several local batches replace a single step. For momentum
+    within them, compile the model with `keras.optimizers.SGD(..., momentum=..., nesterov=True)`.
+    With momentum m, a replica moves `1 / (1 - m)` times as far.
 
-    Exchanges come after local batches, at the weights these reached. (In the paper
-    the gradient of the batch that follows is still taken where the replica was
-    before.)
+    An exchange uses the weights after the local batches. (In the paper, the next gradient is
+    computed at the weights before the exchange.)
 
     Sign: `gap = x_k - c`, with that sign a delta, is added to the centre.
 
-    Modes: asynchronous, synchronous, but for the latter's `frequency="batch"`, which
-    merges gradients. In a synchronous meeting that a short shard has no batches left
-    for, `e_k` is missing from the sum, and the others' are as large as ever. A shard
-    begins at the centre and keeps its weights for one `fit`; the next one begins at
-    the centre again.
+    Modes: asynchronous, and synchronous except with `frequency="batch"`, which merges gradients. If
+    a short shard has no batches left for a synchronous exchange, its `e_k` is missing from the sum,
+    and the other `e_k` do not change. A shard begins every `fit` at the centre, and keeps its
+    weights until the end of that `fit`.
 
     Example:
 
@@ -70,9 +66,8 @@ class ElasticAverage(ServerOptimizer):
     ```
 
     Args:
-        rho: Float > 0 and <= 1, how tight the spring is, for all replicas together:
-            the part of the way to their mean that the centre moves in a round. The
-            paper's `beta`. Defaults to `0.9`.
+        rho: Float > 0 and <= 1, the paper's `beta`: in a round, the centre moves this fraction of
+            the way to the mean of all replicas. Defaults to `0.9`.
         momentum: Float in [0, 1), the paper's `delta`. Defaults to `0.0`.
 
     Raises:
@@ -86,7 +81,7 @@ class ElasticAverage(ServerOptimizer):
     """
 
     modes = frozenset((ASYNCHRONOUS, SYNCHRONOUS))
-    refusal = "a replica gives up exactly what the centre gains, which needs a lock"
+    refusal = "replica and centre must move by the same amount, which needs a lock"
     keeps_replica_weights = True
 
     def __init__(self, rho: float = 0.9, momentum: float = 0.0) -> None:
@@ -97,7 +92,7 @@ class ElasticAverage(ServerOptimizer):
         self.momentum = decay("momentum", momentum)
 
     def moving_rate(self, context: MergeContext) -> float:
-        """The paper's `alpha` of one replica; of a whole round, its `beta`.
+        """Return the paper's `alpha` for one replica, or its `beta` for a whole round.
 
         Args:
             context: `MergeContext` of the delta.
@@ -105,11 +100,11 @@ class ElasticAverage(ServerOptimizer):
         return self.rho * float(context.share)
 
     def apply(self, weights: np.ndarray, delta: np.ndarray, context: MergeContext) -> None:
-        """Move the centre towards a replica; in a round, towards the mean of all.
+        """Move the centre towards a replica or, in a round, towards the mean of all replicas.
 
         Args:
-            weights: Vector, the centre; changed in place.
-            delta: Vector, the replica's weights minus `weights` (see the module `base`).
+            weights: Vector, the centre, changed in place.
+            delta: Vector, the replica's weights minus `weights`.
             context: `MergeContext`.
         """
         rate = self.moving_rate(context)
@@ -117,7 +112,7 @@ class ElasticAverage(ServerOptimizer):
             centre += rate * gap
 
     def replica_slots(self, size: int, dtype: npt.DTypeLike) -> dict[str, np.ndarray]:
-        """A velocity, if there is momentum."""
+        """Return a velocity of zeros, if there is momentum."""
         return {"velocity": np.zeros(size, dtype)} if self.momentum else {}
 
     def replica_update(
@@ -128,7 +123,7 @@ class ElasticAverage(ServerOptimizer):
         slots: Mapping[str, np.ndarray],
         context: MergeContext,
     ) -> None:
-        """Move a replica towards the centre, by as much as the centre moved towards it."""
+        """Move a replica towards the centre, by as much as the centre moves towards it."""
         rate = self.moving_rate(context)
         if not self.momentum:
             for x, g in blocks(local, gap):
