@@ -18,7 +18,7 @@ class Adagrad(Adaptive):
 
     A push is scaled by its share after the step is computed. `v` accumulates whole deltas.
 
-    Sign: `delta = new - old` is what the paper calls `Delta_t`, and is added.
+    Sign: `delta = new - old` is the paper's `Delta_t`, and is added.
 
     Modes: synchronous, asynchronous.
 
