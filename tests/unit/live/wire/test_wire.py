@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kspark.changes import PACKED, Changes, Layout, Table
 
 from kspark.compression import Compressor, Int8, Packing, TopK
 from kspark.errors import ProtocolError
@@ -26,7 +25,17 @@ from kspark.live.wire import (
     reply_limits,
     request_limits,
 )
-from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec, Whole
+from kspark.weights import (
+    PACKED,
+    STATE,
+    TRAINABLE,
+    Changes,
+    Layout,
+    Table,
+    Weight,
+    WeightSpec,
+    Whole,
+)
 
 SIZE, PART, DTYPE = 6, 4, np.dtype("float32")
 SPEC = WeightSpec((Weight("w", (PART,), "float32", TRAINABLE), Weight("m", (2,), "float32", STATE)))
