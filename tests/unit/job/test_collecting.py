@@ -8,7 +8,7 @@ import pytest
 
 from kspark.cluster.spark_job import JobLostError
 from kspark.errors import ClusterError, Failure, WorkerError
-from kspark.job import collecting as shard_results
+from kspark.job import collecting
 from kspark.job.collecting import BUSY_SECONDS, MAX_STRAYS, ShardsMissing, checked, collect_shards
 from kspark.worker.tasks import MissingShard, ShardResult
 
@@ -30,7 +30,7 @@ class Jobs:
 
     def __init__(self, monkeypatch, *outcomes):
         self.outcomes, self.asked, self.respooled = list(outcomes), [], 0
-        monkeypatch.setattr(shard_results, "run", self.run)
+        monkeypatch.setattr(collecting, "run", self.run)
         self.handles = SimpleNamespace(mapPartitionsWithIndex=lambda task: task)
 
     def run(self, spark, rdd, description, partitions):
@@ -71,7 +71,7 @@ def test_shards_that_have_their_result_are_not_missed_again(monkeypatch):
 def test_tasks_that_never_meet_their_files_end(monkeypatch):
     jobs = Jobs(monkeypatch, [good(0), stray(1)], [stray(1)])
     with pytest.raises(
-        ClusterError, match=rf"shards \[1\] on other hosts .* {MAX_STRAYS + 1} times"
+        ClusterError, match=rf"shards \[1\] on hosts without their files, {MAX_STRAYS + 1} times"
     ):
         jobs.collect()
     assert jobs.asked == [None] + [[1]] * MAX_STRAYS
@@ -80,7 +80,7 @@ def test_tasks_that_never_meet_their_files_end(monkeypatch):
 def test_strays_are_not_counted_while_other_work_holds_their_slots(monkeypatch):
     """Each time they wait a moment before they ask again."""
     slept = []
-    monkeypatch.setattr(shard_results, "time", SimpleNamespace(sleep=slept.append))
+    monkeypatch.setattr(collecting, "time", SimpleNamespace(sleep=slept.append))
     held = [[good(0), stray(1)], *[[stray(1)]] * (2 * MAX_STRAYS)]
     jobs = Jobs(monkeypatch, *held, [good(1)])
     assert jobs.collect(busy=lambda: True) == [0, 1]

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from kspark.cluster.spark_job import JobLostError
-from kspark.errors import ClusterError, Failure, NotEnoughSlotsError, WorkerError
-from kspark.job import preparing
+from kspark.errors import ClusterError, Failure, WorkerError
 from kspark.job.collecting import MAX_STRAYS
 from kspark.job.fit import Fit
-from kspark.job.preparing import log_plan, placed
 from kspark.plan import TrainingPlan
-from kspark.rounds import flights as flights_module
-from kspark.rounds import stragglers as straggling
-from kspark.rounds.flights import Flights
-from kspark.rounds.stragglers import train_straggling
+from kspark.rounds import shard_jobs, stragglers
+from kspark.rounds.shard_jobs import ShardJobs
+from kspark.rounds.stragglers import train_rounds_with_timeout
 from kspark.shards import ShardFacts
 from kspark.weights import TRAINABLE, Weight, WeightSpec
 from kspark.worker.tasks import MissingShard, ShardResult
@@ -58,16 +54,16 @@ class Cluster:
         self.monitor.replica = SimpleNamespace(set_vector=lambda v: self.told.append(v.copy()))
         self.aggregator = SimpleNamespace(weights=np.zeros(2, "f4"), merge=self.merge)
         spec = SimpleNamespace(weights=SPEC)
-        self.job = Fit(None, spec, made, None, None, 0.0, self.aggregator, self.monitor)
-        self.job.num_train, self.job.train = EXAMPLES, self
+        self.fit = Fit(None, spec, made, None, None, 0.0, self.aggregator, self.monitor)
+        self.fit.num_train, self.fit.train = EXAMPLES, self
         self.handles = self
-        monkeypatch.setattr(flights_module, "SparkJob", self.start)
-        monkeypatch.setattr(flights_module, "engine_of", lambda _: self)
-        monkeypatch.setattr(flights_module, "ship", lambda function, task, shared: (task, shared))
-        monkeypatch.setattr(Fit, "task", lambda job: None)
-        monkeypatch.setattr(straggling, "open_epoch", self.open_epoch)
+        monkeypatch.setattr(shard_jobs, "SparkJob", self.start)
+        monkeypatch.setattr(shard_jobs, "engine_of", lambda _: self)
+        monkeypatch.setattr(shard_jobs, "ship", lambda function, task, shared: (task, shared))
+        monkeypatch.setattr(Fit, "task", lambda fit: None)
+        monkeypatch.setattr(stragglers, "open_epoch", self.open_epoch)
         monkeypatch.setattr("kspark.rounds.driver.close_epoch", self.close_epoch)
-        monkeypatch.setattr(straggling, "take_state", self.take_state)
+        monkeypatch.setattr(stragglers, "take_state", self.take_state)
         self.stop_after, self.states, self.examples = None, None, []
 
     # what the driver calls
@@ -90,14 +86,14 @@ class Cluster:
     def record(self, **figures):
         self.recorded.append(figures)
 
-    def open_epoch(self, job, epoch):
+    def open_epoch(self, fit, epoch):
         self.epoch = epoch
 
-    def close_epoch(self, job, epoch, metrics, num_examples):
+    def close_epoch(self, fit, epoch, metrics, num_examples):
         self.examples.append(num_examples)
-        return epoch == self.stop_after or job.last_epoch(epoch)
+        return epoch == self.stop_after or fit.last_epoch(epoch)
 
-    def take_state(self, job, states, epoch):
+    def take_state(self, fit, states, epoch):
         self.states = (states, epoch)
 
     # what stands for its jobs
@@ -110,10 +106,10 @@ class Cluster:
         return SimpleNamespace(start=lambda: running)
 
     def train(self):
-        train_straggling(self.job)
+        train_rounds_with_timeout(self.fit)
         assert [vector.destroyed for vector in self.vectors] == [1] * len(self.vectors)
-        assert not self.job.busy()
-        return list(self.job.epochs)
+        assert not self.fit.busy()
+        return list(self.fit.epochs)
 
 
 class Running:
@@ -127,7 +123,7 @@ class Running:
     def is_set(self):
         if not isinstance(self.outcome, int):
             return True
-        last = self.cluster.epoch == self.cluster.job.plan.epochs - 1
+        last = self.cluster.epoch == self.cluster.fit.plan.epochs - 1
         over = self.cluster.epoch == self.cluster.stop_after and len(self.cluster.recorded) > (
             self.cluster.epoch
         )
@@ -174,7 +170,7 @@ def test_a_late_shard_is_merged_with_the_round_that_it_comes_in(monkeypatch, cap
     assert cluster.recorded == [{"stragglers": n} for n in (1, 0, 0)]
     assert cluster.examples == [4, 6, 6]
     assert "Epoch 1 is merged without shards [1]" in caplog.text
-    assert "Epoch 2: shards [1] bring changes of earlier rounds" in caplog.text
+    assert "Epoch 2 merges deltas of earlier rounds from shards [1]" in caplog.text
 
 
 def test_the_last_round_waits_for_who_is_late(monkeypatch):
@@ -248,7 +244,7 @@ def test_files_that_are_gone_are_written_again_once_for_all_that_missed_them(mon
 def test_tasks_that_never_meet_their_files_end(monkeypatch):
     strayed = [MissingShard(1, "there", "here")] * 99
     cluster = Cluster(monkeypatch, {**ON_TIME, 1: strayed})
-    with pytest.raises(ClusterError, match=r"shards \[1\] on other hosts"):
+    with pytest.raises(ClusterError, match=r"shards \[1\] on hosts without their files"):
         cluster.train()
     assert len([s for s, _ in cluster.submitted if s == 1]) == MAX_STRAYS + 1
 
@@ -261,8 +257,8 @@ def test_a_job_that_cannot_be_cancelled_keeps_none_of_the_others(monkeypatch):
         raise OSError(f"shard {running.shard}")
 
     monkeypatch.setattr(Running, "cancel", cancel)
-    with pytest.raises(OSError, match="shard"), Flights(cluster.job) as flights:
-        flights.begin(EXAMPLES, 0)
+    with pytest.raises(OSError, match="shard"), ShardJobs(cluster.fit) as jobs:
+        jobs.start(EXAMPLES, 0)
     assert [running.cancelled for running in cluster.jobs] == [1] * len(EXAMPLES)
     assert [vector.destroyed for vector in cluster.vectors] == [1]
 
@@ -270,36 +266,11 @@ def test_a_job_that_cannot_be_cancelled_keeps_none_of_the_others(monkeypatch):
 def test_while_others_are_at_work_the_fit_is_busy(monkeypatch):
     """They may hold the slots beside the files; a validation meets the same."""
     cluster = Cluster(monkeypatch, {})
-    with Flights(cluster.job) as flights:
+    with ShardJobs(cluster.fit) as jobs:
         cluster.script = {0: [0], 1: [9]}
-        flights.begin([0, 1], 0)
+        jobs.start([0, 1], 0)
         assert [job.finished.is_set() for job in cluster.jobs] == [True, False]
-        assert cluster.job.busy()
-        assert flights.shards == {0, 1}
-    assert not cluster.job.busy()
-    assert flights.shards == frozenset()
-
-
-@pytest.mark.parametrize(
-    ("examples", "first", "told"),
-    [({0: 1, 1: 1, 2: 1}, 0, False), ({0: 1, 1: 1, 2: 0}, 0, True), ({0: 1, 1: 1, 2: 1}, 2, True)],
-)
-def test_a_timeout_that_has_nothing_to_do_is_told(monkeypatch, caplog, examples, first, told):
-    job = Cluster(monkeypatch, {}, initial_epoch=first).job
-    job.num_train = examples
-    log_plan(job)
-    assert ("straggler_timeout has nothing to do" in caplog.text) == told
-
-
-@pytest.mark.parametrize(("wanted", "found"), [(None, 4), (3, 3), (5, None)])
-def test_every_shard_needs_a_slot(monkeypatch, wanted, found):
-    """One that queues would be taken for a slow one."""
-    monkeypatch.setattr(preparing, "task_slots", lambda spark: 4)
-    plan = TrainingPlan.create(mode="synchronous", frequency="epoch", straggler_timeout=2.5)
-    examples = SimpleNamespace(num_partitions=6, repartition=lambda n: n)
-    job = SimpleNamespace(plan=replace(plan, num_workers=wanted), spark=None)
-    if found is not None:
-        assert placed(job, examples) == found
-        return
-    with pytest.raises(NotEnoughSlotsError, match=r"^straggler_timeout=2\.5 runs all .* is 5"):
-        placed(job, examples)
+        assert cluster.fit.busy()
+        assert jobs.shards == {0, 1}
+    assert not cluster.fit.busy()
+    assert jobs.shards == frozenset()
