@@ -8,7 +8,7 @@ from kspark.job.epochs import note_epoch
 from kspark.job.report import EpochFacts
 
 
-def test_optimizer_state_that_is_lost_is_told(caplog):
+def test_lost_optimizer_state_is_logged(caplog):
     fit = SimpleNamespace(epochs=[])
     workers = [{"shard": i, "state_kept": i != 3} for i in range(5)]
     with caplog.at_level("WARNING", "kspark"):

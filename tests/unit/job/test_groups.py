@@ -27,14 +27,14 @@ def session(monkeypatch):
 @pytest.mark.parametrize(
     ("counts", "groups"), [([1] * 15, None), ([1] * 15 + [0] * 9, None), ([1] * 16, 4)]
 )
-def test_from_sixteen_shards_with_examples_on(session, counts, groups):
+def test_sixteen_shards_with_examples_are_divided_into_groups(session, counts, groups):
     session(grouped=True)
     assert MIN_GROUPED_SHARDS == 16
     found = grouping_of(a_fit(counts))
     assert (found and len(found.groups)) == groups
 
 
-def test_sessions_without_a_shuffle_of_results_have_none(session):
+def test_sessions_that_cannot_shuffle_results_have_no_groups(session):
     session(grouped=False)
     assert grouping_of(a_fit([1] * 40)) is None
 

@@ -119,8 +119,8 @@ def test_the_drivers_model_gets_the_mean_of_the_groups(monkeypatch, session, cam
         ([broken(0, ShardResult(0, 4))], 1, "No replica's optimizer state is left"),
     ],
 )
-def test_state_that_is_lost_is_told(monkeypatch, session, caplog, outcome, submitted, message):
-    """A job that is lost is asked for again as often as those that train."""
+def test_lost_state_is_logged(monkeypatch, session, caplog, outcome, submitted, message):
+    """A lost job is submitted again as often as one that trains."""
     session(grouped=True)
     fit = a_fit([1] * 16)
     fit.train = jobs = Jobs(monkeypatch, outcome)
@@ -131,7 +131,7 @@ def test_state_that_is_lost_is_told(monkeypatch, session, caplog, outcome, submi
 
 
 def fetched(session, monkeypatch, *outcomes, grouped=True, late=()):
-    """What is kept of the state that jobs bring, and the shards that were asked for."""
+    """Return the examples behind each fetched state, and the shards of each submission."""
     session(grouped=grouped)
     jobs = Jobs(monkeypatch, *outcomes)
     handles = SimpleNamespace(mapPartitionsWithIndex=lambda task: task)
@@ -155,10 +155,8 @@ def kept(shard):
 
 
 @pytest.mark.parametrize("grouped", [True, False])
-def test_tasks_that_ran_beside_their_state_are_asked_for_again(
-    monkeypatch, session, caplog, grouped
-):
-    """By groups, which come whole; or by shards."""
+def test_tasks_that_ran_on_other_hosts_are_submitted_again(monkeypatch, session, caplog, grouped):
+    """Groups are fetched as a whole, shards one by one."""
     whole, other = states((0, 1.0), (1, 4.0))
     part = replace(whole, parts=(*whole.parts, stray(1)), state_examples=2)
     if not grouped:
@@ -169,28 +167,28 @@ def test_tasks_that_ran_beside_their_state_are_asked_for_again(
     assert not caplog.text
 
 
-def test_what_a_job_brings_unasked_does_not_count(monkeypatch, session):
-    """Spark Connect brings all shards each time, and one that was there may stray then."""
+def test_results_that_were_not_requested_are_ignored(monkeypatch, session):
+    """Spark Connect runs all shards each time, and tasks may run on other hosts then."""
     jobs = [kept(0), stray(1)], [stray(0), kept(1)]
     found, wanted = fetched(session, monkeypatch, *jobs, grouped=False)
     assert (found, wanted) == ([1, 1], [ALL, [1]])
 
 
-def test_a_job_that_is_lost_is_asked_for_again(monkeypatch, session):
+def test_a_lost_job_is_submitted_again(monkeypatch, session):
     jobs = [kept(0), stray(1)], JobLostError("gone"), [kept(1)]
     found, wanted = fetched(session, monkeypatch, *jobs, grouped=False)
     assert (found, wanted) == ([1, 1], [ALL, [1], [1]])
 
 
-def test_tasks_that_run_beside_their_state_for_ever_are_told(monkeypatch, session, caplog):
+def test_state_is_left_out_if_tasks_keep_running_on_other_hosts(monkeypatch, session, caplog):
     jobs = [kept(0), stray(1)], [stray(1)]
     found, wanted = fetched(session, monkeypatch, *jobs, grouped=False)
     assert (found, wanted) == ([1], [ALL] + MAX_STRAYS * [[1]])
     assert "optimizer state is left out. Spark ran the tasks of shards [1]" in caplog.text
 
 
-def test_late_shards_have_no_state_and_keep_others_from_theirs(monkeypatch, session, caplog):
-    """While they hold the slots of a host, a shard that has landed there is waited for."""
+def test_late_shards_are_left_out_and_their_slots_are_waited_for(monkeypatch, session, caplog):
+    """While they occupy the slots of a host, shards with files on that host are waited for."""
     jobs = [[kept(0), stray(1)], *(2 * MAX_STRAYS - 1) * [[stray(1)]], [kept(1)]]
     found, wanted = fetched(session, monkeypatch, *jobs, grouped=False, late=[2, 5])
     assert wanted[0] == [shard for shard in ALL if shard not in (2, 5)]
@@ -207,6 +205,6 @@ def test_late_shards_are_in_no_group_whose_state_is_fetched(monkeypatch, session
     assert jobs.groupings == [grouping_of(fit, without={3, 16})]
 
 
-def test_shards_without_examples_have_no_state_to_miss(monkeypatch, session):
+def test_only_shards_with_examples_are_fetched(monkeypatch, session):
     _, wanted = fetched(session, monkeypatch, [stray(16)], grouped=False)
     assert wanted == [ALL]

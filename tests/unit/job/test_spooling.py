@@ -15,7 +15,7 @@ def handle(index, rows):
 
 
 class SpooledTwice:
-    """Stands for `Examples` and the RDD they become: gives other handles every time."""
+    """Stands for `Examples` and their RDD: returns other handles each time."""
 
     def __init__(self, *turns):
         self.turns = list(turns)
@@ -54,7 +54,7 @@ class EveryHost:
 
 @pytest.fixture
 def spooled(monkeypatch):
-    """Spool with handles of so many rows, again with others."""
+    """Return examples whose shards have these numbers of rows at each spooling."""
 
     def make(*turns, failing=False):
         examples = SpooledTwice(*turns)
@@ -85,7 +85,7 @@ def test_input_that_gives_the_same_rows_may_be_read_again(spooled):
     assert examples.closed
 
 
-def test_input_that_gives_other_rows_the_second_time(spooled):
+def test_input_that_gives_other_rows_the_second_time_is_refused(spooled):
     spool, examples = spooled([3, 4], [4, 3])
     with (
         pytest.raises(ValueError, match="same rows each time.* instead of .*Persist the input"),
@@ -96,7 +96,7 @@ def test_input_that_gives_other_rows_the_second_time(spooled):
 
 
 @pytest.mark.parametrize("failing", [False, True])
-def test_what_cannot_be_spooled_is_deleted_everywhere_and_closed(spooled, failing, caplog):
+def test_files_of_a_failed_spool_are_deleted_on_every_host(spooled, failing, caplog):
     spool, examples = spooled(failing=failing)
     with pytest.raises(IndexError):
         spool.__enter__()
@@ -105,7 +105,7 @@ def test_what_cannot_be_spooled_is_deleted_everywhere_and_closed(spooled, failin
     assert ("no executor is left" in caplog.text) == failing
 
 
-def test_what_cannot_be_spooled_again_is_deleted_once(spooled):
+def test_files_of_a_failed_second_spool_are_deleted_once(spooled):
     spool, examples = spooled([3])
     with pytest.raises(IndexError), spool:
         spool.respool()

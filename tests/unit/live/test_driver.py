@@ -1,4 +1,4 @@
-"""What the driver of a live fit decides; without Spark."""
+"""The driver of a live fit: jobs, shared memory, restarted epochs; without Spark."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def a_fit(mode, rule, shards=(6, 2)):
 
 
 def test_a_shard_whose_files_are_gone_ends_the_job_at_once():
-    """The others wait for it: there is no use in waiting for them."""
+    """The other shards would wait for it."""
     fit, coordinator = a_fit("synchronous", "average")
     coordinator.hello(1, 0)
     coordinator.report(1, 0, {"kind": "missing"}, [])
@@ -48,8 +48,8 @@ def test_a_shard_whose_files_are_gone_ends_the_job_at_once():
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_what_follows_a_jobs_last_report_counts_to_its_last_epoch(monkeypatch, stopped):
-    """Two jobs of an epoch each: what a worker tells with its result is of this job alone."""
+def test_usage_after_the_last_report_of_a_job_is_added_to_its_last_epoch(monkeypatch, stopped):
+    """Two jobs of one epoch each: the usage in a result is that of its job alone."""
     fit, coordinator = a_fit("asynchronous", "average")
     fit.epochs = []
     live_fit = LiveFit(fit, coordinator, None, b"")
@@ -76,8 +76,8 @@ def test_what_follows_a_jobs_last_report_counts_to_its_last_epoch(monkeypatch, s
     ("waited", "active", "enough"),
     [(59, 0, True), (61, 1, False), (61, 2, True), (299, 2, True), (301, 2, False)],
 )
-def test_replicas_that_do_not_come(monkeypatch, waited, active, enough):
-    """Two replicas are wanted, and one has come."""
+def test_missing_replicas_are_an_error_after_the_timeout(monkeypatch, waited, active, enough):
+    """One of two replicas has connected."""
     fit, coordinator = a_fit("synchronous", "average")
     fit.plan = TrainingPlan.create(mode="synchronous", frequency="batch", timeout=60.0)
     coordinator.hello(1, 0)
@@ -92,7 +92,7 @@ def test_replicas_that_do_not_come(monkeypatch, waited, active, enough):
 
 
 class Idle:
-    """Stands for a server to which nobody comes."""
+    """Stands for a server without clients."""
 
     def start(self):
         pass
@@ -102,7 +102,7 @@ class Idle:
 
 
 @pytest.mark.parametrize(("rule", "scales"), [("average", (0.75, 0.25)), ("downpour", (1.0, 1.0))])
-def test_hogwild_replicas_of_this_host_are_offered_the_weights_themselves(rule, scales):
+def test_hogwild_replicas_of_this_host_are_offered_shared_memory(rule, scales):
     fit, coordinator = a_fit("hogwild", rule)
     own = fit.aggregator.weights
     with shared_weights(fit, coordinator):
@@ -118,14 +118,14 @@ def test_hogwild_replicas_of_this_host_are_offered_the_weights_themselves(rule, 
 @pytest.mark.parametrize(
     ("mode", "rule"), [("asynchronous", "average"), ("hogwild", "adag"), ("hogwild", "sgd")]
 )
-def test_nobody_else_is(mode, rule):
+def test_other_modes_and_rules_do_not_share_memory(mode, rule):
     fit, coordinator = a_fit(mode, rule)
     with shared_weights(fit, coordinator):
         assert coordinator.offers == {}
 
 
 class Halving(Downpour):
-    """A user's own rule, of which `scale` alone says nothing."""
+    """A custom rule that does not use `scale`."""
 
     def apply(self, weights, delta, context):
         weights += delta / 2
@@ -138,7 +138,7 @@ def test_a_rule_that_is_more_than_a_scale_stays_on_the_driver():
 
 
 def test_an_epoch_that_starts_again_has_the_weights_its_callbacks_set(monkeypatch):
-    """Also the first one: they come before the weights are kept for that."""
+    """Also the first epoch: its callbacks run before the weights are copied for a restart."""
     fit, _ = a_fit("synchronous", "average")
     fit.plan = TrainingPlan.create(mode="synchronous", frequency="batch")
     fit.num_train = {0: 10}

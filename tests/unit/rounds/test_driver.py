@@ -1,4 +1,4 @@
-"""What the driver makes of the results of a round; without Spark."""
+"""How the driver collects the results of a round; without Spark."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_from_sixteen_shards_on_a_round_has_groups(session, counts, groups):
 
 
 class Largest(Average):
-    """A rule of a user's own, which looks at all deltas."""
+    """A custom rule, which needs all deltas."""
 
     def reduce(self, deltas, num_examples):
         return max(deltas, key=np.linalg.norm)
@@ -123,8 +123,8 @@ class Jobs:
         return run_grouped_round(fit, PAIR, "task", "what")
 
 
-def test_what_groups_bring_is_unpacked(monkeypatch):
-    """Not compressed, but perhaps without what did not change."""
+def test_the_deltas_of_groups_are_unpacked(monkeypatch):
+    """Means are not compressed, but blocks without changes may be left out."""
     monkeypatch.setattr(TrainingPlan, "unpacked", lambda self, delta, spec: (delta + 1, spec))
     jobs = Jobs(monkeypatch, [good(0, 2.0, 1, ([], [])), good(1, 6.0, 3, ([], []))])
     vectors = [delta.vector for delta in jobs.round().deltas]
@@ -142,10 +142,10 @@ def test_the_driver_merges_a_vector_per_group(monkeypatch):
     assert found == [(0, [2, 2], 1), (1, [6, 6], 3)]
     assert [s.shard for s in result.shards] == [0, 1]
     assert result.num_steps == 5
-    assert result.states == []  # which come by themselves, see `take_state`
+    assert result.states == []  # which are fetched, see `take_state`
 
 
-def test_groups_of_which_something_is_missing_train_again(monkeypatch):
+def test_incomplete_groups_train_again(monkeypatch):
     lost = JobLostError("an executor is gone")
     first, second = good(0, 2.0, 1), good(1, 6.0, 3)
     jobs = Jobs(monkeypatch, lost, [first, gone(1, "there")], lost, [gone(1)], [second])
@@ -156,7 +156,7 @@ def test_groups_of_which_something_is_missing_train_again(monkeypatch):
     assert jobs.respooled == 1
 
 
-def test_tasks_that_never_meet_their_files_end(monkeypatch):
+def test_a_round_fails_if_its_tasks_keep_running_on_other_hosts(monkeypatch):
     jobs = Jobs(monkeypatch, [good(0, 1.0, 1), gone(1, "there")])
     with pytest.raises(ClusterError, match=r"shards \[1\] on hosts without their files"):
         jobs.round(max_failures=0)
@@ -164,14 +164,14 @@ def test_tasks_that_never_meet_their_files_end(monkeypatch):
 
 
 @pytest.mark.parametrize("outcome", [JobLostError("gone"), [gone(0)]])
-def test_what_is_lost_too_often_is_an_error(monkeypatch, outcome):
+def test_a_job_that_is_lost_too_often_raises_an_error(monkeypatch, outcome):
     jobs = Jobs(monkeypatch, outcome)
     with pytest.raises(WorkerError):
         jobs.round(max_failures=1)
     assert jobs.submitted == 3
 
 
-def test_a_failure_ends_it_at_once(monkeypatch):
+def test_a_failure_is_raised_at_once(monkeypatch):
     failure = Failure(1, "here", 0, "ValueError", "a mistake", "")
     jobs = Jobs(monkeypatch, [good(0, 1.0, 1), broken(1, failure)])
     with pytest.raises(WorkerError, match="Shard 1 failed on host here .*a mistake"):

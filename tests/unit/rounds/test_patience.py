@@ -13,13 +13,13 @@ from kspark.rounds.patience import Patience
 ALL = range(5)
 
 
-def test_nobody_is_left_behind_before_more_than_half_have_come():
+def test_a_round_waits_for_more_than_half_of_the_shards():
     patience = Patience(5, ALL, 10.0)
     for now, running in ((0.0, {0, 1, 2, 3, 4}), (500.0, {1, 2, 3, 4}), (900.0, {2, 3, 4})):
         assert patience.seconds_left(running, now) == math.inf
 
 
-def test_from_then_on_the_others_have_so_many_seconds():
+def test_the_timeout_starts_when_more_than_half_have_arrived():
     patience = Patience(5, ALL, 10.0)
     assert patience.seconds_left({3, 4}, 900.0) == 10.0
     assert patience.seconds_left({3, 4}, 904.0) == 6.0
@@ -28,7 +28,7 @@ def test_from_then_on_the_others_have_so_many_seconds():
     assert patience.seconds_left({4}, 999.0) == 0.0
 
 
-def test_a_round_is_over_when_all_have_come():
+def test_a_round_is_over_when_all_have_arrived():
     assert Patience(5, ALL, 10.0).seconds_left((), 3.0) == 0.0
 
 
@@ -39,14 +39,14 @@ def test_half_is_not_more_than_half(num_shards, running, over):
     assert (patience.seconds_left(range(running), 5.0) == 0.0) == over
 
 
-def test_shards_that_are_late_from_before_are_not_waited_for():
+def test_shards_of_earlier_rounds_are_not_waited_for():
     patience = Patience(5, {0, 1, 2}, 10.0)
     assert patience.seconds_left({2, 3, 4}, 0.0) == math.inf
     assert patience.seconds_left({2, 3}, 1.0) == 10.0  # shard 4 came, late, and counts
     assert patience.seconds_left({3}, 2.0) == 0.0
 
 
-def test_unless_more_than_half_are_not_there_without_them():
+def test_shards_of_earlier_rounds_are_waited_for_if_half_are_missing():
     assert Patience(5, {0, 1}, 10.0).seconds_left({2, 3, 4}, 99.0) == math.inf
 
 
@@ -62,7 +62,7 @@ def test_the_last_round_waits_for_all():
     ),
     st.floats(0.1, 100),
 )
-def test_whoever_comes_when_a_round_has_more_than_half(shards, timeout):
+def test_a_round_ends_with_more_than_half_of_the_shards(shards, timeout):
     count, started, order = shards
     patience, running, now = Patience(count, started, timeout), set(range(count)), 0.0
     for shard in order:
