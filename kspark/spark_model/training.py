@@ -20,7 +20,7 @@ from kspark.optimizers import ServerOptimizer
 from kspark.plan import TrainingPlan
 from kspark.replica import ReplicaSpec
 from kspark.rounds.driver import train_rounds
-from kspark.rounds.stragglers import train_straggling
+from kspark.rounds.stragglers import train_rounds_with_timeout
 from kspark.spark_model.inputs import Source, TrainingData
 
 logger = logging.getLogger("kspark")
@@ -132,4 +132,4 @@ def road_of(plan: TrainingPlan) -> Callable[[Fit], None]:
     """Decide how a fit trains: in rounds, one Spark job per epoch, or live, with a server."""
     if not plan.in_rounds:
         return train_live
-    return train_rounds if plan.straggler_timeout is None else train_straggling
+    return train_rounds if plan.straggler_timeout is None else train_rounds_with_timeout
