@@ -46,7 +46,7 @@ def test_the_configuration_comes_back(tmp_path, given, extension):
 @pytest.mark.parametrize(
     ("rule", "told"),
     [
-        ("elastic_average", "whose replicas have moved already"),
+        ("elastic_average", "whose replicas have already applied"),
         ("median", "made from the same weights"),
         ("trimmed_mean", "made from the same weights"),
     ],

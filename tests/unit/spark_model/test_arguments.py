@@ -149,7 +149,7 @@ class OwnSpring(optimizers.ElasticAverage):
 
 def test_in_shared_memory_replicas_have_no_weights_of_their_own():
     check_rule(OwnSpring(), plan("synchronous"))
-    with pytest.raises(ValueError, match='go on from the merged weights in mode="hogwild". Recei'):
+    with pytest.raises(ValueError, match='continue with the merged weights in mode="hogwild". R'):
         check_rule(OwnSpring(), plan("hogwild"))
 
 
