@@ -114,7 +114,7 @@ def test_what_is_called_several_times_is_refused(base):
 @pytest.mark.parametrize("outer", [sequence_of, graph_of])
 def test_a_layer_inside_a_model_inside_is_refused_with_what_there_is(outer):
     model = outer(functional_base())
-    rule = r"`featureLayer` must be .* layers \[.*'base'.*\], of which 'base' has this one inside"
+    rule = r"`featureLayer` must be .*layers \[.*'base'.*\] \(this one is inside 'base'; only"
     with pytest.raises(ValueError, match=rule):
         CarriedModel(model).predicting("deep")
 
