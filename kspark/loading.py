@@ -46,7 +46,7 @@ def load_spark_model(
         safe_mode=safe_mode,
         spark=active_session(),
     )
-    known = {
+    known: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value  # JSON has no tuples
         for name, value in saved.config.items()
         if name in SETTINGS
