@@ -41,7 +41,7 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "h5py>=3.10",
-        "keras>=3.8",
+        "keras>=3.12",  # The last ones for Python 3.10.
         "numpy>=1.26",
         "pandas>=2.2,<3",  # PySpark 4 does not work with pandas 3.
         "pyarrow>=15",

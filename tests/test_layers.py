@@ -333,7 +333,11 @@ def test_accepts(file, source):
     [
         ("novelty.py", "", "no place"),
         ("weights/spec.py", "from kspark.novelty import x", "no place"),
-        ("errors.py", "from kspark.weights import delta", "errors (layer 0) imports weights"),
+        (
+            "errors.py",
+            "from kspark.weights import compute_delta",
+            "errors (layer 0) imports weights",
+        ),
         ("worker/state.py", "import kspark.job.fit", "worker (layer 4) imports job"),
         ("replica/state.py", "def f():\n    from kspark import job", "(layer 2) imports job"),
         ("job/fit.py", "from kspark import __version__", "imports kspark (layer 9)"),

@@ -20,10 +20,9 @@ from typing import Any
 
 from kspark.compression.base import Codec
 from kspark.compression.bfloat16 import BFloat16
-from kspark.compression.feedback import Compressor
 from kspark.compression.float16 import Float16
 from kspark.compression.int8 import Int8
-from kspark.compression.packing import Packing
+from kspark.compression.packing import Compressor, Packing
 from kspark.compression.top_k import TopK
 from kspark.errors import invalid, invalid_type
 from kspark.weights import PACKED

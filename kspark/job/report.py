@@ -73,7 +73,7 @@ class EpochFacts:
             given `scale_lr`; `None` if a schedule decides.
         stragglers: Tuple of integers, the shards that the epoch's round was merged without,
             because they took longer than `straggler_timeout`.
-        late: Tuple of integers, the shards whose change of an earlier round was merged in this
+        late: Tuple of integers, the shards whose delta of an earlier round was merged in this
             one. In `workers`, their `"rounds_late"` tells by how many rounds.
     """
 

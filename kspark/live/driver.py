@@ -226,23 +226,22 @@ def live_fit(fit: Fit) -> Iterator[LiveFit]:
     coordinator = Coordinator(
         fit.aggregator,
         shards,
+        packing,
         first_epoch=plan.initial_epoch,
         merge_gradients=plan.merges_gradients,
         batch_size=plan.batch_size,
         max_staleness=plan.max_staleness,
         timeout=plan.timeout,
-        packing=packing,
     )
     token = secrets.token_bytes(32)
     with shared_weights(fit, coordinator):
         server = AggregatorServer(
             coordinator,
-            fit.spec.weights,
+            packing,
             token,
             host=bind_host(fit),
             port=plan.port,
             timeout=plan.timeout,
-            packing=packing,
         )
         try:
             server.start()

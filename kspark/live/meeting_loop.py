@@ -118,8 +118,8 @@ def delta_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarray) 
     """Local batches, then one merge of everybody's deltas, as often as the longest shard needs."""
     at = generation << GENERATION_BITS
 
-    def exchange(number: int, count: int, change: np.ndarray | None) -> None:
-        bring(run, change, at + number, count, out)
+    def exchange(number: int, count: int, delta: np.ndarray | None) -> None:
+        bring(run, delta, at + number, count, out)
 
     train_exchanging(run, epoch, 0, out, exchange)
     for number in range(run.exchanges, run.welcome.steps):
@@ -137,10 +137,10 @@ def own_exchanges(
     at = generation << GENERATION_BITS
     base = own.restore(out)
 
-    def exchange(number: int, count: int, change: np.ndarray) -> None:
-        own.leave(change, base)
-        bring(run, change, at + number, count, own.centre)
-        own.move(base, change)
+    def exchange(number: int, count: int, delta: np.ndarray) -> None:
+        own.leave(delta, base)
+        bring(run, delta, at + number, count, own.centre)
+        own.move(base, delta)
 
     train_exchanging(run, epoch, 0, base, exchange)
     for number in range(run.exchanges, run.welcome.steps):
@@ -149,11 +149,10 @@ def own_exchanges(
 
 
 def bring(
-    run: LiveRun, change: np.ndarray | None, sequence: int, count: int, out: np.ndarray
+    run: LiveRun, delta: np.ndarray | None, sequence: int, count: int, out: np.ndarray
 ) -> Reply:
     """Meet with a delta or a gradient, as it travels, or with none."""
-    sent = None if change is None else run.outgoing(change)
-    return meet(run, sent, sequence, count, out)
+    return meet(run, None if delta is None else run.outgoing(delta), sequence, count, out)
 
 
 def meet(
@@ -165,7 +164,7 @@ def meet(
     *,
     weights: bool = False,
 ) -> Reply:
-    """One synchronous exchange, of weights or of changes.
+    """One synchronous exchange, of deltas, gradients or weights.
 
     Raises:
         EpochRestart: If the epoch starts again.

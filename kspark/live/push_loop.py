@@ -33,22 +33,25 @@ def run_pushes(run: LiveRun) -> None:
         own.restore(base, sequence)
     started = time.perf_counter()
 
-    def push(number: int, count: int, change: np.ndarray) -> None:
+    def push(number: int, count: int, delta: np.ndarray) -> None:
         nonlocal sequence, version
         sequence += 1
         if number == run.exchanges - 1:
             run.report_metrics(epoch, started)
         out = base
         if own is not None:
-            own.leave(change, base)
+            own.leave(delta, base)
             out = own.answer
-        sent = run.outgoing(change)
         reply = run.client.push(
-            sent, sequence=sequence, base_version=version, num_examples=count, out=out
+            run.outgoing(delta),
+            sequence=sequence,
+            base_version=version,
+            num_examples=count,
+            out=out,
         )
         version = reply.version
         if own is not None:
-            own.move(base, change, sequence)
+            own.move(base, delta, sequence)
         if reply.instructions.hold:  # too far ahead of others
             reply = pulled(run, out)
             version = reply.version if own is None else version
@@ -101,15 +104,15 @@ def run_shared(run: LiveRun, shared: SharedWeights, offer: SharedOffer) -> None:
         run.client.report({"kind": "epoch", "epoch": epoch - 1, "sequence": done})
     started = time.perf_counter()
 
-    def add(number: int, count: int, change: np.ndarray) -> None:
+    def add(number: int, count: int, delta: np.ndarray) -> None:
         nonlocal done
         if shared.owners[slot] != run.attempt:
             raise AggregationError(f"Another attempt at shard {run.shard.index} has taken over.")
         if number == run.exchanges - 1:
             run.report_metrics(epoch, started)
-        change[:trainable] *= scale
-        change[trainable:] *= share
-        np.add(shared.vector, change, out=shared.vector)
+        delta[:trainable] *= scale
+        delta[trainable:] *= share
+        np.add(shared.vector, delta, out=shared.vector)
         done += 1
         shared.pushes[slot] = done
         np.copyto(base, shared.vector)

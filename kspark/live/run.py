@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from kspark.compression import Compressor, Packing
 from kspark.live.transport import AggregatorClient
 from kspark.live.wire import Instructions, Welcome
 from kspark.replica import Replica, ReplicaSpec
 from kspark.shards import Shard, Usage, Window
-from kspark.weights import Changes, delta
+from kspark.weights import Packer, compute_delta
 from kspark.worker.own_weights import PushedWeights, RoundWeights
 from kspark.worker.state import ShardState
 from kspark.worker.tasks import FitTask, State, check_finite, facts_of, state_of, weighted
@@ -66,6 +65,7 @@ class LiveRun:
         reported: Float, when the last epoch was reported; 0 before the first.
         counted: `Usage` of the connection up to the last report, without seconds.
         instructions: `Instructions`, the last ones of the driver.
+        packer: `Packer` of deltas or gradients.
     """
 
     task: LiveTask
@@ -81,16 +81,11 @@ class LiveRun:
     reported: float = 0.0
     counted: Usage = Usage()
     instructions: Instructions = field(init=False)
-    compressor: Compressor | None = field(init=False, default=None)
-    changes: Changes | None = field(init=False, default=None)
+    packer: Packer = field(init=False)
 
     def __post_init__(self) -> None:
         self.instructions = self.welcome.instructions
-        packing = self.task.fit.plan.packing(self.spec.weights)
-        if isinstance(packing, Packing):
-            self.compressor = Compressor(packing)
-        else:
-            self.changes = packing
+        self.packer = self.task.fit.plan.packing(self.spec.weights).packer()
 
     @property
     def attempt(self) -> int:
@@ -153,19 +148,18 @@ class LiveRun:
             self.continued = True
 
     def restore_residual(self, epoch: int) -> None:
-        """What compression had left over when `epoch` began.
+        """What packing had left over when `epoch` began.
 
         In the middle of an epoch that is not known: the attempt before has sent a part of it.
         None at all is safe, it only forgets; the same part must not be sent twice.
         """
-        if self.compressor is not None:
+        if self.packer.residual is not None:
             midway = bool(self.welcome.start.position)
-            self.compressor.restore(None if midway else self.state.load_residual(epoch - 1))
+            self.packer.restore(None if midway else self.state.load_residual(epoch - 1))
 
-    def outgoing(self, vector: np.ndarray) -> np.ndarray:
+    def outgoing(self, delta: np.ndarray) -> np.ndarray:
         """A delta or gradient as it travels: as it is, or its payload."""
-        packer = self.compressor or self.changes
-        return vector if packer is None else packer.pack(vector)
+        return self.packer.pack(delta)
 
     def kept_state(self) -> State:
         """The replica's state at the end of the job, also if an earlier attempt had trained it."""
@@ -215,8 +209,8 @@ class LiveRun:
             `Instructions` of the driver on how to go on.
         """
         self.state.save(self.replica, epoch)
-        if self.compressor is not None:
-            self.state.save_residual(self.compressor.residual, epoch)
+        if self.packer.residual is not None:
+            self.state.save_residual(self.packer.residual, epoch)
         instructions = Instructions(hold=True)
         while instructions.hold:  # the driver is still busy with this epoch
             answer, _ = self.client.report({"kind": "epoch", "epoch": epoch, **more})
@@ -238,12 +232,12 @@ def train_exchanging(
         exchange: Called with the exchange's number in the epoch, the examples since the
             last one, and the delta; it may overwrite the delta. It may raise.
     """
-    batch_size, change = run.task.fit.plan.batch_size, np.empty_like(base)
+    batch_size, delta = run.task.fit.plan.batch_size, np.empty_like(base)
     number, carried = position, 0
 
     def at_stop(vector: np.ndarray, count: int) -> np.ndarray:
         nonlocal number, carried
-        exchange(number, carried + count, delta(vector, base, out=change))
+        exchange(number, carried + count, compute_delta(vector, base, out=delta))
         number, carried = number + 1, 0
         return base
 

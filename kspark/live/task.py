@@ -63,11 +63,10 @@ def connection(task: LiveTask, spec: ReplicaSpec, shard: int) -> AggregatorClien
         task.host,
         task.port,
         task.token,
-        spec.weights,
+        task.fit.plan.packing(spec.weights),
         shard,
         task.submission * ATTEMPTS_PER_SUBMISSION + task_number(),
         task.fit.plan.timeout,
-        packing=task.fit.plan.packing(spec.weights),
     )
 
 

@@ -23,7 +23,8 @@ from kspark.plan.checks import (
 from kspark.plan.compatibility import check_compatible
 from kspark.plan.learning_rate import Scaling, check_scaling
 from kspark.plan.settings import PLAN_SETTINGS, SETTINGS, PlanSettings
-from kspark.weights import PACKED, Changes, WeightSpec
+from kspark.shards import num_batches
+from kspark.weights import PACKED, Changes, PackingScheme, WeightSpec, Whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,30 +119,30 @@ class TrainingPlan(PlanSettings):
         """Whether replicas merge gradients and take the same step, exact for any number of them."""
         return self.mode == "synchronous" and self.frequency == "batch"
 
-    def packing(self, spec: WeightSpec) -> Packing | Changes | None:
-        """Return the encoding of a model's deltas or gradients, or `None` to send them unchanged.
+    def packing(self, spec: WeightSpec) -> PackingScheme:
+        """Return the encoding of a model's deltas or gradients.
 
         Args:
             spec: `WeightSpec` of the model.
         """
-        if self.compression is None:
-            return Changes.of(spec, self.merges_gradients)
-        return Packing(self.compression, spec, self.merges_gradients)
+        gradients = self.merges_gradients
+        if self.compression is not None:
+            return Packing(self.compression, spec, gradients)
+        return Changes.of(spec, gradients) or Whole(spec, gradients)
 
-    def unpacked(self, sent: np.ndarray, spec: WeightSpec) -> np.ndarray:
+    def unpacked(self, delta: np.ndarray, spec: WeightSpec) -> np.ndarray:
         """Decode a delta that a task sent.
 
         Args:
-            sent: Array, an encoded or an unchanged delta.
+            delta: Array, an encoded or an unchanged delta.
             spec: `WeightSpec` of the model.
 
         Raises:
             ProtocolError: If the layout of the payload is another one.
         """
-        packing = self.packing(spec)
-        if packing is None or sent.dtype != PACKED:
-            return sent
-        return packing.unpack(sent, np.empty(spec.size, spec.dtype))
+        if delta.dtype != PACKED:
+            return delta
+        return self.packing(spec).unpack(delta, np.empty(spec.size, spec.dtype))
 
     def local_batches(self, batches: int) -> int:
         """Return the number of batches between two exchanges.
@@ -155,7 +156,7 @@ class TrainingPlan(PlanSettings):
 
     def batches(self, num_examples: int) -> int:
         """Return the number of batches in an epoch. The last one may have fewer examples."""
-        return -(-num_examples // self.batch_size)
+        return num_batches(num_examples, self.batch_size)
 
     def exchanges(self, num_examples: int) -> int:
         """Return the number of exchanges of a shard with the aggregator in an epoch."""

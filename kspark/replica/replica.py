@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from kspark.replica.backends.base import Exchange, num_batches
+from kspark.replica.backends.base import Exchange
 from kspark.replica.checks import (
     check_loss_is_mean,
     check_metrics_are_sums,
@@ -28,6 +28,7 @@ from kspark.replica.signature import (
 )
 from kspark.replica.state import ReplicaState
 from kspark.replica.variables import weight_spec
+from kspark.shards import num_batches
 
 if TYPE_CHECKING:
     from kspark.shards import InputSpec, Window

@@ -15,11 +15,10 @@ from functools import partial
 import numpy as np
 
 from kspark.cluster.failures import lost_too_often
-from kspark.compression import Compressor
 from kspark.plan import TrainingPlan
 from kspark.replica import Replica, ReplicaSpec
 from kspark.shards import Shard, ShardHandle, Usage
-from kspark.weights import Changes, delta
+from kspark.weights import compute_delta
 from kspark.worker.own_weights import RoundWeights
 from kspark.worker.state import ShardState, Tries, replica_for
 from kspark.worker.tasks import (
@@ -88,18 +87,18 @@ def train_shard(
             replica.learning_rate = task.learning_rate
         train_epoch(replica, shard, fit.plan, num_examples, task.epoch)
         state.save(replica, task.epoch)
-        change = delta(replica.get_vector(), base)
+        delta = compute_delta(replica.get_vector(), base)
         if own is not None:
-            own.leave(change, base)
-            own.move(base, change)
+            own.leave(delta, base)
+            own.move(base, delta)
             own.save(base)
-        change = outgoing(task, spec, state, change)
+        delta = outgoing(task, spec, state, delta)
     received = vector.nbytes if task.weights_bytes is None else task.weights_bytes
-    usage = Usage(time.perf_counter() - started, 0.0, change.nbytes, received)
+    usage = Usage(time.perf_counter() - started, 0.0, delta.nbytes, received)
     return ShardResult(
         handle.index,
         num_examples,
-        change,
+        delta,
         replica.metric_state(),
         facts_of(batches, num_examples, state_kept, usage),
         state=state_of(replica) if task.wants_state else None,
@@ -107,21 +106,15 @@ def train_shard(
 
 
 def outgoing(
-    task: RoundTask, spec: ReplicaSpec, state: ShardState, change: np.ndarray
+    task: RoundTask, spec: ReplicaSpec, state: ShardState, delta: np.ndarray
 ) -> np.ndarray:
-    """A delta as it travels: as it is, or its payload.
-
-    What compression leaves over stays with the shard, for its next epoch.
-    """
-    packing = task.fit.plan.packing(spec.weights)
-    if packing is None:
-        return change
-    if isinstance(packing, Changes):
-        return packing.pack(change)
-    compressor = Compressor(packing)
-    compressor.restore(state.residual_before(task.epoch))
-    payload = compressor.pack(change)
-    state.save_residual(compressor.residual, task.epoch)
+    """A delta as it travels. What packing has lost stays with the shard, for its next epoch."""
+    packer = task.fit.plan.packing(spec.weights).packer()
+    if packer.residual is None:
+        return packer.pack(delta)
+    packer.restore(state.residual_before(task.epoch))
+    payload = packer.pack(delta)
+    state.save_residual(packer.residual, task.epoch)
     return payload
 
 

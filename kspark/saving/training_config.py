@@ -35,8 +35,8 @@ def compile_arguments(config: dict[str, Any]) -> dict[str, Any]:
     arguments = {
         "optimizer": optimizer(config["optimizer_config"]),
         "loss": each(loss, config.get("loss")),
-        "metrics": each(metric, config.get("metrics")),
-        "weighted_metrics": each(metric, config.get("weighted_metrics")),
+        "metrics": each(metric, flat(config.get("metrics"))),
+        "weighted_metrics": each(metric, flat(config.get("weighted_metrics"))),
         "loss_weights": config.get("loss_weights"),
     }
     later = ("run_eagerly", "steps_per_execution", "jit_compile")
@@ -61,6 +61,15 @@ def training_config(compile_config: dict[str, Any]) -> dict[str, Any]:
     for name in ("metrics", "weighted_metrics"):
         config[name] = each(legacy, config.get(name))
     return config | {"optimizer_config": optimizer_config}
+
+
+def flat(metrics: Any) -> Any:
+    """Metrics of a single output without the list per output that Keras 2 writes around them.
+
+    Keras 3.12 does not take `[[...]]` for a model of one output.
+    """
+    nested = isinstance(metrics, list) and len(metrics) == 1 and isinstance(metrics[0], list)
+    return metrics[0] if nested else metrics
 
 
 def each(convert: Callable[[Any], Any], value: Any) -> Any:

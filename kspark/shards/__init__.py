@@ -21,7 +21,7 @@ not grow with its shard.
 from kspark.shards.facts import ShardFacts, Usage
 from kspark.shards.handle import LabelStats, ShardHandle, StoredArray, merge_label_stats
 from kspark.shards.reading import Shard
-from kspark.shards.rows import Chunk, Window
+from kspark.shards.rows import Chunk, Window, num_batches
 from kspark.shards.spec import TEXT, ArraySpec, InputSpec
 from kspark.shards.writing import SpoolMissingError, remove_spools, spool, spool_directory
 
@@ -39,6 +39,7 @@ __all__ = [
     "Usage",
     "Window",
     "merge_label_stats",
+    "num_batches",
     "remove_spools",
     "spool",
     "spool_directory",

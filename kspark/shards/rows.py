@@ -114,6 +114,11 @@ class Window:
         return replace(self, sample_weight=[weights], key=key)
 
 
+def num_batches(num_examples: int, batch_size: int) -> int:
+    """Batches of so many examples; the last one may be short."""
+    return -(-num_examples // batch_size)
+
+
 def class_weights(labels: np.ndarray, class_weight: Mapping[int, float]) -> np.ndarray:
     """Look up the weight of each row's class. The classes are determined as in Keras.
 

@@ -1,6 +1,7 @@
 """The weights of a model as one flat vector, and what of it travels.
 
-`spec` describes the vector, `arithmetic` has deltas and weighted means. `layout`,
+`spec` describes the vector, `arithmetic` has deltas and weighted means. `packing` says how
+deltas and gradients travel. `layout`,
 `comparing`, `changes` and `reference` leave out what did not change:
 
 A *block* is a part of the vector that an exchange may find unchanged:
@@ -22,9 +23,16 @@ A vector whose payload would not be smaller travels whole. A model with neither 
 has no `Layout`, and its vectors are never compared.
 """
 
-from kspark.weights.arithmetic import WeightedMean, apply_delta, delta, same_kind, weighted_mean
+from kspark.weights.arithmetic import (
+    WeightedMean,
+    apply_delta,
+    compute_delta,
+    same_kind,
+    weighted_mean,
+)
 from kspark.weights.changes import Changes
 from kspark.weights.layout import PACKED, Layout, Table
+from kspark.weights.packing import Packer, PackingScheme, Whole
 from kspark.weights.reference import Reference, completed
 from kspark.weights.spec import FIXED, STATE, TRAINABLE, Weight, WeightSpec
 
@@ -35,14 +43,17 @@ __all__ = [
     "TRAINABLE",
     "Changes",
     "Layout",
+    "Packer",
+    "PackingScheme",
     "Reference",
     "Table",
     "Weight",
     "WeightSpec",
     "WeightedMean",
+    "Whole",
     "apply_delta",
     "completed",
-    "delta",
+    "compute_delta",
     "same_kind",
     "weighted_mean",
 ]

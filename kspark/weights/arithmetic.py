@@ -12,7 +12,7 @@ PIECE = 32 * 1024
 """Elements of a long vector that are worked on at once: their temporaries stay in the cache."""
 
 
-def delta(new: np.ndarray, old: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+def compute_delta(new: np.ndarray, old: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """`new - old`, into `out` if given (which may be `new` or `old`).
 
     Raises:
@@ -22,16 +22,16 @@ def delta(new: np.ndarray, old: np.ndarray, out: np.ndarray | None = None) -> np
     return np.subtract(new, old, out=out)
 
 
-def apply_delta(weights: np.ndarray, change: np.ndarray, scale: float = 1.0) -> None:
-    """`weights += scale * change`, in place.
+def apply_delta(weights: np.ndarray, delta: np.ndarray, scale: float = 1.0) -> None:
+    """`weights += scale * delta`, in place.
 
     Raises:
         IncompatibleDeltaError: If shapes or dtypes differ; nothing is broadcast.
     """
-    same_kind(change, weights)
+    same_kind(delta, weights)
     if scale != 1.0:
-        change = change * weights.dtype.type(scale)
-    np.add(weights, change, out=weights)
+        delta = delta * weights.dtype.type(scale)
+    np.add(weights, delta, out=weights)
 
 
 def same_kind(left: np.ndarray, right: np.ndarray) -> None:

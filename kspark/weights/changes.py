@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from kspark.weights.layout import Layout
+from kspark.weights.packing import LosslessPacker, Packer
 from kspark.weights.spec import WeightSpec
 
 
@@ -17,8 +18,8 @@ from kspark.weights.spec import WeightSpec
 class Changes:
     """How deltas or gradients of a model travel: without their blocks that are zero.
 
-    It is to uncompressed fits what `kspark.compression.Packing` is to the others, but for
-    one thing: a vector of which nothing can be left out is sent as it is.
+    The scheme of fits that do not compress, if there is something to leave out. A vector of
+    which nothing can be left out is sent as it is.
 
     Attributes:
         spec: `WeightSpec` of the model.
@@ -47,6 +48,10 @@ class Changes:
     def sizes(self) -> Sequence[int]:
         """What a payload may have bytes."""
         return self.layout.sizes
+
+    def packer(self) -> Packer:
+        """A packer that leaves nothing over."""
+        return LosslessPacker(self.pack)
 
     def pack(self, vector: np.ndarray) -> np.ndarray:
         """A delta or gradient as it travels: its payload, or itself. See `Layout.pack`."""

@@ -13,9 +13,8 @@ from functools import cached_property
 
 import numpy as np
 
-from kspark.compression import Packing
 from kspark.errors import Failure
-from kspark.weights import PACKED, Changes, WeightedMean
+from kspark.weights import PACKED, PackingScheme, WeightedMean
 from kspark.worker.in_order import InOrder
 from kspark.worker.tasks import MissingShard, Result, ShardResult, State
 
@@ -107,13 +106,13 @@ class GroupMean:
 
     Args:
         shards: Mapping from shard to its training examples.
-        packing: How deltas travel, see `TrainingPlan.packing`.
+        packing: `PackingScheme` of the deltas.
     """
 
-    def __init__(self, shards: Mapping[int, int], packing: Packing | Changes | None) -> None:
+    def __init__(self, shards: Mapping[int, int], packing: PackingScheme) -> None:
         self._shards = shards
         self._packing = packing
-        self._out = np.empty(packing.spec.size, packing.spec.dtype) if packing else None
+        self._out = np.empty(packing.spec.size, packing.spec.dtype)
         self._delta, self._state = WeightedMean(), StateMean()
         self._split = 0
 
@@ -143,15 +142,15 @@ class GroupMean:
 
     def add_delta(self, shard: int, arrays: list[np.ndarray]) -> None:
         """Add a delta, or the payload that it travels as."""
-        (vector,) = arrays
-        if vector.dtype == PACKED and self._packing is not None and self._out is not None:
-            vector = self._packing.unpack(vector, self._out)
-        self._delta.add(vector, self._shards[shard])
+        (delta,) = arrays
+        if delta.dtype == PACKED:
+            delta = self._packing.unpack(delta, self._out)
+        self._delta.add(delta, self._shards[shard])
 
     def mean_delta(self) -> np.ndarray:
         """The mean as it travels to the driver. It is not compressed: nobody keeps what is lost."""
         mean = self._delta.result()
-        return self._packing.pack(mean) if isinstance(self._packing, Changes) else mean
+        return self._packing.packer().pack(mean) if self._packing.lossless else mean
 
     def add_state(self, shard: int, arrays: list[np.ndarray]) -> None:
         """Add a state."""
@@ -181,7 +180,7 @@ def by_group(
 
 def merge_group(
     grouping: Grouping,
-    packing: Packing | Changes | None,
+    packing: PackingScheme,
     index: int,
     pairs: Iterable[tuple[int, Result]],
 ) -> Iterator[GroupResult]:

@@ -90,9 +90,9 @@ class PushedWeights(OwnWeights):
         """
         self._read("own-weights", base, (exchanges, exchanges - 1))
 
-    def leave(self, change: np.ndarray, base: np.ndarray) -> None:
+    def leave(self, delta: np.ndarray, base: np.ndarray) -> None:
         """Make of a delta since `base` what is pushed: own weights, and the state's delta."""
-        change[: self._cut] += base[: self._cut]
+        delta[: self._cut] += base[: self._cut]
 
     def move(self, base: np.ndarray, pushed: np.ndarray, exchanges: int) -> None:
         """The replica's half of exchange number `exchanges`, whose gap is in `answer`.
@@ -165,11 +165,11 @@ class RoundWeights(OwnWeights):
         self._read(self._name(before), base, (before,))
         return base
 
-    def leave(self, change: np.ndarray, base: np.ndarray) -> None:
+    def leave(self, delta: np.ndarray, base: np.ndarray) -> None:
         """Make of a delta since `base` what is brought: the gap, and the state's delta."""
         cut = self._cut
-        np.add(change[:cut], base[:cut], out=self._local)
-        np.subtract(self._local, self.centre[:cut], out=change[:cut])
+        np.add(delta[:cut], base[:cut], out=self._local)
+        np.subtract(self._local, self.centre[:cut], out=delta[:cut])
 
     def move(self, base: np.ndarray, gap: np.ndarray) -> None:
         """The replica's half of an exchange: by as much as the centre, the other way.

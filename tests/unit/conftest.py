@@ -231,12 +231,12 @@ class World:
         self.coordinator = Coordinator(
             self.aggregator,
             {s: ShardPlan(n, plan.exchanges(n)) for s, n in self.counts.items() if n},
+            plan.packing(SPEC),
             first_epoch=plan.initial_epoch,
             merge_gradients=plan.merges_gradients,
             batch_size=plan.batch_size,
             max_staleness=plan.max_staleness,
             timeout=plan.timeout,
-            packing=plan.packing(SPEC),
         )
         own = self.aggregator.optimizer
         own = own.clone() if own.keeps_replica_weights else None

@@ -29,7 +29,6 @@ from typing import Any
 import numpy as np
 
 from kspark.aggregator import Aggregator
-from kspark.compression import Compressor, Packing
 from kspark.errors import AggregationError, Failure
 from kspark.live.coordinator.clocks import Clocks
 from kspark.live.coordinator.gate import Gate
@@ -38,7 +37,7 @@ from kspark.live.coordinator.progress import Answer, EpochReport, FitProgress, S
 from kspark.live.coordinator.pushes import Pushes
 from kspark.live.coordinator.rendezvous import Rendezvous
 from kspark.live.wire import Instructions, Restart, SharedOffer, Welcome, read
-from kspark.weights import Changes
+from kspark.weights import PackingScheme, Whole
 
 logger = logging.getLogger("kspark")
 
@@ -49,6 +48,7 @@ class Coordinator:
     Args:
         aggregator: `Aggregator`.
         shards: Mapping from shard index to `ShardPlan`; only shards with examples.
+        packing: `PackingScheme` of what replicas bring. Mean gradients are answered in it too.
         first_epoch: Integer, epoch number the fit starts at.
         merge_gradients: Boolean. Synchronous replicas exchange gradients, and
             weights at the end of the epoch; otherwise deltas.
@@ -57,8 +57,6 @@ class Coordinator:
         max_staleness: Integer, how many exchanges an asynchronous replica may be ahead of
             the slowest; `None`: as far as it gets.
         timeout: Float, seconds to wait for a replica that is not connected.
-        packing: `Packing` or `Changes` of what replicas bring, or `None` if it travels as it
-            is. Mean gradients are answered packed too.
 
     Attributes:
         failure: `Failure` of the first replica that reported one, or `None`.
@@ -71,13 +69,13 @@ class Coordinator:
         self,
         aggregator: Aggregator,
         shards: dict[int, ShardPlan],
+        packing: PackingScheme,
         *,
         first_epoch: int = 0,
         merge_gradients: bool = False,
         batch_size: int | None = None,
         max_staleness: int | None = None,
         timeout: float = 60.0,
-        packing: Packing | Changes | None = None,
     ) -> None:
         self.aggregator = aggregator
         self.shards = shards
@@ -98,10 +96,9 @@ class Coordinator:
         self._meetings: Meetings | None = None
         if aggregator.mode == "synchronous":
             examples = {s: p.num_examples for s, p in shards.items()}
-            replies = Compressor(packing) if isinstance(packing, Packing) else packing
-            replies = replies if merge_gradients else None
+            replies = (packing if merge_gradients else Whole(packing.spec)).packer()
             rendezvous = Rendezvous(
-                aggregator, examples, self.steps, merge_gradients, batch_size, replies
+                aggregator, examples, self.steps, merge_gradients, replies, batch_size
             )
             self._meetings = Meetings(rendezvous, self._progress, self._gate, timeout)
 

@@ -12,7 +12,7 @@ from kspark.errors import AggregationError
 from kspark.live.coordinator.clocks import Clocks, Waiter
 from kspark.live.coordinator.gate import Gate
 from kspark.live.coordinator.progress import FitProgress
-from kspark.live.coordinator.rendezvous import num_batches
+from kspark.live.coordinator.rendezvous import steps_of
 
 Check = Callable[[], None]
 """Raises if the replica is not to be answered any more. Called with the gate's lock held."""
@@ -102,7 +102,7 @@ class Pushes:
         """Apply what is new. Returns what answers it, and its staleness."""
         aggregator, staleness = self._aggregator, 0
         share = self._progress.share_of(shard)
-        steps = num_batches(num_examples, self._batch_size)
+        steps = steps_of(num_examples, self._batch_size)
         if aggregator.keeps_replica_weights:
             version, staleness = aggregator.exchange(
                 delta, share, base_version, out, num_steps=steps, applied=not new

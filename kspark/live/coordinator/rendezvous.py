@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from kspark.aggregator import Aggregator, Delta
-from kspark.compression import Compressor
 from kspark.errors import AggregationError, IncompatibleDeltaError
-from kspark.weights import Changes, weighted_mean
+from kspark.shards import num_batches
+from kspark.weights import Packer, weighted_mean
 
 GENERATION_BITS = 32
 """`sequence = generation << 32 | step`."""
@@ -60,9 +60,9 @@ class Rendezvous:
         steps: Integer, exchanges an epoch (of the shard that has most).
         merge_gradients: Boolean. Meetings average gradients, and one more at the end of
             the epoch settles the weights; otherwise they merge deltas.
+        replies: `Packer` of mean gradients. Everybody takes the same bytes away, so that all
+            replicas stay alike.
         batch_size: Integer, examples per local batch, or `None` if nobody counts batches.
-        replies: `Compressor` or `Changes` of mean gradients, or `None`. Everybody takes the
-            same bytes away, so that all replicas stay alike.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class Rendezvous:
         examples: Mapping[int, int],
         steps: int,
         merge_gradients: bool,
+        replies: Packer,
         batch_size: int | None = None,
-        replies: Compressor | Changes | None = None,
     ) -> None:
         self._replies = replies
         self._epoch_residual = residual_of(replies)
@@ -126,8 +126,7 @@ class Rendezvous:
         self.generation += 1
         self._aggregator.replace(self._epoch_weights)
         self._aggregator.optimizer.set_state(self._epoch_slots)
-        if isinstance(self._replies, Compressor):
-            self._replies.restore(self._epoch_residual)
+        self._replies.restore(self._epoch_residual)
         self.meeting = Meeting(self.generation << GENERATION_BITS)
 
     def _about_gradients(self, meeting: Meeting) -> bool:
@@ -145,12 +144,11 @@ class Rendezvous:
 
     def _merge(self, meeting: Meeting) -> np.ndarray:
         if self._about_gradients(meeting):
-            mean = mean_of(meeting.given)
-            return mean if self._replies is None else self._replies.pack(mean)
+            return self._replies.pack(mean_of(meeting.given))
         if self._merge_gradients:
             return self._settle(meeting.given)
         deltas = [Delta(s, v, n) for s, (v, n) in meeting.given.items() if v is not None]
-        steps = max((num_batches(int(d.num_examples), self._batch_size) for d in deltas), default=1)
+        steps = max((steps_of(int(d.num_examples), self._batch_size) for d in deltas), default=1)
         if self._aggregator.keeps_replica_weights:
             self._merge_gaps(deltas, steps)
         else:
@@ -182,9 +180,9 @@ class Rendezvous:
         return self._aggregator.weights
 
 
-def residual_of(replies: Compressor | Changes | None) -> np.ndarray | None:
-    """A copy of what compression has left over; nothing, if it loses nothing."""
-    return replies.residual.copy() if isinstance(replies, Compressor) else None
+def residual_of(packer: Packer) -> np.ndarray | None:
+    """A copy of what packing has left over, if it loses anything."""
+    return None if packer.residual is None else packer.residual.copy()
 
 
 def mean_of(given: Mapping[int, tuple[np.ndarray | None, float]]) -> np.ndarray:
@@ -204,6 +202,6 @@ def mean_of(given: Mapping[int, tuple[np.ndarray | None, float]]) -> np.ndarray:
     return merged
 
 
-def num_batches(num_examples: int, batch_size: int | None) -> int:
-    """Local batches behind a delta of so many examples, at least one; the last may be short."""
-    return 1 if batch_size is None else max(1, -(-num_examples // batch_size))
+def steps_of(num_examples: int, batch_size: int | None) -> int:
+    """Local batches behind a delta of so many examples, at least one; 1 if nobody counts them."""
+    return 1 if batch_size is None else max(1, num_batches(num_examples, batch_size))

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from kspark.compression import Packing
 from kspark.errors import ClusterError, ConnectionLostError, ProtocolError, invalid
 from kspark.live.transport.channel import Channel
-from kspark.live.transport.handshake import agreement, introduce
+from kspark.live.transport.handshake import introduce
 from kspark.live.transport.kept import Kept
 from kspark.live.transport.refusal import restore
 from kspark.live.wire import (
@@ -26,7 +25,7 @@ from kspark.live.wire import (
     reply_limits,
     request_limits,
 )
-from kspark.weights import PACKED, Changes, Layout, WeightSpec
+from kspark.weights import PACKED, Layout, PackingScheme
 
 VECTORS = (Kind.VECTOR, Kind.VECTOR_PACKED, Kind.VECTOR_KEPT, Kind.VECTOR_CHANGED)
 """What a pull, a push and a reduce may be answered with."""
@@ -66,7 +65,7 @@ class AggregatorClient:
         host: String, the driver's address as the executors see it.
         port: Integer.
         token: Bytes, the secret of this fit.
-        spec: `WeightSpec`; the server's must be equal.
+        packing: `PackingScheme` of deltas and gradients; the server's must be equal.
         shard: Integer, the partition this replica works on.
         attempt: Integer; with `shard` it names this replica.
         timeout: Float, seconds. The longest wait for the server within a message.
@@ -74,8 +73,6 @@ class AggregatorClient:
             that other replicas take to come to a `reduce`. Defaults to 11 times
             `timeout`. (A dead server is noticed earlier.)
         ssl_context: Optional client-side `ssl.SSLContext`.
-        packing: `Packing` or `Changes` of deltas and gradients; the server's must be equal.
-            `None` if they travel as they are.
 
     Attributes:
         shard: As given.
@@ -88,28 +85,26 @@ class AggregatorClient:
         host: str,
         port: int,
         token: bytes,
-        spec: WeightSpec,
+        packing: PackingScheme,
         shard: int,
         attempt: int,
         timeout: float,
         *,
         patience: float | None = None,
         ssl_context: ssl.SSLContext | None = None,
-        packing: Packing | Changes | None = None,
     ) -> None:
         self.seconds_waiting = 0.0
         self._address = (host, port)
         self._token = token
-        self._spec = spec
+        self._packing, self._spec = packing, packing.spec
         self.shard, self.attempt = shard, attempt
         self._timeout = timeout
         self._patience = patience or _PATIENCE * timeout
         self._ssl_context = ssl_context
         self._channel: Channel | None = None
-        self._packing = packing
-        self._kept = Kept(Layout.of(spec))
-        sizes = (spec.size, spec.trainable_size, spec.dtype, packing, self._kept.layout)
-        self._requests, self._replies = request_limits(*sizes), reply_limits(*sizes)
+        self._kept = Kept(Layout.of(packing.spec))
+        self._requests = request_limits(packing, self._kept.layout)
+        self._replies = reply_limits(packing, self._kept.layout)
 
     def __enter__(self) -> AggregatorClient:
         return self
@@ -147,8 +142,8 @@ class AggregatorClient:
         channel = Channel(self._open(), UNPROVED_SERVER, CONNECT_TIMEOUT)
         self._channel = channel
         try:
-            agreed = agreement(self._spec, self._packing)
-            answer = introduce(channel, self._token, agreed, self.shard, self.attempt)
+            digest = self._packing.digest()
+            answer = introduce(channel, self._token, digest, self.shard, self.attempt)
         except (ProtocolError, ConnectionLostError) as error:
             raise ClusterError(
                 f"What answers at {self._where} is not the aggregator of this fit: {error}"
@@ -263,19 +258,24 @@ class AggregatorClient:
 
     def _filled(self, message: Message, out: np.ndarray) -> int:
         """How many elements of `out` hold what a message brought."""
-        packing = self._packing if message.kind is Kind.VECTOR_PACKED else None
-        filled = packing.size if packing else sum(array.size for array in message.arrays)
-        if message.kind is Kind.VECTOR_CHANGED:
-            filled = self._spec.size
+        filled = self._size_of(message)
         if filled > out.size:
             raise ProtocolError(f"The answer has {filled} elements, `out` has {out.size}.")
-        if packing:
+        if message.kind is Kind.VECTOR_PACKED:
             # It was received into `out`, where it is to be unpacked.
             payload = [array.copy() for array in message.arrays] or [np.empty(0, PACKED)]
-            packing.unpack(payload[0], out)
+            self._packing.unpack(payload[0], out)
         elif message.kind is not Kind.VECTOR:
             self._kept.take(message, out[:filled])
         return filled
+
+    def _size_of(self, message: Message) -> int:
+        """Elements of the vector that a message stands for."""
+        if message.kind is Kind.VECTOR_PACKED:
+            return self._packing.size
+        if message.kind is Kind.VECTOR_CHANGED:
+            return self._spec.size
+        return sum(array.size for array in message.arrays)
 
     def report(
         self, meta: Mapping[str, Any], arrays: Sequence[np.ndarray] = ()

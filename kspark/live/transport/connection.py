@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kspark.compression import Packing
 from kspark.errors import KSparkError, ProtocolError
 from kspark.live.transport.channel import Channel
 from kspark.live.transport.handler import Handler
-from kspark.live.transport.handshake import agreement, greet
+from kspark.live.transport.handshake import greet
 from kspark.live.transport.refusal import describe
 from kspark.live.wire import (
     UNPROVED_SERVER,
@@ -23,7 +22,7 @@ from kspark.live.wire import (
     reply_limits,
     request_limits,
 )
-from kspark.weights import PACKED, Changes, Reference, WeightSpec, completed
+from kspark.weights import PACKED, PackingScheme, Reference, completed
 
 logger = logging.getLogger("kspark")
 
@@ -34,22 +33,20 @@ class Terms:
 
     Attributes:
         handler: `Handler`.
-        spec: `WeightSpec`.
+        packing: `PackingScheme` of deltas and gradients.
         token: Bytes, the secret of this fit.
         timeout: Float, seconds, the longest wait within a message.
         handshake_timeout: Float, seconds, the same before a replica has proved itself.
         idle_timeout: Float, seconds, the longest silence between two requests.
-        packing: `Packing` or `Changes`, or `None` if vectors travel as they are.
         reference: `Reference` of the weights, or `None` if they are always sent whole.
     """
 
     handler: Handler
-    spec: WeightSpec
+    packing: PackingScheme
     token: bytes
     timeout: float
     handshake_timeout: float
     idle_timeout: float
-    packing: Packing | Changes | None = None
     reference: Reference | None = None
 
 
@@ -72,7 +69,7 @@ class Connection:
         self._terms = terms
         self._handler = terms.handler
         self._replica: tuple[int, int] | None = None
-        self._out = np.empty(0, terms.spec.dtype)
+        self._out = np.empty(0, terms.packing.spec.dtype)
         self._unpacked = self._out
         self._told: int | None = None  # the moment of the weights that the replica keeps
         self._answers: Mapping[Kind, Callable[[Message, tuple[int, int]], None]] = {
@@ -116,11 +113,7 @@ class Connection:
 
     def _admit(self) -> tuple[int, int]:
         self._channel.secure()
-        greeting = greet(
-            self._channel,
-            self._terms.token,
-            agreement(self._terms.spec, self._terms.packing),
-        )
+        greeting = greet(self._channel, self._terms.token, self._terms.packing.digest())
         self.proved = True
         replica = (greeting.shard, greeting.attempt)
         self._peer += f" (shard {greeting.shard}, attempt {greeting.attempt})"
@@ -133,24 +126,22 @@ class Connection:
 
     def _prepare(self) -> None:
         # Not earlier: strangers get no memory and little time.
-        spec, packing = self._terms.spec, self._terms.packing
+        packing, reference = self._terms.packing, self._terms.reference
+        spec = packing.spec
         self._out = np.empty(spec.size, spec.dtype)
-        if packing is None or packing.lossless:
+        self._unpacked = np.empty(packing.size, spec.dtype)
+        if packing.lossless:
             self._channel.decoder.vector = np.empty(spec.size, spec.dtype)
         else:
             self._channel.decoder.vector = np.empty(packing.sizes[-1], PACKED)
-        if packing is not None:
-            self._unpacked = np.empty(packing.size, spec.dtype)
-        reference = self._terms.reference
         layout = None if reference is None else reference.layout
-        sizes = (spec.size, spec.trainable_size, spec.dtype, packing, layout)
-        self._channel.decoder.limits = request_limits(*sizes)
-        self._limits = reply_limits(*sizes)
+        self._channel.decoder.limits = request_limits(packing, layout)
+        self._limits = reply_limits(packing, layout)
         self._channel.set_timeout(self._terms.timeout)
 
     def _release(self) -> None:
         # The server forgets this object only when it next looks; the vectors go now.
-        self._out = self._unpacked = np.empty(0, self._terms.spec.dtype)
+        self._out = self._unpacked = np.empty(0, self._terms.packing.spec.dtype)
         self._channel.decoder.vector = None
 
     def _pull(self, message: Message, replica: tuple[int, int]) -> None:
@@ -183,16 +174,15 @@ class Connection:
         """The vector that a message carries, or none.
 
         Raises:
-            ProtocolError: If it is packed, and not as the fit's packing does that.
+            ProtocolError: If it is packed, and not in the fit's scheme.
         """
         if message.kind is Kind.REDUCE_CHANGED:
             return (self._completed(message.arrays[0]),)
-        packing = self._terms.packing
-        if packing is None or message.kind not in (Kind.PUSH_PACKED, Kind.REDUCE_PACKED):
+        if message.kind not in (Kind.PUSH_PACKED, Kind.REDUCE_PACKED):
             return message.arrays
         # Without trainable weights, a compressed gradient has no bytes.
         payload = message.arrays[0] if message.arrays else np.empty(0, PACKED)
-        return (packing.unpack(payload, self._unpacked),)
+        return (self._terms.packing.unpack(payload, self._unpacked),)
 
     def _completed(self, payload: np.ndarray) -> np.ndarray:
         """The weights that a replica brings, from those that it was sent last."""

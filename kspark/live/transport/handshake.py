@@ -20,11 +20,9 @@ import json
 import secrets
 from dataclasses import dataclass
 
-from kspark.compression import Packing
 from kspark.errors import ConnectionLostError, ProtocolError
 from kspark.live.transport.channel import Channel
 from kspark.live.wire import UNPROVED_CLIENT, UNPROVED_SERVER, Kind, Message
-from kspark.weights import Changes, WeightSpec
 
 _NONCE_BYTES = 32
 
@@ -44,18 +42,13 @@ class Greeting:
     proof: str
 
 
-def agreement(spec: WeightSpec, packing: Packing | Changes | None) -> bytes:
-    """What both ends must be of one mind about, as 32 bytes: the weights, and their packing."""
-    return spec.digest() if packing is None else packing.digest()
-
-
 def greet(channel: Channel, token: bytes, digest: bytes) -> Greeting:
     """The server's half, up to the point where it knows whom it talks to.
 
     Args:
         channel: New `Channel` that accepts `UNPROVED_CLIENT`.
         token: Bytes, the secret of this fit.
-        digest: Bytes, as `agreement` gives it.
+        digest: Bytes, those of the fit's `PackingScheme`.
 
     Raises:
         ProtocolError: If the token, the spec or the packing of the client is another one.
@@ -82,7 +75,7 @@ def introduce(channel: Channel, token: bytes, digest: bytes, shard: int, attempt
     Args:
         channel: New `Channel` that accepts `UNPROVED_SERVER`.
         token: Bytes, the secret of this fit.
-        digest: Bytes, as `agreement` gives it.
+        digest: Bytes, those of the fit's `PackingScheme`.
         shard: Integer, the partition this replica works on.
         attempt: Integer.
 

@@ -9,14 +9,13 @@ import ssl
 import threading
 import time
 
-from kspark.compression import Packing
 from kspark.errors import KSparkError, invalid
 from kspark.live.transport.channel import Channel
 from kspark.live.transport.connection import Connection, Terms
 from kspark.live.transport.handler import Handler
 from kspark.live.transport.listener import Listener, listen, port_candidates
 from kspark.live.wire import UNPROVED_CLIENT
-from kspark.weights import Changes, Layout, Reference, WeightSpec
+from kspark.weights import Layout, PackingScheme, Reference
 
 logger = logging.getLogger("kspark")
 
@@ -37,7 +36,8 @@ class AggregatorServer:
 
     Args:
         handler: `Handler`. `close` closes it, so that none of its calls blocks on.
-        spec: `WeightSpec` of the model; replicas with another one are refused.
+        packing: `PackingScheme` of deltas and gradients; replicas with another one, or with
+            other weights, are refused.
         token: Bytes, the secret of this fit.
         host: String, the local address to listen on; empty for all.
         port: Integer (0 for any free port), a `range`, or a pair (first, last), which
@@ -46,14 +46,12 @@ class AggregatorServer:
         handshake_timeout: Float, seconds. The same for somebody yet unknown.
         idle_timeout: Float, seconds. The longest silence between two requests.
         ssl_context: Optional server-side `ssl.SSLContext`.
-        packing: `Packing` or `Changes` of deltas and gradients; `None` if they travel as
-            they are. Replicas with another one are refused.
     """
 
     def __init__(
         self,
         handler: Handler,
-        spec: WeightSpec,
+        packing: PackingScheme,
         token: bytes,
         *,
         host: str = "",
@@ -62,16 +60,15 @@ class AggregatorServer:
         handshake_timeout: float = HANDSHAKE_TIMEOUT,
         idle_timeout: float = IDLE_TIMEOUT,
         ssl_context: ssl.SSLContext | None = None,
-        packing: Packing | Changes | None = None,
     ) -> None:
-        if spec.size == 0:
-            raise invalid("spec", "the spec of a model with weights", spec)
+        if packing.spec.size == 0:
+            raise invalid("packing", "a scheme for a model with weights", packing)
         if not token:
             raise invalid("token", "at least one byte", token)
-        layout = Layout.of(spec)
+        layout = Layout.of(packing.spec)
         reference = None if layout is None else Reference(layout)
         limits = (timeout, handshake_timeout, idle_timeout)
-        self._terms = Terms(handler, spec, token, *limits, packing, reference)
+        self._terms = Terms(handler, packing, token, *limits, reference)
         self._host, self._ports = host, port_candidates(port)
         self._ssl_context = ssl_context
         self._address: tuple[str, int] | None = None

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from kspark.compression import Packing
 from kspark.errors import ProtocolError
-from kspark.weights import PACKED, Changes, Layout
+from kspark.weights import PACKED, Layout, PackingScheme
 
 # Nobody has proved anything yet: room for a nonce, a digest and a proof, and no more.
 MAX_HANDSHAKE_META = 512
@@ -119,39 +118,29 @@ UNPROVED_SERVER: Limits = {
 }
 
 
-def request_limits(
-    size: int,
-    trainable_size: int,
-    dtype: np.dtype,
-    packing: Packing | Changes | None = None,
-    layout: Layout | None = None,
-) -> Limits:
+def request_limits(packing: PackingScheme, layout: Layout | None = None) -> Limits:
     """What a server accepts from a replica that has proved itself.
 
-    With a codec, deltas and gradients come compressed or not at all: which of both is
-    not for the replica to choose. Weights, which replicas that merge gradients bring at the
-    end of an epoch, are never compressed. Without one, what changed of a delta or gradient
-    may come instead of all of it.
+    If the scheme loses something, deltas and gradients come packed or not at all: which of
+    both is not for the replica to choose. Weights, which replicas that merge gradients bring at
+    the end of an epoch, are never compressed. If it loses nothing, a payload may come instead of
+    the whole delta or gradient.
 
     Args:
-        size: Integer, elements of the weight vector.
-        trainable_size: Integer, elements of its trainable part.
-        dtype: Dtype of the weight vector.
-        packing: `Packing` of the fit; `Changes` if it does not compress; `None` if there
-            is nothing to leave out either.
+        packing: `PackingScheme` of the fit.
         layout: `Layout` of the weights, if blocks of them may be left out.
 
     Returns:
         A table of `Limit`. Kinds that are not in it are refused.
     """
-    whole, part = size * dtype.itemsize, trainable_size * dtype.itemsize
+    whole, part, dtype = _vector_sizes(packing)
     limits = {Kind.PULL: Limit(0), Kind.REPORT: Limit(MAX_META, _document_sizes(whole))}
-    if packing is None or packing.lossless:
+    if packing.lossless:
         limits[Kind.PUSH] = Limit(0, (whole,), dtype)
         limits[Kind.REDUCE] = Limit(0, (0, part, whole), dtype)
     else:
         limits[Kind.REDUCE] = Limit(0, (0, whole) if packing.gradients else (0,), dtype)
-    if packing is not None:
+    if packing.sizes:
         limits[Kind.REDUCE_PACKED] = Limit(0, packing.sizes, PACKED)
         if not packing.gradients:
             limits[Kind.PUSH_PACKED] = limits[Kind.REDUCE_PACKED]
@@ -160,21 +149,15 @@ def request_limits(
     return limits
 
 
-def reply_limits(
-    size: int,
-    trainable_size: int,
-    dtype: np.dtype,
-    packing: Packing | Changes | None = None,
-    layout: Layout | None = None,
-) -> Limits:
+def reply_limits(packing: PackingScheme, layout: Layout | None = None) -> Limits:
     """What a replica accepts from its server. See `request_limits`."""
-    whole, part = size * dtype.itemsize, trainable_size * dtype.itemsize
+    whole, part, dtype = _vector_sizes(packing)
     limits = {
         Kind.VECTOR: Limit(MAX_META, (0, part, whole), dtype),
         Kind.DOCUMENT: Limit(MAX_META, _document_sizes(whole)),
         Kind.REFUSED: Limit(MAX_WELCOME_META),
     }
-    if packing is not None and packing.gradients:
+    if packing.gradients and packing.sizes:
         limits[Kind.VECTOR_PACKED] = Limit(MAX_META, packing.sizes, PACKED)
         if not packing.lossless:
             limits[Kind.VECTOR] = Limit(MAX_META, (0, whole), dtype)
@@ -182,6 +165,12 @@ def reply_limits(
         limits[Kind.VECTOR_KEPT] = Limit(MAX_META, (whole,), dtype)
         limits[Kind.VECTOR_CHANGED] = Limit(MAX_META, layout.sizes, PACKED)
     return limits
+
+
+def _vector_sizes(packing: PackingScheme) -> tuple[int, int, np.dtype]:
+    """Bytes of a whole vector and of its trainable part, and its dtype."""
+    spec = packing.spec
+    return spec.nbytes, spec.trainable_size * spec.dtype.itemsize, spec.dtype
 
 
 def _document_sizes(vector_bytes: int) -> range:

@@ -149,11 +149,6 @@ def cast_floats(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def num_batches(num_examples: int, batch_size: int) -> int:
-    """Return the number of batches; the last batch may have fewer examples."""
-    return -(-num_examples // batch_size)
-
-
 def batch_examples(num_examples: int, batch_size: int, start: int, stop: int) -> int:
     """Return the number of examples in batches `[start, stop)`."""
     return min(stop * batch_size, num_examples) - min(start * batch_size, num_examples)

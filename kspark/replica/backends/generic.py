@@ -19,10 +19,10 @@ from kspark.replica.backends.base import (
     batch_examples,
     cast_floats,
     flat_outputs,
-    num_batches,
     pack,
     structured,
 )
+from kspark.shards import num_batches
 
 if TYPE_CHECKING:
     from kspark.shards import InputSpec, Window

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kspark.replica.backends.base import Exchange, flat_outputs, num_batches, pack
+from kspark.replica.backends.base import Exchange, flat_outputs, pack
 from kspark.replica.backends.tensorflow_losses import counting
 from kspark.replica.backends.tensorflow_rows import (
     Loop,
@@ -32,6 +32,7 @@ from kspark.replica.backends.tensorflow_rows import (
     repeat_keeping,
 )
 from kspark.replica.backends.tensorflow_vector import FlatVector, HostCall, LazilyCompiled
+from kspark.shards import num_batches
 from kspark.weights import TRAINABLE
 
 if TYPE_CHECKING:

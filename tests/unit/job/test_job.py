@@ -25,7 +25,7 @@ from kspark.optimizers import Downpour
 from kspark.plan import TrainingPlan
 from kspark.shards import LabelStats, ShardHandle, StoredArray, Usage
 from kspark.spark_model.training import Outcome, train
-from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
+from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec, Whole
 from kspark.worker.tasks import ShardResult
 
 SPEC = WeightSpec((Weight("w", (2,), "float32", TRAINABLE), Weight("m", (1,), "float32", STATE)))
@@ -141,7 +141,7 @@ def a_fit(mode, rule, shards=(6, 2)):
         spec=SimpleNamespace(weights=SPEC),
         monitor=SimpleNamespace(begin_epoch=lambda epoch: None),
     )
-    return job, Coordinator(aggregator, plans)
+    return job, Coordinator(aggregator, plans, Whole(SPEC))
 
 
 def test_a_shard_whose_files_are_gone_ends_the_job_at_once():

@@ -13,6 +13,7 @@ from kspark.live import task as live
 from kspark.live.task import train_shards
 from kspark.live.transport import AggregatorServer
 from kspark.shards import Shard
+from kspark.weights import Whole
 from kspark.worker.state import ShardState, Tries, release
 from kspark.worker.tasks import MissingShard, ShardResult
 
@@ -26,7 +27,7 @@ class Served:
         self.world = world
         self.coordinator = world.coordinator
         self.server = AggregatorServer(
-            world.coordinator, world.aggregator.spec, TOKEN, host="127.0.0.1", timeout=30
+            world.coordinator, Whole(world.aggregator.spec), TOKEN, host="127.0.0.1", timeout=30
         )
         self.server.start()
 

@@ -14,7 +14,7 @@ from kspark.compression import Packing, TopK
 from kspark.job.preparing import divide_validation
 from kspark.plan import TrainingPlan
 from kspark.plan.checks import check_fraction
-from kspark.weights import STATE, TRAINABLE, Changes, Weight, WeightSpec
+from kspark.weights import STATE, TRAINABLE, Changes, Weight, WeightSpec, Whole
 
 SPEC = WeightSpec((Weight("w", (4,), "float32", TRAINABLE),))
 
@@ -37,7 +37,8 @@ def test_a_codec_is_plain_data_of_the_plan():
     made = plan(compression="top_k", seed=1)
     assert made.compression == TopK(0.01)
     assert pickle.loads(pickle.dumps(made)) == made
-    assert plan(compression=None).packing(SPEC) is None
+    assert plan(compression=None).packing(SPEC) == Whole(SPEC)
+    assert plan(compression=None, frequency="batch").packing(SPEC) == Whole(SPEC, gradients=True)
     assert made.packing(SPEC) == Packing(TopK(0.01), SPEC, gradients=False)
     merging = plan(compression=TopK(0.5), frequency="batch")
     assert merging.packing(SPEC) == Packing(TopK(0.5), SPEC, gradients=True)
@@ -45,14 +46,14 @@ def test_a_codec_is_plain_data_of_the_plan():
 
 @pytest.mark.parametrize("frequency", ["epoch", "batch"])
 def test_without_a_codec_only_what_changed_travels(frequency):
-    """A large table and a frozen layer; with a model that has neither there is no packing."""
+    """A large table and a frozen layer; a model that has neither sends all."""
     weights = (Weight("t", (5000, 4), "float32", TRAINABLE), Weight("f", (2,), "float32", STATE))
     spec, made = WeightSpec(weights), plan(frequency=frequency)
     packing = made.packing(spec)
     assert packing == Changes.of(spec, gradients=frequency == "batch")
     delta = np.zeros(packing.size, "f4")
     delta[7] = 3
-    sent = packing.pack(delta)
+    sent = packing.packer().pack(delta)
     assert sent.nbytes < 800
     assert made.unpacked(sent, spec).tobytes() == delta.tobytes()
     assert made.unpacked(delta, spec) is delta

@@ -78,7 +78,8 @@ def test_halves_add_up_to_the_whole(window_of):
     metrics = [*names, keras.metrics.BinaryIoU(), keras.metrics.R2Score(), Positives()]
     model = binary(*metrics, weighted_metrics=["mse", keras.metrics.AUC(name="weighted_auc")])
     x, y, weights = binary_rows()
-    expected = model.evaluate(x, y, sample_weight=weights, batch_size=4, verbose=0)
+    options = {"sample_weight": weights, "batch_size": 4, "verbose": 0, "return_dict": True}
+    expected = model.evaluate(x, y, **options)
     replica = Replica.of(model)
     states = []
     for part in (slice(0, 8), slice(8, None)):
@@ -88,7 +89,9 @@ def test_halves_add_up_to_the_whole(window_of):
     replica.set_metric_state([a + b for a, b in zip(*states, strict=True)])
     results = replica.metric_results()
     assert all(isinstance(value, float) for value in results.values())
-    np.testing.assert_allclose(list(results.values()), expected, rtol=1e-5)
+    assert results.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(results[name], value, rtol=1e-5, err_msg=name)
     assert results["positives"] == y.sum()
 
 

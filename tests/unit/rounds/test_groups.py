@@ -142,7 +142,7 @@ class Jobs:
 
 def test_what_groups_bring_is_unpacked(monkeypatch):
     """Not compressed, but perhaps without what did not change."""
-    monkeypatch.setattr(TrainingPlan, "unpacked", lambda self, sent, spec: (sent + 1, spec))
+    monkeypatch.setattr(TrainingPlan, "unpacked", lambda self, delta, spec: (delta + 1, spec))
     jobs = Jobs(monkeypatch, [good(0, 2.0, 1, ([], [])), good(1, 6.0, 3, ([], []))])
     vectors = [delta.vector for delta in jobs.round().deltas]
     spec = a_fit([1, 3]).spec.weights

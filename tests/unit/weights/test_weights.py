@@ -20,7 +20,7 @@ from kspark.weights import (
     WeightedMean,
     WeightSpec,
     apply_delta,
-    delta,
+    compute_delta,
     weighted_mean,
 )
 
@@ -169,8 +169,8 @@ def test_flatten_and_unflatten_are_inverse(data):
 
 def test_delta_is_new_minus_old():
     new, old = np.array([3, 5], "float32"), np.array([1, 7], "float32")
-    assert delta(new, old).tolist() == [2, -2]
-    assert delta(new, old, out=new) is new
+    assert compute_delta(new, old).tolist() == [2, -2]
+    assert compute_delta(new, old, out=new) is new
     assert new.tolist() == [2, -2]
 
 
@@ -190,7 +190,7 @@ def test_apply_delta_works_in_place_and_scales():
 def test_nothing_is_broadcast_or_cast(other):
     vector = np.ones(2, "float32")
     with pytest.raises(IncompatibleDeltaError, match="do not match"):
-        delta(vector, other)
+        compute_delta(vector, other)
     with pytest.raises(IncompatibleDeltaError, match="do not match"):
         apply_delta(vector, other)
     assert vector.tolist() == [1, 1]

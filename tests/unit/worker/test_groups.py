@@ -16,11 +16,21 @@ from kspark.compression import Compressor, Packing
 from kspark.compression import get as codec
 from kspark.errors import Failure
 from kspark.shards import ShardFacts
-from kspark.weights import PACKED, STATE, TRAINABLE, Changes, Weight, WeightSpec, weighted_mean
+from kspark.weights import (
+    PACKED,
+    STATE,
+    TRAINABLE,
+    Changes,
+    Weight,
+    WeightSpec,
+    Whole,
+    weighted_mean,
+)
 from kspark.worker.groups import Grouping, StateMean, by_group, merge_group, of_groups
 from kspark.worker.tasks import MissingShard, ShardResult
 
 SPEC = WeightSpec((Weight("w", (2,), "float32", TRAINABLE), Weight("m", (1,), "float32", STATE)))
+WHOLE = Whole(SPEC)
 
 
 def facts_of(shard):
@@ -32,7 +42,7 @@ def result(shard, values, rows, state=None):
     return ShardResult(shard, rows, delta, [np.array(rows)], facts_of(shard), state=state)
 
 
-def merged(grouping, results, packing=None, order=None):
+def merged(grouping, results, packing=WHOLE, order=None):
     """What all groups give, with the records in the order in which a shuffle brings them."""
     pairs = list(by_group(grouping, 0, results))
     pairs = pairs if order is None else [pairs[i] for i in order]

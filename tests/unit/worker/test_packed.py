@@ -27,7 +27,7 @@ def whole(world, epochs):
 
 
 def residuals(world):
-    return sum(run.compressor.residual for run in world.runs)
+    return sum(run.packer.residual for run in world.runs)
 
 
 # -- asynchronous ----------------------------------------------------------------------------------
@@ -49,7 +49,7 @@ def test_without_compression_the_delta_itself_is_sent(tools):
     with tools.world([8], tools.plan("asynchronous", "batch", epochs=1)) as world:
         world.train()
         (run,) = world.runs
-        assert run.compressor is None
+        assert run.packer.residual is None
         assert {payload.dtype.name for payload in run.client.sent} == {"float32"}
         assert list(run.state.folder.glob("*.residual")) == []
 
@@ -60,11 +60,11 @@ def test_a_residual_stays_with_the_shard_from_job_to_job(tools):
     with tools.world([24], plan, rule="downpour") as world:
         first = world.run(0, attempt=0, stop=1)
         run_pushes(first)
-        kept = first.compressor.residual.copy()
+        kept = first.packer.residual.copy()
         world.coordinator.close_epoch(0, stop=False, learning_rate=None)
         second = world.run(0, attempt=1)
         second.resume(1)
-        assert second.compressor.residual.tolist() == kept.tolist() != [0, 0]
+        assert second.packer.residual.tolist() == kept.tolist() != [0, 0]
 
 
 @pytest.mark.parametrize(("position", "kept"), [(0, [5, 7]), (2, [0, 0])])
@@ -74,10 +74,10 @@ def test_what_was_sent_already_is_not_sent_again(tools, position, kept):
     with tools.world([24], plan, rule="downpour") as world:
         run = world.run(0)
         run.state.save_residual(np.array([5, 7], "f4"), 0)
-        run.compressor.residual[:] = 99
+        run.packer.residual[:] = 99
         run.welcome = replace(run.welcome, start=Start(0, position=position))
         run.resume(1)
-        assert run.compressor.residual.tolist() == kept
+        assert run.packer.residual.tolist() == kept
 
 
 @pytest.mark.parametrize("number", range(1, 7))
@@ -98,7 +98,7 @@ def test_meetings_merge_what_arrives(tools):
     plan = tools.plan("synchronous", 2, epochs=3, compression=HALF)
     with tools.world([12, 12], plan) as world:
         world.train()
-        means = [(run.compressor.residual + 0) / 2 for run in world.runs]
+        means = [(run.packer.residual + 0) / 2 for run in world.runs]
         ids = np.concatenate(list(world.ids.values()))
         expected = np.array([3 * len(ids) / 2, 3 * ids.sum() / 2])
         np.testing.assert_allclose(world.aggregator.weights[:2] + sum(means), expected)
@@ -113,7 +113,7 @@ def test_an_epoch_that_starts_again_leaves_no_trace(tools, frequency):
         with tools.world([12, 12], plan) as world:
             world.train(dict(disturb))
             assert all(d.hits for d in disturb.values())
-            left = [run.compressor.residual.tobytes() for run in world.runs]
+            left = [run.packer.residual.tobytes() for run in world.runs]
             results.append([world.aggregator.weights.tobytes(), *left])
     assert results[0] == results[1]
 

@@ -15,7 +15,7 @@ from kspark.live.coordinator import Coordinator, ShardPlan
 from kspark.live.coordinator.gate import Gate
 from kspark.live.wire import Instructions
 from kspark.optimizers import ServerOptimizer
-from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
+from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec, Whole
 
 SPEC = WeightSpec((Weight("w", (2,), "float32", TRAINABLE), Weight("mean", (1,), "float32", STATE)))
 GENERATION = 1 << 32
@@ -99,7 +99,7 @@ def live_fit(pool):
         optimizer = rule if isinstance(rule, ServerOptimizer) else optimizers.get(rule)
         aggregator = Aggregator(SPEC, np.zeros(3, "f4"), optimizer, mode)
         shards = {s: ShardPlan(*plan) for s, plan in plans.items()}
-        fit = LiveFit(Coordinator(aggregator, shards, timeout=timeout, **more), pool)
+        fit = LiveFit(Coordinator(aggregator, shards, Whole(SPEC), timeout=timeout, **more), pool)
         made.append(fit)
         for shard in shards if connect else ():
             fit.hello(shard)

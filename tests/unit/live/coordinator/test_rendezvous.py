@@ -14,12 +14,13 @@ from kspark import optimizers
 from kspark.aggregator import Aggregator
 from kspark.compression import Compressor, Packing, TopK
 from kspark.errors import AggregationError, IncompatibleDeltaError
-from kspark.live.coordinator.rendezvous import Meeting, Rendezvous, mean_of, num_batches
+from kspark.live.coordinator.rendezvous import Meeting, Rendezvous, mean_of, steps_of
 from kspark.optimizers import ServerOptimizer
-from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
+from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec, Whole
 
 SPEC = WeightSpec((Weight("w", (2,), "float32", TRAINABLE), Weight("mean", (1,), "float32", STATE)))
 GENERATION = 1 << 32
+WHOLE = Whole(SPEC).packer()
 
 
 def vector(*values):
@@ -30,7 +31,7 @@ def rendezvous(examples, steps=2, gradients=False, rule="average", batch_size=No
     start = vector(1, 1, 1)
     optimizer = rule if isinstance(rule, ServerOptimizer) else optimizers.get(rule)
     aggregator = Aggregator(SPEC, start, optimizer, "synchronous")
-    return Rendezvous(aggregator, examples, steps, gradients, batch_size), aggregator
+    return Rendezvous(aggregator, examples, steps, gradients, WHOLE, batch_size), aggregator
 
 
 def meet(place, given):
@@ -81,7 +82,7 @@ def test_mean_gradients_are_answered_packed_and_what_is_lost_comes_later():
     """The mean is (4, 1); one of two values is sent, the other one is kept."""
     packing = Packing(TopK(0.5), SPEC, gradients=True)
     aggregator = Aggregator(SPEC, vector(1, 1, 1), optimizers.get("average"), "synchronous")
-    place = Rendezvous(aggregator, {0: 1, 1: 1}, 3, True, replies=Compressor(packing))
+    place = Rendezvous(aggregator, {0: 1, 1: 1}, 3, True, Compressor(packing))
 
     def answer(*given):
         merged = meet(place, {k: (vector(*v), 1) for k, v in enumerate(given)})
@@ -125,7 +126,7 @@ def test_what_is_alike_on_all_replicas_is_settled_to_the_bit():
     spec = WeightSpec((Weight("frozen", (1000,), "float32", STATE),))
     for counts in ({0: 5, 1: 5, 2: 5}, {0: 1001, 1: 999}):
         aggregator = Aggregator(spec, frozen.copy(), optimizers.get("average"), "synchronous")
-        place = Rendezvous(aggregator, counts, 0, True)
+        place = Rendezvous(aggregator, counts, 0, True, WHOLE)
         merged = meet(place, {shard: (frozen.copy(), n) for shard, n in counts.items()})
         assert merged.tobytes() == frozen.tobytes()
 
@@ -133,7 +134,7 @@ def test_what_is_alike_on_all_replicas_is_settled_to_the_bit():
 def test_settling_without_state():
     spec = WeightSpec((Weight("w", (2,), "float32", TRAINABLE),))
     aggregator = Aggregator(spec, vector(0, 0), optimizers.get("average"), "synchronous")
-    place = Rendezvous(aggregator, {0: 1}, 0, True)
+    place = Rendezvous(aggregator, {0: 1}, 0, True, WHOLE)
     assert meet(place, {0: (vector(5, 6), 1)}).tolist() == [5, 6]
 
 
@@ -255,7 +256,7 @@ def test_the_rule_is_told_the_batches_of_the_longest_delta(batch_size, steps):
     ("num_examples", "batch_size", "expected"), [(8, 4, 2), (9, 4, 3), (0, 4, 1), (100, None, 1)]
 )
 def test_batches_behind_a_delta(num_examples, batch_size, expected):
-    assert num_batches(num_examples, batch_size) == expected
+    assert steps_of(num_examples, batch_size) == expected
 
 
 def test_mean_of_nothing_is_an_error():

@@ -15,7 +15,7 @@ from kspark.live.transport import AggregatorClient, AggregatorServer
 from kspark.live.transport.channel import Channel
 from kspark.live.transport.handshake import introduce
 from kspark.live.wire import UNPROVED_SERVER, Instructions, Start, Welcome
-from kspark.weights import Weight, WeightSpec
+from kspark.weights import Weight, WeightSpec, Whole
 
 TOKEN = b"secret of this fit"
 SPEC = WeightSpec(
@@ -125,9 +125,9 @@ def serve(handler):
     """Start a server; at the end of the test it must leave nothing behind."""
     servers = []
 
-    def start(spec=SPEC, handler=handler, **options):
+    def start(spec=SPEC, handler=handler, packing=None, **options):
         options = {"host": "127.0.0.1", "timeout": LONG, **options}
-        server = AggregatorServer(handler, spec, TOKEN, **options)
+        server = AggregatorServer(handler, packing or Whole(spec), TOKEN, **options)
         servers.append(server)
         server.start()
         return server
@@ -143,10 +143,11 @@ def client_of():
     """Connect a client; it is closed before the server is."""
     clients = []
 
-    def connect(server, shard=0, attempt=0, *, spec=SPEC, token=TOKEN, timeout=LONG, **options):
+    def connect(server, shard=0, attempt=0, *, packing=None, token=TOKEN, timeout=LONG, **options):
+        packing = packing or Whole(options.pop("spec", SPEC))
         port = server if isinstance(server, int) else server.address[1]
         client = AggregatorClient(
-            "127.0.0.1", port, token, spec, shard, attempt, timeout, **options
+            "127.0.0.1", port, token, packing, shard, attempt, timeout, **options
         )
         clients.append(client)
         client.welcome = client.connect()

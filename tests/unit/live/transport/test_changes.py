@@ -15,7 +15,17 @@ from kspark.live.transport.channel import Channel
 from kspark.live.transport.handshake import introduce
 from kspark.live.transport.kept import Kept
 from kspark.live.wire import UNPROVED_SERVER, Kind, Message, encode, reply_limits, request_limits
-from kspark.weights import STATE, TRAINABLE, Changes, Layout, Weight, WeightSpec, layout, reference
+from kspark.weights import (
+    STATE,
+    TRAINABLE,
+    Changes,
+    Layout,
+    Weight,
+    WeightSpec,
+    Whole,
+    layout,
+    reference,
+)
 
 ROWS, WIDTH, FROZEN = 200, 8, 500
 SPEC = WeightSpec(
@@ -61,22 +71,22 @@ class Road:
     def __init__(self, serve, client_of, mode, rule="average", shards=1, gradients=False):
         rule = optimizers.get(rule)
         self.aggregator = Aggregator(SPEC, START.copy(), rule, mode)
-        self.packing = Changes.of(SPEC, gradients)
+        self.packing = Changes.of(SPEC, gradients) or Whole(SPEC, gradients)
         plans = {shard: ShardPlan(8, 4) for shard in range(shards)}
         self.coordinator = Coordinator(
-            self.aggregator, plans, merge_gradients=gradients, packing=self.packing
+            self.aggregator, plans, self.packing, merge_gradients=gradients
         )
         self.server = serve(SPEC, handler=self.coordinator, packing=self.packing)
         self.client_of, self.attempts, self.sequence = client_of, 0, 0
 
     def connect(self, shard=0):
         self.attempts += 1
-        return self.client_of(self.server, shard, self.attempts, spec=SPEC, packing=self.packing)
+        return self.client_of(self.server, shard, self.attempts, packing=self.packing)
 
     def push(self, client, delta, out):
         """Weights that came back, and the bytes both ways, without the frames."""
         sent, received = client.bytes_sent, client.bytes_received
-        payload = delta if self.packing is None else self.packing.pack(delta)
+        payload = self.packing.packer().pack(delta)
         self.sequence += 1
         reply = client.push(
             payload, sequence=self.sequence, base_version=0, num_examples=2, out=out
@@ -126,7 +136,7 @@ def test_answers_are_those_of_the_plain_road(road, patched, rule):
     for small in (True, False):
         patched(small)
         made = road(rule=rule if isinstance(rule, str) else rule.clone(), shards=1)
-        assert (made.packing is None) != small
+        assert isinstance(made.packing, Changes if small else Whole)
         clients = [made.connect()]
         found, total, out = [], 0, np.empty(SPEC.size, "f4")
         clients[0].pull(out)
@@ -214,7 +224,7 @@ def test_a_malformed_change_of_the_weights_is_refused(road, monkeypatch):
 def hostile(change):
     """A push whose payload is changed."""
     payload = Changes.of(SPEC).pack(delta_of(3, 7))
-    limits = request_limits(SPEC.size, CUT, SPEC.dtype, Changes.of(SPEC))
+    limits = request_limits(Changes.of(SPEC))
     return b"".join(encode(Kind.PUSH_PACKED, (1, 0, 2), None, (change(payload),), limits=limits))
 
 
@@ -250,22 +260,22 @@ def test_a_malformed_push_closes_its_connection_and_changes_nothing(
 
 def test_payloads_are_smaller_than_their_vectors(patched):
     """The decoder refuses all others before there is room for them."""
-    sizes, part = (SPEC.size, CUT, SPEC.dtype), range(BITS, 4 * CUT)
+    part = range(BITS, 4 * CUT)
     whole, layout_ = range(BITS, SPEC.nbytes), Layout.of(SPEC)
-    requests = request_limits(*sizes, Changes.of(SPEC), layout_)
+    requests = request_limits(Changes.of(SPEC), layout_)
     for kind in (Kind.PUSH_PACKED, Kind.REDUCE_PACKED, Kind.REDUCE_CHANGED):
         assert requests[kind].sizes == whole
-    assert Kind.VECTOR_PACKED not in reply_limits(*sizes, Changes.of(SPEC), layout_)
+    assert Kind.VECTOR_PACKED not in reply_limits(Changes.of(SPEC), layout_)
     merging = Changes.of(SPEC, gradients=True)
-    requests = request_limits(*sizes, merging, layout_)
-    replies = reply_limits(*sizes, merging, layout_)
+    requests = request_limits(merging, layout_)
+    replies = reply_limits(merging, layout_)
     assert Kind.PUSH_PACKED not in requests
     assert requests[Kind.REDUCE_PACKED].sizes == replies[Kind.VECTOR_PACKED].sizes == part
     assert (replies[Kind.VECTOR_CHANGED].sizes, replies[Kind.VECTOR_KEPT].sizes) == (
         whole, (SPEC.nbytes,),
     )  # fmt: skip
     kinds = {Kind.REDUCE_CHANGED, Kind.VECTOR_CHANGED, Kind.VECTOR_KEPT, Kind.PUSH_PACKED}
-    assert not kinds & {*request_limits(*sizes), *reply_limits(*sizes)}
+    assert not kinds & {*request_limits(Whole(SPEC)), *reply_limits(Whole(SPEC))}
 
 
 def test_gradients_come_and_go_without_the_rows_that_nobody_looked_up(road, pool):
@@ -319,9 +329,9 @@ def test_gradients_that_are_as_long_as_the_weights_are_not_taken_for_them(
     packing = Changes.of(spec, gradients=True)
     aggregator = Aggregator(spec, start.copy(), optimizers.get("average"), "synchronous")
     plans = {0: ShardPlan(8, 1)}
-    coordinator = Coordinator(aggregator, plans, merge_gradients=True, packing=packing)
+    coordinator = Coordinator(aggregator, plans, packing, merge_gradients=True)
     server = serve(spec, handler=coordinator, packing=packing)
-    client = client_of(server, 0, 1, spec=spec, packing=packing)
+    client = client_of(server, 0, 1, packing=packing)
     out = np.empty(spec.size, "f4")
     client.pull(out)
     more = {"num_examples": 2, "out": out}
@@ -380,9 +390,9 @@ def test_under_compression_the_weights_go_back_without_what_did_not_change(
     """And a delta leaves its frozen layer at home; rows are the codec's."""
     packing = Packing(Int8(), SPEC)
     aggregator = Aggregator(SPEC, START.copy(), optimizers.get("average"), "asynchronous")
-    coordinator = Coordinator(aggregator, {0: ShardPlan(8, 4)}, packing=packing)
+    coordinator = Coordinator(aggregator, {0: ShardPlan(8, 4)}, packing)
     server = serve(SPEC, handler=coordinator, packing=packing)
-    client = client_of(server, 0, 1, spec=SPEC, packing=packing)
+    client = client_of(server, 0, 1, packing=packing)
     out = np.empty(SPEC.size, "f4")
     client.pull(out)
     payload = Compressor(packing).pack(delta_of(3))

@@ -23,9 +23,11 @@ from kspark.live.wire import (
     reply_limits,
     request_limits,
 )
+from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec, Whole
 
 F4 = np.dtype("float32")
-REQUESTS, REPLIES = request_limits(6, 4, F4), reply_limits(6, 4, F4)
+SPEC = WeightSpec((Weight("w", (4,), "float32", TRAINABLE), Weight("m", (2,), "float32", STATE)))
+REQUESTS, REPLIES = request_limits(Whole(SPEC)), reply_limits(Whole(SPEC))
 VECTOR = np.arange(6, dtype=F4)
 WELCOME = Welcome(4, True, 0, Start(3)).to_json()
 

@@ -18,7 +18,7 @@ from kspark.errors import (
 )
 from kspark.live.transport import AggregatorClient, Reply
 from kspark.live.wire import Instructions, Start, Welcome
-from kspark.weights import Weight, WeightSpec
+from kspark.weights import Weight, WeightSpec, Whole
 
 PREFIX = 48
 INSTRUCTIONS = len('[{"stop": false}, []]')
@@ -266,7 +266,7 @@ def test_a_delta_of_another_model_is_not_sent(client, handler, out):
 
 
 def test_connect_comes_first(server, token, spec, out):
-    client = AggregatorClient(*server.address, token, spec, 0, 0, 1.0)
+    client = AggregatorClient(*server.address, token, Whole(spec), 0, 0, 1.0)
     assert (client.bytes_sent, client.bytes_received) == (0, 0)
     with pytest.raises(ConnectionLostError, match="connect"):
         client.pull(out)

@@ -15,10 +15,11 @@ from kspark.errors import ProtocolError
 from kspark.live.transport.channel import Channel
 from kspark.live.transport.handshake import introduce
 from kspark.live.wire import UNPROVED_CLIENT, UNPROVED_SERVER, Kind, encode, request_limits
-from kspark.weights import Weight, WeightSpec
+from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec, Whole
 
 F4, F8 = np.dtype("float32"), np.dtype("float64")
-REQUESTS = request_limits(6, 4, F4)
+SPEC = WeightSpec((Weight("w", (4,), "float32", TRAINABLE), Weight("m", (2,), "float32", STATE)))
+REQUESTS = request_limits(Whole(SPEC))
 
 
 class Evil:
@@ -32,7 +33,8 @@ class Evil:
 
 
 def push(size=6, dtype=F4):
-    limits = request_limits(size, 0, dtype)
+    sender = WeightSpec((Weight("w", (size,), dtype.name, STATE),))
+    limits = request_limits(Whole(sender))
     return b"".join(encode(Kind.PUSH, (1, 0, 1), None, (np.ones(size, dtype),), limits=limits))
 
 

@@ -13,9 +13,10 @@ from kspark.errors import ClusterError, ConnectionLostError, KSparkError
 from kspark.live.transport import AggregatorServer
 from kspark.live.transport.listener import Listener, listen, port_candidates
 from kspark.live.wire import Kind, encode, request_limits
-from kspark.weights import Weight, WeightSpec
+from kspark.weights import TRAINABLE, Weight, WeightSpec, Whole
 
-PULL = b"".join(encode(Kind.PULL, limits=request_limits(6, 4, np.dtype("float32"))))
+SPEC = WeightSpec((Weight("w", (6,), "float32", TRAINABLE),))
+PULL = b"".join(encode(Kind.PULL, limits=request_limits(Whole(SPEC))))
 
 
 @pytest.fixture
@@ -111,7 +112,7 @@ def test_connections_end_even_if_the_handler_cannot_close(serve, client_of, hand
 
 
 def test_the_body_of_a_with_statement_may_fail(handler, spec, token, kspark_threads):
-    server = AggregatorServer(handler, spec, token, host="127.0.0.1", timeout=30.0)
+    server = AggregatorServer(handler, Whole(spec), token, host="127.0.0.1", timeout=30.0)
     with pytest.raises(KeyboardInterrupt):
         interrupted(server, kspark_threads)
     assert kspark_threads() == []
@@ -129,7 +130,7 @@ def test_a_server_is_started_once(serve, handler, spec, token):
     with pytest.raises(KSparkError, match="runs already"):
         server.start()
     with pytest.raises(KSparkError, match="has not been started"):
-        _ = AggregatorServer(handler, spec, token, timeout=1.0).address
+        _ = AggregatorServer(handler, Whole(spec), token, timeout=1.0).address
 
 
 def test_threads_of_replicas_that_left_are_forgotten(serve, client_of, handler):
@@ -244,10 +245,10 @@ def test_other_ports_are_refused(port):
 
 
 def test_arguments_are_checked(handler, token, spec):
-    with pytest.raises(ValueError, match="`spec` must be"):
-        AggregatorServer(handler, WeightSpec(()), token, timeout=1.0)
+    with pytest.raises(ValueError, match="`packing` must be"):
+        AggregatorServer(handler, Whole(WeightSpec(())), token, timeout=1.0)
     with pytest.raises(ValueError, match="`token` must be"):
-        AggregatorServer(handler, spec, b"", timeout=1.0)
+        AggregatorServer(handler, Whole(spec), b"", timeout=1.0)
 
 
 # -- accepting ---------------------------------------------------------------------------------

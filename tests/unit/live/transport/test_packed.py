@@ -13,7 +13,7 @@ from kspark.errors import ProtocolError
 from kspark.live.transport.channel import Channel
 from kspark.live.transport.handshake import introduce
 from kspark.live.wire import UNPROVED_SERVER, Instructions, Kind, encode, request_limits
-from kspark.weights import Weight, WeightSpec
+from kspark.weights import Weight, WeightSpec, Whole
 
 F4 = np.dtype("float32")
 CODECS = [Float16(), Int8(), TopK(0.5)]
@@ -75,7 +75,7 @@ def test_an_answer_is_not_written_over_while_it_is_read(serve, client_of, handle
     """It is received into the vector that it is unpacked into, piece by piece."""
     large = WeightSpec((Weight("w", (100_000,), "float32", "trainable"),))
     packing = Packing(Int8(), large, gradients=True)
-    client = client_of(serve(large, packing=packing), spec=large, packing=packing)
+    client = client_of(serve(packing=packing), packing=packing)
     mean = np.random.default_rng(0).normal(size=100_000).astype("f4")
     handler.answer = Compressor(packing).pack(mean)
     out = np.empty(100_000, "f4")
@@ -102,7 +102,8 @@ def test_an_answer_that_does_not_fit_is_refused(serve, client_of, spec, handler)
 
 def test_both_ends_compress_alike_or_not_at_all(serve, client_of, spec, handler):
     """The driver says how; a replica that does it in another way is not let in."""
-    kinds = [None, Packing(Float16(), spec), Packing(TopK(0.5), spec), Packing(TopK(0.4), spec)]
+    codecs = (Float16(), TopK(0.5), TopK(0.4))
+    kinds = [Whole(spec), *(Packing(codec, spec) for codec in codecs)]
     kinds.append(Packing(Float16(), spec, gradients=True))
     for own in kinds:
         server = serve(packing=own)
@@ -128,7 +129,7 @@ def hostile(packing, change):
     """A frame around a payload that is changed."""
     payload = Compressor(packing).pack(np.array([8, 4, -2, 1, 0.1, -0.1], "f4"))
     change(payload)
-    limits = request_limits(6, 4, F4, packing)
+    limits = request_limits(packing)
     return b"".join(encode(Kind.PUSH_PACKED, (1, 0, 1), None, (payload,), limits=limits))
 
 

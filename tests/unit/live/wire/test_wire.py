@@ -26,16 +26,15 @@ from kspark.live.wire import (
     reply_limits,
     request_limits,
 )
-from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
+from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec, Whole
 
 SIZE, PART, DTYPE = 6, 4, np.dtype("float32")
-REQUESTS = request_limits(SIZE, PART, DTYPE)
-REPLIES = reply_limits(SIZE, PART, DTYPE)
 SPEC = WeightSpec((Weight("w", (PART,), "float32", TRAINABLE), Weight("m", (2,), "float32", STATE)))
+REQUESTS, REPLIES = request_limits(Whole(SPEC)), reply_limits(Whole(SPEC))
 DELTAS, GRADIENTS = Packing(Int8(), SPEC), Packing(Int8(), SPEC, gradients=True)
-PACKED_REQUESTS = request_limits(SIZE, PART, DTYPE, DELTAS)
-GRADIENT_REQUESTS = request_limits(SIZE, PART, DTYPE, GRADIENTS)
-PACKED_REPLIES = reply_limits(SIZE, PART, DTYPE, GRADIENTS)
+PACKED_REQUESTS = request_limits(DELTAS)
+GRADIENT_REQUESTS = request_limits(GRADIENTS)
+PACKED_REPLIES = reply_limits(GRADIENTS)
 VECTOR = np.arange(SIZE, dtype=DTYPE)
 PAYLOADS = {
     packing: Compressor(packing).pack(VECTOR[: packing.size]) for packing in (DELTAS, GRADIENTS)
@@ -394,7 +393,7 @@ def test_wrong_fields_are_not_encoded():
 
 
 def test_documents_may_hold_eight_times_the_weights():
-    limits = request_limits(10 << 20, 0, np.dtype("float64"))
+    limits = request_limits(Whole(WeightSpec((Weight("m", (10 << 20,), "float64", STATE),))))
     assert 640 << 20 in limits[Kind.REPORT].sizes
     assert (640 << 20) + 1 not in limits[Kind.REPORT].sizes
 
@@ -422,7 +421,7 @@ class Total:
 @given(data=st.data())
 def test_a_flipped_or_cut_compressed_push_is_numbers_or_an_error(packing, data):
     """It is refused, or it is a vector of the right size; nothing else is touched."""
-    limits = request_limits(SIZE, PART, DTYPE, packing)
+    limits = request_limits(packing)
     payload = Compressor(packing).pack(VECTOR)
     good = bytearray(frame(Kind.PUSH_PACKED, (5, 4, 64), None, (payload,), limits))
     for _ in range(data.draw(st.integers(0, 3))):
@@ -443,7 +442,7 @@ def test_a_flipped_or_cut_compressed_push_is_numbers_or_an_error(packing, data):
 
 @pytest.mark.parametrize("packing", [DELTAS, GRADIENTS])
 def test_a_compressed_push_is_a_header_and_the_payload(packing):
-    limits = request_limits(SIZE, PART, DTYPE, packing)
+    limits = request_limits(packing)
     payload = PAYLOADS[packing].tobytes()
     assert len(payload) == packing.nbytes == {DELTAS: 8 + 4 + 4, GRADIENTS: 4 + 4}[packing]
     data = frame(Kind.REDUCE_PACKED, (5, 64), None, (PAYLOADS[packing],), limits)
@@ -470,7 +469,7 @@ REFUSED_WITH_A_PACKING = {
     "without a packing": (
         REQUESTS, by_hand(kind=11, code=3, payload=bytes(16)), "kind 11 is not acceptable"),
     "an answer nobody compresses": (
-        reply_limits(SIZE, PART, DTYPE, DELTAS),
+        reply_limits(DELTAS),
         by_hand(kind=13, code=3, numbers=(1, 0, 0), payload=bytes(16)), "kind 13 is not accept"),
 }  # fmt: skip
 

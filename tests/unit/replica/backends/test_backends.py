@@ -17,7 +17,6 @@ from kspark.replica.backends.base import (
     batch_examples,
     cast_floats,
     flat_outputs,
-    num_batches,
     pack,
 )
 from kspark.replica.backends.generic import Engine as Generic
@@ -83,7 +82,6 @@ def test_pack(spec, groups, expected):
 def test_small_helpers():
     assert flat_outputs({"b": [1, 2], "a": (3,)}) == [3, 1, 2]
     assert flat_outputs(4) == [4]
-    assert [num_batches(n, 4) for n in (0, 1, 4, 5)] == [0, 1, 1, 2]
     assert [batch_examples(10, 4, *b) for b in [(0, 1), (1, 3), (2, 3), (3, 4)]] == [4, 6, 2, 0]
 
 
