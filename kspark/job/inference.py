@@ -15,7 +15,7 @@ from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField, StructType
 
 from kspark.adapters import Columns, Examples
-from kspark.adapters.dataframe import chosen_column, column_name
+from kspark.adapters.dataframe import check_new_column, chosen_column, column_name
 from kspark.adapters.feeds import FramePlan, plan_frame
 from kspark.cluster.bootstrap import Shipped, ship
 from kspark.cluster.engine import engine_of
@@ -159,6 +159,8 @@ def predict_frame(
     Raises:
         ValueError: If a new column's name is taken, or a feature column is missing.
     """
+    for name in outputs:
+        check_new_column(frame, name, "output_col")
     added = [StructField(name, output_type(shape)) for name, shape in outputs.items()]
     return score_frame(SharedModel(spark, spec), frame, columns, added, Values(), batch_size)
 
@@ -178,17 +180,14 @@ def score_frame(
         frame: DataFrame to read, which may be a stream. It is read once, so that scores stay
             with their rows.
         columns: `Columns` that name the features.
-        added: List of `StructField`, the new columns.
+        added: List of `StructField`, the new columns. The caller checks their names with
+            `check_new_column`.
         scores: `Scores`, which makes the new columns.
         batch_size: Integer.
 
     Raises:
-        ValueError: If a new column's name is taken, or a feature column is missing.
+        ValueError: If a feature column is missing.
     """
-    taken = [field.name for field in added if column_name(frame, field.name)]
-    if taken:
-        rule = f"a name that is not among the columns {frame.columns}"
-        raise invalid("output_col", rule, taken[0])
     plan = plan_frame(columns, model.inputs)
     task = InferenceTask(model.key, batch_size, threads_per_task(frame.sparkSession))
     score = score_by_column if ARROW_UDF is not None else score_by_row

@@ -16,7 +16,6 @@ from kspark.ml.elephas import compiling as compiling
 from kspark.ml.params import StageParams, param
 from kspark.ml.unsaved import CustomObjects
 from kspark.plan.checks import check_boolean, check_choice, check_fraction, check_integer
-from kspark.plan.settings import SETTINGS
 
 
 class ElephasParams(StageParams):
@@ -80,9 +79,7 @@ class HasKerasModelConfig(ElephasParams):
 class HasMode(ElephasParams):
     """The training mode."""
 
-    mode = param(
-        "mode", "synchronous, asynchronous or hogwild.", to.setting("mode", SETTINGS["mode"])
-    )
+    mode = param("mode", "synchronous, asynchronous or hogwild.", to.setting("mode"))
     DEFAULTS = {"mode": "asynchronous"}
 
 
@@ -92,7 +89,7 @@ class HasFrequency(ElephasParams):
     frequency = param(
         "frequency",
         "epoch, batch, or a number of batches.",
-        to.setting("frequency", SETTINGS["frequency"]),
+        to.setting("frequency"),
     )
     DEFAULTS = {"frequency": "epoch"}
 

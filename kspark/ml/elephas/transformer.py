@@ -12,13 +12,12 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField
 
 from kspark import job
 from kspark.adapters import Columns
-from kspark.adapters.dataframe import column_name
+from kspark.adapters.dataframe import check_new_column
 from kspark.ml.carried import CarriedModel
 from kspark.ml.elephas import files
 from kspark.ml.elephas.losses import ModelType
 from kspark.ml.elephas.params import HasInferenceBatchSize
 from kspark.ml.elephas.stage import ElephasStage
-from kspark.ml.model import taken
 from kspark.ml.naming import ELEPHAS, KERAS, naming
 from kspark.ml.scoring import output_width
 from kspark.worker.scores import BINARY, MULTICLASS, ClassScores, Probabilities, Scores, Values
@@ -128,8 +127,7 @@ class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
         carried = self._model()
         kind, scores = self._score(carried.model)
         name = self.getOrDefault("outputCol")
-        if column_name(dataset, name):
-            raise taken("outputCol", name, dataset.columns)
+        check_new_column(dataset, name, "outputCol")
         columns = Columns(self.getOrDefault("featuresCol"), None, None)
         size = self.value_of("inference_batch_size") or 1024
         shared = carried.shared(dataset.sparkSession)

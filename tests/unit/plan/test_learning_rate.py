@@ -77,7 +77,11 @@ def test_it_is_off_by_default_and_plain_data_of_the_plan():
     [
         ({"scale_lr": "log"}, ValueError, '`scale_lr` must be None, "linear" or "sqrt". Received'),
         ({"scale_lr": True}, ValueError, '`scale_lr` must be None, "linear" or "sqrt". Received'),
-        ({"warmup_epochs": 3}, ValueError, "`warmup_epochs` must be 0 without `scale_lr`: it lea"),
+        (
+            {"warmup_epochs": 3},
+            ValueError,
+            "`warmup_epochs` must be 0 without `scale_lr`. Received",
+        ),
         ({"warmup_epochs": -1}, ValueError, "`warmup_epochs` must be a finite number of epochs"),
         ({"warmup_epochs": np.inf}, ValueError, "`warmup_epochs` must be a finite number of epo"),
         ({"warmup_epochs": np.nan}, ValueError, "`warmup_epochs` must be a finite number of epo"),

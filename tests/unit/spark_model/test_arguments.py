@@ -148,7 +148,7 @@ class OwnSpring(optimizers.ElasticAverage):
 
 def test_in_shared_memory_replicas_have_no_weights_of_their_own():
     check_rule(OwnSpring(), plan("synchronous"))
-    with pytest.raises(ValueError, match='go on from the merged weights in mode="hogwild". Recei'):
+    with pytest.raises(ValueError, match='continue with the merged weights in mode="hogwild". R'):
         check_rule(OwnSpring(), plan("hogwild"))
 
 
@@ -182,3 +182,39 @@ def test_classes_of_several_targets_are_refused_before_there_is_any_spark():
     rule = "`class_weight` must be `None` for a model with several outputs. Received: .*{1: 2.0}"
     with pytest.raises(ValueError, match=rule):
         SparkModel(model).fit(np.zeros((4, 2)), [np.zeros(4)] * 2, class_weight={1: 2.0})
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ("elastic_average", "whose replicas have already applied"),
+        ("median", "made from the same weights"),
+        ("trimmed_mean", "made from the same weights"),
+    ],
+)
+def test_stragglers_are_refused_where_all_replicas_count(rule, told):
+    expected = f'`straggler_timeout` must be None with server_optimizer="{rule}", .*{told}'
+    with pytest.raises(ValueError, match=expected):
+        SparkModel(small(), server_optimizer=rule, straggler_timeout=1)
+    with pytest.raises(ValueError, match="`straggler_timeout` must be None with mode="):
+        SparkModel(small(), "asynchronous", straggler_timeout=1)
+
+
+@pytest.mark.parametrize("mode", ["synchronous", "hogwild"])
+def test_a_bound_of_the_staleness_is_refused_where_it_means_nothing(mode):
+    with pytest.raises(ValueError, match="`max_staleness` must be None with mode="):
+        SparkModel(small(), mode, max_staleness=1)
+
+
+def test_fit_checks_settings_that_were_changed():
+    changed = SparkModel(small(), server_optimizer="elastic_average")
+    changed.compression = "int8"
+    rule = '`compression` must be None with server_optimizer="elastic_average"'
+    with pytest.raises(ValueError, match=rule):
+        changed.fit(np.zeros((4, 2)), np.zeros(4))
+
+
+def test_a_server_optimizer_may_be_set_by_its_name():
+    changed = SparkModel(small())
+    changed.server_optimizer = "median"
+    assert changed.get_config()["server_optimizer"]["class_name"] == "Median"
