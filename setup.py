@@ -69,7 +69,6 @@ setup(
             "pytest-xdist>=3.5",
             "setuptools>=64",
         ],
-        "docs": ["mkdocs>=1.6", "mkdocstrings[python]>=0.26"],
     },
     zip_safe=False,
 )

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.exchange.servers import TOKEN
 from benchmarks.exchange.sockets import TIMEOUT, bytes_of, configured, receive
 from kspark.live.transport import AggregatorClient
-from kspark.weights import WeightSpec
+from kspark.weights import WeightSpec, Whole
 
 BYTES_PER_RUN = 100e6
 
@@ -84,7 +84,7 @@ def kspark_client(
     port: int, spec: WeightSpec, shard: int, reduce: bool
 ) -> tuple[Exchange, Callable[[], None]]:
     """The exchange through kspark's client, and the function that closes it."""
-    client = AggregatorClient("127.0.0.1", port, TOKEN, spec, shard, 0, TIMEOUT)
+    client = AggregatorClient("127.0.0.1", port, TOKEN, Whole(spec), shard, 0, TIMEOUT)
     client.connect()
     delta, out = buffers(spec)
 

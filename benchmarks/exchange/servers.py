@@ -13,7 +13,8 @@ from kspark import optimizers
 from kspark.aggregator import Aggregator
 from kspark.live.coordinator import Coordinator, ShardPlan
 from kspark.live.transport import AggregatorServer
-from kspark.weights import Weight, WeightSpec
+from kspark.live.wire import Instructions, Start, Welcome
+from kspark.weights import Weight, WeightSpec, Whole
 
 TOKEN = b"benchmark"
 
@@ -21,13 +22,13 @@ TOKEN = b"benchmark"
 class NullHandler:
     """A handler that does nothing, so that only the transport takes time."""
 
-    def hello(self, *request: Any) -> dict[str, Any]:
+    def hello(self, *replica: Any) -> Welcome:
         """Accept every replica."""
-        return {}
+        return Welcome(steps=1, leader=True, version=0, start=Start(epoch=0))
 
-    def push(self, *request: Any) -> tuple[int, dict[str, Any]]:
+    def push(self, *request: Any) -> tuple[int, Instructions]:
         """Leave the answer's vector as it is."""
-        return 0, {}
+        return 0, Instructions()
 
     def lost(self, *replica: Any) -> None:
         """Ignore a lost replica."""
@@ -45,7 +46,9 @@ def aggregator(spec: WeightSpec, mode: str, num_shards: int) -> Coordinator:
     """The handler that `fit` uses, with the rule `Average`."""
     rule = Aggregator(spec, np.zeros(spec.size, spec.dtype), optimizers.get("average"), mode)
     shards = {shard: ShardPlan(1000, 1 << 30) for shard in range(num_shards)}
-    return Coordinator(rule, shards, merge_gradients=mode == "synchronous", timeout=TIMEOUT)
+    gradients = mode == "synchronous"
+    packing = Whole(spec, gradients)
+    return Coordinator(rule, shards, packing, merge_gradients=gradients, timeout=TIMEOUT)
 
 
 def serve_raw(listener: socket.socket, spec: WeightSpec, num_clients: int) -> None:
@@ -77,7 +80,7 @@ class Servers:
         arguments = (self._listener, spec, num_clients)
         self._thread = threading.Thread(target=serve_raw, args=arguments, daemon=True)
         self._servers = {
-            way: AggregatorServer(handler, spec, TOKEN, host="127.0.0.1", timeout=TIMEOUT)
+            way: AggregatorServer(handler, Whole(spec), TOKEN, host="127.0.0.1", timeout=TIMEOUT)
             for way, handler in handlers.items()
         }
 

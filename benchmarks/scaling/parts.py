@@ -20,7 +20,7 @@ from kspark.compression import Compressor, Packing
 from kspark.live.coordinator.rendezvous import mean_of
 from kspark.live.transport import AggregatorServer
 from kspark.optimizers import get as get_rule
-from kspark.weights import weighted_mean
+from kspark.weights import Whole, weighted_mean
 
 CODECS: dict[str, Any] = {
     "float16": "float16",
@@ -102,7 +102,7 @@ def exchange_seconds(megabytes: float, calls: int) -> tuple[float, float]:
     """The median round trip of a push, and the driver's processor time in it."""
     spec = spec_of(megabytes)
     handler = aggregator(spec, "asynchronous", 1)
-    with AggregatorServer(handler, spec, TOKEN, host="127.0.0.1", timeout=TIMEOUT) as server:
+    with AggregatorServer(handler, Whole(spec), TOKEN, host="127.0.0.1", timeout=TIMEOUT) as server:
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
         arguments = (there, server.address[1], megabytes, calls)

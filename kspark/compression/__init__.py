@@ -2,14 +2,14 @@
 
 | codec | bytes per float32 | error of a value x |
 |---|---|---|
-| `Float16` | 2 | at most 2⁻¹¹ of it, or 2⁻²⁵ if that is more |
-| `BFloat16` | 2 | at most 2⁻⁸ of it |
-| `Int8` | 1, and 4 per 2,048 | at most 1/254 of the largest of its 2,048, and 2⁻¹⁵ of that |
-| `TopK(fraction)` | 8 × fraction | none if it is sent, all of it if not |
+| `Float16` | 2 | at most 2⁻¹¹ of x, or 2⁻²⁵ if that is larger |
+| `BFloat16` | 2 | at most 2⁻⁸ of x |
+| `Int8` | 1, and 4 per 2,048 | at most (1 + 2⁻¹⁵) / 254 of the largest of its 2,048 values |
+| `TopK(fraction)` | 8 × fraction | 0 if x is sent, otherwise x |
 
-A codec loses a part of what it is given. `Compressor` keeps that part and adds it to what
-is sent next (error feedback), so that it comes late but is not lost. `Packing` is the
-layout of what travels. All of it is arithmetic on vectors: no socket and no file in here.
+A codec is lossy. `Compressor` keeps its error and adds it to the next vector (error feedback), so
+that errors are sent later and not lost. `Packing` defines the payloads. The package only computes
+on vectors, and uses no socket or file.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _CODECS: Mapping[str, type[Codec]] = {
 
 
 def get(identifier: Any) -> Codec | None:
-    """The codec that is meant.
+    """Return the codec for an identifier.
 
     Example:
 
@@ -58,17 +58,17 @@ def get(identifier: Any) -> Codec | None:
     Args:
         identifier: One of:
             - `None`, no compression.
-            - String, a codec's name in any spelling: `"float16"`, `"bfloat16"`, `"int8"`,
-              `"top_k"`, `"TopK"`. Its arguments are the defaults.
-            - Dictionary, a configuration as `serialize` gives it.
-            - One of this package's codecs, which is returned unchanged, or its class.
+            - String, the name of a codec in any spelling, such as `"float16"`, `"bfloat16"`,
+              `"int8"`, `"top_k"` or `"TopK"`. Its arguments have their defaults.
+            - Dictionary, a configuration that `serialize` returned.
+            - A codec of this package, which is returned unchanged, or its class.
 
     Returns:
         A `Codec` or `None`.
 
     Raises:
-        ValueError: If there is no codec of that name.
-        TypeError: If it is nothing of the above.
+        ValueError: If there is no codec with this name.
+        TypeError: If `identifier` has another type.
     """
     known = set(_CODECS.values())
     if identifier is None or type(identifier) in known:
@@ -84,7 +84,7 @@ def get(identifier: Any) -> Codec | None:
 
 
 def serialize(codec: Codec | None) -> dict[str, Any] | None:
-    """A codec as plain data, `{"class_name": ..., "config": ...}`; `None` stays `None`.
+    """Return a codec as a dictionary, `{"class_name": ..., "config": ...}`; `None` stays `None`.
 
     Example:
 
@@ -100,7 +100,7 @@ def serialize(codec: Codec | None) -> dict[str, Any] | None:
 
 
 def deserialize(config: Mapping[str, Any] | None) -> Codec | None:
-    """The inverse of `serialize`.
+    """Create a codec from the dictionary that `serialize` returned.
 
     Example:
 
@@ -109,14 +109,14 @@ def deserialize(config: Mapping[str, Any] | None) -> Codec | None:
     ```
 
     Args:
-        config: Mapping with `"class_name"` and, if not the defaults, `"config"`; or `None`.
+        config: Mapping with `"class_name"`, and `"config"` for arguments that differ from the
+            defaults; or `None`.
 
     Returns:
         A `Codec` or `None`.
 
     Raises:
-        ValueError: If the mapping has other keys, or there is no such codec, or it does
-            not know one of its arguments.
+        ValueError: If the mapping has other keys, or the codec or one of its arguments is unknown.
     """
     if config is None:
         return None
@@ -133,7 +133,7 @@ def deserialize(config: Mapping[str, Any] | None) -> Codec | None:
 
 
 def _rule(name: str, by_key: Mapping[str, type[Codec]]) -> str:
-    """What a name must be, and which one it is most like."""
+    """Return the rule for names, with the nearest name."""
     rule = "None or one of " + ", ".join(f'"{known}"' for known in _CODECS)
     near = difflib.get_close_matches(_key(name), by_key, n=1)
     return f'{rule} ("{by_key[near[0]].name}" is the nearest)' if near else rule
@@ -148,5 +148,5 @@ def _check_arguments(codec: type[Codec], settings: Any, config: Mapping[str, Any
 
 
 def _key(name: str) -> str:
-    """What all spellings of a name share."""
+    """Return the key that all spellings of a name have in common."""
     return name.replace("_", "").lower()

@@ -1,4 +1,4 @@
-"""What every codec has in common."""
+"""The base class of codecs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from kspark.errors import IncompatibleDeltaError, ProtocolError
 
 
 class Codec(ABC):
-    """Turns a vector into fewer bytes, and these into nearly that vector.
+    """Base class of codecs, which encode a vector as fewer bytes and decode an approximation.
 
-    A codec is a frozen dataclass of its arguments: two of the same arguments are equal, and
-    keep nothing from one vector to the next. The same vector gives the same bytes each time.
+    A codec is a frozen dataclass of its arguments. Codecs with equal arguments are equal. They keep
+    no state, so the same vector always gives the same bytes.
 
-    What is not finite stays not finite: a NaN in the vector is one in what is decoded, so
-    that a diverged replica is seen as such. Infinity stays infinity, or becomes NaN. A
-    finite number stays finite.
+    NaN is decoded as NaN, so that a diverged replica remains visible. Infinity is decoded as
+    infinity or as NaN. Finite numbers are decoded as finite numbers.
 
     Example:
 
@@ -31,8 +30,8 @@ class Codec(ABC):
     ```
 
     Attributes:
-        name: String, as in `SparkModel(compression="int8")`.
-        sparse: Boolean, whether most of what is decoded is zero.
+        name: String, the codec's name, as in `SparkModel(compression="int8")`.
+        sparse: Boolean, whether most decoded values are zero.
     """
 
     name: ClassVar[str]
@@ -40,25 +39,26 @@ class Codec(ABC):
 
     @abstractmethod
     def payload_size(self, size: int, dtype: np.dtype) -> int:
-        """Bytes of every payload for `size` elements: it depends on nothing else.
+        """Return the bytes of a payload, which depend only on size and dtype of the vector.
 
         Args:
             size: Integer, elements of the vector.
-            dtype: float32 or float64, of the vector.
+            dtype: Dtype of the vector, float32 or float64.
         """
 
     def encode(self, vector: np.ndarray, payload: np.ndarray | None = None) -> np.ndarray:
-        """A vector as bytes.
+        """Encode a vector.
 
         Args:
-            vector: Vector of float32 or float64; not modified.
-            payload: Optional contiguous uint8 array of `payload_size` elements to write into.
+            vector: Vector of float32 or float64. It is not modified.
+            payload: Contiguous uint8 array of `payload_size` elements to write into. Defaults to
+                `None`, a new array.
 
         Returns:
             The payload, a uint8 array.
 
         Raises:
-            IncompatibleDeltaError: If `payload` has another size or dtype.
+            IncompatibleDeltaError: If `payload` has a wrong size or dtype.
         """
         wanted = self.payload_size(vector.size, vector.dtype)
         payload = np.empty(wanted, np.uint8) if payload is None else payload
@@ -72,14 +72,14 @@ class Codec(ABC):
         return payload
 
     def decode(self, payload: np.ndarray, out: np.ndarray) -> None:
-        """Bytes, which may come from anybody, as a vector.
+        """Decode a payload, which is not trusted.
 
         Args:
             payload: Contiguous uint8 array.
-            out: Vector to write into, of the size and dtype that was encoded.
+            out: Vector to write into, of the size and dtype of the encoded vector.
 
         Raises:
-            ProtocolError: If they are no payload for such a vector.
+            ProtocolError: If the payload does not fit such a vector.
         """
         wanted = self.payload_size(out.size, out.dtype)
         if payload.size != wanted or payload.dtype != np.uint8:
@@ -92,16 +92,16 @@ class Codec(ABC):
 
     @abstractmethod
     def _encode(self, vector: np.ndarray, payload: np.ndarray) -> None:
-        """Write into `payload`, which has the right size. There is at least one element."""
+        """Encode a vector of at least one element into `payload`, which has the right size."""
 
     @abstractmethod
     def _decode(self, payload: np.ndarray, out: np.ndarray) -> None:
-        """Write into `out`, for which `payload` has the right size."""
+        """Decode `payload`, which has the right size, into `out` of at least one element."""
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments as a dictionary."""
         return asdict(self)  # type: ignore[call-overload]
 
     def serialized(self) -> dict[str, Any]:
-        """The codec as plain data."""
+        """Return the codec as a dictionary of its class name and configuration."""
         return {"class_name": type(self).__name__, "config": self.get_config()}

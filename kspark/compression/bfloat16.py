@@ -1,4 +1,4 @@
-"""Brain floating point: the upper half of a single-precision number."""
+"""The codec bfloat16: the upper half of a single-precision number."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class BFloat16(Codec):
     |x - C(x)| <= 2^-8 |x|    if 2^-126 <= |x|, up to the largest bfloat16 (3.39e38)
     ```
 
-    Rounded to the nearest, ties to even; a float64 is rounded to float32 first, which can
-    add 2^-24 |x|. Larger finite values become the largest one. NaN and infinity travel as
-    themselves. No value of a gradient is too small or too large for it, where `Float16` has
-    three bits more.
+    Values are rounded to the nearest, ties to even. A float64 is rounded to float32 first, which
+    can add an error of 2^-24 |x|. Larger finite values become the largest bfloat16. NaN and
+    infinity are preserved. The range is that of float32, so that no value of a gradient is too
+    small or too large. `Float16` has a smaller range and three more bits of precision.
 
     Example:
 
@@ -61,11 +61,11 @@ class BFloat16(Codec):
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
-    """The upper halves of values, as uint16; finite ones stay finite."""
+    """Round values to bfloat16, returned as uint16. Finite values stay finite."""
     with np.errstate(over="ignore", under="ignore"):
         singles = values.astype(np.float32, copy=False)
     bits = singles.view(np.uint32)
-    # A little less than half a unit, and the unit's own last bit: ties go to even.
+    # Add just below half a unit, plus the last bit of the unit, so that ties go to even.
     halves = ((bits + (HALF + ((bits >> UPPER) & ONE))) >> UPPER).astype(np.uint16)
     halves[np.isnan(singles)] = NAN
     over = ((halves & MAGNITUDE) == INFINITY) & np.isfinite(values)

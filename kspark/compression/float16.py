@@ -1,4 +1,4 @@
-"""Half precision: one bit of sign, five of exponent, ten of fraction."""
+"""The codec float16: one bit of sign, five of exponent, ten of fraction."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Float16(Codec):
     C(x) = sign(x) 65504                   if x is finite and larger
     ```
 
-    What a larger value exceeds 65504 by is sent later, by the error feedback. So is what is
-    too small for one push. NaN and infinity travel as themselves.
+    Error feedback sends the part of a value beyond 65504 later, and values that are too small for
+    one push. NaN and infinity are preserved.
 
     Example:
 
@@ -54,7 +54,7 @@ class Float16(Codec):
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
-    """Values in half precision; finite ones stay finite."""
+    """Round values to half precision. Finite values stay finite."""
     with np.errstate(over="ignore", under="ignore"):
         halves = values.astype(np.float16)
     over = np.isinf(halves) & np.isfinite(values)

@@ -1,4 +1,4 @@
-"""Whole numbers from -127 to 127, and a scale for every 2,048 of them."""
+"""The codec int8: integers from -127 to 127, with one scale per 2,048 values."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from kspark.errors import ProtocolError
 from kspark.weights.arithmetic import PIECE
 
 BLOCK = 2048
-"""Values that share a scale. One that is far larger than the others costs only these."""
+"""Values that share a scale. A single large value reduces the precision of its block only."""
 
 LEVELS = 127
 NOT_FINITE = -128
 SCALE = np.dtype(np.float32)
 LOWEST_BITS = np.uint32(0xFF)
 SMALLEST_SCALE = np.uint32(0x00000100).view(np.float32)
-# 127 of it are still a float32.
+# 127 times this scale is a finite float32.
 LARGEST_SCALE = (np.float32(np.finfo(np.float32).max / 127).view(np.uint32) & ~LOWEST_BITS).view(
     SCALE
 )
@@ -36,12 +36,12 @@ class Int8(Codec):
     |x - C(x)| <= s / 2
     ```
 
-    Rounded to the nearest, ties to even, so the same vector gives the same bytes. With a
-    scale of 16 bits the product with a whole number of 7 is exact in float32, and with it
-    the bound. (float64 values beyond 3.4e38 become that.)
+    Values are rounded to the nearest, ties to even, so the same vector gives the same bytes. The
+    product of a 16-bit scale and a 7-bit integer is exact in float32, so the bound holds exactly.
+    float64 values beyond 3.4e38 become 3.4e38.
 
-    The 256th number, -128, stands for what is not finite, and is decoded to NaN; the other
-    values of its block keep their precision.
+    The number -128 encodes NaN and infinity, and is decoded as NaN. The other values of its block
+    keep their precision.
 
     Payload: the scales of all blocks as float32, then one int8 per value.
 
@@ -75,29 +75,29 @@ class Int8(Codec):
 
     def _decode(self, payload: np.ndarray, out: np.ndarray) -> None:
         scales, numbers = parts(payload, out.size)
-        if not np.all((scales >= 0) & (scales <= LARGEST_SCALE)):  # NaN is neither
+        if not np.all((scales >= 0) & (scales <= LARGEST_SCALE)):  # Also refuses NaN.
             raise ProtocolError(f"A scale must be a number from 0 to {LARGEST_SCALE}.")
         for blocks, piece, width in rows(out.size):
             whole = numbers[piece].reshape(-1, width)
-            with np.errstate(over="ignore"):  # Of `NOT_FINITE`, which is replaced.
+            with np.errstate(over="ignore"):  # For `NOT_FINITE`, which is replaced below.
                 values = whole * scales[blocks, None].astype(out.dtype)
             values[whole == NOT_FINITE] = np.nan
             out[piece] = values.reshape(-1)
 
 
 def num_blocks(size: int) -> int:
-    """Blocks of so many values; the last one may be short."""
+    """Return the number of blocks for `size` values. The last block may be short."""
     return -(-size // BLOCK)
 
 
 def parts(payload: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Views of a payload: scales, and whole numbers."""
+    """Return views of a payload: the scales, and the integers."""
     end = num_blocks(size) * SCALE.itemsize
     return payload[:end].view(SCALE), payload[end:].view(np.int8)
 
 
 def rows(size: int) -> Iterator[tuple[slice, slice, int]]:
-    """Some blocks of one width at a time: which blocks, which values, and the width."""
+    """Yield several blocks of one width at a time: their slice, their values' slice, the width."""
     whole = size // BLOCK * BLOCK
     for start in range(0, whole, PIECE):
         stop = min(start + PIECE, whole)
@@ -107,7 +107,7 @@ def rows(size: int) -> Iterator[tuple[slice, slice, int]]:
 
 
 def scales_of(values: np.ndarray) -> np.ndarray:
-    """The scale of each row of finite values: at least its largest one, divided by 127."""
+    """Return the scale of each row: its largest magnitude divided by 127, rounded up."""
     peak = np.abs(values).max(axis=1)
     scale = np.minimum(peak / np.float64(LEVELS), LARGEST_SCALE)
     scale = np.where(peak > 0, np.maximum(scale, SMALLEST_SCALE), 0).astype(SCALE)
@@ -115,8 +115,8 @@ def scales_of(values: np.ndarray) -> np.ndarray:
 
 
 def quantized(values: np.ndarray, finite: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Whole numbers for rows of values."""
-    # In float64, so that a value next to the middle of two numbers gets the nearer one.
+    """Return rows of values as integers."""
+    # In float64, so that values close to the middle of two integers are rounded correctly.
     divisor = np.where(scale > 0, scale, 1).astype(np.float64)[:, None]
     with np.errstate(invalid="ignore", over="ignore"):
         whole = np.clip(np.rint(values / divisor), -LEVELS, LEVELS)

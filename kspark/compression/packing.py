@@ -1,6 +1,4 @@
-"""Compressed deltas and gradients: their layout, and error feedback, by which what a codec loses
-is sent later.
-"""
+"""The payloads of compressed deltas and gradients, and error feedback."""
 
 from __future__ import annotations
 
@@ -20,18 +18,20 @@ from kspark.weights import PACKED, Layout, WeightSpec
 
 @dataclass(frozen=True)
 class Packing:
-    """What both ends of a fit know about payloads, so that these need not say it.
+    """The packing scheme that compresses deltas or gradients. Both ends of a fit know it.
+
+    A payload has two parts:
 
     ```
-    state     of a delta: the weights that are not trained, or fewer bytes: those of them
-              that changed, as `kspark.weights` lays them out
-    codec     the trainable part, compressed
+    state     of a delta only: the non-trainable weights, or fewer bytes, only their changed
+              blocks as a payload of `kspark.weights`
+    codec     the trainable weights, compressed
     ```
 
-    State is the statistics of `BatchNormalization` and its like. They are few, averages and
-    not steps (an error in a variance is none that a later step corrects), and so they
-    travel as they are. That of frozen layers is much, and does not change. Integer and
-    other fixed weights do not travel at all.
+    The state, such as the statistics of `BatchNormalization`, is not compressed. It has few
+    elements, and they are averages, not steps: later steps do not correct an error in a variance.
+    The state of frozen layers may be large, but does not change. Integers and other fixed weights
+    are not sent.
 
     Example:
 
@@ -44,7 +44,8 @@ class Packing:
     Attributes:
         codec: `Codec`.
         spec: `WeightSpec` of the model.
-        gradients: Boolean, whether payloads are gradients, which have no state.
+        gradients: Boolean, whether the vectors are gradients, which have no state. Defaults to
+            `False`.
     """
 
     lossless: ClassVar[bool] = False
@@ -55,61 +56,61 @@ class Packing:
 
     @property
     def size(self) -> int:
-        """Elements of the vector that a payload stands for."""
+        """Elements of an unpacked vector."""
         return self.spec.trainable_size if self.gradients else self.spec.size
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of all state in a payload, before the codec's."""
+        """Bytes of the whole state, the first part of a payload."""
         return (self.size - self.spec.trainable_size) * self.spec.dtype.itemsize
 
     @cached_property
     def codec_bytes(self) -> int:
-        """Bytes of the trainable part, the last ones of a payload."""
+        """Bytes of the compressed weights, the second part of a payload."""
         return self.codec.payload_size(self.spec.trainable_size, self.spec.dtype)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of a payload with all state, the most that there are."""
+        """Bytes of a payload with the whole state, the maximum."""
         return self.state_bytes + self.codec_bytes
 
     @cached_property
     def state_layout(self) -> Layout | None:
-        """The blocks of the state, if there are so many that they may be left out."""
+        """The blocks of the state that may be omitted, or `None`."""
         return None if self.gradients else Layout.of(self.spec, self.spec.trainable_size)
 
     @cached_property
     def sizes(self) -> Sequence[int]:
-        """What a payload may have bytes."""
+        """Possible payload sizes in bytes."""
         if self.state_layout is None:
             return (self.nbytes,)
         return range(self.state_layout.sizes[0] + self.codec_bytes, self.nbytes + 1)
 
     def packer(self) -> Compressor:
-        """A `Compressor`, without a residual to begin with."""
+        """Return a new `Compressor` with a residual of zeros."""
         return Compressor(self)
 
     def pack_state(self, state: np.ndarray) -> np.ndarray:
-        """What a payload begins with, as bytes.
+        """Return the first part of a payload.
 
         Args:
-            state: Vector, the weights of a delta that are not trained.
+            state: Vector, the non-trainable weights of a delta.
         """
         layout = self.state_layout
         return (state if layout is None else layout.pack(state)).view(PACKED)
 
     def unpack(self, payload: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """What a payload stands for.
+        """Unpack a payload, which is not trusted.
 
         Args:
-            payload: uint8 array from anybody.
+            payload: uint8 array.
             out: Vector of at least `size` elements to write into.
 
         Returns:
             View of the first `size` elements of `out`.
 
         Raises:
-            ProtocolError: If it is no payload of this layout.
+            ProtocolError: If the payload does not fit this scheme.
         """
         if payload.dtype != PACKED or payload.ndim != 1 or payload.size not in self.sizes:
             raise ProtocolError(
@@ -119,7 +120,7 @@ class Packing:
         cut, vector = self.spec.trainable_size, out[: self.size]
         layout = None if start == self.state_bytes else self.state_layout
         if layout is not None:
-            layout.read(payload[:start])  # what is wrong with it is said before it is written
+            layout.read(payload[:start])  # Check the state before writing the trainable weights.
         self.codec.decode(payload[start:], vector[:cut])
         if layout is None:
             vector[cut:] = payload[:start].view(vector.dtype)
@@ -128,31 +129,38 @@ class Packing:
         return vector
 
     def digest(self) -> bytes:
-        """32 bytes that two ends share only if weights, codec and layout are the same."""
+        """Return 32 bytes that differ if the weights, the codec or the kind of vector differ."""
         agreed = json.dumps([self.codec.serialized(), self.gradients], sort_keys=True)
         return hashlib.sha256(self.spec.digest() + agreed.encode()).digest()
 
 
 class Compressor:
-    """Packs one replica's deltas or gradients, one after the other.
+    """Packs one replica's deltas or gradients, one after the other, with error feedback.
 
     ```
-    p <- e + delta      the residual, and what is new
+    p <- e + delta      add the residual
     send C(p)
-    e <- p - C(p)       what the codec lost: the next residual
+    e <- p - C(p)       the error of the codec is the next residual
     ```
 
-    So the sum of all that was sent, plus the residual, is the sum of all deltas: nothing is
-    lost, it comes late. Only the trainable part is compressed, and has a residual.
+    So the sum of all sent vectors plus the residual equals the sum of all deltas: errors are sent
+    later, not lost. Only the trainable weights are compressed and have a residual.
 
-    What is not finite leaves nothing behind: the residual is zero there, so that one
-    infinite gradient, which a loss scale provokes on purpose, does not stay for ever.
+    Where a value is NaN or infinite, the residual becomes zero. Otherwise one infinite gradient,
+    which a loss scale may cause on purpose, would stay in it forever.
+
+    Example:
+
+    ```python
+    compressor = Compressor(Packing(TopK(0.01), spec))
+    first, second = compressor.pack(delta), compressor.pack(other_delta)
+    ```
 
     Args:
         packing: `Packing`.
 
     Attributes:
-        residual: Vector of `spec.trainable_size` elements; zeros to begin with.
+        residual: Vector of `spec.trainable_size` elements, initially zeros.
 
     Reference:
         Karimireddy, Rebjock, Stich, Jaggi, 2019, "Error Feedback Fixes SignSGD and other
@@ -165,16 +173,16 @@ class Compressor:
         self._sent = np.empty_like(self.residual)
 
     def pack(self, vector: np.ndarray) -> np.ndarray:
-        """Compress what is to be sent next.
+        """Compress the next vector to send.
 
         Args:
-            vector: Vector of `packing.size` elements, a delta or a gradient; not modified.
+            vector: Vector of `packing.size` elements, a delta or a gradient. It is not modified.
 
         Returns:
             The payload, a new uint8 array.
 
         Raises:
-            IncompatibleDeltaError: If the vector has another size or dtype.
+            IncompatibleDeltaError: If the vector has a wrong size or dtype.
         """
         packing, cut = self.packing, self.residual.size
         if vector.shape != (packing.size,) or vector.dtype != self.residual.dtype:
@@ -193,17 +201,21 @@ class Compressor:
         return payload
 
     def restore(self, residual: np.ndarray | None) -> None:
-        """Go on from another residual; `None` is none at all.
+        """Continue from another residual.
+
+        Args:
+            residual: Vector of `spec.trainable_size` elements, which is copied, or `None` for
+                zeros.
 
         Raises:
-            IncompatibleDeltaError: If it has another size or dtype.
+            IncompatibleDeltaError: If `residual` has a wrong size or dtype.
         """
         if residual is None:
             self.residual[:] = 0
             return
         if residual.shape != self.residual.shape or residual.dtype != self.residual.dtype:
             raise IncompatibleDeltaError(
-                f"A residual of shape {residual.shape} and dtype {residual.dtype} is not one of "
+                f"A residual of shape {residual.shape} and dtype {residual.dtype} does not match "
                 f"shape {self.residual.shape} and dtype {self.residual.dtype}."
             )
         self.residual[:] = residual

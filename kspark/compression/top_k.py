@@ -1,4 +1,4 @@
-"""The largest values only, as they are, and where they belong."""
+"""The codec top_k: only the values of largest magnitude, with their positions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RULE = "a number > 0 and <= 1"
 
 @dataclass(frozen=True)
 class TopK(Codec):
-    """A fraction of the values, the ones of largest magnitude; zero for all others.
+    """Sends the fraction of the values with the largest magnitude, and zero for all others.
 
     ```
     k    = fraction n, rounded up
@@ -27,11 +27,11 @@ class TopK(Codec):
     ||x - C(x)||^2 <= (1 - k / n) ||x||^2
     ```
 
-    Of equal magnitudes the ones that come first are sent. NaN and infinity count as larger
-    than all numbers, so that at least one of them is sent if there is any. Without error
-    feedback such training would stall.
+    Of values with equal magnitude, the first ones are sent. NaN and infinity count as larger than
+    all numbers, so at least one of them is sent if the vector contains any. Training needs error
+    feedback, without which it would stall.
 
-    Payload: the k values in their own dtype, then their positions as uint32, ascending.
+    Payload: the k values in the dtype of the vector, then their positions as uint32, ascending.
 
     Example:
 
@@ -42,8 +42,8 @@ class TopK(Codec):
     ```
 
     Args:
-        fraction: Float > 0 and <= 1, part of the values that is sent. Defaults to `0.01`.
-            Below 0.5 it takes fewer bytes than float32 itself.
+        fraction: Float > 0 and <= 1, the fraction of the values to send. Below 0.5, the payload of
+            float32 values is smaller than the vector. Defaults to `0.01`.
 
     Reference:
         Aji and Heafield, 2017, "Sparse Communication for Distributed Gradient Descent",
@@ -60,17 +60,17 @@ class TopK(Codec):
         object.__setattr__(self, "fraction", checked_fraction(self.fraction))
 
     def count(self, size: int) -> int:
-        """How many of `size` values are sent.
+        """Return how many of `size` values are sent.
 
         Args:
             size: Integer, elements of the vector.
 
         Raises:
-            ValueError: If there are more than 32 bits can count.
+            ValueError: If `size` exceeds 2^32.
         """
         if size > MOST:
             raise invalid("compression", f'another codec than "top_k" for {size} weights', self)
-        return min(size, ceil(round(self.fraction * size, 9)) or 1)  # 0.07 * 100 is above 7
+        return min(size, ceil(round(self.fraction * size, 9)) or 1)  # `0.07 * 100` is above 7.
 
     def payload_size(self, size: int, dtype: np.dtype) -> int:
         """See `Codec.payload_size`."""
@@ -85,18 +85,18 @@ class TopK(Codec):
     def _decode(self, payload: np.ndarray, out: np.ndarray) -> None:
         values, indices = parts(payload, self.count(out.size), out.dtype)
         if not np.all(indices[1:] > indices[:-1]):
-            raise ProtocolError("Positions must be ascending, each of them once.")
+            raise ProtocolError("The positions of a payload must be strictly ascending.")
         if indices[-1] >= out.size:
-            raise ProtocolError(f"Got position {indices[-1]} of {out.size} elements.")
+            raise ProtocolError(f"Got position {indices[-1]}, expected positions below {out.size}.")
         out[:] = 0
         out[indices] = values
 
 
 def checked_fraction(value: Any) -> float:
-    """A number above zero, and at most one.
+    """Check that a value is a number > 0 and <= 1, and return it as a float.
 
     Raises:
-        TypeError: If it is no number.
+        TypeError: If it is not a number.
         ValueError: If it is out of range.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -107,13 +107,13 @@ def checked_fraction(value: Any) -> float:
 
 
 def parts(payload: np.ndarray, count: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Views of a payload: values, and their positions."""
+    """Return views of a payload: the values, and their positions."""
     end = count * dtype.itemsize
     return payload[:end].view(dtype), payload[end:].view(INDEX)
 
 
 def largest(vector: np.ndarray, count: int) -> np.ndarray:
-    """Ascending positions of the `count` values of largest magnitude, first ones first."""
+    """Return the ascending positions of the `count` values with the largest magnitude."""
     magnitude = np.abs(vector)
     magnitude[np.isnan(magnitude)] = np.inf
     place = magnitude.size - count

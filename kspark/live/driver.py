@@ -1,9 +1,12 @@
-"""Training over the live road: one long Spark job, and a server on the driver.
+"""Training on the live road, on the driver: one long Spark job and a server.
 
-The Spark job is not a barrier job: Spark never retries a barrier stage that
-lost an executor, but it does retry an ordinary task, and the aggregator knows
-where its shard stands. What Spark itself gives up on (any lost process of a
-`local` master, for one) is submitted again.
+`train_live` is the entry. It opens the server and the coordinator (`live_fit`), and then runs
+one Spark job per segment of epochs (`LiveFit.run_to`).
+
+The Spark job is not a barrier job, because Spark never retries a barrier stage that lost an
+executor. It retries an ordinary task, and the aggregator knows how far its shard has come. If
+Spark gives up on the job itself, as with any lost process of a `local` master, the job is
+submitted again.
 """
 
 from __future__ import annotations
@@ -37,175 +40,31 @@ from kspark.worker.tasks import ShardResult
 logger = logging.getLogger("kspark")
 
 POLL_SECONDS = 0.2
+"""Seconds between two checks of the Spark job while the driver waits for an epoch."""
+
+MIN_START_SECONDS = 60.0
+"""The least seconds that replicas have to connect, also if `timeout` is shorter."""
 
 IMPORT_FACTOR = 5
-"""How much longer a replica may take to connect when all of their tasks run."""
-
-
-class LiveFit:
-    """A live fit under way.
-
-    Args:
-        fit: `Fit`.
-        coordinator: `Coordinator`.
-        server: `AggregatorServer` that is listening.
-        token: Bytes, the fit's secret.
-    """
-
-    def __init__(
-        self, fit: Fit, coordinator: Coordinator, server: AggregatorServer, token: bytes
-    ) -> None:
-        self.fit = fit
-        self.coordinator = coordinator
-        self.server = server
-        self.token = token
-        self.submissions = 0
-        self.failures = 0
-        self.results: list[ShardResult] = []
-        self.submitted = time.monotonic()
-
-    def run_to(self, first: int, stop: int) -> tuple[int, bool]:
-        """Train the epochs from `first` up to `stop`, in one job unless it is lost.
-
-        Returns:
-            Tuple: the epoch that comes next, and whether training is over.
-        """
-        done, over = first, False
-        while done < stop:
-            spark_job = self.submit(done, stop)
-            try:
-                while done < stop and not over:
-                    report = self.wait(spark_job, done)
-                    over = self.finish_epoch(done, report)
-                    done += 1
-                self.results = checked(spark_job.result())
-                note_rest(self.fit, self.results)
-                if over:
-                    break
-            except (ShardsMissing, JobLostError) as error:
-                spark_job.cancel()
-                if over or done >= stop:  # only the job's own results are lost
-                    break
-                self.lost(error)
-            except BaseException:
-                self.coordinator.close("the fit failed")
-                spark_job.cancel()
-                raise
-        return done, over
-
-    def submit(self, first: int, stop: int) -> SparkJob:
-        """Start the Spark job that trains the epochs from `first` up to `stop`."""
-        fit = self.fit
-        self.coordinator.begin_job(self.submissions * ATTEMPTS_PER_SUBMISSION, stop)
-        host, port = self.server.address
-        task = LiveTask(
-            fit.task(),
-            stop,
-            self.submissions,
-            advertised_host(fit, host),
-            port,
-            self.token,
-            fit.learning_rate(first),
-            stop >= fit.plan.epochs,
-        )
-        self.submissions += 1
-        self.submitted = time.monotonic()
-        shipped = ship(train_shards, task, shared=(fit.shared_spec,))
-        rdd = fit.train.handles.mapPartitionsWithIndex(shipped)
-        return SparkJob(fit.spark, rdd, f"kspark: train to epoch {stop}").start()
-
-    def wait(self, spark_job: SparkJob, epoch: int) -> EpochReport:
-        """Wait until all shards are through with an epoch.
-
-        Raises:
-            WorkerError: If a replica failed.
-            JobLostError: If Spark gave up on the job.
-        """
-        while True:
-            with interruptible():
-                report = self.coordinator.wait_for_epoch(epoch, POLL_SECONDS)
-            if report is not None:
-                return report
-            if self.coordinator.failure is not None:
-                raise worker_error(self.coordinator.failure)
-            if self.coordinator.missing:  # the others would wait for that shard
-                raise ShardsMissing
-            if spark_job.finished.is_set():
-                checked(spark_job.result())
-                report = self.coordinator.wait_for_epoch(epoch, 0.0)
-                if report is None:
-                    raise JobLostError("The job ended before its epochs were trained.")
-                return report
-            self.check_started(spark_job)
-
-    def check_started(self, spark_job: SparkJob) -> None:
-        """All replicas must connect in time: they need each other.
-
-        Once all of their tasks run, they are given more time: on a busy host, it takes a
-        while to import Keras.
-
-        Raises:
-            ClusterError: If some did not.
-        """
-        waited = time.monotonic() - self.submitted
-        limit = max(self.fit.plan.timeout, 60.0)
-        never = self.coordinator.never_connected()
-        if not never or waited <= limit:
-            return
-        total = len(self.coordinator.shards)
-        if waited > IMPORT_FACTOR * limit or spark_job.active_tasks() < total:
-            raise ClusterError(
-                f"{total - len(never)} of {total} workers connected to the aggregator within "
-                f"{waited:.0f} s. Another job may hold the task slots, executors may still be "
-                f"starting (raise `timeout`), or {self.server.address} cannot be reached from them."
-            )
-
-    def finish_epoch(self, epoch: int, report: EpochReport) -> bool:
-        """Logs, callbacks and validation of one epoch; then the replicas may go on.
-
-        The next epoch's first callbacks come before the replicas hear of it, so that
-        synchronous ones train it with the learning rate and weights those callbacks set.
-        """
-        fit = self.fit
-        workers = tuple(worker_figures(s, facts) for s, facts in sorted(report.facts.items()))
-        merges, staleness = self.coordinator.merges, tuple(report.staleness)
-        facts = EpochFacts(epoch, merges, workers, staleness, fit.learning_rate(epoch))
-        note_epoch(fit, facts)
-        metrics = [report.metrics[s] for s in sorted(report.metrics)]
-        over = close_epoch(fit, epoch, metrics, fit.num_examples)
-        if not over:
-            open_epoch(fit, epoch + 1)
-        rate = fit.learning_rate(epoch + 1)
-        self.coordinator.close_epoch(epoch, stop=over, learning_rate=rate)
-        return over
-
-    def lost(self, error: Exception) -> None:
-        """Count a lost job; too many are the end.
-
-        Raises:
-            WorkerError: If it was lost too often.
-        """
-        self.failures = counted(self.failures, self.fit.plan.max_failures, error)
-        if isinstance(error, ShardsMissing):
-            self.fit.train.respool()
+"""How many times as long replicas may take to connect if all their tasks are running."""
 
 
 def train_live(fit: Fit) -> None:
-    """Train in one job, or one per epoch whose validation or state needs the slots."""
+    """Train all epochs, in one Spark job per segment (see `segment_end`)."""
     epoch, over = fit.plan.initial_epoch, False
-    # Before the first epoch's weights are kept, in case it has to start again.
+    # Callbacks may set weights. The coordinator copies them, to restart the first epoch from them.
     open_epoch(fit, epoch)
     with live_fit(fit) as live:
         while epoch < fit.plan.epochs and not over:
-            stop = segment_end(fit, epoch)
-            epoch, over = live.run_to(epoch, stop)
+            epoch, over = live.run_to(epoch, segment_end(fit, epoch))
         take_state(fit, states_of(fit, live.results), epoch - 1)
 
 
 def segment_end(fit: Fit, epoch: int) -> int:
-    """The end of the job that starts at `epoch`: after the next validation, or the last epoch.
+    """Return the epoch before which the Spark job that starts at `epoch` ends.
 
-    Optimizer state that callbacks need is fetched between jobs.
+    A job ends where the driver needs the task slots: after an epoch with validation, or after
+    every epoch if callbacks need the optimizer state, which is fetched between jobs.
     """
     if fit.monitor.needs_optimizer_state:
         return epoch + 1
@@ -217,7 +76,7 @@ def segment_end(fit: Fit, epoch: int) -> int:
 
 @contextmanager
 def live_fit(fit: Fit) -> Iterator[LiveFit]:
-    """Coordinator and server, for as long as the block lasts."""
+    """Run a coordinator and a server while the block runs."""
     plan = fit.plan
     shards = {
         shard: ShardPlan(n, plan.exchanges(n)) for shard, n in sorted(fit.num_train.items()) if n
@@ -251,9 +110,158 @@ def live_fit(fit: Fit) -> Iterator[LiveFit]:
             server.close()
 
 
+class LiveFit:
+    """A fit on the live road while it runs.
+
+    Args:
+        fit: `Fit`.
+        coordinator: `Coordinator`.
+        server: `AggregatorServer` that is listening.
+        token: Bytes, the fit's secret.
+    """
+
+    def __init__(
+        self, fit: Fit, coordinator: Coordinator, server: AggregatorServer, token: bytes
+    ) -> None:
+        self.fit = fit
+        self.coordinator = coordinator
+        self.server = server
+        self.token = token
+        self.submissions = 0
+        self.failures = 0
+        self.results: list[ShardResult] = []
+        self.submitted = time.monotonic()
+
+    def run_to(self, first: int, stop: int) -> tuple[int, bool]:
+        """Train the epochs from `first` up to `stop`. Submit the job again if Spark loses it.
+
+        Returns:
+            Tuple of the next epoch, and whether training is over.
+        """
+        done, over = first, False
+        while done < stop and not over:
+            spark_job = self.submit(done, stop)
+            try:
+                while done < stop and not over:
+                    report = self.wait(spark_job, done)
+                    over = self.finish_epoch(done, report)
+                    done += 1
+                self.results = checked(spark_job.result())
+                note_rest(self.fit, self.results)
+            except (ShardsMissing, JobLostError) as error:
+                spark_job.cancel()
+                if done < stop and not over:  # Otherwise only the job's own results are lost.
+                    self.lost(error)
+            except BaseException:
+                self.coordinator.close("the fit failed")
+                spark_job.cancel()
+                raise
+        return done, over
+
+    def submit(self, first: int, stop: int) -> SparkJob:
+        """Start the Spark job that trains the epochs from `first` up to `stop`."""
+        fit = self.fit
+        self.coordinator.begin_job(self.submissions * ATTEMPTS_PER_SUBMISSION, stop)
+        host, port = self.server.address
+        task = LiveTask(
+            fit.task(),
+            stop,
+            self.submissions,
+            advertised_host(fit, host),
+            port,
+            self.token,
+            fit.learning_rate(first),
+            stop >= fit.plan.epochs,
+        )
+        self.submissions += 1
+        self.submitted = time.monotonic()
+        shipped = ship(train_shards, task, shared=(fit.shared_spec,))
+        rdd = fit.train.handles.mapPartitionsWithIndex(shipped)
+        return SparkJob(fit.spark, rdd, f"kspark: train to epoch {stop}").start()
+
+    def wait(self, spark_job: SparkJob, epoch: int) -> EpochReport:
+        """Wait until all shards have finished an epoch.
+
+        Raises:
+            WorkerError: If a replica failed.
+            ShardsMissing: If a replica did not find its shard's files.
+            JobLostError: If Spark gave up on the job.
+        """
+        while True:
+            with interruptible():
+                report = self.coordinator.wait_for_epoch(epoch, POLL_SECONDS)
+            if report is not None:
+                return report
+            if self.coordinator.failure is not None:
+                raise worker_error(self.coordinator.failure)
+            if self.coordinator.missing:  # The other replicas would wait for these shards.
+                raise ShardsMissing
+            if spark_job.finished.is_set():
+                checked(spark_job.result())
+                report = self.coordinator.wait_for_epoch(epoch, 0.0)
+                if report is None:
+                    raise JobLostError("The Spark job ended before all its epochs were trained.")
+                return report
+            self.check_started(spark_job)
+
+    def check_started(self, spark_job: SparkJob) -> None:
+        """Check that all replicas connect in time, because they need each other.
+
+        If all their tasks are running, they have `IMPORT_FACTOR` times as long, because importing
+        Keras takes long on a busy host.
+
+        Raises:
+            ClusterError: If replicas did not connect in time.
+        """
+        waited = time.monotonic() - self.submitted
+        limit = max(self.fit.plan.timeout, MIN_START_SECONDS)
+        never = self.coordinator.never_connected()
+        if not never or waited <= limit:
+            return
+        total = len(self.coordinator.shards)
+        if waited > IMPORT_FACTOR * limit or spark_job.active_tasks() < total:
+            raise ClusterError(
+                f"{total - len(never)} of {total} workers connected to the aggregator within "
+                f"{waited:.0f} s. Another job may hold the task slots, executors may still be "
+                f"starting (raise `timeout`), or executors cannot reach {self.server.address}."
+            )
+
+    def finish_epoch(self, epoch: int, report: EpochReport) -> bool:
+        """Log, validate and run the callbacks of an epoch, then let the replicas continue.
+
+        The first callbacks of the next epoch run before the replicas continue. So synchronous
+        replicas train it with the learning rate and weights that those callbacks set.
+
+        Returns:
+            Boolean, whether training is over.
+        """
+        fit = self.fit
+        workers = tuple(worker_figures(s, facts) for s, facts in sorted(report.facts.items()))
+        merges, staleness = self.coordinator.merges, tuple(report.staleness)
+        facts = EpochFacts(epoch, merges, workers, staleness, fit.learning_rate(epoch))
+        note_epoch(fit, facts)
+        metrics = [report.metrics[s] for s in sorted(report.metrics)]
+        over = close_epoch(fit, epoch, metrics, fit.num_examples)
+        if not over:
+            open_epoch(fit, epoch + 1)
+        rate = fit.learning_rate(epoch + 1)
+        self.coordinator.close_epoch(epoch, stop=over, learning_rate=rate)
+        return over
+
+    def lost(self, error: Exception) -> None:
+        """Count a lost job, and write missing shards again.
+
+        Raises:
+            WorkerError: If more jobs were lost than `max_failures` allows.
+        """
+        self.failures = counted(self.failures, self.fit.plan.max_failures, error)
+        if isinstance(error, ShardsMissing):
+            self.fit.train.respool()
+
+
 @contextmanager
 def shared_weights(fit: Fit, coordinator: Coordinator) -> Iterator[None]:
-    """In hogwild mode, weights that replicas of the driver's host map into their memory."""
+    """In hogwild mode, keep the weights in a file that replicas on the driver's host map."""
     shards = sorted(coordinator.shards)
     rule = fit.aggregator.optimizer
     if fit.plan.mode != "hogwild" or not isinstance(rule, ScaledDelta) or not rule.is_a_scale:
@@ -277,11 +285,11 @@ def shared_weights(fit: Fit, coordinator: Coordinator) -> Iterator[None]:
 
 
 def bind_host(fit: Fit) -> str:
-    """Where the driver listens: Spark's own `spark.driver.bindAddress`."""
+    """Return the address that the driver listens on: `spark.driver.bindAddress`."""
     conf = fit.spark.sparkContext.getConf()
     return str(conf.get("spark.driver.bindAddress") or conf.get("spark.driver.host") or "")
 
 
 def advertised_host(fit: Fit, bound: Any) -> str:
-    """Where executors find the driver: Spark's own `spark.driver.host`."""
+    """Return the address at which executors reach the driver: `spark.driver.host`."""
     return str(fit.spark.sparkContext.getConf().get("spark.driver.host") or bound)

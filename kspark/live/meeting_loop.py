@@ -1,4 +1,4 @@
-"""The loop of synchronous replicas, who meet at every exchange."""
+"""The training loop of synchronous replicas, which all meet at every exchange."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from kspark.worker.own_weights import RoundWeights
 
 
 class EpochRestart(Exception):
-    """Another worker was lost and came back: an epoch starts again.
+    """An epoch starts again, because another replica was lost and came back.
 
     Args:
-        epoch: Integer, which one.
-        generation: Integer, which try at it comes now.
+        epoch: Integer, the epoch to restart.
+        generation: Integer, number of the new try at the epoch.
     """
 
     def __init__(self, epoch: int, generation: int) -> None:
@@ -29,7 +29,7 @@ class EpochRestart(Exception):
 
 
 def run_meetings(run: LiveRun) -> None:
-    """Meet all other replicas at every exchange; an epoch may have to start again."""
+    """Train all epochs, and restart an epoch if another replica was lost in it."""
     epoch, generation = run.welcome.start.epoch, run.welcome.start.generation
     out = np.empty(run.spec.weights.size, run.spec.weights.dtype)
     while epoch < run.task.stop_epoch and not run.stopped:
@@ -42,13 +42,13 @@ def run_meetings(run: LiveRun) -> None:
 
 
 def synchronous_epoch(run: LiveRun, epoch: int, generation: int, out: np.ndarray) -> None:
-    """One epoch of exchanges, unless training is over.
+    """Train one epoch, unless training is over.
 
-    A replica that came between two epochs was welcomed with the driver's word on the one
-    before; with the weights comes that on the one to begin.
+    The instructions come with the weights. The ones in a replica's welcome may belong to the
+    epoch before, if it connected between two epochs.
 
     Raises:
-        EpochRestart: If it starts again.
+        EpochRestart: If the epoch starts again.
     """
     started = time.perf_counter()
     run.instructions = run.client.pull(out).instructions
@@ -72,29 +72,29 @@ def synchronous_epoch(run: LiveRun, epoch: int, generation: int, out: np.ndarray
 
 
 def check_restart(instructions: Instructions) -> None:
-    """Look for the driver's word that the epoch starts again.
+    """Check whether the driver restarts the epoch.
 
     Raises:
-        EpochRestart: If it does.
+        EpochRestart: If the epoch starts again.
     """
     if (restart := instructions.restart) is not None:
         raise EpochRestart(restart.epoch, restart.generation)
 
 
 def begin_together(run: LiveRun, epoch: int) -> None:
-    """Begin an epoch; a replica that lost its state takes the leader's."""
+    """Begin an epoch. A replica without its optimizer state takes over the leader's."""
     resumes = not run.continued and epoch > run.task.fit.plan.initial_epoch
     run.begin(epoch)
     if resumes and run.state.load(epoch - 1) is None:
         _, arrays = run.client.report({"kind": "state_request", "epoch": epoch - 1})
         if arrays:
             run.replica.set_optimizer_state(arrays)
-            run.set_learning_rate()  # the leader's is that of the epoch before
+            run.set_learning_rate()  # The leader's state has the rate of the epoch before.
             run.state_kept = True
 
 
 def gradient_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarray) -> None:
-    """One mean gradient, one optimizer step, on all replicas alike, batch for batch."""
+    """Apply the mean gradient of all replicas at every batch, so that they stay equal."""
     plan, steps = run.task.fit.plan, run.welcome.steps
     sequences = itertools.count(generation << GENERATION_BITS)
     merged = out[: run.spec.weights.trainable_size]
@@ -108,14 +108,16 @@ def gradient_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarra
             run.replica.check_gradient_merging(window, plan.batch_size)
         stop = plan.batches(window.num_examples)
         run.replica.train_merging(window, plan.batch_size, 0, stop, exchange)
-    for _ in range(run.batches, steps):  # the longer shards go on: keep in step with them
+    for _ in range(
+        run.batches, steps
+    ):  # Longer shards have more batches: apply their gradients too.
         run.replica.apply_gradient(exchange(None, 0))
     meet(run, run.replica.get_vector(), next(sequences), run.num_examples, out, weights=True)
     run.replica.set_vector(out)
 
 
 def delta_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarray) -> None:
-    """Local batches, then one merge of everybody's deltas, as often as the longest shard needs."""
+    """Merge the deltas of all replicas after every `local` batches of the longest shard."""
     at = generation << GENERATION_BITS
 
     def exchange(number: int, count: int, delta: np.ndarray | None) -> None:
@@ -130,9 +132,9 @@ def delta_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarray) 
 def own_exchanges(
     run: LiveRun, own: RoundWeights, epoch: int, generation: int, out: np.ndarray
 ) -> None:
-    """As `delta_exchanges`, by a replica that goes on from weights of its own.
+    """Merge as `delta_exchanges` does, in a replica that keeps its own weights.
 
-    Everybody's gaps are those to the same centre: the weights of the meeting before.
+    All replicas measure their gaps to the same centre, the weights of the previous meeting.
     """
     at = generation << GENERATION_BITS
     base = own.restore(out)
@@ -151,7 +153,7 @@ def own_exchanges(
 def bring(
     run: LiveRun, delta: np.ndarray | None, sequence: int, count: int, out: np.ndarray
 ) -> Reply:
-    """Meet with a delta or a gradient, as it travels, or with none."""
+    """Meet with a packed delta or gradient, or without one."""
     return meet(run, None if delta is None else run.outgoing(delta), sequence, count, out)
 
 
@@ -164,7 +166,7 @@ def meet(
     *,
     weights: bool = False,
 ) -> Reply:
-    """One synchronous exchange, of deltas, gradients or weights.
+    """Exchange deltas, gradients or weights with all other replicas.
 
     Raises:
         EpochRestart: If the epoch starts again.

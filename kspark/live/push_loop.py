@@ -1,4 +1,4 @@
-"""The loops of replicas that do not wait for each other: asynchronous and hogwild."""
+"""The training loops of asynchronous and hogwild replicas."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from kspark.live.wire import SharedOffer
 
 
 class TrainingOver(Exception):
-    """The driver is through: nobody counts the rest of this epoch."""
+    """The driver has ended training, so the rest of this epoch is not trained."""
 
 
 def run_pushes(run: LiveRun) -> None:
-    """Push a delta after every `local` batches, go on from the weights that come back.
+    """Push a delta after every `local` batches, and continue from the weights in the answer.
 
-    A replica with weights of its own pushes those, gets the gap to the global ones, and
-    goes on from where the rule moves it.
+    A replica that keeps its own weights pushes those. The answer is the gap between its weights
+    and the global weights, by which the rule moves the replica.
     """
     base = np.empty(run.spec.weights.size, run.spec.weights.dtype)
     first = pulled(run, base)
@@ -52,7 +52,7 @@ def run_pushes(run: LiveRun) -> None:
         version = reply.version
         if own is not None:
             own.move(base, delta, sequence)
-        if reply.instructions.hold:  # too far ahead of others
+        if reply.instructions.hold:  # This replica is too far ahead of the slowest one.
             reply = pulled(run, out)
             version = reply.version if own is None else version
         if reply.instructions.stop:
@@ -70,7 +70,10 @@ def run_pushes(run: LiveRun) -> None:
 
 
 def pulled(run: LiveRun, out: np.ndarray) -> Reply:
-    """The weights, once the driver lets the replica go on; no answer takes longer than it may."""
+    """Pull the weights until the driver lets the replica continue.
+
+    The driver answers each pull within the timeout, possibly with the instruction to hold.
+    """
     reply = run.client.pull(out)
     while reply.instructions.hold and not reply.instructions.stop:
         reply = run.client.pull(out)
@@ -78,7 +81,7 @@ def pulled(run: LiveRun, out: np.ndarray) -> Reply:
 
 
 def find_shared(run: LiveRun) -> tuple[SharedWeights, SharedOffer] | None:
-    """The driver's shared weights, and what it says of this shard's part in them."""
+    """Return the driver's shared weights and its offer, or `None` if they are not on this host."""
     offer = run.welcome.shared
     if offer is None:
         return None
@@ -88,26 +91,26 @@ def find_shared(run: LiveRun) -> tuple[SharedWeights, SharedOffer] | None:
 
 
 def run_shared(run: LiveRun, shared: SharedWeights, offer: SharedOffer) -> None:
-    """Add scaled deltas into the shared weights after every `local` batches, without a lock.
+    """Add scaled deltas to the shared weights after every `local` batches, without a lock.
 
-    Weights that are not trained are averaged, so their deltas are scaled by the share.
+    Non-trainable weights are averaged, so their deltas are multiplied by the shard's share.
     """
     base = np.empty(run.spec.weights.size, run.spec.weights.dtype)
     slot, trainable = offer.slot, run.spec.weights.trainable_size
     scale, share = base.dtype.type(offer.scale), base.dtype.type(offer.share)
-    # Attempts that ran on another host had to push over TCP.
+    # An earlier attempt may have run on another host, and have pushed over TCP.
     done = max(int(shared.pushes[slot]), run.welcome.start.sequence)
     shared.pushes[slot], shared.owners[slot] = done, run.attempt
     first = run.task.fit.plan.initial_epoch
     epoch, position = first + done // run.exchanges, done % run.exchanges
-    if epoch > first:  # an earlier attempt may have died before it said so
+    if epoch > first:  # An earlier attempt may have died before it reported this epoch.
         run.client.report({"kind": "epoch", "epoch": epoch - 1, "sequence": done})
     started = time.perf_counter()
 
     def add(number: int, count: int, delta: np.ndarray) -> None:
         nonlocal done
         if shared.owners[slot] != run.attempt:
-            raise AggregationError(f"Another attempt at shard {run.shard.index} has taken over.")
+            raise AggregationError(f"A newer attempt trains shard {run.shard.index} now.")
         if number == run.exchanges - 1:
             run.report_metrics(epoch, started)
         delta[:trainable] *= scale

@@ -1,4 +1,4 @@
-"""What the loops of the live road share: one replica at work."""
+"""One replica in a live task: what its three training loops share."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from kspark.worker.state import ShardState
 from kspark.worker.tasks import FitTask, State, check_finite, facts_of, state_of, weighted
 
 DeltaExchange = Callable[[int, int, np.ndarray], None]
-"""Called with the number of an exchange, the examples behind it, and a delta."""
+"""Function of the number of an exchange, its number of examples, and a delta."""
 
 
 @dataclass(frozen=True)
 class LiveTask:
-    """One live job of a fit.
+    """The task of one live job of a fit.
 
     Attributes:
         fit: `FitTask`.
         stop_epoch: Integer, epoch to stop before.
-        submission: Integer, how often the job was submitted before.
-        host: String, where the aggregator listens.
-        port: Integer.
+        submission: Integer, number of the fit's jobs that were submitted before.
+        host: String, address of the aggregator.
+        port: Integer, port of the aggregator.
         token: Bytes, the fit's secret.
-        learning_rate: Float or `None`.
-        wants_state: Boolean, whether optimizer state comes back at the end.
+        learning_rate: Float, or `None` to keep the optimizer's schedule.
+        wants_state: Boolean, whether to return the optimizer state at the end.
     """
 
     fit: FitTask
@@ -49,7 +49,7 @@ class LiveTask:
 
 @dataclass
 class LiveRun:
-    """One replica at work: what the three loops share.
+    """One replica in a live task.
 
     Attributes:
         task: `LiveTask`.
@@ -57,14 +57,16 @@ class LiveRun:
         replica: `Replica`.
         shard: `Shard` with the training rows.
         state: `ShardState`.
-        client: `AggregatorClient` that is connected.
+        client: Connected `AggregatorClient`.
         num_examples: Integer, training rows of the shard.
-        welcome: `Welcome`, where the replica began.
-        continued: Boolean, whether the replica is in the shard's own state.
-        state_kept: Boolean, whether the shard's state of the epoch before was there.
-        reported: Float, when the last epoch was reported; 0 before the first.
+        welcome: `Welcome` of this connection.
+        continued: Boolean, whether the replica has the shard's state. Defaults to `False`.
+        state_kept: Boolean, whether the shard's state of the epoch before was found. Defaults to
+            `True`.
+        reported: Float, time of the last epoch's report in seconds of `time.perf_counter`.
+            Defaults to `0.0`, no report.
         counted: `Usage` of the connection up to the last report, without seconds.
-        instructions: `Instructions`, the last ones of the driver.
+        instructions: Last `Instructions` of the driver.
         packer: `Packer` of deltas or gradients.
     """
 
@@ -89,31 +91,31 @@ class LiveRun:
 
     @property
     def attempt(self) -> int:
-        """What tells this attempt at the shard from all others."""
+        """Number of this attempt at the shard."""
         return self.client.attempt
 
     @property
     def stopped(self) -> bool:
-        """Whether the driver has said that training is over."""
+        """Whether the driver has ended training."""
         return self.instructions.stop
 
     @property
     def batches(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         return self.task.fit.plan.batches(self.num_examples)
 
     @property
     def local(self) -> int:
-        """Local batches between two exchanges."""
+        """Batches between two exchanges."""
         return self.task.fit.plan.local_batches(self.batches)
 
     @property
     def exchanges(self) -> int:
-        """Exchanges an epoch."""
+        """Exchanges per epoch."""
         return self.task.fit.plan.exchanges(self.num_examples)
 
     def own_weights(self) -> PushedWeights | None:
-        """The weights that the shard's replica keeps for itself, if the rule lets it."""
+        """Return the weights that an asynchronous replica keeps, or `None` if the rule has none."""
         fit, folder = self.task.fit, self.state.folder
         if fit.rule is None:
             return None
@@ -121,26 +123,26 @@ class LiveRun:
         return PushedWeights(fit.rule, self.spec.weights, folder, share, fit.plan.mode)
 
     def round_weights(self, epoch: int) -> RoundWeights | None:
-        """The same for a replica that meets all others, for a try at an epoch."""
+        """Return the weights that a synchronous replica keeps in an epoch, or `None`."""
         weights, folder = self.spec.weights, self.state.folder
         return RoundWeights.of(self.task.fit, weights, folder, self.num_examples, epoch)
 
     def windows(self, epoch: int) -> Iterator[Window]:
-        """The training rows of an epoch."""
+        """Read the training rows of an epoch, window by window."""
         plan = self.task.fit.plan
         rng = plan.generator(self.shard.index, epoch)
         for window in self.shard.windows(plan.batch_size, stop=self.num_examples, rng=rng):
             yield weighted(window, plan)
 
     def begin(self, epoch: int) -> None:
-        """Fresh metrics, and the shard's own state as of the beginning of the epoch."""
+        """Restore the shard's state, set the learning rate and reset the metrics for an epoch."""
         self.resume(epoch)
         self.state.depart()
         self.set_learning_rate()
         self.replica.reset_metrics()
 
     def resume(self, epoch: int) -> None:
-        """The shard's own state as of the beginning of `epoch`, unless the replica is in it."""
+        """Restore the shard's state at the beginning of `epoch`, unless the replica has it."""
         if not self.continued:
             plan = self.task.fit.plan
             self.state_kept = self.state.restore(self.replica, epoch, plan, self.batches)
@@ -148,36 +150,36 @@ class LiveRun:
             self.continued = True
 
     def restore_residual(self, epoch: int) -> None:
-        """What packing had left over when `epoch` began.
+        """Restore the residual of packing at the beginning of `epoch`.
 
-        In the middle of an epoch that is not known: the attempt before has sent a part of it.
-        None at all is safe, it only forgets; the same part must not be sent twice.
+        In the middle of an epoch the residual is unknown, because the attempt before has sent a
+        part of it. Then it is set to zero: that loses a part, but sends no part twice.
         """
         if self.packer.residual is not None:
             midway = bool(self.welcome.start.position)
             self.packer.restore(None if midway else self.state.load_residual(epoch - 1))
 
     def outgoing(self, delta: np.ndarray) -> np.ndarray:
-        """A delta or gradient as it travels: as it is, or its payload."""
+        """Pack a delta or gradient for sending."""
         return self.packer.pack(delta)
 
     def kept_state(self) -> State:
-        """The replica's state at the end of the job, also if an earlier attempt had trained it."""
+        """Return the state at the end of the job, also if an earlier attempt trained the epochs."""
         self.resume(self.task.stop_epoch)
         return state_of(self.replica)
 
     def set_learning_rate(self) -> None:
-        """Follow the driver's learning rate, unless a schedule is at work."""
+        """Set the driver's learning rate, unless the optimizer has a schedule."""
         rate = self.instructions.learning_rate
         rate = self.task.learning_rate if rate is None else rate
         if rate is not None:
             self.replica.learning_rate = rate
 
     def report_metrics(self, epoch: int, started: float) -> None:
-        """Tell the driver the epoch's metric state; telling it twice changes nothing.
+        """Report the metric state and the figures of an epoch. A second report replaces the first.
 
-        Seconds count from the report before, as bytes and waiting do; what follows the
-        last report of a job is told by `rest`. Together they leave nothing out.
+        Seconds, bytes and waiting times are counted from one report to the next. `rest` returns
+        those after the last report of a job, so that together they are complete.
         """
         check_finite(self.replica, self.task.fit.plan, epoch)
         began, self.reported = self.reported or started, time.perf_counter()
@@ -188,11 +190,11 @@ class LiveRun:
         self.state_kept = True
 
     def rest(self) -> Usage:
-        """What followed the last epoch's report, at the end of the job: its last exchange."""
+        """Return the usage after the last epoch's report: the last exchange of the job."""
         return self.new_usage(time.perf_counter() - self.reported if self.reported else 0.0)
 
     def new_usage(self, seconds: float) -> Usage:
-        """So many seconds, and what the connection has counted since the last epoch's report."""
+        """Return `seconds` with the connection's bytes and waiting time since the last report."""
         client, before = self.client, self.counted
         self.counted = Usage(0.0, client.seconds_waiting, client.bytes_sent, client.bytes_received)
         return Usage(
@@ -203,16 +205,20 @@ class LiveRun:
         )
 
     def end(self, epoch: int, **more: Any) -> Instructions:
-        """Keep the shard's state and tell the driver that the epoch is done.
+        """Save the shard's state, report the end of the epoch, and wait for the driver.
+
+        Args:
+            epoch: Integer.
+            **more: Further fields of the report.
 
         Returns:
-            `Instructions` of the driver on how to go on.
+            The driver's `Instructions`.
         """
         self.state.save(self.replica, epoch)
         if self.packer.residual is not None:
             self.state.save_residual(self.packer.residual, epoch)
         instructions = Instructions(hold=True)
-        while instructions.hold:  # the driver is still busy with this epoch
+        while instructions.hold:  # The driver has not finished this epoch yet.
             answer, _ = self.client.report({"kind": "epoch", "epoch": epoch, **more})
             instructions = Instructions.from_json(answer)
         self.instructions = instructions
@@ -222,15 +228,18 @@ class LiveRun:
 def train_exchanging(
     run: LiveRun, epoch: int, position: int, base: np.ndarray, exchange: DeltaExchange
 ) -> None:
-    """Train what is left of an epoch, with an exchange after every `local` batches.
+    """Train the rest of an epoch, with an exchange after every `local` batches.
 
-    The exchanges are called from inside the replica's compiled loop.
+    The replica's compiled loop calls the exchanges.
 
     Args:
-        position: Integer, exchanges of this epoch that are done already.
-        base: Vector, the weights to start from. `exchange` puts those into it to go on from.
-        exchange: Called with the exchange's number in the epoch, the examples since the
-            last one, and the delta; it may overwrite the delta. It may raise.
+        run: `LiveRun`.
+        epoch: Integer.
+        position: Integer, number of exchanges of this epoch that are done.
+        base: Vector, the weights to start from. `exchange` overwrites it with the weights to
+            continue from.
+        exchange: Function of the exchange's number in the epoch, the number of examples since
+            the last exchange, and the delta. It may overwrite the delta, and it may raise.
     """
     batch_size, delta = run.task.fit.plan.batch_size, np.empty_like(base)
     number, carried = position, 0
@@ -245,15 +254,19 @@ def train_exchanging(
     for window, start, stops, end in spans(run, epoch, position):
         run.replica.train_exchanging(window, batch_size, start, stops, at_stop)
         last = stops[-1] if stops else start
-        if last < end:  # the next window holds the rest of this piece
+        if last < end:  # The next exchange is in the next window.
             run.replica.train(window, batch_size, last, end)
             carried += examples_in(window, batch_size, last, end)
 
 
 def spans(run: LiveRun, epoch: int, position: int) -> Iterator[tuple[Window, int, list[int], int]]:
-    """An epoch's windows and the exchanges in them: (window, first batch, stops, end).
+    """Divide an epoch into windows, and each window at its exchanges.
 
-    All count batches inside the window. What is done by exchange `position` is left out.
+    Batches before exchange `position` are omitted.
+
+    Yields:
+        Tuples of the window, its first batch to train, the batches before which to exchange, and
+        the end. All numbers count batches of the window.
     """
     plan, local = run.task.fit.plan, run.local
     for window in run.windows(epoch):
@@ -269,5 +282,5 @@ def spans(run: LiveRun, epoch: int, position: int) -> Iterator[tuple[Window, int
 
 
 def examples_in(window: Window, batch_size: int, start: int, stop: int) -> int:
-    """Rows of some batches of a window."""
+    """Return the number of examples in batches `[start, stop)` of a window."""
     return min(stop * batch_size, window.num_examples) - start * batch_size

@@ -1,11 +1,14 @@
-"""Hogwild on one host: the global weights as a file that all replicas map.
+"""Hogwild on one host: the global weights in a file that all replicas map.
 
-Layout: 32 random bytes that prove a replica found *this* fit's file and not
-another host's, two int64 per shard (pushes applied, and which attempt may push), then
-the vector. Adds are
-plain in-place adds without any lock; a lost or torn update is hogwild's
-bargain (Niu et al. 2011, "Hogwild!: A Lock-Free Approach to Parallelizing
-Stochastic Gradient Descent").
+The file contains 32 random bytes, by which a replica checks that it has found this fit's file and
+not one of another host; two int64 per shard, the number of applied pushes and the attempt that
+may push; and the vector of weights.
+
+Replicas add to the weights in place without a lock, and accept that updates may be lost or torn.
+
+Reference:
+    Niu et al., 2011, "Hogwild!: A Lock-Free Approach to Parallelizing Stochastic Gradient
+    Descent".
 """
 
 from __future__ import annotations
@@ -25,14 +28,14 @@ COUNTER = np.dtype("int64")
 
 
 class SharedWeights:
-    """The mapped file. Made by the driver, opened by replicas of its host.
+    """The mapped file, created by the driver and opened by replicas on its host.
 
     Attributes:
-        path: String, the file.
-        mark: Bytes, what the file begins with.
-        pushes: int64 array, one counter per shard in the order of the shards.
-        owners: int64 array, likewise: the attempt that works on the shard.
-        vector: The weights, `spec.size` elements.
+        path: String, path of the file.
+        mark: Bytes, the first bytes of the file.
+        pushes: int64 array, number of applied pushes per shard, in the order of the shards.
+        owners: int64 array, the attempt that trains each shard, in the same order.
+        vector: Vector of `spec.size` elements, the weights.
     """
 
     def __init__(self, path: str, mark: bytes, spec: WeightSpec, num_shards: int) -> None:
@@ -48,11 +51,11 @@ class SharedWeights:
 
     @classmethod
     def create(cls, weights: np.ndarray, spec: WeightSpec, num_shards: int) -> SharedWeights:
-        """Make the file, holding a copy of `weights`. Delete it with `unlink`.
+        """Create the file with a copy of `weights`. Delete it with `unlink`.
 
         Raises:
-            IncompatibleDeltaError: If the weights are not of this spec.
-            OSError: If there is no room for it.
+            IncompatibleDeltaError: If the weights do not fit the spec.
+            OSError: If there is not enough space for the file.
         """
         spec.check(weights, "weights vector")
         mark = secrets.token_bytes(MARK_BYTES)
@@ -60,7 +63,7 @@ class SharedWeights:
         parts = (mark, counters, np.ascontiguousarray(weights).data.cast("B"))
         try:
             path = write_file(MEMORY, parts)
-        except OSError:  # not on this system, or too small, as in many containers
+        except OSError:  # `MEMORY` does not exist, or is too small, as in many containers.
             path = write_file(tempfile.gettempdir(), parts)
         return cls(path, mark, spec, num_shards)
 
@@ -68,7 +71,7 @@ class SharedWeights:
     def find(
         cls, path: str, mark: bytes, spec: WeightSpec, num_shards: int
     ) -> SharedWeights | None:
-        """Open the driver's file if this process can see that very file."""
+        """Open the driver's file. Returns `None` if this host does not have that file."""
         try:
             with open(path, "rb") as stream:
                 if stream.read(MARK_BYTES) != mark:
@@ -78,13 +81,17 @@ class SharedWeights:
             return None
 
     def unlink(self) -> None:
-        """Remove the file; maps that are open stay valid."""
+        """Delete the file. Open maps stay valid."""
         if os.path.exists(self.path):
             os.unlink(self.path)
 
 
 def write_file(folder: str, parts: Iterable[bytes | memoryview]) -> str:
-    """Write a new file that only this user can read, whole or not at all, and name it."""
+    """Write a new file that only this user can read. An incomplete file is deleted.
+
+    Returns:
+        String, path of the file.
+    """
     handle, path = tempfile.mkstemp(prefix="kspark-", suffix=".weights", dir=folder)
     try:
         with os.fdopen(handle, "wb") as stream:

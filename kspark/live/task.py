@@ -1,8 +1,11 @@
-"""A task of the live road: a replica that talks to the aggregator.
+"""Training on the live road, in a Spark task: a replica that exchanges with the aggregator.
 
-`train_live` is the entry; it connects and hands over to one of the loops:
-`run_pushes` (asynchronous, hogwild over TCP), `run_shared` (hogwild on the
-driver's own host) and `run_meetings` (synchronous).
+`train_shards` is the entry. For each shard it connects to the aggregator (`live_shard`), restores
+the replica (`connected_shard`), and runs the training loop of the plan's mode (`choose_loop`):
+
+* `run_meetings`: synchronous.
+* `run_pushes`: asynchronous, and hogwild over TCP.
+* `run_shared`: hogwild on the driver's host.
 """
 
 from __future__ import annotations
@@ -26,20 +29,20 @@ from kspark.worker.state import ShardState, Tries, replica_for
 from kspark.worker.tasks import FINAL, Result, ShardResult, guarded, task_number, training_rows
 
 ATTEMPTS_PER_SUBMISSION = 1 << 40
-"""More tasks than an application has. A replica of a job that was submitted later is newer."""
+"""An upper bound of an application's tasks, so that attempts of later jobs have larger numbers."""
 
 
 def train_shards(
     task: LiveTask, spec: ReplicaSpec, index: int, handles: Iterable[bytes]
 ) -> Iterator[Result]:
-    """Train the shards of one partition, talking to the aggregator meanwhile."""
+    """Train the shards of one partition, exchanging with the aggregator."""
     for document in list(handles):
         handle = ShardHandle.from_json(document)
         yield guarded(handle.index, partial(live_shard, task, spec, handle), handle.host)
 
 
 def live_shard(task: LiveTask, spec: ReplicaSpec, handle: ShardHandle) -> Result:
-    """Train one shard from where the aggregator says it stands."""
+    """Connect to the aggregator and train one shard. Report errors that end the fit."""
     if not task.fit.num_train.get(handle.index, 0):
         return ShardResult(handle.index, 0)
     with connection(task, spec, handle.index) as client:
@@ -47,18 +50,18 @@ def live_shard(task: LiveTask, spec: ReplicaSpec, handle: ShardHandle) -> Result
         try:
             return connected_shard(task, spec, handle, client, welcome)
         except SpoolMissingError:
-            tell(client, {"kind": "missing"})
+            try_to_report(client, {"kind": "missing"})
             raise
         except KSparkError as error:
             if not isinstance(error, FINAL):
                 raise
             return reported(client, failure_of(handle.index, error))
-        except Exception as error:  # noqa: BLE001 - the model's own: the driver hears it at once
+        except Exception as error:  # noqa: BLE001 - Any error of the model's code ends the fit.
             return reported(client, failure_of(handle.index, error))
 
 
 def connection(task: LiveTask, spec: ReplicaSpec, shard: int) -> AggregatorClient:
-    """A client for one shard, not connected yet."""
+    """Create a client for one shard, without connecting it."""
     return AggregatorClient(
         task.host,
         task.port,
@@ -77,7 +80,7 @@ def connected_shard(
     client: AggregatorClient,
     welcome: Welcome,
 ) -> Result:
-    """Train one shard over a connection that stands."""
+    """Train one shard with a connected client, from the position in the welcome."""
     fit = task.fit
     num_examples = training_rows(fit, handle)
     shard = Shard.open(handle)
@@ -94,20 +97,8 @@ def connected_shard(
     return ShardResult(handle.index, num_examples, rest=rest, state=kept)
 
 
-def reported(client: AggregatorClient, failure: Failure) -> Failure:
-    """Tell the driver of a failure over the live road; it also goes back as the task's result."""
-    tell(client, {"kind": "failure", "failure": asdict(failure)})
-    return failure
-
-
-def tell(client: AggregatorClient, meta: dict[str, Any]) -> None:
-    """Report, if there is still somebody to report to."""
-    with contextlib.suppress(KSparkError):
-        client.report(meta)
-
-
 def choose_loop(run: LiveRun) -> None:
-    """Run the loop of the plan's mode."""
+    """Run the training loop of the plan's mode."""
     mode = run.task.fit.plan.mode
     if mode == "synchronous":
         run_meetings(run)
@@ -117,3 +108,15 @@ def choose_loop(run: LiveRun) -> None:
         run_pushes(run)
     else:
         run_shared(run, *shared)
+
+
+def reported(client: AggregatorClient, failure: Failure) -> Failure:
+    """Report a failure to the driver at once, and return it as the task's result."""
+    try_to_report(client, {"kind": "failure", "failure": asdict(failure)})
+    return failure
+
+
+def try_to_report(client: AggregatorClient, meta: dict[str, Any]) -> None:
+    """Send a report, and ignore an error: the connection may have ended."""
+    with contextlib.suppress(KSparkError):
+        client.report(meta)

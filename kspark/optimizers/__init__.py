@@ -1,4 +1,4 @@
-"""Server optimizers: what a merged or pushed delta does to the global weights.
+"""Server optimizers: rules that apply a merged or pushed delta to the global weights.
 
 | rule | source | modes |
 |---|---|---|
@@ -11,7 +11,7 @@
 | `StalenessAware` | Zhang 2015, Jiang 2017 | asynchronous |
 | `Median`, `TrimmedMean` | Yin 2018 | synchronous |
 
-Your own rule is a subclass of `ServerOptimizer` with one method.
+A custom rule is a subclass of `ServerOptimizer` with one method, `apply`.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ _rules: dict[str, type[ServerOptimizer]] = {}
 
 
 def register(rule: Rule) -> Rule:
-    """Make a rule known by its name. Works as a class decorator.
+    """Register a rule by its name. It can be used as a class decorator.
 
-    Defining the same class again, as a notebook cell does when it is run twice,
-    replaces it.
+    A class that is defined again, such as by a notebook cell that is run twice, replaces the
+    earlier one.
 
     Example:
 
@@ -85,7 +85,7 @@ def register(rule: Rule) -> Rule:
         The class.
 
     Raises:
-        ValueError: If another class has that name.
+        ValueError: If another class has this name.
     """
     known = _rules.get(_key(rule.__name__))
     if known is not None and _origin(known) != _origin(rule):
@@ -95,7 +95,7 @@ def register(rule: Rule) -> Rule:
 
 
 def get(identifier: Any, custom_objects: Mapping[str, Any] | None = None) -> ServerOptimizer:
-    """The rule that is meant.
+    """Return the rule for an identifier.
 
     Example:
 
@@ -106,21 +106,21 @@ def get(identifier: Any, custom_objects: Mapping[str, Any] | None = None) -> Ser
 
     Args:
         identifier: One of:
-            - String, a rule's name in any spelling: `"adam"`, `"ElasticAverage"`,
-              `"elastic_average"`. Its arguments are the defaults.
-            - Dictionary, a configuration as `serialize` gives it.
-            - Subclass of `ServerOptimizer`, to be made with its defaults.
-            - `ServerOptimizer`, which is returned unchanged and with its state. Use
-              `clone` for one without.
-        custom_objects: Mapping from class name to class, for rules that were not
-            registered, as for `deserialize`.
+            - String, the name of a rule in any spelling, such as `"adam"`, `"ElasticAverage"` or
+              `"elastic_average"`. Its arguments have their defaults.
+            - Dictionary, a configuration that `serialize` returned.
+            - Subclass of `ServerOptimizer`, which is created with its defaults.
+            - `ServerOptimizer`, which is returned unchanged, with its state. `clone` returns one
+              without state.
+        custom_objects: Mapping from class name to class, for rules that are not registered, as
+            for `deserialize`. Defaults to `None`.
 
     Returns:
         A `ServerOptimizer`.
 
     Raises:
-        ValueError: If there is no rule of that name.
-        TypeError: If it is nothing of the above.
+        ValueError: If there is no rule with this name.
+        TypeError: If `identifier` has another type.
     """
     if isinstance(identifier, ServerOptimizer):
         return identifier
@@ -136,7 +136,7 @@ def get(identifier: Any, custom_objects: Mapping[str, Any] | None = None) -> Ser
 
 
 def serialize(rule: ServerOptimizer) -> dict[str, Any]:
-    """A rule as plain data, without its state: `{"class_name": ..., "config": ...}`.
+    """Return a rule as a dictionary without state: `{"class_name": ..., "config": ...}`.
 
     Example:
 
@@ -155,7 +155,7 @@ def deserialize(
     config: Mapping[str, Any],
     custom_objects: Mapping[str, Any] | None = None,
 ) -> ServerOptimizer:
-    """The inverse of `serialize`.
+    """Create a rule from the dictionary that `serialize` returned.
 
     Example:
 
@@ -164,16 +164,18 @@ def deserialize(
     ```
 
     Args:
-        config: Mapping with `"class_name"` and, if not the defaults, `"config"`.
-        custom_objects: Mapping from class name to class, for rules that were not
-            registered; looked at first. What is no rule in it is passed over.
+        config: Mapping with `"class_name"`, and `"config"` for arguments that differ from the
+            defaults.
+        custom_objects: Mapping from class name to class, for rules that are not registered. It
+            takes precedence over registered rules. Other objects in it are ignored. Defaults to
+            `None`.
 
     Returns:
         A new rule, without state.
 
     Raises:
-        ValueError: If the mapping has other keys, or there is no such rule.
-        TypeError: If the rule does not know one of its arguments.
+        ValueError: If the mapping has other keys, or the rule is unknown.
+        TypeError: If the rule has no such argument.
     """
     name = config.get("class_name")
     if not isinstance(name, str) or not set(config) <= {"class_name", "config"}:
@@ -188,17 +190,17 @@ def deserialize(
 
 
 def _is_rule(value: Any) -> bool:
-    """Whether it is a subclass of `ServerOptimizer`."""
+    """Whether a value is a subclass of `ServerOptimizer`."""
     return isinstance(value, type) and issubclass(value, ServerOptimizer)
 
 
 def _key(name: str) -> str:
-    """What all spellings of a name share."""
+    """Return the key that all spellings of a name have in common."""
     return name.replace("_", "").lower()
 
 
 def _origin(rule: type[ServerOptimizer]) -> tuple[str, str]:
-    """Where a class was defined."""
+    """Return the module and name of a class."""
     return rule.__module__, rule.__qualname__
 
 

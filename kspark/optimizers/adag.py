@@ -15,9 +15,9 @@ class ADAG(ScaledDelta):
     push:     w <- w + learning_rate delta / num_steps
     ```
 
-    A push moves the weights by the replica's *average* step: the direction of
-    many batches at the length of one. Many replicas then do not overshoot, but
-    one replica alone is `num_steps` times slower than it would be by itself.
+    A push moves the weights by the replica's average step: in the direction of many batches, by
+    the length of one. So many replicas do not overshoot, but a single replica is `num_steps`
+    times slower than without this rule.
 
     Sign: `delta = new - old`, the sum of `-eta * gradient`, is added.
 
@@ -42,7 +42,7 @@ class ADAG(ScaledDelta):
     """
 
     modes = frozenset((ASYNCHRONOUS, HOGWILD))
-    refusal = "it takes each delta by itself as it comes; a round's deltas are averaged before"
+    refusal = "it scales each delta by its number of steps, but a round averages the deltas first"
     differs_by_push = True
 
     def __init__(self, learning_rate: float = 1.0) -> None:
@@ -50,5 +50,5 @@ class ADAG(ScaledDelta):
         self.learning_rate = positive("learning_rate", learning_rate)
 
     def scale(self, context: MergeContext) -> float:
-        """One part in `num_steps`, times the learning rate."""
+        """Return the learning rate divided by `num_steps`."""
         return self.learning_rate / context.num_steps

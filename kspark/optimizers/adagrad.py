@@ -8,7 +8,7 @@ from kspark.optimizers.adaptive import Adaptive
 
 
 class Adagrad(Adaptive):
-    """FedAdagrad: coordinates that moved much move less from then on.
+    """FedAdagrad: coordinates that have moved far take smaller steps.
 
     ```
     m <- beta_1 m + (1 - beta_1) delta
@@ -16,7 +16,7 @@ class Adagrad(Adaptive):
     w <- w + learning_rate m / (sqrt(v) + epsilon)
     ```
 
-    A push takes its share of the step; `v` sees every delta whole.
+    A push is scaled by its share after the step is computed. `v` accumulates whole deltas.
 
     Sign: `delta = new - old` is what the paper calls `Delta_t`, and is added.
 
@@ -32,11 +32,11 @@ class Adagrad(Adaptive):
 
     Args:
         learning_rate: Float > 0. Defaults to `0.1`.
-        beta_1: Float in [0, 1). The paper's experiments leave it at zero for this
-            rule, and then no first moment is stored. Defaults to `0.0`.
+        beta_1: Float in [0, 1). The paper's experiments use zero for this rule. At zero, no first
+            moment is stored. Defaults to `0.0`.
         epsilon: Float > 0, the paper's `tau`. Defaults to `0.001`.
-        initial_accumulator_value: Float >= 0 that `v` begins with. Defaults to
-            `None`: `epsilon ** 2`.
+        initial_accumulator_value: Float >= 0, initial value of `v`. Defaults to `None`:
+            `epsilon ** 2`.
 
     Reference:
         Reddi et al., 2020, "Adaptive Federated Optimization",

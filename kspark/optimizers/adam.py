@@ -11,7 +11,7 @@ from kspark.optimizers.base import MergeContext
 
 
 class Adam(Adaptive):
-    """FedAdam: steps of about `learning_rate` in every coordinate that keeps its direction.
+    """FedAdam: a step of about `learning_rate` in coordinates whose deltas have a steady sign.
 
     ```
     m <- beta_1 m + (1 - beta_1) delta
@@ -19,11 +19,11 @@ class Adam(Adaptive):
     w <- w + learning_rate m / (sqrt(v) + epsilon)
     ```
 
-    The paper corrects no bias; `v` begins at `epsilon ** 2`. With
-    `bias_correction=True`, `v` begins at zero, step t is multiplied by
-    `sqrt(1 - beta_2^t) / (1 - beta_1^t)`, and the rule is `keras.optimizers.Adam`.
+    The paper does not correct the bias, and `v` is initially `epsilon ** 2`. With
+    `bias_correction=True`, `v` is initially zero, step t is multiplied by
+    `sqrt(1 - beta_2^t) / (1 - beta_1^t)`, and the rule equals `keras.optimizers.Adam`.
 
-    A push takes its share of the step; `m` and `v` see every delta whole.
+    A push is scaled by its share after the step is computed. `m` and `v` accumulate whole deltas.
 
     Sign: `delta = new - old` is what the paper calls `Delta_t`, and is added.
 
@@ -38,14 +38,14 @@ class Adam(Adaptive):
     ```
 
     Args:
-        learning_rate: Float > 0, about how far a weight moves in a round. With pushes
-            take `0.003` or less, else replicas overshoot. Defaults to `0.03`.
+        learning_rate: Float > 0, about the distance that a weight moves in a round. Use `0.003` or
+            less for asynchronous training, otherwise replicas overshoot. Defaults to `0.03`.
         beta_1: Float in [0, 1). Defaults to `0.9`.
         beta_2: Float in [0, 1). Defaults to `0.99`, as in the paper.
         epsilon: Float > 0, the paper's `tau`. Defaults to `0.001`.
-        bias_correction: Boolean. Defaults to `False`.
-        initial_accumulator_value: Float >= 0 that `v` begins with. Defaults to
-            `None`: `epsilon ** 2`, or zero if the bias is corrected.
+        bias_correction: Boolean, whether to correct the bias of the moments. Defaults to `False`.
+        initial_accumulator_value: Float >= 0, initial value of `v`. Defaults to `None`:
+            `epsilon ** 2`, or zero with `bias_correction`.
 
     References:
         Reddi et al., 2020, "Adaptive Federated Optimization",
@@ -75,26 +75,26 @@ class Adam(Adaptive):
         accumulator += squared
 
     def first_accumulator_value(self) -> float:
-        """As in the paper, or what the correction of the bias supposes: zero."""
+        """Return the initial value of `v`: as in the paper, or zero with bias correction."""
         if self.bias_correction and self.initial_accumulator_value is None:
             return 0.0
         return super().first_accumulator_value()
 
     def build(self, size: int, dtype: npt.DTypeLike) -> None:
-        """Allocate the moments, and the count of steps if the bias is corrected."""
+        """Allocate the moments, and the number of steps for bias correction."""
         super().build(size, dtype)
         if self.bias_correction:
             self._slots.setdefault("iterations", np.zeros((), "int64"))
 
     def step_size(self) -> float:
-        """`learning_rate`, corrected for the moments' beginning if that is asked for."""
+        """Return the learning rate, with the bias correction if it is enabled."""
         if not self.bias_correction:
             return self.learning_rate
         t = int(self.slot("iterations")) + 1
         return self.learning_rate * float(np.sqrt(1 - self.beta_2**t)) / (1 - self.beta_1**t)
 
     def apply(self, weights: np.ndarray, delta: np.ndarray, context: MergeContext) -> None:
-        """One step along the delta, in place."""
+        """Take one step along the delta, in place."""
         super().apply(weights, delta, context)
         if self.bias_correction:
             self.slot("iterations")[...] += 1

@@ -1,4 +1,4 @@
-"""The lines that Adagrad, Adam and Yogi share: adaptive federated optimization."""
+"""The base class of Adagrad, Adam and Yogi: adaptive federated optimization."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kspark.optimizers.blocks import blocks
 
 
 class Adaptive(ServerOptimizer):
-    """Base class of the adaptive rules: Algorithm 2 of Reddi et al. but its line for `v`.
+    """Base class of the adaptive rules: Algorithm 2 of Reddi et al., without its line for `v`.
 
     ```
     m <- beta_1 m + (1 - beta_1) delta
@@ -20,17 +20,16 @@ class Adaptive(ServerOptimizer):
     w <- w + learning_rate m / (sqrt(v) + epsilon)
     ```
 
-    Such a step hardly depends on the length of the delta. A push therefore takes
-    its share of the *step*, while `m` and `v` see the delta as it is.
+    The step hardly depends on the length of the delta. So a push is scaled by its share after the
+    step is computed, while `m` and `v` accumulate the whole delta.
 
     Args:
         learning_rate: Float > 0.
-        beta_1: Float in [0, 1), how much of the first moment is kept. At `0.0` none
-            is stored.
-        epsilon: Float > 0, the paper's `tau`: the degree of adaptivity. Coordinates
-            whose delta is smaller than this move by less.
-        initial_accumulator_value: Float >= 0 that `v` begins with, or `None` for the
-            rule's own choice.
+        beta_1: Float in [0, 1), decay of the first moment. At `0.0`, no first moment is stored.
+        epsilon: Float > 0, the paper's `tau`, the degree of adaptivity. Coordinates with smaller
+            deltas take smaller steps.
+        initial_accumulator_value: Float >= 0, initial value of `v`, or `None` for the default of
+            the rule.
 
     Reference:
         Reddi, Charles, Zaheer, Garrett, Rush, Konečný, Kumar, McMahan, 2020,
@@ -39,9 +38,7 @@ class Adaptive(ServerOptimizer):
     """
 
     modes = frozenset((SYNCHRONOUS, ASYNCHRONOUS))
-    refusal = (
-        "its two moments have to change together with the weights, or a step may be of any size"
-    )
+    refusal = "its moments and the weights must change together, otherwise a step may have any size"
 
     def __init__(
         self,
@@ -62,29 +59,29 @@ class Adaptive(ServerOptimizer):
 
     @abstractmethod
     def accumulate(self, accumulator: np.ndarray, squared: np.ndarray) -> None:
-        """Take the squared delta into `v`, in place. May overwrite `squared`.
+        """Add the squared delta to `v` in place, by the rule's own formula.
 
         Args:
-            accumulator: Vector `v`; changed in place.
-            squared: Vector, the squared delta; may be overwritten.
+            accumulator: Vector `v`, changed in place.
+            squared: Vector, the squared delta. It may be overwritten.
         """
 
     def step_size(self) -> float:
-        """What the next step is multiplied with."""
+        """Return the factor of the next step."""
         return self.learning_rate
 
     def first_accumulator_value(self) -> float:
-        """`epsilon ** 2`, the paper's bound `v_{-1} >= tau^2`, unless given."""
+        """Return the initial value of `v`: as given, or the paper's bound `v_{-1} >= tau^2`."""
         given = self.initial_accumulator_value
         return self.epsilon**2 if given is None else given
 
     def initial_slots(self) -> dict[str, float]:
-        """The moments `v` and, unless `beta_1` is zero, `m`."""
+        """Return the initial values of `v` and, unless `beta_1` is zero, of `m`."""
         first = {"momentum": 0.0} if self.beta_1 else {}
         return {**first, "accumulator": self.first_accumulator_value()}
 
     def apply(self, weights: np.ndarray, delta: np.ndarray, context: MergeContext) -> None:
-        """One adaptive step along the delta, in place."""
+        """Take one adaptive step along the delta, in place."""
         rate = self.step_size() * float(context.share)
         first_moment = self.slot("momentum") if self.beta_1 else delta
         for w, d, m, v in blocks(weights, delta, first_moment, self.slot("accumulator")):

@@ -1,4 +1,4 @@
-"""Checks of the numbers that rules are made with."""
+"""Checks of the arguments of rules."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from kspark.errors import invalid, invalid_type
 
 
 def number(name: str, value: Any, rule: str) -> float:
-    """A finite number as a Python float, which never widens a float32 vector.
+    """Check that a value is a finite number, and return it as a Python float.
+
+    Python floats do not change the dtype of a float32 vector.
 
     Raises:
-        TypeError: If it is no number.
+        TypeError: If it is not a number.
         ValueError: If it is NaN or infinite.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -23,10 +25,10 @@ def number(name: str, value: Any, rule: str) -> float:
 
 
 def positive(name: str, value: Any) -> float:
-    """A finite number above zero.
+    """Check that a value is a finite number above zero.
 
     Raises:
-        TypeError: If it is no number.
+        TypeError: If it is not a number.
         ValueError: If it is out of range.
     """
     checked = number(name, value, "a finite number > 0")
@@ -36,10 +38,10 @@ def positive(name: str, value: Any) -> float:
 
 
 def not_negative(name: str, value: Any) -> float:
-    """A finite number, zero or above.
+    """Check that a value is a finite number >= 0.
 
     Raises:
-        TypeError: If it is no number.
+        TypeError: If it is not a number.
         ValueError: If it is out of range.
     """
     checked = number(name, value, "a finite number >= 0")
@@ -49,10 +51,10 @@ def not_negative(name: str, value: Any) -> float:
 
 
 def decay(name: str, value: Any) -> float:
-    """A number in [0, 1): what is kept of the past at each step.
+    """Check that a value is a decay rate in [0, 1).
 
     Raises:
-        TypeError: If it is no number.
+        TypeError: If it is not a number.
         ValueError: If it is out of range.
     """
     checked = number(name, value, "a number >= 0 and < 1")
@@ -62,10 +64,10 @@ def decay(name: str, value: Any) -> float:
 
 
 def flag(name: str, value: Any) -> bool:
-    """A boolean.
+    """Check that a value is a boolean.
 
     Raises:
-        TypeError: If it is none.
+        TypeError: If it is not.
     """
     if not isinstance(value, bool):
         raise invalid_type(name, "True or False", value)

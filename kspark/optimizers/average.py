@@ -11,12 +11,12 @@ class Average(ScaledDelta):
 
     ```
     round:  w <- w + sum_k share_k delta_k        (the weighted mean of the replicas)
-    push:   w <- w + share_k delta_k              (as soon as it comes)
+    push:   w <- w + share_k delta_k              (one delta at a time)
     share_k = examples of shard k / all examples
     ```
 
-    Pushes of all shards add up to what a round would have done; applied whole
-    instead, k deltas would overshoot k times.
+    The pushes of all shards add up to the update of one round. Without the factor, k deltas would
+    move the weights k times as far.
 
     Sign: `delta = new - old` is added.
 
@@ -37,5 +37,5 @@ class Average(ScaledDelta):
     """
 
     def scale(self, context: MergeContext) -> float:
-        """The delta's share of the examples."""
+        """Return the shard's share of all examples."""
         return context.share

@@ -8,19 +8,18 @@ from kspark.optimizers.scaled import ScaledDelta
 
 
 class Downpour(ScaledDelta):
-    """Downpour SGD: every delta is applied whole, as it comes.
+    """Downpour SGD: every pushed delta is applied whole.
 
     ```
     replica:  delta = sum of its local steps since the last pull
     push:     w <- w + learning_rate delta
     ```
 
-    With k replicas the weights move up to k times as far as one replica would
-    take them, so this needs few local batches between exchanges, and a small
-    learning rate on the replicas or here. `Average` is the rule that weighs
-    deltas; `learning_rate=1/k` comes near it.
+    With k replicas, the weights move up to k times as far as with one. So use few local batches
+    between exchanges, and a small learning rate for the replicas or for this rule. `Average`
+    weights the deltas instead, and `learning_rate=1/k` is close to it.
 
-    The paper's Adagrad on the server is the rule `Adagrad`.
+    For the paper's Adagrad on the server, use the rule `Adagrad`.
 
     Sign: `delta = new - old`, the sum of `-eta * gradient`, is added.
 
@@ -43,12 +42,12 @@ class Downpour(ScaledDelta):
     """
 
     modes = frozenset((ASYNCHRONOUS, HOGWILD))
-    refusal = "it takes each delta whole as it comes; a round's deltas are averaged before"
+    refusal = "it applies each delta whole, but a round averages the deltas first"
 
     def __init__(self, learning_rate: float = 1.0) -> None:
         super().__init__()
         self.learning_rate = positive("learning_rate", learning_rate)
 
     def scale(self, context: MergeContext) -> float:
-        """The whole delta, times the learning rate."""
+        """Return the learning rate."""
         return self.learning_rate

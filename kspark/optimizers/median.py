@@ -20,16 +20,15 @@ class Median(Average):
     w   <- w + d
     ```
 
-    As long as fewer than half of the replicas send something else than they
-    should, NaN and infinity too, no weight moves out of the range of the others'
-    values. It is the trimmed mean that leaves out as many as it can.
+    If fewer than half of the replicas send wrong values, including NaN and infinity, every weight
+    stays within the range of the other replicas' values. The median is the trimmed mean that omits
+    as many values as possible.
 
-    All replicas count the same, whatever their number of examples (those without
-    any are left out): what a replica says about itself is not believed. The
-    driver holds all deltas of a round at once.
+    All replicas with examples have the same weight, because their numbers of examples are not
+    trusted. The driver keeps all deltas of a round in memory.
 
-    Non-trainable float weights (moving statistics) do not pass through any rule: they
-    become the plain weighted mean, which one replica's NaN spoils.
+    No rule applies to non-trainable float weights, such as moving statistics. They are merged by a
+    weighted mean, in which the NaN of one replica has an effect.
 
     Sign: `delta = new - old` is added.
 
@@ -50,10 +49,10 @@ class Median(Average):
     """
 
     modes = frozenset((SYNCHRONOUS,))
-    refusal = "it compares all replicas' deltas with each other, and a push brings one"
+    refusal = "it compares the deltas of all replicas, but a push contains only one"
     needs_all_deltas = True
 
     def reduce(self, deltas: Sequence[np.ndarray], num_examples: Sequence[float]) -> np.ndarray:
-        """The median of the deltas that have examples."""
+        """Return the median of the deltas with examples."""
         counted = with_examples(deltas, num_examples)
         return trimmed_mean(counted, (len(counted) - 1) // 2)

@@ -14,9 +14,8 @@ from kspark.optimizers.blocks import blocks
 class ScaledDelta(ServerOptimizer):
     """Base class of the rules `w += scale(context) * delta`.
 
-    Without state, such a rule can also run where no rule object is: a replica
-    that shares the weights' memory adds `scale(context) * delta` itself, if
-    `is_a_scale` is true.
+    Such a rule has no state. If `is_a_scale` is true, hogwild replicas that share the memory of the
+    weights add `scale(context) * delta` themselves.
 
     Example:
 
@@ -27,27 +26,27 @@ class ScaledDelta(ServerOptimizer):
     ```
 
     Attributes:
-        differs_by_push: Boolean, whether `scale` depends on more of the context than
-            the shard's share, which is the same for all of its pushes.
+        differs_by_push: Boolean, whether `scale` depends on anything in the context other than the
+            shard's share, which is the same for all its pushes.
     """
 
     differs_by_push: ClassVar[bool] = False
 
     @property
     def is_a_scale(self) -> bool:
-        """Whether a number that is known before a push says all about the rule."""
+        """Whether the rule is a factor per shard that is known before a push."""
         return not self.differs_by_push and type(self).apply is ScaledDelta.apply
 
     @abstractmethod
     def scale(self, context: MergeContext) -> float:
-        """How much of a delta is added.
+        """Return the factor of a delta.
 
         Args:
             context: `MergeContext` of the delta.
         """
 
     def apply(self, weights: np.ndarray, delta: np.ndarray, context: MergeContext) -> None:
-        """`weights += scale(context) * delta`, in place."""
+        """Add `scale(context) * delta` to the weights in place."""
         factor = float(self.scale(context))
         for w, d in blocks(weights, delta):
             w += factor * d

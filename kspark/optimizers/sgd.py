@@ -13,7 +13,7 @@ from kspark.optimizers.blocks import blocks
 class SGD(ServerOptimizer):
     """Server momentum: FedAvgM, and with Nesterov's momentum DiLoCo.
 
-    With `g = -share * delta`, as `keras.optimizers.SGD` writes it:
+    With `g = -share * delta`, the formulas are those of `keras.optimizers.SGD`:
 
     ```
     v <- momentum v - learning_rate g
@@ -21,20 +21,19 @@ class SGD(ServerOptimizer):
     w <- w + momentum v - learning_rate g         (nesterov=True)
     ```
 
-    Without momentum no velocity is kept and `w <- w - learning_rate g`, which at
-    `learning_rate=1.0` is `Average`. A steady delta moves the weights by
-    `learning_rate / (1 - momentum)` times itself in the long run.
+    Without momentum, there is no velocity and `w <- w - learning_rate g`, which equals `Average` at
+    `learning_rate=1.0`. With momentum, a constant delta finally moves the weights by
+    `learning_rate / (1 - momentum)` times the delta per step.
 
-    Pushed deltas come one by one, and the velocity decays once per push, not per
-    round. Stale deltas act like momentum themselves, so with many asynchronous
-    replicas a large `momentum` overshoots: take a smaller one.
+    In asynchronous training, the velocity decays once per push, not once per round. Stale deltas
+    act like momentum, so use a smaller `momentum` with many replicas to avoid overshooting.
 
-    DiLoCo is `SGD(learning_rate=0.7, momentum=0.9, nesterov=True)` with some
-    hundred local batches between exchanges.
+    DiLoCo is `SGD(learning_rate=0.7, momentum=0.9, nesterov=True)` with several hundred local
+    batches between exchanges.
 
     Sign: `delta = new - old`; the pseudo-gradient `g = -delta` is subtracted.
 
-    Modes: all. In hogwild mode the velocity, too, is changed without a lock.
+    Modes: all. In hogwild mode, the velocity is also updated without a lock.
 
     Example:
 
@@ -47,7 +46,8 @@ class SGD(ServerOptimizer):
     Args:
         learning_rate: Float > 0. Defaults to `1.0`.
         momentum: Float in [0, 1). Defaults to `0.0`.
-        nesterov: Boolean. Needs a momentum above zero. Defaults to `False`.
+        nesterov: Boolean, whether to use Nesterov momentum, which needs `momentum` above zero.
+            Defaults to `False`.
 
     Raises:
         TypeError: If an argument is of a wrong type.
@@ -73,11 +73,11 @@ class SGD(ServerOptimizer):
             raise invalid("momentum", "> 0 if `nesterov` is True", momentum)
 
     def initial_slots(self) -> dict[str, float]:
-        """A velocity, if there is momentum."""
+        """Return the initial velocity, if there is momentum."""
         return {"velocity": 0.0} if self.momentum else {}
 
     def apply(self, weights: np.ndarray, delta: np.ndarray, context: MergeContext) -> None:
-        """One step along the delta, in place."""
+        """Take one step along the delta, in place."""
         rate = self.learning_rate * float(context.share)
         if not self.momentum:
             for w, d in blocks(weights, delta):

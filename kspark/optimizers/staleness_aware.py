@@ -1,4 +1,4 @@
-"""Deltas scaled down by their staleness."""
+"""Deltas divided by their staleness."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from kspark.optimizers.scaled import ScaledDelta
 
 
 class StalenessAware(ScaledDelta):
-    """Staleness-aware asynchronous SGD, as DynSGD scales it.
+    """Staleness-aware asynchronous SGD, with the scale of DynSGD.
 
     ```
     staleness = version now - version the replica started from
     push:  w <- w + learning_rate delta / (1 + staleness)
     ```
 
-    Among k replicas of equal speed each push is k - 1 versions stale, and counts
-    1/k: no share of the examples is needed. A replica ten times slower than the
-    others is ten times as stale and counts that much less.
+    Among k replicas of equal speed, each push is k - 1 versions stale and has the factor 1/k, so
+    the rule needs no share of the examples. A replica that is ten times slower than the others is
+    ten times as stale, and its pushes have a factor that is ten times smaller.
 
     Sign: `delta = new - old` is added.
 
@@ -37,14 +37,16 @@ class StalenessAware(ScaledDelta):
     References:
         Zhang, Gupta, Lian, Liu, 2015, "Staleness-aware Async-SGD for Distributed
         Deep Learning", https://arxiv.org/abs/1511.05950, the learning rate
-        divided by the staleness (from one on; here by one more, so that it also
-        holds at zero).
+        divided by the staleness, which starts at one there. Here it starts at
+        zero, so one is added.
         Jiang, Cui, Zhang, Yu, 2017, "Heterogeneity-aware Distributed Parameter
         Servers", SIGMOD (DynSGD).
     """
 
     modes = frozenset((ASYNCHRONOUS,))
-    refusal = "it goes by staleness, which rounds do not have and pushes without a lock cannot tell"
+    refusal = (
+        "it needs the staleness, which rounds do not have and pushes without a lock do not know"
+    )
     differs_by_push = True
 
     def __init__(self, learning_rate: float = 1.0) -> None:
@@ -52,5 +54,5 @@ class StalenessAware(ScaledDelta):
         self.learning_rate = positive("learning_rate", learning_rate)
 
     def scale(self, context: MergeContext) -> float:
-        """One part in `1 + staleness`, times the learning rate."""
+        """Return the learning rate divided by `1 + staleness`."""
         return self.learning_rate / (1 + context.staleness)

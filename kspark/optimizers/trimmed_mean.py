@@ -23,17 +23,16 @@ class TrimmedMean(Average):
     w   <- w + d
     ```
 
-    Of m replicas, b may send anything at all, NaN and infinity too, and cannot
-    move a weight out of the range of the others' values. Rounding up means that
-    one replica's worth is trimmed whatever `beta` is, from three replicas on; of
-    one or two nothing can be.
+    If at most b of m replicas send wrong values, including NaN and infinity, every weight stays
+    within the range of the other replicas' values. Because b is rounded up, at least one value is
+    omitted at each end from three replicas on, for every `beta`. With one or two replicas, none
+    is.
 
-    All replicas count the same, whatever their number of examples (those without
-    any are left out): what a replica says about itself is not believed. The
-    driver holds all deltas of a round at once.
+    All replicas with examples have the same weight, because their numbers of examples are not
+    trusted. The driver keeps all deltas of a round in memory.
 
-    Non-trainable float weights (moving statistics) do not pass through any rule: they
-    become the plain weighted mean, which one replica's NaN spoils.
+    No rule applies to non-trainable float weights, such as moving statistics. They are merged by a
+    weighted mean, in which the NaN of one replica has an effect.
 
     Sign: `delta = new - old` is added.
 
@@ -48,8 +47,7 @@ class TrimmedMean(Average):
     ```
 
     Args:
-        beta: Float > 0 and < 0.5, part of the replicas that is left out at each
-            end. Defaults to `0.2`.
+        beta: Float > 0 and < 0.5, fraction of the replicas to omit at each end. Defaults to `0.2`.
 
     Raises:
         TypeError: If `beta` is not a number.
@@ -62,7 +60,7 @@ class TrimmedMean(Average):
     """
 
     modes = frozenset((SYNCHRONOUS,))
-    refusal = "it compares all replicas' deltas with each other, and a push brings one"
+    refusal = "it compares the deltas of all replicas, but a push contains only one"
     needs_all_deltas = True
 
     def __init__(self, beta: float = 0.2) -> None:
@@ -72,41 +70,41 @@ class TrimmedMean(Average):
             raise invalid("beta", "a number > 0 and < 0.5", beta)
 
     def num_trimmed(self, count: int) -> int:
-        """How many of `count` values are left out at each end.
+        """Return how many of `count` values are omitted at each end.
 
         Args:
             count: Integer, number of deltas in a round.
         """
-        wanted = ceil(round(self.beta * count, 9))  # 0.07 * 100 is a little more than 7
+        wanted = ceil(round(self.beta * count, 9))  # `0.07 * 100` is above 7.
         return min(wanted, (count - 1) // 2)
 
     def reduce(self, deltas: Sequence[np.ndarray], num_examples: Sequence[float]) -> np.ndarray:
-        """The trimmed mean of the deltas that have examples."""
+        """Return the trimmed mean of the deltas with examples."""
         counted = with_examples(deltas, num_examples)
         return trimmed_mean(counted, self.num_trimmed(len(counted)))
 
 
 def with_examples(deltas: Sequence[np.ndarray], num_examples: Sequence[float]) -> list[np.ndarray]:
-    """The deltas that have examples.
+    """Return the deltas with examples.
 
     Raises:
-        AggregationError: If none has.
+        AggregationError: If no delta has examples.
     """
     counted = [d for d, n in zip(deltas, num_examples, strict=True) if n > 0]
     if not counted:
-        raise AggregationError("There is nothing to merge: no delta has examples.")
+        raise AggregationError("There is nothing to merge, because no delta has examples.")
     return counted
 
 
 def trimmed_mean(vectors: Sequence[np.ndarray], num_trimmed: int) -> np.ndarray:
-    """Coordinate-wise mean without the `num_trimmed` largest and smallest values.
+    """Return the mean of each coordinate without the `num_trimmed` largest and smallest values.
 
-    NaN counts as larger than everything.
+    NaN counts as larger than all numbers.
     """
     merged = np.empty_like(vectors[0])
     last = len(vectors) - num_trimmed
     for out, *parts in blocks(merged, *vectors):
         values = np.stack(parts)
-        values.sort(axis=0)  # measured: two to three times as fast as `partition` from 8 vectors on
+        values.sort(axis=0)  # 2 to 3 times as fast as `partition` from 8 vectors on.
         out[:] = values[num_trimmed:last].mean(axis=0, dtype=np.float64)
     return merged

@@ -9,7 +9,7 @@ from kspark.optimizers.arguments import decay
 
 
 class Yogi(Adaptive):
-    """FedYogi: as Adam, but `v` never falls faster than the squared delta is large.
+    """FedYogi: like Adam, but `v` changes by at most `(1 - beta_2) delta^2` per step.
 
     ```
     m <- beta_1 m + (1 - beta_1) delta
@@ -17,10 +17,10 @@ class Yogi(Adaptive):
     w <- w + learning_rate m / (sqrt(v) + epsilon)
     ```
 
-    Where deltas become small, Adam forgets `v` and takes large steps; here `v`
-    changes by no more than `(1 - beta_2) delta^2`.
+    When deltas become small, Adam's `v` decays quickly and its steps become large. Here, small
+    deltas change `v` only a little.
 
-    A push takes its share of the step; `m` and `v` see every delta whole.
+    A push is scaled by its share after the step is computed. `m` and `v` accumulate whole deltas.
 
     Sign: `delta = new - old` is what the paper calls `Delta_t`, and is added.
 
@@ -35,13 +35,13 @@ class Yogi(Adaptive):
     ```
 
     Args:
-        learning_rate: Float > 0, about how far a weight moves in a round. With pushes
-            take `0.003` or less, else replicas overshoot. Defaults to `0.03`.
+        learning_rate: Float > 0, about the distance that a weight moves in a round. Use `0.003` or
+            less for asynchronous training, otherwise replicas overshoot. Defaults to `0.03`.
         beta_1: Float in [0, 1). Defaults to `0.9`.
         beta_2: Float in [0, 1). Defaults to `0.99`, as in the paper.
         epsilon: Float > 0, the paper's `tau`. Defaults to `0.001`.
-        initial_accumulator_value: Float >= 0 that `v` begins with. Defaults to
-            `None`: `epsilon ** 2`.
+        initial_accumulator_value: Float >= 0, initial value of `v`. Defaults to `None`:
+            `epsilon ** 2`.
 
     References:
         Reddi et al., 2020, "Adaptive Federated Optimization",

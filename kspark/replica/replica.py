@@ -141,24 +141,6 @@ class Replica(ReplicaState):
         with self._training(window, batch_size):
             self._engine.train_merging(window, batch_size, start, stop, exchange)
 
-    def gradient(self, window: Window, batch_size: int, index: int) -> tuple[np.ndarray, int]:
-        """Compute the gradient of one batch. This updates metrics and non-trainable weights.
-
-        Args:
-            window: `Window`.
-            batch_size: Integer, examples per batch.
-            index: Integer, number of the batch.
-
-        Returns:
-            Tuple of the gradient, a vector of `spec.trainable_size` elements, and the
-            number of examples.
-
-        Raises:
-            ValueError: If the backend gives no gradients.
-        """
-        with self._ready(window):
-            return self._engine.gradient(window, batch_size, index)
-
     def apply_gradient(self, vector: np.ndarray) -> None:
         """Take one optimizer step with a gradient, of this replica or averaged over several."""
         self._engine.apply_gradient(vector)
@@ -184,10 +166,6 @@ class Replica(ReplicaState):
         """Compute the loss of a window as one batch, without training or updating metrics."""
         with self._ready(window):
             return self._engine.loss(window)
-
-    def forget_windows(self) -> None:
-        """Free the rows that were kept in memory for the next epoch."""
-        self._engine.forget()
 
     def prepare_metrics(self, shards: Iterable[Any] = ()) -> None:
         """Create the metrics' variables without data, as on the driver.

@@ -1,26 +1,26 @@
-"""The weights of a model as one flat vector, and what of it travels.
+"""The weights of a model as one flat vector, and how the vector is sent.
 
-`spec` describes the vector, `arithmetic` has deltas and weighted means. `packing` says how
-deltas and gradients travel. `layout`,
-`comparing`, `changes` and `reference` leave out what did not change:
+`spec` describes the vector. `arithmetic` computes deltas and weighted means. `packing` defines how
+deltas and gradients are sent. `layout`, `comparing`, `changes` and `reference` omit blocks that
+did not change.
 
-A *block* is a part of the vector that an exchange may find unchanged:
+A *block* is a part of the vector that an exchange may leave unchanged:
 
-* a row of a large table: the rows of an embedding that no batch has looked up;
-* a whole variable that is not trained: those of a frozen layer never change.
+* a row of a large table, such as the rows of an embedding that no batch has looked up;
+* a whole non-trainable variable, such as those of a frozen layer, which never change.
 
-All other parts are *dense* and always travel. A payload holds the dense parts and the blocks
-that changed:
+All other parts are *dense* and are always sent. A payload contains the dense parts and the changed
+blocks:
 
 ```
-changed   one bit per block in the order of the vector, the lowest bit of a byte first;
-          zeros up to a multiple of 8 bytes
+changed   one bit per block in the order of the vector, the lowest bit of a byte first,
+          padded with zeros to a multiple of 8 bytes
 values    dense parts and changed blocks, in the order of the vector
 ```
 
-Nothing is lost: bits are compared, so NaN counts as a change, and so does -0.0 beside 0.0.
-A vector whose payload would not be smaller travels whole. A model with neither kind of block
-has no `Layout`, and its vectors are never compared.
+Payloads are lossless. Blocks are compared bit by bit, so NaN counts as a change, and so does -0.0
+compared with 0.0. A vector is sent whole if its payload would not be smaller. A model without any
+block has no `Layout`, and its vectors are never compared.
 """
 
 from kspark.weights.arithmetic import (

@@ -9,24 +9,24 @@ import numpy as np
 from kspark.errors import AggregationError, IncompatibleDeltaError
 
 PIECE = 32 * 1024
-"""Elements of a long vector that are worked on at once: their temporaries stay in the cache."""
+"""Elements of a long vector that are processed at a time, so that temporaries stay in the cache."""
 
 
 def compute_delta(new: np.ndarray, old: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """`new - old`, into `out` if given (which may be `new` or `old`).
+    """Compute `new - old`, written into `out` if given (which may be `new` or `old`).
 
     Raises:
-        IncompatibleDeltaError: If shapes or dtypes differ; nothing is broadcast.
+        IncompatibleDeltaError: If shapes or dtypes differ. Nothing is broadcast.
     """
     same_kind(new, old)
     return np.subtract(new, old, out=out)
 
 
 def apply_delta(weights: np.ndarray, delta: np.ndarray, scale: float = 1.0) -> None:
-    """`weights += scale * delta`, in place.
+    """Add `scale * delta` to `weights` in place.
 
     Raises:
-        IncompatibleDeltaError: If shapes or dtypes differ; nothing is broadcast.
+        IncompatibleDeltaError: If shapes or dtypes differ. Nothing is broadcast.
     """
     same_kind(delta, weights)
     if scale != 1.0:
@@ -35,7 +35,11 @@ def apply_delta(weights: np.ndarray, delta: np.ndarray, scale: float = 1.0) -> N
 
 
 def same_kind(left: np.ndarray, right: np.ndarray) -> None:
-    """Refuse two vectors that differ in shape or dtype."""
+    """Check that two vectors have the same shape and dtype.
+
+    Raises:
+        IncompatibleDeltaError: If they differ.
+    """
     if left.shape != right.shape or left.dtype != right.dtype:
         raise IncompatibleDeltaError(
             f"Shape {left.shape} and dtype {left.dtype} do not match "
@@ -44,11 +48,15 @@ def same_kind(left: np.ndarray, right: np.ndarray) -> None:
 
 
 class WeightedMean:
-    """A running weighted mean that never holds more than one vector.
+    """A running weighted mean that keeps one vector in memory.
 
-    Sums in float64, so that the mean of k identical vectors is that vector.
-    The result depends on the order of `add` only by rounding; callers that
-    promise identical bytes add in the order of the shards.
+    It sums in float64, so that the mean of k identical vectors is that vector. The order of `add`
+    changes the result only by rounding. Callers that guarantee identical bytes add vectors in the
+    order of the shards.
+
+    Attributes:
+        total: Float, sum of the weights so far.
+        count: Integer, number of vectors with a weight above zero.
     """
 
     def __init__(self) -> None:
@@ -58,7 +66,7 @@ class WeightedMean:
         self.count = 0
 
     def add(self, vector: np.ndarray, weight: float) -> None:
-        """Take in one vector. A weight of zero adds nothing.
+        """Add one vector. A weight of zero adds nothing.
 
         Raises:
             AggregationError: If the weight is negative or not finite.
@@ -82,13 +90,13 @@ class WeightedMean:
         self.count += 1
 
     def result(self) -> np.ndarray:
-        """The mean, in the dtype of what was added.
+        """Return the mean, in the dtype of the first vector.
 
         Raises:
-            AggregationError: If nothing with a weight above zero was added.
+            AggregationError: If no vector with a weight above zero was added.
         """
         if self._sum is None:
-            raise AggregationError("There is nothing to average: every weight was zero.")
+            raise AggregationError("There is nothing to average, because every weight is zero.")
         mean = np.empty(self._sum.shape, self._dtype)
         total, values = self._sum.reshape(-1), mean.reshape(-1)
         for part in pieces(total.size):
@@ -97,13 +105,13 @@ class WeightedMean:
 
 
 def pieces(size: int) -> Iterator[slice]:
-    """Consecutive parts of so many elements."""
+    """Divide `size` elements into consecutive slices of at most `PIECE` elements."""
     for start in range(0, size, PIECE):
         yield slice(start, min(start + PIECE, size))
 
 
 def weighted_mean(pairs: Iterable[tuple[np.ndarray, float]]) -> np.ndarray:
-    """Mean of vectors, each with its weight. See `WeightedMean`."""
+    """Return the mean of pairs of a vector and its weight. See `WeightedMean`."""
     mean = WeightedMean()
     for vector, weight in pairs:
         mean.add(vector, weight)

@@ -1,4 +1,4 @@
-"""Deltas and gradients without what they do not change."""
+"""Deltas and gradients without their zero blocks."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from kspark.weights.spec import WeightSpec
 
 @dataclass(frozen=True)
 class Changes:
-    """How deltas or gradients of a model travel: without their blocks that are zero.
+    """The packing scheme that omits blocks of zeros in deltas or gradients.
 
-    The scheme of fits that do not compress, if there is something to leave out. A vector of
-    which nothing can be left out is sent as it is.
+    Fits without compression use it if the model has blocks. A vector without zero blocks is sent
+    whole.
 
     Attributes:
         spec: `WeightSpec` of the model.
-        layout: `Layout` of what travels.
-        gradients: Boolean, whether that are gradients, which have no state.
+        layout: `Layout` of the vectors.
+        gradients: Boolean, whether the vectors are gradients, which have no state. Defaults to
+            `False`.
     """
 
     lossless: ClassVar[bool] = True
@@ -35,45 +36,45 @@ class Changes:
 
     @classmethod
     def of(cls, spec: WeightSpec, gradients: bool = False) -> Changes | None:
-        """Those of a model, or `None` if there is nothing to leave out."""
+        """Create the scheme of a model. Returns `None` if the model has no blocks."""
         layout = Layout.of(spec, stop=spec.trainable_size if gradients else spec.size)
         return None if layout is None else cls(spec, layout, gradients)
 
     @property
     def size(self) -> int:
-        """Elements of the vector that a payload stands for."""
+        """Elements of an unpacked vector."""
         return self.layout.size
 
     @property
     def sizes(self) -> Sequence[int]:
-        """What a payload may have bytes."""
+        """Possible payload sizes in bytes."""
         return self.layout.sizes
 
     def packer(self) -> Packer:
-        """A packer that leaves nothing over."""
+        """Return a packer, which has no residual."""
         return LosslessPacker(self.pack)
 
     def pack(self, vector: np.ndarray) -> np.ndarray:
-        """A delta or gradient as it travels: its payload, or itself. See `Layout.pack`."""
+        """Pack a delta or gradient. Returns it whole if the payload would not be smaller."""
         return self.layout.pack(vector)
 
     def unpack(self, payload: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """What a payload stands for.
+        """Unpack a payload, which is not trusted.
 
         Args:
-            payload: uint8 array from anybody.
+            payload: uint8 array.
             out: Vector of at least `size` elements to write into.
 
         Returns:
             View of the first `size` elements of `out`.
 
         Raises:
-            ProtocolError: If it is no payload of this layout; nothing is written.
+            ProtocolError: If the payload does not fit this layout. Nothing is written then.
         """
         vector = out[: self.size]
         self.layout.unpack(payload, vector)
         return vector
 
     def digest(self) -> bytes:
-        """32 bytes that two ends share only if weights and layout are the same."""
+        """Return 32 bytes that differ if the weights or the layout differ."""
         return hashlib.sha256(self.spec.digest() + repr(self.layout).encode()).digest()

@@ -1,4 +1,4 @@
-"""Which rows of integers are others than they were."""
+"""Find the rows of integers that differ from other rows."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ import numpy as np
 from kspark.weights.arithmetic import PIECE, pieces
 
 FEW_COLUMNS = 8
-"""So many passes over a column cost as much as one over all rows."""
+"""Columns up to which one pass per column is faster than `np.any` over the rows."""
 
 SAMPLE = 256
-"""Rows that are looked at first: if all of these changed, so will the others have."""
+"""Rows that are compared first. If all of them changed, all rows count as changed."""
 
 
 def compare_rows(rows: np.ndarray, others: np.ndarray | None, out: np.ndarray) -> None:
-    """Which rows of integers differ from others, or from zero.
+    """Find the rows that differ from `others`, or from zero if `others` is `None`.
 
-    Where nearly all do, some that do not may be taken for such that do.
+    If nearly all rows differ, rows that do not may be reported too.
+
+    Args:
+        rows: Matrix of integers.
+        others: Matrix of the same shape, or `None`.
+        out: Boolean vector to write into, one element per row.
     """
     if len(rows) == 1:
         out[0] = differs(rows[0], None if others is None else others[0])
@@ -32,7 +37,7 @@ def compare_rows(rows: np.ndarray, others: np.ndarray | None, out: np.ndarray) -
 
 
 def compare_pieces(rows: np.ndarray, others: np.ndarray | None, out: np.ndarray) -> None:
-    """The same, of each single row."""
+    """Compare as `compare_rows` does, but every row."""
     step = max(1, PIECE // rows.shape[1])
     for start in range(0, len(rows), step):
         piece = slice(start, start + step)
@@ -41,10 +46,11 @@ def compare_pieces(rows: np.ndarray, others: np.ndarray | None, out: np.ndarray)
 
 
 def any_in_rows(truths: np.ndarray, out: np.ndarray) -> None:
-    """Which rows of a contiguous boolean matrix hold anything true.
+    """Find the rows of a contiguous boolean matrix that contain `True`.
 
-    `np.any` takes as long for a short row as for some hundred truths. Several of them at a
-    time, as one integer, the columns of a table of embeddings are few.
+    `np.any` takes as long for a short row as for a row of some hundred elements. Viewed as
+    integers of several elements each, a row of a typical embedding has few columns, which are
+    faster to combine column by column.
     """
     width = truths.shape[1]
     word = next(size for size in (8, 4, 2, 1) if width % size == 0)
@@ -59,7 +65,7 @@ def any_in_rows(truths: np.ndarray, out: np.ndarray) -> None:
 
 
 def differs(values: np.ndarray, others: np.ndarray | None) -> bool:
-    """Whether any of some integers differs from another one, or from zero."""
+    """Whether any integer differs from that of `others`, or from zero if `others` is `None`."""
     for piece in pieces(values.size):
         if np.any(values[piece] != (0 if others is None else others[piece])):
             return True

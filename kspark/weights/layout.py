@@ -1,4 +1,4 @@
-"""Where the blocks of a vector are, and payloads with some of them."""
+"""The blocks of a vector, and payloads that contain some of them."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from kspark.weights.comparing import compare_rows
 from kspark.weights.spec import TRAINABLE, Weight, WeightSpec
 
 PACKED = np.dtype("uint8")
-"""The dtype of a payload: what tells one from a vector."""
+"""The dtype of payloads, which distinguishes them from vectors."""
 
 LEAST_ROWS = 4096
-"""Rows that make a table large. Kernels of dense layers, which change as a whole, have fewer."""
+"""Minimum rows of a large table. Kernels of dense layers have fewer, and change as a whole."""
 
 LEAST_BYTES = 1 << 16
-"""Blocks that are fewer bytes together are sent faster than they are looked at."""
+"""Minimum bytes of all blocks. Smaller blocks are sent faster than they are compared."""
 
 BITMAP_ALIGNMENT = 8
-"""The values behind the bitmap lie as numbers of 8 bytes should."""
+"""Bytes to which the bitmap is padded, so that the values after it are aligned."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Consecutive blocks of one size.
+    """Consecutive blocks of the same size.
 
     Attributes:
-        start: Integer, where the first one begins in the vector.
-        rows: Integer, how many there are.
-        width: Integer, elements of each.
+        start: Integer, position of the first block in the vector.
+        rows: Integer, number of blocks.
+        width: Integer, elements per block.
     """
 
     start: int
@@ -41,17 +41,17 @@ class Table:
 
     @property
     def stop(self) -> int:
-        """Where the last one ends."""
+        """Position after the last block."""
         return self.start + self.rows * self.width
 
     def of(self, vector: np.ndarray) -> np.ndarray:
-        """The blocks as rows: a view of a vector."""
+        """Return the blocks as rows, a view of a vector."""
         return vector[self.start : self.stop].reshape(self.rows, self.width)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the blocks of a vector are. Make it with `Layout.of`.
+    """The positions of a vector's blocks. Create it with `Layout.of`.
 
     Attributes:
         size: Integer, elements of the vector.
@@ -65,15 +65,16 @@ class Layout:
 
     @classmethod
     def of(cls, spec: WeightSpec, start: int = 0, stop: int | None = None) -> Layout | None:
-        """The layout of a model's vector, or of a part of it.
+        """Create the layout of a model's vector, or of a part of it.
 
         Args:
             spec: `WeightSpec`.
-            start: Integer, where the part begins.
-            stop: Integer, where it ends: before or behind all state. Defaults to the end.
+            start: Integer, beginning of the part. Defaults to `0`.
+            stop: Integer, end of the part, which must not divide the state. Defaults to `None`,
+                the end of the vector.
 
         Returns:
-            A `Layout`, or `None` if it has too few blocks to look at them.
+            A `Layout`, or `None` if the blocks are too small to be worth comparing.
         """
         stop = spec.size if stop is None else stop
         found = [
@@ -94,12 +95,12 @@ class Layout:
 
     @property
     def sizes(self) -> Sequence[int]:
-        """What a payload may have bytes: fewer than the vector."""
+        """Possible payload sizes in bytes, all smaller than the vector."""
         return range(self._bitmap_bytes, self.nbytes)
 
     @cached_property
     def num_blocks(self) -> int:
-        """Blocks of the vector."""
+        """Number of blocks."""
         return sum(table.rows for table in self.tables)
 
     @cached_property
@@ -109,7 +110,7 @@ class Layout:
 
     @cached_property
     def _gaps(self) -> tuple[slice, ...]:
-        """The dense parts: before each table, and behind the last one."""
+        """The dense parts, before each table and after the last one."""
         starts = [0, *(table.stop for table in self.tables)]
         stops = [*(table.start for table in self.tables), self.size]
         return tuple(slice(*ends) for ends in zip(starts, stops, strict=True))
@@ -121,13 +122,13 @@ class Layout:
     # -- which blocks changed ---------------------------------------------------------------
 
     def changed(self, vector: np.ndarray, base: np.ndarray | None = None) -> np.ndarray:
-        """Which blocks of a vector differ, in any bit, from those of another one.
+        """Find the blocks of a vector that differ from those of another one in any bit.
 
-        If nearly all rows of a table do, all of them may be said to.
+        If nearly all rows of a table differ, all of them may be reported.
 
         Args:
             vector: Vector of `size` elements.
-            base: Vector to compare it with; `None` for zeros.
+            base: Vector to compare with. Defaults to `None`, zeros.
 
         Returns:
             Boolean array of `num_blocks` elements.
@@ -144,14 +145,14 @@ class Layout:
         return changed
 
     def payload_size(self, changed: np.ndarray) -> int:
-        """Bytes of a payload with these blocks."""
+        """Return the bytes of a payload with the blocks that are true in `changed`."""
         elements = self._dense
         for table, place in self._places():
             elements += int(np.count_nonzero(changed[place])) * table.width
         return self._bitmap_bytes + elements * self.dtype.itemsize
 
     def _places(self) -> Iterator[tuple[Table, slice]]:
-        """Each table, and where its blocks are among all blocks."""
+        """Yield each table with the slice of its blocks among all blocks."""
         start = 0
         for table in self.tables:
             yield table, slice(start, start + table.rows)
@@ -168,11 +169,11 @@ class Layout:
     # -- vectors without some of their blocks ------------------------------------------------
 
     def encode(self, vector: np.ndarray, changed: np.ndarray) -> np.ndarray:
-        """A payload of the dense parts and these blocks.
+        """Encode the dense parts and some blocks as a payload.
 
         Args:
             vector: Vector of `size` elements.
-            changed: Boolean array of `num_blocks` elements.
+            changed: Boolean array of `num_blocks` elements, the blocks to include.
 
         Returns:
             A new uint8 array.
@@ -185,49 +186,51 @@ class Layout:
             if rows is None:
                 values[:] = place
             else:
-                np.take(place, rows, axis=0, out=values, mode="clip")  # which spares a buffer
+                np.take(place, rows, axis=0, out=values, mode="clip")  # Needs no buffer.
         return payload
 
     def decode(self, payload: np.ndarray, out: np.ndarray) -> None:
-        """Write what a payload holds over a vector; its other blocks stay as they are.
+        """Write the parts of a payload into a vector, and leave its other blocks unchanged.
 
         Args:
-            payload: Contiguous uint8 array, which may come from anybody.
+            payload: Contiguous uint8 array, which is not trusted.
             out: Vector of `size` elements.
 
         Raises:
-            ProtocolError: If it is no payload of this layout; nothing is written.
+            ProtocolError: If the payload does not fit this layout. Nothing is written then.
         """
         self._write(payload, self.read(payload), out)
 
     def pack(self, vector: np.ndarray) -> np.ndarray:
-        """A vector without the blocks of it that are zero; itself if that is not smaller."""
+        """Encode a vector without its zero blocks, or return it if that is not smaller."""
         changed = self.changed(vector)
         if self.payload_size(changed) >= self.nbytes:
             return vector
         return self.encode(vector, changed)
 
     def unpack(self, payload: np.ndarray, out: np.ndarray) -> None:
-        """The vector that `pack` made a payload of. Arguments and errors as for `decode`."""
+        """Decode a payload of `pack`, with zeros in omitted blocks. Arguments as for `decode`."""
         changed = self.read(payload)
         out[:] = 0
         self._write(payload, changed, out)
 
     def read(self, payload: np.ndarray) -> np.ndarray:
-        """Which blocks a payload holds, as a boolean array.
+        """Return which blocks a payload contains, as a boolean array.
 
         Raises:
-            ProtocolError: If it is no payload of this layout.
+            ProtocolError: If the payload does not fit this layout.
         """
         count, head = self.num_blocks, self._bitmap_bytes
         if payload.dtype != PACKED or payload.ndim != 1 or payload.size < head:
-            raise ProtocolError(f"Got {payload.nbytes} bytes of changes, expected {head} or more.")
+            raise ProtocolError(
+                f"Got a payload of {payload.nbytes} bytes, expected {head} or more."
+            )
         bits = np.unpackbits(payload[:head], bitorder="little")
         if bits[count:].any():
             raise ProtocolError(f"Got bits for more than {count} blocks.")
         changed = bits[:count].view(bool)
         if payload.size != (wanted := self.payload_size(changed)):
-            raise ProtocolError(f"Got {payload.size} bytes of changes, expected {wanted}.")
+            raise ProtocolError(f"Got a payload of {payload.size} bytes, expected {wanted}.")
         return changed
 
     def _write(self, payload: np.ndarray, changed: np.ndarray, out: np.ndarray) -> None:
@@ -237,7 +240,7 @@ class Layout:
     def _parts(
         self, payload: np.ndarray, vector: np.ndarray, changed: np.ndarray
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-        """Views of a payload's values and of where they belong: dense parts, and rows."""
+        """Yield views of a payload's values and of their places, with the rows for a table."""
         values, start = payload[self._bitmap_bytes :].view(self.dtype), 0
         for gap, (table, place) in zip(self._gaps, self._places(), strict=False):
             stop = start + gap.stop - gap.start
@@ -250,7 +253,7 @@ class Layout:
 
 
 def table_of(weight: Weight, start: int) -> Table | None:
-    """A variable as blocks, or `None` if it is dense."""
+    """Return the blocks of a variable, or `None` if it is dense."""
     if weight.role != TRAINABLE:
         return Table(start, 1, weight.size)
     if len(weight.shape) < 2 or weight.shape[0] < LEAST_ROWS:

@@ -1,4 +1,4 @@
-"""How deltas and gradients travel: what all schemes have in common, and the simplest of them."""
+"""How deltas and gradients are sent: the interface of packing schemes, and the simplest scheme."""
 
 from __future__ import annotations
 
@@ -17,20 +17,24 @@ class Packer(Protocol):
 
     @property
     def residual(self) -> np.ndarray | None:
-        """What packing has lost and will send later; `None` if it never loses anything."""
+        """The part that was not sent yet and is sent later; `None` for a lossless packer."""
 
     def pack(self, vector: np.ndarray) -> np.ndarray:
-        """A delta or gradient as it travels: its payload, a uint8 array; or the vector itself."""
+        """Pack a delta or gradient. Returns its payload, a uint8 array, or the vector itself."""
 
     def restore(self, residual: np.ndarray | None) -> None:
-        """Go on from another residual; `None` is none at all."""
+        """Continue from another residual.
+
+        Args:
+            residual: Vector, or `None` for zeros.
+        """
 
 
 class PackingScheme(Protocol):
-    """How the deltas or gradients of a fit travel. Both ends use the same scheme.
+    """How the deltas or gradients of a fit are sent. Both ends use the same scheme.
 
-    `Whole` sends vectors as they are, `Changes` leaves out what is zero, and
-    `kspark.compression.Packing` compresses.
+    `Whole` sends whole vectors, `Changes` omits blocks of zeros, and `kspark.compression.Packing`
+    compresses.
     """
 
     @property
@@ -39,46 +43,46 @@ class PackingScheme(Protocol):
 
     @property
     def gradients(self) -> bool:
-        """Whether gradients travel, which have no state; else deltas do."""
+        """Whether the vectors are gradients, which have no state, and not deltas."""
 
     @property
     def lossless(self) -> bool:
-        """Whether nothing is lost. A vector may be sent as it is then."""
+        """Whether packing is lossless. Then vectors may also be sent whole."""
 
     @property
     def size(self) -> int:
-        """Elements of the vector that a payload stands for."""
+        """Elements of an unpacked vector."""
 
     @property
     def sizes(self) -> Sequence[int]:
-        """The bytes that a payload may have; empty if there are no payloads."""
+        """Possible payload sizes in bytes; empty if the scheme has no payloads."""
 
     def packer(self) -> Packer:
-        """A new packer for one sender."""
+        """Return a new packer for one sender."""
 
     def unpack(self, payload: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """What a payload stands for.
+        """Unpack a payload, which is not trusted.
 
         Args:
-            payload: uint8 array from anybody.
+            payload: uint8 array.
             out: Vector of at least `size` elements to write into.
 
         Returns:
             View of the first `size` elements of `out`.
 
         Raises:
-            ProtocolError: If it is no payload of this scheme.
+            ProtocolError: If the payload does not fit this scheme.
         """
 
     def digest(self) -> bytes:
-        """32 bytes that two ends share only if their schemes are equal."""
+        """Return 32 bytes that differ if the schemes differ."""
 
 
 class LosslessPacker:
-    """Packs each vector for itself, and keeps nothing.
+    """Packs vectors independently, without a residual.
 
     Args:
-        pack: Function from a vector to what travels.
+        pack: Function that packs a vector.
     """
 
     residual = None
@@ -87,20 +91,21 @@ class LosslessPacker:
         self._pack = pack
 
     def pack(self, vector: np.ndarray) -> np.ndarray:
-        """A delta or gradient as it travels."""
+        """Pack a delta or gradient."""
         return self._pack(vector)
 
     def restore(self, residual: np.ndarray | None) -> None:
-        """There is no residual to go on from."""
+        """Do nothing: there is no residual."""
 
 
 @dataclass(frozen=True)
 class Whole:
-    """Deltas or gradients travel as they are.
+    """The packing scheme that sends whole deltas or gradients.
 
     Attributes:
         spec: `WeightSpec` of the model.
-        gradients: Boolean, whether gradients travel, which have no state.
+        gradients: Boolean, whether the vectors are gradients, which have no state. Defaults to
+            `False`.
     """
 
     lossless: ClassVar[bool] = True
@@ -111,15 +116,15 @@ class Whole:
 
     @property
     def size(self) -> int:
-        """Elements of the vector that travels."""
+        """Elements of a vector."""
         return self.spec.trainable_size if self.gradients else self.spec.size
 
     def packer(self) -> Packer:
-        """A packer that returns what it is given."""
+        """Return a packer that returns its vectors unchanged."""
         return LosslessPacker(lambda vector: vector)
 
     def unpack(self, payload: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """Refuse a payload: there are none.
+        """Refuse a payload, because this scheme has none.
 
         Raises:
             ProtocolError: Always.
@@ -127,5 +132,5 @@ class Whole:
         raise ProtocolError(f"Got a payload of {payload.nbytes} bytes, expected a whole vector.")
 
     def digest(self) -> bytes:
-        """32 bytes that two ends share only if their weights are the same."""
+        """Return 32 bytes that differ if the weights differ."""
         return self.spec.digest()

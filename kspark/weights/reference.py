@@ -1,4 +1,4 @@
-"""Vectors of which the receiver has an earlier one."""
+"""Track changed blocks of vectors for receivers that have an earlier vector."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ import numpy as np
 
 from kspark.weights.layout import Layout
 
-PATIENCE = 32
-"""So many vectors in a row of which nothing could be left out, and nobody compares any more."""
+MAX_WHOLE = 32
+"""Vectors in a row without an unchanged block, after which comparing stops."""
 
 
 class Reference:
-    """Vectors that many receivers are given, one after the other. For many threads.
+    """Tracks in which blocks a sequence of vectors changes. Several threads may use it.
 
-    Each vector is compared with the one that was noted before it, and each block keeps the
-    moment at which it last changed. Whoever holds the vector of some moment has a later one
-    when the blocks that changed since then are written over it: all others were the same at
-    each step between the two.
+    Each vector is compared with the one noted before it, and each block has the moment at which it
+    last changed. A receiver that has the vector of an earlier moment needs only the blocks that
+    changed since then, because all other blocks are equal in all vectors between the two.
 
-    Comparing also finds what nobody sent: rows that a server optimizer's momentum moves
-    on, weights that a callback sets.
+    Comparing vectors also finds changes that no replica sent, such as rows that the momentum of a
+    server optimizer moves, or weights that a callback sets.
 
     Args:
         layout: `Layout`.
@@ -32,25 +31,24 @@ class Reference:
         self._last: np.ndarray | None = None
         self._changed_at = np.zeros(layout.num_blocks, np.int64)
         self._moment = 0
-        self._in_vain = 0
+        self._whole_in_a_row = 0
         self._lock = threading.Lock()
 
     @property
     def over(self) -> bool:
-        """Whether vectors are sent whole from now on, and nobody needs to keep any."""
-        return self._in_vain >= PATIENCE
+        """Whether comparing has stopped, so that all later vectors are sent whole."""
+        return self._whole_in_a_row >= MAX_WHOLE
 
     def note(self, vector: np.ndarray, since: int | None) -> tuple[int, np.ndarray | None]:
-        """Take in a vector, before somebody is given it.
+        """Note a vector before it is sent to a receiver.
 
         Args:
-            vector: Vector of `layout.size` elements, which nobody changes meanwhile.
-            since: Integer, the moment of the vector that the receiver holds; `None` if it
-                holds none.
+            vector: Vector of `layout.size` elements. It must not change during the call.
+            since: Integer, the moment of the vector that the receiver has, or `None`.
 
         Returns:
-            Tuple: the moment of this vector, and a boolean array, the blocks of it to send;
-            or `None` if all of it is to be sent.
+            Tuple of the moment of this vector, and a boolean array of the blocks to send, or
+            `None` to send the whole vector.
         """
         with self._lock:
             if self.over:
@@ -61,10 +59,10 @@ class Reference:
                 return self._moment, None
             changed = self._changed_at > since
             if self.layout.payload_size(changed) < self.layout.nbytes:
-                self._in_vain = 0
+                self._whole_in_a_row = 0
                 return self._moment, changed
-            self._in_vain += 1
-            if self._in_vain == PATIENCE:
+            self._whole_in_a_row += 1
+            if self._whole_in_a_row == MAX_WHOLE:
                 self._last = None
             return self._moment, None
 
@@ -78,10 +76,10 @@ class Reference:
 
 
 def completed(layout: Layout, vector: np.ndarray, payload: np.ndarray) -> np.ndarray:
-    """A later vector: a copy of an earlier one, and what changed written over it.
+    """Return a copy of an earlier vector, with the changed blocks of a payload.
 
     Raises:
-        ProtocolError: If it is no payload of this layout.
+        ProtocolError: If the payload does not fit the layout.
     """
     whole = vector.copy()
     layout.decode(payload, whole)

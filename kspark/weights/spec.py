@@ -1,15 +1,15 @@
-"""Weights as one flat vector, and the arithmetic on it.
+"""The flat vector of a model's weights.
 
-A model's weights travel and merge as **one contiguous float vector**. Which
-part of it belongs to which variable is the `WeightSpec`'s knowledge:
+Weights are sent and merged as one contiguous float vector. A `WeightSpec` describes which part of
+the vector belongs to which variable:
 
-* `trainable` weights come first, in Keras order; the server optimizer moves them;
-* `state` weights follow (floating point, not trainable: BatchNorm statistics,
-  for instance); they take the plain weighted mean;
-* `fixed` weights (integers, booleans, strings, RNG state) are not in the
-  vector and are never merged.
+* `trainable` weights come first, in Keras' order. The server optimizer updates them.
+* `state` weights follow: non-trainable floating point weights, such as the statistics of
+  `BatchNormalization`. They are merged by a weighted mean.
+* `fixed` weights (integers, booleans, strings, RNG state) are not in the vector and are never
+  merged.
 
-Sign: **delta = new - old**, everywhere.
+The sign is **delta = new - old** everywhere.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Weight:
 
 @dataclass(frozen=True)
 class WeightSpec:
-    """What the flat vector of a model looks like.
+    """The layout of a model's flat vector.
 
     Attributes:
         weights: Tuple of `Weight`, in the order of `model.weights`.
@@ -64,20 +64,20 @@ class WeightSpec:
 
     @cached_property
     def dtype(self) -> np.dtype:
-        """`float64` if any merged weight is, else `float32`, which holds all smaller floats."""
+        """`float64` if a merged weight is, else `float32`, which represents all smaller floats."""
         wide = any(w.dtype == "float64" for w in self.weights if w.role != FIXED)
         return np.dtype("float64" if wide else "float32")
 
     @cached_property
     def order(self) -> tuple[int, ...]:
-        """Positions in `weights` of the vector's parts, in the order of the vector."""
+        """Positions in `weights`, in the order of the vector."""
         trainable = [i for i, w in enumerate(self.weights) if w.role == TRAINABLE]
         state = [i for i, w in enumerate(self.weights) if w.role == STATE]
         return (*trainable, *state)
 
     @cached_property
     def trainable_size(self) -> int:
-        """Elements of the vector's first part, which the server optimizer moves."""
+        """Elements of the vector's first part, the trainable weights."""
         return sum(w.size for w in self.weights if w.role == TRAINABLE)
 
     @cached_property
@@ -101,17 +101,17 @@ class WeightSpec:
         return tuple(parts)
 
     def flatten(self, arrays: Sequence[np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
-        """Write the merged weights among `arrays` (Keras order) into one vector.
+        """Write the merged weights of `arrays` into one vector.
 
         Args:
-            arrays: Sequence of arrays, one per entry of `weights`.
-            out: Optional vector of `size` elements to write into.
+            arrays: Sequence of arrays, one per entry of `weights`, in Keras' order.
+            out: Vector of `size` elements to write into. Defaults to `None`, a new vector.
 
         Returns:
             The vector.
 
         Raises:
-            IncompatibleDeltaError: If a shape differs from the spec, or `out` does.
+            IncompatibleDeltaError: If an array or `out` does not fit the spec.
         """
         if len(arrays) != len(self.weights):
             raise IncompatibleDeltaError(f"Got {len(arrays)} arrays, expected {len(self.weights)}.")
@@ -128,12 +128,12 @@ class WeightSpec:
         return vector
 
     def unflatten(self, vector: np.ndarray) -> dict[int, np.ndarray]:
-        """Views into `vector`, by position in `weights`. Fixed weights have none."""
+        """Return views of `vector` by position in `weights`. Fixed weights have no view."""
         self.check(vector)
         return {i: vector[part].reshape(self.weights[i].shape) for i, part in self.parts}
 
     def check(self, vector: np.ndarray, what: str = "vector") -> None:
-        """Refuse a vector that is not exactly of this spec.
+        """Check that a vector fits this spec.
 
         Raises:
             IncompatibleDeltaError: If the shape or dtype differs.
@@ -145,15 +145,15 @@ class WeightSpec:
             )
 
     def to_json(self) -> str:
-        """The spec as JSON."""
+        """Return the spec as JSON."""
         return json.dumps([asdict(w) for w in self.weights])
 
     @classmethod
     def from_json(cls, text: str) -> WeightSpec:
-        """The inverse of `to_json`."""
+        """Read a spec from the JSON of `to_json`."""
         rows = json.loads(text)
         return cls(tuple(Weight(r["name"], tuple(r["shape"]), r["dtype"], r["role"]) for r in rows))
 
     def digest(self) -> bytes:
-        """32 bytes that two specs share only if they describe the same vector."""
+        """Return 32 bytes that differ if the specs differ."""
         return hashlib.sha256(self.to_json().encode()).digest()

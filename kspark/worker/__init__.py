@@ -1,5 +1,5 @@
-"""What runs in Spark tasks: module-level functions with plain arguments.
+"""Code that runs in Spark tasks: module-level functions with plain arguments.
 
-A test can call each of them without Spark. `spooling`, `rounds`, `live` and
-`inference` hold the entry points; the other modules serve them.
+Tests can call them without Spark. The entry points of tasks are in `spooling`, `inference`,
+`groups` and `state`, and for training in `kspark.rounds.task` and `kspark.live.task`.
 """

@@ -1,7 +1,7 @@
-"""Groups of shards whose deltas are summed on an executor, before the driver sees them.
+"""Groups of shards, whose deltas are averaged on executors before they reach the driver.
 
-Between the training of the shards and the driver there is a stage of Spark more, with
-one task per group. What its function gets and gives are plain data, and it needs no Keras.
+A second stage of the Spark job has one task per group. Its function takes and returns plain data,
+and needs no Keras.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from kspark.worker.tasks import MissingShard, Result, ShardResult, State
 
 @dataclass(frozen=True)
 class Grouping:
-    """Which shards are summed together.
+    """The groups of shards that are merged together.
 
     Attributes:
-        groups: Tuple of mappings from shard to its training examples, one per group. They
-            are the shards in their order, cut into parts of about the same length.
+        groups: Tuple of mappings from shard to its training examples, one per group. Groups are
+            consecutive shards, and have about the same number of shards.
     """
 
     groups: tuple[Mapping[int, int], ...]
 
     @classmethod
     def of(cls, num_train: Mapping[int, int]) -> Grouping:
-        """About as many groups as each has shards: `⌈√k⌉` of them for `k` shards with examples."""
+        """Create `⌈√k⌉` groups for `k` shards with examples, of about `√k` shards each."""
         shards = sorted(shard for shard, count in num_train.items() if count)
         groups = math.ceil(math.sqrt(len(shards)))
         cuts = [len(shards) * i // groups for i in range(groups + 1)]
@@ -41,22 +41,22 @@ class Grouping:
 
     @cached_property
     def number(self) -> Mapping[int, int]:
-        """The group of each shard."""
+        """Mapping from shard to the number of its group."""
         return {shard: i for i, group in enumerate(self.groups) for shard in group}
 
 
 @dataclass(frozen=True)
 class GroupResult:
-    """What one group of shards brought.
+    """The merged results of one group of shards.
 
     Attributes:
         number: Integer, the group.
-        parts: Tuple of what its shards brought, in their order, without vectors.
-        delta: Vector, the mean of their deltas, weighted by examples, and not compressed; or
-            a payload of what changed in it. `None` if there was none.
-        delta_examples: Integer, examples behind `delta`.
-        state: The mean of their states, see `StateMean`; `None` if there was none.
-        state_examples: Integer, examples behind `state`.
+        parts: Tuple of the shards' results without vectors, in the order of the shards.
+        delta: Vector, the mean of the deltas weighted by examples, not compressed; or its payload
+            of changed blocks. Defaults to `None`, no delta.
+        delta_examples: Integer, number of examples of `delta`. Defaults to `0`.
+        state: `State`, the mean of the states (see `StateMean`). Defaults to `None`, no state.
+        state_examples: Integer, number of examples of `state`. Defaults to `0`.
     """
 
     number: int
@@ -68,10 +68,10 @@ class GroupResult:
 
 
 class StateMean:
-    """The mean of what replicas keep beside their merged weights.
+    """The mean of replicas' states (see `State`).
 
-    Floating point state is averaged by examples; counters and other fixed state are the
-    first one's.
+    Floating point arrays of the optimizer state are averaged by examples. All other arrays, such
+    as counters, are those of the first replica.
     """
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class StateMean:
         self.total = 0
 
     def add(self, state: State, num_examples: int) -> None:
-        """Take in one replica's state, or the mean of several."""
+        """Add the state of one replica, or the mean of several."""
         optimizer, fixed = state
         if self._first is None:
             floating = [np.issubdtype(array.dtype, np.floating) for array in optimizer]
@@ -93,7 +93,7 @@ class StateMean:
         self.total += num_examples
 
     def result(self) -> State | None:
-        """The mean, or `None` if nothing was added."""
+        """Return the mean, or `None` if no state was added."""
         if self._first is None:
             return None
         optimizer, fixed = self._first
@@ -102,7 +102,7 @@ class StateMean:
 
 
 class GroupMean:
-    """The means of what the shards of a group bring, in their order.
+    """The means of the deltas and states of a group, summed in the order of its shards.
 
     Args:
         shards: Mapping from shard to its training examples.
@@ -117,7 +117,7 @@ class GroupMean:
         self._split = 0
 
     def result(self, number: int, results: Iterable[Result]) -> GroupResult:
-        """Read what the shards bring to its end."""
+        """Merge all results of the group's shards."""
         parts: list[Result] = []
         deltas = InOrder(self._shards, self.add_delta)
         states = InOrder(self._shards, self.add_state)
@@ -141,27 +141,27 @@ class GroupMean:
         )
 
     def add_delta(self, shard: int, arrays: list[np.ndarray]) -> None:
-        """Add a delta, or the payload that it travels as."""
+        """Add a delta or its payload."""
         (delta,) = arrays
         if delta.dtype == PACKED:
             delta = self._packing.unpack(delta, self._out)
         self._delta.add(delta, self._shards[shard])
 
     def mean_delta(self) -> np.ndarray:
-        """The mean as it travels to the driver. It is not compressed: nobody keeps what is lost."""
+        """Return the mean for the driver, not compressed: nothing would keep the codec's error."""
         mean = self._delta.result()
         return self._packing.packer().pack(mean) if self._packing.lossless else mean
 
     def add_state(self, shard: int, arrays: list[np.ndarray]) -> None:
-        """Add a state."""
+        """Add the arrays of a state."""
         self._state.add((arrays[: self._split], arrays[self._split :]), self._shards[shard])
 
 
 def of_groups(
     grouping: Grouping, wanted: Set[int], index: int, handles: Iterable[bytes]
 ) -> Iterator[bytes]:
-    """The shard handles of a partition, if its shard is in a group that is wanted."""
-    found = list(handles)  # to the end, else Spark ends this process
+    """Yield the shard handles of a partition whose shard is in one of the `wanted` groups."""
+    found = list(handles)  # Read to the end. Otherwise Spark ends this process.
     if grouping.number.get(index) in wanted:
         yield from found
 
@@ -169,7 +169,7 @@ def of_groups(
 def by_group(
     grouping: Grouping, index: int, results: Iterable[Result]
 ) -> Iterator[tuple[int, Result]]:
-    """Pairs of (group, what a shard brought); shards that have nothing to train bring nothing."""
+    """Yield pairs of a group and a shard's result. Shards without training rows are omitted."""
     for result in results:
         group = grouping.number.get(result.shard)
         if isinstance(result, Failure | MissingShard):
@@ -184,6 +184,6 @@ def merge_group(
     index: int,
     pairs: Iterable[tuple[int, Result]],
 ) -> Iterator[GroupResult]:
-    """Merge what the shards of one group brought; the group is the partition."""
+    """Merge the results of one group's shards. The partition is the group."""
     mean = GroupMean(grouping.groups[index], packing)
     yield mean.result(index, (result for _, result in pairs))

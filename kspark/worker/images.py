@@ -1,4 +1,4 @@
-"""Images to tensors, in the task that reads them. Needs no Keras: NumPy resizes, Pillow decodes."""
+"""Convert images to tensors in the task that reads them, with NumPy and Pillow, without Keras."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from kspark.worker.scores import nested
 
 CHANNELS = {"rgb": 3, "bgr": 3, "grey": 1}
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""How much red, green and blue count for grey (ITU-R BT.601)."""
+"""Weights of red, green and blue in grey (ITU-R BT.601)."""
 
 DEEP_MODES = ("I", "F")
-"""First letters of Pillow's modes of more than 8 bits, which `convert` would cut off at 255."""
+"""First letters of Pillow's modes with more than 8 bits, which `convert` would clip at 255."""
 
 
 @dataclass(frozen=True)
 class ImageTask:
-    """What becomes of the images of one column.
+    """The conversion of the images in one column.
 
     Attributes:
-        name: String, the column.
-        index: Integer, its place among the columns.
-        output: String, the new column.
-        size: Tuple of integers (height, width).
+        name: String, name of the column.
+        index: Integer, position of the column.
+        output: String, name of the new column.
+        size: Tuple of integers, height and width of the tensors in pixels.
         channels: String, a key of `CHANNELS`.
-        scale: Float.
-        antialias: Boolean.
-        drop_invalid: Boolean.
+        scale: Float, factor for all values.
+        antialias: Boolean, whether to smooth images that become smaller.
+        drop_invalid: Boolean, whether to drop rows without a valid image, instead of an error.
     """
 
     name: str
@@ -50,12 +50,12 @@ class ImageTask:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The shape of one tensor."""
+        """Shape of one tensor."""
         return (*self.size, CHANNELS[self.channels])
 
 
 def convert_batches(task: ImageTask, batches: Iterator[Any]) -> Iterator[Any]:
-    """Record batches with one more column, that of the tensors."""
+    """Add the column of tensors to record batches."""
     context = TaskContext.get()
     partition = context.partitionId() if context is not None else 0
     first = 0
@@ -69,10 +69,10 @@ def convert_batches(task: ImageTask, batches: Iterator[Any]) -> Iterator[Any]:
 
 
 def convert(task: ImageTask, batch: Any, place: Place) -> Any:
-    """Some rows with their tensors, without those that hold no image if they are dropped.
+    """Add the column of tensors to rows. Rows without a valid image are dropped if so configured.
 
     Raises:
-        ValueError: For the first row that holds none, if they are not dropped.
+        ValueError: If a row has no valid image and rows are not dropped.
     """
     column = batch.column(task.index)
     of_structs = hasattr(column.type, "num_fields") and column.type.num_fields > 0
@@ -92,7 +92,7 @@ def convert(task: ImageTask, batch: Any, place: Place) -> Any:
 
 
 def described(value: Any) -> str:
-    """What was found in place of an image, and where it came from if that is known."""
+    """Describe a value that is not a valid image, with its origin if that is known."""
     found = value.as_py()
     if isinstance(found, dict):
         facts = {name: found[name] for name in found if name != "data"}
@@ -101,10 +101,11 @@ def described(value: Any) -> str:
 
 
 def struct_pixels(column: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Images of Spark's `image` source, those of one size together.
+    """Read images of Spark's `image` source, grouped by size.
 
     Yields:
-        Pairs of rows and array (rows, height, width, channels) of bytes, red first.
+        Tuples of row numbers and a uint8 array (rows, height, width, channels) in the order red,
+        green, blue.
     """
     names = [column.type.field(i).name for i in range(column.type.num_fields)]
     fields = dict(zip(names, column.flatten(), strict=True))
@@ -117,7 +118,7 @@ def struct_pixels(column: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     )
     data = fields["data"].to_pylist()
     lengths = np.array([-1 if d is None else len(d) for d in data])
-    # OpenCV's types: the depth in the lower three bits, 0 for bytes, and channels - 1 above.
+    # OpenCV's type: the depth in the lower three bits (0 for bytes), `channels - 1` in the others.
     fits = (shapes[:, 3] == (shapes[:, 2] - 1) * 8) & np.isin(shapes[:, 2], (1, 3, 4))
     fits &= (shapes[:, :2] > 0).all(axis=1) & (shapes[:, :3].prod(axis=1) == lengths)
     for height, width, depth in np.unique(shapes[fits, :3], axis=0):
@@ -128,7 +129,7 @@ def struct_pixels(column: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def file_pixels(column: Any, task: ImageTask) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Decoded image files, one by one, as `struct_pixels` gives them."""
+    """Decode image files one by one. Yields the same as `struct_pixels`."""
     for row in range(len(column)):
         image = decoded(column[row].as_py(), task)
         if image is not None:
@@ -136,7 +137,7 @@ def file_pixels(column: Any, task: ImageTask) -> Iterator[tuple[np.ndarray, np.n
 
 
 def decoded(content: bytes | None, task: ImageTask) -> np.ndarray | None:
-    """The pixels of an image file, or `None` if it is none of 8 bits per channel.
+    """Decode an image file. Returns `None` if it is not an image with 8 bits per channel.
 
     Raises:
         ClusterError: If Pillow is missing.
@@ -155,19 +156,19 @@ def decoded(content: bytes | None, task: ImageTask) -> np.ndarray | None:
             return None
         pixels = np.asarray(image.convert("L" if task.channels == "grey" else "RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        # Pillow's words for a damaged file, and for one that claims a huge size.
+        # Pillow raises these for a damaged file, and for one with a huge size in its header.
         return None
     return pixels.reshape(*pixels.shape[:2], -1)
 
 
 def tensors(pixels: np.ndarray, task: ImageTask) -> np.ndarray:
-    """Images of one size, red first, as a task wants them."""
+    """Convert images of one size, in the order red, green, blue, to tensors."""
     values = resized(with_channels(pixels, task.channels), task.size, task.antialias)
     return values * np.float32(task.scale)
 
 
 def with_channels(pixels: np.ndarray, channels: str) -> np.ndarray:
-    """Images as float32 with the channels asked for, in their order."""
+    """Convert images to float32 with the requested channels."""
     values = pixels.astype(np.float32)
     if channels == "grey":
         return values if values.shape[-1] == 1 else (values @ LUMA)[..., np.newaxis]
@@ -177,7 +178,7 @@ def with_channels(pixels: np.ndarray, channels: str) -> np.ndarray:
 
 
 def resized(values: np.ndarray, size: tuple[int, int], antialias: bool) -> np.ndarray:
-    """Images (rows, height, width, channels) of another size, bilinearly."""
+    """Resize images (rows, height, width, channels) with bilinear interpolation."""
     count, height, width, depth = values.shape
     if height != size[0]:
         flat = values.reshape(count, height, width * depth)
@@ -190,10 +191,11 @@ def resized(values: np.ndarray, size: tuple[int, int], antialias: bool) -> np.nd
 
 @functools.lru_cache(maxsize=256)
 def axis_weights(old: int, new: int, antialias: bool) -> np.ndarray:
-    """Matrix (new, old): how much each old place along an axis counts for each new one.
+    """Return the matrix (new, old) of the weights of old pixels along an axis for each new pixel.
 
-    A place counts the less the farther its middle is from the new one's, down to nothing at
-    a distance of 1, or, smoothed, of as many places as become one.
+    A weight decreases linearly with the distance between the centres of both pixels, and is 0 from
+    a distance of 1 old pixel on. With `antialias`, it is 0 from `old / new` old pixels on, if that
+    is more.
     """
     ratio = old / new
     reach = max(ratio, 1.0) if antialias else 1.0

@@ -1,4 +1,4 @@
-"""Arrays that come in any order, handed on in that of their shards."""
+"""Process arrays that arrive in any order in the order of their shards."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from kspark.shards.files import as_bytes
 from kspark.shards.writing import local_folders
 
 Place = tuple[int, np.dtype, tuple[int, ...]]
-"""Where an array waits: position in the file, dtype, shape."""
+"""Location of an array in the file: position, dtype, shape."""
 
 
 class InOrder:
-    """Hands arrays on in the order of their shards, so that sums of them are the same bytes.
+    """Passes arrays on in the order of their shards, so that sums of them have the same bytes.
 
-    Arrays of a shard that comes before its turn wait in a file: the process holds those of
-    one shard at a time. The file is in Spark's local directory and has no name, so that
-    nothing is left of it, however the process ends.
+    Arrays that arrive early are stored in a file, so that the memory contains those of one shard
+    at a time. The file is in Spark's local directory and has no name, so that it disappears
+    however the process ends.
 
     ```python
     with InOrder([3, 5], sums.add) as vectors:
-        vectors.add(5, [b])  # waits
-        vectors.add(3, [a])  # both are added
+        vectors.add(5, [b])  # stored
+        vectors.add(3, [a])  # both are passed on
     ```
 
-    At the end of the block, those that wait for a shard that has not come are handed on.
+    At the end of the block, stored arrays are passed on even if an earlier shard has not arrived.
 
     Args:
-        shards: Integers, whose arrays are awaited.
-        hand_on: Called with a shard and its list of arrays, which are not to be changed.
+        shards: Iterable of integers, the expected shards.
+        hand_on: Function of a shard and its list of arrays, which it must not change.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class InOrder:
             self._file.close()
 
     def add(self, shard: int, arrays: Sequence[np.ndarray]) -> None:
-        """Take in the arrays of a shard."""
+        """Add the arrays of a shard, and pass on all arrays whose turn it is."""
         if not self._awaited or self._awaited[0] != shard:
             self._waiting[shard] = [self._stored(array) for array in arrays]
             return

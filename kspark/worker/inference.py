@@ -29,13 +29,14 @@ _predictors: dict[str, Replica] = {}
 
 @dataclass(frozen=True)
 class InferenceTask:
-    """An evaluation or prediction.
+    """The task of an evaluation or prediction.
 
     Attributes:
-        key: String; tasks of one key share a replica in a process.
-        batch_size: Integer.
-        threads: Integer, threads a replica may use.
-        num_train: Mapping from shard to the rows to skip at its start.
+        key: String. Tasks with the same key share a replica in a process.
+        batch_size: Integer, examples per batch.
+        threads: Integer, threads that a replica may use.
+        num_train: Mapping from shard to the number of rows to skip at its start. Defaults to no
+            rows.
     """
 
     key: str
@@ -51,7 +52,7 @@ def evaluate_shards(
     index: int,
     handles: Iterable[bytes],
 ) -> Iterator[Result]:
-    """Metric state of the shards of one partition, over their rows from `num_train` on."""
+    """Evaluate the shards of one partition, on their rows from `num_train` on."""
     for document in list(handles):
         handle = ShardHandle.from_json(document)
         yield guarded(
@@ -62,7 +63,7 @@ def evaluate_shards(
 def evaluate_shard(
     task: InferenceTask, spec: ReplicaSpec, vector: np.ndarray, handle: ShardHandle
 ) -> ShardResult:
-    """Metric state of one shard."""
+    """Evaluate one shard. Returns its metric state."""
     start = task.num_train.get(handle.index, 0)
     count = handle.num_examples - start
     if count <= 0:
@@ -78,7 +79,7 @@ def evaluate_windows(
     shard: int,
     windows: Iterable[Window],
 ) -> ShardResult:
-    """Metric state over some windows; without a vector the model's own weights are used."""
+    """Evaluate windows. Without a vector, use the model's own weights."""
     replica = replica_for(spec, task.key, task.threads)
     if vector is not None:
         replica.set_vector(vector)
@@ -96,7 +97,7 @@ def evaluate_windows(
 
 
 def label_arrays(window: Window) -> tuple[StoredArray, ...]:
-    """What the labels of a window look like."""
+    """Return names, dtypes and shapes of a window's labels."""
     return tuple(
         StoredArray(f"y{i}", TEXT if a.dtype == object else a.dtype.name, a.shape[1:], "", 0)
         for i, a in enumerate(window.y)
@@ -106,7 +107,7 @@ def label_arrays(window: Window) -> tuple[StoredArray, ...]:
 def evaluate_chunks(
     task: InferenceTask, spec: ReplicaSpec, index: int, chunks: Iterator[Chunk]
 ) -> Iterator[Result]:
-    """Metric state of one partition that is read once."""
+    """Evaluate one partition that is read once."""
 
     def windows() -> Iterator[Window]:
         for chunk in chunks:
@@ -119,12 +120,12 @@ def evaluate_chunks(
 
 
 def check_window(replica: Replica, window: Window) -> None:
-    """Refuse labels that do not fit the loss, as a fit does before it begins.
+    """Check that labels fit the loss, as a fit does before it begins.
 
     Raises:
-        UnfitLabelsError: If they do not.
+        UnfitLabelsError: If they do not fit.
     """
-    from kspark.replica.labels import check_facts  # imports Keras, whose backend is chosen by now
+    from kspark.replica.labels import check_facts  # Imports Keras, after its backend was chosen.
 
     stats = [None if a.dtype == object else LabelStats.of(a) for a in window.y]
     try:
@@ -136,9 +137,10 @@ def check_window(replica: Replica, window: Window) -> None:
 def predict_chunks(
     task: InferenceTask, spec: ReplicaSpec, index: int, chunks: Iterator[Chunk]
 ) -> Iterator[tuple[int, list[np.ndarray]] | Failure]:
-    """Predictions of one partition in its own order: (partition, one array per output).
+    """Predict one partition in the order of its rows. The first failure ends the prediction.
 
-    The first failure is the last result.
+    Yields:
+        Tuples of the partition and a list of one array per output, or a `Failure`.
     """
 
     def predict_next() -> tuple[int, list[np.ndarray]] | None:
@@ -165,17 +167,17 @@ def predict_batches(
     spec: ReplicaSpec,
     batches: Iterator[pa.RecordBatch],
 ) -> Iterator[pa.RecordBatch]:
-    """Record batches with more columns, made of the model's outputs, in one pass.
+    """Add columns with the model's outputs to record batches, in one pass.
 
     Args:
         task: `InferenceTask`.
         plan: `FramePlan`.
-        positions: List of integers, where in a batch the columns of `plan` are.
-        num_kept: Integer, how many columns are kept as they are, the first ones.
-        names: Names of the columns to yield: those that are kept, then those of `scores`.
-        scores: `Scores`, which makes columns of the outputs.
+        positions: List of integers, positions of the columns of `plan` in a batch.
+        num_kept: Integer, number of columns at the start of a batch to keep.
+        names: List of strings, names of the kept columns and then of the columns of `scores`.
+        scores: `Scores`, which converts outputs to columns.
         spec: `ReplicaSpec`.
-        batches: Record batches.
+        batches: Iterator of record batches.
     """
     first = 0
     for batch in batches:
@@ -195,15 +197,15 @@ def predict_columns(
     spec: ReplicaSpec,
     batches: Iterator[tuple[pa.Array, ...]],
 ) -> Iterator[pa.StructArray]:
-    """The scores of some columns, batch by batch.
+    """Predict the rows of columns, batch by batch.
 
     Args:
         task: `InferenceTask`.
         plan: `FramePlan`.
-        names: Names of the columns of `scores`.
-        scores: `Scores`, which makes columns of the outputs.
+        names: List of strings, names of the columns of `scores`.
+        scores: `Scores`, which converts outputs to columns.
         spec: `ReplicaSpec`.
-        batches: Tuples of the columns of `plan`, in its order.
+        batches: Iterator of tuples of the columns of `plan`, in its order.
     """
     first = 0
     for columns in batches:
@@ -220,10 +222,10 @@ def predict_last(
     spec: ReplicaSpec,
     batches: Iterator[tuple[pa.Array, ...]],
 ) -> Iterator[pa.Array]:
-    """As `predict_columns`, the last of the scores' columns alone.
+    """Predict as `predict_columns` does, but yield only the last column of `scores`.
 
     Raises:
-        ValueError: If a function of SQL was called with another number of columns.
+        ValueError: If an SQL function was called with a wrong number of columns.
     """
     first = 0
     for columns in batches:
@@ -242,7 +244,7 @@ def predict_rows(
     columns: list[pa.Array],
     first_row: int = 0,
 ) -> list[np.ndarray]:
-    """One array per output for the rows of some columns, those of `plan`; none for no rows."""
+    """Predict rows of the columns of `plan`. Returns one array per output, none without rows."""
     replica = predictor_for(spec, task.key, task.threads)
     features = pa.RecordBatch.from_arrays(columns, names=plan.names)
     chunks = plan.chunks(features, None, first_row)
@@ -253,14 +255,17 @@ def predict_rows(
 def predict_series(
     task: InferenceTask, plan: FramePlan, scores: Scores, spec: ReplicaSpec, *series: Any
 ) -> Any:
-    """The last of the scores' columns as a pandas series.
+    """Predict rows of pandas series. Returns the last column of `scores` as a pandas series.
 
     Args:
         task: `InferenceTask`.
         plan: `FramePlan`.
-        scores: `Scores`, which makes columns of the outputs.
+        scores: `Scores`, which converts outputs to columns.
         spec: `ReplicaSpec`.
-        *series: One pandas series per column of `plan`, of the same rows.
+        *series: Pandas series with the same rows, one per column of `plan`.
+
+    Raises:
+        ValueError: If the number of series is wrong, or a series contains nulls.
     """
     if len(series) != len(plan.names):
         raise invalid("columns", f"{len(plan.names)}: {plan.names}", len(series))
@@ -275,16 +280,16 @@ def predict_series(
 
 
 def series_array(name: str, series: Any) -> np.ndarray:
-    """The values of a column as an array whose first axis is the row.
+    """Convert a column to an array with one row per value.
 
     Raises:
-        ValueError: If there are nulls, which pandas has made NaN where they were numbers.
+        ValueError: If there are nulls, or NaN, to which pandas converts nulls of numbers.
     """
     place = Place(f"Column {name!r}")
     rows = series["type"] if hasattr(series, "columns") else series
     if rows.isna().any():
         raise place.error("no nulls", "null", int(rows.isna().to_numpy().argmax()))
-    if hasattr(series, "columns"):  # what pandas gets of a vector: a table of its parts
+    if hasattr(series, "columns"):  # Spark passes a vector as a table of its fields.
         parts = [pa.array(series[c], from_pandas=True) for c in series.columns]
         column = pa.StructArray.from_arrays(parts, names=list(series.columns))
     else:
@@ -293,10 +298,10 @@ def series_array(name: str, series: Any) -> np.ndarray:
 
 
 def predictor_for(spec: ReplicaSpec, key: str, threads: int) -> Replica:
-    """The process's replica of a model that only predicts, built at the first call.
+    """Return this process' replica of a model for predictions, built at the first call.
 
-    A query may run several models, one behind the other, each of which comes back with
-    every task; so a few are kept, those that were used last.
+    A query may run several models in every task, so the last `MAX_PREDICTORS` used replicas are
+    kept.
     """
     replica = _predictors.pop(key, None)
     _predictors[key] = build(spec, threads) if replica is None else replica

@@ -1,13 +1,13 @@
-"""The weights that a replica keeps for itself, where the rule lets it.
+"""The own weights of replicas, for rules such as `ElasticAverage`.
 
-Under `ElasticAverage` a replica never takes over the global weights. Its own
-ones belong to its shard: they are written beside the shard's files, so that
-another process, another job or a retried task goes on from them.
+With such a rule, a replica never takes over the global weights. Its own weights belong to its
+shard. They are saved in a file beside the shard's files, so that another process, another job or a
+retried task continues from them.
 
-* `PushedWeights`, of a replica that waits for nobody, are written after every
-  exchange, with its number.
-* `RoundWeights`, of replicas that are merged together, are written after every
-  epoch: one that fails starts again from its beginning.
+* `PushedWeights` belong to an asynchronous replica. They are saved after every exchange, with the
+  exchange's number.
+* `RoundWeights` belong to replicas that are merged together. They are saved after every epoch,
+  because a failed epoch starts again from its beginning.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from kspark.worker.tasks import FitTask
 
 
 class OwnWeights:
-    """One shard's own weights and slots, and their files.
+    """The own weights and slots of one shard, and their files.
 
     Args:
         rule: `ServerOptimizer` with `keeps_replica_weights`.
         spec: `WeightSpec` of the model.
         folder: `Path` of the shard's state files.
-        share: Float, the shard's part of all examples.
+        share: Float, the shard's fraction of all examples.
         mode: String, the plan's mode.
     """
 
@@ -44,7 +44,7 @@ class OwnWeights:
         self._slots = rule.replica_slots(self._cut, spec.dtype)
 
     def _read(self, name: str, base: np.ndarray, numbers: Collection[int]) -> None:
-        """Put what a file keeps into `base`, if it is one of these numbers'."""
+        """Load a file into `base` and the slots if its exchange or epoch number is in `numbers`."""
         try:
             with (self._folder / name).open("rb") as file:
                 if int(np.load(file, allow_pickle=False)) not in numbers:
@@ -56,7 +56,7 @@ class OwnWeights:
             return
 
     def _write(self, name: str, local: np.ndarray, number: int) -> None:
-        """Keep the replica's trainable weights and slots; a file is whole or not there."""
+        """Save the replica's trainable weights and slots. An incomplete file is never visible."""
         self._folder.mkdir(parents=True, exist_ok=True)
         partial = self._folder / f".{name}.{os.getpid()}"
         with partial.open("wb") as file:
@@ -66,10 +66,10 @@ class OwnWeights:
 
 
 class PushedWeights(OwnWeights):
-    """Own weights of a replica that pushes: the driver answers with the gap to the centre.
+    """Own weights of a replica that pushes. The driver's answer is their gap to the centre.
 
     Args:
-        rule: As for `OwnWeights`, and so are the others.
+        rule: As for `OwnWeights`, like all other arguments.
 
     Attributes:
         answer: Vector for the driver's answer.
@@ -82,24 +82,26 @@ class PushedWeights(OwnWeights):
         self.answer = np.empty(spec.size, spec.dtype)
 
     def restore(self, base: np.ndarray, exchanges: int) -> None:
-        """Put the shard's own trainable weights into `base`, after so many exchanges.
+        """Load the shard's own trainable weights after `exchanges` exchanges into `base`.
 
-        If the process died before an answer came, they are those of one exchange earlier:
-        the centre has moved, the replica goes on from where it was before. A shard without
-        weights of its own (new, or lost with its host) begins where `base` is, at the centre.
+        If the process died before an answer arrived, the file contains the weights of one exchange
+        earlier. Then the centre has moved, and the replica continues from these weights. If there
+        is no file, because the shard is new or was lost with its host, `base` remains the centre.
         """
         self._read("own-weights", base, (exchanges, exchanges - 1))
 
     def leave(self, delta: np.ndarray, base: np.ndarray) -> None:
-        """Make of a delta since `base` what is pushed: own weights, and the state's delta."""
+        """Convert a delta since `base`, in place, to own weights and state delta for the push."""
         delta[: self._cut] += base[: self._cut]
 
     def move(self, base: np.ndarray, pushed: np.ndarray, exchanges: int) -> None:
-        """The replica's half of exchange number `exchanges`, whose gap is in `answer`.
+        """Apply the replica's half of an exchange, with the gap in `answer`, and save the weights.
 
         Args:
-            base: Vector, where local training began; becomes where it goes on.
-            pushed: Vector, what was pushed; overwritten.
+            base: Vector, start of the local training. Overwritten with the weights to continue
+                from.
+            pushed: Vector that was pushed. It is overwritten.
+            exchanges: Integer, number of the exchange.
         """
         cut, local = self._cut, pushed[: self._cut]
         gap, start = self.answer[:cut], base[:cut]
@@ -110,18 +112,18 @@ class PushedWeights(OwnWeights):
 
 
 class RoundWeights(OwnWeights):
-    """Own weights of a replica that is merged with all others, for one try at one epoch.
+    """Own weights of a replica that is merged with all others, for one try at an epoch.
 
-    All replicas measure their gaps to the same centre, and bring these instead of deltas:
-    the driver merges both in the same way. Nobody needs the driver's answer to move.
+    All replicas measure their gaps to the same centre, and send gaps instead of deltas. The driver
+    merges both in the same way. A replica does not need the driver's answer for its own update.
 
     Args:
-        rule: As for `OwnWeights`, and so are the others but the last.
+        rule: As for `OwnWeights`, like all other arguments except the last.
         epoch: Integer.
 
     Attributes:
-        centre: Vector, the global weights that the gaps are measured to, and state as it is
-            there. Whoever exchanges more than once an epoch puts the merged weights here.
+        centre: Vector, the global weights and state to which the gaps are measured. With several
+            exchanges per epoch, callers write the merged weights into it.
     """
 
     def __init__(
@@ -142,22 +144,22 @@ class RoundWeights(OwnWeights):
     def of(
         cls, fit: FitTask, spec: WeightSpec, folder: Path, num_examples: int, epoch: int
     ) -> RoundWeights | None:
-        """Those of a shard of so many examples, or `None` if the fit's rule keeps none."""
+        """Create the own weights of a shard, or return `None` if the fit's rule has none."""
         if fit.rule is None:
             return None
         return cls(fit.rule, spec, folder, fit.share(num_examples), fit.plan.mode, epoch)
 
     def restore(self, centre: np.ndarray) -> np.ndarray:
-        """The weights that the epoch begins with: the shard's own ones after the epoch before.
+        """Return the weights at the beginning of the epoch: the own ones after the epoch before.
 
-        A shard without them (in the fit's first epoch, or lost with its host) begins at the
-        centre. So does one whose file is of an earlier epoch.
+        A shard without a file for that epoch begins at the centre: in the fit's first epoch, if
+        the file was lost with its host, or if the file belongs to an earlier epoch.
 
         Args:
-            centre: Vector, the global weights; copied.
+            centre: Vector, the global weights. They are copied.
 
         Returns:
-            A new vector: own trainable weights, and state as it is at the centre.
+            A new vector of own trainable weights and the centre's state.
         """
         self.centre[:] = centre
         base = centre.copy()
@@ -166,17 +168,18 @@ class RoundWeights(OwnWeights):
         return base
 
     def leave(self, delta: np.ndarray, base: np.ndarray) -> None:
-        """Make of a delta since `base` what is brought: the gap, and the state's delta."""
+        """Convert a delta since `base`, in place, to gap and state delta for the exchange."""
         cut = self._cut
         np.add(delta[:cut], base[:cut], out=self._local)
         np.subtract(self._local, self.centre[:cut], out=delta[:cut])
 
     def move(self, base: np.ndarray, gap: np.ndarray) -> None:
-        """The replica's half of an exchange: by as much as the centre, the other way.
+        """Apply the replica's half of an exchange, opposite to the movement of the centre.
 
         Args:
-            base: Vector, where local training began; becomes where it goes on.
-            gap: Vector, what `leave` has made.
+            base: Vector, start of the local training. Overwritten with the weights to continue
+                from.
+            gap: Vector that `leave` converted.
         """
         cut = self._cut
         self._rule.replica_update(self._local, gap[:cut], base[:cut], self._slots, self._context)
@@ -184,7 +187,7 @@ class RoundWeights(OwnWeights):
         base[cut:] = self.centre[cut:]
 
     def save(self, base: np.ndarray) -> None:
-        """Keep where the epoch ended, and where it began: it may have to start again."""
+        """Save the weights at the end of the epoch, and keep those at its start for a restart."""
         self._write(self._name(self._epoch), base[: self._cut], self._epoch)
         (self._folder / self._name(self._epoch - 2)).unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Rows of Elephas' RDDs, made on the executors: pairs, labeled points, one-hot labels."""
+"""Rows of Elephas' RDDs, created on executors: pairs, labeled points, one-hot labels."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 
 def pairs(features: Any, labels: Any) -> Iterator[Any]:
-    """Rows `(x, y)`."""
+    """Return rows `(x, y)`."""
     return zip(features, labels, strict=True)
 
 
 def points(features: Any, labels: Any) -> Iterator[LabeledPoint]:
-    """Rows as `LabeledPoint`."""
+    """Yield rows as `LabeledPoint`."""
     for x, y in zip(features, labels, strict=True):
         vector = np.asarray(x)
         if vector.ndim != 1:
@@ -30,21 +30,21 @@ def points(features: Any, labels: Any) -> Iterator[LabeledPoint]:
 
 
 def largest_of_points(rows: Iterator[LabeledPoint]) -> Iterator[float]:
-    """The largest label of one partition, if it has any."""
+    """Yield the largest label of a partition, or nothing for an empty one."""
     found = [p.label for p in rows]
     if found:
         yield max(found)
 
 
 def stacked_points(rows: Iterator[LabeledPoint]) -> Iterator[Arrays]:
-    """One partition's features and labels, if it has any."""
+    """Yield the features and labels of a partition, or nothing for an empty one."""
     found = [(p.features.toArray(), p.label) for p in rows]
     if found:
         yield np.stack([x for x, _ in found]), np.array([y for _, y in found])
 
 
 def point_rows(nb_classes: int | None, rows: Iterator[LabeledPoint]) -> Iterator[Any]:
-    """Rows `(x, y)` of one partition of `LabeledPoint`, one-hot if `nb_classes` is given."""
+    """Yield rows `(x, y)` of a partition of `LabeledPoint`, one-hot if `nb_classes` is given."""
     for point in rows:
         label: Any = point.label
         if nb_classes is not None:
@@ -53,29 +53,33 @@ def point_rows(nb_classes: int | None, rows: Iterator[LabeledPoint]) -> Iterator
 
 
 def chunk_arrays(index: int, chunks: Iterator[Chunk]) -> Iterator[Arrays]:
-    """Features and labels of one partition, chunk by chunk."""
+    """Yield the features and labels of a partition, chunk by chunk."""
     for chunk in chunks:
         yield chunk.x[0], chunk.y[0].astype(np.float64)
 
 
 def largest_label(index: int, parts: Iterator[Arrays]) -> Iterator[float]:
-    """The largest labels of the parts of one partition."""
+    """Yield the largest label of each part of a partition."""
     for _, labels in parts:
         yield float(labels.max())
 
 
 def array_rows(nb_classes: int | None, index: int, parts: Iterator[Arrays]) -> Iterator[Any]:
-    """Rows `(x, y)` of one partition, one-hot if `nb_classes` is given."""
+    """Yield rows `(x, y)` of a partition, one-hot if `nb_classes` is given."""
     for features, labels in parts:
         targets = labels if nb_classes is None else encode_labels(labels, nb_classes)
         yield from zip(features, targets, strict=True)
 
 
 def encode_labels(labels: np.ndarray, nb_classes: int) -> np.ndarray:
-    """One-hot rows of classes."""
+    """Encode classes as one-hot rows.
+
+    Raises:
+        ValueError: If a label is not a class.
+    """
     classes = labels.astype(np.int64)
     wrong = (classes != labels) | (classes < 0) | (classes >= nb_classes)
     if wrong.any():
-        rule = f"a class, a whole number from 0 to {nb_classes - 1}"
+        rule = f"a class, an integer from 0 to {nb_classes - 1}"
         raise invalid("label", rule, labels[wrong][0])
     return np.eye(nb_classes)[classes]

@@ -1,4 +1,4 @@
-"""Rows to local disk, and their end. Needs no Keras: a new process must not wait for it."""
+"""Write rows to local disk, and delete them. Without Keras, whose import delays a new process."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from kspark.worker.tasks import read_to_end
 
 
 def spool_shard(run_id: str, index: int, chunks: Iterator[Chunk]) -> Iterator[bytes]:
-    """Write one partition to local disk and name it.
+    """Write one partition to local disk.
 
     Yields:
-        One JSON document: a `ShardHandle`, or a `Failure` when the rows are not usable.
+        One JSON document: a `ShardHandle`, or a `Failure` if the rows are invalid.
     """
     try:
         yield spool(chunks, index, run_id).to_json()
@@ -24,25 +24,21 @@ def spool_shard(run_id: str, index: int, chunks: Iterator[Chunk]) -> Iterator[by
 
 
 def clean_up(fit_id: str, index: int, handles: Iterable[bytes]) -> Iterator[int]:
-    """Delete what the fit left on this host, and forget its replica."""
+    """Delete the files of a fit on this host, and free its replica."""
     for document in list(handles):
         handle = ShardHandle.from_json(document)
-        Shard.remove(handle)  # and the state files in it
+        Shard.remove(handle)  # Including its state files.
         yield handle.index
     yield from clean_host(fit_id, index, ())
 
 
 def clean_host(fit_id: str, index: int, rows: Iterable[object]) -> Iterator[int]:
-    """Delete what no handle names on this host: shards that were written again, or half."""
+    """Delete the remaining files of a fit, such as incomplete shards, and free its replica."""
     for _ in rows:
         continue
     remove_spools(fit_id)
-    forget(fit_id)
-    return iter(())
-
-
-def forget(fit_id: str) -> None:
-    """Let go of the fit's replica, if this process has one: it has the module then, too."""
+    # A process without this module has no replica, and need not import Keras to free one.
     state = sys.modules.get("kspark.worker.state")
     if state is not None:
         state.release(fit_id)
+    return iter(())

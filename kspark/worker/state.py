@@ -1,9 +1,9 @@
-"""What a Python worker keeps between tasks: the built replica, and each shard's state.
+"""Data that a Python worker keeps between tasks: the built replica, and each shard's state.
 
-A replica is built once per process and fit. A shard's optimizer state (and
-its integer and RNG variables) belongs to the shard, not to the process: it is
-written beside the shard's files after each epoch, so that the next round may
-run in any process of the host, and a retried task starts from the same bytes.
+A replica is built once per process and fit. The optimizer state of a shard, with its integers and
+RNG state, belongs to the shard and not to the process. It is saved beside the shard's files after
+each epoch. So the next round may run in any process of the host, and a retried task starts from
+the same bytes.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from kspark.worker.tasks import MissingShard, Result, ShardResult, State
 _replicas: dict[str, tuple[str, Replica, State]] = {}
 
 _standing: dict[str, tuple[Replica, int, int, list[np.ndarray]]] = {}
-"""By fit: which replica trained which shard and epoch last in this process; its fixed state."""
+"""By fit: the replica, shard and epoch that this process trained last, and its fixed state."""
 
 
 def replica_for(spec: ReplicaSpec, key: str, threads: int) -> Replica:
-    """The process's replica of a model, built at the first call; older ones are dropped."""
+    """Return this process' replica of a model, built at the first call. Others are freed."""
     kept = _replicas.get(key)
     if kept is not None and kept[0] == spec.digest:
         return kept[1]
@@ -41,17 +41,17 @@ def replica_for(spec: ReplicaSpec, key: str, threads: int) -> Replica:
 
 
 def release(key: str) -> None:
-    """Forget the replica of a fit that is over."""
+    """Free the replica of a finished fit."""
     _replicas.pop(key, None)
     _standing.pop(key, None)
 
 
 class ShardState:
-    """The files beside one shard that carry its replica's state from epoch to epoch.
+    """The files beside a shard that store its replica's state between epochs.
 
     Args:
-        fit_id: String, the fit.
-        shard: `Shard` that the state belongs to.
+        fit_id: String, name of the fit.
+        shard: `Shard` to which the state belongs.
     """
 
     def __init__(self, fit_id: str, shard: Shard) -> None:
@@ -61,33 +61,32 @@ class ShardState:
 
     @classmethod
     def of(cls, fit_id: str, handle: ShardHandle) -> ShardState:
-        """The state files of a shard that need not be opened."""
+        """Create the state files of a shard without opening the shard."""
         return cls(fit_id, Shard(handle))
 
     def depart(self) -> None:
-        """The process's replica begins to train: it is at the end of no epoch meanwhile."""
+        """Note that this process' replica begins to train, and is not at the end of an epoch."""
         _standing.pop(self.fit_id, None)
 
     def restore(self, replica: Replica, epoch: int, plan: TrainingPlan, batches: int) -> bool:
-        """Bring a replica to this shard's state at the beginning of `epoch`.
+        """Restore a replica to this shard's state at the beginning of `epoch`.
 
-        That is its state after the epoch before, or the one before that if the process
-        died before it could write it. A replica that has just trained that shard is in it.
+        This is the state after the epoch before, or after an earlier one if a process died before
+        it saved its state. A replica that has just trained the shard already has it.
 
         Args:
             replica: `Replica`.
             epoch: Integer.
             plan: `TrainingPlan`.
-            batches: Integer, the shard's batches an epoch.
+            batches: Integer, the shard's batches per epoch.
 
         Returns:
-            Boolean, `False` if there should be such a state but its host is gone. The
-            replica has the state of the fit's start then; only a learning rate schedule
-            goes on where it was.
+            Boolean, `False` if the state was lost with its host. Then the replica gets the state
+            of the fit's start, except that a learning rate schedule continues at its step.
         """
         standing = _standing.pop(self.fit_id, None)
         if standing is not None and standing[:3] == (replica, self.index, epoch - 1):
-            replica.set_fixed(standing[3])  # an evaluation may have moved on random numbers
+            replica.set_fixed(standing[3])  # An evaluation may have drawn random numbers.
             return True
         loaded = self._load_before(epoch)
         if loaded is None:
@@ -102,19 +101,21 @@ class ShardState:
         return True
 
     def save(self, replica: Replica, epoch: int) -> None:
-        """Keep the replica's state after `epoch`; the one before last is not needed any more."""
+        """Save the replica's state after `epoch`, and delete states that are not needed."""
         self.folder.mkdir(parents=True, exist_ok=True)
         optimizer, fixed = replica.get_optimizer_state(), replica.get_fixed()
         partial = self.folder / f".{epoch}.{os.getpid()}"
         with partial.open("wb") as file:
             for array in (np.array(len(optimizer)), *optimizer, *fixed):
-                np.save(file, storable(array), allow_pickle=False)
+                # Files have no bfloat16. Keras casts float32 back to it without loss.
+                stored = array.astype(np.float32) if array.dtype.kind == "V" else array
+                np.save(file, stored, allow_pickle=False)
         os.replace(partial, self._path(epoch))
         self._forget_before(epoch, "state")
         _standing[self.fit_id] = (replica, self.index, epoch, fixed)
 
     def load(self, epoch: int) -> State | None:
-        """The state after `epoch`, or `None` if it is not on this host."""
+        """Load the state after `epoch`, or return `None` if it is not on this host."""
         try:
             with self._path(epoch).open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
@@ -127,7 +128,7 @@ class ShardState:
         return arrays[:count], arrays[count:]
 
     def save_residual(self, residual: np.ndarray, epoch: int) -> None:
-        """Keep what compression has left over after `epoch`, as `save` does."""
+        """Save the residual of compression after `epoch`, as `save` does."""
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / f".residual.{epoch}.{os.getpid()}"
         with partial.open("wb") as file:
@@ -136,7 +137,7 @@ class ShardState:
         self._forget_before(epoch, "residual")
 
     def load_residual(self, epoch: int) -> np.ndarray | None:
-        """What compression had left over after `epoch`, or `None` if it is not on this host."""
+        """Load the residual after `epoch`, or return `None` if it is not on this host."""
         try:
             with self._residual_path(epoch).open("rb") as file:
                 residual: np.ndarray = np.load(file, allow_pickle=False)
@@ -145,7 +146,7 @@ class ShardState:
         return residual
 
     def residual_before(self, epoch: int) -> np.ndarray | None:
-        """As `load_residual`, after the last epoch before this one that the shard has trained."""
+        """Load the residual after the last epoch before `epoch` that the shard has trained."""
         before = self._before(epoch, "residual")
         return self.load_residual(before[-1]) if before else None
 
@@ -157,12 +158,12 @@ class ShardState:
         return self.load(before[-1]) if before else None
 
     def _before(self, epoch: int, kind: str) -> list[int]:
-        """The epochs before one that have files. A shard that is late misses some."""
+        """Return the epochs before `epoch` that have files. A late shard has skipped some."""
         kept = sorted(int(path.stem) for path in self.folder.glob(f"*.{kind}"))
         return [e for e in kept if e < epoch]
 
     def _forget_before(self, epoch: int, kind: str) -> None:
-        """Keep the files of an epoch and those that it began with: it may be run again."""
+        """Delete old files. Keep the last ones before `epoch`, in case it starts again."""
         for old in self._before(epoch, kind)[:-1]:
             (self.folder / f"{old}.{kind}").unlink(missing_ok=True)
 
@@ -170,13 +171,8 @@ class ShardState:
         return self.folder / f"{epoch}.state"
 
 
-def storable(array: np.ndarray) -> np.ndarray:
-    """The same values in a dtype that files know; Keras casts bfloat16 back without loss."""
-    return array.astype(np.float32) if array.dtype.kind == "V" else array
-
-
 class Tries:
-    """Counts processes that died over one epoch of one shard.
+    """Counts the processes that died while they trained an epoch of a shard.
 
     ```python
     tries = Tries(state, epoch, allowed)
@@ -185,16 +181,16 @@ class Tries:
             ...
     ```
 
-    A try is noted before the work and the note taken back after it, also when an
-    exception ends the work; notes that are found were left by processes that died.
+    A file counts the tries. It is written before the work, and reset after it, also if the work
+    raises an exception. So it counts the processes that died.
 
     Args:
-        state: `ShardState` beside whose files the notes are.
+        state: `ShardState`, whose folder contains the file.
         epoch: Integer.
-        allowed: Integer, processes that may die.
+        allowed: Integer, number of processes that may die.
 
     Attributes:
-        count: Integer, processes that died before this one.
+        count: Integer, number of processes that died before.
     """
 
     def __init__(self, state: ShardState, epoch: int, allowed: int) -> None:
@@ -204,7 +200,7 @@ class Tries:
 
     @property
     def exhausted(self) -> bool:
-        """Whether too many processes died already."""
+        """Whether more processes died than allowed."""
         return self.count > self._allowed
 
     def __enter__(self) -> Tries:
@@ -216,13 +212,13 @@ class Tries:
         if kind is None:
             self._path.unlink(missing_ok=True)
         elif issubclass(kind, Exception):
-            with contextlib.suppress(FileNotFoundError):  # the fit was cleaned up meanwhile
+            with contextlib.suppress(FileNotFoundError):  # The fit was cleaned up.
                 self._path.write_bytes(b"." * self.count)
-        # `SystemExit` and its like end the process: the note stays.
+        # Other exceptions, such as `SystemExit`, end the process: they count.
 
 
 def fetch_state(fit_id: str, epoch: int, index: int, handles: Iterable[bytes]) -> Iterator[Result]:
-    """The states of the shards of one partition after `epoch`; lost ones are left out."""
+    """Load the states of one partition's shards after `epoch`. Lost ones are omitted."""
     for document in list(handles):
         handle = ShardHandle.from_json(document)
         loaded = ShardState.of(fit_id, handle).load(epoch)

@@ -1,4 +1,4 @@
-"""What goes into a task and what comes back: plain data, and exceptions as plain data."""
+"""Arguments and results of tasks as plain data, including exceptions."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
     from kspark.replica import Replica
 
 State = tuple[list[np.ndarray], list[np.ndarray]]
-"""What a replica keeps beside its merged weights: optimizer state and fixed weights."""
+"""A replica's variables that are not merged: optimizer state and fixed weights."""
 
 FINAL = (EnvironmentMismatchError, IncompatibleDeltaError)
-"""Errors of kspark's own that come again at every try. All others fail the task: Spark retries."""
+"""Errors of kspark that would occur at every try. Spark retries tasks that fail with others."""
 
 
 @dataclass(frozen=True)
 class FitTask:
-    """One fit as its tasks see it.
+    """The settings of a fit that its tasks need.
 
     Attributes:
-        fit_id: String, names the fit; replicas and state files are keyed by it.
+        fit_id: String, name of the fit, the key of replicas and state files.
         plan: `TrainingPlan`.
-        num_train: Mapping from shard to its training examples; the rest validates.
-        threads: Integer, threads a replica may use.
-        rule: `ServerOptimizer` whose replicas keep weights of their own, else `None`.
+        num_train: Mapping from shard to its number of training rows. The rest validates.
+        threads: Integer, threads that a replica may use.
+        rule: `ServerOptimizer` whose replicas keep their own weights. Defaults to `None`.
     """
 
     fit_id: str
@@ -53,24 +53,25 @@ class FitTask:
     rule: ServerOptimizer | None = None
 
     def share(self, num_examples: int) -> float:
-        """The part of all training examples that so many are."""
+        """Return `num_examples` as a fraction of all training examples."""
         return num_examples / sum(self.num_train.values())
 
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What work on one shard brought: a round, a live job, an evaluation, or fetching its state.
+    """The result of a task for one shard: a round, a live job, an evaluation or a state.
 
     Attributes:
         shard: Integer.
-        num_examples: Integer, examples that the work was on.
-        delta: Vector, new minus old, or its payload (see `TrainingPlan.packing`); `None`
-            when the shard has no examples, and of all but a round.
-        metrics: List of arrays, the metric state of an epoch in rounds or of an evaluation.
-        facts: `ShardFacts` of a round; `None` of all other results.
-        rest: `Usage` of a live run since its last report; `None` of all other results.
-        state: `State`, if asked for.
-        y: What the labels look like, from an evaluation; as in a `ShardHandle`.
+        num_examples: Integer, number of examples that were used.
+        delta: Vector, new minus old weights, or its payload (see `TrainingPlan.packing`), of a
+            round. Defaults to `None`, also for a shard without examples.
+        metrics: List of arrays, the metric state of a round or an evaluation. Defaults to `[]`.
+        facts: `ShardFacts` of a round. Defaults to `None`.
+        rest: `Usage` of a live run after its last report. Defaults to `None`.
+        state: `State`, if requested. Defaults to `None`.
+        y: Tuple of `StoredArray`, the labels of an evaluation, as in a `ShardHandle`. Defaults to
+            `()`.
     """
 
     shard: int
@@ -85,12 +86,12 @@ class ShardResult:
 
 @dataclass(frozen=True)
 class MissingShard:
-    """The task ran on a host that does not have the shard's files.
+    """The result of a task that did not find the shard's files.
 
     Attributes:
         shard: Integer.
-        host: String, where the task ran.
-        home: String, where the files were written.
+        host: String, host on which the task ran.
+        home: String, host on which the files were written.
     """
 
     shard: int
@@ -99,7 +100,7 @@ class MissingShard:
 
     @property
     def strayed(self) -> bool:
-        """Whether the files may be where they were: only the task is not."""
+        """Whether the task ran on another host, so that the files may still exist."""
         return self.host != self.home
 
 
@@ -107,10 +108,10 @@ Result = ShardResult | MissingShard | Failure
 
 
 def task_number() -> int:
-    """A number that no other attempt of any task has, and that goes up; 0 outside of Spark.
+    """Return a number that is unique to each attempt of a task and increases; 0 without Spark.
 
-    Attempt numbers do not: a stage that is run again counts them anew, while tasks of
-    its first run may still be at work.
+    Spark's attempt numbers are not unique: they start again at 0 when a stage runs again, while
+    tasks of its first run may still be running.
     """
     from pyspark import TaskContext
 
@@ -119,15 +120,18 @@ def task_number() -> int:
 
 
 def guarded(shard: int, work: Callable[[], Any], home: str = "") -> Any:
-    """Run a shard's work; exceptions that would only come again come back as values.
+    """Run a shard's work. Exceptions that would occur again are returned as values.
 
     Args:
         shard: Integer.
-        work: Called without arguments.
-        home: String, the host that the shard's files were written on.
+        work: Function without arguments.
+        home: String, host on which the shard's files were written. Defaults to `""`.
+
+    Returns:
+        The result of `work`, a `MissingShard`, or a `Failure`.
 
     Raises:
-        KSparkError: If another attempt may go better.
+        KSparkError: If another attempt may succeed.
     """
     try:
         return work()
@@ -137,12 +141,12 @@ def guarded(shard: int, work: Callable[[], Any], home: str = "") -> Any:
         return failure_of(shard, error)
     except KSparkError:
         raise
-    except Exception as error:  # noqa: BLE001 - a task's outermost frame: the rest is the model's
+    except Exception as error:  # noqa: BLE001 - Any other error is the model's.
         return failure_of(shard, error)
 
 
 def facts_of(batches: int, num_examples: int, state_kept: bool, usage: Usage) -> ShardFacts:
-    """Figures of one shard's epoch, which this process has trained."""
+    """Return the figures of a shard's epoch that this process trained."""
     return ShardFacts(
         socket.gethostname(),
         os.getpid(),
@@ -157,47 +161,47 @@ def facts_of(batches: int, num_examples: int, state_kept: bool, usage: Usage) ->
 
 
 def state_of(replica: Replica) -> State:
-    """What a replica keeps beside its merged weights."""
+    """Return a replica's variables that are not merged."""
     return replica.get_optimizer_state(), replica.get_fixed()
 
 
 def training_rows(fit: FitTask, handle: ShardHandle) -> int:
-    """How many rows of a shard train, the first ones.
+    """Return the number of rows at the start of a shard that train.
 
     Raises:
-        ValueError: If the shard has fewer: it was read again, and other rows came.
+        ValueError: If the shard has fewer rows, because it was read again and its input changed.
     """
     wanted = fit.num_train.get(handle.index, 0)
     if handle.num_examples < wanted:
         raise ValueError(
             f"Partition {handle.index} was read again after its executor was lost, and has "
-            f"{handle.num_examples} rows now; it trained on {wanted} before. The same input must "
-            "give the same rows each time: persist it, or write it to a file before `fit`."
+            f"{handle.num_examples} rows now, but trained on {wanted} rows before. The input must "
+            "give the same rows each time. Persist it, or write it to a file before `fit`."
         )
     return wanted
 
 
 def read_to_end(rows: Iterator[Any]) -> None:
-    """Read what is left, whatever it is: Spark reuses a Python worker only after that."""
+    """Read the remaining rows, because Spark reuses a Python worker only after that."""
     try:
         for _ in rows:
             pass
     except (ValueError, TypeError):
-        return  # the same rows were refused already
+        return  # These rows have been refused before.
 
 
 def weighted(window: Window, plan: TrainingPlan) -> Window:
-    """The window with class weights turned into sample weights."""
+    """Apply the plan's class weights to a window as sample weights."""
     if plan.class_weight is None:
         return window
     return window.with_class_weight(plan.class_weight)
 
 
 def check_finite(replica: Replica, plan: TrainingPlan, epoch: int) -> None:
-    """Stop at a loss that is NaN or infinite.
+    """Check that the loss is finite, if the plan has `on_nonfinite="raise"`.
 
     Raises:
-        NonFiniteLossError: If it is and the plan says to raise.
+        NonFiniteLossError: If the loss is NaN or infinite.
     """
     if plan.on_nonfinite == "raise" and not replica.loss_is_finite():
         raise NonFiniteLossError(f"The loss is NaN or infinite in epoch {epoch + 1}.")

@@ -81,9 +81,9 @@ class CountingReplica:
 
     def train_merging(self, window, batch_size, start, stop, exchange):
         for batch in range(start, stop):
-            self.apply_gradient(exchange(*self.gradient(window, batch_size, batch)))
+            self.apply_gradient(exchange(*self._gradient(window, batch_size, batch)))
 
-    def gradient(self, window, batch_size, index):
+    def _gradient(self, window, batch_size, index):
         ids = self._ids(window, batch_size, index)
         self.seen[ids] += 1
         self.vector[2] += 1

@@ -1,7 +1,9 @@
-"""What the live road's replicas share: progress, meetings, epochs.
+"""The state that the replicas of a live fit share on the driver.
 
-`Coordinator` is the door and the lock; `progress` is the bookkeeping behind it,
-`kspark.live.coordinator.rendezvous` the synchronous exchanges.
+`Coordinator` answers the replicas and holds the lock. `progress` records how far each shard is,
+`rendezvous` merges the exchanges of synchronous replicas, `meetings` makes them wait for each
+other, `pushes` applies the deltas of asynchronous replicas, `clocks` bounds their staleness, and
+`gate` is the lock with its waits.
 """
 
 from kspark.live.coordinator.coordinator import Coordinator

@@ -1,23 +1,22 @@
-"""How far asynchronous replicas may run ahead of each other: stale synchronous parallel.
+"""Bounded staleness: how far asynchronous replicas may be ahead (stale synchronous parallel).
 
-The *clock* of a shard tells how far its applied pushes have brought it since
-the fit began. An epoch is as many ticks for every shard as the one with most
-exchanges needs; with the last push of an epoch a shard is at the beginning of
-the next one:
+The *clock* of a shard counts its progress since the fit began, in ticks. An epoch has the same
+number of ticks for every shard: the exchanges of the shard with most exchanges. With the last push
+of an epoch, a shard moves to the beginning of the next one:
 
 ```
-clock = epochs done * ticks of an epoch + exchanges done of the open epoch
+clock = finished epochs * ticks per epoch + exchanges done in the open epoch
 ```
 
-A replica goes on while its clock is at most `bound` ahead of the slowest
-shard's. It waits inside of its push (or of the pull it begins with), so that a
-waiting worker computes nothing. A shard that has ended is ahead of all others,
-as is a short one at the end of an epoch: nobody waits for them. A shard whose
-replica is lost keeps its clock; after the timeout the others go on without it.
+A replica continues while its clock is at most `bound` ahead of the slowest shard's clock.
+Otherwise it waits for the answer to its push, or to its first pull. No replica waits for a shard
+that has finished its job, nor for a short shard that has finished its epoch, because their clocks
+are ahead. The clock of a shard whose replica is lost stops. After the timeout, the others continue
+without it.
 
-Who is let go gets the weights of that moment, all of them at once and before
-anybody pushes again. So with a bound of zero all replicas start each exchange
-from the same weights, as in a synchronous fit.
+Replicas that may continue at the same moment get the same weights, before another push is
+applied. So with a bound of zero, all replicas start each exchange from the same weights, as in a
+synchronous fit.
 
 Reference:
     Ho et al., 2013, "More effective distributed ML via a stale synchronous
@@ -39,12 +38,14 @@ logger = logging.getLogger("kspark")
 
 @dataclass
 class Waiter:
-    """A replica that asks to go on.
+    """A replica that asks to continue.
 
     Attributes:
         shard: Integer.
-        answer: Function without arguments that gives it fresh weights; returns their version.
-        version: Integer, what `answer` returned, or `None` as long as it has to wait.
+        answer: Function without arguments that writes the current weights into the answer, and
+            returns their version.
+        version: Integer, the version that `answer` returned. Defaults to `None` while the replica
+            waits.
     """
 
     shard: int
@@ -53,15 +54,15 @@ class Waiter:
 
 
 class Clocks:
-    """The clocks of all shards, and who waits. Called with the gate's lock held.
+    """The clocks of all shards, and the waiting replicas. Called with the gate's lock held.
 
     Args:
-        progress: `FitProgress`, which knows the pushes that were applied.
+        progress: `FitProgress`, which counts the applied pushes.
         gate: `Gate`.
-        bound: Integer >= 0, how many ticks a replica may be ahead.
-        ticks: Integer, exchanges an epoch of the shard that has most.
-        timeout: Float, seconds. So long the others wait for a replica that is lost, and
-            so long a single wait lasts.
+        bound: Integer >= 0, number of ticks that a replica may be ahead.
+        ticks: Integer, exchanges per epoch of the shard with most exchanges.
+        timeout: Float, seconds that the others wait for a lost replica, and the limit of a single
+            wait.
     """
 
     def __init__(
@@ -78,46 +79,46 @@ class Clocks:
         self._waiters: dict[int, Waiter] = {}
 
     def clock(self, shard: int) -> int:
-        """How far a shard is: one tick less while its replica has still to ask for weights."""
+        """Return a shard's clock, one tick less until its replica has asked for weights."""
         progress = self._progress
         epochs, rest = divmod(progress.shards[shard].sequence, progress.plans[shard].exchanges)
         return epochs * self._ticks + rest - (shard not in self._started)
 
     def begin_job(self, stop_epoch: int | None) -> None:
-        """A new job begins. Replicas at the beginning of `stop_epoch` end, and wait for nobody."""
+        """Begin a new job. Replicas that reach `stop_epoch` end, so they need not wait."""
         first = self._progress.first_epoch
         self._end = None if stop_epoch is None else (stop_epoch - first) * self._ticks
         self._started.clear()
 
     def stop(self) -> None:
-        """Training is over: nobody waits any more, as soon as those who wait are told."""
+        """End training. Waiting replicas continue when the gate next notifies them."""
         self._end = -1
 
     def enter(self, shard: int, answer: Callable[[], int]) -> Waiter:
-        """A replica has pushed, or begins, and asks to go on. Others may go on because of it."""
+        """Register a replica that asks to continue, and answer all that may continue now."""
         self._started.add(shard)
         waiter = self._waiters[shard] = Waiter(shard, answer)
         self._release()
         return waiter
 
     def wait(self, waiter: Waiter, check: Callable[[], None]) -> int | None:
-        """Wait until a replica may go on.
+        """Wait until a replica may continue.
 
         Args:
             waiter: `Waiter` that `enter` returned.
-            check: Function without arguments that raises if waiting has become useless.
+            check: Function without arguments that raises if the replica need not be answered.
 
         Returns:
-            Integer, the version of the weights it was given, or `None` if it has to wait
-            longer than an answer may take.
+            Integer, the version of the weights in its answer, or `None` if the replica may not
+            continue within the timeout.
 
         Raises:
-            ConnectionLostError: If the fit ends meanwhile.
+            ConnectionLostError: If the fit ends during the wait.
         """
 
         def over() -> bool:
             if waiter.version is None:
-                self._release()  # a lost replica may have been away for long enough
+                self._release()  # A lost replica may have been gone for the timeout by now.
             return waiter.version is not None
 
         try:
@@ -125,12 +126,12 @@ class Clocks:
         finally:
             if self._waiters.get(waiter.shard) is waiter:
                 del self._waiters[waiter.shard]
-        if waiter.version is None:  # it will ask again, and gets the same weights as the others
+        if waiter.version is None:  # It asks again, and then gets the same weights as others.
             self._started.discard(waiter.shard)
         return waiter.version
 
     def _release(self) -> None:
-        """Answer all who may go on, with the same weights."""
+        """Answer all replicas that may continue, with the same weights."""
         asking = [w for w in self._waiters.values() if w.version is None]
         if not asking:
             return
@@ -142,17 +143,17 @@ class Clocks:
             self._gate.changed.notify_all()
 
     def _through(self, shard: int) -> bool:
-        """Whether nothing is left to train in this job."""
+        """Whether a shard has finished this job."""
         return self._end is not None and self.clock(shard) >= self._end
 
     def _slowest(self) -> int:
-        """The clock of the slowest shard that is waited for."""
+        """Return the clock of the slowest shard, without shards that are lost."""
         gone = set(self._progress.lost(time.monotonic(), self._timeout)) - set(self._waiters)
         slowest = min(self.clock(s) for s in self._progress.shards if s not in gone)
         without = {s for s in gone if self.clock(s) < slowest}
         for shard in sorted(without - self._without):
             logger.warning(
-                "Shard %d was lost and did not come back within %g s: the others go on "
+                "Shard %d was lost and did not come back within %g s. The other shards continue "
                 "without waiting for it.",
                 shard,
                 self._timeout,

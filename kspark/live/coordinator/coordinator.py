@@ -1,20 +1,17 @@
-"""The door to a live fit's shared state, and the lock in it.
+"""The shared state of a live fit, and its lock.
 
-One object per live `fit`, on the driver. The transport calls it from one
-thread per replica; the thread that runs `fit` waits on it for epochs. It
-opens no socket and starts no thread.
+The driver has one `Coordinator` per live `fit`. The transport calls it from one thread per replica.
+The thread that runs `fit` waits on it for epochs. It opens no socket and starts no thread.
 
-* Asynchronous and hogwild replicas `push` and go on. A push carries the
-  shard's sequence number; one that was applied already is answered, not
-  applied, so a retried task loses nothing and repeats nothing. With a bound on
-  their staleness, those that are too far ahead wait (see `clocks`).
-* Synchronous replicas meet in `reduce` (see `rendezvous`). When one of them
-  comes back as a new attempt in the middle of an epoch, the others are
-  answered with `restart`.
-* An epoch is *settled* when every shard is through with it, and *closed* when
-  the driver is too (metrics, callbacks). Synchronous replicas are held in
-  between, because a callback may change the weights. A settled epoch never
-  starts again.
+* Asynchronous and hogwild replicas call `push`. Each push has the shard's sequence number. A push
+  that was applied before is answered, but not applied again, so a retried task neither loses nor
+  repeats a push. With a bound on the staleness, replicas that are too far ahead wait (see
+  `clocks`).
+* Synchronous replicas meet in `reduce` (see `rendezvous`). If one of them comes back as a new
+  attempt in the middle of an epoch, the answer to the others is a restart of the epoch.
+* An epoch is *settled* when every shard has finished it, and *closed* when the driver has finished
+  its metrics and callbacks. In between, synchronous replicas wait, because a callback may change
+  the weights. A settled epoch never starts again.
 """
 
 from __future__ import annotations
@@ -47,22 +44,22 @@ class Coordinator:
 
     Args:
         aggregator: `Aggregator`.
-        shards: Mapping from shard index to `ShardPlan`; only shards with examples.
-        packing: `PackingScheme` of what replicas bring. Mean gradients are answered in it too.
-        first_epoch: Integer, epoch number the fit starts at.
-        merge_gradients: Boolean. Synchronous replicas exchange gradients, and
-            weights at the end of the epoch; otherwise deltas.
-        batch_size: Integer, examples per local batch, for rules that count the batches
-            behind a delta. `None`: every delta counts as one batch.
-        max_staleness: Integer, how many exchanges an asynchronous replica may be ahead of
-            the slowest; `None`: as far as it gets.
-        timeout: Float, seconds to wait for a replica that is not connected.
+        shards: Mapping from shard index to `ShardPlan`, for shards with examples.
+        packing: `PackingScheme` of deltas and gradients, and of the mean gradients in answers.
+        first_epoch: Integer, the first epoch of the fit. Defaults to `0`.
+        merge_gradients: Boolean, whether synchronous replicas exchange gradients, and weights at
+            the end of the epoch. Otherwise they exchange deltas. Defaults to `False`.
+        batch_size: Integer, examples per local batch, for rules that depend on the number of
+            batches of a delta. Defaults to `None`: every delta counts as one batch.
+        max_staleness: Integer, number of exchanges that an asynchronous replica may be ahead of
+            the slowest. Defaults to `None`, no bound.
+        timeout: Float, seconds to wait for a replica that is not connected. Defaults to `60.0`.
 
     Attributes:
-        failure: `Failure` of the first replica that reported one, or `None`.
+        failure: `Failure` that a replica reported, or `None`.
         missing: Set of shards whose replica did not find the shard's files.
         instructions: `Instructions` for all replicas.
-        offers: Mapping from shard to the `SharedOffer` in its welcome.
+        offers: Mapping from shard to the `SharedOffer` of its welcome.
     """
 
     def __init__(
@@ -105,16 +102,19 @@ class Coordinator:
     # -- called by the transport, one thread per replica ---------------------------------
 
     def hello(self, shard: int, attempt: int) -> Welcome:
-        """Admit a replica and tell it where its shard stands.
+        """Admit a replica.
+
+        Returns:
+            `Welcome` with the position of its shard.
 
         Raises:
-            AggregationError: If the shard is unknown or a newer attempt was admitted.
+            AggregationError: If the shard is unknown, or a newer attempt was admitted.
         """
         with self._gate.changed:
             self._gate.check_open()
             state = self._progress.shards.get(shard)
             if state is None:
-                raise AggregationError(f"Shard {shard} takes no part in this fit.")
+                raise AggregationError(f"Shard {shard} does not belong to this fit.")
             if attempt < max(state.attempt, self._oldest_attempt):
                 raise AggregationError(f"Attempt {attempt} of shard {shard} was superseded.")
             returning = state.admit(attempt)
@@ -136,13 +136,13 @@ class Coordinator:
         )
 
     def pull(self, shard: int, attempt: int, out: np.ndarray) -> tuple[int, Instructions]:
-        """Fill `out` with the current weights, once the driver has closed a settled epoch.
+        """Write the current weights into `out`, once the driver has closed a settled epoch.
 
-        With a bound on the staleness, once the replica may go on. Instructions to hold: it may
-        not yet, and asks again.
+        With a bound on the staleness, the answer waits until the replica may continue. If that
+        takes too long, the instructions have `hold`, and the replica asks again.
 
         Raises:
-            AggregationError: If the attempt is superseded.
+            AggregationError: If the attempt was superseded.
             ConnectionLostError: If the driver does not close the epoch in time.
         """
         check = partial(self._check_current, shard, attempt)
@@ -164,13 +164,13 @@ class Coordinator:
         delta: np.ndarray,
         out: np.ndarray,
     ) -> tuple[int, Instructions]:
-        """Apply a delta unless it was applied before, and fill `out` with fresh weights.
+        """Apply a delta unless it was applied before, and write the new weights into `out`.
 
-        A replica that keeps weights of its own is answered with the gap (see `Aggregator`).
-        With a bound on the staleness, the answer comes when the replica may go on; as in `pull`.
+        The answer to a replica that keeps its own weights is the gap (see `Aggregator`). With a
+        bound on the staleness, the answer waits as in `pull`.
 
         Raises:
-            AggregationError: If the attempt is superseded, or the sequence has a gap.
+            AggregationError: If the attempt was superseded, or a push is missing before this one.
         """
         check = partial(self._check_current, shard, attempt)
         numbers = (sequence, base_version, num_examples)
@@ -178,7 +178,7 @@ class Coordinator:
         return version, self._instructions(free)
 
     def _instructions(self, free: bool, restart: Restart | None = None) -> Instructions:
-        """Instructions for a replica that may go on, or has to ask again."""
+        """Return the instructions for a replica that may continue (`free`), or must ask again."""
         return replace(self.instructions, hold=not free, restart=restart)
 
     def reduce(
@@ -190,26 +190,26 @@ class Coordinator:
         vector: np.ndarray | None,
         out: np.ndarray,
     ) -> tuple[int, Instructions, int | np.ndarray]:
-        """Meet all other replicas at one step; the last to come merges.
+        """Meet all other replicas at one exchange. The last replica to arrive merges.
 
         Args:
             shard: Integer.
             attempt: Integer.
             sequence: Integer, generation and step (see `rendezvous`).
-            num_examples: Integer, examples behind `vector`.
-            vector: Gradient or delta of this replica, or `None` if it has none left.
-            out: Buffer for the answer.
+            num_examples: Integer, number of examples of `vector`.
+            vector: Gradient or delta of this replica, or `None` if it has no batches left.
+            out: Vector for the answer.
 
         Returns:
-            Triple: version, instructions, number of elements of `out` to send; or a mean
-            gradient, which all share, or its packed bytes.
+            Tuple of the weights' version, the instructions, and the answer: the number of
+            elements of `out` to send, or a mean gradient that all replicas share, or its payload.
 
         Raises:
-            AggregationError: If the vectors cannot be merged; the fit is over then.
-            ConnectionLostError: If another replica does not come in time.
+            AggregationError: If the vectors cannot be merged, which ends the fit.
+            ConnectionLostError: If another replica does not arrive in time.
         """
         if self._meetings is None:
-            raise AggregationError(f'Nobody meets in mode "{self.aggregator.mode}".')
+            raise AggregationError(f'Replicas do not meet in mode "{self.aggregator.mode}".')
         with self._gate.changed:
             self._check_current(shard, attempt)
             merged = self._meetings.exchange(shard, sequence, vector, num_examples)
@@ -224,7 +224,7 @@ class Coordinator:
     def report(
         self, shard: int, attempt: int, meta: dict[str, Any], arrays: Sequence[np.ndarray]
     ) -> Answer:
-        """Take in what a replica says beside weights; `meta["kind"]` says what it is."""
+        """Take a report of a replica. `meta["kind"]` names its kind."""
         handlers = {
             "epoch": self._take_epoch,
             "failure": self._take_failure,
@@ -238,21 +238,21 @@ class Coordinator:
             return handler(shard, meta), []
 
     def lost(self, shard: int, attempt: int, reason: str) -> None:
-        """A replica's connection ended. It may come back as a new attempt."""
+        """Note that a replica's connection ended. The replica may come back as a new attempt."""
         with self._gate.changed:
             state = self._progress.shards.get(shard)
             if state is not None and state.attempt == attempt and state.connected:
                 state.connected, state.lost_since = False, time.monotonic()
                 self._gate.changed.notify_all()
-        logger.debug("Shard %d, attempt %d: connection ended: %s", shard, attempt, reason)
+        logger.debug("The connection of shard %d, attempt %d ended: %s", shard, attempt, reason)
 
     def close(self, reason: str = "the fit is over") -> None:
-        """End every wait, now and from now on."""
+        """End every wait, current and later."""
         self._gate.close(reason)
 
     @property
     def merges(self) -> int:
-        """How often an epoch changes the weights, or merges gradients."""
+        """Number of merges per epoch, of deltas or of gradients."""
         if self._meetings is not None:
             return self.steps
         return sum(shard.exchanges for shard in self.shards.values())
@@ -260,13 +260,13 @@ class Coordinator:
     # -- called by the thread that runs `fit` ---------------------------------------------
 
     def begin_job(self, oldest_attempt: int, stop_epoch: int | None = None) -> None:
-        """A new Spark job is about to run the replicas; none of an earlier job may come back.
+        """Begin a new Spark job, and refuse replicas of earlier jobs from now on.
 
-        An epoch that an earlier job left unfinished starts again when it is synchronous.
+        A synchronous epoch that an earlier job did not finish starts again.
 
         Args:
-            oldest_attempt: Integer, all attempts with smaller numbers are of earlier jobs.
-            stop_epoch: Integer, epoch that the job stops before, if known.
+            oldest_attempt: Integer. Attempts with smaller numbers belong to earlier jobs.
+            stop_epoch: Integer, epoch that the job stops before. Defaults to `None`, unknown.
         """
         with self._gate.changed:
             self._oldest_attempt = oldest_attempt
@@ -280,13 +280,13 @@ class Coordinator:
             self._gate.changed.notify_all()
 
     def wait_for_epoch(self, epoch: int, seconds: float) -> EpochReport | None:
-        """Wait until every shard has finished `epoch`, at most `seconds`.
+        """Wait at most `seconds` until every shard has finished `epoch`.
 
         Returns:
-            The `EpochReport`, or `None` if the epoch is not finished yet.
+            The `EpochReport`, or `None` if the epoch is not finished.
 
         Raises:
-            KSparkError: If what the replicas brought could not be merged.
+            KSparkError: If the vectors of the replicas could not be merged.
         """
         with self._gate.changed:
             self._gate.changed.wait_for(
@@ -297,7 +297,13 @@ class Coordinator:
             return self._progress.report_of(epoch) if self._progress.finished(epoch) else None
 
     def close_epoch(self, epoch: int, *, stop: bool, learning_rate: float | None) -> None:
-        """Let synchronous replicas, who wait for this, begin the next epoch."""
+        """Close an epoch, so that synchronous replicas begin the next one.
+
+        Args:
+            epoch: Integer, the settled epoch.
+            stop: Boolean, whether training is over.
+            learning_rate: Float, rate of the next epoch, or `None` to keep the schedule.
+        """
         with self._gate.changed:
             self.instructions = Instructions(stop, learning_rate)
             self._progress.close(epoch)
@@ -308,7 +314,7 @@ class Coordinator:
             self._gate.changed.notify_all()
 
     def never_connected(self) -> list[int]:
-        """Shards that no task of the current job has connected for, sorted."""
+        """Return the shards, sorted, for which no task of the current job has connected."""
         with self._gate.changed:
             return self._progress.never_connected()
 
@@ -320,7 +326,7 @@ class Coordinator:
             raise AggregationError(f"Attempt {attempt} of shard {shard} was superseded.")
 
     def _take_epoch(self, shard: int, meta: dict[str, Any]) -> dict[str, Any]:
-        """A shard is through with an epoch."""
+        """Note that a shard has finished an epoch."""
         epoch = int(meta["epoch"])
         if self._meetings is None:
             self._progress.finish(shard, epoch, int(meta.get("sequence", 0)))
@@ -331,12 +337,12 @@ class Coordinator:
         return self._instructions(free, self._meetings.restart_since(generation)).to_json()
 
     def _take_failure(self, shard: int, meta: dict[str, Any]) -> dict[str, Any]:
-        """A replica raised: the fit is over, and reports of further failures are refused."""
+        """Record a replica's failure and end the fit. Reports of further failures are refused."""
         self.failure = read(Failure, meta["failure"])
         self._gate.close(f"shard {shard} failed")
         return {}
 
     def _take_missing(self, shard: int, meta: dict[str, Any]) -> dict[str, Any]:
-        """A replica did not find its shard's files; only the driver can have them written again."""
+        """Record a shard whose files were not found, so that the driver writes them again."""
         self.missing.add(shard)
         return {}

@@ -1,4 +1,4 @@
-"""The lock around a live fit, the waits inside it, and its end."""
+"""The lock of a live fit, and waiting for changes until the fit ends."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Callable
 from kspark.errors import ConnectionLostError, KSparkError
 
 LONGEST_NAP = 1.0
-"""Seconds. Nobody tells when a lost replica has been away for too long: waits look themselves."""
+"""Seconds between checks of a wait. Nothing notifies it when a lost replica's timeout passes."""
 
 
 class Gate:
-    """A condition that everybody waits on, until it is closed.
+    """A condition to wait on until it is closed.
 
     Attributes:
-        changed: `threading.Condition`; hold it to look at shared state, notify it after
-            every change. It may be entered again by the thread that holds it.
-        reason: String, why the gate is closed, or `None`.
-        error: `KSparkError` that closed it, or `None`.
+        changed: `threading.Condition`, reentrant. Hold it to use shared state, and notify it after
+            every change.
+        reason: String, the reason for closing; `None` while the gate is open.
+        error: `KSparkError` that closed the gate, or `None`.
     """
 
     def __init__(self) -> None:
@@ -28,14 +28,14 @@ class Gate:
         self.error: KSparkError | None = None
 
     def close(self, reason: str, error: KSparkError | None = None) -> None:
-        """End every wait, now and from now on. The first reason stays."""
+        """End every wait, current and later. Only the first call sets the reason."""
         with self.changed:
             if self.reason is None:
                 self.reason, self.error = reason, error
             self.changed.notify_all()
 
     def check_open(self) -> None:
-        """Refuse to go on behind a closed gate.
+        """Check that the gate is open.
 
         Raises:
             ConnectionLostError: If it is closed.
@@ -44,18 +44,18 @@ class Gate:
             raise ConnectionLostError(f"The aggregator is closed: {self.reason}.")
 
     def wait(self, over: Callable[[], bool], seconds: float, check: Callable[[], None]) -> bool:
-        """Wait, holding `changed`, for something to be true.
+        """Wait until a condition is true. The caller must hold `changed`.
 
         Args:
-            over: Function without arguments, what to wait for.
-            seconds: Float, how long.
-            check: Function without arguments that raises if waiting has become useless.
+            over: Function without arguments, the condition.
+            seconds: Float, the longest wait in seconds.
+            check: Function without arguments that raises an exception to end the wait.
 
         Returns:
-            Boolean, whether it has become true.
+            Boolean, whether the condition became true.
 
         Raises:
-            ConnectionLostError: If the gate closes meanwhile.
+            ConnectionLostError: If the gate closes during the wait.
         """
         deadline = time.monotonic() + seconds
         while not over():

@@ -1,4 +1,4 @@
-"""What only synchronous replicas do: meet, wait for the driver, and start an epoch again."""
+"""The part of the coordinator for synchronous replicas: meetings and restarts of epochs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kspark.live.wire import Restart, Start
 logger = logging.getLogger("kspark")
 
 SLOW = 10
-"""A replica that is connected, but slow, gets so many times the timeout."""
+"""How many timeouts to wait for a replica that is connected but slow."""
 
 
 class Meetings:
@@ -39,7 +39,7 @@ class Meetings:
         self._timeout = timeout
 
     def start(self) -> Start:
-        """Where a replica that comes now begins: it has missed nothing of a settled epoch."""
+        """Return where a new replica begins: after the open epoch if that is settled."""
         progress = self._progress
         epoch = progress.closed + 1 if progress.settled else progress.closed
         return Start(epoch, generation=self._rendezvous.generation)
@@ -47,22 +47,22 @@ class Meetings:
     def exchange(
         self, shard: int, sequence: int, vector: np.ndarray | None, num_examples: int
     ) -> np.ndarray | None:
-        """Bring a vector and wait for the others.
+        """Add a vector to the current meeting, and wait for all other replicas.
 
         Returns:
-            The merged vector, or `None` when the epoch starts again.
+            The merged vector, or `None` if the epoch starts again.
 
         Raises:
-            AggregationError: If the vectors cannot be merged; the fit is over then.
-            ConnectionLostError: If another replica does not come in time.
+            AggregationError: If the vectors cannot be merged, which ends the fit.
+            ConnectionLostError: If another replica does not arrive in time.
         """
         rendezvous, meeting = self._rendezvous, self._rendezvous.meeting
         if self._is_old(Meeting(sequence).generation):
             return None
         if sequence != meeting.sequence:
             raise AggregationError(
-                f"Shard {shard} is at exchange {Meeting(sequence).step} of the epoch, "
-                f"the others at {meeting.step}."
+                f"Shard {shard} is at exchange {Meeting(sequence).step} of the epoch, but the "
+                f"other shards are at exchange {meeting.step}."
             )
         if self._take(meeting, shard, vector, float(num_examples)):
             self._gate.changed.notify_all()
@@ -76,7 +76,7 @@ class Meetings:
     def _take(
         self, meeting: Meeting, shard: int, vector: np.ndarray | None, num_examples: float
     ) -> bool:
-        """Bring a vector; what cannot be merged ends the fit for all, not only for the last."""
+        """Add a vector. An error ends the fit for all replicas, not only for this one."""
         try:
             return self._rendezvous.take(meeting, shard, vector, num_examples)
         except KSparkError as error:
@@ -84,18 +84,18 @@ class Meetings:
             raise
 
     def hold(self, shard: int, epoch: int, generation: int, last: bool) -> bool:
-        """Keep a replica that is through with an epoch until the driver has closed it.
+        """Make a replica wait after an epoch until the driver has closed the epoch.
 
         Args:
             shard: Integer.
             epoch: Integer.
-            generation: Integer, the try at the epoch that the replica is through with.
-            last: Boolean, whether its job ends here. It is kept only until all others are
-                through as well then: the driver may need its task slot.
+            generation: Integer, number of the try at the epoch that the replica has finished.
+            last: Boolean, whether its job ends after this epoch. Then it waits only until all
+                shards have finished the epoch, because the driver may need its task slot.
 
         Returns:
-            Boolean, whether the replica may go on; else it reports again, because the driver's
-            callbacks may take longer than an answer may.
+            Boolean, whether the replica may continue. Otherwise it reports again, because the
+            driver's callbacks may take longer than the timeout of an answer.
         """
         progress = self._progress
         if not self._is_old(generation):
@@ -109,35 +109,36 @@ class Meetings:
         return self._wait(over, self._timeout)
 
     def wait_until_closed(self) -> None:
-        """Wait until the driver has closed a settled epoch: its callbacks may change the weights.
+        """Wait until the driver has closed a settled epoch. Its callbacks may change the weights.
 
         Raises:
-            ConnectionLostError: If that takes too long.
+            ConnectionLostError: If the driver does not close it in time.
         """
         if not self._wait(lambda: not self._progress.settled):
             raise ConnectionLostError("The driver did not close the epoch in time.")
 
     def restart(self) -> None:
-        """Start the open epoch again, unless nobody has met in it yet, or everybody is through."""
+        """Restart the open epoch if a replica has exchanged in it, unless all have finished it."""
         if self._progress.settled or not self._rendezvous.begun:
             return
         self._rendezvous.restart_epoch()
         self._progress.restart()
         self._gate.changed.notify_all()
         logger.warning(
-            "A worker came back: epoch %d starts again on all workers.", self._progress.closed + 1
+            "A worker was lost and came back. Epoch %d starts again on all workers.",
+            self._progress.closed + 1,
         )
 
     def again(self) -> Restart:
-        """What a replica is told for which the epoch starts again."""
+        """Return the restart of the open epoch."""
         return Restart(self._progress.closed, self._rendezvous.generation)
 
     def restart_since(self, generation: int) -> Restart | None:
-        """The restart that a replica in this try at the epoch has missed, if there was one."""
+        """Return the restart that a replica with this generation has missed, or `None`."""
         return self.again() if self._is_old(generation) else None
 
     def begin_epoch(self) -> None:
-        """The driver has closed an epoch."""
+        """Begin the next epoch after the driver has closed one."""
         self._rendezvous.begin_epoch()
 
     def _is_old(self, generation: int) -> bool:
@@ -148,7 +149,7 @@ class Meetings:
         return self._gate.wait(over, limit, self._check_lost)
 
     def _check_lost(self) -> None:
-        """Whoever is lost must come back before an epoch can be settled."""
+        """Raise an error if a replica that the open epoch needs is lost for too long."""
         gone = self._progress.lost(time.monotonic(), self._timeout)
         if gone and not self._progress.settled:
             raise ConnectionLostError(

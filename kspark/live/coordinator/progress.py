@@ -1,7 +1,7 @@
-"""How far the shards of a live fit have come.
+"""The progress of the shards of a live fit.
 
-Plain bookkeeping: no lock, no waiting and no weights. `Coordinator` calls it
-with its lock held, but for the numbers behind `ShardProgress.turn`.
+This module contains no lock, wait or weights. `Coordinator` calls it with its lock held, except
+for numbers that `ShardProgress.turn` protects.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Answer = tuple[dict[str, Any], list[np.ndarray]]
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """What one shard does in an epoch.
+    """The work of one shard in an epoch.
 
     Attributes:
         num_examples: Integer, training examples.
-        exchanges: Integer, how often its replica meets the aggregator in an epoch.
+        exchanges: Integer, number of exchanges with the aggregator per epoch.
     """
 
     num_examples: int
@@ -35,16 +35,17 @@ class ShardPlan:
 
 @dataclass
 class ShardProgress:
-    """How far one shard has come.
+    """The progress of one shard.
 
     Attributes:
-        attempt: Integer, the newest replica that was admitted; -1 before the first.
-        connected: Boolean, whether that replica's connection stands.
-        sequence: Integer, pushes applied.
-        epochs_done: Integer, epochs finished since the fit began.
-        lost_since: Float, when its connection ended, or `None`.
-        turn: Lock, held while a push is looked at and applied: a push of a superseded
-            attempt that is still under way and its repetition must not both count.
+        attempt: Integer, the newest admitted attempt. Defaults to `-1`, none.
+        connected: Boolean, whether that attempt is connected. Defaults to `False`.
+        sequence: Integer, number of applied pushes. Defaults to `0`.
+        epochs_done: Integer, epochs finished since the fit began. Defaults to `0`.
+        lost_since: Float, time at which its connection ended, in seconds of `time.monotonic`.
+            Defaults to `None`, not lost.
+        turn: Lock, held while a push is checked and applied. Otherwise a push of a superseded
+            attempt and its repetition by the new attempt could both be applied.
     """
 
     attempt: int = -1
@@ -55,24 +56,24 @@ class ShardProgress:
     turn: threading.Lock = field(default_factory=threading.Lock)
 
     def admit(self, attempt: int) -> bool:
-        """A replica has come. Returns whether one was here before."""
+        """Admit an attempt. Returns whether an attempt was admitted before."""
         returning = self.attempt >= 0
         self.attempt, self.connected, self.lost_since = attempt, True, None
         return returning
 
     def dismiss(self) -> None:
-        """No replica of an earlier job counts any more."""
+        """Forget the attempts of an earlier job."""
         self.attempt, self.connected, self.lost_since = -1, False, None
 
 
 @dataclass
 class EpochReport:
-    """What the replicas said of one epoch.
+    """The replicas' reports of one epoch.
 
     Attributes:
-        metrics: Mapping from shard to its metric state (list of arrays).
+        metrics: Mapping from shard to its metric state, a list of arrays.
         facts: Mapping from shard to its `ShardFacts`.
-        staleness: List of integers, one per push.
+        staleness: List of integers, the staleness of each push.
     """
 
     metrics: dict[int, list[np.ndarray]] = field(default_factory=dict)
@@ -85,12 +86,12 @@ class FitProgress:
 
     Args:
         plans: Mapping from shard index to `ShardPlan`.
-        first_epoch: Integer, epoch number the fit starts at.
+        first_epoch: Integer, the first epoch of the fit.
 
     Attributes:
         shards: Mapping from shard index to `ShardProgress`.
         total_examples: Integer, training examples of all shards.
-        closed: Integer, the epoch to be closed next: all before it are closed.
+        closed: Integer, the open epoch. All epochs before it are closed.
     """
 
     def __init__(self, plans: Mapping[int, ShardPlan], first_epoch: int) -> None:
@@ -105,81 +106,84 @@ class FitProgress:
     # -- epochs -----------------------------------------------------------------------------
 
     def finished(self, epoch: int) -> bool:
-        """Whether every shard is through with an epoch."""
+        """Whether every shard has finished an epoch."""
         return all(s.epochs_done > epoch - self.first_epoch for s in self.shards.values())
 
     @property
     def settled(self) -> bool:
-        """Whether every shard is through with the epoch that the driver has still to close."""
+        """Whether every shard has finished the open epoch, which the driver has not closed."""
         return self.finished(self.closed)
 
     def finish(self, shard: int, epoch: int, sequence: int = 0) -> None:
-        """A shard is through with an epoch, after so many pushes."""
+        """Note that a shard has finished an epoch, after `sequence` pushes."""
         state = self.shards[shard]
         state.epochs_done = max(state.epochs_done, epoch - self.first_epoch + 1)
         state.sequence = max(state.sequence, sequence)
 
     def catch_up(self, shard: int) -> None:
-        """A shard's pushes tell which epochs it is through with, if nobody lived to say so."""
+        """Derive finished epochs from pushes, because a replica may die before it reports one."""
         state = self.shards[shard]
         done = state.sequence // self.plans[shard].exchanges
         state.epochs_done = max(state.epochs_done, done)
 
     def close(self, epoch: int) -> None:
-        """The driver is through with an epoch."""
+        """Close an epoch, and drop its report."""
         self.closed = epoch + 1
         self._reports = {e: r for e, r in self._reports.items() if e > epoch}
 
     def restart(self) -> None:
-        """The open epoch starts again for all shards."""
+        """Start the open epoch again for all shards."""
         self._reports.pop(self.closed, None)
         for state in self.shards.values():
             state.epochs_done = self.closed - self.first_epoch
 
     def share_of(self, shard: int) -> float:
-        """A shard's part of all examples."""
+        """Return a shard's fraction of all examples."""
         return self.plans[shard].num_examples / self.total_examples
 
     def start_of(self, shard: int) -> Start:
-        """Where a replica that does not wait for others goes on: after its last push."""
+        """Return where an asynchronous replica begins: after its shard's last push."""
         sequence = self.shards[shard].sequence
         epoch = self.epoch_of(shard, sequence + 1)
         position = sequence % self.plans[shard].exchanges
         return Start(epoch, sequence, position)
 
     def epoch_of(self, shard: int, sequence: int) -> int:
-        """The epoch that a shard's push belongs to; pushes are counted from 1."""
+        """Return the epoch of a shard's push. Pushes are counted from 1."""
         return self.first_epoch + (sequence - 1) // self.plans[shard].exchanges
 
     # -- reports ----------------------------------------------------------------------------
 
     def report_of(self, epoch: int) -> EpochReport:
-        """The report of an epoch, for the driver or to add to."""
+        """Return the report of an epoch, and create it if necessary."""
         return self._reports.setdefault(epoch, EpochReport())
 
     def take_metrics(
         self, shard: int, epoch: int, metrics: list[np.ndarray], facts: ShardFacts
     ) -> None:
-        """A shard's metrics and figures of an epoch. The last word counts; a late one does not."""
+        """Record a shard's metrics and figures. A later report replaces an earlier one.
+
+        Reports of closed epochs are ignored.
+        """
         if epoch >= self.closed:
             report = self.report_of(epoch)
             report.metrics[shard], report.facts[shard] = metrics, facts
 
     def take_staleness(self, shard: int, sequence: int, staleness: int) -> None:
-        """A shard's push was applied to weights that had changed so often since its pull."""
+        """Record the staleness of a push: the versions between its pull and its application."""
         self.report_of(self.epoch_of(shard, sequence)).staleness.append(staleness)
 
     def take_leader_state(self, epoch: int, arrays: Sequence[np.ndarray]) -> None:
-        """Optimizer state of the first replica after an epoch. That of the epoch before stays."""
+        """Keep the leader's optimizer state after an epoch, and that of the epoch before."""
         kept = {e: a for e, a in self._leader_states.items() if e == epoch - 1}
         self._leader_states = {**kept, epoch: list(arrays)}
 
     def leader_state(self, epoch: int) -> list[np.ndarray]:
-        """Optimizer state of the first replica after an epoch; empty if it is not known."""
+        """Return the leader's optimizer state after an epoch; empty if it is unknown."""
         return list(self._leader_states.get(epoch, ()))
 
     def note(self, shard: int, meta: dict[str, Any], arrays: Sequence[np.ndarray]) -> Answer:
-        """Take in a report that changes nothing but the books.
+        """Record or answer a report that does not change the progress.
 
         Raises:
             AggregationError: If `meta["kind"]` is unknown.
@@ -197,13 +201,13 @@ class FitProgress:
             return {}, self.leader_state(int(meta["epoch"]))
         raise AggregationError(f"A report of kind {kind!r} is unknown.")
 
-    # -- who is here ------------------------------------------------------------------------
+    # -- lost replicas ------------------------------------------------------------------------
 
     def lost(self, now: float, timeout: float) -> list[int]:
-        """Shards whose replica has been gone for too long."""
+        """Return the shards, sorted, whose replica has been lost for over `timeout` seconds."""
         since = {s: p.lost_since for s, p in self.shards.items() if p.lost_since is not None}
         return sorted(s for s, moment in since.items() if now - moment > timeout)
 
     def never_connected(self) -> list[int]:
-        """Shards that no replica of the current job has come for, sorted."""
+        """Return the shards, sorted, for which no replica of the current job has connected."""
         return sorted(s for s, p in self.shards.items() if p.attempt < 0)

@@ -1,4 +1,4 @@
-"""What only replicas that do not meet do: push, and go on with fresh weights."""
+"""The part of the coordinator for asynchronous replicas: pushes and pulls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kspark.live.coordinator.progress import FitProgress
 from kspark.live.coordinator.rendezvous import steps_of
 
 Check = Callable[[], None]
-"""Raises if the replica is not to be answered any more. Called with the gate's lock held."""
+"""Function that raises if the replica must not be answered. Called with the gate's lock held."""
 
 
 class Pushes:
@@ -25,8 +25,8 @@ class Pushes:
         aggregator: `Aggregator`.
         progress: `FitProgress`.
         gate: `Gate`.
-        batch_size: Integer, or `None` if nobody counts the batches behind a delta.
-        clocks: `Clocks`, or `None` if replicas may run ahead as far as they get.
+        batch_size: Integer, examples per local batch, or `None` to count every delta as one batch.
+        clocks: `Clocks`, or `None` without a bound on the staleness.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class Pushes:
         self._clocks = clocks
 
     def pull(self, shard: int, out: np.ndarray, check: Check) -> tuple[int, bool]:
-        """Fill `out` with the weights that a replica begins with.
+        """Write the weights that a replica begins with into `out`.
 
         Returns:
-            Their version; and whether the replica may go on, or has to ask again.
+            Tuple of their version, and whether the replica may continue or must ask again.
         """
         answer = partial(self._aggregator.pull, out)
         with self._gate.changed:
@@ -65,13 +65,13 @@ class Pushes:
         out: np.ndarray,
         check: Check,
     ) -> tuple[int, bool]:
-        """Apply a delta unless it was applied before, and fill `out` for the replica to go on.
+        """Apply a delta unless it was applied before, and write the answer into `out`.
 
         Returns:
-            As `pull`.
+            The same as `pull`.
 
         Raises:
-            AggregationError: If the sequence has a gap.
+            AggregationError: If a push is missing before this one.
         """
         state = self._progress.shards[shard]
         with state.turn:
@@ -99,7 +99,7 @@ class Pushes:
         out: np.ndarray,
         new: bool,
     ) -> tuple[Callable[[], int], int]:
-        """Apply what is new. Returns what answers it, and its staleness."""
+        """Apply a new delta. Returns the function that writes the answer, and the staleness."""
         aggregator, staleness = self._aggregator, 0
         share = self._progress.share_of(shard)
         steps = steps_of(num_examples, self._batch_size)
@@ -118,7 +118,7 @@ class Pushes:
     def _answered(
         self, answer: Callable[[], int], waiter: Waiter | None, check: Check
     ) -> tuple[int, bool]:
-        """Version, and whether the replica may go on; it waits until then if it can."""
+        """Wait until the replica may continue. Returns the version, and whether it may."""
         if self._clocks is None or waiter is None:
             return answer(), True
         with self._gate.changed:

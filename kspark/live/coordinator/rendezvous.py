@@ -1,11 +1,11 @@
-"""Synchronous exchanges: everybody brings a vector, everybody leaves with the merged one.
+"""Synchronous exchanges: every replica brings a vector, and every replica gets the merged one.
 
-Holds no lock and waits for nobody: `Coordinator` does both. What is here is
-only what a meeting is, and what its last comer does.
+This module defines meetings and their merges. It contains no lock and no wait: `Coordinator` and
+`meetings` have those.
 
-A *generation* is one try at an epoch. When a replica is lost and comes back,
-the epoch starts again for all, from the weights it began with, one generation
-later; sequence numbers of an older generation are recognised by it.
+A *generation* is one try at an epoch. If a replica is lost and comes back, the epoch starts again
+for all replicas, from its first weights and with the next generation. Sequence numbers contain the
+generation, so that those of an earlier try are recognized.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Given = dict[int, tuple[np.ndarray | None, float]]
 
 @dataclass
 class Meeting:
-    """One exchange that is under way.
+    """One exchange in progress.
 
     Attributes:
         sequence: Integer, generation and step.
-        given: Mapping from shard to (vector or `None`, examples).
-        merged: What everybody takes away, once all have come.
+        given: Mapping from shard to a tuple of its vector or `None`, and its number of examples.
+        merged: Merged vector, or `None` until all replicas have arrived.
     """
 
     sequence: int
@@ -42,7 +42,7 @@ class Meeting:
 
     @property
     def generation(self) -> int:
-        """The try at the epoch that this meeting belongs to."""
+        """Number of the try at the epoch that this meeting belongs to."""
         return self.sequence >> GENERATION_BITS
 
     @property
@@ -55,14 +55,15 @@ class Rendezvous:
     """The meetings of one fit, one after the other.
 
     Args:
-        aggregator: `Aggregator` whose weights the meetings change.
+        aggregator: `Aggregator` with the global weights.
         examples: Mapping from shard to its training examples.
-        steps: Integer, exchanges an epoch (of the shard that has most).
-        merge_gradients: Boolean. Meetings average gradients, and one more at the end of
-            the epoch settles the weights; otherwise they merge deltas.
-        replies: `Packer` of mean gradients. Everybody takes the same bytes away, so that all
-            replicas stay alike.
-        batch_size: Integer, examples per local batch, or `None` if nobody counts batches.
+        steps: Integer, exchanges per epoch of the shard with most exchanges.
+        merge_gradients: Boolean, whether meetings average gradients, and one more at the end of
+            the epoch merges the weights. Otherwise they merge deltas.
+        replies: `Packer` of mean gradients. All replicas get the same bytes, so that they stay
+            equal.
+        batch_size: Integer, examples per local batch. Defaults to `None`: every delta counts as
+            one batch.
     """
 
     def __init__(
@@ -88,17 +89,17 @@ class Rendezvous:
 
     @property
     def begun(self) -> bool:
-        """Whether anybody has met or come in this epoch."""
+        """Whether a replica has brought a vector in this epoch."""
         return bool(self.meeting.step or self.meeting.given)
 
     def take(self, meeting: Meeting, shard: int, vector: np.ndarray | None, n: float) -> bool:
-        """Somebody comes. The last one merges, and opens the next meeting.
+        """Add a replica's vector. With the last one, merge them and open the next meeting.
 
         Returns:
             Boolean, whether the meeting is complete.
 
         Raises:
-            IncompatibleDeltaError: If the vector is not what this meeting is about.
+            IncompatibleDeltaError: If the vector has a wrong size or dtype for this meeting.
             AggregationError: If the vectors cannot be merged.
         """
         if vector is not None:
@@ -111,18 +112,18 @@ class Rendezvous:
         return True
 
     def absent(self, meeting: Meeting) -> list[int]:
-        """Shards that have not come yet, sorted."""
+        """Return the shards, sorted, that have not brought a vector."""
         return sorted(set(self._examples) - set(meeting.given))
 
     def begin_epoch(self) -> None:
-        """The epoch is settled; the next one starts from the weights as they are."""
+        """Begin the next epoch from the current weights."""
         self._aggregator.pull(self._epoch_weights)
         self._epoch_slots = self._aggregator.optimizer.get_state()
         self._epoch_residual = residual_of(self._replies)
         self.meeting = Meeting(self.generation << GENERATION_BITS)
 
     def restart_epoch(self) -> None:
-        """Back to where the epoch began, weights and optimizer alike, one generation later."""
+        """Restore the weights and states at the beginning of the epoch, for the next generation."""
         self.generation += 1
         self._aggregator.replace(self._epoch_weights)
         self._aggregator.optimizer.set_state(self._epoch_slots)
@@ -133,12 +134,12 @@ class Rendezvous:
         return self._merge_gradients and meeting.step < self._steps
 
     def _check(self, meeting: Meeting, shard: int, vector: np.ndarray) -> None:
-        """The wire lets both sizes through: the whole vector's and its trainable part's."""
+        """Check the size. The wire accepts those of the whole vector and of its trainable part."""
         spec = self._aggregator.spec
         size = spec.trainable_size if self._about_gradients(meeting) else spec.size
         if vector.shape != (size,) or vector.dtype != spec.dtype:
             raise IncompatibleDeltaError(
-                f"Shard {shard} brought shape {vector.shape} and dtype {vector.dtype} to exchange "
+                f"Shard {shard} sent shape {vector.shape} and dtype {vector.dtype} in exchange "
                 f"{meeting.step}, expected ({size},) and {spec.dtype}."
             )
 
@@ -156,45 +157,48 @@ class Rendezvous:
         return self._aggregator.weights
 
     def _merge_gaps(self, gaps: list[Delta], steps: int) -> None:
-        """Merge the gaps of replicas that keep weights of their own.
+        """Merge the gaps of replicas that keep their own weights.
 
-        A shard counts by its part of all examples, as it does where the replica moves: who
-        has no batches left, or a short one, makes no other's spring tighter.
+        Each shard is weighted by its fraction of all examples, as in the replica's own update. So
+        a shard without batches, or with a short batch, does not change the weight of the others.
         """
         weighed = [replace(gap, num_examples=self._examples[gap.shard]) for gap in gaps]
         share = sum(gap.num_examples for gap in weighed) / sum(self._examples.values())
         self._aggregator.merge(weighed, steps, share)
 
     def _settle(self, given: Given) -> np.ndarray:
-        """The epoch's weights: trainable ones are alike on all replicas, state is averaged."""
+        """Merge weights at the end of an epoch.
+
+        Trainable weights are equal on all replicas. Non-trainable ones are averaged.
+        """
         first = given[min(given)][0]
         if first is None:
-            raise AggregationError("The first replica brought no weights.")
+            raise AggregationError("The first replica sent no weights.")
         merged = first.copy()
         cut = self._aggregator.spec.trainable_size
         if cut < merged.size:
             brought = ((s, v) for s, (v, _) in sorted(given.items()) if v is not None)
-            # In float64: the mean of what is frozen, alike on all replicas, is that to the bit.
+            # In float64, so that the mean of equal weights, such as frozen ones, is exactly these.
             merged[cut:] = weighted_mean((v[cut:], self._examples[s]) for s, v in brought)
         self._aggregator.replace(merged)
         return self._aggregator.weights
 
 
 def residual_of(packer: Packer) -> np.ndarray | None:
-    """A copy of what packing has left over, if it loses anything."""
+    """Return a copy of a packer's residual, or `None` if it has none."""
     return None if packer.residual is None else packer.residual.copy()
 
 
 def mean_of(given: Mapping[int, tuple[np.ndarray | None, float]]) -> np.ndarray:
-    """Example-weighted mean in the order of the shards, in the vectors' own dtype.
+    """Average vectors by examples, in the order of the shards and in the vectors' dtype.
 
     Raises:
-        AggregationError: If nobody brought examples.
+        AggregationError: If no replica has examples.
     """
     pairs = [(v, n) for _, (v, n) in sorted(given.items()) if v is not None and n > 0]
     total = sum(n for _, n in pairs)
     if not total:
-        raise AggregationError("There is nothing to average: no replica has examples left.")
+        raise AggregationError("There is nothing to average, because no replica has examples left.")
     first, count = pairs[0]
     merged = first * first.dtype.type(count / total)
     for vector, n in pairs[1:]:
@@ -203,5 +207,5 @@ def mean_of(given: Mapping[int, tuple[np.ndarray | None, float]]) -> np.ndarray:
 
 
 def steps_of(num_examples: int, batch_size: int | None) -> int:
-    """Local batches behind a delta of so many examples, at least one; 1 if nobody counts them."""
+    """Return the number of local batches of a delta, at least 1; 1 without a batch size."""
     return 1 if batch_size is None else max(1, num_batches(num_examples, batch_size))

@@ -1,4 +1,4 @@
-"""The live road: replicas on the executors talk to the aggregator on the driver over TCP.
+"""Connections of the live road: replicas on executors reach the driver's aggregator over TCP.
 
 ```
 executor                                      driver
@@ -6,13 +6,12 @@ AggregatorClient ── Channel ═══════ Channel ── connection 
                                                AggregatorServer accepts and closes
 ```
 
-A replica keeps one connection for its whole life and takes turns with the
-server: one request, one reply. The server has one thread per connection; what
-requests mean is the `Handler`'s business.
+A replica keeps one connection until it ends. It sends a request, and receives one reply. The
+server has one thread per connection, and passes the requests to its `Handler`.
 
-Both sides prove that they know the token of this fit before anything else is
-accepted (`handshake`). That keeps strangers out; it does not hide the numbers.
-Pass an `ssl.SSLContext` where the network itself is not trusted.
+In the handshake (`handshake`), both sides prove that they know the token of this fit. That
+authenticates both sides, but does not encrypt what they send. Pass an `ssl.SSLContext` on networks
+that are not trusted.
 """
 
 from kspark.live.transport.client import AggregatorClient, Reply

@@ -1,4 +1,4 @@
-"""One TCP connection that carries whole messages and never waits for ever."""
+"""One TCP connection that carries messages and limits all waiting times."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ import numpy as np
 from kspark.errors import ConnectionLostError
 from kspark.live.wire import Decoder, Kind, Limits, Message, encode
 
-# Some systems take no more buffers than this in one call (IOV_MAX).
+# Some systems accept at most this number of buffers in one call (IOV_MAX).
 _MAX_BUFFERS = 16
-# TLS takes a buffer as a whole, which leaves no moment to look at the clock.
+# Bytes. TLS sends a buffer as a whole; smaller buffers allow checks of the deadline in between.
 _CHUNK = 1 << 20
-# Bytes per second. A message that comes steadily may take longer than the timeout.
+# Bytes per second. A message that arrives faster than this may take longer than the timeout.
 _SLOWEST = 1 << 20
-# A host that vanished without a word is noticed after 60 + 4 * 15 seconds of silence.
+# A host that disappears is detected after 60 + 4 * 15 seconds of silence.
 _KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 
 
 class Channel:
-    """A connected socket, a decoder, and time limits. For one thread.
+    """A connected socket with a decoder and time limits, for use by one thread.
 
-    Socket buffers keep their default size, which the kernel tunes to the
-    connection: no fixed size was faster, from 0.5 to 100 MB on loopback.
+    Socket buffers keep their default size, which the kernel adapts to the connection. No fixed
+    size was faster for messages of 0.5 to 100 MB on loopback.
 
     Args:
-        sock: Connected socket; the channel owns it.
-        accepts: `Limits` of what is received here.
-        timeout: Float, seconds. The longest wait for the peer within a message. Once
-            begun, a message may take as long in all, and a second more for each MiB.
+        sock: Connected socket. The channel closes it.
+        accepts: `Limits` of the messages to receive.
+        timeout: Float, the longest wait in seconds for the peer within a message. A message
+            that has begun may take this long in total, plus one second per MiB.
 
     Attributes:
-        decoder: The `Decoder` of what is received.
-        bytes_sent: Integer.
-        bytes_received: Integer.
+        decoder: `Decoder` of the received bytes.
+        bytes_sent: Integer, bytes sent so far.
+        bytes_received: Integer, bytes received so far.
     """
 
     def __init__(self, sock: socket.socket, accepts: Limits, timeout: float) -> None:
@@ -58,15 +58,15 @@ class Channel:
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
     def set_timeout(self, timeout: float) -> None:
-        """Change the time limit."""
+        """Change the timeout."""
         self._timeout = timeout
         self._socket.settimeout(timeout)
 
     def secure(self) -> None:
-        """Do the TLS handshake, if the socket is a TLS one.
+        """Perform the TLS handshake if the socket is a TLS socket.
 
         Raises:
-            ConnectionLostError: If the peer does not take part in it.
+            ConnectionLostError: If the handshake fails.
         """
         if isinstance(self._socket, ssl.SSLSocket):
             try:
@@ -83,10 +83,10 @@ class Channel:
         *,
         limits: Limits,
     ) -> None:
-        """Send one message, as `wire.encode` lays it out. Afterwards the arrays may change.
+        """Send one message, encoded by `wire.encode`. The arrays may change afterwards.
 
         Raises:
-            ConnectionLostError: If the peer is gone, or does not take the bytes in time.
+            ConnectionLostError: If the peer is gone, or does not accept the bytes in time.
         """
         rest = encode(kind, numbers, meta, arrays, limits=limits)
         deadline = time.monotonic() + self._timeout
@@ -108,21 +108,21 @@ class Channel:
         except OSError as error:
             raise self._lost(error, self._timeout) from error
 
-    def receive(self, patience: float | None = None) -> Message | None:
+    def receive(self, first_timeout: float | None = None) -> Message | None:
         """Receive one message.
 
         Args:
-            patience: Float, seconds to wait for its first byte, rounded up to a
-                multiple of the timeout. Defaults to the timeout.
+            first_timeout: Float, seconds to wait for the first byte, rounded up to a
+                multiple of the timeout. Defaults to `None`, the timeout.
 
         Returns:
             The `Message`, or `None` if the peer closed the connection instead.
 
         Raises:
-            ProtocolError: If what arrives is no acceptable message.
+            ProtocolError: If the peer sends an invalid message.
             ConnectionLostError: If the connection breaks, or the peer is too slow.
         """
-        count = self._receive_first(patience or self._timeout)
+        count = self._receive_first(first_timeout or self._timeout)
         deadline = time.monotonic() + self._timeout
         while count:
             self.bytes_received += count
@@ -136,16 +136,16 @@ class Channel:
         self.decoder.finish()
         return None
 
-    def _receive_first(self, patience: float) -> int:
-        deadline = time.monotonic() + patience
+    def _receive_first(self, timeout: float) -> int:
+        deadline = time.monotonic() + timeout
         while True:
             try:
                 return self._socket.recv_into(self.decoder.buffer())
             except TimeoutError as error:
                 if time.monotonic() >= deadline:
-                    raise self._lost(error, patience) from error
+                    raise self._lost(error, timeout) from error
             except OSError as error:
-                raise self._lost(error, patience) from error
+                raise self._lost(error, timeout) from error
 
     def _receive_more(self) -> int:
         try:
@@ -160,9 +160,9 @@ class Channel:
         return ConnectionLostError(f"The connection broke: {error}")
 
     def interrupt(self) -> None:
-        """End every wait on this channel. The one method for other threads."""
+        """End every wait on this channel. Other threads may call only this method."""
         with contextlib.suppress(OSError):
-            # Not the method of `SSLSocket`: that one takes TLS off under a running read.
+            # `SSLSocket.shutdown` would remove TLS while another thread is reading.
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def close(self) -> None:
@@ -171,7 +171,7 @@ class Channel:
 
 
 def _without(buffers: list[memoryview], count: int) -> list[memoryview]:
-    """What is left to send of `buffers` when `count` bytes are gone."""
+    """Return the rest of `buffers` after the first `count` bytes."""
     for index, buffer in enumerate(buffers):
         if count < len(buffer):
             return [buffer[count:], *buffers[index + 1 :]]

@@ -1,4 +1,4 @@
-"""A replica's end of the live road."""
+"""A replica's end of the connection to the aggregator."""
 
 from __future__ import annotations
 
@@ -28,13 +28,17 @@ from kspark.live.wire import (
 from kspark.weights import PACKED, Layout, PackingScheme
 
 VECTORS = (Kind.VECTOR, Kind.VECTOR_PACKED, Kind.VECTOR_KEPT, Kind.VECTOR_CHANGED)
-"""What a pull, a push and a reduce may be answered with."""
+"""Possible answers to a pull, a push and a reduce."""
 
-# For each step of the handshake. It is a reachability check: the answer is due at once.
 CONNECT_TIMEOUT = 20.0
-# How long a reply may take, in timeouts. The aggregator waits for slow replicas up to ten
-# timeouts and then says whom it waited for: who gives up earlier does not hear that.
-_PATIENCE = 11
+"""Seconds for each step of the handshake, which needs no work on the driver."""
+
+REPLY_TIMEOUTS = 11
+"""How long a reply may take to begin, as a multiple of the timeout within a message.
+
+The aggregator waits up to ten timeouts for slow replicas, and then names them in an error. The
+client waits longer, so that it receives that error.
+"""
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,10 @@ class Reply:
     """The aggregator's answer to `pull`, `push` and `reduce`.
 
     Attributes:
-        version: Integer, the aggregator's version.
+        version: Integer, version of the aggregator's weights.
         instructions: `Instructions` of the driver.
-        filled: Integer, how many elements of `out` now hold fresh values, from the
-            first one on. 0 if the answer was without a vector.
+        filled: Integer, number of elements at the start of `out` that were written; 0 for an
+            answer without a vector.
     """
 
     version: int
@@ -54,30 +58,27 @@ class Reply:
 
 
 class AggregatorClient:
-    """One persistent connection to an `AggregatorServer`. For one thread.
+    """One persistent connection to an `AggregatorServer`, for use by one thread.
 
-    Every method may raise `ConnectionLostError` (the server is gone, or answers too
-    late), `ProtocolError` (it sent something unacceptable), or the `KSparkError`
-    with which it refused. The connection is of no use then: close it. `out` is
-    in an unknown state.
+    Every method may raise `ConnectionLostError` (the server is gone, or answers too late),
+    `ProtocolError` (the server sent an invalid message), or the `KSparkError` with which the
+    server refused. Close the connection then: it cannot be used any more, and the content of
+    `out` is undefined.
 
     Args:
-        host: String, the driver's address as the executors see it.
+        host: String, the address at which executors reach the driver.
         port: Integer.
         token: Bytes, the secret of this fit.
-        packing: `PackingScheme` of deltas and gradients; the server's must be equal.
-        shard: Integer, the partition this replica works on.
-        attempt: Integer; with `shard` it names this replica.
-        timeout: Float, seconds. The longest wait for the server within a message.
-        patience: Float, seconds that a reply may take to begin, which includes the time
-            that other replicas take to come to a `reduce`. Defaults to 11 times
-            `timeout`. (A dead server is noticed earlier.)
-        ssl_context: Optional client-side `ssl.SSLContext`.
+        packing: `PackingScheme` of deltas and gradients. It must equal the server's.
+        shard: Integer, the shard that this replica trains.
+        attempt: Integer. Shard and attempt identify a replica.
+        timeout: Float, the longest wait in seconds for the server within a message.
+        ssl_context: Client-side `ssl.SSLContext`. Defaults to `None`, no TLS.
 
     Attributes:
         shard: As given.
         attempt: As given.
-        seconds_waiting: Float, time spent in requests so far.
+        seconds_waiting: Float, seconds spent in requests so far.
     """
 
     def __init__(
@@ -90,7 +91,6 @@ class AggregatorClient:
         attempt: int,
         timeout: float,
         *,
-        patience: float | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self.seconds_waiting = 0.0
@@ -99,7 +99,7 @@ class AggregatorClient:
         self._packing, self._spec = packing, packing.spec
         self.shard, self.attempt = shard, attempt
         self._timeout = timeout
-        self._patience = patience or _PATIENCE * timeout
+        self._reply_timeout = REPLY_TIMEOUTS * timeout
         self._ssl_context = ssl_context
         self._channel: Channel | None = None
         self._kept = Kept(Layout.of(packing.spec))
@@ -123,14 +123,14 @@ class AggregatorClient:
         return self._channel.bytes_received if self._channel else 0
 
     def connect(self) -> Welcome:
-        """Connect, and prove each other to be of the same fit.
+        """Connect, and authenticate both sides with the token.
 
         Returns:
-            `Welcome`, from the handler.
+            The handler's `Welcome`.
 
         Raises:
-            ClusterError: If there is no aggregator at that address.
-            KSparkError: If it refuses; of the class it names.
+            ClusterError: If there is no aggregator of this fit at the address.
+            KSparkError: If the aggregator refuses. The error has the class that it names.
         """
         try:
             return Welcome.from_json(self._introduce().meta["meta"])
@@ -146,7 +146,7 @@ class AggregatorClient:
             answer = introduce(channel, self._token, digest, self.shard, self.attempt)
         except (ProtocolError, ConnectionLostError) as error:
             raise ClusterError(
-                f"What answers at {self._where} is not the aggregator of this fit: {error}"
+                f"The server at {self._where} is not the aggregator of this fit: {error}"
             ) from error
         if answer.kind is Kind.REFUSED:
             raise restore(answer.meta, self._where)
@@ -165,8 +165,8 @@ class AggregatorClient:
             raise ClusterError(
                 f"The aggregator on the driver cannot be reached at {self._where} from "
                 f"{socket.gethostname()}: {error}. Executors must be able to open a TCP "
-                "connection to the driver: check `spark.driver.host`, and set `port` to a "
-                "port or a range that the firewall lets through."
+                "connection to the driver. Check `spark.driver.host`, and set `port` to a "
+                "port, or a pair (first, last) of ports, that the firewall allows."
             ) from error
         return sock if self._ssl_context is None else self._secured(sock, self._ssl_context)
 
@@ -175,7 +175,9 @@ class AggregatorClient:
             return context.wrap_socket(sock, server_hostname=self._address[0])
         except OSError as error:
             sock.close()
-            raise ClusterError(f"No TLS with the aggregator at {self._where}: {error}") from error
+            raise ClusterError(
+                f"The TLS handshake with the aggregator at {self._where} failed: {error}"
+            ) from error
 
     def pull(self, out: np.ndarray) -> Reply:
         """Fetch the weights.
@@ -194,15 +196,14 @@ class AggregatorClient:
         num_examples: int,
         out: np.ndarray,
     ) -> Reply:
-        """Hand in a delta and fetch the weights after it, in one round trip.
+        """Send a delta, and receive the weights after it, in one round trip.
 
         Args:
-            delta: Vector of `spec.size` elements, new minus old; or its payload.
-            sequence: Integer, counts this replica's deltas. A repeated one is not
-                applied again.
-            base_version: Integer, version of the weights the delta starts from.
-            num_examples: Integer, examples behind it.
-            out: Vector to receive into; may be `delta`.
+            delta: Vector of `spec.size` elements, new minus old weights; or its payload.
+            sequence: Integer, number of this delta. The aggregator applies each number once.
+            base_version: Integer, version of the weights that the delta starts from.
+            num_examples: Integer, number of examples that the delta was trained on.
+            out: Vector to receive into. It may be `delta`.
         """
         kind = Kind.PUSH_PACKED if delta.dtype == PACKED else Kind.PUSH
         if kind is Kind.PUSH:
@@ -219,16 +220,16 @@ class AggregatorClient:
         out: np.ndarray,
         weights: bool = False,
     ) -> Reply:
-        """Hand in a part of a weighted mean, and wait until all replicas did.
+        """Send a part of a weighted mean, wait for all other replicas, and receive the result.
 
         Args:
-            vector: Vector of `spec.size` or `spec.trainable_size` elements, or its packed
-                bytes, or `None` to take part with nothing.
-            sequence: Integer, which mean this is.
+            vector: Vector of `spec.size` or `spec.trainable_size` elements, or its payload, or
+                `None` to take part without a vector.
+            sequence: Integer, number of the mean.
             num_examples: Integer, the weight of `vector`.
-            out: Vector to receive into; may be `vector`.
-            weights: Boolean, whether `vector` is weights, which began as those of the last
-                `pull`: what has not changed of them is not sent.
+            out: Vector to receive into. It may be `vector`.
+            weights: Boolean, whether `vector` contains weights that were trained from those of
+                the last `pull`. Then only their changed blocks are sent. Defaults to `False`.
         """
         if weights and vector is not None:
             vector = self._kept.less(vector)
@@ -246,7 +247,7 @@ class AggregatorClient:
         *,
         weights: bool,
     ) -> Reply:
-        """Ask, and receive the answer; `weights` says whether it is nothing but weights."""
+        """Send a request and receive the answer. `weights` says whether the answer is weights."""
         if out.ndim != 1 or out.dtype != self._spec.dtype or not out.flags.c_contiguous:
             raise invalid("out", f"a contiguous vector of {self._spec.dtype}", out)
         self._connected().decoder.vector = out
@@ -257,12 +258,12 @@ class AggregatorClient:
         return Reply(message.numbers[0], Instructions.from_json(message.meta), filled)
 
     def _filled(self, message: Message, out: np.ndarray) -> int:
-        """How many elements of `out` hold what a message brought."""
+        """Write the vector of a message into `out`. Returns the number of elements written."""
         filled = self._size_of(message)
         if filled > out.size:
-            raise ProtocolError(f"The answer has {filled} elements, `out` has {out.size}.")
+            raise ProtocolError(f"The answer has {filled} elements, but `out` has {out.size}.")
         if message.kind is Kind.VECTOR_PACKED:
-            # It was received into `out`, where it is to be unpacked.
+            # The payload was received into `out`. Copy it, because `out` also takes the result.
             payload = [array.copy() for array in message.arrays] or [np.empty(0, PACKED)]
             self._packing.unpack(payload[0], out)
         elif message.kind is not Kind.VECTOR:
@@ -270,7 +271,7 @@ class AggregatorClient:
         return filled
 
     def _size_of(self, message: Message) -> int:
-        """Elements of the vector that a message stands for."""
+        """Return the number of elements of a message's vector after unpacking."""
         if message.kind is Kind.VECTOR_PACKED:
             return self._packing.size
         if message.kind is Kind.VECTOR_CHANGED:
@@ -280,15 +281,15 @@ class AggregatorClient:
     def report(
         self, meta: Mapping[str, Any], arrays: Sequence[np.ndarray] = ()
     ) -> tuple[dict[str, Any], list[np.ndarray]]:
-        """Tell the aggregator anything else.
+        """Send any other report.
 
         Args:
-            meta: Mapping, JSON only, below 1 MiB.
-            arrays: Sequence of arrays; together below 64 MiB or 8 times the weights,
-                whichever is more.
+            meta: Mapping of JSON values, below 1 MiB.
+            arrays: Sequence of arrays, together below 64 MiB or 8 times the size of the
+                weights, whichever is larger. Defaults to `()`.
 
         Returns:
-            A dictionary and a list of arrays, from the handler.
+            Tuple of a dictionary and a list of arrays, from the handler.
         """
         message = self._ask((Kind.DOCUMENT,), Kind.REPORT, (), meta, arrays)
         return message.meta, list(message.arrays)
@@ -304,7 +305,7 @@ class AggregatorClient:
         begin = time.perf_counter()
         channel = self._connected()
         channel.send(kind, numbers, meta, arrays, limits=self._requests)
-        message = channel.receive(self._patience)
+        message = channel.receive(self._reply_timeout)
         self.seconds_waiting += time.perf_counter() - begin
         if message is None:
             raise ConnectionLostError(f"The aggregator at {self._where} closed the connection.")
@@ -316,10 +317,10 @@ class AggregatorClient:
 
     def _connected(self) -> Channel:
         if self._channel is None:
-            raise ConnectionLostError("`connect` must be called first.")
+            raise ConnectionLostError("The client is not connected. Call `connect` first.")
         return self._channel
 
     def close(self) -> None:
-        """Close the connection. May be called again."""
+        """Close the connection. It may be called more than once."""
         if self._channel is not None:
             self._channel.close()

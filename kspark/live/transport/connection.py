@@ -1,4 +1,4 @@
-"""The server's end of one connection: what a connection thread does."""
+"""The server's end of one connection, served in its own thread."""
 
 from __future__ import annotations
 
@@ -26,40 +26,42 @@ from kspark.weights import PACKED, PackingScheme, Reference, completed
 
 logger = logging.getLogger("kspark")
 
+IDLE_TIMEOUT = 86_400.0
+"""Seconds that a replica may be silent between two requests, while it trains an epoch.
+
+TCP keepalive detects within minutes that a replica's host is gone.
+"""
+
 
 @dataclass(frozen=True)
 class Terms:
-    """What holds for every connection of a server.
+    """Settings of all connections of a server.
 
     Attributes:
         handler: `Handler`.
         packing: `PackingScheme` of deltas and gradients.
         token: Bytes, the secret of this fit.
-        timeout: Float, seconds, the longest wait within a message.
-        handshake_timeout: Float, seconds, the same before a replica has proved itself.
-        idle_timeout: Float, seconds, the longest silence between two requests.
-        reference: `Reference` of the weights, or `None` if they are always sent whole.
+        timeout: Float, the longest wait in seconds within a message.
+        reference: `Reference` of the weights. Defaults to `None`: weights are always sent whole.
     """
 
     handler: Handler
     packing: PackingScheme
     token: bytes
     timeout: float
-    handshake_timeout: float
-    idle_timeout: float
     reference: Reference | None = None
 
 
 class Connection:
-    """Serves one replica, from the handshake to the end of the connection.
+    """Serves one replica from the handshake to the end of the connection.
 
     Args:
         channel: `Channel` with the handshake's limits and timeout.
-        peer: String, the address of the other side.
+        peer: String, the address of the client.
         terms: `Terms`.
 
     Attributes:
-        proved: Boolean, whether the other side has proved that it belongs to this fit.
+        proved: Boolean, whether the client has proved that it belongs to this fit.
     """
 
     def __init__(self, channel: Channel, peer: str, terms: Terms) -> None:
@@ -71,7 +73,8 @@ class Connection:
         self._replica: tuple[int, int] | None = None
         self._out = np.empty(0, terms.packing.spec.dtype)
         self._unpacked = self._out
-        self._told: int | None = None  # the moment of the weights that the replica keeps
+        # The moment (see `Reference.note`) of the weights that the replica keeps.
+        self._kept_moment: int | None = None
         self._answers: Mapping[Kind, Callable[[Message, tuple[int, int]], None]] = {
             Kind.PULL: self._pull,
             Kind.PUSH: self._push,
@@ -83,7 +86,7 @@ class Connection:
         }
 
     def run(self) -> None:
-        """Serve until one side ends the connection. Raises only what `Handler.lost` raises."""
+        """Serve until one side ends the connection. Raises only exceptions of `Handler.lost`."""
         reason = "The replica closed the connection."
         try:
             self._serve()
@@ -92,7 +95,7 @@ class Connection:
             logger.warning("Closing the connection from %s: %s", self._peer, reason)
             self._refuse(error)
         except Exception as error:
-            # The end of a thread: an exception that leaves it would be heard by nobody.
+            # Nobody would receive an exception that leaves this thread.
             reason = f"The aggregator failed: {error!r}"
             logger.exception("Closing the connection from %s", self._peer)
             self._refuse(KSparkError(reason))
@@ -108,7 +111,7 @@ class Connection:
 
     def _serve(self) -> None:
         replica = self._admit()
-        while message := self._channel.receive(self._terms.idle_timeout):
+        while message := self._channel.receive(IDLE_TIMEOUT):
             self._answers[message.kind](message, replica)
 
     def _admit(self) -> tuple[int, int]:
@@ -125,7 +128,7 @@ class Connection:
         return replica
 
     def _prepare(self) -> None:
-        # Not earlier: strangers get no memory and little time.
+        # Only after the handshake: until then a client gets no memory and a short timeout.
         packing, reference = self._terms.packing, self._terms.reference
         spec = packing.spec
         self._out = np.empty(spec.size, spec.dtype)
@@ -140,7 +143,7 @@ class Connection:
         self._channel.set_timeout(self._terms.timeout)
 
     def _release(self) -> None:
-        # The server forgets this object only when it next looks; the vectors go now.
+        # The server keeps this object until the next connection, but the vectors are freed now.
         self._out = self._unpacked = np.empty(0, self._terms.packing.spec.dtype)
         self._channel.decoder.vector = None
 
@@ -171,23 +174,26 @@ class Connection:
             self._send_vector(Kind.VECTOR, version, instructions, self._out[:answer])
 
     def _vectors_in(self, message: Message) -> tuple[np.ndarray, ...]:
-        """The vector that a message carries, or none.
+        """Return the vector of a message as a tuple, which is empty without a vector.
 
         Raises:
-            ProtocolError: If it is packed, and not in the fit's scheme.
+            ProtocolError: If a payload does not fit the packing scheme.
         """
         if message.kind is Kind.REDUCE_CHANGED:
             return (self._completed(message.arrays[0]),)
         if message.kind not in (Kind.PUSH_PACKED, Kind.REDUCE_PACKED):
             return message.arrays
-        # Without trainable weights, a compressed gradient has no bytes.
+        # A compressed gradient of a model without trainable weights has no bytes.
         payload = message.arrays[0] if message.arrays else np.empty(0, PACKED)
         return (self._terms.packing.unpack(payload, self._unpacked),)
 
     def _completed(self, payload: np.ndarray) -> np.ndarray:
-        """The weights that a replica brings, from those that it was sent last."""
-        if self._terms.reference is None or self._told is None:
-            raise ProtocolError("The replica tells changes of weights that it was not sent.")
+        """Return a replica's weights: those that it was sent last, with the changed blocks."""
+        if self._terms.reference is None or self._kept_moment is None:
+            raise ProtocolError(
+                "The replica sent changed blocks before it had received the weights that they "
+                "refer to."
+            )
         return completed(self._terms.reference.layout, self._out, payload)
 
     def _report(self, message: Message, replica: tuple[int, int]) -> None:
@@ -195,17 +201,17 @@ class Connection:
         self._channel.send(Kind.DOCUMENT, (), meta, arrays, limits=self._limits)
 
     def _send_weights(self, version: int, instructions: Instructions) -> None:
-        """Answer with the weights in `_out`; the replica may have kept most of them."""
+        """Answer with the weights in `_out`, or only with the blocks that the replica lacks."""
         reference, weights = self._terms.reference, self._out
         if reference is None:
             self._send_vector(Kind.VECTOR, version, instructions, weights)
             return
-        self._told, changed = reference.note(weights, self._told)
+        self._kept_moment, changed = reference.note(weights, self._kept_moment)
         if changed is not None:
             payload = reference.layout.encode(weights, changed)
             self._send_vector(Kind.VECTOR_CHANGED, version, instructions, payload)
         elif reference.over:
-            self._told = None
+            self._kept_moment = None
             self._send_vector(Kind.VECTOR, version, instructions, weights)
         else:
             self._send_vector(Kind.VECTOR_KEPT, version, instructions, weights)

@@ -1,4 +1,4 @@
-"""What an `AggregatorServer` asks of the object behind it."""
+"""The interface of the object that answers the requests of an `AggregatorServer`."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from kspark.live.wire import Instructions, Welcome
 
 
 class Handler(Protocol):
-    """Gives requests their meaning.
+    """Answers the requests of replicas.
 
-    Called from one thread per replica, several at a time. `shard` and `attempt`
-    have been proved; sizes and dtypes have been checked against the `WeightSpec`.
+    The server calls the methods from one thread per replica, several of them at the same time.
+    `shard` and `attempt` are authenticated. Sizes and dtypes are checked against the
+    `WeightSpec`.
 
-    A `KSparkError` raised by any method but `lost` and `close` is told to the
-    replica, and ends its connection. Arrays that come in (but those of `report`)
-    and `out` belong to the connection: they are valid until the method returns. `out` begins
-    as the last weights that this replica was sent, and stays them unless it is the answer.
+    If any method except `lost` and `close` raises a `KSparkError`, the server sends it to the
+    replica and closes the connection. `out` and the arrays that are passed to a method, except
+    those of `report`, are valid until the method returns. Before a call, `out` contains the last
+    weights that were sent to this replica. Change it only if it is the answer.
     """
 
     def hello(self, shard: int, attempt: int) -> Welcome:
-        """A replica has connected. Returns the welcome, below 64 KiB as JSON."""
+        """Admit a replica. Returns its welcome, which must be below 64 KiB as JSON."""
 
     def pull(self, shard: int, attempt: int, out: np.ndarray) -> tuple[int, Instructions]:
         """Write the weights into `out` (`spec.size` elements).
 
-        May block, as `push` and `reduce` may, but must return or raise within the
-        server's timeout.
+        The method may block, but must return or raise within the server's timeout. The same
+        holds for `push` and `reduce`.
 
         Returns:
-            The version, and instructions for the replica.
+            Tuple of the weights' version, and the instructions for the replica.
         """
 
     def push(
@@ -44,7 +45,7 @@ class Handler(Protocol):
         delta: np.ndarray,
         out: np.ndarray,
     ) -> tuple[int, Instructions]:
-        """Take a delta, and write the weights after it into `out`. Returns as `pull`."""
+        """Apply a delta, and write the weights after it into `out`. Returns the same as `pull`."""
 
     def reduce(
         self,
@@ -55,30 +56,28 @@ class Handler(Protocol):
         vector: np.ndarray | None,
         out: np.ndarray,
     ) -> tuple[int, Instructions, int | np.ndarray]:
-        """Take a part of a mean, wait for the others, and write the result into `out`.
-
-        May block, but must return or raise within the server's timeout.
+        """Take a part of a mean, wait for all other parts, and answer with the mean.
 
         Returns:
-            The version, instructions, and the answer: how many elements of `out` to
-            send, or (which spares a copy per replica) a vector that all of them share
-            and that nobody changes any more. 0, `spec.trainable_size` or `spec.size`
-            elements, which are the weights if it is a number; a payload is uint8.
+            Tuple of the weights' version, the instructions, and the answer. The answer is the
+            number of elements of `out` to send (0, `spec.trainable_size` or `spec.size`; the last
+            one means the weights). Or it is a vector of these sizes or a uint8 payload, which all
+            replicas share without a copy each, and which must not change any more.
         """
 
     def report(
         self, shard: int, attempt: int, meta: dict[str, Any], arrays: list[np.ndarray]
     ) -> tuple[dict[str, Any], list[np.ndarray]]:
-        """Take anything else; `arrays` may be kept. Returns the answer."""
+        """Take any other report. The handler may keep `arrays`. Returns the answer."""
 
     def lost(self, shard: int, attempt: int, reason: str) -> None:
-        """The connection of this replica has ended, for whatever reason.
+        """Note that the connection of this replica has ended.
 
-        Called exactly once for every `hello` that returned, as the last call for it.
+        The server calls this exactly once for every `hello` that returned, as the last call.
         """
 
     def close(self) -> None:
-        """The server closes: every call that blocks, now or later, must raise `KSparkError`.
+        """Make every blocking call, current or later, raise `KSparkError`: the server closes.
 
-        May be called more than once.
+        It may be called more than once.
         """

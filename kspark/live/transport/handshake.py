@@ -1,15 +1,15 @@
-"""Both sides prove that they know the token of this fit, without sending it.
+"""The handshake: both sides prove that they know the token of this fit, without sending it.
 
 ```
 server                                          client
-CHALLENGE  its nonce                    →
-                                        ←       HELLO    own nonce, who it is, its proof
-WELCOME    its proof, and the welcome   →
+CHALLENGE  nonce                        →
+                                        ←       HELLO    nonce, shard and attempt, proof
+WELCOME    proof, welcome               →
 ```
 
-A proof is an HMAC-SHA256 over both nonces and the prover's role, so that neither
-an earlier proof nor the other side's can be sent back. Until it is checked,
-messages are a few hundred bytes, and nothing is allocated or called for them.
+A proof is an HMAC-SHA256 over both nonces and the sender's role. So neither an earlier proof nor
+the other side's proof can be replayed. Until a proof is checked, messages are a few hundred bytes
+long, and the server allocates nothing and calls no handler for them.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _NONCE_BYTES = 32
 
 @dataclass(frozen=True)
 class Greeting:
-    """A replica that has proved itself.
+    """An authenticated replica.
 
     Attributes:
         shard: Integer.
         attempt: Integer.
-        proof: String, what the server has to show in return.
+        proof: String, the server's proof for this replica.
     """
 
     shard: int
@@ -43,16 +43,16 @@ class Greeting:
 
 
 def greet(channel: Channel, token: bytes, digest: bytes) -> Greeting:
-    """The server's half, up to the point where it knows whom it talks to.
+    """Perform the server's half of the handshake, up to the client's proof.
 
     Args:
         channel: New `Channel` that accepts `UNPROVED_CLIENT`.
         token: Bytes, the secret of this fit.
-        digest: Bytes, those of the fit's `PackingScheme`.
+        digest: Bytes, the digest of the fit's `PackingScheme`.
 
     Raises:
-        ProtocolError: If the token, the spec or the packing of the client is another one.
-        ConnectionLostError: If the client leaves or takes too long.
+        ProtocolError: If the client has another token, other weights or another packing.
+        ConnectionLostError: If the client closes the connection or takes too long.
     """
     nonce = secrets.token_hex(_NONCE_BYTES)
     channel.send(Kind.CHALLENGE, meta={"nonce": nonce}, limits=UNPROVED_SERVER)
@@ -63,28 +63,28 @@ def greet(channel: Channel, token: bytes, digest: bytes) -> Greeting:
         raise ProtocolError("The client does not know the token of this fit.")
     if hello["spec"] != digest.hex():
         raise ProtocolError(
-            "The replica's model has other weights than the aggregator's, or another compression."
+            "The weights of the replica's model, or its compression, differ from the aggregator's."
         )
     proof = _prove(token, "server", nonce, hello["nonce"])
     return Greeting(shard, attempt, proof)
 
 
 def introduce(channel: Channel, token: bytes, digest: bytes, shard: int, attempt: int) -> Message:
-    """The client's half.
+    """Perform the client's half of the handshake.
 
     Args:
         channel: New `Channel` that accepts `UNPROVED_SERVER`.
         token: Bytes, the secret of this fit.
-        digest: Bytes, those of the fit's `PackingScheme`.
-        shard: Integer, the partition this replica works on.
+        digest: Bytes, the digest of the fit's `PackingScheme`.
+        shard: Integer, the shard that this replica trains.
         attempt: Integer.
 
     Returns:
         The server's `WELCOME`, with a valid proof, or its `REFUSED`.
 
     Raises:
-        ProtocolError: If the other side is no such server, or does not know the token.
-        ConnectionLostError: If the server leaves or takes too long.
+        ProtocolError: If the server does not follow the protocol, or does not know the token.
+        ConnectionLostError: If the server closes the connection or takes too long.
     """
     nonce = _receive(channel, Kind.CHALLENGE).meta["nonce"]
     own = secrets.token_hex(_NONCE_BYTES)
@@ -102,7 +102,7 @@ def introduce(channel: Channel, token: bytes, digest: bytes, shard: int, attempt
 def _receive(channel: Channel, *kinds: Kind) -> Message:
     message = channel.receive()
     if message is None:
-        raise ConnectionLostError("The other side left during the handshake.")
+        raise ConnectionLostError("The peer closed the connection during the handshake.")
     if message.kind not in kinds:
         raise ProtocolError(f"Got {message.kind.name}, expected {kinds[0].name}.")
     return message
@@ -113,5 +113,5 @@ def _prove(token: bytes, *parts: str | int) -> str:
 
 
 def _same(received: str, expected: str) -> bool:
-    # As bytes: with text, a comparison in constant time takes ASCII only, and raises.
+    # `compare_digest` raises for text that is not ASCII, but not for bytes.
     return hmac.compare_digest(received.encode("ascii", "replace"), expected.encode("ascii"))

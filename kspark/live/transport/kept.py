@@ -1,4 +1,4 @@
-"""What a replica keeps of the weights, so that most of them need not be sent again."""
+"""The weights that a replica keeps, so that an answer may contain only the changed blocks."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from kspark.weights import Layout
 
 
 class Kept:
-    """The whole weights of the last answer. See `kspark.weights.Reference`.
+    """A copy of the whole weights of the last answer. See `kspark.weights.Reference`.
 
-    They are a copy: what a caller receives into is its own, and often trained on.
+    It is a copy because callers change the vectors that they receive into.
 
     Args:
-        layout: `Layout` of the weights, or `None`: then nothing is ever kept.
+        layout: `Layout` of the weights, or `None` to keep nothing.
     """
 
     def __init__(self, layout: Layout | None) -> None:
@@ -23,25 +23,28 @@ class Kept:
         self._weights: np.ndarray | None = None
 
     def take(self, message: Message, out: np.ndarray) -> None:
-        """Keep the weights of a message, or complete those that it leaves out.
+        """Keep the weights of a message, or complete changed blocks to whole weights.
 
         Args:
             message: `Message` of kind `VECTOR_KEPT` or `VECTOR_CHANGED`, received into `out`.
-            out: Vector, becomes the whole weights.
+            out: Vector; overwritten with the whole weights.
 
         Raises:
-            ProtocolError: If it is no change of what was kept.
+            ProtocolError: If changed blocks do not fit the kept weights.
         """
         if message.kind is Kind.VECTOR_KEPT:
             self._weights = out.copy()
             return
         if self.layout is None or self._weights is None:
-            raise ProtocolError("The answer is a change of weights that were not sent.")
+            raise ProtocolError(
+                "The aggregator sent changed blocks before it had sent the weights that they "
+                "refer to."
+            )
         self.layout.decode(message.arrays[0], self._weights)
         out[:] = self._weights
 
     def less(self, weights: np.ndarray) -> np.ndarray:
-        """Weights that the aggregator is to have: a payload of what changed, or themselves."""
+        """Return weights as a payload of their changed blocks, or whole if that is smaller."""
         if self.layout is None or self._weights is None:
             return weights
         changed = self.layout.changed(weights, self._weights)
@@ -50,5 +53,5 @@ class Kept:
         return self.layout.encode(weights, changed)
 
     def forget(self) -> None:
-        """The aggregator has sent other weights, and will not tell changes of them."""
+        """Drop the kept weights, because the aggregator sent others that it does not keep."""
         self._weights = None

@@ -1,4 +1,4 @@
-"""An error of the driver, told to a replica: class name and text, nothing executable."""
+"""Errors of the driver as messages to replicas: class name and text, nothing executable."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _CLASSES: dict[str, type[errors.KSparkError]] = {
 
 
 def describe(error: errors.KSparkError) -> dict[str, str]:
-    """The fields of a `REFUSED` message."""
+    """Return the fields of a `REFUSED` message for an error."""
     return {"error": type(error).__name__, "reason": str(error)[:_MAX_REASON]}
 
 
 def restore(meta: dict[str, Any], where: str) -> errors.KSparkError:
-    """The error that a `REFUSED` message tells of.
+    """Return the error that a `REFUSED` message describes.
 
     Args:
-        meta: Its fields.
+        meta: Dictionary, the fields of the message.
         where: String, the address of the aggregator.
 
     Returns:
-        An error of the class it names, if that is one of `kspark.errors` that
-        takes a text, else a `KSparkError`.
+        An error of the named class if that is one of `kspark.errors` that takes only a text,
+        else a `KSparkError`.
     """
     cls = _CLASSES.get(meta["error"], errors.KSparkError)
     return cls(f"The aggregator at {where} refused: {meta['reason']}")

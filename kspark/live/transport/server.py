@@ -1,4 +1,4 @@
-"""The driver's end of the live road: listens, and keeps one thread per replica."""
+"""The driver's end of the connections: listen, and serve each replica in its own thread."""
 
 from __future__ import annotations
 
@@ -19,33 +19,32 @@ from kspark.weights import Layout, PackingScheme, Reference
 
 logger = logging.getLogger("kspark")
 
-# Every stranger costs a thread until the handshake's timeout. Replicas need milliseconds.
 MAX_STRANGERS = 512
+"""Connections that may be in the handshake at the same time. Each takes a thread."""
+
 HANDSHAKE_TIMEOUT = 10.0
-# A replica is rightly silent while it trains an epoch. If its host is gone, TCP keepalive
-# notices that within minutes.
-IDLE_TIMEOUT = 86_400.0
-_CLOSE_TIMEOUT = 30.0
+"""Seconds to wait for each message of the handshake. Replicas answer within milliseconds."""
+
+CLOSE_TIMEOUT = 30.0
+"""Seconds that `close` waits for the connections' threads to end."""
 
 
 class AggregatorServer:
     """Accepts replicas, and passes their requests to a handler.
 
-    The port is bound by `start` and stays bound until `close`. As a context manager
-    it leaves nothing behind: no thread, no port, no connection.
+    The port is bound from `start` to `close`. As a context manager, the server leaves no thread,
+    port or connection behind.
 
     Args:
-        handler: `Handler`. `close` closes it, so that none of its calls blocks on.
-        packing: `PackingScheme` of deltas and gradients; replicas with another one, or with
-            other weights, are refused.
+        handler: `Handler`. `close` closes it, which ends all its blocking calls.
+        packing: `PackingScheme` of deltas and gradients. Replicas with another scheme or other
+            weights are refused.
         token: Bytes, the secret of this fit.
-        host: String, the local address to listen on; empty for all.
-        port: Integer (0 for any free port), a `range`, or a pair (first, last), which
-            are tried in order.
-        timeout: Float, seconds. The longest wait for a replica within a message.
-        handshake_timeout: Float, seconds. The same for somebody yet unknown.
-        idle_timeout: Float, seconds. The longest silence between two requests.
-        ssl_context: Optional server-side `ssl.SSLContext`.
+        host: String, the local address to listen on. Defaults to `""`, all addresses.
+        port: Integer (0 for any free port), or a pair (first, last) of ports to try in order.
+            Defaults to `0`.
+        timeout: Float, the longest wait in seconds for a replica within a message.
+        ssl_context: Server-side `ssl.SSLContext`. Defaults to `None`, no TLS.
     """
 
     def __init__(
@@ -55,10 +54,8 @@ class AggregatorServer:
         token: bytes,
         *,
         host: str = "",
-        port: int | range | tuple[int, int] = 0,
+        port: int | tuple[int, int] = 0,
         timeout: float,
-        handshake_timeout: float = HANDSHAKE_TIMEOUT,
-        idle_timeout: float = IDLE_TIMEOUT,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         if packing.spec.size == 0:
@@ -67,13 +64,12 @@ class AggregatorServer:
             raise invalid("token", "at least one byte", token)
         layout = Layout.of(packing.spec)
         reference = None if layout is None else Reference(layout)
-        limits = (timeout, handshake_timeout, idle_timeout)
-        self._terms = Terms(handler, packing, token, *limits, reference)
+        self._terms = Terms(handler, packing, token, timeout, reference)
         self._host, self._ports = host, port_candidates(port)
         self._ssl_context = ssl_context
         self._address: tuple[str, int] | None = None
         self._listener: Listener | None = None
-        # Touched by the accepting thread, and by `close` when that thread has ended.
+        # Used by the accepting thread, and by `close` after that thread has ended.
         self._connections: list[tuple[Connection, threading.Thread]] = []
         self._numbers = itertools.count()
 
@@ -86,10 +82,10 @@ class AggregatorServer:
 
     @property
     def address(self) -> tuple[str, int]:
-        """The bound address: host (`"0.0.0.0"` for all) and port.
+        """Host and port that the server listens on. The host is `"0.0.0.0"` for all addresses.
 
         Raises:
-            KSparkError: Before `start`.
+            KSparkError: If the server has not been started.
         """
         if self._address is None:
             raise KSparkError("The aggregator's server has not been started.")
@@ -100,7 +96,7 @@ class AggregatorServer:
 
         Raises:
             ClusterError: If no port is free.
-            KSparkError: If the server runs already.
+            KSparkError: If the server was started before.
         """
         if self._listener is not None:
             raise KSparkError("The aggregator's server runs already.")
@@ -109,9 +105,9 @@ class AggregatorServer:
         self._listener = Listener(sock, self._admit)
 
     def close(self) -> None:
-        """Stop accepting, close the handler, end and join every connection's thread.
+        """Stop accepting, close the handler, and end and join the thread of every connection.
 
-        May be called more than once.
+        It may be called more than once.
         """
         if self._listener is None:
             return
@@ -123,15 +119,15 @@ class AggregatorServer:
             self._end_connections()
 
     def _admit(self, sock: socket.socket, peer: str) -> None:
-        """Give a new connection its thread. Called from the accepting thread."""
+        """Start a thread for a new connection. Called from the accepting thread."""
         self._connections = [pair for pair in self._connections if pair[1].is_alive()]
         if sum(not connection.proved for connection, _ in self._connections) >= MAX_STRANGERS:
-            raise KSparkError(f"{MAX_STRANGERS} others have not proved themselves yet.")
+            raise KSparkError(f"{MAX_STRANGERS} other connections have not finished the handshake.")
         if self._ssl_context is not None:
             sock = self._ssl_context.wrap_socket(
                 sock, server_side=True, do_handshake_on_connect=False
             )
-        channel = Channel(sock, UNPROVED_CLIENT, self._terms.handshake_timeout)
+        channel = Channel(sock, UNPROVED_CLIENT, HANDSHAKE_TIMEOUT)
         connection = Connection(channel, peer, self._terms)
         name = f"kspark-connection-{next(self._numbers)}"
         thread = threading.Thread(target=connection.run, name=name, daemon=True)
@@ -141,10 +137,14 @@ class AggregatorServer:
     def _end_connections(self) -> None:
         for connection, _ in self._connections:
             connection.interrupt()
-        deadline = time.monotonic() + _CLOSE_TIMEOUT
+        deadline = time.monotonic() + CLOSE_TIMEOUT
         for _, thread in self._connections:
             thread.join(max(0.0, deadline - time.monotonic()))
         stuck = [thread.name for _, thread in self._connections if thread.is_alive()]
         if stuck:
-            logger.error("The handler does not return in %s", ", ".join(stuck))
+            logger.error(
+                "The handler has not returned within %g s in the threads %s.",
+                CLOSE_TIMEOUT,
+                ", ".join(stuck),
+            )
         self._connections = []

@@ -1,32 +1,31 @@
-"""Messages as bytes, and bytes as messages. No socket in here, and no pickle.
+"""Messages as bytes, and bytes as messages, without sockets and without pickle.
 
-One frame is one message:
+A frame contains one message:
 
 ```
 header    magic u32 · version u8 · kind u8 · dtype u16 · numbers 3 × i64
           meta size u32 · payload size u64 · crc32 u32
-meta      nothing, or JSON: [fields, [[dtype, shape], ...]]
+meta      empty, or JSON: [fields, [[dtype, shape], ...]]
 payload   one vector of the header's dtype,
           or the arrays that the JSON describes, each at a multiple of 8 bytes
 ```
 
-* A compressed vector, and one without what did not change (`PUSH_PACKED`, `REDUCE_PACKED`,
-  `VECTOR_PACKED`, `VECTOR_CHANGED`), is one of bytes to the frame; what they mean, and whether
-  they are right, is `kspark.compression`'s and `kspark.weights`' to say.
-* What is said after every batch (`PUSH`, `REDUCE`, `VECTOR`) fits into the header
-  and takes no JSON: with some 100 µs of Python saved per round trip, that is a
-  third of the time at 0.5 MB.
-* Replica and aggregator take turns, so a frame ends exactly where the sender
-  falls silent. Bytes after it are an error, and one receive buffer is enough.
-* What a receiver accepts is a table, `Limits`: which kinds, and how much of each.
-  It is checked before anything of that size is allocated.
-* The checksum covers header and meta. Payloads have TCP's: another one would
-  take longer than the transfer.
-* Numbers are in the machine's byte order. The magic number reads differently on
-  a machine with the other order, which is refused by that.
+* A frame carries a payload of `kspark.compression` or `kspark.weights` (`PUSH_PACKED`,
+  `REDUCE_PACKED`, `VECTOR_PACKED`, `VECTOR_CHANGED`, `REDUCE_CHANGED`) as a vector of bytes. Those
+  packages check and decode it.
+* The messages of every batch (`PUSH`, `REDUCE`, `VECTOR`) need only the header, and no JSON.
+  That saves about 100 µs of Python per round trip, a third of the time at 0.5 MB.
+* Replica and aggregator send in turns, so no bytes may follow a frame until it is answered. One
+  receive buffer is enough.
+* A table, `Limits`, lists the kinds of messages that a receiver accepts, and their sizes. It is
+  checked before memory of such a size is allocated.
+* The checksum covers header and meta. TCP's own checksums cover payloads, because another one
+  would take longer than the transfer.
+* Numbers are in the machine's byte order. A machine with the other order reads another magic
+  number, and is refused.
 
-`messages` says what can be said, `documents` what JSON in it means, `frames` lays it out,
-`decoder` reads it back.
+`messages` defines the kinds of messages and their limits, `documents` the JSON in them, `frames`
+encodes messages, and `decoder` decodes them.
 """
 
 from kspark.live.wire.decoder import Decoder

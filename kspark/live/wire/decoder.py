@@ -1,4 +1,4 @@
-"""The incremental decoder: bytes in, however they were cut; checked messages out."""
+"""The incremental decoder: it takes received bytes in pieces of any size, and checks messages."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ from kspark.live.wire.frames import (
 )
 from kspark.live.wire.messages import NUMBERS, Kind, Limit, Limits, Message, check_fields
 
-# Header and a usual meta arrive in one read.
+# Bytes. Header and a typical meta arrive in one read.
 _FIRST_READ = 4096
 _MAX_DIMENSIONS = 32
-# An array without elements may have long other dimensions. Beyond this numpy refuses some shapes.
+# Dimensions of an array without elements may be long. NumPy refuses shapes that exceed this.
 _MAX_EXTENT = 2**47
 
 
 class _Header(NamedTuple):
     kind: Kind
     numbers: tuple[int, ...]
-    end: int  # of the meta
-    size: int  # of the payload
+    end: int  # end of the meta in bytes
+    size: int  # bytes of the payload
 
 
 class Decoder:
-    """Turns received bytes into messages, one at a time.
+    """Decodes received bytes to messages, one at a time.
 
-    Either `feed` it bytes, or let a socket write into `buffer()` and tell
-    `advance` how many: a payload is then received straight into its place.
+    Either pass bytes to `feed`. Or let a socket write into `buffer()`, and pass the number of
+    bytes to `advance`, which receives a payload without a copy.
 
     Args:
-        limits: What to accept.
+        limits: `Limits`, the messages to accept.
 
     Attributes:
-        limits: As given; may be replaced between messages.
-        vector: Contiguous array to receive vectors into, or `None` for a new
-            array each time; may be replaced between messages.
+        limits: As the argument. It may be replaced between messages.
+        vector: Contiguous array to receive vectors into, or `None` to allocate a new array for
+            each one. It may be replaced between messages.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -58,18 +58,18 @@ class Decoder:
         self._reset()
 
     def _reset(self) -> None:
-        self._received = 0  # bytes in `_head`, later in `_payload`
+        self._received = 0  # Bytes in `_head`, and later in `_payload`.
         self._header: _Header | None = None
         self._message: Message | None = None
         self._payload: memoryview | None = None
 
     @property
     def in_message(self) -> bool:
-        """Whether a message has begun and not ended."""
+        """Whether a message has been received in part."""
         return self._received > 0 or self._payload is not None
 
     def feed(self, data: bytes | bytearray | memoryview) -> Message | None:
-        """Take in bytes. See `advance`."""
+        """Decode bytes. See `advance`."""
         rest, message = memoryview(data), None
         while rest:
             if message is not None:
@@ -81,19 +81,19 @@ class Decoder:
         return message
 
     def buffer(self) -> memoryview:
-        """Where the next bytes belong. Never empty."""
+        """Return the memory for the next bytes, which is never empty."""
         place = memoryview(self._head) if self._payload is None else self._payload
         return place[self._received :]
 
     def advance(self, count: int) -> Message | None:
-        """Take in the first `count` bytes of `buffer()`.
+        """Decode the first `count` bytes of `buffer()`.
 
         Returns:
-            The `Message` that they complete, or `None`.
+            The `Message` that they complete, or `None` if it is not complete.
 
         Raises:
-            ProtocolError: If they belong to no acceptable message. Nothing else is
-                raised, and the decoder is of no use afterwards.
+            ProtocolError: If the bytes are not part of an acceptable message. No other
+                exception is raised, and the decoder cannot be used afterwards.
         """
         self._received += count
         if self._payload is None:
@@ -105,18 +105,18 @@ class Decoder:
         return message
 
     def finish(self) -> None:
-        """The stream has ended.
+        """Check, at the end of the stream, that no message is incomplete.
 
         Raises:
-            ProtocolError: If it ended inside a message.
+            ProtocolError: If a message is incomplete.
         """
         if self._message is not None and self._payload is not None:
             raise ProtocolError(
-                f"Stream ends after {self._received} of {len(self._payload)} bytes "
+                f"The stream ends after {self._received} of {len(self._payload)} bytes "
                 f"of the payload of {self._message.kind.name}."
             )
         if self._received:
-            raise ProtocolError(f"Stream ends after {self._received} bytes, before a payload.")
+            raise ProtocolError(f"The stream ends after {self._received} bytes, before a payload.")
 
     def _read_head(self) -> None:
         if self._received < PREFIX_SIZE:
@@ -140,7 +140,7 @@ class Decoder:
     def _make_room(self, end: int) -> None:
         missing = end - len(self._head)
         if missing > 0:
-            # A new object: a bytearray cannot grow while somebody has a view of it.
+            # A new object, because a bytearray with views cannot grow.
             self._head = self._head + bytes(missing)
 
     def _place(self, header: _Header) -> memoryview:
@@ -153,12 +153,12 @@ class Decoder:
 def _read_header(head: bytearray, limits: Limits) -> _Header:
     magic, version, number, code, *numbers, meta_size, size = HEADER.unpack_from(head)
     if magic != MAGIC:
-        raise ProtocolError("The first bytes are not those of a kspark message.")
+        raise ProtocolError("The first bytes do not belong to a kspark message.")
     if version != VERSION:
         raise ProtocolError(f"Got protocol version {version}, expected {VERSION}.")
     kind = next((kind for kind in limits if kind == number), None)
     if kind is None:
-        raise ProtocolError(f"A message of kind {number} is not acceptable now.")
+        raise ProtocolError(f"A message of kind {number} is not accepted here.")
     limit, count = limits[kind], len(NUMBERS.get(kind, ()))
     if meta_size > limit.meta:
         raise ProtocolError(f"Got {meta_size} bytes of meta, expected at most {limit.meta}.")
@@ -167,12 +167,12 @@ def _read_header(head: bytearray, limits: Limits) -> _Header:
     if code != VECTOR_CODES[limit.dtype]:
         raise ProtocolError(f"Got dtype {code} for {kind.name}, expected {limit.dtype}.")
     if min(numbers) < 0 or any(numbers[count:]):
-        raise ProtocolError(f"Got the numbers {numbers}, expected {count} of them, all >= 0.")
+        raise ProtocolError(f"Got the numbers {numbers}, expected {count} numbers >= 0.")
     return _Header(kind, tuple(numbers[:count]), PREFIX_SIZE + meta_size, size)
 
 
 def _read_meta(head: bytes, kind: Kind) -> tuple[dict[str, Any], list[Any]]:
-    """The fields and the description of the payload, from everything before the payload."""
+    """Return the fields, and the description of the payload's arrays."""
     text = head[PREFIX_SIZE:]
     if head[HEADER.size : PREFIX_SIZE] != checksum(head[: HEADER.size], text):
         raise ProtocolError(f"The checksum of {kind.name} does not match.")
@@ -195,12 +195,12 @@ def _read_arrays(described: list[Any], payload: memoryview, limit: Limit) -> tup
     if limit.dtype is None:
         return _views(described, payload)
     if described:
-        raise ProtocolError("A vector must not be described.")
+        raise ProtocolError("A message with a vector must not describe arrays.")
     return (np.frombuffer(payload, limit.dtype),) if len(payload) else ()
 
 
 def _views(described: list[Any], payload: memoryview) -> tuple[np.ndarray, ...]:
-    """The arrays that the description finds in the payload, which they must fill exactly."""
+    """Return the described arrays as views. They must fill the payload exactly."""
     arrays, end = [], 0
     for entry in described:
         dtype, shape = _read_description(entry)
@@ -210,7 +210,7 @@ def _views(described: list[Any], payload: memoryview) -> tuple[np.ndarray, ...]:
             break
         arrays.append(np.ndarray(shape, dtype, buffer=payload, offset=start))
     if end != len(payload):
-        raise ProtocolError(f"The arrays take {end} bytes, the payload has {len(payload)}.")
+        raise ProtocolError(f"The arrays take {end} bytes, but the payload has {len(payload)}.")
     return tuple(arrays)
 
 
@@ -219,11 +219,11 @@ def _read_description(entry: Any) -> tuple[np.dtype, tuple[int, ...]]:
         raise ProtocolError("An array must be described by [dtype, shape].")
     name, shape = entry
     if name not in DTYPES:
-        raise ProtocolError(f"Arrays of dtype {name[:50]!r} do not travel.")
+        raise ProtocolError(f"Arrays of dtype {name[:50]!r} cannot be sent.")
     if len(shape) > _MAX_DIMENSIONS or not all(type(n) is int and n >= 0 for n in shape):
-        raise ProtocolError("A shape must be a short list of integers >= 0.")
+        raise ProtocolError(f"A shape must be a list of at most {_MAX_DIMENSIONS} integers >= 0.")
     if prod(max(n, 1) for n in shape) > _MAX_EXTENT:
-        raise ProtocolError(f"A shape must not extend over more than {_MAX_EXTENT} elements.")
+        raise ProtocolError(f"A shape must not span more than {_MAX_EXTENT} elements.")
     try:
         return np.dtype(name), tuple(shape)
     except TypeError as error:

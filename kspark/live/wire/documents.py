@@ -1,7 +1,7 @@
-"""What driver and replicas tell each other beside vectors: plain data, as JSON on the wire.
+"""Data other than vectors that driver and replicas exchange: dataclasses, sent as JSON.
 
-Whatever is read here may come from anybody: it has the fields and types of its dataclass, or
-it is refused.
+Received JSON is not trusted: it must have exactly the fields and types of its dataclass, or it is
+refused.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Restart:
-    """An epoch starts again on all replicas, because one of them came back.
+    """The restart of an epoch on all replicas, because one of them was lost and came back.
 
     Attributes:
-        epoch: Integer, which one.
-        generation: Integer, the number of the try that comes now.
+        epoch: Integer, the epoch to restart.
+        generation: Integer, number of the new try at the epoch.
     """
 
     epoch: int
@@ -31,13 +31,15 @@ class Restart:
 
 @dataclass(frozen=True)
 class Instructions:
-    """What the driver tells a replica with every answer.
+    """The driver's instructions to a replica, part of every answer.
 
     Attributes:
-        stop: Boolean, whether training is over.
-        learning_rate: Float, the rate to go on with; `None` for that of the replica's task.
-        hold: Boolean, whether the replica has to ask again before it goes on.
-        restart: `Restart`, or `None` if the epoch goes on.
+        stop: Boolean, whether training is over. Defaults to `False`.
+        learning_rate: Float, the learning rate to continue with. Defaults to `None`, the rate of
+            the replica's task.
+        hold: Boolean, whether the replica must ask again before it continues. Defaults to
+            `False`.
+        restart: `Restart` of the epoch. Defaults to `None`: the epoch continues.
     """
 
     stop: bool = False
@@ -46,7 +48,7 @@ class Instructions:
     restart: Restart | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The instructions as JSON data, without what does not apply."""
+        """Return the instructions as JSON data, without fields that have their default."""
         document: dict[str, Any] = {"stop": self.stop}
         if self.learning_rate is not None:
             document["learning_rate"] = self.learning_rate
@@ -62,7 +64,7 @@ class Instructions:
         """The inverse of `to_json`.
 
         Raises:
-            ProtocolError: If a field is unknown, or of another type.
+            ProtocolError: If a field is unknown or of a wrong type.
         """
         given = dict(document)
         if given.get("restart") is True:
@@ -72,15 +74,15 @@ class Instructions:
 
 @dataclass(frozen=True)
 class SharedOffer:
-    """The file of shared weights that a hogwild replica of the driver's host may map.
+    """The file of shared weights, which hogwild replicas on the driver's host map.
 
     Attributes:
-        path: String, the file.
-        mark: String, the bytes that the file begins with, in hexadecimal.
-        num_shards: Integer, shards that have counters in the file.
-        slot: Integer, which of the counters belong to this shard.
-        share: Float, the shard's part of all examples.
-        scale: Float, what the deltas of trained weights are multiplied by.
+        path: String, path of the file.
+        mark: String, the first bytes of the file in hexadecimal.
+        num_shards: Integer, number of shards with counters in the file.
+        slot: Integer, position of this shard's counters.
+        share: Float, the shard's fraction of all examples.
+        scale: Float, factor for the deltas of trainable weights.
     """
 
     path: str
@@ -93,13 +95,14 @@ class SharedOffer:
 
 @dataclass(frozen=True)
 class Start:
-    """Where a replica begins.
+    """The position in training where a replica begins.
 
     Attributes:
         epoch: Integer.
-        sequence: Integer, pushes of its shard that were applied already.
-        position: Integer, exchanges of the epoch that were done already.
-        generation: Integer, the number of the try at the epoch, for replicas that meet.
+        sequence: Integer, number of pushes of its shard that were applied. Defaults to `0`.
+        position: Integer, number of exchanges of the epoch that are done. Defaults to `0`.
+        generation: Integer, number of the try at the epoch, for synchronous replicas. Defaults
+            to `0`.
     """
 
     epoch: int
@@ -110,15 +113,15 @@ class Start:
 
 @dataclass(frozen=True)
 class Welcome:
-    """What a replica is told when it connects.
+    """The driver's answer to a replica that connects.
 
     Attributes:
-        steps: Integer, exchanges an epoch of the shard that has most.
-        leader: Boolean, whether the replica tells its optimizer state for all others.
-        version: Integer, the aggregator's version.
+        steps: Integer, exchanges per epoch of the shard with most exchanges.
+        leader: Boolean, whether this replica reports its optimizer state for all replicas.
+        version: Integer, version of the aggregator's weights.
         start: `Start`.
-        instructions: `Instructions`.
-        shared: `SharedOffer`, or `None` if there are no shared weights.
+        instructions: `Instructions`. Defaults to `Instructions()`.
+        shared: `SharedOffer`. Defaults to `None`: there are no shared weights.
     """
 
     steps: int
@@ -129,7 +132,7 @@ class Welcome:
     shared: SharedOffer | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The welcome as JSON data."""
+        """Return the welcome as JSON data."""
         return {
             "steps": self.steps,
             "leader": self.leader,
@@ -144,7 +147,7 @@ class Welcome:
         """The inverse of `to_json`.
 
         Raises:
-            ProtocolError: If a field is missing, unknown, or of another type.
+            ProtocolError: If a field is missing, unknown or of a wrong type.
         """
         given = dict(document)
         start = read(Start, taken(given, fields_of(Start)[0]))
@@ -155,14 +158,15 @@ class Welcome:
 
 
 def read(kind: type[T], document: Any) -> T:
-    """Plain data that anybody may have sent.
+    """Read JSON data that is not trusted.
 
     Args:
-        kind: Dataclass.
-        document: What JSON gave: a mapping from the names of its fields to their values.
+        kind: Dataclass to create.
+        document: JSON data, which must be a mapping from the dataclass' fields to values.
 
     Raises:
-        ProtocolError: With the rule. Received values are not shown: they may be huge.
+        ProtocolError: If the data has other fields or types. The message names the rule, but not
+            the received values, which may be huge.
     """
     types, required = fields_of(kind)  # type: ignore[arg-type]  # classes are hashable
     if not isinstance(document, dict) or not required <= document.keys() <= types.keys():
@@ -176,9 +180,9 @@ def read(kind: type[T], document: Any) -> T:
 
 @cache
 def fields_of(kind: Any) -> tuple[Mapping[str, tuple[type, ...]], frozenset[str]]:
-    """The types that each field of a dataclass may have, and the fields without a default.
+    """Return the types that each field of a dataclass may have, and the fields without a default.
 
-    JSON has integers for some floats.
+    A field of type float also accepts an integer, because JSON may have integers for floats.
     """
     hints = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(kind).items()}
     types = {name: (*found, int) if float in found else found for name, found in hints.items()}
@@ -187,5 +191,5 @@ def fields_of(kind: Any) -> tuple[Mapping[str, tuple[type, ...]], frozenset[str]
 
 
 def taken(document: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Some fields of a document, which are removed from it."""
+    """Remove some fields from a document, and return them."""
     return {name: document.pop(name) for name in names if name in document}

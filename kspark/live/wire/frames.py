@@ -1,4 +1,4 @@
-"""A message laid out as a frame. The format is drawn in the package's docstring."""
+"""Encode messages as frames. The package's docstring shows the format."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ HEADER = struct.Struct("=IBBHqqqIQ")
 CHECKSUM = struct.Struct("=I")
 PREFIX_SIZE = HEADER.size + CHECKSUM.size
 ALIGNMENT = 8
-# The header's code of a vector's dtype; 0 if the payload is no vector.
+# The header's code for the dtype of a vector; 0 if the payload is not a vector.
 VECTOR_CODES: Mapping[np.dtype | None, int] = {
     None: 0,
     np.dtype("float32"): 1,
     np.dtype("float64"): 2,
     PACKED: 3,
 }
-# What may travel: numbers of a fixed size. bfloat16 is the one that numpy itself lacks.
+# Dtypes that may be sent: numbers of a fixed size. NumPy itself has no bfloat16.
 DTYPES = frozenset(
     ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
     + ["float16", "bfloat16", "float32", "float64"]
@@ -42,22 +42,23 @@ def encode(
     *,
     limits: Limits,
 ) -> list[memoryview]:
-    """Lay out one message for sending, without copying contiguous arrays.
+    """Encode one message for sending, without copying contiguous arrays.
 
     Args:
         kind: `Kind`.
-        numbers: Sequence of integers >= 0, as `NUMBERS` lists them for this kind.
-        meta: Mapping, JSON only, with the fields that `FIELDS` lists for this kind.
-        arrays: Sequence of arrays: at most one vector, or any arrays of `DTYPES`,
-            depending on the kind.
-        limits: What the receiver accepts.
+        numbers: Sequence of integers >= 0, as listed in `NUMBERS` for this kind. Defaults to `()`.
+        meta: Mapping of JSON values with the fields listed in `FIELDS` for this kind. Defaults to
+            `None`, no fields.
+        arrays: Sequence of arrays: depending on the kind, at most one vector, or any arrays of
+            `DTYPES`. Defaults to `()`.
+        limits: `Limits` of the receiver.
 
     Returns:
-        Buffers to send one after the other. They are views: send before changing an array.
+        List of buffers to send in order. They are views: send them before changing an array.
 
     Raises:
-        ValueError: If the receiver would not accept it.
-        TypeError: If `meta` holds something that JSON does not have.
+        ValueError: If the receiver would not accept the message.
+        TypeError: If `meta` contains a value that JSON does not support.
     """
     limit = limits[kind]
     if limit.dtype is None:
@@ -74,17 +75,17 @@ def encode(
 
 
 def as_bytes(array: np.ndarray) -> memoryview:
-    """The memory of a contiguous array as bytes, without a copy."""
+    """Return the memory of a contiguous array as bytes, without a copy."""
     return array.reshape(-1).view(np.uint8).data
 
 
 def checksum(header: bytes, text: bytes) -> bytes:
-    """The four bytes between header and meta."""
+    """Return the checksum of header and meta, the four bytes between them."""
     return CHECKSUM.pack(zlib.crc32(text, zlib.crc32(header)))
 
 
 def aligned(end: int) -> int:
-    """Where the next array of a payload starts, after one that ends at `end`."""
+    """Return the start of an array in a payload, after an array that ends at `end`."""
     return end + -end % ALIGNMENT
 
 
@@ -108,17 +109,13 @@ def _vector(arrays: Sequence[np.ndarray], dtype: np.dtype) -> list[memoryview]:
 def _document(arrays: Sequence[np.ndarray]) -> tuple[list[memoryview], list[Any]]:
     buffers, described, end = [], [], 0
     for array in arrays:
-        described.append([_dtype_name(array), array.shape])
+        if array.dtype.name not in DTYPES or not array.dtype.isnative:
+            raise invalid("arrays", f"of dtypes among {', '.join(sorted(DTYPES))}", array.dtype)
+        described.append([array.dtype.name, array.shape])
         gap = aligned(end) - end
         buffers += [memoryview(bytes(gap)), as_bytes(np.asarray(array, order="C"))]
         end += gap + array.nbytes
     return [buffer for buffer in buffers if len(buffer)], described
-
-
-def _dtype_name(array: np.ndarray) -> str:
-    if array.dtype.name not in DTYPES or not array.dtype.isnative:
-        raise invalid("arrays", f"of dtypes among {', '.join(sorted(DTYPES))}", array.dtype)
-    return array.dtype.name
 
 
 def _check_sendable(
@@ -128,6 +125,8 @@ def _check_sendable(
     if len(numbers) != len(names) or not all(0 <= number < 2**63 for number in numbers):
         raise invalid("numbers", f"{len(names)} integers >= 0 {names} of {kind.name}", numbers)
     if meta_size > limit.meta:
-        raise ValueError(f"{kind.name} has {meta_size} bytes of meta, allowed are {limit.meta}.")
+        raise ValueError(
+            f"{kind.name} must have at most {limit.meta} bytes of meta, got {meta_size}."
+        )
     if size not in limit.sizes:
-        raise ValueError(f"{kind.name} has {size} bytes, allowed are {limit.in_words()}.")
+        raise ValueError(f"{kind.name} must have {limit.in_words()} bytes, got {size}.")

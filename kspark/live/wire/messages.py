@@ -1,4 +1,4 @@
-"""What replica and aggregator can say to each other, and how much of it is accepted."""
+"""The messages between replica and aggregator, and the limits of their sizes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 from kspark.errors import ProtocolError
 from kspark.weights import PACKED, Layout, PackingScheme
 
-# Nobody has proved anything yet: room for a nonce, a digest and a proof, and no more.
+# Bytes. Before authentication, there is room for a nonce, a digest and a proof only.
 MAX_HANDSHAKE_META = 512
 MAX_WELCOME_META = 64 << 10
-# The longest meta describes every array of a large optimizer state, at some 30 bytes each.
+# Bytes. The longest meta describes the arrays of a large optimizer state, about 30 bytes for each.
 MAX_META = 1 << 20
-# Documents carry metrics and optimizer states. Adam keeps two numbers per weight, other
+# Documents contain metrics and optimizer states. Adam keeps two numbers per weight and other
 # optimizers a few more, in float32 or float64.
 MIN_DOCUMENT_LIMIT = 64 << 20
 DOCUMENT_LIMIT_FACTOR = 8
@@ -26,27 +26,27 @@ MAX_NUMBERS = 3
 
 
 class Kind(IntEnum):
-    """What a message says. The first three are the handshake, in this order."""
+    """The kind of a message. The first three are the handshake, in this order."""
 
-    CHALLENGE = 1  # server: prove yourself, with this nonce
-    HELLO = 2  # client: who I am, and my proof
-    WELCOME = 3  # server: my proof, and what you need to know
-    PULL = 4  # client: the weights, please
-    PUSH = 5  # client: a delta; answered with fresh weights
-    REDUCE = 6  # client: my part of a mean; answered when all parts are there
-    REPORT = 7  # client: anything else, as JSON and arrays
-    VECTOR = 8  # server: the answer to PULL, PUSH and REDUCE
-    DOCUMENT = 9  # server: the answer to REPORT
-    REFUSED = 10  # server: why this connection ends
-    PUSH_PACKED = 11  # PUSH, as the fit's packing says
-    REDUCE_PACKED = 12  # REDUCE of something, as the fit's packing says
-    VECTOR_PACKED = 13  # server: a mean gradient, as the fit's packing says
-    VECTOR_KEPT = 14  # server: a whole vector, to be kept for the next ones
-    VECTOR_CHANGED = 15  # server: what is not in it as in the one that was kept
-    REDUCE_CHANGED = 16  # REDUCE of weights: what is not in them as in the ones that were kept
+    CHALLENGE = 1  # server: a nonce
+    HELLO = 2  # client: its identity and proof
+    WELCOME = 3  # server: its proof, and the replica's `Welcome`
+    PULL = 4  # client: request the weights
+    PUSH = 5  # client: a delta; answered with the weights after it
+    REDUCE = 6  # client: a part of a mean; answered when all parts have arrived
+    REPORT = 7  # client: any other report, as JSON and arrays
+    VECTOR = 8  # server: answer to PULL, PUSH and REDUCE
+    DOCUMENT = 9  # server: answer to REPORT
+    REFUSED = 10  # server: the error that ends this connection
+    PUSH_PACKED = 11  # PUSH of a payload of the fit's packing
+    REDUCE_PACKED = 12  # REDUCE of a payload of the fit's packing
+    VECTOR_PACKED = 13  # server: a mean gradient as a payload of the fit's packing
+    VECTOR_KEPT = 14  # server: whole weights, which the replica keeps
+    VECTOR_CHANGED = 15  # server: the blocks that differ from the kept weights
+    REDUCE_CHANGED = 16  # REDUCE of weights: the blocks that differ from the kept weights
 
 
-# The integers of a message, in this order; those that a kind does not have are 0.
+# The integers of a message, in this order. Unused ones are 0.
 NUMBERS: Mapping[Kind, tuple[str, ...]] = {
     Kind.HELLO: ("shard", "attempt"),
     Kind.PUSH: ("sequence", "base_version", "num_examples"),
@@ -60,7 +60,7 @@ NUMBERS: Mapping[Kind, tuple[str, ...]] = {
     Kind.REDUCE_CHANGED: ("sequence", "num_examples"),
 }
 
-# The fields of a meta, where they are the protocol's and not the caller's.
+# The fields of a meta, for the kinds whose fields the protocol defines.
 FIELDS: Mapping[Kind, Mapping[str, type]] = {
     Kind.CHALLENGE: {"nonce": str},
     Kind.HELLO: {"nonce": str, "proof": str, "spec": str},
@@ -71,14 +71,14 @@ FIELDS: Mapping[Kind, Mapping[str, type]] = {
 
 @dataclass(frozen=True)
 class Message:
-    """One message, received.
+    """One received message.
 
     Attributes:
         kind: `Kind`.
-        numbers: Tuple of the integers >= 0 that `NUMBERS` lists for this kind.
-        meta: Dictionary; has the fields that `FIELDS` lists for this kind, if any.
-        arrays: Tuple of arrays. A vector lies in the decoder's `vector` buffer, if it
-            fits in there, until the next message; other arrays are the receiver's own.
+        numbers: Tuple of integers >= 0, as listed in `NUMBERS` for this kind.
+        meta: Dictionary with the fields listed in `FIELDS` for this kind, if any.
+        arrays: Tuple of arrays. A vector that fits into the decoder's `vector` buffer is a view
+            of it, valid until the next message. Other arrays belong to the receiver.
     """
 
     kind: Kind
@@ -89,12 +89,13 @@ class Message:
 
 @dataclass(frozen=True)
 class Limit:
-    """What a receiver accepts of one kind of message.
+    """The sizes of one kind of message that a receiver accepts.
 
     Attributes:
-        meta: Integer, the most bytes of JSON.
-        sizes: The payload sizes in bytes: a range, or the only ones possible.
-        dtype: If given, the payload is one vector of this dtype, or nothing.
+        meta: Integer, maximum bytes of JSON.
+        sizes: Sequence of integers, the possible payload sizes in bytes. Defaults to `(0,)`.
+        dtype: Dtype, if the payload is one vector or empty. Defaults to `None`: the payload
+            consists of arrays that the meta describes.
     """
 
     meta: int
@@ -102,7 +103,7 @@ class Limit:
     dtype: np.dtype | None = None
 
     def in_words(self) -> str:
-        """The payload sizes, for a sentence."""
+        """Return the payload sizes as a phrase for an error message."""
         if isinstance(self.sizes, range):
             return f"at most {self.sizes[-1]}"
         return " or ".join(str(size) for size in self.sizes)
@@ -119,19 +120,18 @@ UNPROVED_SERVER: Limits = {
 
 
 def request_limits(packing: PackingScheme, layout: Layout | None = None) -> Limits:
-    """What a server accepts from a replica that has proved itself.
+    """Return the requests that a server accepts from an authenticated replica.
 
-    If the scheme loses something, deltas and gradients come packed or not at all: which of
-    both is not for the replica to choose. Weights, which replicas that merge gradients bring at
-    the end of an epoch, are never compressed. If it loses nothing, a payload may come instead of
-    the whole delta or gradient.
+    With a lossy scheme, replicas must send deltas and gradients as payloads. With a lossless
+    scheme, they may send a payload or the whole vector. Weights, which replicas that merge
+    gradients send at the end of an epoch, are never compressed.
 
     Args:
         packing: `PackingScheme` of the fit.
-        layout: `Layout` of the weights, if blocks of them may be left out.
+        layout: `Layout` of the weights, if unchanged blocks may be omitted. Defaults to `None`.
 
     Returns:
-        A table of `Limit`. Kinds that are not in it are refused.
+        Mapping from `Kind` to `Limit`. Other kinds are refused.
     """
     whole, part, dtype = _vector_sizes(packing)
     limits = {Kind.PULL: Limit(0), Kind.REPORT: Limit(MAX_META, _document_sizes(whole))}
@@ -150,7 +150,7 @@ def request_limits(packing: PackingScheme, layout: Layout | None = None) -> Limi
 
 
 def reply_limits(packing: PackingScheme, layout: Layout | None = None) -> Limits:
-    """What a replica accepts from its server. See `request_limits`."""
+    """Return the replies that a replica accepts from its server. See `request_limits`."""
     whole, part, dtype = _vector_sizes(packing)
     limits = {
         Kind.VECTOR: Limit(MAX_META, (0, part, whole), dtype),
@@ -168,7 +168,7 @@ def reply_limits(packing: PackingScheme, layout: Layout | None = None) -> Limits
 
 
 def _vector_sizes(packing: PackingScheme) -> tuple[int, int, np.dtype]:
-    """Bytes of a whole vector and of its trainable part, and its dtype."""
+    """Return the bytes of a whole vector and of its trainable part, and the dtype."""
     spec = packing.spec
     return spec.nbytes, spec.trainable_size * spec.dtype.itemsize, spec.dtype
 
@@ -178,11 +178,11 @@ def _document_sizes(vector_bytes: int) -> range:
 
 
 def check_fields(kind: Kind, meta: Mapping[str, Any]) -> None:
-    """Refuse a meta that does not have exactly the fields of its kind.
+    """Check that a meta has exactly the fields of its kind.
 
     Raises:
-        ProtocolError: With the rule. Received values are not shown: they may be
-            huge, or nested too deep to print.
+        ProtocolError: If it does not. The message names the rule, but not the received values,
+            which may be huge or nested too deep to print.
     """
     fields = FIELDS.get(kind)
     if fields is None:

@@ -58,9 +58,6 @@ class Engine(Protocol):
     ) -> None:
         """Train as `train` does, but exchange each gradient before applying it."""
 
-    def gradient(self, window: Window, batch_size: int, index: int) -> tuple[np.ndarray, int]:
-        """Compute the gradient of one batch. Also returns the batch's number of examples."""
-
     def apply_gradient(self, vector: np.ndarray) -> None:
         """Take one optimizer step with a gradient."""
 
@@ -72,9 +69,6 @@ class Engine(Protocol):
 
     def loss(self, window: Window) -> float:
         """Compute the loss of a window as one batch, without training."""
-
-    def forget(self) -> None:
-        """Free windows that were kept from earlier calls."""
 
 
 class Backend(Protocol):

@@ -108,10 +108,6 @@ class Engine:
         """Raise `ValueError`: gradients are not available on these backends."""
         raise no_gradients()
 
-    def gradient(self, window: Window, batch_size: int, index: int) -> tuple[np.ndarray, int]:
-        """Raise `ValueError`: gradients are not available on these backends."""
-        raise no_gradients()
-
     def apply_gradient(self, vector: np.ndarray) -> None:
         """Raise `ValueError`: gradients are not available on these backends."""
         raise no_gradients()
@@ -137,9 +133,6 @@ class Engine:
     def loss(self, window: Window) -> float:
         """Raise `ValueError`: only the checks of gradient merging use this loss."""
         raise no_gradients()
-
-    def forget(self) -> None:
-        """Do nothing: no window is kept between calls."""
 
     def _batches(self, window: Window, batch_size: int, start: int, stop: int) -> Iterator[Any]:
         for x, y, weights in self._rows(window, batch_size, start, stop):

@@ -101,7 +101,6 @@ class Engine:
         self._train = Loop(self._train_loop, eager)
         self._train_exchanging = Loop(self._exchanging_loop, eager)
         self._train_merging = Loop(self._merging_loop, eager)
-        self._gradient = Loop(self._batch_gradient, eager)
         self._evaluate = Loop(self._test_loop, eager)
         self._predict = Loop(self._predict_loop, eager)
         self._apply: Callable[[Any], None] = self._apply_mean
@@ -172,11 +171,6 @@ class Engine:
                 *self._rows.load(window), number(batch_size), number(start), number(stop)
             )
 
-    def gradient(self, window: Window, batch_size: int, index: int) -> tuple[np.ndarray, int]:
-        """Compute the gradient of one batch. Also returns the batch's number of examples."""
-        vector, count = self._gradient(*self._rows.load(window), number(batch_size), number(index))
-        return vector.numpy(), int(count)
-
     def apply_gradient(self, vector: np.ndarray) -> None:
         """Take one optimizer step with a gradient."""
         self._apply(tf.constant(vector))
@@ -203,10 +197,6 @@ class Engine:
             x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, **training
         )
         return float(tf.reduce_sum(loss))
-
-    def forget(self) -> None:
-        """Free windows that were kept from earlier calls."""
-        self._rows.clear()
 
     # -- compiled loops ---------------------------------------------------------------------
 
@@ -246,9 +236,6 @@ class Engine:
             self._apply_mean(self._host.call(vector, count))
 
         repeat(step, start, stop)
-
-    def _batch_gradient(self, rows: Any, order: Any, size: Any, index: Any) -> tuple[Any, Any]:
-        return self._gradient_step(self._batch(rows, order, size, index))
 
     def _test_loop(self, rows: Any, order: Any, size: Any, stop: Any) -> None:
         repeat(lambda i: self._test_step(self._batch(rows, order, size, i)), tf.constant(0), stop)

@@ -83,11 +83,6 @@ class RowCache:
             self._order = window.order, tf.constant(np.asarray(window.order, np.int32))
         return rows, self._order[1]
 
-    def clear(self) -> None:
-        """Free all rows."""
-        self._kept.clear()
-        self._order = None, None
-
     def _rows(self, window: Window) -> Rows:
         if window.key is None:
             return Rows.of(window)

@@ -239,7 +239,7 @@ def test_an_attempt_that_was_superseded_adds_nothing_more(tools):
                 shared.owners[0] = 2  # the next attempt begins
 
         run.replica.train = train
-        with pytest.raises(AggregationError, match="taken over"):
+        with pytest.raises(AggregationError, match="A newer attempt trains shard 0"):
             run_shared(run, *find_shared(run))
         assert shared.pushes.tolist() == [1]
         assert shared.vector[2] == 1  # batches

@@ -197,8 +197,8 @@ def malformed(payload):
         "a bit fewer": (fewer, "expected 44"),
         "a bit of no block": (padding, "bits for more than 7 blocks"),
         "a bit behind": (behind, "bits for more than 7 blocks"),
-        "a vector": (bits.view("f4"), "bytes of changes"),
-        "a matrix": (bits.reshape(2, -1), "bytes of changes"),
+        "a vector": (bits.view("f4"), "Got a payload of"),
+        "a matrix": (bits.reshape(2, -1), "Got a payload of"),
     }
 
 

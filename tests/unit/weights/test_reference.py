@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kspark.weights import Layout, Reference, Table, completed
-from kspark.weights.reference import PATIENCE
+from kspark.weights.reference import MAX_WHOLE
 
 LAYOUT = Layout(12, np.dtype("f4"), (Table(1, 4, 2), Table(9, 1, 3)))
 
@@ -49,13 +49,13 @@ def test_a_vector_that_changes_after_it_was_noted_is_seen_to(reference):
 def test_when_nothing_is_saved_for_long_nobody_compares_again(reference, monkeypatch):
     weights = np.zeros(12, "f4")
     since, _ = reference.note(weights, None)
-    for step in range(PATIENCE - 1):
+    for step in range(MAX_WHOLE - 1):
         since, changed = reference.note(weights + step + 1, since)
         assert changed is None
     assert not reference.over
-    since, changed = reference.note(weights + PATIENCE - 1, since)
+    since, changed = reference.note(weights + MAX_WHOLE - 1, since)
     assert changed is not None  # which is where it starts counting anew
-    for step in range(PATIENCE):
+    for step in range(MAX_WHOLE):
         since, _ = reference.note(weights - step - 1, since)
     assert reference.over
     monkeypatch.setattr(Layout, "changed", None)

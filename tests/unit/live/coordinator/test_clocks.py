@@ -241,8 +241,8 @@ def test_a_shard_that_is_lost_for_long_is_not_waited_for_until_it_is_back(
         assert waiting.result(30)[1] == Instructions()
         told(fit, 0, 2)
     assert [r.getMessage() for r in caplog.records] == [
-        "Shard 1 was lost and did not come back within 17 s: the others go on without waiting "
-        "for it."
+        "Shard 1 was lost and did not come back within 17 s. The other shards continue without "
+        "waiting for it."
     ]
     fit.hello(1, 1)
     waiting = fit.later(fit.push, 0, 3)

@@ -67,7 +67,8 @@ def test_the_result_does_not_depend_on_who_comes_first(live_fit, waiters):
 
 def test_who_comes_to_another_exchange_than_the_others_is_told_both(live_fit):
     with pytest.raises(
-        AggregationError, match="Shard 1 is at exchange 3 of the epoch, the others at 0"
+        AggregationError,
+        match="Shard 1 is at exchange 3 of the epoch, but the other shards are at exchange 0",
     ):
         live_fit(TWO).reduce(1, 3, vector(1, 1, 1))
 

@@ -43,7 +43,7 @@ def test_steps_are_those_of_the_longest_shard_and_the_first_one_leads(fit_of):
 
 
 def test_unknown_shards_are_refused(fit_of):
-    with pytest.raises(AggregationError, match="Shard 7 takes no part in this fit"):
+    with pytest.raises(AggregationError, match="Shard 7 does not belong to this fit"):
         fit_of().hello(7)
 
 
@@ -78,7 +78,7 @@ def test_a_new_job_shuts_out_all_attempts_of_the_job_before(fit_of):
 
 
 def test_nobody_meets_when_nobody_waits(fit_of):
-    with pytest.raises(AggregationError, match='Nobody meets in mode "asynchronous"'):
+    with pytest.raises(AggregationError, match='Replicas do not meet in mode "asynchronous"'):
         fit_of().reduce(0, 0, None)
 
 

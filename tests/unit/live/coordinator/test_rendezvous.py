@@ -140,7 +140,7 @@ def test_settling_without_state():
 
 def test_settling_without_the_first_replicas_weights_is_an_error():
     place, _ = rendezvous({0: 1}, steps=0, gradients=True)
-    with pytest.raises(AggregationError, match="first replica brought no weights"):
+    with pytest.raises(AggregationError, match="first replica sent no weights"):
         place.take(place.meeting, 0, None, 0)
 
 
@@ -152,7 +152,7 @@ def test_each_meeting_is_about_one_size(gradients, step, size):
     for _ in range(step):
         meet(place, {0: (vector(*[0] * (2 if gradients else 3)), 1), 1: (None, 0)})
     for wrong in (np.zeros(5 - size, "f4"), np.zeros(size), np.zeros((size, 1), "f4")):
-        with pytest.raises(IncompatibleDeltaError, match=f"Shard 1 brought .* exchange {step},"):
+        with pytest.raises(IncompatibleDeltaError, match=f"Shard 1 sent .* exchange {step},"):
             place.take(place.meeting, 1, wrong, 1)
     assert place.absent(place.meeting) == [0, 1]
     assert not place.take(place.meeting, 1, np.zeros(size, "f4"), 1)

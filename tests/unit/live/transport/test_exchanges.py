@@ -229,7 +229,7 @@ def test_a_mistake_in_the_handler_is_logged_and_told(client, handler, out, caplo
 
 def test_an_answer_that_may_not_travel_is_a_mistake_in_the_handler(client, handler, out):
     handler.answer = np.zeros(5, "float32")
-    with pytest.raises(KSparkError, match="allowed are 0 or 16 or 24"):
+    with pytest.raises(KSparkError, match="must have 0 or 16 or 24 bytes"):
         client.reduce(None, sequence=0, num_examples=0, out=out)
 
 
@@ -252,7 +252,7 @@ def test_out_must_be_a_vector_of_the_weights(client, bad):
 
 
 def test_out_must_be_large_enough(client):
-    with pytest.raises(ProtocolError, match="6 elements, `out` has 4"):
+    with pytest.raises(ProtocolError, match="6 elements, but `out` has 4"):
         client.pull(np.zeros(4, "float32"))
 
 

@@ -76,8 +76,8 @@ AFTER_THE_HANDSHAKE = {
     "damaged sequence": (damaged(push(), 8), "checksum of PUSH"),
     "damaged checksum": (damaged(push(), 45), "checksum of PUSH"),
     "two at once": (push() + push(), "72 bytes follow PUSH"),
-    "another hello": (hello(), "kind 2 is not acceptable"),
-    "a reply": (damaged(push(), 5)[:5] + b"\x08" + push()[6:], "kind 8 is not acceptable"),
+    "another hello": (hello(), "kind 2 is not accepted"),
+    "a reply": (damaged(push(), 5)[:5] + b"\x08" + push()[6:], "kind 8 is not accepted"),
 }
 
 
@@ -107,8 +107,8 @@ def test_a_truncated_frame_changes_nothing(sent, serve, insider, handler, caplog
     sock = insider(serve())
     sock.sendall(push()[:sent])
     sock.shutdown(socket.SHUT_WR)
-    assert "Stream ends after" in handler.lost_replica()[2]
-    assert "Stream ends after" in caplog.text
+    assert "The stream ends after" in handler.lost_replica()[2]
+    assert "The stream ends after" in caplog.text
     assert untouched(handler, ("hello", 0, 0))
 
 
@@ -131,7 +131,7 @@ def test_the_peer_is_told_why(serve, insider):
 
 BEFORE_THE_HANDSHAKE = {
     "garbage": (os.urandom(600), "first bytes"),
-    "speaking first": (push(), "kind 5 is not acceptable now"),
+    "speaking first": (push(), "kind 5 is not accepted here"),
     "wrong proof": (hello(), "does not know the token"),
     "long hello": (
         struct.pack("=IBBHqqqIQI", 0x6B73706B, 1, 2, 0, 0, 0, 0, 513, 0, 0),
@@ -175,7 +175,9 @@ def test_a_proof_that_is_not_ascii_is_wrong_and_no_more(serve, stranger, handler
 
 def test_another_model_is_refused(serve, client_of, handler):
     other = WeightSpec((Weight("kernel", (6,), "float32", "trainable"),))
-    with pytest.raises(ProtocolError, match="other weights than the aggregator's"):
+    with pytest.raises(
+        ProtocolError, match="weights of the replica's model, or its compression, differ"
+    ):
         client_of(serve(), spec=other)
     assert untouched(handler)
 
@@ -220,15 +222,22 @@ def replaced_shard(data):
     return header + struct.pack("=I", zlib.crc32(header + data[48:])) + data[48:]
 
 
+@pytest.fixture
+def short_handshake(monkeypatch):
+    monkeypatch.setattr("kspark.live.transport.server.HANDSHAKE_TIMEOUT", 0.1)
+
+
+@pytest.mark.usefixtures("short_handshake")
 def test_a_silent_stranger_is_turned_away(serve, stranger, caplog, handler):
-    sock = stranger(serve(handshake_timeout=0.1))
+    sock = stranger(serve())
     assert b"nonce" in read_to_the_end(sock)
     assert "silent or slow for 0.1 s" in caplog.text
     assert untouched(handler)
 
 
+@pytest.mark.usefixtures("short_handshake")
 def test_a_stranger_that_stops_in_the_middle_is_turned_away(serve, stranger, caplog, handler):
-    sock = stranger(serve(handshake_timeout=0.1))
+    sock = stranger(serve())
     sock.sendall(hello()[:20])
     read_to_the_end(sock)
     assert "silent or slow for 0.1 s" in caplog.text
@@ -259,7 +268,7 @@ def test_there_is_a_limit_to_strangers(serve, stranger, client_of, monkeypatch, 
     assert first.recv(1)
     assert second.recv(1)  # both are being served
     assert read_to_the_end(stranger(server)) == b""
-    assert "2 others have not proved themselves yet" in caplog.text
+    assert "2 other connections have not finished the handshake" in caplog.text
     assert all(client.pull(np.empty(6, F4)).filled for client in proved)
     first.close()
     second.close()

@@ -85,7 +85,7 @@ def test_close_ends_a_reply_that_nobody_reads(serve, insider, handler):
 
 
 def test_a_call_that_does_not_end_is_reported(serve, insider, handler, monkeypatch, caplog):
-    monkeypatch.setattr("kspark.live.transport.server._CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr("kspark.live.transport.server.CLOSE_TIMEOUT", 0.1)
     server = serve()
     sock = insider(server)
     handler.entered.clear()
@@ -94,7 +94,7 @@ def test_a_call_that_does_not_end_is_reported(serve, insider, handler, monkeypat
     assert handler.entered.wait(30)
     handler.hold = None  # `close` does not release it
     server.close()
-    assert "The handler does not return in kspark-connection-0" in caplog.text
+    assert "has not returned within 0.1 s in the threads kspark-connection-0" in caplog.text
     hold.set()
     handler.lost_replica()
     for thread in threading.enumerate():
@@ -150,8 +150,9 @@ def test_a_replica_may_be_silent_between_requests(serve, client_of, out):
     assert client.pull(out).filled == 6
 
 
-def test_a_replica_that_is_silent_for_too_long_is_lost(serve, client_of, handler):
-    client_of(serve(timeout=0.05, idle_timeout=0.1))
+def test_a_replica_that_is_silent_for_too_long_is_lost(serve, client_of, handler, monkeypatch):
+    monkeypatch.setattr("kspark.live.transport.connection.IDLE_TIMEOUT", 0.1)
+    client_of(serve(timeout=0.05))
     assert "silent or slow for 0.1 s" in handler.lost_replica()[2]
 
 
@@ -181,10 +182,8 @@ def taken():
         return
 
 
-@pytest.mark.parametrize("as_range", [True, False])
-def test_the_first_free_port_of_a_range_is_taken(serve, taken, as_range):
-    port = range(taken, taken + 2) if as_range else (taken, taken + 1)
-    assert serve(port=port).address == ("127.0.0.1", taken + 1)
+def test_the_first_free_port_of_a_pair_is_taken(serve, taken):
+    assert serve(port=(taken, taken + 1)).address == ("127.0.0.1", taken + 1)
 
 
 def test_a_port_is_bound_as_asked(serve, taken):
@@ -226,7 +225,6 @@ def test_ipv6(serve, stranger):
         (0, [0]),
         (65535, [65535]),
         ((4000, 4002), [4000, 4001, 4002]),
-        (range(9, 5, -2), [9, 7]),
         ((7, 7), [7]),
     ],
 )
@@ -237,10 +235,10 @@ def test_port_candidates(port, expected):
 @pytest.mark.parametrize(
     "port",
     [-1, 65536, True, 1.0, "4000", None, (2, 1), (0, 5), (1, 2, 3), ("1", "2"), (True, 2),
-     range(0), range(3), range(65535, 65537)],
+     (65535, 65536), range(3), range(4000, 4002)],
 )  # fmt: skip
 def test_other_ports_are_refused(port):
-    with pytest.raises(ValueError, match="`port` must be an integer from 0 to 65535, a range"):
+    with pytest.raises(ValueError, match=r"`port` must be a port from 0 to 65535, or a pair"):
         port_candidates(port)
 
 

@@ -96,7 +96,7 @@ def test_an_answer_that_does_not_fit_is_refused(serve, client_of, spec, handler)
     client = client_of(serve(packing=packing), packing=packing)
     handler.answer = Compressor(packing).pack(np.ones(4, "f4"))
     out = np.empty(3, "f4")
-    with pytest.raises(ProtocolError, match="The answer has 4 elements, `out` has 3"):
+    with pytest.raises(ProtocolError, match="The answer has 4 elements, but `out` has 3"):
         client.reduce(None, sequence=1, num_examples=0, out=out)
 
 
@@ -111,7 +111,7 @@ def test_both_ends_compress_alike_or_not_at_all(serve, client_of, spec, handler)
             if other is own:
                 client_of(server, packing=other)
                 continue
-            with pytest.raises(ProtocolError, match="or another compression"):
+            with pytest.raises(ProtocolError, match="or its compression, differ"):
                 client_of(server, packing=other)
     assert handler.calls == [("hello", 0, 0)] * len(kinds)
 
@@ -146,10 +146,14 @@ MALFORMED = {
     "scale that is NaN": (Int8(), put(8, "f4", [np.nan]), "A scale must be"),
     "negative scale": (Int8(), put(8, "f4", [-1]), "A scale must be"),
     "infinite scale": (Int8(), put(8, "f4", [np.inf]), "A scale must be"),
-    "position out of range": (TopK(0.5), put(16, "u4", [0, 4]), "Got position 4 of 4 elements"),
+    "position out of range": (
+        TopK(0.5),
+        put(16, "u4", [0, 4]),
+        "Got position 4, expected positions below 4",
+    ),
     "position far out": (TopK(0.5), put(16, "u4", [0, 2**32 - 1]), "Got position 4294967295"),
-    "position twice": (TopK(0.5), put(16, "u4", [1, 1]), "Positions must be ascending"),
-    "positions unsorted": (TopK(0.5), put(16, "u4", [2, 0]), "Positions must be ascending"),
+    "position twice": (TopK(0.5), put(16, "u4", [1, 1]), "must be strictly ascending"),
+    "positions unsorted": (TopK(0.5), put(16, "u4", [2, 0]), "must be strictly ascending"),
 }
 
 

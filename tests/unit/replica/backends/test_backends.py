@@ -202,7 +202,6 @@ np.testing.assert_array_equal(replica.get_vector(), zero)
 
 for refused in (
     lambda: check_gradient_merging(replica.model),
-    lambda: replica.gradient(window, 4, 0),
     lambda: replica.apply_gradient(vector),
     lambda: replica.train_merging(window, 4, 0, 1, None),
 ):
