@@ -1,16 +1,16 @@
-"""Global weights and the rule that moves them.
+"""The global weights of a fit, and the server optimizer that changes them.
 
-Driver side, one object per `fit`. Replicas reach it through Spark's result
-path (rounds) or through `coordinator` and `transport` (live road); it opens
-no socket itself. All modes change weights here and nowhere else:
+There is one `Aggregator` per `fit`, on the driver. It opens no socket: deltas come
+in the results of Spark jobs (rounds), or through `live.coordinator` and
+`live.transport` (live training). All modes change the global weights only here:
 
-* `merge`   one weighted mean of many deltas, then the server optimizer;
-* `push`    one replica's delta, applied as it comes;
-* `exchange` the same with a replica that keeps weights of its own;
-* `replace` weights that were computed elsewhere (exact synchronous steps).
+* `merge` applies the weighted mean of the deltas of several replicas;
+* `push` applies the delta of one replica;
+* `exchange` does so for a replica that keeps its own weights;
+* `replace` copies weights that were computed elsewhere (exact synchronous steps).
 
-Invariant: `version` counts the changes that produced `weights`. Without a
-lock (hogwild) it is only about right.
+Invariant: `version` is the number of changes that produced `weights`. Without a
+lock (hogwild mode) it is approximate.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from kspark.weights import WeightSpec, apply_delta, weighted_mean
 
 @dataclass(frozen=True)
 class Delta:
-    """What one replica changed since it pulled.
+    """The change of one replica's weights since it pulled the global weights.
 
     Attributes:
         shard: Integer, the replica's shard.
-        vector: Array of `WeightSpec.size` elements, new minus old.
-        num_examples: Integer, examples seen since that pull.
+        vector: Array of `WeightSpec.size` elements, new minus old weights.
+        num_examples: Number of examples that the replica trained on since it pulled.
     """
 
     shard: int
@@ -46,11 +46,11 @@ class Aggregator:
 
     Args:
         spec: `WeightSpec` of the model.
-        weights: Vector of `spec.size` elements; the aggregator works on it in
-            place, so hand over a copy to keep the original.
-        optimizer: Built or unbuilt `ServerOptimizer`.
-        mode: `"synchronous"`, `"asynchronous"` or `"hogwild"`. In hogwild mode
-            nothing is locked.
+        weights: Vector of `spec.size` elements, which is changed in place. Pass a copy to
+            keep the original.
+        optimizer: `ServerOptimizer`, built or not.
+        mode: String, `"synchronous"`, `"asynchronous"` or `"hogwild"`. Hogwild mode uses no
+            lock.
     """
 
     def __init__(
@@ -69,24 +69,27 @@ class Aggregator:
 
     @property
     def keeps_replica_weights(self) -> bool:
-        """Whether replicas keep weights of their own, and `exchange` instead of `push`."""
+        """Whether replicas keep their own weights, and call `exchange` instead of `push`."""
         return self.optimizer.keeps_replica_weights
 
     def merge(self, deltas: Sequence[Delta], num_steps: int = 1, share: float = 1.0) -> int:
-        """Merge one round's deltas: `w <- S(w, sum n_k delta_k / sum n_k)`.
+        """Merge the deltas of one round: `w <- S(w, sum n_k delta_k / sum n_k)`.
+
+        The deltas are merged in the order of their shards, so that the result does not depend
+        on the order of arrival.
 
         Args:
-            deltas: Sequence of `Delta`. Those of zero examples weigh nothing.
-                Merged in the order of their shards, so that the result does
-                not depend on the order of arrival.
-            num_steps: Integer, local batches behind the longest of them.
-            share: Float, their shards' part of all examples, for rules that count by it.
+            deltas: Sequence of `Delta`. Deltas without examples are ignored.
+            num_steps: Integer, the largest number of local batches of a delta. Defaults to
+                `1`.
+            share: Float, the fraction of all examples that is in the shards of the deltas.
+                Defaults to `1.0`.
 
         Returns:
             Integer, the version after the merge.
 
         Raises:
-            IncompatibleDeltaError: If a delta does not fit the spec; nothing changes.
+            IncompatibleDeltaError: If a delta does not fit the spec. The weights do not change.
             AggregationError: If no delta has examples.
         """
         deltas = sorted((d for d in deltas if d.num_examples > 0), key=lambda d: d.shard)
@@ -107,19 +110,20 @@ class Aggregator:
     def push(
         self, vector: np.ndarray, share: float, base_version: int, num_steps: int = 1
     ) -> tuple[int, int]:
-        """Apply one replica's delta at once.
+        """Apply the delta of one replica.
 
         Args:
-            vector: Array of `spec.size` elements, new minus old; not modified.
-            share: Float, the replica's part of all examples.
-            base_version: Integer, version of the weights the replica started from.
-            num_steps: Integer, local batches behind the delta.
+            vector: Array of `spec.size` elements, new minus old weights. It is not modified.
+            share: Float, the fraction of all examples that is in the replica's shard.
+            base_version: Integer, version of the weights that the replica started from.
+            num_steps: Integer, number of local batches of the delta. Defaults to `1`.
 
         Returns:
-            Pair of integers: the version after this delta, and its staleness.
+            Pair of integers: the version after this delta, and the staleness of the delta.
 
         Raises:
-            IncompatibleDeltaError: If the vector does not fit the spec; nothing changes.
+            IncompatibleDeltaError: If the vector does not fit the spec. The weights do not
+                change.
         """
         self.spec.check(vector, "delta")
         with self._lock:
@@ -138,23 +142,27 @@ class Aggregator:
         num_steps: int = 1,
         applied: bool = False,
     ) -> tuple[int, int]:
-        """Meet one replica that keeps weights of its own, under one lock.
+        """Exchange with one replica that keeps its own weights, atomically.
 
         Args:
-            vector: Array of `spec.size` elements: the replica's own trainable weights, and
-                the delta of the others; not modified.
-            share: Float, the replica's part of all examples.
+            vector: Array of `spec.size` elements: the replica's trainable weights `x`, and
+                the delta of its other weights. It is not modified.
+            share: Float, the fraction of all examples that is in the replica's shard.
             base_version: Integer, version at the replica's last exchange.
-            out: Array that becomes the gap, `x - c` before the weights `c` moved, and
-                the other weights as they are now.
-            num_steps: Integer, local batches behind the vector.
-            applied: Boolean. The weights moved for this vector before: only answer.
+            out: Array of `spec.size` elements to write to: the difference `x - c` from the
+                global trainable weights `c` before they change, and the other global weights
+                afterwards.
+            num_steps: Integer, number of local batches since the last exchange. Defaults to
+                `1`.
+            applied: Boolean, whether the vector was applied before, in an exchange that is
+                repeated. If so, the weights do not change. Defaults to `False`.
 
         Returns:
             Pair of integers: the version after this exchange, and its staleness.
 
         Raises:
-            IncompatibleDeltaError: If the vector does not fit the spec; nothing changes.
+            IncompatibleDeltaError: If the vector does not fit the spec. The weights do not
+                change.
         """
         self.spec.check(vector, "vector of weights")
         cut = self.spec.trainable_size
@@ -169,7 +177,7 @@ class Aggregator:
             return self.version, staleness
 
     def _apply(self, vector: np.ndarray, context: MergeContext) -> None:
-        """One replica's change, inside the lock."""
+        """Apply the vector of one replica. The caller holds the lock."""
         cut = self.spec.trainable_size
         self.optimizer.apply(self.weights[:cut], vector[:cut], context)
         if cut < self.spec.size:
@@ -177,22 +185,22 @@ class Aggregator:
         self.version += 1
 
     def pull(self, out: np.ndarray) -> int:
-        """Copy the weights into `out`, which is never torn but in hogwild mode.
+        """Copy the weights into `out`. The copy is consistent, except in hogwild mode.
 
         Returns:
-            Integer, the version copied.
+            Integer, the version of the copy.
         """
         with self._lock:
             np.copyto(out, self.weights)
             return self.version
 
     def rule_state(self) -> dict[str, np.ndarray]:
-        """A copy of the rule's state, between two changes."""
+        """Return a copy of the server optimizer's state, taken between two changes."""
         with self._lock:
             return self.optimizer.get_state()
 
     def replace(self, vector: np.ndarray) -> int:
-        """Take over weights that were computed elsewhere.
+        """Replace the weights by a copy of a vector that was computed elsewhere.
 
         Returns:
             Integer, the version after the change.

@@ -1,20 +1,20 @@
-"""Every error kspark raises on its own account, and the one sentence they share.
+"""The exceptions of kspark, and the text of errors about arguments.
 
 ```
 KSparkError(RuntimeError)
- ├── ClusterError                  the cluster cannot run this job as asked
- │    ├── NotEnoughSlotsError      fewer task slots than workers that need each other
- │    └── EnvironmentMismatchError another Python, a missing or different library on a worker
- ├── WorkerError                   a replica raised; carries the original traceback
+ ├── ClusterError                  the cluster cannot run the job
+ │    ├── NotEnoughSlotsError      fewer task slots than workers that must run at once
+ │    └── EnvironmentMismatchError a worker has another Python, or lacks a library
+ ├── WorkerError                   a replica raised; has the original traceback
  │    └── NonFiniteError           a loss became NaN or infinite
- ├── AggregationError              what arrived cannot be merged
+ ├── AggregationError              deltas cannot be merged
  │    └── IncompatibleDeltaError   wrong shape, size or dtype
- ├── ProtocolError                 bytes on the wire that are no message of ours
- └── ConnectionLostError           the other side went away, or answered too late
+ ├── ProtocolError                 received bytes are not a message of kspark
+ └── ConnectionLostError           the peer closed the connection, or a wait timed out
 ```
 
-User mistakes are `ValueError` or `TypeError`, raised on the driver before a
-job starts, worded by `invalid`.
+A wrong argument is a `ValueError` or a `TypeError`, raised on the driver before a job
+starts. `invalid` and `invalid_type` make them.
 """
 
 from __future__ import annotations
@@ -25,43 +25,43 @@ from dataclasses import dataclass
 
 
 class KSparkError(RuntimeError):
-    """Base class of the failures that happen while a job runs."""
+    """Base class of failures while a job runs."""
 
 
 class ClusterError(KSparkError):
-    """The cluster cannot run this job as asked."""
+    """The cluster cannot run the job."""
 
 
 class NotEnoughSlotsError(ClusterError):
-    """Fewer task slots than workers that have to run at the same time."""
+    """The cluster has fewer task slots than workers that must run at the same time."""
 
 
 class EnvironmentMismatchError(ClusterError):
-    """A worker's Python or libraries do not match the driver's."""
+    """The Python or the libraries of a worker do not match those of the driver."""
 
 
 class AggregationError(KSparkError):
-    """What the replicas sent cannot be merged."""
+    """The deltas of the replicas cannot be merged."""
 
 
 class IncompatibleDeltaError(AggregationError):
-    """A delta does not have the size or dtype of the global weights."""
+    """A delta has another size or dtype than the global weights."""
 
 
 class ProtocolError(KSparkError):
-    """Received bytes are not a message of kspark's protocol."""
+    """Received bytes are not a valid message of kspark's protocol."""
 
 
 class ConnectionLostError(KSparkError):
-    """The peer closed the connection, or a wait ran into its timeout."""
+    """The peer closed the connection, or a wait timed out."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An exception as plain data, the way it travels from a task to the driver.
+    """An exception as plain data, which a task sends to the driver.
 
     Attributes:
-        shard: Integer, index of the partition that was worked on.
+        shard: Integer, index of the partition.
         host: String, host name of the executor.
         attempt: Integer, Spark's attempt number of the task.
         kind: String, qualified name of the exception's class.
@@ -78,11 +78,11 @@ class Failure:
 
 
 class WorkerError(KSparkError):
-    """A replica raised, or its process died. The message holds the original traceback.
+    """A replica raised an exception, or its process died. The message has the original traceback.
 
     Args:
-        failure: `Failure`. What happened, and where.
-        hint: String or `None`. One line of advice for a usual cause.
+        failure: `Failure`.
+        hint: String, one line of advice for a common cause. Defaults to `None`.
     """
 
     def __init__(self, failure: Failure, hint: str | None = None) -> None:
@@ -99,7 +99,7 @@ class WorkerError(KSparkError):
         super().__init__(text)
 
     def __reduce__(self) -> tuple[type[WorkerError], tuple[Failure, str | None]]:
-        # By default an exception is rebuilt from its text, which is no `Failure`.
+        # The default rebuilds an exception from its text, but `__init__` takes a `Failure`.
         return type(self), (self.failure, self.hint)
 
 
@@ -108,12 +108,12 @@ class NonFiniteError(WorkerError):
 
 
 def invalid(name: str, rule: str, value: object) -> ValueError:
-    """The one sentence for a wrong argument.
+    """Make the error for an argument with a wrong value.
 
     Args:
-        name: String, the argument's name.
-        rule: String, what it must be, as in "an integer >= 1".
-        value: What was received.
+        name: String, name of the argument.
+        rule: String, the requirement, as in "an integer >= 1".
+        value: The value that was received.
 
     Returns:
         A `ValueError` for the caller to raise.
@@ -122,12 +122,12 @@ def invalid(name: str, rule: str, value: object) -> ValueError:
 
 
 def invalid_type(name: str, rule: str, value: object) -> TypeError:
-    """As `invalid`, for an argument of a wrong type."""
+    """Make the error for an argument of a wrong type; see `invalid`. Returns a `TypeError`."""
     return TypeError(sentence(name, rule, value))
 
 
 def sentence(name: str, rule: str, value: object) -> str:
-    """The text of `invalid`, with the value cut to 200 characters."""
+    """Return the text of `invalid`. A value is cut to 200 characters."""
     shown = repr(value)
     if len(shown) > 200:
         shown = shown[:197] + "..."
@@ -136,14 +136,14 @@ def sentence(name: str, rule: str, value: object) -> str:
 
 @contextmanager
 def inside(name: str) -> Iterator[None]:
-    """Say of errors in a block that they are about parts of one argument.
+    """Add the name of an argument to errors about its parts.
 
     Args:
-        name: String, the argument's name.
+        name: String, name of the argument.
 
     Raises:
-        ValueError: As the block did, with "In `name`: " in front.
-        TypeError: Likewise.
+        ValueError: If the block raises one; with the prefix "In `name`: ".
+        TypeError: If the block raises one; with the same prefix.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""`load_spark_model`: from a file back to a `SparkModel`."""
+"""`load_spark_model`: load a saved `SparkModel`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 from kspark import saving
 from kspark.mllib import SparkMLlibModel
-from kspark.plan.checks import check_port
 from kspark.plan.settings import SETTINGS
 from kspark.spark_model import SparkModel
 from kspark.spark_model.inputs import active_session
@@ -16,7 +15,7 @@ from kspark.spark_model.inputs import active_session
 def load_spark_model(
     path: str, custom_objects: Mapping[str, Any] | None = None, safe_mode: bool = True
 ) -> SparkModel:
-    """Read what `SparkModel.save` wrote, or Elephas.
+    """Load a model that `SparkModel.save` or Elephas saved.
 
     Example:
 
@@ -26,17 +25,20 @@ def load_spark_model(
     ```
 
     Args:
-        path: String, local or any URI Spark can read.
-        custom_objects: Dictionary of names to custom classes or functions.
-        safe_mode: Boolean, whether code inside the file is refused. Defaults to `True`.
+        path: String, a local path, or a URI that Spark can read.
+        custom_objects: Dictionary from names to custom classes or functions, including server
+            optimizers, that are not registered. Defaults to `None`.
+        safe_mode: Boolean, whether to refuse a file that contains Python code. Defaults to
+            `True`.
 
     Returns:
-        A `SparkModel`, or a `SparkMLlibModel` if one was saved, with weights, optimizer state,
-        compile configuration and kspark's configuration as saved.
+        A `SparkModel`, or a `SparkMLlibModel` if one was saved, with the saved weights,
+        optimizer state, compile configuration and settings.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not a model's, or holds code and `safe_mode` is `True`.
+        ValueError: If the file is not a model file, needs other custom objects, or contains
+            code and `safe_mode` is `True`.
     """
     saved = saving.load_model(
         str(path),
@@ -44,9 +46,11 @@ def load_spark_model(
         safe_mode=safe_mode,
         spark=active_session(),
     )
-    known = {name: value for name, value in saved.config.items() if name in SETTINGS}
-    if "port" in known:
-        known["port"] = check_port("port", known["port"])  # JSON makes a list of a pair
+    known: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value  # JSON has no tuples
+        for name, value in saved.config.items()
+        if name in SETTINGS
+    }
     kind = SparkMLlibModel if saved.class_name == SparkMLlibModel.saved_as else SparkModel
     loaded = kind(saved.model, custom_objects=custom_objects, **known)
     loaded._outcome.server_state = dict(saved.server_state)

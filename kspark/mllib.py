@@ -1,4 +1,4 @@
-"""Elephas' MLlib front: a model on RDDs of `LabeledPoint`, and conversions of MLlib's types."""
+"""Elephas' interface for MLlib: a model on RDDs of `LabeledPoint`, and conversions of types."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = [
 class SparkMLlibModel(SparkModel):
     """A `SparkModel` that trains on RDDs of `LabeledPoint` and predicts MLlib's types.
 
-    Takes the arguments of `SparkModel`.
+    It takes the same arguments as `SparkModel`.
 
     Example:
 
@@ -59,21 +59,22 @@ class SparkMLlibModel(SparkModel):
         categorical: bool = False,
         nb_classes: int | None = None,
     ) -> keras.callbacks.History:
-        """Train the model.
+        """Train the model for a number of epochs.
 
         Args:
             labeled_points: RDD of `LabeledPoint`.
-            epochs: Integer.
-            batch_size: Integer, examples per batch and worker. Defaults to that of the
-                constructor.
-            verbose: As for `SparkModel.fit`.
-            validation_split: Float, part of every partition that validates.
-            categorical: Boolean, whether the labels become one-hot.
-            nb_classes: Integer, length of one-hot labels. Defaults to the largest label
-                plus one.
+            epochs: Integer >= 1, the epoch to train up to. Defaults to `10`.
+            batch_size: Integer, number of examples per batch and worker. Defaults to `None`,
+                the `batch_size` of the model.
+            verbose: As for `SparkModel.fit`. Defaults to `0`.
+            validation_split: Float in [0, 1), the fraction of every partition to validate on
+                instead of training. Defaults to `0.1`.
+            categorical: Boolean, whether to one-hot encode the labels. Defaults to `False`.
+            nb_classes: Integer, length of a one-hot label. Defaults to `None`, the largest
+                label plus one.
 
         Returns:
-            A Keras `History`.
+            A `keras.callbacks.History`.
 
         Raises:
             ValueError: If the data does not fit the model.
@@ -90,12 +91,17 @@ class SparkMLlibModel(SparkModel):
     train = fit
 
     def predict(self, mllib_data: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        """Outputs for the rows of a matrix, as a matrix; for a vector, as a vector.
+        """Compute the model's outputs for a matrix, a vector, or the data of `SparkModel.predict`.
 
         Args:
-            mllib_data: MLlib matrix or vector; anything else as for `SparkModel.predict`.
+            mllib_data: MLlib matrix of one example per row, MLlib vector of one example, or
+                data for `SparkModel.predict`.
             *args: Further arguments of `SparkModel.predict`.
             **kwargs: Further arguments of `SparkModel.predict`.
+
+        Returns:
+            A matrix for a matrix, a vector for a vector, and otherwise the result of
+            `SparkModel.predict`.
         """
         if isinstance(mllib_data, Matrix):
             return to_matrix(super().predict(from_matrix(mllib_data), *args, **kwargs))

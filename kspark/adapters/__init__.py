@@ -1,6 +1,6 @@
-"""Adapters: whatever the user has becomes distributed examples.
+"""Adapters: turn the user's data into distributed examples.
 
-`adapt` looks the input up in `KINDS`; each kind of input is one module:
+`adapt` finds the kind of input in `KINDS`. The modules are:
 
 ```
 arrays.py      numpy arrays, one or several; lists of numbers or rows; anything with `__array__`
@@ -9,9 +9,9 @@ dataframe.py   Spark DataFrames
 tables.py      pandas DataFrames, pyarrow Tables
 ```
 
-On the executors every kind turns into `Chunk`s: columnar, in the dtypes and
-shapes that the model wants. What cannot be brought there without losing
-something is an error that names the column, the row and what was found.
+On the executors, each kind is converted to `Chunk`s, which are columnar and have the dtypes
+and shapes that the model takes. Values that a conversion would change are an error, which
+names the column, the row and the value.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ KINDS: tuple[tuple[Matches, Factory], ...] = (
     (lambda value: isinstance(value, RDD), adapt_rdd),
     (is_array_like, adapt_arrays),  # last: a pandas DataFrame has `__array__`, too
 )
-"""Kinds of input in the order in which `adapt` asks: whether it is one, and what adapts it."""
+"""The kinds of input, in the order in which `adapt` tries them: a test, and an adapter."""
 
 
 def adapt(
@@ -67,16 +67,17 @@ def adapt(
     columns: Columns = Columns(),  # noqa: B008 (frozen)
     num_workers: int | None = None,
 ) -> Examples:
-    """Turn what the user has into distributed examples.
+    """Turn the user's data into distributed examples.
 
     Args:
         spark: `SparkSession`.
         x: The input, of one of `KINDS`.
-        y: Labels, for kinds of input that do not hold them.
-        sample_weight: Sample weights, likewise.
+        y: Labels, if `x` does not contain them. Defaults to `None`.
+        sample_weight: Sample weights, if `x` does not contain them. Defaults to `None`.
         spec: `InputSpec` of the model.
         columns: `Columns` of tables.
-        num_workers: Integer, how many partitions, or `None` for as many as there are.
+        num_workers: Integer, number of partitions. Defaults to `None`, the partitions of the
+            input.
 
     Returns:
         `Examples`.

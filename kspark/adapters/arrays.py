@@ -1,9 +1,8 @@
-"""Arrays on the driver: cut into slices that the executors read once.
+"""Arrays on the driver, divided into slices that the executors read once.
 
-On a `local` master the slices go to files that the tasks read, and no data
-passes the JVM. Otherwise every slice is a Spark broadcast of its own, which
-only the executor that works on it fetches; unlike the elements of
-`parallelize`, a broadcast is not limited to the size of a task.
+On a `local` master, the driver writes the slices to files, so that no data goes through the
+JVM. Otherwise, each slice is a Spark broadcast, which only the executor that needs it
+fetches. Unlike the elements of `parallelize`, a broadcast may be larger than a task.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ class ArrayExamples(Examples):
 
     Args:
         context: `SparkContext`.
-        chunk: `Chunk` of all rows, in the shapes that `spec` wants.
+        chunk: `Chunk` of all rows, in the shapes of `spec`.
         spec: `InputSpec`.
-        num_partitions: Integer; slices are consecutive rows, their lengths
-            differ by at most one.
+        num_partitions: Integer, number of slices. A slice has consecutive rows; the numbers
+            of rows differ by at most one.
     """
 
     def __init__(
@@ -75,10 +74,10 @@ class ArrayExamples(Examples):
         return ArrayExamples(self._context, self._chunk, self._spec, num_partitions)
 
     def split(self, validation_split: float) -> tuple[Examples, Examples]:
-        """All but the last fraction of the rows, and that fraction, as Keras splits arrays.
+        """Split off the last fraction of the rows, as Keras does.
 
         Raises:
-            ValueError: If one of the two would be empty.
+            ValueError: If one of the two parts would be empty.
         """
         count = self.num_examples
         at = floor(count * (1.0 - validation_split))
@@ -99,7 +98,7 @@ class ArrayExamples(Examples):
         return self._map_broadcasts(task)
 
     def close(self) -> None:
-        """Delete the files, destroy the broadcasts."""
+        """Delete the files and destroy the broadcasts."""
         while self._folders:
             self._folders.pop()()
         while self._broadcasts:
@@ -131,7 +130,7 @@ class ArrayExamples(Examples):
             yield start, self._chunk.rows(start, stop)
 
     def _pieces(self, rows: Chunk, start: int) -> Iterator[Chunk]:
-        """Pieces in the dtypes to travel in: the model's, or the user's where that is smaller."""
+        """Yield pieces in the dtypes to send: the model's, or the user's if it is smaller."""
         for piece in rows.pieces(CHUNK_BYTES):
             yield mapped(
                 piece, self._spec, partial(narrowed, floatx=self._spec.floatx), None, start
@@ -142,10 +141,10 @@ class ArrayExamples(Examples):
 def adapt_arrays(
     spark: SparkSession, x: Any, y: Any, sample_weight: Any, spec: InputSpec, columns: Columns
 ) -> ArrayExamples:
-    """Examples of arrays, or of lists of numbers or rows.
+    """Make examples from arrays, or from lists of numbers or rows.
 
     Raises:
-        ValueError: If they do not fit `spec`, or have no or different numbers of rows.
+        ValueError: If they do not fit `spec`, have no rows, or different numbers of rows.
         TypeError: If the session is one of Spark Connect.
     """
     if is_connect(spark):
@@ -158,7 +157,7 @@ def adapt_arrays(
 
 
 def chunk_of(x: Any, y: Any, sample_weight: Any, spec: InputSpec) -> Chunk:
-    """All arrays in the shapes of `spec`; their values are looked at later, piece by piece."""
+    """Make a chunk of all arrays in the shapes of `spec`. Their values are checked later."""
     if y is not None and not spec.targets:
         raise invalid("y", "None for a model without targets, or when there is none to compare", y)
     if y is None and spec.targets:
@@ -185,7 +184,7 @@ def chunk_of(x: Any, y: Any, sample_weight: Any, spec: InputSpec) -> Chunk:
 def shaped(
     value: Any, specs: Sequence[ArraySpec], name: str, outputs: Sequence[str] = ()
 ) -> list[np.ndarray]:
-    """One array per spec, in its shape."""
+    """Return one array per spec, in the shape of the spec."""
     arrays = []
     if len(specs) == 1 and is_one_array(value):
         value = value[0]
@@ -196,7 +195,7 @@ def shaped(
 
 
 def is_one_array(value: Any) -> bool:
-    """Whether a value is a list of one array, as Keras takes it, and not of one row or number."""
+    """Whether a value is a list with one array, as Keras takes it, not one row or number."""
     if not isinstance(value, list | tuple) or len(value) != 1:
         return False
     is_row = hasattr(value[0], "toArray")  # one of Spark's vectors
@@ -204,7 +203,7 @@ def is_one_array(value: Any) -> bool:
 
 
 def as_array(value: Any, place: Place) -> np.ndarray:
-    """An array whose first axis is the row."""
+    """Convert a value to an array whose first axis is the row."""
     if isinstance(value, list | tuple):
         if len(value) == 1 and np.ndim(value[0]) > 1:
             value = value[0]  # a list of the input's array
@@ -217,10 +216,10 @@ def as_array(value: Any, place: Place) -> np.ndarray:
 
 
 def conform_chunk(chunk: Chunk, spec: InputSpec, partition: int | None, first_row: int) -> Chunk:
-    """Rows in the dtypes and shapes of a spec.
+    """Convert rows to the dtypes and shapes of a spec.
 
     Raises:
-        ValueError: If they cannot be brought there.
+        ValueError: If a conversion is not possible without changing values.
     """
     return mapped(chunk, spec, partial(conform, floatx=spec.floatx), partition, first_row)
 
@@ -232,7 +231,7 @@ def mapped(
     partition: int | None,
     first_row: int,
 ) -> Chunk:
-    """A chunk with `change(array, spec, place=place)` for every array."""
+    """Make a chunk of the results of `change(array, spec, place=place)` for every array."""
     weights = [ArraySpec("sample_weight", None, spec.floatx)] * len(chunk.sample_weight)
 
     def group(name: str, arrays: list[np.ndarray], specs: Sequence[ArraySpec]) -> list[np.ndarray]:
@@ -248,7 +247,7 @@ def mapped(
 
 
 def narrowed(values: np.ndarray, spec: ArraySpec, floatx: str, place: Place) -> np.ndarray:
-    """Rows in the dtype of a spec, or in their own if it is smaller and casts without a loss."""
+    """Cast rows to the dtype of a spec, unless their own is smaller and casts without a loss."""
     wide = np.dtype(spec.dtype) if spec.dtype not in ("", TEXT, "bfloat16") else None
     if wide is not None and values.dtype.kind in "biuf" and values.itemsize < wide.itemsize:
         if np.can_cast(values.dtype, wide, "safe"):
@@ -257,18 +256,18 @@ def narrowed(values: np.ndarray, spec: ArraySpec, floatx: str, place: Place) -> 
 
 
 def holds_text(array: np.ndarray) -> bool:
-    """Whether the first of an array's values is text; the others are looked at on the workers."""
+    """Whether the first value of an array is text. Workers check the others."""
     return array.dtype.kind == "U" or (array.dtype == object and isinstance(array.flat[0], str))
 
 
 def slice_bounds(count: int, parts: int) -> list[int]:
-    """Where `parts` near-equal slices of `count` rows begin and end, longer ones first."""
+    """Return the bounds of `parts` near-equal slices of `count` rows, longer ones first."""
     size, longer = divmod(count, parts)
     return [i * size + min(i, longer) for i in range(parts + 1)]
 
 
 def is_local(master: str | None) -> bool:
-    """Whether the tasks run in processes on the driver's own host, under its own user."""
+    """Whether tasks run in processes on the driver's host, as the same user."""
     return master is not None and (master == "local" or master.startswith("local["))
 
 

@@ -1,4 +1,4 @@
-"""What all kinds of input have in common once they are distributed examples."""
+"""`Examples`, the interface of all kinds of distributed input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from kspark.cluster.results import Results
 from kspark.shards import Chunk
 
 CHUNK_BYTES = 8 << 20
-"""About how much data is converted at a time: enough for numpy to be fast, little to hold."""
+"""Approximate size of the data that is converted at a time: large enough for NumPy to be fast,
+and small compared to the memory of a worker."""
 
 CHUNK_ROWS = 4096
 
@@ -22,12 +23,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table hold what.
+    """The names of the columns of a table that have the features, labels and sample weights.
 
     Attributes:
-        features_col: A column; or a list of columns, which are put side by side
-            for a model of one input, and are one per input for a model of
-            several; or a dictionary from input name to column(s).
+        features_col: A column, a list of columns, or a dictionary from input name to
+            column(s). A model with one input gets the columns of a list side by side; a
+            model with several gets one each.
         label_col: As `features_col`, for the targets; `None` if there are no labels.
         weight_col: The column of sample weights, or `None`.
     """
@@ -40,12 +41,12 @@ class Columns:
 class Examples(ABC):
     """A distributed data set that can be read as `Chunk`s on the executors.
 
-    Whoever calls `map_chunks` calls `close` when the result is not needed any
-    more, nor recomputed; a `with` block does.
+    The caller of `map_chunks` must call `close`, or use a `with` block, when the result is no
+    longer needed and will not be recomputed.
 
     Attributes:
-        num_examples: Integer, rows of the whole data set, or `None` while only
-            the executors can tell.
+        num_examples: Integer, number of rows of the data set, or `None` if the driver does not
+            know it.
     """
 
     num_examples: int | None = None
@@ -57,7 +58,7 @@ class Examples(ABC):
 
     @property
     def text_labels(self) -> dict[str, str]:
-        """Targets that hold text, as far as is known without a job, and where it was found."""
+        """Targets that contain text, with its place, as far as the driver knows without a job."""
         return {}
 
     @abstractmethod
@@ -68,8 +69,8 @@ class Examples(ABC):
             task: Callable of the partition's number and an iterator of
                 `Chunk`, returning an iterator of objects that Spark can pickle.
                 It runs on the executors, so it should come from
-                `kspark.cluster.bootstrap.ship`. It need not read to the end: that is
-                done for it, or Spark would throw the Python worker away.
+                `kspark.cluster.bootstrap.ship`. The rows that it does not read are read
+                afterwards, because otherwise Spark would end the Python worker.
 
         Returns:
             What the tasks yield, in the order of the partitions, lazily: an RDD, or
@@ -84,21 +85,21 @@ class Examples(ABC):
 
     @abstractmethod
     def _repartition(self, num_partitions: int) -> Examples:
-        """`repartition`, when the number differs."""
+        """Repartition to another number of partitions than there are."""
 
     def split(self, validation_split: float) -> tuple[Examples, Examples] | None:
-        """The rows to train on and the last fraction, if it is known which rows are last.
+        """Split off the last fraction of the rows, if their order is known.
 
         Args:
             validation_split: Float between 0 and 1.
 
         Returns:
-            Two `Examples`, or `None` if each shard has to be split by itself.
+            Two `Examples`, or `None` if each shard must be split by itself.
         """
         return None
 
-    def close(self) -> None:  # noqa: B027 (most kinds of input hold nothing)
-        """Give back what `map_chunks` holds on the driver. May be called more than once."""
+    def close(self) -> None:  # noqa: B027 (most kinds of input have no resources)
+        """Free the resources of `map_chunks` on the driver. May be called more than once."""
 
     def __enter__(self) -> Examples:
         return self
@@ -115,13 +116,13 @@ class Examples(ABC):
 def run_task(
     task: Task, index: int, source: Iterator[T], read: Callable[[Iterator[T]], Iterator[Chunk]]
 ) -> Iterator[Any]:
-    """Run a task in a Spark task and read what it leaves over.
+    """Run a task in a Spark task, and then read the rest of the partition.
 
     Args:
         task: As in `Examples.map_chunks`.
         index: Integer, the partition.
-        source: Iterator of what Spark gives.
-        read: Callable that makes chunks of it.
+        source: Iterator over the elements of the partition.
+        read: Callable that turns `source` into an iterator of chunks.
     """
     yield from task(index, read(source))
     for _ in source:

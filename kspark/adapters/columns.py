@@ -1,8 +1,8 @@
-"""Arrow columns to numpy arrays, without a loop over rows.
+"""Convert Arrow columns to NumPy arrays, without a loop over rows.
 
-Numbers, booleans, decimals, text, lists of any depth (of equal length), fixed
-shape tensors, and Spark's vectors, dense and sparse, of `pyspark.ml` and
-`pyspark.mllib`, which Arrow sees as structs of (type, size, indices, values).
+The columns may have numbers, booleans, decimals, text, lists of any depth (of equal length),
+fixed shape tensors, and dense and sparse vectors of `pyspark.ml` and `pyspark.mllib`, which
+are structs of (type, size, indices, values) in Arrow.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ DENSE = 1
 
 
 def to_numpy(column: pa.Array, place: Place) -> np.ndarray:
-    """A column as an array whose first axis is the row.
+    """Convert a column to an array whose first axis is the row.
 
     Args:
         column: `pyarrow.Array`, sliced or not.
-        place: `Place` that errors name.
+        place: `Place` of the column, for errors.
 
     Returns:
         An array of numbers, or an object array of `str`.
@@ -54,19 +54,19 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def is_vector(kind: pa.DataType) -> bool:
-    """Whether a type is what Arrow sees of Spark's vectors."""
+    """Whether a type is Arrow's struct for Spark's vectors."""
     return pa.types.is_struct(kind) and [f.name for f in kind] == VECTOR_FIELDS
 
 
 def refuse_nulls(column: pa.Array, place: Place) -> None:
-    """Raise for the first row without a value, if there is one."""
+    """Raise `ValueError` if there is a row without a value."""
     if column.null_count:
         row = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
         raise place.error("no nulls", "null", row)
 
 
 def scalars(column: pa.Array, place: Place) -> np.ndarray:
-    """A column of numbers, booleans or text."""
+    """Convert a column of numbers, booleans or text."""
     kind = column.type
     if pa.types.is_decimal(kind):
         column = pc.cast(column, pa.float64())
@@ -76,7 +76,7 @@ def scalars(column: pa.Array, place: Place) -> np.ndarray:
 
 
 def is_plain(kind: pa.DataType) -> bool:
-    """Whether numpy has such values itself, or they are text."""
+    """Whether NumPy has a dtype for the values, or they are text."""
     checks = (
         pa.types.is_integer,
         pa.types.is_floating,
@@ -88,7 +88,7 @@ def is_plain(kind: pa.DataType) -> bool:
 
 
 def lists(column: pa.Array, place: Place) -> np.ndarray:
-    """A column of lists of equal lengths, nested or not."""
+    """Convert a column of lists of equal lengths, nested or not."""
     lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
     width = uniform(lengths, place)
     inner = to_numpy(column.flatten(), replace(place, items=place.items * max(1, width)))
@@ -96,10 +96,10 @@ def lists(column: pa.Array, place: Place) -> np.ndarray:
 
 
 def uniform(lengths: np.ndarray, place: Place) -> int:
-    """The one length of all rows.
+    """Return the length of the rows.
 
     Raises:
-        ValueError: If there are several.
+        ValueError: If the rows have different lengths.
     """
     width = int(lengths[0]) if len(lengths) else 0
     if (lengths != width).any():
@@ -110,7 +110,7 @@ def uniform(lengths: np.ndarray, place: Place) -> int:
 
 
 def vectors(column: pa.StructArray, place: Place) -> np.ndarray:
-    """A column of Spark vectors as a matrix of float64."""
+    """Convert a column of Spark vectors to a matrix of float64."""
     values = column.field("values")
     dense = column.field("type").to_numpy(zero_copy_only=False) == DENSE
     if dense.all():
@@ -129,7 +129,7 @@ def vectors(column: pa.StructArray, place: Place) -> np.ndarray:
 
 
 def row_bytes(column: pa.Array) -> int:
-    """About how many bytes a row of `to_numpy(column)` takes; sparse vectors count in full."""
+    """Estimate the bytes per row of `to_numpy(column)`, where sparse vectors become dense."""
     rows = max(1, len(column))
     if is_vector(column.type):
         size = pc.max(column.field("size")).as_py() or 0

@@ -1,4 +1,4 @@
-"""From what was found in the data to what a model takes: shapes, dtypes, errors that say where."""
+"""Convert data to the dtypes and shapes that a model takes, with errors that name the place."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Shape = tuple[int | None, ...]
 
 @dataclass(frozen=True)
 class Place:
-    """Where some rows come from, for error messages.
+    """The origin of some rows, for error messages.
 
     Attributes:
         name: String, the argument or column.
-        partition: Integer, or `None` for data of the driver.
-        first_row: Integer, rows before these in the partition.
-        items: Integer, how many of the values at hand are one row.
+        partition: Integer, or `None` for data on the driver.
+        first_row: Integer, index of the first row in the partition.
+        items: Integer, number of values per row.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Place:
     items: int = 1
 
     def error(self, rule: str, found: object, row: int | None = None) -> ValueError:
-        """An error "NAME must hold RULE. Received: FOUND in row R of partition P"."""
+        """Make the error "NAME must hold RULE. Received: FOUND in row R of partition P"."""
         where = "" if row is None else f" in row {self.first_row + row // self.items}"
         if self.partition is not None:
             where += f" of partition {self.partition}"
@@ -40,27 +40,27 @@ class Place:
 
 
 def conform(values: np.ndarray, spec: ArraySpec, floatx: str, place: Place) -> np.ndarray:
-    """Bring rows to a spec's dtype and shape.
+    """Convert rows to the dtype and shape of a spec.
 
     Args:
         values: Array whose first axis is the row.
         spec: `ArraySpec`.
-        floatx: String, dtype of floating point data when the spec leaves it open.
-        place: `Place` that errors name.
+        floatx: String, dtype of floating point data if the spec has no dtype.
+        place: `Place` of the rows, for errors.
 
     Returns:
-        An array, `values` itself if nothing had to change. Text is an object
+        An array: `values` itself if nothing had to change. Text is an object
         array of `str`.
 
     Raises:
-        ValueError: If the values cannot be brought there without losing any:
-            another shape, text for numbers, fractions for integers, nulls.
+        ValueError: If the conversion would change values, as for text in place of
+            numbers, fractions in place of integers, or nulls; or the shape differs.
     """
     return reshaped(cast(values, spec.dtype, floatx, place), spec, place)
 
 
 def reshaped(values: np.ndarray, spec: ArraySpec, place: Place) -> np.ndarray:
-    """Bring rows to a spec's shape; see `fit_shape`.
+    """Reshape rows to the shape of a spec; see `fit_shape`.
 
     Raises:
         ValueError: If they do not fit.
@@ -73,14 +73,14 @@ def reshaped(values: np.ndarray, spec: ArraySpec, place: Place) -> np.ndarray:
 
 
 def fit_shape(found: tuple[int, ...], expected: Shape | None) -> tuple[int, ...] | None:
-    """The shape to give to examples.
+    """Return the shape that examples get.
 
-    Flat examples take any shape of as many elements, row by row. Others must
-    have the shape already, but for a last axis of 1.
+    Flat examples can take any shape with the same number of elements, in row-major
+    order. Other examples must have the expected shape, except for a last axis of 1.
 
     Args:
-        found: Tuple of integers, the examples' shape.
-        expected: Tuple, `None` in it for any length; or `None` for any shape.
+        found: Tuple of integers, the shape of the examples.
+        expected: Tuple of integers, with `None` for any length; or `None` for any shape.
 
     Returns:
         The shape, or `None` if the examples do not fit.
@@ -97,13 +97,13 @@ def fit_shape(found: tuple[int, ...], expected: Shape | None) -> tuple[int, ...]
 
 
 def matches(found: tuple[int, ...], expected: Shape) -> bool:
-    """Whether a shape is the expected one, whose `None`s stand for any length."""
+    """Whether a shape equals the expected one, in which `None` stands for any length."""
     pairs = zip(found, expected, strict=False)
     return len(found) == len(expected) and all(e in (None, f) for f, e in pairs)
 
 
 def fill(expected: Shape, items: int) -> tuple[int, ...] | None:
-    """`expected` with its one `None` (if any) filled in so that it has so many elements."""
+    """Replace the only `None` in `expected`, if there is one, so that it has `items` elements."""
     known = prod(n for n in expected if n is not None)
     unknown = expected.count(None)
     if unknown == 0:
@@ -114,21 +114,22 @@ def fill(expected: Shape, items: int) -> tuple[int, ...] | None:
 
 
 def shown(shape: Shape | None) -> str:
-    """A shape as users read it."""
+    """Return the text of a shape for errors."""
     return "any" if shape is None else str(shape)
 
 
 def cast(values: np.ndarray, dtype: str, floatx: str, place: Place) -> np.ndarray:
-    """Bring rows to a dtype; what would change a value is refused, rounding to a float is not.
+    """Cast rows to a dtype, without changing values except by rounding to floats.
 
     Args:
         values: Array.
-        dtype: String, numpy dtype name, `"string"`, or `""` for the data's own.
-        floatx: String, what `""` means for floating point numbers.
-        place: `Place` that errors name.
+        dtype: String, name of a NumPy dtype, `"string"`, or `""` to keep the dtype of the
+            data.
+        floatx: String, dtype of floating point numbers if `dtype` is `""`.
+        place: `Place` of the rows, for errors.
 
     Raises:
-        ValueError: If the values are of another kind, or do not fit.
+        ValueError: If the values are of another kind, or the cast would change them.
     """
     if values.dtype.kind in "OU":
         values = unboxed(values, place)
@@ -144,10 +145,10 @@ def cast(values: np.ndarray, dtype: str, floatx: str, place: Place) -> np.ndarra
 
 
 def cast_numbers(values: np.ndarray, dtype: np.dtype, place: Place) -> np.ndarray:
-    """Numbers as another kind of numbers.
+    """Cast numbers to another dtype of numbers.
 
     Raises:
-        ValueError: If an integer or boolean dtype does not hold a value exactly.
+        ValueError: If an integer or boolean dtype cannot represent a value exactly.
     """
     if dtype == values.dtype:
         return values
@@ -165,10 +166,10 @@ def cast_numbers(values: np.ndarray, dtype: np.dtype, place: Place) -> np.ndarra
 
 
 def unboxed(values: np.ndarray, place: Place) -> np.ndarray:
-    """Python objects as an array of numbers, or as an object array of text.
+    """Convert an array of Python objects to numbers, or to an object array of text.
 
     Raises:
-        ValueError: If they are neither, or some are null.
+        ValueError: If the values are neither numbers nor text, or some are null.
     """
     if values.dtype.kind == "U":
         return values.astype(object)
@@ -188,11 +189,11 @@ def unboxed(values: np.ndarray, place: Place) -> np.ndarray:
 
 
 def stack(values: Sequence[Any], place: Place) -> np.ndarray:
-    """One array from one value per row: numbers, strings, arrays, (nested) lists, or vectors.
+    """Stack one value per row: numbers, strings, arrays, (nested) lists, or vectors.
 
     Args:
         values: Sequence with at least one row.
-        place: `Place` that errors name.
+        place: `Place` of the rows, for errors.
 
     Raises:
         ValueError: If the rows have different shapes.
@@ -208,7 +209,7 @@ def stack(values: Sequence[Any], place: Place) -> np.ndarray:
 
 
 def ragged(values: Sequence[Any], place: Place) -> ValueError | None:
-    """The error for the first row that keeps `values` from being one array, if it is a row's."""
+    """Make the error for the first row that differs from the others, or `None` if none does."""
     for row, value in enumerate(values):
         if value is None:
             return place.error("no nulls", "null", row)
@@ -224,7 +225,7 @@ def ragged(values: Sequence[Any], place: Place) -> ValueError | None:
 
 
 def shape_of(value: Any) -> tuple[int, ...] | None:
-    """The shape of one example, `None` for lists of different lengths."""
+    """Return the shape of one example, or `None` for lists of different lengths."""
     try:
         return np.shape(value)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Spark DataFrames: columnar all the way, through `mapInArrow`."""
+"""Spark DataFrames, read as Arrow record batches by `mapInArrow`."""
 
 from __future__ import annotations
 
@@ -33,14 +33,13 @@ VECTOR_TYPES = ("pyspark.ml.linalg.VectorUDT", "pyspark.mllib.linalg.VectorUDT")
 class DataFrameExamples(Examples):
     """Rows of a DataFrame.
 
-    How many partitions a DataFrame has is only known once its shuffles ran
-    (adaptive execution decides), so the question is put off until `map_chunks`
-    where that is possible.
+    With adaptive execution, the number of partitions is known only after the shuffles of the
+    DataFrame have run. So it is determined in `map_chunks`, if possible.
 
     Args:
         frame: DataFrame of the columns of `plan.names`, in their order.
         plan: `FramePlan`.
-        wanted: Integer, the number of partitions, or `None` for as many as there are.
+        wanted: Integer, the number of partitions. Defaults to `None`, those of the DataFrame.
     """
 
     def __init__(self, frame: DataFrame, plan: FramePlan, wanted: int | None = None) -> None:
@@ -50,7 +49,7 @@ class DataFrameExamples(Examples):
 
     @property
     def num_partitions(self) -> int:
-        """Number of partitions. Runs the DataFrame's shuffles if nobody set it."""
+        """Number of partitions. Runs the DataFrame's shuffles if the number was not set."""
         if self._wanted is None:
             self._wanted = self._frame.rdd.getNumPartitions()
         return self._wanted
@@ -64,7 +63,7 @@ class DataFrameExamples(Examples):
         return {f.spec.name: f"text in {f.title[0].lower()}{f.title[1:]}" for f in feeds}
 
     def repartition(self, num_partitions: int) -> DataFrameExamples:
-        """See `Examples.repartition`; whether anything has to move is found out by `map_chunks`."""
+        """See `Examples.repartition`. `map_chunks` determines whether rows must move."""
         return self._repartition(num_partitions)
 
     def _repartition(self, num_partitions: int) -> DataFrameExamples:
@@ -80,7 +79,7 @@ class DataFrameExamples(Examples):
         return results
 
     def _moved(self, count: int | None, wanted: int) -> DataFrame:
-        """The rows in so many partitions; `count`, how many there are, may be unknown."""
+        """Move the rows to `wanted` partitions. There are `count` now, or `None` if unknown."""
         if wanted == 1 or (count is not None and count % wanted == 0):
             return self._frame.coalesce(wanted)
         return self._frame.repartition(wanted)
@@ -94,11 +93,11 @@ def adapt_frame(
     spec: InputSpec,
     columns: Columns,
 ) -> DataFrameExamples:
-    """Examples of a DataFrame.
+    """Make examples from a DataFrame.
 
     Raises:
-        ValueError: If a column is missing, of a type that no model takes, or
-            labels or weights are given beside the DataFrame, or no labels at all.
+        ValueError: If a column is missing or of a type that no model takes, the label column
+            is not named, or `y` or `sample_weight` is set.
     """
     if y is not None or sample_weight is not None:
         name, value = ("y", y) if y is not None else ("sample_weight", sample_weight)
@@ -118,9 +117,9 @@ def adapt_frame(
 
 
 def column_name(frame: DataFrame, name: str) -> str | None:
-    """A column's name as it is written in the frame, `None` if there is no such column.
+    """Return the name of a column as the DataFrame spells it, or `None` if there is none.
 
-    Upper and lower case are the same, unless Spark's `spark.sql.caseSensitive` says otherwise.
+    Case is ignored, unless `spark.sql.caseSensitive` is true.
     """
     if name in frame.columns:
         return name
@@ -129,8 +128,24 @@ def column_name(frame: DataFrame, name: str) -> str | None:
     return next((own for own in frame.columns if own.lower() == name.lower()), None)
 
 
+def check_new_column(frame: DataFrame, name: str, argument: str) -> None:
+    """Refuse to add a column whose name is taken.
+
+    Args:
+        frame: DataFrame.
+        name: String, the name of the column to add.
+        argument: String, the argument or Param that gives the name, for the error.
+
+    Raises:
+        ValueError: If the frame has a column of that name.
+    """
+    if column_name(frame, name) is not None:
+        rule = f"a name that is not among the columns {frame.columns}"
+        raise invalid(argument, rule, name)
+
+
 def chosen_column(frame: DataFrame, name: str, alias: str) -> Any:
-    """A column by its name, whatever characters are in it, or a field "struct.field"."""
+    """Return a column by its name, which may have any characters, or a field "struct.field"."""
     own = column_name(frame, name)
     if own is not None:
         return F.col("`" + own.replace("`", "``") + "`").alias(alias)
@@ -141,10 +156,10 @@ def chosen_column(frame: DataFrame, name: str, alias: str) -> Any:
 
 
 def check_type(name: str, kind: DataType) -> None:
-    """Refuse a column that holds neither numbers nor text.
+    """Refuse a column whose values are neither numbers nor text.
 
     Raises:
-        ValueError: If it does not.
+        ValueError: If the type is another one.
     """
     inner = innermost(kind)
     if isinstance(inner, NumericType | BooleanType | StringType) or is_vector_type(inner):
@@ -156,7 +171,7 @@ def check_type(name: str, kind: DataType) -> None:
 
 
 def innermost(kind: DataType) -> DataType:
-    """What arrays of any depth hold, or the type itself."""
+    """Return the type of the elements of arrays of any depth, or the type itself."""
     while isinstance(kind, ArrayType):
         kind = kind.elementType
     return kind
@@ -176,7 +191,7 @@ def is_vector_type(kind: DataType) -> bool:
 
 @dataclass
 class BatchReader:
-    """Makes chunks of the record batches of one partition.
+    """Turns the record batches of a partition into chunks.
 
     Args:
         plan: `FramePlan`.
@@ -187,7 +202,7 @@ class BatchReader:
     partition: int
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[Chunk]:
-        """Chunks of consecutive rows."""
+        """Yield chunks of consecutive rows."""
         first = 0
         for batch in batches:
             yield from self.plan.chunks(batch, self.partition, first)

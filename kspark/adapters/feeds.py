@@ -1,4 +1,4 @@
-"""Which columns make which input, and record batches to chunks. Arrow only, no Spark."""
+"""Assign columns to inputs and targets, and convert record batches to chunks, without Spark."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Names = str | Sequence[str]
 
 @dataclass(frozen=True)
 class Feed:
-    """The columns of one input or target, which are put side by side if there are several.
+    """The columns of one input or target. Several columns are concatenated side by side.
 
     Attributes:
         spec: `ArraySpec` of the input or target.
@@ -31,12 +31,12 @@ class Feed:
 
     @property
     def title(self) -> str:
-        """How errors name the columns."""
+        """The name of the columns in errors."""
         first = f"Column {self.names[0]!r}"
         return first if len(self.names) == 1 else f"Columns {', '.join(map(repr, self.names))}"
 
     def array(self, parts: Sequence[np.ndarray], floatx: str, place: Place) -> np.ndarray:
-        """The columns' arrays as one, in the dtype and shape of the spec."""
+        """Join the arrays of the columns, in the dtype and shape of the spec."""
         if len(parts) == 1:
             return conform(parts[0], self.spec, floatx, place)
         flat = [p.reshape(len(p), -1) for p in parts]
@@ -45,12 +45,12 @@ class Feed:
 
 @dataclass(frozen=True)
 class FramePlan:
-    """What to make of the rows of a table.
+    """The columns of a table that become inputs, targets and sample weights.
 
     Attributes:
         x: Tuple of `Feed`, one per input.
         y: Tuple of `Feed`, one per target; empty without labels.
-        sample_weight: Tuple of `Feed`: none or one.
+        sample_weight: Tuple of at most one `Feed`.
         floatx: String, see `InputSpec`.
     """
 
@@ -61,17 +61,17 @@ class FramePlan:
 
     @property
     def names(self) -> list[str]:
-        """All columns that are needed, each once, in order."""
+        """The names of all columns that are needed, each once."""
         feeds = (*self.x, *self.y, *self.sample_weight)
         return list(dict.fromkeys(name for feed in feeds for name in feed.names))
 
     def chunks(
         self, batch: pa.RecordBatch, partition: int | None, first_row: int
     ) -> Iterator[Chunk]:
-        """The rows of a batch whose columns are those of `names`, in their order.
+        """Yield chunks of a record batch whose columns are those of `names`, in their order.
 
         Raises:
-            ValueError: If they do not fit the spec.
+            ValueError: If the rows do not fit the spec.
         """
         size = max(1, CHUNK_BYTES // max(1, sum(row_bytes(c) for c in batch.columns)))
         for start in range(0, batch.num_rows, size):
@@ -82,7 +82,7 @@ class FramePlan:
     def chunk(
         self, columns: Mapping[str, pa.Array], partition: int | None, first_row: int
     ) -> Chunk:
-        """Some rows, columnar."""
+        """Make a chunk of some rows."""
 
         def array(feed: Feed) -> np.ndarray:
             place = Place(feed.title, partition, first_row)
@@ -122,7 +122,7 @@ def feeds(
     argument: str,
     outputs: Sequence[str] = (),
 ) -> tuple[Feed, ...]:
-    """The columns of each spec; a dictionary may have more for other `outputs`."""
+    """Assign columns to each spec. A dictionary may have further keys for other `outputs`."""
     names = [s.name for s in specs]
     if isinstance(value, Mapping):
         if not set(names) <= set(value) <= {*names, *outputs}:
@@ -139,7 +139,7 @@ def feeds(
 
 
 def as_names(value: Names, argument: str) -> tuple[str, ...]:
-    """One or several column names as a tuple."""
+    """Return one or several column names as a tuple."""
     names = (value,) if isinstance(value, str) else tuple(value)
     if not names or not all(names):
         raise invalid(argument, "one or several names of columns", value)
@@ -147,5 +147,5 @@ def as_names(value: Names, argument: str) -> tuple[str, ...]:
 
 
 def missing(name: str, available: Sequence[str]) -> ValueError:
-    """The error for a column that is not there."""
+    """Make the error for a column that does not exist."""
     return ValueError(f"There is no column {name!r}. The columns are: {list(available)}")

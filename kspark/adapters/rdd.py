@@ -1,4 +1,4 @@
-"""RDDs of rows: `(x, y)`, `(x, y, sample_weight)`, or `x` alone where no labels are wanted."""
+"""RDDs of rows `(x, y)` or `(x, y, sample_weight)`, or of `x` if no labels are needed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from kspark.errors import invalid
 from kspark.shards import ArraySpec, Chunk, InputSpec
 
 FIRST_ROWS = 64
-"""Rows of the first chunk, from which the size of the next ones is estimated."""
+"""Number of rows in the first chunk, from which the size of the next chunks is estimated."""
 
 PieceKey = tuple[int, int, int]
 Piece = tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]
-"""A chunk without its class, which a worker without kspark could not unpickle."""
+"""The arrays of a chunk. A worker without kspark cannot unpickle the class `Chunk`."""
 
 
 class RDDExamples(Examples):
@@ -58,9 +58,9 @@ class RDDExamples(Examples):
 class PieceExamples(Examples):
     """Rows of an RDD, shuffled to another number of partitions as columnar pieces.
 
-    Every chunk is cut into one piece per new partition, so that these get the
-    same number of rows, by a few; the pieces are sorted by where they come
-    from, so that the order does not depend on which of them arrives first.
+    Every chunk is divided into one piece per new partition, so that the numbers of rows of
+    the partitions differ only by a few. The pieces are sorted by their old partition, so that
+    their order does not depend on the order of arrival.
 
     Args:
         rdd: RDD of rows.
@@ -95,10 +95,10 @@ class PieceExamples(Examples):
 def adapt_rdd(
     spark: SparkSession, x: RDD[Any], y: Any, sample_weight: Any, spec: InputSpec, columns: Columns
 ) -> RDDExamples:
-    """Examples of an RDD.
+    """Make examples from an RDD.
 
     Raises:
-        ValueError: If labels or weights are given beside it.
+        ValueError: If `y` or `sample_weight` is set.
     """
     if y is not None or sample_weight is not None:
         name, value = ("y", y) if y is not None else ("sample_weight", sample_weight)
@@ -108,7 +108,7 @@ def adapt_rdd(
 
 @dataclass(frozen=True)
 class RowReader:
-    """Makes chunks of the rows of one partition.
+    """Turns the rows of a partition into chunks.
 
     Args:
         spec: `InputSpec`.
@@ -119,10 +119,10 @@ class RowReader:
     partition: int
 
     def __call__(self, rows: Iterator[Any]) -> Iterator[Chunk]:
-        """Chunks of consecutive rows, of about `CHUNK_BYTES` each.
+        """Yield chunks of consecutive rows, of about `CHUNK_BYTES` each.
 
         Raises:
-            ValueError: If a row is not what the spec asks for.
+            ValueError: If a row does not fit the spec.
         """
         size, first = FIRST_ROWS, 0
         while block := list(islice(rows, size)):
@@ -133,11 +133,11 @@ class RowReader:
             size = min(max(1, CHUNK_BYTES // row_bytes), CHUNK_ROWS)
 
     def chunk(self, rows: Sequence[Any], first: int) -> Chunk:
-        """Some rows, columnar.
+        """Make a chunk of some rows.
 
         Args:
             rows: Sequence of at least one row.
-            first: Integer, rows before these in the partition.
+            first: Integer, index of the first row in the partition.
         """
         spec = self.spec
         if not spec.targets:
@@ -154,7 +154,7 @@ class RowReader:
         return chunk
 
     def tuples(self, rows: Sequence[Any], first: int) -> Sequence[Sequence[Any]]:
-        """The rows as tuples of equal length, 2 or 3."""
+        """Return the rows as tuples of equal length, 2 or 3."""
         if hasattr(rows[0], "features") and not isinstance(rows[0], tuple):  # LabeledPoint
             rows = [(row.features, row.label) for row in rows]
         width = len(rows[0]) if isinstance(rows[0], list | tuple) else 0
@@ -168,7 +168,7 @@ class RowReader:
     def arrays(
         self, values: Sequence[Any], specs: Sequence[ArraySpec], name: str, first: int
     ) -> list[np.ndarray]:
-        """One array per spec from one value per row."""
+        """Make one array per spec from one value per row."""
         outputs = self.spec.outputs if specs is self.spec.targets else ()
         parts: Sequence[Sequence[Any]] = [values]
         if len(specs) > 1 or isinstance(values[0], Mapping) or is_per_output(values[0], outputs):
@@ -189,20 +189,20 @@ def read_partition(spec: InputSpec, task: Task, index: int, rows: Iterator[Any])
 def cut_partition(
     spec: InputSpec, num_partitions: int, index: int, rows: Iterator[Any]
 ) -> Iterator[tuple[PieceKey, Piece]]:
-    """Pieces of one partition under (new partition, old partition, number)."""
+    """Yield pieces of a partition with their keys (new partition, old partition, number)."""
     for number, chunk in enumerate(RowReader(spec, index)(rows)):
         count = chunk.num_examples
         bounds = [count * i // num_partitions for i in range(num_partitions + 1)]
         for i, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
             if start < stop:
-                # Turning with every chunk spreads what does not divide evenly.
+                # Rotate with every chunk, to spread the rows that do not divide evenly.
                 target = (i + index + number) % num_partitions
                 piece = chunk.rows(start, stop)
                 yield (target, index, number), (piece.x, piece.y, piece.sample_weight)
 
 
 def target_of(key: PieceKey) -> int:
-    """The new partition of a piece."""
+    """Return the new partition of a piece."""
     return key[0]
 
 

@@ -1,8 +1,8 @@
-"""Sequences of the driver as rows on the executors, for as long as anybody holds the result.
+"""Make RDDs and DataFrames from sequences on the driver.
 
-Elements of `parallelize` travel inside the tasks, which the driver's JVM holds
-in memory, several times over. Large data is broadcast instead, a slice each,
-and Spark forgets the broadcasts when the RDD or DataFrame is gone.
+Spark sends the elements of `parallelize` inside the tasks, of which the driver's JVM keeps
+several copies in memory. So large data is broadcast, one slice at a time. Spark deletes the
+broadcasts after the RDD or DataFrame was garbage collected.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ VALUES = pa.list_(pa.field("element", pa.float64(), nullable=False))
 
 
 def slices_of(context: SparkContext, features: Any, labels: Any) -> list[Slice]:
-    """Consecutive rows, near-equally many for each slot of the cluster."""
+    """Divide rows into consecutive, near-equal slices, one per task slot of the cluster."""
     count = max(1, min(context.defaultParallelism, len(labels)))
     bounds = slice_bounds(len(labels), count)
     pairs = zip(bounds, bounds[1:], strict=False)
@@ -38,7 +38,7 @@ def slices_of(context: SparkContext, features: Any, labels: Any) -> list[Slice]:
 def rows_rdd(
     context: SparkContext, features: Any, labels: Any, rows: Callable[[Any, Any], Iterable[Any]]
 ) -> RDD[Any]:
-    """An RDD of the rows that `rows(features, labels)` makes of each slice.
+    """Make an RDD of the rows that `rows(features, labels)` returns for each slice.
 
     Args:
         context: `SparkContext`.
@@ -57,7 +57,7 @@ def rows_rdd(
 def direct_rows(
     rows: Callable[[Any, Any], Iterable[Any]], slices: Iterator[Slice]
 ) -> Iterator[Any]:
-    """Rows of the slices in a partition."""
+    """Yield the rows of the slices in a partition."""
     for features, labels in slices:
         yield from rows(features, labels)
 
@@ -67,20 +67,20 @@ def broadcast_rows(
     broadcasts: Sequence[Broadcast[Slice]],
     places: Iterator[int],
 ) -> Iterator[Any]:
-    """Rows of the broadcast slices whose places are in a partition."""
+    """Yield the rows of the broadcast slices whose indices are in a partition."""
     return direct_rows(rows, (broadcasts[place].value for place in places))
 
 
 def vector_frame(
     context: SparkContext, features: np.ndarray, labels: np.ndarray, vector: UserDefinedType
 ) -> DataFrame:
-    """A DataFrame of vectors and labels, columnar all the way.
+    """Make a DataFrame of vectors and labels, from Arrow record batches.
 
     Args:
         context: `SparkContext`.
         features: Matrix, one row per example.
-        labels: Vector of as many numbers.
-        vector: Spark's type of the features' column.
+        labels: Vector of one number per example.
+        vector: Spark's type for the column of features.
     """
     spark = SparkSession.builder.getOrCreate()
     broadcasts = [context.broadcast(part) for part in slices_of(context, features, labels)]
@@ -92,7 +92,7 @@ def vector_frame(
 def vector_batches(
     broadcasts: Sequence[Broadcast[Slice]], batches: Iterator[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
-    """Record batches of vectors and labels of the slices whose places come in."""
+    """Yield record batches of the broadcast slices whose indices are in `batches`."""
     for batch in batches:
         for place in batch.column(0).to_pylist():
             features, labels = broadcasts[place].value
@@ -104,7 +104,7 @@ def vector_batches(
 
 
 def vector_array(matrix: np.ndarray) -> pa.StructArray:
-    """Rows of a matrix as what Arrow sees of Spark's dense vectors."""
+    """Convert the rows of a matrix to Arrow's structs for Spark's dense vectors."""
     count, width = matrix.shape
     flat = pa.array(np.ascontiguousarray(matrix, np.float64).reshape(-1))
     offsets = pa.array(np.arange(count + 1, dtype=np.int32) * np.int32(width))

@@ -1,4 +1,4 @@
-"""One value per input or target out of what users pass: one thing, a list, or a dictionary."""
+"""Take apart the user's values: one value, a list, or a dictionary, per input or target."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from kspark.shards import ArraySpec, InputSpec
 def leaves(
     value: Any, specs: Sequence[ArraySpec], name: str, outputs: Sequence[str] = ()
 ) -> list[Any]:
-    """Take a value apart into one part per spec.
+    """Divide a value into one part per spec.
 
     Args:
-        value: The part itself if there is one spec; a list, tuple or dictionary
-            of parts otherwise.
+        value: The part itself if there is one spec; otherwise a list, tuple or dictionary
+            of parts.
         specs: Sequence of `ArraySpec`.
-        name: String, the argument that errors name.
-        outputs: Sequence of strings, names of all outputs if `specs` are some of them:
-            parts for the others, `None` among them, are left out.
+        name: String, the argument, for errors.
+        outputs: Sequence of strings, names of all outputs of the model if `specs` are targets.
+            Parts for outputs without a spec are left out; they may be `None`.
 
     Raises:
-        ValueError: If the parts are not exactly those of the specs.
+        ValueError: If the parts do not match the specs.
     """
     names = [s.name for s in specs]
     if is_per_output(value, outputs):
@@ -42,14 +42,14 @@ def leaves(
 
 
 def is_per_output(value: Any, outputs: Sequence[str]) -> bool:
-    """Whether a list has one part per output, and is no list of rows or numbers itself."""
+    """Whether a list has one part per output, and is not itself a list of rows or numbers."""
     if not outputs or not isinstance(value, list | tuple) or len(value) != len(outputs):
         return False
     return any(v is None for v in value) or all(np.ndim(v) > 0 for v in value)
 
 
 def described(value: Any) -> str:
-    """What a value is, in a few words."""
+    """Describe a value by its type and length or shape."""
     if isinstance(value, list | tuple):
         return f"a {type(value).__name__} of {len(value)}"
     shape = getattr(value, "shape", None)
@@ -57,16 +57,16 @@ def described(value: Any) -> str:
 
 
 def part_name(name: str, specs: Sequence[ArraySpec], position: int) -> str:
-    """How an error names a part: "`x`", or "`x['user']`" among several."""
+    """Return the name of a part in errors: "`x`", or "`x['user']`" if there are several."""
     return f"`{name}`" if len(specs) == 1 else f"`{name}[{specs[position].name!r}]`"
 
 
 def weight_specs(value: Any, spec: InputSpec) -> list[ArraySpec]:
-    """What sample weights look like: one array for all targets, or one for each.
+    """Return the specs of sample weights: one for all targets, or one for each target.
 
     Args:
-        value: The weights, of all rows or of one. A dictionary, and with
-            several targets also a list or tuple, has one part per target.
+        value: The weights of all rows, or of one row. A dictionary has one part per target,
+            and so has a list or tuple if there are several targets.
         spec: `InputSpec`.
     """
     many = isinstance(value, Mapping) or (isinstance(value, list | tuple) and len(spec.targets) > 1)

@@ -26,7 +26,7 @@ def is_pandas(value: object) -> bool:
 
 
 def head(x: Any) -> Any:
-    """The first row of data on the driver, in the structure of all rows."""
+    """Return the first row of data on the driver, in the structure of the data."""
     if is_pandas(x):
         return x.head(1)
     if isinstance(x, pa.Table):
@@ -38,16 +38,17 @@ def head(x: Any) -> Any:
     if not isinstance(x, list | tuple) and np.ndim(x) == 0:
         return x
     rows = x[:1]
-    return np.asarray(rows) if is_one_array(rows) else rows  # or it would be taken for all rows
+    # A list of one array would count as the array of all rows.
+    return np.asarray(rows) if is_one_array(rows) else rows
 
 
 def adapt_pandas(
     spark: SparkSession, x: Any, y: Any, sample_weight: Any, spec: InputSpec, columns: Columns
 ) -> ArrayExamples:
-    """Examples of a pandas DataFrame.
+    """Make examples from a pandas DataFrame.
 
-    With labels in `y`, or where none are wanted, all its columns are the
-    features, as in Keras, unless `features_col` names columns it has.
+    If the labels are in `y`, or no labels are needed, all columns are features, as in
+    Keras, unless `features_col` names some of the columns.
 
     Raises:
         ValueError: If a column is missing, or does not fit `spec`.
@@ -66,7 +67,7 @@ def adapt_pandas(
 def adapt_table(
     spark: SparkSession, x: pa.Table, y: Any, sample_weight: Any, spec: InputSpec, columns: Columns
 ) -> ArrayExamples:
-    """Examples of a pyarrow Table.
+    """Make examples from a pyarrow Table.
 
     Raises:
         ValueError: If a column is missing, or does not fit `spec`.
@@ -90,7 +91,7 @@ def adapt_columns(
     spec: InputSpec,
     columns: Columns,
 ) -> ArrayExamples:
-    """Examples of the columns of a table; labels and weights given beside it come first."""
+    """Make examples from the columns of a table. `y` and `sample_weight` replace its columns."""
     if y is not None:
         columns = replace(columns, label_col=None)
     if sample_weight is not None:

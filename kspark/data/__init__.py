@@ -1,7 +1,7 @@
-"""Elephas' helpers, in one place: conversions of data, lists of weights, models as dictionaries.
+"""Elephas' helper functions for data, lists of weights, and models as dictionaries.
 
-`SparkModel.fit` takes arrays, RDDs and DataFrames as they are; these are for
-code that already works with them.
+They are for programs written for Elephas. `SparkModel.fit` takes arrays, RDDs and DataFrames
+without a conversion.
 """
 
 from kspark.data.conversions import (

@@ -1,8 +1,8 @@
-"""Conversions between arrays, RDDs, DataFrames and MLlib's types, as Elephas users know them.
+"""Elephas' conversions between arrays, RDDs, DataFrames and MLlib's types.
 
-`SparkModel.fit` takes arrays, RDDs and DataFrames as they are; these are for
-code that already works with them. Labels are never cut to integers, matrices
-keep their rows and columns, and no temporary view is left in the session.
+They are for programs written for Elephas. `SparkModel.fit` takes arrays, RDDs and DataFrames
+without a conversion. Unlike in Elephas, labels are never truncated to integers, matrices are
+not transposed, and no temporary view stays in the session.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def to_simple_rdd(
     features: np.ndarray | Sequence[Any],
     labels: np.ndarray | Sequence[Any],
 ) -> RDD[Any]:
-    """Arrays as an RDD of `(x, y)` rows.
+    """Convert arrays to an RDD of `(x, y)` rows.
 
     Example:
 
@@ -56,10 +56,10 @@ def to_simple_rdd(
     Args:
         sc: `SparkContext`.
         features: Array or sequence, one row per example.
-        labels: Array or sequence of as many labels.
+        labels: Array or sequence of one label per example.
 
     Returns:
-        RDD of pairs, in order.
+        RDD of pairs, in the same order.
 
     Raises:
         ValueError: If the lengths differ.
@@ -73,7 +73,7 @@ def to_labeled_point(
     labels: np.ndarray | Sequence[Any],
     categorical: bool = False,
 ) -> RDD[LabeledPoint]:
-    """Arrays as an RDD of MLlib's `LabeledPoint`.
+    """Convert arrays to an RDD of MLlib's `LabeledPoint`.
 
     Example:
 
@@ -85,7 +85,7 @@ def to_labeled_point(
         sc: `SparkContext`.
         features: Matrix, one row per example.
         labels: One number per example, or one one-hot row if `categorical`.
-        categorical: Boolean, whether the labels are one-hot.
+        categorical: Boolean, whether the labels are one-hot. Defaults to `False`.
 
     Raises:
         ValueError: If the lengths differ, or a label is of another form.
@@ -97,7 +97,7 @@ def to_labeled_point(
 def from_labeled_point(
     rdd: RDD[LabeledPoint], categorical: bool = False, nb_classes: int | None = None
 ) -> Arrays:
-    """The features and labels of an RDD of `LabeledPoint`, collected.
+    """Collect the features and labels of an RDD of `LabeledPoint`.
 
     Example:
 
@@ -107,16 +107,16 @@ def from_labeled_point(
 
     Args:
         rdd: RDD of `LabeledPoint`.
-        categorical: Boolean, whether to make the labels one-hot.
-        nb_classes: Integer, columns of one-hot labels. Defaults to the largest
+        categorical: Boolean, whether to one-hot encode the labels. Defaults to `False`.
+        nb_classes: Integer, length of a one-hot label. Defaults to `None`, the largest
             label plus one.
 
     Returns:
-        Matrix of features and labels: int64 if all are whole numbers, float64
-        otherwise, a matrix if `categorical`.
+        A pair: a matrix of features, and the labels. With `categorical`, the labels are a
+        one-hot matrix; otherwise a vector of int64 if all are whole numbers, else of float64.
 
     Raises:
-        ValueError: If there are no rows, or a label is no class.
+        ValueError: If there are no rows, or a label is not a class number.
     """
     parts = rdd.mapPartitions(ship(stacked_points)).collect()
     return joined("rdd", parts, categorical, nb_classes)
@@ -125,7 +125,7 @@ def from_labeled_point(
 def lp_to_simple_rdd(
     lp_rdd: RDD[LabeledPoint], categorical: bool = False, nb_classes: int | None = None
 ) -> RDD[Any]:
-    """An RDD of `LabeledPoint` as an RDD of `(x, y)` rows.
+    """Convert an RDD of `LabeledPoint` to an RDD of `(x, y)` rows.
 
     Example:
 
@@ -135,12 +135,12 @@ def lp_to_simple_rdd(
 
     Args:
         lp_rdd: RDD of `LabeledPoint`.
-        categorical: Boolean, whether to make the labels one-hot.
-        nb_classes: Integer, length of one-hot labels. Defaults to the largest
-            label plus one, which takes a job to find.
+        categorical: Boolean, whether to one-hot encode the labels. Defaults to `False`.
+        nb_classes: Integer, length of a one-hot label. Defaults to `None`, the largest
+            label plus one, which a Spark job determines.
 
     Raises:
-        ValueError: If there are no rows to find it by.
+        ValueError: If `nb_classes` must be determined and there are no rows.
     """
     if categorical and not nb_classes:
         nb_classes = classes_in("lp_rdd", lp_rdd.mapPartitions(ship(largest_of_points)).collect())
@@ -148,7 +148,7 @@ def lp_to_simple_rdd(
 
 
 def encode_label(label: float, nb_classes: int) -> np.ndarray:
-    """The one-hot vector of a class.
+    """Return the one-hot vector of a class.
 
     Example:
 
@@ -161,7 +161,7 @@ def encode_label(label: float, nb_classes: int) -> np.ndarray:
         nb_classes: Integer, length of the vector.
 
     Raises:
-        ValueError: If the label is no such number.
+        ValueError: If the label is not such a number.
     """
     return encode_labels(np.asarray([label]), nb_classes)[0]
 
@@ -172,10 +172,10 @@ def to_data_frame(
     labels: np.ndarray | Sequence[Any],
     categorical: bool = False,
 ) -> DataFrame:
-    """Arrays as a DataFrame with the columns `features` (MLlib vectors) and `label` (double).
+    """Convert arrays to a DataFrame with columns `features` (MLlib vectors) and `label` (double).
 
-    `pyspark.mllib.util.MLUtils.convertVectorColumnsToML` makes the vectors ones
-    that Spark ML's own stages take; kspark takes both.
+    Spark ML's own stages take other vectors, to which
+    `pyspark.mllib.util.MLUtils.convertVectorColumnsToML` converts these. kspark takes both.
 
     Example:
 
@@ -187,7 +187,7 @@ def to_data_frame(
         sc: `SparkContext`.
         features: Matrix, one row per example.
         labels: One number per example, or one one-hot row if `categorical`.
-        categorical: Boolean, whether the labels are one-hot.
+        categorical: Boolean, whether the labels are one-hot. Defaults to `False`.
 
     Raises:
         ValueError: If the lengths differ, an example is not a vector, or a label is of
@@ -203,7 +203,7 @@ def to_data_frame(
 def from_data_frame(
     df: DataFrame, categorical: bool = False, nb_classes: int | None = None
 ) -> Arrays:
-    """The columns `features` and `label` of a DataFrame, collected.
+    """Collect the columns `features` and `label` of a DataFrame.
 
     Example:
 
@@ -217,10 +217,10 @@ def from_data_frame(
         nb_classes: As for `from_labeled_point`.
 
     Returns:
-        As `from_labeled_point`.
+        As for `from_labeled_point`.
 
     Raises:
-        ValueError: If there are no rows, or a label is no class.
+        ValueError: If there are no rows, or a label is not a class number.
     """
     examples = examples_of(df, "features", "label", categorical)
     parts = examples.map_chunks(ship(chunk_arrays)).collect()
@@ -234,7 +234,7 @@ def df_to_simple_rdd(
     features_col: str = "features",
     label_col: str = "label",
 ) -> RDD[Any]:
-    """A DataFrame as an RDD of `(x, y)` rows.
+    """Convert a DataFrame to an RDD of `(x, y)` rows.
 
     Example:
 
@@ -244,16 +244,17 @@ def df_to_simple_rdd(
 
     Args:
         df: DataFrame.
-        categorical: Boolean, whether to make the labels one-hot.
-        nb_classes: Integer, length of one-hot labels. Defaults to the largest
-            label plus one, which takes a job to find.
+        categorical: Boolean, whether to one-hot encode the labels. Defaults to `False`.
+        nb_classes: Integer, length of a one-hot label. Defaults to `None`, the largest
+            label plus one, which a Spark job determines.
         features_col: String, column of vectors (of MLlib or Spark ML), arrays or numbers.
-        label_col: String, column of labels.
+            Defaults to `"features"`.
+        label_col: String, column of labels. Defaults to `"label"`.
 
     Raises:
-        ValueError: If a column is missing or of another type, or there are no rows to find
-            `nb_classes` by.
-        TypeError: If the DataFrame is one of Spark Connect.
+        ValueError: If a column is missing or has another type, or `nb_classes` must be
+            determined and there are no rows.
+        TypeError: If the DataFrame belongs to Spark Connect.
     """
     examples = examples_of(df, features_col, label_col, categorical)
     parts = examples.map_chunks(ship(chunk_arrays))
@@ -267,7 +268,7 @@ def df_to_simple_rdd(
 
 
 def same_length(features: Any, labels: Any) -> tuple[Any, Any]:
-    """Both, if they have the same number of rows."""
+    """Check that features and labels have the same number of rows, and return both."""
     if len(features) != len(labels):
         rule = f"as many as the {len(features)} rows of features"
         raise invalid("labels", rule, f"{len(labels)} rows")
@@ -275,7 +276,7 @@ def same_length(features: Any, labels: Any) -> tuple[Any, Any]:
 
 
 def classes_of(labels: Any) -> np.ndarray:
-    """The classes of one-hot rows."""
+    """Return the class numbers of one-hot rows."""
     one_hot = np.asarray(labels)
     if one_hot.ndim != 2:
         rule = "one one-hot row per example when categorical=True"
@@ -284,7 +285,7 @@ def classes_of(labels: Any) -> np.ndarray:
 
 
 def numbers_of(labels: Any) -> np.ndarray:
-    """Labels that are one number each."""
+    """Return labels of one number per example as a vector."""
     numbers = np.asarray(labels)
     if numbers.size != len(numbers):
         rule = "one number per example (set categorical=True for one-hot rows)"
@@ -293,7 +294,7 @@ def numbers_of(labels: Any) -> np.ndarray:
 
 
 def classes_in(argument: str, largest: list[float]) -> int:
-    """How many classes there are, by the largest label of each part of a data set."""
+    """Return the number of classes, from the largest label of each part of a data set."""
     if not largest:
         rule = "a data set with at least one row (or set nb_classes)"
         raise invalid(argument, rule, "0 rows")
@@ -301,7 +302,7 @@ def classes_in(argument: str, largest: list[float]) -> int:
 
 
 def joined(argument: str, parts: list[Arrays], categorical: bool, nb_classes: int | None) -> Arrays:
-    """Parts of features and labels as one, with labels as they were asked for."""
+    """Join parts of features and labels, and one-hot encode the labels if `categorical`."""
     if not parts:
         raise invalid(argument, "a data set with at least one row", "0 rows")
     features, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
@@ -312,10 +313,10 @@ def joined(argument: str, parts: list[Arrays], categorical: bool, nb_classes: in
 
 
 def examples_of(df: DataFrame, features_col: str, label_col: str, categorical: bool) -> Examples:
-    """Examples of two columns, in the types they have.
+    """Make examples of two columns, in their own types.
 
     Raises:
-        ValueError: If a column is missing, or the labels are arrays that are to be encoded.
+        ValueError: If a column is missing, or `categorical` is set and the labels are arrays.
     """
     spark = SparkSession.builder.getOrCreate()
     examples = adapt(spark, df, spec=AS_FOUND, columns=Columns(features_col, label_col))

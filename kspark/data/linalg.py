@@ -1,4 +1,4 @@
-"""Conversions between arrays and MLlib's matrices and vectors, as Elephas users know them."""
+"""Elephas' conversions between arrays and MLlib's matrices and vectors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kspark.errors import invalid
 
 
 def to_matrix(np_array: np.ndarray) -> Matrix:
-    """An array of two axes as an MLlib matrix.
+    """Convert an array of two axes to an MLlib matrix.
 
     Example:
 
@@ -21,18 +21,18 @@ def to_matrix(np_array: np.ndarray) -> Matrix:
         np_array: Array of two axes.
 
     Raises:
-        ValueError: If it has another number of axes.
+        ValueError: If the array has another number of axes.
     """
     array = np.asarray(np_array)
     if array.ndim != 2:
         raise invalid("np_array", "an array of two axes", f"shape {array.shape}")
-    # MLlib's matrices are laid out by column.
+    # MLlib's matrices are in column-major order.
     rows, columns = array.shape
     return Matrices.dense(rows, columns, array.ravel(order="F"))
 
 
 def from_matrix(matrix: Matrix) -> np.ndarray:
-    """An MLlib matrix, dense or sparse, as an array.
+    """Convert an MLlib matrix, dense or sparse, to an array.
 
     Example:
 
@@ -47,7 +47,7 @@ def from_matrix(matrix: Matrix) -> np.ndarray:
 
 
 def to_vector(np_array: np.ndarray) -> Vector:
-    """An array of one axis as an MLlib vector.
+    """Convert an array of one axis to an MLlib vector.
 
     Example:
 
@@ -59,7 +59,7 @@ def to_vector(np_array: np.ndarray) -> Vector:
         np_array: Array of one axis.
 
     Raises:
-        ValueError: If it has another number of axes.
+        ValueError: If the array has another number of axes.
     """
     array = np.asarray(np_array)
     if array.ndim != 1:
@@ -68,7 +68,7 @@ def to_vector(np_array: np.ndarray) -> Vector:
 
 
 def from_vector(vector: Vector) -> np.ndarray:
-    """An MLlib vector, dense or sparse, as an array.
+    """Convert an MLlib vector, dense or sparse, to an array.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""A model's weights as lists of arrays, and models as dictionaries, as Elephas users know them."""
+"""Elephas' arithmetic on lists of weights, and its conversions of models to dictionaries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Params = Sequence[np.ndarray]
 
 
 def add_params(param_list_left: Params, param_list_right: Params) -> list[np.ndarray]:
-    """The sums of the arrays of two lists.
+    """Add two lists of arrays element by element.
 
     Example:
 
@@ -26,7 +26,7 @@ def add_params(param_list_left: Params, param_list_right: Params) -> list[np.nda
 
     Args:
         param_list_left: List of arrays.
-        param_list_right: List of as many arrays, of the same shapes.
+        param_list_right: List of arrays of the same shapes.
 
     Raises:
         ValueError: If the lists differ in length.
@@ -35,7 +35,7 @@ def add_params(param_list_left: Params, param_list_right: Params) -> list[np.nda
 
 
 def subtract_params(param_list_left: Params, param_list_right: Params) -> list[np.ndarray]:
-    """The differences of the arrays of two lists.
+    """Subtract two lists of arrays element by element.
 
     Example:
 
@@ -45,7 +45,7 @@ def subtract_params(param_list_left: Params, param_list_right: Params) -> list[n
 
     Args:
         param_list_left: List of arrays.
-        param_list_right: List of as many arrays, of the same shapes: what is taken away.
+        param_list_right: List of arrays of the same shapes, which are subtracted.
 
     Raises:
         ValueError: If the lists differ in length.
@@ -54,7 +54,7 @@ def subtract_params(param_list_left: Params, param_list_right: Params) -> list[n
 
 
 def get_neutral(array_list: Params) -> list[np.ndarray]:
-    """Zeros of the shapes and types of some arrays.
+    """Return zeros of the same shapes and dtypes as some arrays.
 
     Example:
 
@@ -69,7 +69,7 @@ def get_neutral(array_list: Params) -> list[np.ndarray]:
 
 
 def divide_by(array_list: Params, num_workers: float) -> list[np.ndarray]:
-    """Some arrays, divided by a number.
+    """Divide each array of a list by a number.
 
     Example:
 
@@ -79,13 +79,13 @@ def divide_by(array_list: Params, num_workers: float) -> list[np.ndarray]:
 
     Args:
         array_list: List of arrays.
-        num_workers: Number.
+        num_workers: Number to divide by.
     """
     return [array / num_workers for array in array_list]
 
 
 def model_to_dict(model: keras.Model) -> dict[str, Any]:
-    """A model as plain data.
+    """Convert a model to a dictionary, without its optimizer state.
 
     Example:
 
@@ -97,13 +97,13 @@ def model_to_dict(model: keras.Model) -> dict[str, Any]:
         model: `keras.Model`.
 
     Returns:
-        Dictionary with `"model"`, its JSON, and `"weights"`, a list of arrays.
+        Dictionary with `"model"`, the JSON of the model, and `"weights"`, a list of arrays.
     """
     return {"model": model.to_json(), "weights": model.get_weights()}
 
 
 def dict_to_model(_dict: Any, custom_objects: Mapping[str, Any] | None = None) -> keras.Model:
-    """The inverse of `model_to_dict`. Optimizer state is not in a dictionary.
+    """Convert a dictionary of `model_to_dict` to a model, without optimizer state.
 
     Example:
 
@@ -113,11 +113,13 @@ def dict_to_model(_dict: Any, custom_objects: Mapping[str, Any] | None = None) -
 
     Args:
         _dict: Dictionary that `model_to_dict` made.
-        custom_objects: Dictionary of names to custom classes or functions.
+        custom_objects: Dictionary from names to custom classes or functions. Defaults to
+            `None`.
 
     Raises:
-        TypeError: If it is no such dictionary.
-        ValueError: If it holds no model or code, or custom objects are missing.
+        TypeError: If `_dict` is not such a dictionary.
+        ValueError: If it does not contain a model, contains code, or needs other custom
+            objects.
     """
     rule = "a dictionary that `model_to_dict` made"
     if not isinstance(_dict, Mapping) or not {"model", "weights"} <= set(_dict):
@@ -132,7 +134,7 @@ def dict_to_model(_dict: Any, custom_objects: Mapping[str, Any] | None = None) -
 
 
 def paired(left: Params, right: Params) -> Any:
-    """The arrays of two lists, side by side."""
+    """Return pairs of the arrays of two lists."""
     if len(left) != len(right):
         rule = f"a list of as many arrays as the {len(left)} of param_list_left"
         raise invalid("param_list_right", rule, f"{len(right)} arrays")

@@ -1,8 +1,8 @@
-"""What the driver does with the workers, whichever way a fit trains.
+"""The driver's part of training, evaluation and prediction that both roads share.
 
-`Fit` holds what one fit works with and what survives a change of road: weights, optimizer state,
-epochs and their report. `preparing`, `epochs` and `optimizer_state` are its steps. `evaluate` and
-`predict` read the data once. What runs inside the tasks is in `kspark.worker`.
+`Fit` is the state of one fit: weights, optimizer state, epochs and their report, which survive a
+change of road. `preparing`, `epochs` and `optimizer_state` are the steps of a fit. `evaluate` and
+`predict` read the data once and keep nothing. The code of the tasks is in `kspark.worker`.
 """
 
 from kspark.job.example import first_example as first_example

@@ -1,8 +1,8 @@
-"""The driver's view of a fit: Keras callbacks, progress and `History`, once per epoch.
+"""Keras callbacks, progress and `History` of a fit, which run on the driver once per epoch.
 
-Callbacks see merged weights and global logs, and run on the driver only.
-There are no batches on the driver, so `on_train_batch_*` is never called;
-`kspark.spark_model.arguments` says so where a callback needs it.
+Callbacks see the merged weights and the metrics of all workers. Batches are trained on the
+workers, so batch hooks are never called: `checked_callbacks` refuses Keras' own callbacks that
+need them, and warns of others.
 """
 
 from __future__ import annotations
@@ -23,31 +23,34 @@ from kspark.replica import Replica
 logger = logging.getLogger("kspark")
 
 STATEFUL = (keras.callbacks.BackupAndRestore, keras.callbacks.SwapEMAWeights)
-"""Callbacks that keep or use the state of the optimizer at the end of an epoch."""
+"""Callbacks that save or use the optimizer's state at the end of an epoch."""
 
 
 def is_stateful(callback: keras.callbacks.Callback) -> bool:
-    """Whether a callback keeps or uses the optimizer's state: those, and whole checkpoints."""
+    """Whether a callback saves or uses the optimizer's state; `ModelCheckpoint` may save it."""
     if isinstance(callback, keras.callbacks.ModelCheckpoint):
         return not callback.save_weights_only
     return isinstance(callback, STATEFUL)
 
 
 class FitMonitor:
-    """Runs callbacks around the epochs that happen elsewhere.
+    """Runs the callbacks on the driver's model, while epochs are trained on the workers.
 
     Args:
-        replica: `Replica` around the user's own model.
+        replica: `Replica` of the user's model.
         callbacks: List of `keras.callbacks.Callback`.
         verbose: `"auto"`, 0, 1 or 2, as in `keras.Model.fit`.
-        epochs: Integer, epoch to stop before.
-        initial_epoch: Integer.
+        epochs: Integer, epoch at which to stop training, as in `keras.Model.fit`.
+        initial_epoch: Integer, epoch at which to start training.
 
     Attributes:
-        initial_epoch: Integer, where to begin; a callback may have chosen it in `begin`.
+        history: `keras.callbacks.History` of the fit.
+        progress: `Progress`.
+        initial_epoch: Integer, epoch at which to start training. A callback may change it in
+            `begin`.
         restored: Boolean, whether a callback changed the optimizer's state in `begin`.
-        needs_optimizer_state: Boolean, whether callbacks work with the optimizer's state, so
-            that it has to be here after every epoch.
+        needs_optimizer_state: Boolean, whether callbacks save or use the optimizer's state, so
+            that the driver's model needs it after every epoch.
     """
 
     def __init__(
@@ -61,10 +64,9 @@ class FitMonitor:
         self.replica = replica
         self.history = keras.callbacks.History()
         self.progress = Progress(verbose, epochs, initial_epoch)
-        # As in Keras, the history comes after the callbacks that add to the logs.
-        mine = [*callbacks, self.history, self.progress]
+        # As in Keras, the history follows the callbacks, which may add to the logs.
         self._callbacks = keras.callbacks.CallbackList(
-            mine,
+            [*callbacks, self.history, self.progress],
             add_history=False,
             add_progbar=False,
             model=replica.model,
@@ -81,14 +83,14 @@ class FitMonitor:
 
     @property
     def learning_rate(self) -> float | None:
-        """What the optimizer says now, or `None` if a schedule decides."""
+        """The optimizer's learning rate; `None` if it is a schedule."""
         return self.replica.learning_rate
 
     def begin(self) -> np.ndarray | None:
-        """Training begins.
+        """Run the callbacks of the beginning of training.
 
         Returns:
-            New weights, if a callback changed them.
+            Vector of new weights; `None` if no callback changed them.
         """
         model, before = self.replica.model, self._optimizer_state()
         model.stop_training = False
@@ -101,24 +103,27 @@ class FitMonitor:
         return self._changed()
 
     def begin_epoch(self, epoch: int) -> np.ndarray | None:
-        """An epoch begins.
+        """Run the callbacks of an epoch's beginning.
 
         Returns:
-            New weights, if a callback changed them.
+            Vector of new weights; `None` if no callback changed them.
         """
         with interruptible():
             self._callbacks.on_epoch_begin(epoch)
         return self._changed()
 
     def logs_of(self, states: Sequence[Sequence[np.ndarray]]) -> dict[str, Any]:
-        """Metrics of all workers together, by summing their metric states."""
+        """Compute the metrics of all workers together; see `merged_metrics`."""
         return merged_metrics(self.replica, states)
 
     def begin_validation(self, vector: np.ndarray) -> np.ndarray:
-        """Validation of merged weights begins.
+        """Run the callbacks of the beginning of validation.
+
+        Args:
+            vector: Vector of the merged weights.
 
         Returns:
-            The weights to validate: those that the callbacks leave.
+            Vector of the weights to validate, which callbacks may have changed.
         """
         self.replica.set_vector(vector)
         with interruptible():
@@ -126,10 +131,13 @@ class FitMonitor:
         return self.replica.get_vector()
 
     def end_validation(self, states: Sequence[Sequence[np.ndarray]]) -> dict[str, Any]:
-        """Validation ends, with these metric states of the workers.
+        """Run the callbacks of the end of validation.
+
+        Args:
+            states: Sequence of the workers' metric states.
 
         Returns:
-            Dictionary, the logs of the validation.
+            Dictionary of the validation metrics, with names that begin with `val_`.
         """
         logs = self.logs_of(states)
         with interruptible():
@@ -139,10 +147,16 @@ class FitMonitor:
     def end_epoch(
         self, epoch: int, vector: np.ndarray, logs: dict[str, Any], num_examples: int
     ) -> np.ndarray | None:
-        """Show the merged weights and global logs to the callbacks.
+        """Run the callbacks of an epoch's end.
+
+        Args:
+            epoch: Integer.
+            vector: Vector of the merged weights.
+            logs: Dictionary of the metrics of all workers together.
+            num_examples: Integer, number of examples that trained.
 
         Returns:
-            New weights, if a callback changed them.
+            Vector of new weights; `None` if no callback changed them.
         """
         self.replica.set_vector(vector)
         self._given = self.replica.get_vector()
@@ -152,17 +166,17 @@ class FitMonitor:
         return self._changed()
 
     def record(self, **figures: float) -> None:
-        """Add an epoch's figures to the history alone, where no callback acts on them."""
+        """Add figures of an epoch to the history, but not to the logs of the callbacks."""
         self._recorded.update(figures)
         for name, value in figures.items():
             self.history.history.setdefault(name, []).append(value)
 
     def _optimizer_state(self) -> list[np.ndarray]:
-        """The optimizer's state, if there are callbacks that could change it."""
+        """Return the optimizer's state; an empty list if no callbacks can change it."""
         return self.replica.get_optimizer_state() if self._watched else []
 
     def _changed(self) -> np.ndarray | None:
-        """The model's weights, if they are not those it was given or had when asked last."""
+        """Return the model's weights if they changed since the last call, else `None`."""
         now = self.replica.get_vector()
         if np.array_equal(now, self._given, equal_nan=True):
             return None
@@ -171,30 +185,36 @@ class FitMonitor:
 
     @property
     def stopped(self) -> bool:
-        """Whether a callback asked for the end of training."""
+        """Whether a callback stopped training."""
         return bool(self.replica.model.stop_training)
 
     def end(self) -> None:
-        """Training is over; the model holds the merged weights, and its optimizer their state."""
+        """Run the callbacks of the end of training.
+
+        The model has the merged weights by now, and its optimizer the merged state.
+        """
         self.replica.finalize()
         with interruptible():
             self._callbacks.on_train_end(self._last_logs())
 
     def _last_logs(self) -> dict[str, Any]:
-        """The logs of the last epoch, as callbacks left them."""
+        """Return the logs of the last epoch, with the changes of the callbacks."""
         logs = self.history.history.items()
         return {name: v[-1] for name, v in logs if v and name not in self._recorded}
 
 
 def take_chosen_epoch(model: keras.Model) -> int | None:
-    """The epoch at which a callback wants training to begin; it is not kept.
+    """Remove and return the epoch at which a callback wants training to start.
 
-    `BackupAndRestore` leaves it in an attribute that is not public, of the same name in
-    Keras 3.8 to 3.15, where `keras.Model.fit` finds it (and goes on finding it in every
-    later fit). A model without it begins where it is told.
+    `BackupAndRestore` stores it in a private attribute of the model, which has the same name in
+    Keras 3.8 to 3.15. `keras.Model.fit` reads it there, in later fits too. It is removed, so
+    that a later fit starts at its own `initial_epoch`.
 
     Args:
-        model: The `keras.Model`.
+        model: `keras.Model`.
+
+    Returns:
+        Integer; `None` if no callback stored an epoch.
     """
     epoch = getattr(model, "_initial_epoch", None)
     if epoch is None:
@@ -204,14 +224,14 @@ def take_chosen_epoch(model: keras.Model) -> int | None:
 
 
 def merged_metrics(replica: Replica, states: Sequence[Sequence[np.ndarray]]) -> dict[str, Any]:
-    """Results of metrics whose states are the sums of several workers' states.
+    """Compute metrics from the sum of the workers' metric states.
 
     Args:
         replica: `Replica` whose metrics compute the results; they are reset afterwards.
-        states: One list of arrays per worker, in the order of the shards.
+        states: Sequence of one list of arrays per worker, in the order of the shards.
 
     Returns:
-        Mapping from metric name to a float, or to an array for several classes.
+        Dictionary from metric name to a float, or to an array for a metric of several numbers.
     """
     states = [s for s in states if s]
     if not states:
@@ -226,15 +246,18 @@ def merged_metrics(replica: Replica, states: Sequence[Sequence[np.ndarray]]) -> 
 
 
 def listed(model: keras.Model, results: Mapping[str, Any]) -> Any:
-    """Metric results in the order of `keras.Model.evaluate`'s list; a single one by itself.
+    """Return metric results in the form of `keras.Model.evaluate`.
 
     Args:
-        model: The `keras.Model` whose metrics they are.
+        model: `keras.Model` that has the metrics.
         results: Mapping from metric name to result.
+
+    Returns:
+        List of the results in Keras' order, or the result itself if there is only one.
     """
     names: list[str] = []
     for metric in model.metrics:
-        inner = getattr(metric, "metrics", None)  # those of `compile` are in one
+        inner = getattr(metric, "metrics", None)  # one metric contains those of `compile`
         names += [metric.name] if inner is None else [m.name for m in inner]
     ordered = [name for name in names if name in results]
     ordered += sorted(set(results) - set(ordered))
@@ -256,15 +279,15 @@ FREQUENCIES = MappingProxyType(
         "TensorBoard": "update_freq",
     }
 )
-"""Keras' own callbacks that may work between batches, and what tells how often they do."""
+"""Keras' own callbacks that can run every few batches, and the attribute that sets this."""
 
 
 def checked_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
-    """A list of Keras callbacks.
+    """Check the `callbacks` argument of `fit`, and return it as a list.
 
     Raises:
-        TypeError: If something else is among them.
-        ValueError: If one of Keras' own is to work every few batches.
+        TypeError: If it is not a list of Keras callbacks.
+        ValueError: If a callback of Keras is set to run every few batches.
     """
     given = [] if callbacks is None else callbacks
     if isinstance(given, keras.callbacks.Callback):
@@ -280,30 +303,26 @@ def checked_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
 
 
 def check_by_epoch(callback: keras.callbacks.Callback) -> None:
-    """Refuse a callback of Keras that is to work every few batches.
+    """Check that a callback of Keras runs once per epoch.
 
     Raises:
-        ValueError: If it is.
+        ValueError: If it is set to run every few batches.
     """
     for kind, setting in FREQUENCIES.items():
         value = getattr(callback, setting, "epoch")
         if value != "epoch" and isinstance(callback, getattr(keras.callbacks, kind, ())):
-            rule = 'at work once per epoch ("epoch"): batches are trained on the workers'
+            rule = f'set to run once per epoch ({setting}="epoch"): workers train the batches'
             raise invalid("callbacks", rule, f"{type(callback).__name__} with {setting}={value!r}")
 
 
 def warn_of_batch_hooks(callback: keras.callbacks.Callback) -> None:
-    """Say which batch hooks of a user's own making will not be called."""
-    used = [name for name in BATCH_HOOKS if not is_keras(getattr(callback, name))]
-    if used:
+    """Log a warning if a callback overrides batch hooks, which are never called."""
+    modules = {n: str(getattr(getattr(callback, n), "__module__", "")) for n in BATCH_HOOKS}
+    overridden = [name for name, module in modules.items() if not module.startswith("keras.")]
+    if overridden:
         logger.warning(
-            "%s of %s will not be called: batches are trained on the workers, "
-            "callbacks run once per epoch on the driver.",
-            ", ".join(f"`{name}`" for name in used),
+            "%s of %s will not be called: batches are trained on the workers, and callbacks run "
+            "on the driver once per epoch.",
+            ", ".join(f"`{name}`" for name in overridden),
             type(callback).__name__,
         )
-
-
-def is_keras(thing: Any) -> bool:
-    """Whether a class or function comes with Keras."""
-    return str(getattr(thing, "__module__", "")).startswith("keras.")

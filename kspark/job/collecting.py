@@ -1,4 +1,4 @@
-"""The results of all shards of a fit, however often Spark has to be asked for some of them."""
+"""Collect the results of all shards of a fit, and submit to Spark again those that are missing."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from kspark.worker.tasks import MissingShard, ShardResult
 logger = logging.getLogger("kspark")
 
 BUSY_SECONDS = 0.5
-"""How long `collect_shards` waits for late shards to end before it asks Spark again."""
+"""Seconds between two submissions while late shards occupy the task slots of a host."""
 
 MAX_STRAYS = 10
-"""How often the tasks of one job may run beside their files before `collect_shards` gives up."""
+"""How often the tasks of one job may run on hosts without their files before it fails."""
 
 
 class ShardsMissing(Exception):
-    """A task found its shard's files gone: the examples have to be spooled again."""
+    """The files of a shard are gone from their host: the examples have to be spooled again."""
 
     def __init__(self) -> None:
         super().__init__("The files of a shard are gone from its host.")
 
 
-def never() -> bool:
-    """Nothing else is at work."""
+def not_busy() -> bool:
+    """The default of `Retries`: no other task of the fit occupies a slot."""
     return False
 
 
@@ -44,14 +44,14 @@ def collect_shards(
     task: Shipped,
     description: str,
     max_failures: int,
-    busy: Callable[[], bool] = never,
+    busy: Callable[[], bool] = not_busy,
 ) -> list[ShardResult]:
-    """Run a task on every shard that has examples for it; results in the order of the shards.
+    """Run a task on every shard, and return the results of shards with examples, by shard.
 
-    What one submission brought is kept: only shards without a result are asked for again.
-    A task that ran on a host without its shard's files (Spark prefers the right host, but
-    does not wait for it for ever) goes back to Spark; files that are gone from their own
-    host are written again.
+    Results of a submission are kept; only shards without a result are submitted again.
+    Spark prefers the host that has a shard's files, but runs the task elsewhere if that host
+    stays busy. Such a task is submitted again. If files are gone from their own host, the
+    examples are spooled again first.
 
     Args:
         spark: `SparkSession`.
@@ -59,7 +59,7 @@ def collect_shards(
         task: `Shipped`, called with partition index and handles.
         description: String, for Spark's UI.
         max_failures: Integer, how often a process may die at the same shard.
-        busy: Function, see `Again`.
+        busy: Function, see `Retries`.
 
     Raises:
         WorkerError: If a replica failed, or the job was lost too often.
@@ -67,74 +67,73 @@ def collect_shards(
     """
     found: dict[int, ShardResult] = {}
     wanted: list[int] | None = None
-    again = Again(spooled, max_failures, busy)
+    retries = Retries(spooled, max_failures, busy)
     while wanted is None or wanted:
         try:
             rdd = spooled.handles.mapPartitionsWithIndex(task)
             results = run(spark, rdd, description, wanted)
         except JobLostError as error:
-            again.lost(error)
+            retries.after_lost_job(error)
             continue
-        found |= {r.shard: r for r in done(results)}
-        # Spark Connect brings all shards again, also those that have their result.
+        found |= {r.shard: r for r in shard_results(results)}
+        # Spark Connect runs all shards each time, also those that have a result.
         missing = [r for r in results if isinstance(r, MissingShard) and r.shard not in found]
         wanted = sorted(r.shard for r in missing)
         if missing:
-            again.missing(missing)
+            retries.after_missing_files(missing)
     return [found[shard] for shard in sorted(found) if found[shard].num_examples]
 
 
-class Again:
-    """Counts how often work is submitted again, and makes ready for that.
+class Retries:
+    """Counts how often work was submitted, and prepares the next submission.
 
     Args:
-        spooled: `SpooledExamples` that the work is about.
+        spooled: `SpooledExamples` that the work reads.
         max_failures: Integer, how often a process may die at the same shard.
-        busy: Function, whether other work holds slots beside the files. Tasks that ran
-            elsewhere are not counted then: there is an end to it.
+        busy: Function that returns whether other tasks of the fit occupy slots. While they do,
+            tasks that ran on other hosts are not counted: those slots become free in the end.
     """
 
     def __init__(
         self,
         spooled: SpooledExamples,
         max_failures: int,
-        busy: Callable[[], bool] = never,
+        busy: Callable[[], bool] = not_busy,
     ) -> None:
         self._spooled = spooled
         self._max_failures = max_failures
         self._busy = busy
         self._failures = self._strays = 0
 
-    def lost(self, error: Exception) -> None:
-        """A job was lost.
+    def after_lost_job(self, error: Exception) -> None:
+        """Count a lost job.
 
         Raises:
-            WorkerError: If that happened too often.
+            WorkerError: If jobs were lost too often.
         """
         self._failures = counted(self._failures, self._max_failures, error)
 
-    def missing(self, missing: Sequence[MissingShard]) -> None:
-        """Tasks found no files. Those that are gone from their own host are written again.
+    def after_missing_files(self, missing: Sequence[MissingShard]) -> None:
+        """Count tasks that found no files. Spool again if files are gone from their own host.
 
         Raises:
-            WorkerError: If that happened too often.
+            WorkerError: If files were gone too often.
             ClusterError: If tasks kept running on hosts without their files.
         """
-        if all(result.strayed for result in missing):
-            if self._busy():
-                wait_for_slots(missing)
-            else:
-                self._strays = counted_strays(self._strays, missing)
-            return
-        self.lost(ShardsMissing())
-        self._spooled.respool()
+        if not all(result.strayed for result in missing):
+            self.after_lost_job(ShardsMissing())
+            self._spooled.respool()
+        elif self._busy():
+            wait_for_slots(missing)
+        else:
+            self._strays = counted_strays(self._strays, missing)
 
 
-def done(results: Iterable[Any]) -> list[ShardResult]:
-    """The results among what came back.
+def shard_results(results: Iterable[Any]) -> list[ShardResult]:
+    """Select the results of shards from what a job returned.
 
     Raises:
-        WorkerError: If a failure is among it.
+        WorkerError: If there is a failure.
     """
     results = list(results)
     for result in results:
@@ -144,26 +143,26 @@ def done(results: Iterable[Any]) -> list[ShardResult]:
 
 
 def checked(results: Sequence[Any]) -> list[ShardResult]:
-    """Results of a job in the order of the shards; those without examples are left out.
+    """Select the results of shards with examples, in the order of the shards.
 
     Raises:
-        WorkerError: If one is a failure.
-        ShardsMissing: If one found its shard's files gone.
+        WorkerError: If there is a failure.
+        ShardsMissing: If a task found no files of its shard.
     """
-    found = done(results)
+    found = shard_results(results)
     if any(isinstance(r, MissingShard) for r in results):
         raise ShardsMissing
     return sorted((r for r in found if r.num_examples), key=lambda r: r.shard)
 
 
 def counted(failures: int, max_failures: int, error: Exception) -> int:
-    """One failure more; too many are the end.
+    """Return the number of failures, increased by one, unless there are too many.
 
-    A submission more than `max_failures` allows is made: a shard whose process keeps
-    dying counts that itself, and says so in better words.
+    One submission more than `max_failures` allows is made: a shard whose process keeps dying
+    counts that itself, and its error says more.
 
     Raises:
-        WorkerError: If it was lost too often.
+        WorkerError: If there were more than `max_failures` failures before.
     """
     if failures > max_failures:
         raise lost_for_good(error) from error
@@ -172,25 +171,25 @@ def counted(failures: int, max_failures: int, error: Exception) -> int:
 
 
 def wait_for_slots(missing: Sequence[MissingShard]) -> None:
-    """A moment, before tasks are asked for again that other tasks keep from their host."""
+    """Sleep for `BUSY_SECONDS` while late shards occupy the slots of the hosts with the files."""
     shards = sorted(result.shard for result in missing)
-    logger.info("Shards %s wait for a slot on their host, where late shards are at work.", shards)
+    logger.info("Shards %s wait for task slots that late shards occupy on their hosts.", shards)
     with interruptible():
         time.sleep(BUSY_SECONDS)
 
 
 def counted_strays(strays: int, missing: Sequence[MissingShard]) -> int:
-    """One time more that tasks ran beside their files.
+    """Return the number of times that tasks ran on hosts without their files, plus one.
 
     Raises:
-        ClusterError: If it happened too often.
+        ClusterError: If there were `MAX_STRAYS` before.
     """
     shards = sorted(r.shard for r in missing)
     if strays >= MAX_STRAYS:
         raise ClusterError(
-            f"Spark ran the tasks of shards {shards} on other hosts than the ones that have their "
-            f"files, {strays + 1} times. Raise spark.locality.wait, turn spark.speculation off, "
+            f"Spark ran the tasks of shards {shards} on hosts without their files, "
+            f"{strays + 1} times. Raise spark.locality.wait, turn spark.speculation off, "
             "or use fewer or more even partitions."
         )
-    logger.info("Shards %s are asked for again: Spark ran them on another host.", shards)
+    logger.info("Shards %s are submitted again: Spark ran them on other hosts.", shards)
     return strays + 1

@@ -1,4 +1,4 @@
-"""What happens around an epoch on the driver: callbacks, validation, figures."""
+"""What the driver does before and after each epoch: callbacks, validation, report."""
 
 from __future__ import annotations
 
@@ -19,8 +19,63 @@ from kspark.worker.tasks import ShardResult
 logger = logging.getLogger("kspark")
 
 
+def open_epoch(fit: Fit, epoch: int) -> None:
+    """Run the callbacks of an epoch's beginning, and adopt the weights that they set."""
+    changed = fit.monitor.begin_epoch(epoch)
+    if changed is not None:
+        fit.aggregator.replace(changed)
+
+
+def note_epoch(fit: Fit, facts: EpochFacts) -> None:
+    """Add an epoch to the report, and log which shards lost their optimizer state."""
+    fit.epochs.append(facts)
+    lost = [worker["shard"] for worker in facts.workers if not worker.get("state_kept", True)]
+    if lost:
+        logger.warning(
+            "Epoch %d: the hosts that kept the optimizer state of shards %s are gone. These "
+            "shards continued with the merged weights and the initial optimizer state of the fit.",
+            facts.epoch + 1,
+            lost,
+        )
+
+
+def note_rest(fit: Fit, results: Sequence[ShardResult]) -> None:
+    """Add what the workers of a live job used after their last report to the last epoch."""
+    fit.epochs[-1] = fit.epochs[-1].with_rest({r.shard: r.rest for r in results if r.rest})
+
+
+def close_epoch(
+    fit: Fit, epoch: int, metrics: Sequence[list[np.ndarray]], num_examples: int
+) -> bool:
+    """Validate the merged weights of an epoch and run the callbacks of its end.
+
+    Args:
+        fit: `Fit`.
+        epoch: Integer.
+        metrics: Sequence of the metric states of the merged shards.
+        num_examples: Integer, number of examples that these shards trained on.
+
+    Returns:
+        Boolean, whether training stops here.
+    """
+    logs = fit.monitor.logs_of(metrics)
+    if fit.monitor.needs_optimizer_state:
+        take_state(fit, [], epoch)
+    fit.rule_state = fit.aggregator.rule_state()
+    logs |= validate(fit, epoch)
+    changed = fit.monitor.end_epoch(epoch, fit.aggregator.weights, logs, num_examples)
+    if changed is not None:
+        fit.aggregator.replace(changed)
+    return fit.monitor.stopped or fit.last_epoch(epoch)
+
+
 def validate(fit: Fit, epoch: int) -> dict[str, float]:
-    """Metrics of the merged model on the validation rows, or nothing if it is not their turn."""
+    """Compute the metrics of the merged weights on the validation examples.
+
+    Returns:
+        Dictionary from metric name to value. Empty if the fit has no validation examples or
+        does not validate after this epoch.
+    """
     if not fit.validates or not fit.plan.validates(epoch):
         return {}
     held_out, skip = fit.train, fit.num_train
@@ -32,53 +87,3 @@ def validate(fit: Fit, epoch: int) -> dict[str, float]:
         shipped = ship(inference_worker.evaluate_shards, task, shared=(fit.shared_spec, vector))
         results = fit.collect(held_out, shipped, f"kspark: validate epoch {epoch + 1}")
     return fit.monitor.end_validation([r.metrics for r in results])
-
-
-def open_epoch(fit: Fit, epoch: int) -> None:
-    """Callbacks of an epoch that is about to begin; it starts from the weights they leave."""
-    changed = fit.monitor.begin_epoch(epoch)
-    if changed is not None:
-        fit.aggregator.replace(changed)
-
-
-def note_epoch(fit: Fit, facts: EpochFacts) -> None:
-    """Keep an epoch's figures, and tell of optimizer state that is lost."""
-    fit.epochs.append(facts)
-    anew = [worker["shard"] for worker in facts.workers if not worker.get("state_kept", True)]
-    if anew:
-        logger.warning(
-            "Epoch %d: the hosts that kept the optimizer state of shards %s are gone. These "
-            "shards went on from the merged weights, with the optimizer state of the fit's start.",
-            facts.epoch + 1,
-            anew,
-        )
-
-
-def note_rest(fit: Fit, results: Sequence[ShardResult]) -> None:
-    """Add what the workers of a live job did after their last report to its last epoch."""
-    fit.epochs[-1] = fit.epochs[-1].with_rest({r.shard: r.rest for r in results if r.rest})
-
-
-def close_epoch(
-    fit: Fit, epoch: int, metrics: Sequence[list[np.ndarray]], num_examples: int
-) -> bool:
-    """Logs, validation and callbacks of an epoch whose weights are merged.
-
-    Args:
-        fit: `Fit`.
-        epoch: Integer.
-        metrics: Sequence of the metric states of the shards that were merged.
-        num_examples: Integer, examples that these trained on.
-
-    Returns:
-        Boolean, whether training shall stop.
-    """
-    logs = fit.monitor.logs_of(metrics)
-    if fit.monitor.needs_optimizer_state:
-        take_state(fit, [], epoch)
-    fit.rule_state = fit.aggregator.rule_state()
-    logs |= validate(fit, epoch)
-    changed = fit.monitor.end_epoch(epoch, fit.aggregator.weights, logs, num_examples)
-    if changed is not None:
-        fit.aggregator.replace(changed)
-    return fit.monitor.stopped or fit.last_epoch(epoch)

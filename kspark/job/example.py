@@ -1,4 +1,4 @@
-"""The first row of what the user gave, for a model that was defined without an input shape."""
+"""Read the first row of the input, to build a model that has no input shape."""
 
 from __future__ import annotations
 
@@ -25,32 +25,36 @@ LABELLED = InputSpec(FEATURES.inputs, (ArraySpec("y"),))
 
 @dataclass(frozen=True)
 class FirstRow:
-    """What a `SparkJob` collects of an RDD or a DataFrame: a row, none if it is empty."""
+    """The first row of an RDD or a DataFrame, for `SparkJob` to collect.
+
+    Attributes:
+        rows: RDD or DataFrame.
+    """
 
     rows: Any
 
     def collect(self) -> list[Any]:
-        """As of an RDD."""
+        """Return a list of the first row; an empty list if there is none."""
         return list(self.rows.take(1))
 
 
 def first_example(
     spark: SparkSession, x: Any, columns: Columns, *, labelled: bool
 ) -> np.ndarray | None:
-    """The first row of a model's one input, as it is found. Data on Spark take a small job.
+    """Return the first row of the features. Runs a small job if the data is on Spark.
 
     Args:
         spark: `SparkSession`.
-        x: As for `kspark.adapters.adapt`.
+        x: Input of any kind that `kspark.adapters.adapt` takes.
         columns: `Columns` of tables.
-        labelled: Boolean, whether `x` holds labels, too.
+        labelled: Boolean, whether `x` contains the labels too.
 
     Returns:
-        Array of one row; `None` if there is none, or if it is not one array.
+        Array of one row. `None` if there is no row, or if the features are several arrays.
 
     Raises:
         ValueError: If the row is not usable.
-        TypeError: If no kind of input matches.
+        TypeError: If `x` is of no supported kind.
     """
     spec = LABELLED if labelled else FEATURES
     if isinstance(x, RDD):
@@ -68,7 +72,7 @@ def first_example(
 
 
 def first_of_frame(spark: SparkSession, frame: DataFrame, columns: Columns) -> np.ndarray | None:
-    """The features in the first row of a DataFrame."""
+    """Return the features in the first row of a DataFrame; `None` if it is empty or a stream."""
     if frame.isStreaming:
         return None
     (feed,) = plan_frame(replace(columns, label_col=None, weight_col=None), FEATURES).x

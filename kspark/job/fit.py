@@ -1,4 +1,4 @@
-"""One fit from spooled examples to merged weights, over either road."""
+"""`Fit`: the state of one fit on the driver, for both roads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kspark.cluster.bootstrap import Shipped
 from kspark.cluster.engine import Shared, engine_of
 from kspark.cluster.slots import threads_per_task
 from kspark.job.callbacks import FitMonitor
-from kspark.job.collecting import collect_shards, never
+from kspark.job.collecting import collect_shards, not_busy
 from kspark.job.report import EpochFacts, FitReport, Workload
 from kspark.job.sent_weights import SentWeights
 from kspark.job.spooling import SpooledExamples
@@ -29,7 +29,7 @@ logger = logging.getLogger("kspark")
 
 @dataclass
 class Fit:
-    """What one fit works with.
+    """The state of one fit.
 
     Attributes:
         spark: `SparkSession`.
@@ -37,14 +37,20 @@ class Fit:
         plan: `TrainingPlan`.
         examples: `Examples` to train on.
         validation: `Examples` to validate on, or `None`.
-        validation_split: Float, part of every shard that validates instead of training.
+        validation_split: Float, fraction of the examples that is held out for validation.
         aggregator: `Aggregator` that holds the global weights.
-        monitor: `FitMonitor`.
-        busy: Function, whether late shards of an earlier round are at work.
-        under_way: Function, the shards that have not brought what they last began.
-        epochs: List of `EpochFacts`, one per epoch that is trained.
-        rule_state: Mapping, the server optimizer's state that goes with the model's weights, those
-            of the last epoch that was closed; `None` before the first.
+        monitor: `FitMonitor` of the driver's model.
+        fit_id: String that names the fit's files and the state of its replicas.
+        epochs: List of `EpochFacts`, one per trained epoch.
+        rule_state: Mapping, the state of the server optimizer at the end of the last closed
+            epoch, which belongs to the weights of the driver's model. `None` before the first.
+        train: `SpooledExamples` to train on.
+        held_out: `SpooledExamples` of `validation`, or `None`.
+        num_train: Dictionary from shard to its number of training examples.
+        shared_spec: `Shared`, the broadcast `spec`; `None` while it is not shared.
+        sent_weights: `SentWeights`, which shares the weights with the jobs.
+        busy: Function that returns whether late shards occupy task slots.
+        late_shards: Function that returns the shards that still train an earlier epoch.
     """
 
     spark: SparkSession
@@ -64,11 +70,11 @@ class Fit:
     num_train: dict[int, int] = field(init=False, default_factory=dict)
     shared_spec: Shared | None = field(init=False, default=None)
     sent_weights: SentWeights = field(init=False)
-    busy: Callable[[], bool] = field(init=False, default_factory=lambda: never)
-    under_way: Callable[[], frozenset[int]] = field(init=False, default_factory=lambda: frozenset)
+    busy: Callable[[], bool] = field(init=False, default_factory=lambda: not_busy)
+    late_shards: Callable[[], frozenset[int]] = field(init=False, default_factory=lambda: frozenset)
 
     def task(self) -> FitTask:
-        """The fit as its tasks see it."""
+        """Return what the tasks need of the fit."""
         rule = self.aggregator.optimizer
         own = rule.clone() if rule.keeps_replica_weights else None
         threads = threads_per_task(self.spark)
@@ -76,58 +82,60 @@ class Fit:
 
     @property
     def num_examples(self) -> int:
-        """Training examples of all shards."""
+        """Number of training examples in all shards."""
         return sum(self.num_train.values())
 
     @property
     def validates(self) -> bool:
-        """Whether there is anything to validate on."""
+        """Whether there are validation examples."""
         return self.held_out is not None or self.train.num_examples > self.num_examples
 
     @property
     def report(self) -> FitReport:
-        """What there is to tell of the epochs so far."""
+        """The report on the epochs so far."""
         work = self.workload if any(self.num_train.values()) else None
         return FitReport(self.plan.mode, self.plan.frequency, tuple(self.epochs), work)
 
     @property
     def workload(self) -> Workload:
-        """How much work there is in an epoch, and for how many workers."""
+        """Examples, workers and updates of an epoch."""
         plan, counts = self.plan, [n for n in self.num_train.values() if n]
         exchanges = [plan.exchanges(n) for n in counts]
         updates = max(exchanges) if plan.mode == "synchronous" else sum(exchanges)
         return Workload(sum(counts), len(counts), plan.batch_size, updates)
 
     def learning_rate(self, epoch: int) -> float | None:
-        """What an epoch is trained with: the model's own learning rate, scaled if it shall be.
+        """Return the learning rate that the workers use in an epoch, scaled if `fit` asks for it.
 
-        Only workers know of the scaled one. The driver's model, its callbacks and what they
-        save keep the one for a single worker, so that nothing is ever scaled twice.
+        The driver's model, its callbacks and the files that they save keep the unscaled rate,
+        so that no rate is scaled twice.
 
         Returns:
-            Float, or `None` if a schedule decides.
+            Float; `None` if the model uses a learning rate schedule.
         """
         rate, scaling = self.monitor.learning_rate, self.plan.scaling
         if rate is None or scaling is None:
             return rate
         return rate * scaling.factor(self.workload.num_workers, epoch)
 
-    def collect(self, spooled: SpooledExamples, task: Shipped, what: str) -> list[ShardResult]:
-        """Results of a task on all shards of `spooled`; see `collect_shards`."""
+    def collect(
+        self, spooled: SpooledExamples, task: Shipped, description: str
+    ) -> list[ShardResult]:
+        """Run a task on all shards of `spooled`; see `collect_shards`."""
         failures = self.plan.max_failures
-        return collect_shards(self.spark, spooled, task, what, failures, self.busy)
+        return collect_shards(self.spark, spooled, task, description, failures, self.busy)
 
     def share(self, spec: ReplicaSpec) -> None:
-        """Broadcast the model, in the place of an earlier one."""
+        """Broadcast the model, instead of an earlier one."""
         self.unshare()
         self.spec, self.shared_spec = spec, engine_of(self.spark).share(spec)
 
     def unshare(self) -> None:
-        """Take the broadcast model back."""
+        """Remove the broadcast model from the executors."""
         if self.shared_spec is not None:
             self.shared_spec.destroy()
             self.shared_spec = None
 
     def last_epoch(self, epoch: int) -> bool:
-        """Whether no epoch follows by plan."""
+        """Whether an epoch is the last one of the plan."""
         return epoch + 1 >= self.plan.epochs

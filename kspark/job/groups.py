@@ -1,4 +1,4 @@
-"""Rounds of many shards: executors sum groups of deltas, and the driver merges their means.
+"""Jobs of many shards: executors average groups of deltas, and the driver merges the means.
 
 ```
 shards   0 1 2 3   4 5 6 7   8 9 10 11   12 13 14 15   train, as in any round
@@ -6,7 +6,7 @@ groups      0         1          2            3        a shuffle; the mean of ea
 driver                     merge                       as if these were four shards
 ```
 
-With k shards the driver holds `⌈√k⌉` vectors, and so much less waits in its JVM.
+With `k` shards the driver and its JVM hold `⌈√k⌉` vectors instead of `k`.
 """
 
 from __future__ import annotations
@@ -24,19 +24,23 @@ if TYPE_CHECKING:
     from kspark.job.fit import Fit
 
 MIN_GROUPED_SHARDS = 16
-"""From so many shards with examples on, executors sum groups of them.
+"""Number of shards with examples from which executors average groups of deltas.
 
-The stage that this takes costs a few tenths of a second. Fewer vectors than this fit into
-the memory of a driver that can train the model at all.
+The additional stage takes a few tenths of a second. A driver that can train the model at all
+has memory for fewer vectors than this.
 """
 
 
 def grouping_of(fit: Fit, without: Collection[int] = ()) -> Grouping | None:
-    """The groups of a fit's shards, or `None` if there are too few, or the session has no way.
+    """Divide the shards of a fit into groups.
 
     Args:
         fit: `Fit`.
-        without: Shards to leave out.
+        without: Collection of shards to leave out.
+
+    Returns:
+        `Grouping`; `None` if there are fewer than `MIN_GROUPED_SHARDS` shards, or if the session
+        (Spark Connect) cannot shuffle results.
     """
     counts = {shard: n for shard, n in fit.num_train.items() if n and shard not in without}
     if len(counts) < MIN_GROUPED_SHARDS:
@@ -45,7 +49,7 @@ def grouping_of(fit: Fit, without: Collection[int] = ()) -> Grouping | None:
 
 
 def missing_of(group: GroupResult) -> list[MissingShard]:
-    """The shards of a group whose tasks found no files."""
+    """Return the shards of a group whose tasks found no files."""
     return [part for part in group.parts if isinstance(part, MissingShard)]
 
 
@@ -56,14 +60,17 @@ def collect_groups(
     description: str,
     wanted: Sequence[int] | None = None,
 ) -> list[GroupResult]:
-    """Run a task on every shard, and merge what it yields by groups; in their order.
+    """Run a task on every shard, and average its results by groups.
 
     Args:
         fit: `Fit`.
         grouping: `Grouping`.
         task: `Shipped`, called with partition index and handles.
         description: String, for Spark's UI.
-        wanted: Sequence of the groups to do this for. Defaults to all.
+        wanted: Sequence of the groups to run. Defaults to all.
+
+    Returns:
+        List of `GroupResult`, in the order of the groups.
 
     Raises:
         KSparkError: If Spark gave up on the job.
@@ -79,5 +86,5 @@ def collect_groups(
     try:
         return run(fit.spark, merged, description, list(numbers))
     finally:
-        # Else the files of the shuffle stay until the JVM happens to collect its garbage.
+        # Otherwise, the files of the shuffle stay until the JVM collects its garbage.
         merged.cleanShuffleDependencies()

@@ -1,4 +1,4 @@
-"""Evaluate and predict: the data is read once, nothing is kept."""
+"""Evaluate and predict. The data is read once, and no state is kept on the executors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField, StructType
 
 from kspark.adapters import Columns, Examples
-from kspark.adapters.dataframe import chosen_column, column_name
+from kspark.adapters.dataframe import check_new_column, chosen_column, column_name
 from kspark.adapters.feeds import FramePlan, plan_frame
 from kspark.cluster.bootstrap import Shipped, ship
 from kspark.cluster.engine import engine_of
@@ -31,20 +31,29 @@ from kspark.worker.scores import Scores, Values
 from kspark.worker.tasks import ShardResult
 
 ARROW_UDF: Any = getattr(F, "arrow_udf", None)
-"""Spark's functions of Arrow columns, from version 4.1 on."""
+"""`pyspark.sql.functions.arrow_udf`, from Spark 4.1 on; otherwise `None`."""
 
 COLUMNAR_INPUT = "spark.sql.execution.arrow.pythonUDF.columnarInput.enabled"
-"""Whether Spark 4.3 and later hand functions the columns of a columnar reader as they are.
-They fail at vectors then, also at those of other columns."""
+"""Setting of Spark 4.3 and later: pass a columnar reader's columns to functions unconverted.
+Spark then fails if the DataFrame has vectors, even in columns that the function does not read."""
 
 
 def evaluate(
     spark: SparkSession, spec: ReplicaSpec, examples: Examples, batch_size: int
 ) -> list[ShardResult]:
-    """Metric states of a model, one per partition with examples, in their order.
+    """Compute the metric states of a model.
+
+    Args:
+        spark: `SparkSession`.
+        spec: `ReplicaSpec`.
+        examples: `Examples` with labels.
+        batch_size: Integer.
+
+    Returns:
+        List of one `ShardResult` per partition with examples, in their order.
 
     Raises:
-        ValueError: If there are no examples, or labels that do not fit the loss.
+        ValueError: If there are no examples, or if labels do not fit the loss.
         WorkerError: If a replica failed.
     """
     task = InferenceTask(uuid.uuid4().hex, batch_size, threads_per_task(spark))
@@ -62,10 +71,10 @@ def evaluate(
 
 
 def with_fitting_labels(results: list[Any]) -> list[Any]:
-    """Results of an evaluation, if no partition has labels that do not fit the loss.
+    """Return the results of an evaluation after checking that the labels fit the loss.
 
     Raises:
-        ValueError: If one has, as before a fit.
+        ValueError: If the labels of a partition do not, as at the beginning of a fit.
     """
     for result in results:
         if isinstance(result, Failure) and result.kind == UNFIT_LABELS:
@@ -76,7 +85,16 @@ def with_fitting_labels(results: list[Any]) -> list[Any]:
 def predict(
     spark: SparkSession, spec: ReplicaSpec, examples: Examples, batch_size: int
 ) -> list[list[np.ndarray]]:
-    """Predictions in the order of the examples: one array per output, per chunk of rows.
+    """Compute predictions in the order of the examples.
+
+    Args:
+        spark: `SparkSession`.
+        spec: `ReplicaSpec`.
+        examples: `Examples`.
+        batch_size: Integer.
+
+    Returns:
+        List of chunks of rows, each a list of one array per output of the model.
 
     Raises:
         WorkerError: If a replica failed.
@@ -96,24 +114,27 @@ def predict(
 
 
 class SharedModel:
-    """A model on its way to the executors, for any number of predictions.
+    """A model that is broadcast to the executors for any number of predictions.
 
     Args:
         spark: `SparkSession`.
         spec: `ReplicaSpec`.
-        key: String; only models that predict the same have the same. Tasks of one key
-            share a replica in a process. Defaults to one that no other model has.
+        key: String that identifies the predictions of the model. Tasks with the same key use the
+            same replica in a process. Defaults to a key that no other model has.
     """
 
     def __init__(self, spark: SparkSession, spec: ReplicaSpec, key: str | None = None) -> None:
         self.key = spec.digest + uuid.uuid4().hex if key is None else key
         self.inputs = spec.inputs
-        # Never destroyed: a lazy DataFrame may need it at any time. Spark forgets it when
-        # nothing refers to it any more.
+        # Never destroyed: a lazy DataFrame may need it at any time. Spark removes it when
+        # there are no references to it.
         self._shared = engine_of(spark).share(spec)
 
     def ship(self, function: Callable[..., Any], *args: Any) -> Shipped:
-        """As `kspark.cluster.bootstrap.ship`; the model's `ReplicaSpec` is the last argument."""
+        """Ship a function that takes the model's `ReplicaSpec` after `args`.
+
+        See `kspark.cluster.bootstrap.ship`.
+        """
         return ship(function, *args, shared=(self._shared,))
 
 
@@ -125,19 +146,21 @@ def predict_frame(
     outputs: dict[str, tuple[int | None, ...]],
     batch_size: int,
 ) -> DataFrame:
-    """A lazy DataFrame with the model's outputs beside the columns of each row.
+    """Return a lazy DataFrame with the columns of `frame` and the model's outputs.
 
     Args:
         spark: `SparkSession`.
         spec: `ReplicaSpec`.
         frame: DataFrame to read.
         columns: `Columns` that name the features.
-        outputs: Mapping from name of a new column to the output's shape per example.
+        outputs: Dictionary from the name of a new column to the output's shape per example.
         batch_size: Integer.
 
     Raises:
         ValueError: If a new column's name is taken, or a feature column is missing.
     """
+    for name in outputs:
+        check_new_column(frame, name, "output_col")
     added = [StructField(name, output_type(shape)) for name, shape in outputs.items()]
     return score_frame(SharedModel(spark, spec), frame, columns, added, Values(), batch_size)
 
@@ -150,24 +173,21 @@ def score_frame(
     scores: Scores,
     batch_size: int,
 ) -> DataFrame:
-    """A lazy DataFrame with scores of a model beside the columns of each row.
+    """Return a lazy DataFrame with the columns of `frame` and scores of a model.
 
     Args:
         model: `SharedModel`.
-        frame: DataFrame to read, also a streaming one; it is read once, so every row
-            keeps its own scores.
+        frame: DataFrame to read, which may be a stream. It is read once, so that scores stay
+            with their rows.
         columns: `Columns` that name the features.
-        added: List of `StructField`, the new columns.
+        added: List of `StructField`, the new columns. The caller checks their names with
+            `check_new_column`.
         scores: `Scores`, which makes the new columns.
         batch_size: Integer.
 
     Raises:
-        ValueError: If a new column's name is taken, or a feature column is missing.
+        ValueError: If a feature column is missing.
     """
-    taken = [field.name for field in added if column_name(frame, field.name)]
-    if taken:
-        rule = f"a name that is not among the columns {frame.columns}"
-        raise invalid("output_col", rule, taken[0])
     plan = plan_frame(columns, model.inputs)
     task = InferenceTask(model.key, batch_size, threads_per_task(frame.sparkSession))
     score = score_by_column if ARROW_UDF is not None else score_by_row
@@ -182,15 +202,18 @@ def score_by_column(
     added: list[StructField],
     scores: Scores,
 ) -> DataFrame:
-    """Scores by a function of columns (Spark 4.1 and later): only the features travel."""
+    """Add scores with a function of columns (Spark 4.1 and later).
+
+    Only the features are sent to Python.
+    """
     names = [field.name for field in added]
     shipped = model.ship(inference_worker.predict_columns, task, plan, names, scores)
-    # Spark may run a deterministic function once more for each filter behind it.
+    # Spark may run a deterministic function again for each filter on its result.
     score = ARROW_UDF(arrow_function(shipped, len(plan.names)), StructType(added))
     features = [chosen_column(frame, name, name) for name in plan.names]
     temporary = f"kspark_{uuid.uuid4().hex}"
-    # Behind a columnar reader, Spark 4.3 hands functions columns as they are, and fails
-    # at vectors. A filter that cannot be moved makes rows of them.
+    # Spark 4.3 passes the columns of a columnar reader to functions unconverted, and fails if
+    # there are vectors. A filter that Spark cannot push down converts the columns to rows.
     rows = frame.where(F.spark_partition_id() >= 0)
     scored = rows.select("*", score.asNondeterministic()(*features).alias(temporary))
     new = [F.col(temporary).getField(name).alias(name) for name in names]
@@ -198,10 +221,10 @@ def score_by_column(
 
 
 def arrow_function(shipped: Shipped, num_columns: int) -> Callable[..., Iterator[pa.Array]]:
-    """A function with the annotations by which Spark knows what to call it with."""
+    """Return `shipped` as a function with the type hints from which Spark derives its arguments."""
 
     def score_one(columns: Iterator[pa.Array]) -> Iterator[pa.Array]:
-        # In SQL, it may be called with more of them, which is for the worker to refuse.
+        # SQL may pass more than one column. The worker then raises an error.
         return shipped(column if isinstance(column, tuple) else (column,) for column in columns)
 
     def score_many(columns: Iterator[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
@@ -218,7 +241,7 @@ def score_by_row(
     added: list[StructField],
     scores: Scores,
 ) -> DataFrame:
-    """Scores by a function of whole rows: every column travels to Python and back."""
+    """Add scores with a function of rows: all columns are sent to Python and back."""
     own = {name: column_name(frame, name) for name in plan.names}
     nested = [name for name in plan.names if own[name] is None]
     fields = [chosen_column(frame, name, f"kspark_{i}") for i, name in enumerate(nested)]
@@ -240,20 +263,23 @@ def score_udf(
     scores: Scores,
     batch_size: int,
 ) -> Any:
-    """A function of columns, in the order that `columns` names them, that gives one score.
+    """Return a user-defined function that computes one score from the feature columns.
 
     Args:
         model: `SharedModel`.
         spark: `SparkSession`.
-        columns: `Columns` that say how many arguments make which input.
-        kind: Type of the score.
+        columns: `Columns` of the features. The function takes them as arguments, in this order.
+        kind: `DataType` of the score.
         scores: `Scores`; the last of its columns is the score.
         batch_size: Integer.
+
+    Returns:
+        User-defined function, to call with columns or to register for SQL.
     """
     plan = plan_frame(columns, model.inputs)
     task = InferenceTask(model.key, batch_size, threads_per_task(spark))
     if ARROW_UDF is not None:
-        spark.conf.set(COLUMNAR_INPUT, "false")  # nobody knows the frames it will be used on
+        spark.conf.set(COLUMNAR_INPUT, "false")  # any DataFrame may be passed to it
         shipped = model.ship(inference_worker.predict_last, task, plan, scores)
         return ARROW_UDF(arrow_function(shipped, len(plan.names)), kind)
     shipped = model.ship(inference_worker.predict_series, task, plan, scores)
@@ -261,12 +287,12 @@ def score_udf(
     def score(*series: pd.Series) -> pd.Series:
         return shipped(*series)
 
-    make: Any = pandas_udf  # its overloads do not know functions of any number of arguments
+    make: Any = pandas_udf  # its overloads have no variadic functions
     return make(score, kind)
 
 
 def output_type(shape: tuple[int | None, ...]) -> DataType:
-    """The column type of an output: double, or (nested) arrays of it."""
+    """Return the column type of an output: double, or (nested) arrays of doubles."""
     kind: DataType = DoubleType()
     for _ in () if shape == (1,) else shape:
         kind = ArrayType(kind)

@@ -1,4 +1,4 @@
-"""What replicas keep beside their merged weights comes home, into the driver's model."""
+"""Set the optimizer state of the driver's model to the mean of the replicas' states."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kspark.cluster.bootstrap import Shipped, ship
 from kspark.cluster.spark_job import JobLostError, run
 from kspark.errors import ClusterError, WorkerError
-from kspark.job.collecting import Again
+from kspark.job.collecting import Retries
 from kspark.job.groups import collect_groups, grouping_of, missing_of
 from kspark.worker.groups import Grouping, StateMean
 from kspark.worker.state import fetch_state
@@ -23,20 +23,20 @@ logger = logging.getLogger("kspark")
 
 
 def take_state(fit: Fit, states: Sequence[tuple[State, int]], epoch: int) -> None:
-    """Bring the replicas' optimizer state home into the driver's model; see `StateMean`.
+    """Average the replicas' states into the driver's model; see `StateMean`.
 
     Args:
         fit: `Fit`.
-        states: Pairs of state and training examples that came with the results; if there are
-            none, they are fetched.
-        epoch: Integer, the epoch after which the state is wanted.
+        states: Sequence of pairs of a replica's state and its number of training examples. If
+            it is empty, the states are fetched from the executors.
+        epoch: Integer, the epoch at whose end the states are taken.
     """
     mean = StateMean()
     for state, num_examples in states or fetched_states(fit, epoch):
         mean.add(state, num_examples)
     merged = mean.result()
     if merged is None:
-        logger.warning("No replica's optimizer state is left; the model keeps what it had before.")
+        logger.warning("No replica's optimizer state is left; the model keeps its previous state.")
         return
     replica = fit.monitor.replica
     rate = replica.learning_rate
@@ -47,7 +47,7 @@ def take_state(fit: Fit, states: Sequence[tuple[State, int]], epoch: int) -> Non
 
 
 def states_of(fit: Fit, results: Iterable[Result]) -> list[tuple[State, int]]:
-    """The states that came with results, and the training examples behind each."""
+    """Return the states in `results`, each with its number of training examples."""
     return [
         (result.state, fit.num_train[result.shard])
         for result in results
@@ -57,11 +57,11 @@ def states_of(fit: Fit, results: Iterable[Result]) -> list[tuple[State, int]]:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What one shard, or one group of shards, has of a state.
+    """The state of one shard, or the mean state of one group of shards.
 
     Attributes:
-        kept: List of pairs of state and training examples: one, or none if it was lost.
-        strays: List of `MissingShard`: tasks that ran on other hosts than their files.
+        kept: List of one pair of state and number of training examples; empty if it is lost.
+        strays: List of `MissingShard`, tasks that ran on hosts without their files.
     """
 
     kept: list[tuple[State, int]]
@@ -69,10 +69,10 @@ class Fetched:
 
 
 def fetched_states(fit: Fit, epoch: int) -> list[tuple[State, int]]:
-    """The states that are beside the shards; those that were lost with a host are left out.
+    """Fetch the replicas' states from the executors, as means of groups if there are groups.
 
-    With at least `MIN_GROUPED_SHARDS` shards, they are means of groups. A fit does not fail for
-    state that cannot be had: what there is counts, and the rest is told.
+    States that were lost with a host are left out. A fit does not fail because of missing
+    states: the others are used, and a warning is logged.
     """
     found: dict[int, Fetched] = {}
     try:
@@ -83,17 +83,17 @@ def fetched_states(fit: Fit, epoch: int) -> list[tuple[State, int]]:
 
 
 def fetch_all(fit: Fit, epoch: int, found: dict[int, Fetched]) -> None:
-    """Fetch into `found`; a job that is lost, and tasks that went astray, are asked for again.
+    """Fetch states into `found`; submit again lost jobs and tasks that ran on other hosts.
 
-    Shards that are late have nothing of this epoch, and are not asked.
+    Late shards have no state of this epoch and are left out.
 
     Raises:
         WorkerError: If the job was lost too often.
         ClusterError: If tasks kept running on hosts without their files.
     """
     task = ship(fetch_state, fit.fit_id, epoch)
-    again = Again(fit.train, fit.plan.max_failures, fit.busy)
-    late = fit.under_way()
+    retries = Retries(fit.train, fit.plan.max_failures, fit.busy)
+    late = fit.late_shards()
     grouping = grouping_of(fit, late)
     shards = [shard for shard, n in sorted(fit.num_train.items()) if n and shard not in late]
     wanted = shards if grouping is None else list(range(len(grouping.groups)))
@@ -101,26 +101,28 @@ def fetch_all(fit: Fit, epoch: int, found: dict[int, Fetched]) -> None:
         try:
             found.update(fetch(fit, grouping, task, wanted))
         except JobLostError as error:
-            again.lost(error)
+            retries.after_lost_job(error)
             continue
         wanted = [number for number in wanted if found[number].strays]
         if wanted:
-            again.missing([stray for number in wanted for stray in found[number].strays])
+            strays = [stray for number in wanted for stray in found[number].strays]
+            retries.after_missing_files(strays)
 
 
 def fetch(
     fit: Fit, grouping: Grouping | None, task: Shipped, wanted: list[int]
 ) -> dict[int, Fetched]:
-    """Ask once for the states of some shards, or of some groups of shards."""
-    what = "kspark: fetch optimizer state"
-    brought = {number: Fetched([], []) for number in wanted}
+    """Run one job that fetches the states of the wanted groups, or shards if there are none."""
+    description = "kspark: fetch optimizer state"
+    fetched = {number: Fetched([], []) for number in wanted}
     if grouping is not None:
-        for group in collect_groups(fit, grouping, task, what, wanted):
+        for group in collect_groups(fit, grouping, task, description, wanted):
             kept = [] if group.state is None else [(group.state, group.state_examples)]
-            brought[group.number] = Fetched(kept, missing_of(group))
-        return brought
-    for result in run(fit.spark, fit.train.handles.mapPartitionsWithIndex(task), what, wanted):
-        if result.shard in brought:  # Spark Connect brings all
+            fetched[group.number] = Fetched(kept, missing_of(group))
+        return fetched
+    rdd = fit.train.handles.mapPartitionsWithIndex(task)
+    for result in run(fit.spark, rdd, description, wanted):
+        if result.shard in fetched:  # Spark Connect returns the results of all shards
             strays = [result] if isinstance(result, MissingShard) else []
-            brought[result.shard] = Fetched(states_of(fit, [result]), strays)
-    return brought
+            fetched[result.shard] = Fetched(states_of(fit, [result]), strays)
+    return fetched

@@ -1,4 +1,4 @@
-"""Prepare a fit: spool the examples, divide them, share the model."""
+"""Prepare a fit: spool the examples, hold out validation examples, broadcast the model."""
 
 from __future__ import annotations
 
@@ -19,33 +19,9 @@ from kspark.replica.labels import check_labels
 logger = logging.getLogger("kspark")
 
 
-def divide_validation(counts: Mapping[int, int], fraction: float) -> dict[int, int]:
-    """How many training examples each shard keeps when a fraction is held out.
-
-    As many as Keras holds out of the whole are held out, spread over the
-    shards by their size (largest remainder), always from a shard's end.
-
-    Args:
-        counts: Mapping from shard to its number of examples.
-        fraction: Float in [0, 1).
-
-    Returns:
-        Mapping from shard to its number of training examples.
-    """
-    total = sum(counts.values())
-    held_out = total - int(total * (1.0 - fraction))
-    exact = {shard: n * held_out / total if total else 0.0 for shard, n in counts.items()}
-    parts = {shard: int(value) for shard, value in exact.items()}
-    missing = held_out - sum(parts.values())
-    by_remainder = sorted(counts, key=lambda s: (parts[s] - exact[s], s))
-    for shard in by_remainder[:missing]:
-        parts[shard] += 1
-    return {shard: counts[shard] - parts[shard] for shard in counts}
-
-
 @contextmanager
 def prepared(fit: Fit) -> Iterator[None]:
-    """Spool the examples and share the model; everything is gone afterwards."""
+    """Spool the examples and broadcast the model; delete both at the end of the block."""
     with ExitStack() as stack:
         fit.train = stack.enter_context(
             SpooledExamples(fit.spark, placed(fit, fit.examples), fit.fit_id)
@@ -64,41 +40,48 @@ def prepared(fit: Fit) -> Iterator[None]:
 
 
 def placed(fit: Fit, examples: Examples) -> Examples:
-    """The examples in as many partitions as there shall be workers.
+    """Return the examples in one partition per worker.
 
     Raises:
-        NotEnoughSlotsError: If workers that need each other cannot all run at once.
+        NotEnoughSlotsError: If all workers must run at the same time, but there are fewer slots.
     """
     wanted = fit.plan.num_workers
     if fit.plan.at_the_same_time:
         slots = task_slots(fit.spark)
         if wanted is None:
             wanted = min(slots, max(examples.num_partitions, 1))
-        if wanted > slots:
-            raise NotEnoughSlotsError(
-                f"{cause(fit.plan)} runs all workers at the same time: `num_workers` is {wanted}, "
-                f"but the cluster has {slots} free task slots. Use fewer workers, or raise "
-                "spark.executor.instances or "
-                'spark.executor.cores; mode="synchronous" with frequency="epoch" runs with any '
-                "number of slots, without a `straggler_timeout`."
-            )
+        check_slots(fit.plan, wanted, slots)
     if wanted is None or wanted == examples.num_partitions:
         return examples
     return examples.repartition(wanted)
 
 
-def cause(plan: TrainingPlan) -> str:
-    """What makes all workers run at the same time, for a message."""
+def check_slots(plan: TrainingPlan, num_workers: int, slots: int) -> None:
+    """Check that all workers can run at the same time.
+
+    Raises:
+        NotEnoughSlotsError: If there are fewer slots than workers.
+    """
+    if num_workers <= slots:
+        return
+    setting = f'mode="{plan.mode}" with frequency={plan.frequency!r}'
     if plan.straggler_timeout is not None:
-        return f"straggler_timeout={plan.straggler_timeout:g}"
-    return f'mode="{plan.mode}" with frequency={plan.frequency!r}'
+        setting = f"straggler_timeout={plan.straggler_timeout:g}"
+    raise NotEnoughSlotsError(
+        f"{setting} runs all workers at the same time: `num_workers` is {num_workers}, but the "
+        f"cluster has {slots} free task slots. Use fewer workers, or raise "
+        "spark.executor.instances or spark.executor.cores. "
+        'mode="synchronous" with frequency="epoch" and without `straggler_timeout` runs with '
+        "any number of slots."
+    )
 
 
 def divide(fit: Fit) -> None:
-    """Which rows train and which validate; and whether the labels fit the model.
+    """Decide which examples are held out for validation, and check the labels.
 
     Raises:
-        ValueError: If there is nothing to train on, or nothing to validate on.
+        ValueError: If there are no examples to train on, none to validate on, or labels that
+            do not fit the loss.
     """
     counts = fit.train.counts
     total = sum(counts.values())
@@ -117,13 +100,37 @@ def divide(fit: Fit) -> None:
     log_plan(fit)
 
 
+def divide_validation(counts: Mapping[int, int], fraction: float) -> dict[int, int]:
+    """Compute how many training examples each shard keeps when a fraction is held out.
+
+    The number of examples that are held out is the same as in Keras. It is divided among the
+    shards by their size (largest remainder method). Each shard holds out its last examples.
+
+    Args:
+        counts: Mapping from shard to its number of examples.
+        fraction: Float in [0, 1).
+
+    Returns:
+        Dictionary from shard to its number of training examples.
+    """
+    total = sum(counts.values())
+    held_out = total - int(total * (1.0 - fraction))
+    exact = {shard: n * held_out / total if total else 0.0 for shard, n in counts.items()}
+    parts = {shard: int(value) for shard, value in exact.items()}
+    missing = held_out - sum(parts.values())
+    by_remainder = sorted(counts, key=lambda s: (parts[s] - exact[s], s))
+    for shard in by_remainder[:missing]:
+        parts[shard] += 1
+    return {shard: counts[shard] - parts[shard] for shard in counts}
+
+
 def log_plan(fit: Fit) -> None:
-    """Tell how the work is divided, once per fit."""
+    """Log workload, learning rate scaling, and settings without effect. Called once per fit."""
     counts, plan = [n for n in fit.num_train.values() if n], fit.plan
     logger.info("Training on %s; mode %s, frequency %s.", fit.workload, plan.mode, plan.frequency)
     if plan.scaling is not None:
         logger.info(
-            "Learning rate times %.4g (%s), after %g epochs of warm-up.",
+            "The learning rate is multiplied by %.4g (%s) after %g epochs of warm-up.",
             plan.scaling.full_factor(len(counts)),
             plan.scaling.rule,
             plan.scaling.warmup_epochs,
@@ -132,15 +139,15 @@ def log_plan(fit: Fit) -> None:
         len(counts) < 3 or fit.last_epoch(plan.initial_epoch)
     ):
         logger.warning(
-            "straggler_timeout has nothing to do: no more than half of the shards can be late, "
-            "and the last round waits for all; there are %d shards and %d epochs to train.",
+            "straggler_timeout has no effect with %d shards and %d epochs to train: a round waits "
+            "for more than half of the shards, and the last round waits for all.",
             len(counts),
             plan.epochs - plan.initial_epoch,
         )
     if min(counts) * 2 < max(counts):
         logger.warning(
-            "The shards are uneven: from %d to %d examples. Repartition the data, or set "
-            "`num_workers`, for even work.",
+            "The shards are uneven: from %d to %d examples. Repartition the data or set "
+            "`num_workers` to divide the work evenly.",
             min(counts),
             max(counts),
         )

@@ -1,4 +1,4 @@
-"""The progress of a fit, as lines on the terminal or in a notebook."""
+"""Print the progress of a fit on the terminal or in a notebook."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from kspark.errors import invalid
 
 
 class Progress(keras.callbacks.Callback):
-    """One line per epoch: loss, metrics, examples per second, time left.
+    """Prints one line per epoch: metrics, examples per second, estimated seconds left.
 
-    On a terminal or in a notebook (`verbose=1`) the line is there from the
-    epoch's beginning and is brought up to date in place.
+    With `verbose=1` the line is printed when the epoch begins and overwritten when it ends.
 
     Args:
-        verbose: `"auto"`, 0, 1 or 2.
-        epochs: Integer, epoch to stop before.
-        initial_epoch: Integer.
+        verbose: 0 (silent), 1 (overwrite lines), 2 (print lines) or `"auto"`: 1 on a terminal or
+            in a notebook, else 2.
+        epochs: Integer, epoch at which to stop training.
+        initial_epoch: Integer, epoch at which to start training.
     """
 
     def __init__(self, verbose: str | int, epochs: int, initial_epoch: int) -> None:
@@ -30,7 +30,9 @@ class Progress(keras.callbacks.Callback):
             verbose = int(verbose)
         if verbose not in ("auto", 0, 1, 2):
             raise invalid("verbose", 'one of "auto", 0, 1, 2', verbose)
-        self.verbose = (1 if interactive() else 2) if verbose == "auto" else int(verbose)
+        if verbose == "auto":
+            verbose = 1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2
+        self.verbose = int(verbose)
         self.epochs = epochs
         self.first = initial_epoch
         self.num_examples = 0
@@ -41,13 +43,13 @@ class Progress(keras.callbacks.Callback):
         self._began = time.perf_counter()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Show which epoch is under way."""
+        """Print the number of the epoch, with `verbose=1`."""
         self._epoch_began = time.perf_counter()
         if self.verbose == 1:
             self._write(f"\r{self._title(epoch)} ...")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Show how the epoch went."""
+        """Print the metrics and the speed of the epoch."""
         if not self.verbose:
             return
         now = time.perf_counter()
@@ -71,8 +73,3 @@ class Progress(keras.callbacks.Callback):
     def _write(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
-
-
-def interactive() -> bool:
-    """Whether a person watches: a terminal, or a notebook."""
-    return sys.stdout.isatty() or "ipykernel" in sys.modules

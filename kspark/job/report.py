@@ -1,4 +1,4 @@
-"""`FitReport`: what a fit has to tell about its epochs and workers, as data and as a picture."""
+"""`FitReport`: figures of a fit per epoch and worker, as data and as a plot."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 from kspark.shards import ShardFacts, Usage
 
 LISTS = ("workers", "stragglers", "late")
-"""What is told of an epoch in lists, which no row of a table holds."""
+"""Figures of an epoch that are lists, which the rows of a table leave out."""
 
 COMPUTING, WAITING = "tab:blue", "tab:orange"
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What there is to do in an epoch, and who does it.
+    """The work of one epoch.
 
     Attributes:
-        num_examples: Integer, examples that train.
-        num_workers: Integer, shards with examples: as many replicas train.
+        num_examples: Integer, number of training examples.
+        num_workers: Integer, number of shards with examples, each trained by one replica.
         batch_size: Integer, examples per local batch.
-        updates: Integer, how often an epoch changes the global weights: with each merged
-            gradient, delta or push.
+        updates: Integer, how often an epoch changes the global weights. Each merge and each
+            push counts as one.
     """
 
     num_examples: int
@@ -34,7 +34,7 @@ class Workload:
 
     @property
     def global_batch(self) -> int:
-        """Examples that all workers together take per local batch, if none has fewer."""
+        """Examples of one full local batch of each worker together."""
         return self.num_workers * self.batch_size
 
     def __str__(self) -> str:
@@ -45,36 +45,36 @@ class Workload:
         )
 
     def to_dict(self) -> dict[str, int]:
-        """The workload as JSON data."""
+        """Return the workload as JSON data."""
         return {**asdict(self), "global_batch": self.global_batch}
 
 
 @dataclass(frozen=True)
 class EpochFacts:
-    """One epoch of a fit.
+    """The figures of one epoch.
 
     Attributes:
         epoch: Integer, counted from 0.
-        merges: Integer, how often the weights were merged: once per round or meeting,
-            and once per push.
-        workers: Tuple of dictionaries, one per shard with examples: `"shard"`, `"host"`,
-            `"pid"`, `"batches"`, `"num_examples"`, `"seconds"`, `"waiting"`: the part of
-            `"seconds"` in which the worker waited for an answer, so that the rest is
-            computing; `"bytes_sent"` and `"bytes_received"`; and `"state_kept"`: whether the
-            worker had the optimizer state of the epoch before, which ends with its host.
-            In rounds nobody waits, and bytes are those of the delta and of the weights, as
-            they are sent. In other modes, all count from the worker's report of the epoch
-            before: the last exchange of an epoch and the wait for the driver's callbacks
-            are in the figures of the next, or in its own if it is the last of a job.
-        staleness: Tuple of integers, one per push: by how many pushes of others the
-            weights had changed since the worker took them. Empty where nobody counts:
-            in synchronous modes, and over shared memory.
-        learning_rate: Float, what the workers were told to begin with, scaled if `fit` was
-            given `scale_lr`; `None` if a schedule decides.
-        stragglers: Tuple of integers, the shards that the epoch's round was merged without,
-            because they took longer than `straggler_timeout`.
+        merges: Integer, how often the global weights changed: once per round or meeting of all
+            replicas, and once per push.
+        workers: Tuple of one dictionary per shard with examples. Keys: `"shard"`, `"host"`,
+            `"pid"`, `"batches"`, `"num_examples"`, `"seconds"`, `"waiting"` (the part of
+            `"seconds"` in which the worker waited for a reply; the rest is computing),
+            `"bytes_sent"`, `"bytes_received"` and `"state_kept"` (`False` if the worker's
+            optimizer state of the epoch before was lost with its host).
+            In rounds, `"waiting"` is 0, and the bytes are the sizes of the sent delta and of the
+            sent weights. In other modes, the figures start at the worker's report of the epoch
+            before: the last exchange of an epoch and the wait for the driver's callbacks belong
+            to the next epoch, or to this one if it is the last of a job.
+        staleness: Tuple of integers, one per push: the number of pushes of other workers since
+            this worker pulled the weights. Empty where it is not counted: in synchronous
+            modes and with shared memory.
+        learning_rate: Float, the learning rate at which the workers began, scaled if `fit` was
+            given `scale_lr`; `None` if the model uses a learning rate schedule.
+        stragglers: Tuple of integers, the shards that exceeded `straggler_timeout`, and without
+            which the epoch's round was merged.
         late: Tuple of integers, the shards whose delta of an earlier round was merged in this
-            one. In `workers`, their `"rounds_late"` tells by how many rounds.
+            one. Their number of rounds is `"rounds_late"` in `workers`.
     """
 
     epoch: int
@@ -87,28 +87,32 @@ class EpochFacts:
 
     @property
     def staleness_mean(self) -> float | None:
-        """Mean staleness of the epoch's pushes, `None` where it is not counted."""
+        """Mean staleness of the epoch's pushes; `None` where it is not counted."""
         return sum(self.staleness) / len(self.staleness) if self.staleness else None
 
     @property
     def staleness_max(self) -> int | None:
-        """Staleness of the epoch's stalest push, `None` where it is not counted."""
+        """Maximum staleness of the epoch's pushes; `None` where it is not counted."""
         return max(self.staleness, default=None)
 
     def with_rest(self, rest: Mapping[int, Usage]) -> EpochFacts:
-        """The epoch with what its workers did after they had reported it.
+        """Return the epoch with what its workers used after their reports added.
 
         Args:
-            rest: Mapping from shard to `Usage` that is added to the figures of its worker.
+            rest: Mapping from shard to the `Usage` to add to the figures of its worker.
         """
         workers = tuple(
-            added(worker, rest[worker["shard"]]) if worker["shard"] in rest else worker
+            add_usage(worker, rest[worker["shard"]]) if worker["shard"] in rest else worker
             for worker in self.workers
         )
         return replace(self, workers=workers)
 
     def exchange(self, counted: bool) -> dict[str, float]:
-        """The figures of `FitReport.exchanges`, those of staleness if it is counted."""
+        """Return the epoch's figures for `FitReport.exchanges`.
+
+        Args:
+            counted: Boolean, whether staleness is counted in this fit.
+        """
         spans = [spans_of(worker) for worker in self.workers]
         means = [sum(column) / len(spans) for column in zip(*spans, strict=True)] or [0.0, 0.0]
         sums = {
@@ -123,7 +127,7 @@ class EpochFacts:
         return figures
 
     def to_dict(self) -> dict[str, Any]:
-        """The epoch as JSON data."""
+        """Return the epoch as JSON data."""
         return {
             "epoch": self.epoch,
             "merges": self.merges,
@@ -138,7 +142,7 @@ class EpochFacts:
 
 @dataclass(frozen=True)
 class FitReport:
-    """How a fit went, epoch by epoch and worker by worker.
+    """The figures of a fit per epoch and worker.
 
     ```python
     spark_model.fit(x, y, epochs=5)
@@ -150,7 +154,8 @@ class FitReport:
         mode: String, the mode of the fit.
         frequency: `"epoch"`, `"batch"` or an integer.
         epochs: Tuple of `EpochFacts`, in their order.
-        workload: `Workload` of each epoch; `None` if the fit did not get as far.
+        workload: `Workload` of an epoch; `None` if the fit ended before the examples were
+            spooled.
     """
 
     mode: str
@@ -160,11 +165,11 @@ class FitReport:
 
     @property
     def workers(self) -> list[list[dict[str, Any]]]:
-        """One list per epoch of dictionaries, one per worker."""
+        """The figures of the workers: a list per epoch, of a dictionary per worker."""
         return [[dict(worker) for worker in facts.workers] for facts in self.epochs]
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON data."""
+        """Return the report as JSON data."""
         epochs = [facts.to_dict() for facts in self.epochs]
         work = None if self.workload is None else self.workload.to_dict()
         return {
@@ -175,7 +180,7 @@ class FitReport:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat dictionary per epoch and worker, with the epoch's own figures in each."""
+        """Return one flat dictionary per epoch and worker, with the epoch's figures in each."""
         epochs = [(facts.to_dict(), facts.workers) for facts in self.epochs]
         return [
             {**{name: value for name, value in facts.items() if name not in LISTS}, **worker}
@@ -184,13 +189,14 @@ class FitReport:
         ]
 
     def exchanges(self) -> dict[str, list[float]]:
-        """What `History` tells of modes that exchange while they train: a figure per epoch.
+        """Return the figures per epoch that `fit` adds to `History`.
 
         Returns:
-            Dictionary of lists: `"merges"`; `"bytes_sent"` and `"bytes_received"` by all workers
-            together; `"computing_seconds"` and `"waiting_seconds"`, means of the workers; and
-            `"staleness_mean"` and `"staleness_max"`, where staleness is counted. Empty for
-            rounds by epoch, of which Keras' own figures say enough.
+            Dictionary of lists with one number per epoch: `"merges"`; `"bytes_sent"` and
+            `"bytes_received"`, sums over the workers; `"computing_seconds"` and
+            `"waiting_seconds"`, means of the workers; and `"staleness_mean"` and
+            `"staleness_max"`, where staleness is counted. Empty in the default mode, which
+            exchanges weights once per epoch only.
         """
         if (self.mode, self.frequency) == ("synchronous", "epoch"):
             return {}
@@ -199,18 +205,17 @@ class FitReport:
         return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
 
     def staleness_counts(self) -> dict[int, int]:
-        """How many pushes were how stale, over all epochs."""
+        """Return the number of pushes by staleness, over all epochs."""
         return dict(sorted(Counter(s for facts in self.epochs for s in facts.staleness).items()))
 
     def plot(self) -> Any:
-        """Draw a timeline of the workers, and how stale their pushes were.
+        """Plot a timeline of the workers, and the staleness of their pushes.
 
-        A bar per worker: for every epoch its time computing, and its time waiting. A
-        worker's epochs are drawn one after the other from zero on: the clocks of
-        different hosts are not compared.
+        The timeline has a bar per worker with the seconds spent computing and waiting in each
+        epoch. All bars begin at zero, because the clocks of different hosts are not compared.
 
         Returns:
-            A `matplotlib` figure; it is not shown.
+            `matplotlib.figure.Figure`, which is not shown.
 
         Raises:
             ImportError: If matplotlib is not installed.
@@ -226,39 +231,40 @@ class FitReport:
 
 
 def worker_figures(shard: int, facts: ShardFacts) -> dict[str, Any]:
-    """What `EpochFacts.workers` tells of one shard."""
+    """Return the entry of `EpochFacts.workers` for one shard."""
     return {"shard": shard, **facts.to_dict()}
 
 
-def added(worker: Mapping[str, Any], more: Usage) -> dict[str, Any]:
-    """A worker's figures, and more of some of them."""
-    return {**worker, **{name: worker.get(name, 0) + n for name, n in asdict(more).items()}}
+def add_usage(worker: Mapping[str, Any], usage: Usage) -> dict[str, Any]:
+    """Return the figures of a worker with `usage` added."""
+    return {**worker, **{name: worker.get(name, 0) + n for name, n in asdict(usage).items()}}
 
 
 def matplotlib_figure() -> Any:
-    """The class `matplotlib.figure.Figure`.
+    """Import and return `matplotlib.figure.Figure`.
 
     Raises:
-        ImportError: If it is not installed.
+        ImportError: If matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "`plot()` needs matplotlib, which is not installed: pip install matplotlib"
+            "`plot()` needs matplotlib, which is not installed. Install it with "
+            "`pip install matplotlib`."
         ) from error
     return Figure
 
 
 def spans_of(worker: Mapping[str, Any]) -> tuple[float, float]:
-    """Seconds that a worker computed in an epoch, and those it waited."""
+    """Return the seconds that a worker spent computing and waiting in an epoch."""
     seconds = float(worker.get("seconds", 0.0))
     waiting = min(float(worker.get("waiting", 0.0)), seconds)
     return seconds - waiting, waiting
 
 
 def draw_timeline(axis: Any, epochs: Sequence[EpochFacts]) -> None:
-    """A bar per shard, from the first epoch to the last."""
+    """Draw one bar per shard, from the first epoch to the last."""
     ends: dict[int, float] = {}
     for facts in epochs:
         for worker in facts.workers:
@@ -275,6 +281,6 @@ def draw_timeline(axis: Any, epochs: Sequence[EpochFacts]) -> None:
 
 
 def draw_staleness(axis: Any, histogram: Mapping[int, int]) -> None:
-    """How many pushes were how stale."""
+    """Draw a histogram of the staleness of the pushes."""
     axis.bar(list(histogram), list(histogram.values()), width=0.9, color=COMPUTING)
     axis.set(xlabel="staleness in versions", ylabel="pushes", title="Staleness of the pushes")

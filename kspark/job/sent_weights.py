@@ -1,4 +1,4 @@
-"""The weights on their way to the workers of one job after the other."""
+"""Share the weights with the jobs of a fit, and send only what changed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from kspark.weights import Layout, Reference, WeightSpec, completed
 
 
 class SentWeights:
-    """The weights as the jobs of one fit share them.
+    """Shares the weights with the jobs of one fit.
 
-    The first job's are shared for the whole fit. With a later job only those travel that are
-    not as in the first, and the workers complete them; see `kspark.weights.Reference`. A
-    model of which nothing can be left out, and a session whose workers keep nothing, share
-    all weights for each job.
+    The weights of the first job stay shared for the whole fit. A later job shares only the
+    blocks that differ from those of the first, and the workers complete them; see
+    `kspark.weights.Reference`. All weights are shared with each job if the model has no blocks
+    that can be left out, or if the session's workers keep no shared values.
 
     Args:
         engine: `Engine`.
@@ -34,13 +34,13 @@ class SentWeights:
 
     @contextmanager
     def share(self, weights: np.ndarray) -> Iterator[tuple[Shared, int]]:
-        """Share a vector of weights for as long as the block lasts.
+        """Share a vector of weights until the end of the block.
 
         Args:
-            weights: Vector; nobody changes it before it is shared, and a copy is.
+            weights: Vector; a copy of it is shared.
 
         Returns:
-            Context manager of the shared value, and of the bytes that travel for it.
+            Context manager of a tuple: the shared value, and its size as sent, in bytes.
         """
         if self._reference is not None:
             layout = self._reference.layout
@@ -55,7 +55,7 @@ class SentWeights:
                     made = ship(completed, layout, shared=(self._first, own))
                     yield Derived(made), payload.nbytes
                 return
-            # So much differs from the first that it will not become less.
+            # Too much differs from the first weights; from now on, share all weights.
             self.close()
             self._reference = None
         with self._sharing(weights.copy()) as own:
@@ -70,7 +70,7 @@ class SentWeights:
             shared.destroy()
 
     def close(self) -> None:
-        """Give back what is shared for the whole fit. May be called again."""
+        """Remove the weights of the first job from the executors. May be called repeatedly."""
         if self._first is not None:
             self._first.destroy()
             self._first = None

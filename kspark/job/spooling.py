@@ -1,4 +1,4 @@
-"""Examples on the executors' disks, and the persisted handles that name them."""
+"""Write the examples to the executors' disks as shards, and keep the handles of these shards."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from kspark.worker.spooling import clean_host, clean_up, spool_shard
 logger = logging.getLogger("kspark")
 
 CLEAN_UP_SECONDS = 30.0
-"""How long files that nothing names may keep the user from hearing what went wrong."""
+"""Timeout in seconds for deleting files after an error, before the error is raised."""
 
 
 class SpooledExamples:
-    """One shard per partition on local disk, for as long as the `with` block lasts.
+    """Context manager that keeps one shard per partition on the executors' local disks.
 
     Args:
         spark: `SparkSession`.
         examples: `Examples` to spool.
-        run_id: String that the files and state of this fit carry.
+        run_id: String that names the files and the state of this fit.
 
     Attributes:
         handles: Persisted `Results` of shard handles as bytes.
@@ -66,7 +66,7 @@ class SpooledExamples:
     def spool(self) -> None:
         """Read the user's data once and write it to the executors' disks.
 
-        What is there already is deleted if a part of it cannot be written.
+        If a partition fails, the files of the others are deleted.
         """
         task = ship(spool_shard, self.run_id)
         self.handles = self._examples.map_chunks(task).persist(StorageLevel.MEMORY_AND_DISK)
@@ -79,34 +79,37 @@ class SpooledExamples:
             raise
 
     def respool(self) -> None:
-        """Spool again, after a host lost the files.
+        """Spool again, after the files of a shard were lost with their host.
 
         Raises:
-            ValueError: If the input gives other rows the second time.
+            ValueError: If the partitions have other numbers of rows than the first time.
         """
-        logger.warning("The examples of a shard are gone from its host; spooling them again.")
+        logger.warning("The files of a shard are gone from its host. Spooling the examples again.")
         before = self.counts
         self._unpersist()
         self.spool()
         if self.counts != before:
             raise ValueError(
-                f"The input was read again, because an executor was lost, and gave other numbers "
-                f"of rows: {self.counts} by partition now, {before} before. It must give the same "
-                "rows each time: persist it, or write it to a file before `fit`."
+                "The input must give the same rows each time that it is read. It was read again "
+                f"because an executor was lost, and its partitions have {self.counts} rows now "
+                f"instead of {before}. Persist the input, or write it to a file before `fit`."
             )
 
     @property
     def counts(self) -> dict[int, int]:
-        """Mapping from shard to its number of examples."""
+        """Dictionary from shard to its number of examples."""
         return {h.index: h.num_examples for h in self.infos}
 
     @property
     def num_examples(self) -> int:
-        """Examples of all shards."""
+        """Number of examples in all shards."""
         return sum(self.counts.values())
 
     def close(self) -> None:
-        """Delete the files on the executors and the persisted handles. Never raises KSparkError."""
+        """Delete the files on the executors and the persisted handles.
+
+        A failure of kspark's own is logged, not raised.
+        """
         if self.handles is None:
             self._examples.close()
             return
@@ -115,10 +118,13 @@ class SpooledExamples:
             self._clean_up(self.handles.mapPartitionsWithIndex(task))
         finally:
             self._unpersist()
-            self._examples.close()  # not before: the job may compute a lost handle again
+            self._examples.close()  # last, because the job may have to compute a handle again
 
     def _discard(self) -> None:
-        """Delete files whose handles never came; asking for these would write them again."""
+        """Delete the files of a failed attempt by host: its handles cannot be read.
+
+        Reading the handles would write the files again.
+        """
         task = ship(clean_host, self.run_id)
         self._clean_up(engine_of(self.spark).on_every_slot(task, per_slot=2), CLEAN_UP_SECONDS)
 
@@ -135,11 +141,12 @@ class SpooledExamples:
 
 
 def read_handle(document: bytes) -> ShardHandle:
-    """A shard handle; a failure in its place is raised.
+    """Decode a shard handle, or raise the failure that a task returned instead.
 
     Raises:
-        ValueError: If the rows of the partition were not usable.
-        TypeError: As above, for values of a wrong type.
+        ValueError: If rows of the partition are not usable.
+        TypeError: If they have values of a wrong type.
+        WorkerError: If spooling failed for another reason.
     """
     if document.startswith(b'{"failure"'):
         failure = Failure(**json.loads(document)["failure"])

@@ -8,11 +8,12 @@ fitted = Pipeline(stages=[assembler, scaler, classifier]).fit(train)
 predictions = fitted.transform(test)
 ```
 
-`KerasEstimator` takes any compiled model, `KerasClassifier` and `KerasRegressor` add
-what Spark's evaluators expect. Each fits a model of the same name.
+`KerasEstimator` trains any compiled model. `KerasClassifier` and `KerasRegressor` add the
+columns that Spark's evaluators take. Each returns a fitted stage: `KerasModel`,
+`KerasClassificationModel` or `KerasRegressionModel`.
 
-`ElephasEstimator` and `ElephasTransformer` are for programs written for Elephas, and so are the
-classes `Has...`, of which each has one of their Params.
+`ElephasEstimator`, `ElephasTransformer` and the classes `Has...`, which declare one of their
+Params each, are for programs written for Elephas.
 """
 
 from kspark.data import df_to_simple_rdd, from_data_frame, to_data_frame

@@ -1,4 +1,4 @@
-"""The Keras model that a stage carries: copied for each fit, shared by all transforms."""
+"""The Keras model of a stage: copied for each fit, shared by all transforms."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from kspark.replica.spec import read_config, saved
 
 
 class CarriedModel:
-    """A Keras model in a stage, and in all copies of that stage.
+    """The Keras model that a stage and all copies of the stage share.
 
     Args:
         model: `keras.Model`.
-        custom_objects: Mapping from names to custom classes or functions, for those that
-            kspark does not find in the model by itself.
+        custom_objects: Mapping from names to custom classes or functions that kspark does not
+            find in the model. Defaults to `None`.
     """
 
     def __init__(self, model: keras.Model, custom_objects: Mapping[str, Any] | None = None) -> None:
         self.model = model
         self.custom_objects = checked(custom_objects)
-        # Stages are used by several threads, for instance those of a cross-validation.
-        # One that shares the model may have to clone it meanwhile, which locks again.
+        # Several threads may use a stage, for example in a cross-validation. The lock is
+        # reentrant, because `shared` may call `clone`.
         self._lock = RLock()
         self._name = uuid.uuid4().hex
         self._shared: dict[tuple[str, str | None], SharedModel] = {}
 
     def clone(self) -> keras.Model:
-        """A model of its own with the same weights, compile arguments and optimizer state.
+        """Copy the model with its weights, compile arguments and optimizer state.
 
         Raises:
-            ValueError: If the model cannot be described by plain data.
+            ValueError: If the model cannot be saved as plain data.
         """
         with self._lock:
             self.build_optimizer()
@@ -54,21 +54,22 @@ class CarriedModel:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.keras"
             path.write_bytes(model_bytes)
-            # The user's own live model wrote these bytes a moment ago.
+            # These bytes come from the user's own model in this process, so code is allowed.
             return keras.saving.load_model(path, custom_objects=objects, safe_mode=False)
 
     def build_optimizer(self) -> None:
-        """Create the optimizer's variables, without which a saved model is not whole."""
+        """Create the variables of the optimizer, which a complete saved model must have."""
         optimizer = getattr(self.model, "optimizer", None)
         if optimizer is not None and self.model.built and not optimizer.built:
             optimizer.build(self.model.trainable_variables)
 
     def shared(self, spark: SparkSession, layer: str | None = None) -> SharedModel:
-        """The model with its present weights, as tasks of a Spark application get it.
+        """Return the model with its current weights, for the tasks of a Spark application.
 
         Args:
             spark: `SparkSession`.
-            layer: String, the layer whose output is asked for; `None` for the model's own.
+            layer: String, the layer whose output to compute. Defaults to `None`, the output
+                of the model.
         """
         place = (engine_of(spark).application, layer)
         with self._lock:
@@ -81,9 +82,13 @@ class CarriedModel:
             return kept
 
     def predicting(self, layer: str | None = None) -> keras.Model:
-        """A model for prediction only, with the same layers, and without optimizer state.
+        """Make a model for prediction from the same layers, without optimizer state.
 
-        A model that computes its outputs in ways of its own stays what it is.
+        A subclassed model is used as it is, or as a compiled copy if it is not compiled.
+
+        Args:
+            layer: String, the layer whose output to compute. Defaults to `None`, the output
+                of the model.
         """
         model = self.model
         if layer is not None:
@@ -100,24 +105,28 @@ class CarriedModel:
 def need_jvm(spark: SparkSession, what: str) -> None:
     """Refuse a session of Spark Connect.
 
+    Args:
+        spark: `SparkSession`.
+        what: String, the operation that needs a JVM, for the error.
+
     Raises:
-        ClusterError: If it is one.
+        ClusterError: If it is a session of Spark Connect.
     """
     if is_connect(spark):
         raise ClusterError(
-            f"{what} needs a session with a JVM on the driver, and this one is of Spark Connect, "
-            "where `fit` and `transform` work."
+            f"{what} needs a session with a JVM on the driver. Over Spark Connect, only `fit` and "
+            "`transform` work."
         )
 
 
 def is_plain(model: keras.Model) -> bool:
-    """Whether a model is Keras' own functional or sequential one."""
+    """Whether a model is functional or sequential, and not of a class of the user."""
     is_own = type(model).__module__.split(".")[0] == "keras"
     return is_own and bool(getattr(model, "inputs", None))
 
 
 def weights_digest(model: keras.Model) -> str:
-    """32 hexadecimal digits that change with the values of any weight."""
+    """Return a digest of all weights, as 32 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=16)
     for variable in model.variables:
         digest.update(keras.ops.convert_to_numpy(variable).tobytes())

@@ -1,4 +1,4 @@
-"""`KerasClassifier` and what it fits: predictions that all of Spark's evaluators take."""
+"""`KerasClassifier` and its fitted stage, whose predictions all evaluators of Spark ML take."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from kspark.worker.scores import MULTILABEL, ClassScores, Scores
 class KerasClassificationModel(KerasModel, HasClasses):
     """A fitted `KerasClassifier`.
 
-    Adds `rawPredictionCol` (logits), `probabilityCol`, both vectors, and `predictionCol`,
-    a double. For several labels per row `predictionCol` is an array of their numbers.
+    `transform` adds `rawPredictionCol` (logits) and `probabilityCol`, both vectors, and
+    `predictionCol`, the class as a double. With several labels per row, `predictionCol` is an
+    array of the indices of the labels.
 
     Example:
 
@@ -34,14 +35,14 @@ class KerasClassificationModel(KerasModel, HasClasses):
     ```
 
     Args:
-        model: As for `KerasModel`, and so are the others.
+        model: As for `KerasModel`, like the other arguments.
     """
 
     __module__ = "kspark.ml"
 
     @property
     def numClasses(self) -> int:
-        """Number of classes, or of labels."""
+        """Number of classes; with several labels per row, number of labels."""
         return self._facts().num_classes
 
     def _facts(self) -> ClassifierFacts:
@@ -69,13 +70,14 @@ class KerasClassificationModel(KerasModel, HasClasses):
 
 
 class KerasClassifier(KerasEstimator, HasClasses):
-    """A `KerasEstimator` for classes.
+    """A `KerasEstimator` for classification.
 
-    The model has one output: one number per row (a sigmoid, or a logit) for two classes;
-    or one per class (softmax, or logits); or, with a binary loss, one per label. Outputs
-    of a hinge loss count as logits unless they are a sigmoid or softmax. Labels are class
-    numbers of any numeric type, or one-hot arrays or vectors, whichever of Keras' losses
-    the model is compiled with; for several labels per row, arrays or vectors of 0 and 1.
+    The model has one output with, per row, one number for two classes (a sigmoid or a logit),
+    one number per class (softmax or logits) or, with a binary loss, one number per label.
+    Outputs of a hinge loss count as logits unless their activation is sigmoid or softmax.
+
+    Labels are class numbers of any numeric type, or one-hot arrays or vectors; both work with
+    all of Keras' losses. With several labels per row, they are arrays or vectors of 0 and 1.
 
     Example:
 
@@ -85,7 +87,7 @@ class KerasClassifier(KerasEstimator, HasClasses):
     ```
 
     Args:
-        model: As for `KerasEstimator`, and so are the others.
+        model: As for `KerasEstimator`, like the other arguments.
     """
 
     __module__ = "kspark.ml"
@@ -113,7 +115,7 @@ class KerasClassifier(KerasEstimator, HasClasses):
 
 
 def facts_of(stage: HasClasses, model: keras.Model) -> ClassifierFacts:
-    """What a model's output means, with what a stage's Params say about it."""
+    """Return the meaning of a model's output, from a stage's Params and from the model."""
     return classifier_facts(
         model, stage.getOrDefault("classification"), stage.value_of("fromLogits")
     )

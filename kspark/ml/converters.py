@@ -1,7 +1,7 @@
-"""What turns the values that users set into the values that `Param`s hold, or refuses them.
+"""Converters of `Param`s: check the value that a user sets, and turn it into the stored value.
 
-A converted value is plain data that JSON gives back as it was, because Spark stores
-Params as JSON, or one of `unsaved`; and converting it once more changes nothing.
+Spark stores Params as JSON. So a converted value is plain data that JSON gives back unchanged, or
+a value of `unsaved`. Converting a value twice gives the same result as converting it once.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from typing import Any
 import numpy as np
 
 from kspark.errors import invalid, invalid_type
+from kspark.ml.naming import KERAS, naming
 from kspark.ml.unsaved import CallbackMaker, Callbacks
 from kspark.plan.checks import check_class_weight
-from kspark.plan.settings import Setting
+from kspark.plan.settings import SETTINGS
 
 Converter = Callable[[Any], Any]
 
 
 def checked(name: str, check: Callable[..., Any], **limits: Any) -> Converter:
-    """What a check accepts; also floats without a fraction for integers, as elsewhere in Spark.
+    """Make a converter of a check. Floats without a fraction count as integers, as in Spark.
 
     Args:
         name: String, name of the Param, for errors.
-        check: One of `kspark.plan.checks`.
+        check: Function of `kspark.plan.checks`.
         **limits: Further arguments of the check.
     """
 
@@ -35,14 +36,15 @@ def checked(name: str, check: Callable[..., Any], **limits: Any) -> Converter:
     return convert
 
 
-def setting(name: str, declared: Setting) -> Converter:
-    """What a setting of `SparkModel` accepts, as plain data. A name stays a name.
+def setting(name: str) -> Converter:
+    """Make the converter of a setting of `SparkModel`. Strings stay strings; errors name the Param.
 
     Args:
-        name: String, name of the Param, for errors.
-        declared: `Setting`.
+        name: String, name of the setting.
     """
+    declared = SETTINGS[name]
 
+    @naming(KERAS)
     def convert(value: Any) -> Any:
         if isinstance(value, str):
             declared.check(name, value)
@@ -54,14 +56,14 @@ def setting(name: str, declared: Setting) -> Converter:
 
 
 def without_fraction(value: Any) -> Any:
-    """A float that is a whole number as an integer; every other value as it is."""
+    """Turn a float without a fraction into an integer. Return other values unchanged."""
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return int(value)
     return value
 
 
 def text(name: str) -> Converter:
-    """Strings."""
+    """Make a converter for strings."""
 
     def convert(value: Any) -> str:
         if not isinstance(value, str):
@@ -72,7 +74,7 @@ def text(name: str) -> Converter:
 
 
 def column_names(name: str) -> Converter:
-    """The name of a column, or a list of names."""
+    """Make a converter for the name of a column, or a list of names."""
     rule = "the name of a column, or a list of names"
 
     def convert(value: Any) -> str | list[str]:
@@ -86,7 +88,12 @@ def column_names(name: str) -> Converter:
 
 
 def columns_by_name(name: str, *, also_plain: bool) -> Converter:
-    """A dictionary from input or output to its column(s); or what `column_names` takes."""
+    """Make a converter for a dictionary from input or output to column(s).
+
+    Args:
+        name: String, name of the Param, for errors.
+        also_plain: Boolean, whether to accept the values of `column_names`, too.
+    """
     plain = column_names(name)
 
     def convert(value: Any) -> Any:
@@ -107,14 +114,14 @@ def is_names(value: Any) -> bool:
 
 
 def class_weight(value: Any) -> dict[str, float]:
-    """Weights by class; the keys are strings, as JSON has no others."""
+    """Convert weights by class. The keys become strings, because JSON has no other keys."""
     if isinstance(value, Mapping):
         value = {int(k) if isinstance(k, str) and k.isdecimal() else k: w for k, w in value.items()}
     return {str(k): w for k, w in (check_class_weight("classWeight", value) or {}).items()}
 
 
 def thresholds(value: Any) -> list[float]:
-    """Numbers >= 0, of which at most one is 0, as everywhere in Spark ML."""
+    """Convert a list of numbers >= 0, of which at most one is 0, as in all of Spark ML."""
     rule = "a list of numbers >= 0, at most one of them 0"
     if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str):
         raise invalid_type("thresholds", rule, value)
@@ -127,7 +134,7 @@ def thresholds(value: Any) -> list[float]:
 
 
 def verbosity(value: Any) -> int | str:
-    """Keras' `verbose`: `"auto"`, 0, 1 or 2."""
+    """Convert Keras' `verbose`: `"auto"`, 0, 1 or 2."""
     if value == "auto":
         return "auto"
     if isinstance(value, bool) or not isinstance(value, Integral) or value not in (0, 1, 2):
@@ -136,7 +143,7 @@ def verbosity(value: Any) -> int | str:
 
 
 def callbacks(value: Any) -> Any:
-    """A list of Keras callbacks, or a function that makes one; `fit` looks closer."""
+    """Convert a list of Keras callbacks, or a function that returns one. `fit` checks the list."""
     if not callable(value) and not isinstance(value, list | tuple):
         rule = "a list of `keras.callbacks.Callback`, or a function that returns one"
         raise invalid_type("callbacks", rule, value)

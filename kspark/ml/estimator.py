@@ -42,14 +42,14 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
     predictions = fitted.transform(test)
     ```
 
-    `fit` trains a copy: the model given stays as it is, and every fit begins with its
-    weights.
+    `fit` trains a copy of the model. The model itself does not change, and every fit starts
+    from its weights.
 
     Args:
         model: A compiled `keras.Model`, or a function without arguments that returns one.
-        customObjects: Dictionary of names to custom classes or functions, for those that
-            kspark does not find in the model by itself.
-        **params: Params by name; `explainParams()` tells all of them.
+        customObjects: Dictionary from names to custom classes or functions. Needed only for
+            those that kspark does not find in the model. Defaults to `None`.
+        **params: Params by name. `explainParams()` describes them.
 
     Raises:
         TypeError: If a Param does not exist, or has a wrong type.
@@ -65,7 +65,7 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
         return self
 
     def getModel(self) -> keras.Model:
-        """The Keras model that every fit begins with."""
+        """Return the Keras model, from whose weights every fit starts."""
         return self._model().model
 
     def _checked(self, model: Any) -> keras.Model:
@@ -101,25 +101,25 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
         return fitted
 
     def _labelled(self, dataset: DataFrame, model: keras.Model) -> DataFrame:
-        """The rows with labels as the model's loss takes them."""
+        """Return the rows with labels in the form that the loss of the model takes."""
         return dataset
 
     def _fitted(self, carried: CarriedModel) -> KerasModel:
-        """The stage that holds the trained model."""
+        """Return the fitted stage with the trained model."""
         return self._as(KerasModel(), carried)
 
     def _as(self, fitted: M, carried: CarriedModel) -> M:
-        """A fitted stage with this stage's Params and uid, and a model."""
+        """Give a fitted stage this stage's Params and uid, and a model."""
         fitted._resetUid(self.uid)
         fitted.carried = carried
         return self._copyValues(fitted)
 
 
 class KerasRegressor(KerasEstimator):
-    """A `KerasEstimator` for models of one output: numbers, or vectors of them.
+    """A `KerasEstimator` for regression, with a model of one output: a number or a vector per row.
 
-    Its models add `predictionCol`, a double that Spark's `RegressionEvaluator` takes, or
-    an array of doubles.
+    The fitted stage adds `predictionCol`: a double, which Spark's `RegressionEvaluator` takes,
+    or an array of doubles.
 
     Example:
 
@@ -129,7 +129,7 @@ class KerasRegressor(KerasEstimator):
     ```
 
     Args:
-        model: As for `KerasEstimator`, and so are the others.
+        model: As for `KerasEstimator`, like the other arguments.
     """
 
     __module__ = "kspark.ml"
@@ -148,13 +148,18 @@ class KerasRegressor(KerasEstimator):
 def divided(
     frame: DataFrame, indicator: str | None
 ) -> Iterator[tuple[DataFrame, DataFrame | None]]:
-    """The rows to train on and those to validate on; a null trains.
+    """Divide a DataFrame into rows to train on and rows to validate on.
 
-    The rows are kept while the block lasts: both parts are read from the same ones, also
-    where a plan with random numbers would give others the second time.
+    Inside the block the rows are cached, so that both parts come from the same rows, even if
+    the DataFrame is not deterministic.
+
+    Args:
+        frame: DataFrame.
+        indicator: String, a boolean column that is true for rows to validate on; null counts
+            as false. `None` for no division.
 
     Raises:
-        ValueError: If the column is missing, or not one of booleans.
+        ValueError: If the column is missing, or its type is not boolean.
     """
     if indicator is None:
         yield frame, None
@@ -176,7 +181,7 @@ def divided(
 
 
 def own_callbacks(callbacks: Any) -> list[keras.callbacks.Callback] | None:
-    """Callbacks for one fit alone: what they note about it does not disturb another."""
+    """Copy callbacks, or call the function that makes them, so that fits share no state."""
     if callbacks is None:
         return None
     if callable(callbacks):

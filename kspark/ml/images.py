@@ -1,4 +1,4 @@
-"""`image_columns`: rows of Spark's `image` and `binaryFile` sources as tensors for a model."""
+"""`image_columns`: turn images of Spark's `image` and `binaryFile` sources into tensors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql.types import ArrayType, BinaryType, DataType, FloatType, StructField, StructType
 
-from kspark.adapters.dataframe import column_name
+from kspark.adapters.dataframe import check_new_column, column_name
 from kspark.cluster.bootstrap import ship
 from kspark.errors import invalid, invalid_type
 from kspark.worker.images import CHANNELS, ImageTask, convert_batches
@@ -28,7 +28,7 @@ def image_columns(
     antialias: bool = False,
     drop_invalid: bool = False,
 ) -> DataFrame:
-    """Add a column of tensors of equal size, made of images, for a Keras model.
+    """Add a column of tensors of equal size, made from images, for a Keras model.
 
     Example:
 
@@ -39,41 +39,44 @@ def image_columns(
     ```
 
     The images are structs of Spark's `image` source (blue first, 8 bits per channel), or
-    the bytes of files in any format that Pillow reads, as of the `binaryFile` source. An
-    alpha channel is left out; grey images become three equal channels, and coloured ones
-    a single channel, as `channels` wants it. For files, the workers need Pillow.
+    bytes in any format that Pillow reads, as from the `binaryFile` source. For bytes, the
+    workers need Pillow. An alpha channel is dropped. Grey images are repeated to three
+    channels and coloured images reduced to one, depending on `channels`.
 
-    The work is done when the rows are read, also on streaming DataFrames, and all columns
-    are kept; `drop` the images if nothing needs them any more. Spark hands up to
-    `spark.sql.execution.arrow.maxRecordsPerBatch` rows to a worker at once: set it to a
-    few hundred if an image takes megabytes.
+    The DataFrame is lazy, may be a streaming one, and keeps all columns; `drop` the images if
+    you no longer need them. Spark sends up to
+    `spark.sql.execution.arrow.maxRecordsPerBatch` rows to a worker at once: set it to a few
+    hundred if an image takes megabytes.
 
     Args:
         frame: DataFrame.
         input_col: String, the column of images. Defaults to `None`: `"image"` if there is
             such a column, else `"content"`.
-        size: Pair of integers (height, width). Images are resized bilinearly, as by
+        size: Pair of integers (height, width) in pixels. Images are resized bilinearly, as by
             `keras.ops.image.resize`.
-        channels: String, `"rgb"`, `"bgr"` or `"grey"`.
-        scale: Float, what the bytes (0 to 255) are multiplied with.
-        output_col: String, the new column: arrays of height × width × channels floats in
-            that order, which kspark reshapes to what the model takes.
-        antialias: Boolean, whether an image that shrinks is smoothed.
-        drop_invalid: Boolean. What is no image (a null, a damaged file, a row of Spark's
-            `image` source without size) is an error when it is read, or, if `True`, its
-            row is left out, as with the `image` source's own option `dropInvalid`.
+        channels: String, `"rgb"`, `"bgr"` or `"grey"`. Defaults to `"rgb"`.
+        scale: Float, the factor for values from 0 to 255. Defaults to `1 / 255`.
+        output_col: String, the new column. It has flat arrays of floats, ordered by height,
+            width and channel, which kspark reshapes to the input shape of the model. Defaults
+            to `"features"`.
+        antialias: Boolean, whether to smooth an image that is reduced in size. Defaults to
+            `False`.
+        drop_invalid: Boolean, whether to drop rows without a valid image (a null, a damaged
+            file, a row of the `image` source without size), like the option `dropInvalid` of
+            the `image` source. Otherwise, they are an error when they are read. Defaults to
+            `False`.
 
     Returns:
         A lazy DataFrame.
 
     Raises:
-        TypeError: If the column holds no images.
-        ValueError: If there is no such column, or an argument is wrong.
+        TypeError: If the column does not contain images.
+        ValueError: If there is no such column, or an argument is out of range.
     """
     index, name = image_column(frame, input_col)
-    if not output_col or column_name(frame, output_col) is not None:
-        rule = f"a name that is not among the columns {frame.columns}"
-        raise invalid("output_col", rule, output_col)
+    if not output_col:
+        raise invalid("output_col", "the name of a new column", output_col)
+    check_new_column(frame, output_col, "output_col")
     if channels not in CHANNELS:
         raise invalid("channels", "one of " + ", ".join(f'"{c}"' for c in CHANNELS), channels)
     if not np.isfinite(scale):
@@ -88,11 +91,14 @@ def image_columns(
 
 
 def image_column(frame: DataFrame, name: str | None) -> tuple[int, str]:
-    """Place and name of the column of images.
+    """Find the column of images.
+
+    Returns:
+        A pair (index, name) of the column.
 
     Raises:
-        TypeError: If it holds none.
-        ValueError: If it is not there.
+        TypeError: If the column does not contain images.
+        ValueError: If there is no such column.
     """
     wanted = ("image", "content") if name is None else (name,)
     own = next((n for n in (column_name(frame, w) for w in wanted) if n is not None), None)
@@ -107,15 +113,15 @@ def image_column(frame: DataFrame, name: str | None) -> tuple[int, str]:
 
 
 def is_image(kind: DataType) -> bool:
-    """Whether a type is that of Spark's `image` source."""
+    """Whether a type is the struct of Spark's `image` source."""
     return isinstance(kind, StructType) and set(STRUCT_FIELDS) <= set(kind.fieldNames())
 
 
 def checked_size(size: Any) -> tuple[int, int]:
-    """Height and width.
+    """Check the pair (height, width).
 
     Raises:
-        ValueError: If they are not two integers from 1 on.
+        ValueError: If it is not a pair of integers >= 1.
     """
     values = tuple(size) if isinstance(size, Sequence) else ()
     whole = [isinstance(v, int | np.integer) and not isinstance(v, bool) for v in values]

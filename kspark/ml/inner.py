@@ -1,4 +1,4 @@
-"""A model up to one of its layers, for the activations of `featureLayer`."""
+"""Cut a model off after one of its layers, for the activations of `featureLayer`."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from kspark.errors import invalid
 
 
 def up_to(model: keras.Model, name: str) -> keras.Model:
-    """A model with the same inputs and layers, whose output is that of one layer.
+    """Make a model with the same inputs and layers whose output is that of one layer.
 
-    The layer may be a model itself: its output is then what it gives inside `model`.
+    The layer may itself be a model.
 
     Args:
         model: A functional or sequential `keras.Model`.
-        name: String, the layer's name.
+        name: String, name of the layer.
 
     Raises:
         ValueError: If there is no such layer, it has several outputs or is called several
-            times, or the model does not tell what its layers compute.
+            times, or the model is subclassed.
     """
     layer = layer_of(model, name)
     calls = outputs_of_calls(model, layer)
     if len(calls) != 1:
-        rule = f"a layer that the model calls once, and this one is called {len(calls)} times"
+        rule = f"a layer that the model calls once, not {len(calls)} times"
         raise invalid("featureLayer", rule, name)
     return keras.Model(inputs_of(model), keras.tree.flatten(calls[0])[0])
 
 
 def layer_of(model: keras.Model, name: str) -> keras.layers.Layer:
-    """A layer by its name.
+    """Return a layer by its name.
 
     Raises:
-        ValueError: If there is none, it has several outputs, or the model does not tell what
-            its layers compute.
+        ValueError: If there is no such layer, it has several outputs, or the model is
+            subclassed.
     """
     if not getattr(model, "inputs", None):
-        rule = "left out for a subclassed model, which does not tell what its layers compute"
+        rule = "left out for a subclassed model, whose graph of layers is not known"
         raise invalid("featureLayer", rule, name)
     names = [layer.name for layer in model.layers]
     if name not in names:
@@ -48,35 +48,35 @@ def layer_of(model: keras.Model, name: str) -> keras.layers.Layer:
         raise invalid("featureLayer", rule, name)
     layer = model.get_layer(name)
     if len(keras.tree.flatten(layer.output)) != 1:
-        rule = "a layer of one output, and this one has several"
+        rule = "a layer of one output"
         raise invalid("featureLayer", rule, name)
     return layer
 
 
 def hint(model: keras.Model, name: str) -> str:
-    """What was perhaps meant by a name that none of the model's own layers has."""
+    """Return a hint for the name of a layer that the model does not have, or an empty string."""
     holder = next((one.name for one in model.layers if name in names_inside(one)), None)
     if holder is not None:
-        return f", of which {holder!r} has this one inside and gives its own output only"
+        return f" (this one is inside {holder!r}; only the output of {holder!r} can be used)"
     near = difflib.get_close_matches(name, [layer.name for layer in model.layers], n=1)
     return f" (perhaps {near[0]!r})" if near else ""
 
 
 def names_inside(layer: keras.layers.Layer) -> Iterator[str]:
-    """Names of the layers at any depth of a layer that is a model."""
+    """Yield the names of all layers inside a layer that is a model, at any depth."""
     for one in layer.layers if isinstance(layer, keras.Model) else ():
         yield one.name
         yield from names_inside(one)
 
 
 def outputs_of_calls(model: keras.Model, layer: keras.layers.Layer) -> list[Any]:
-    """What a layer gives at each of its calls in a model, computed of the model's inputs.
+    """Return the symbolic output of each call of a layer in a model.
 
-    `layer.output` does not tell that: it is what the layer gave at its first call anywhere, and
-    of a layer that is a model what it gives for inputs of its own. So all layers are called
-    once more, and it is seen who is.
+    `layer.output` is not enough: it belongs to the first call of the layer in any model, and of
+    a layer that is a model, to that model's own inputs. So this calls all layers again, by
+    cloning the model with the same layers, and records the calls of this one.
     """
-    if isinstance(layer, keras.layers.InputLayer):  # nobody calls these
+    if isinstance(layer, keras.layers.InputLayer):  # cloning does not call these
         return [layer.output]
     outputs: list[Any] = []
 
@@ -86,7 +86,7 @@ def outputs_of_calls(model: keras.Model, layer: keras.layers.Layer) -> list[Any]
             outputs.append(found)
         return found
 
-    # Keras would compile the copy as the model is, with objects that it may not know.
+    # A clone of a compiled model would be compiled, which may need custom objects.
     bare = keras.Model(inputs_of(model), outputs_of(model))
     keras.models.clone_model(
         bare, input_tensors=bare.input, clone_function=lambda one: one, call_function=call
@@ -95,10 +95,10 @@ def outputs_of_calls(model: keras.Model, layer: keras.layers.Layer) -> list[Any]
 
 
 def inputs_of(model: keras.Model) -> Any:
-    """A functional or sequential model's inputs, as they are arranged."""
+    """Return the inputs of a functional or sequential model, in their structure."""
     return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
 def outputs_of(model: keras.Model) -> Any:
-    """A functional or sequential model's outputs, as they are arranged."""
+    """Return the outputs of a functional or sequential model, in their structure."""
     return model.outputs[0] if isinstance(model, keras.Sequential) else model.output

@@ -1,4 +1,4 @@
-"""Labels as the loss wants them, computed by Spark: class numbers, one-hot, or as they are."""
+"""Convert a column of labels to the form that a loss takes: class numbers, or one-hot arrays."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ REFUSAL = "`labelCol` must be a column of"
 def with_labels(
     frame: DataFrame, name: str, facts: ClassifierFacts, *, always_one_hot: bool = False
 ) -> DataFrame:
-    """The frame with its label column in the form that the classifier's loss takes.
+    """Convert the label column of a DataFrame to the form that the loss of a classifier takes.
 
     Args:
         frame: DataFrame.
         name: String, the label column: class numbers of any numeric type, or one-hot
             arrays or vectors.
         facts: `ClassifierFacts`.
-        always_one_hot: Boolean, whether class numbers become one-hot for any loss.
+        always_one_hot: Boolean, whether to one-hot encode class numbers for any loss. Defaults
+            to `False`.
 
     Raises:
-        ValueError: If there is no such column, or numbers where there are many per row.
+        ValueError: If there is no such column, or it has class numbers although each row has
+            several labels.
     """
     label = chosen_column(frame, name, name)
     kind = frame.select(label).schema.fields[0].dataType
@@ -51,10 +53,10 @@ def with_labels(
 
 
 def wants_one_hot(name: str, kind: DataType, facts: ClassifierFacts) -> bool:
-    """Whether class numbers must become one-hot. A loss or step of the user's own is left alone.
+    """Whether class numbers must be one-hot encoded: never for the user's own loss or train step.
 
     Raises:
-        ValueError: If every row has several labels, which no number tells.
+        ValueError: If each row has several labels, which a class number cannot represent.
     """
     if facts.loss in ONE_HOT:
         return True
@@ -70,19 +72,19 @@ def wants_one_hot(name: str, kind: DataType, facts: ClassifierFacts) -> bool:
 
 
 def is_flat(kind: DataType) -> bool:
-    """Whether a type is that of vectors, or of arrays of single values."""
+    """Whether a type is a vector type, or an array type that is not nested."""
     if isinstance(kind, ArrayType):
         return not isinstance(kind.elementType, ArrayType)
     return is_vector_type(kind)
 
 
 def as_array(label: Column, kind: DataType) -> Column:
-    """A column of vectors or arrays as one of arrays."""
+    """Convert a column of vectors or arrays to arrays."""
     return vector_to_array(label) if is_vector_type(kind) else label
 
 
 def one_hot(label: Column, name: str, facts: ClassifierFacts) -> Column:
-    """Class numbers as one-hot arrays; what is none fails when it is read."""
+    """One-hot encode class numbers. Other values raise an error when Spark computes the row."""
     classes = facts.num_classes
     number = label.cast("double")
     is_class = (number >= 0) & (number < classes) & (number == F.floor(number))
@@ -99,10 +101,10 @@ def one_hot(label: Column, name: str, facts: ClassifierFacts) -> Column:
 
 @contextmanager
 def refused_labels() -> Iterator[None]:
-    """Around a fit: what refuses a label has to say, as the `ValueError` that a wrong label is.
+    """Turn the error with which Spark reports a refused label into a `ValueError`.
 
     Raises:
-        ValueError: In place of Spark's error, if a label was refused.
+        ValueError: In place of Spark's error, if a label was refused inside the block.
     """
     try:
         yield
@@ -113,19 +115,19 @@ def refused_labels() -> Iterator[None]:
 
 
 def refusal(error: KSparkError) -> str | None:
-    """What was wrong with a label, if that is why Spark gave up."""
+    """Extract the message about a refused label from Spark's error; `None` for other errors."""
     pattern = r".*? Received: .*? with \S*(?: values(?:, none above 0)?)?\.(?=\s|$)"
     found = re.search(re.escape(REFUSAL) + pattern, str(error))
     return found[0].rstrip(".") if found else None
 
 
 def largest(values: Column, name: str, facts: ClassifierFacts) -> Column:
-    """The class of a one-hot array: the place of its largest value. A single value is the class.
+    """Return the index of the largest value in a one-hot array. A single value is the class itself.
 
-    Only zeros are no class: that is how `OneHotEncoder` writes a category it left out.
+    An array of zeros is refused: `OneHotEncoder` writes it for the category that it drops.
     """
     classes = facts.num_classes
-    # By name, since `F.array_position` takes no column for the value before Spark 4.
+    # Called by name, because `F.array_position` does not take a column before Spark 4.
     place = F.call_function("array_position", values, F.array_max(values)) - 1
     text = (
         f"{REFUSAL} class numbers, or of one-hot arrays or vectors of {classes} values, one of "
@@ -139,7 +141,7 @@ def largest(values: Column, name: str, facts: ClassifierFacts) -> Column:
 
 
 def second(values: Column, name: str) -> Column:
-    """For a single output: the only value, or that for class 1 of a one-hot pair."""
+    """Return the label for a single output: the only value, or the second of a one-hot pair."""
     text = (
         f"{REFUSAL} numbers, or of arrays or vectors of 1 or 2 values (of 2, one above 0), "
         f"for a model of one output. Received: labelCol={name!r} with "
@@ -149,12 +151,12 @@ def second(values: Column, name: str) -> Column:
 
 
 def has_positive(values: Column) -> Column:
-    """Whether any value of an array is above 0, also where the values are booleans or nulls."""
+    """Whether any value of an array is > 0. The values may be booleans or nulls."""
     return F.coalesce(F.array_max(values.cast("array<double>")) > 0, F.lit(False))
 
 
 def refused_size(text: str, values: Column) -> Column:
-    """An error about how many values a row's label has, and whether one of them tells a class."""
+    """Raise an error with the number of values in a label, and whether one of them is > 0."""
     found = F.when(values.isNull(), "null").otherwise(
         F.concat(
             F.size(values).cast("string"),

@@ -1,4 +1,4 @@
-"""Fitted stages: `transform` runs a Keras model over the rows of a DataFrame."""
+"""Fitted stages, whose `transform` adds the outputs of a Keras model to a DataFrame."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField
 
 from kspark import job
 from kspark.adapters import Columns
-from kspark.adapters.dataframe import column_name
+from kspark.adapters.dataframe import check_new_column
 from kspark.errors import invalid
 from kspark.job.inference import output_type
 from kspark.ml.naming import KERAS, naming
@@ -26,17 +26,16 @@ from kspark.spark_model.inputs import active_session
 from kspark.worker.scores import Activations, Probabilities, Scores, Values
 
 NEW_COLUMNS = ("predictionCol", "probabilityCol", "rawPredictionCol", "outputCol")
-"""Params that name what `transform` adds."""
+"""Params with the names of columns that `transform` adds."""
 
 
 class KerasModel(Model, Stage, HasFeatures, HasPrediction):
-    """Adds a Keras model's outputs to a DataFrame.
+    """Adds the outputs of a Keras model to a DataFrame.
 
-    `KerasEstimator.fit` returns one; any other Keras model becomes one by
-    `KerasModel(model)`. `transform` is lazy, keeps all columns and the order of rows,
-    and works on streaming DataFrames. The column `predictionCol` holds a double, or
-    (nested) arrays of doubles; a model of several outputs gives one column each,
-    `<predictionCol>_<output's name>`.
+    `KerasEstimator.fit` returns one; `KerasModel(model)` makes one of any other Keras model.
+    `transform` is lazy, keeps all columns and the order of the rows, and works on streaming
+    DataFrames. The column `predictionCol` has doubles, or (nested) arrays of doubles. A model
+    with several outputs adds one column for each, `<predictionCol>_<name of the output>`.
 
     Example:
 
@@ -47,7 +46,8 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
 
     Args:
         model: `keras.Model`.
-        customObjects: Dictionary of names to custom classes or functions.
+        customObjects: Dictionary from names to custom classes or functions. Needed only for
+            those that kspark does not find in the model. Defaults to `None`.
         **params: `featuresCol`, `inputCols`, `predictionCol`, `inferenceBatchSize`,
             `featureLayer`, `outputCol`; see `explainParams()`.
 
@@ -66,20 +66,20 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
 
     @property
     def kerasModel(self) -> keras.Model:
-        """The Keras model. `transform` uses the weights it has when it is called."""
+        """The Keras model. `transform` uses the weights that it has when `transform` is called."""
         return self._model().model
 
     @property
     def hasSummary(self) -> bool:
-        """Whether the model comes from a fit."""
+        """Whether the model is the result of a fit."""
         return self._summary is not None
 
     @property
     def summary(self) -> TrainingSummary:
-        """How the fit went.
+        """The `TrainingSummary` of the fit.
 
         Raises:
-            RuntimeError: If the model does not come from a fit.
+            RuntimeError: If the model is not the result of a fit.
         """
         if self._summary is None:
             raise RuntimeError(f"No training summary available for this {type(self).__name__}")
@@ -87,7 +87,7 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
 
     @property
     def history(self) -> dict[str, list[float]]:
-        """Loss and metrics per epoch, as in Keras' `History`; empty without a fit."""
+        """Loss and metrics per epoch, as in Keras' `History`. Empty without a fit."""
         return self._summary.history if self._summary else {}
 
     @naming(KERAS)
@@ -97,38 +97,43 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         if not added:
             return dataset
         for field in added:
-            if column_name(dataset, field.name):
-                raise self._taken(field.name, dataset.columns)
+            check_new_column(dataset, field.name, self._param_of(field.name))
         model = self._model().shared(dataset.sparkSession, layer)
         columns = Columns(self.feature_columns(), None, None)
         size = self.getOrDefault("inferenceBatchSize")
         return job.score_frame(model, dataset, columns, added, scores, size)
 
-    def _taken(self, name: str, columns: list[str]) -> ValueError:
-        """The error for a new column whose name an old one has."""
-        params = [p for p in NEW_COLUMNS if self.hasParam(p) and self.value_of(p) == name]
-        return taken(params[0] if params else NEW_COLUMNS[0], name, columns)
+    def _param_of(self, column: str) -> str:
+        """Return the Param that names a new column; that of predictions if it names several."""
+        params = [p for p in NEW_COLUMNS if self.hasParam(p) and self.value_of(p) == column]
+        return params[0] if params else "predictionCol"
 
     @naming(KERAS)
     def asUDF(self, name: str) -> Any:
         """Register the prediction as a function of Spark SQL.
 
-        `SELECT name(features) FROM table` gives what `predictionCol` holds, or the
-        activations of `featureLayer`. A model of several inputs, or of a list of columns,
-        takes as many arguments, in that order.
+        `SELECT name(features) FROM table` returns the values of `predictionCol`, or the
+        activations of `featureLayer`. If the features are several columns, the function takes
+        one argument per column, in their order.
 
-        Behind a columnar reader, Spark 4.3 fails at vectors of which it makes no rows, so
-        `spark.sql.execution.arrow.pythonUDF.columnarInput.enabled` is turned off in the
-        session.
+        This sets `spark.sql.execution.arrow.pythonUDF.columnarInput.enabled` to false in the
+        session, because Spark 4.3 otherwise fails on vectors from columnar files.
+
+        Example:
+
+        ```python
+        fitted.asUDF("score")
+        spark.sql("SELECT score(features) FROM table")
+        ```
 
         Args:
-            name: String, the function's name.
+            name: String, the name of the function.
 
         Returns:
             The function, for use with DataFrames.
 
         Raises:
-            ValueError: If the model has several outputs.
+            ValueError: If the model has several outputs, or no session is active.
         """
         spark = active_session()
         if spark is None:
@@ -146,7 +151,7 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         return spark.udf.register(name, function)
 
     def _one_score(self) -> tuple[DataType, Scores]:
-        """What a function gives: the last of the scores, which is the prediction."""
+        """Return the type of the prediction, and the scores, of which it is the last."""
         stage = self.copy().setParams(predictionCol=self.getOrDefault("predictionCol") or "value")
         added, scores = stage._scores()
         if len(added) > 1 and isinstance(scores, Values):
@@ -154,11 +159,11 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         return added[-1].dataType, scores
 
     def _activations(self) -> tuple[list[StructField], Scores]:
-        """The new column of `featureLayer`."""
+        """Return the new column for `featureLayer`, and the function that computes it."""
         return [StructField(self.getOrDefault("outputCol"), VectorUDT())], Activations()
 
     def _scores(self) -> tuple[list[StructField], Scores]:
-        """The new columns, and what makes them on the workers."""
+        """Return the new columns, and the function that computes them on the workers."""
         column = self.getOrDefault("predictionCol")
         if not column:
             return [], Values()
@@ -180,13 +185,8 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         self._summary = TrainingSummary.from_dict(saved) if saved else None
 
 
-def taken(argument: str, name: str, columns: list[str]) -> ValueError:
-    """The error for a new column whose name an old one has."""
-    return invalid(argument, f"a name that is not among the columns {columns}", name)
-
-
 class KerasRegressionModel(KerasModel):
-    """A fitted `KerasRegressor`: `predictionCol` holds a double, or an array of doubles.
+    """A fitted `KerasRegressor`. `predictionCol` has doubles, or arrays of doubles.
 
     Example:
 

@@ -1,4 +1,8 @@
-"""What was set on a stage is called by its Param's name in errors, also in those of the engine."""
+"""Replace the names of arguments by the names of Params in errors.
+
+A stage passes its Params to `SparkModel` as arguments. If one of them is refused, the error names
+the Param that the user has set.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from kspark.plan.settings import SETTINGS
 
 
 def camel_case(name: str) -> str:
-    """The name of a Param for an argument: `batchSize` for `batch_size`."""
+    """Turn the name of an argument into that of a Param: `batch_size` into `batchSize`."""
     first, *others = name.split("_")
     return first + "".join(other.capitalize() for other in others)
 
@@ -19,7 +23,7 @@ FIT_ARGUMENTS = (
     *("features_col", "label_col", "weight_col", "validation_split", "class_weight"),
     *("custom_objects", "scale_lr", "warmup_epochs"),
 )
-"""Arguments of `SparkModel` and its `fit` that are Params but no settings."""
+"""Arguments of `SparkModel` and its `fit` that have a Param and are not settings."""
 
 KERAS = {
     "x": "dataset",
@@ -28,7 +32,7 @@ KERAS = {
     "validation_data": "validationIndicatorCol",
     **{name: camel_case(name) for name in (*SETTINGS, *FIT_ARGUMENTS)},
 }
-"""Arguments of `SparkModel`, and the Params of `KerasEstimator` that they come from."""
+"""Arguments of `SparkModel` and its `fit`, with the Param of `KerasEstimator` for each."""
 
 ELEPHAS = {
     "validationSplit": "validation_split",
@@ -36,19 +40,19 @@ ELEPHAS = {
     "batchSize": "batch_size",
     "numWorkers": "num_workers",
 }
-"""Params of `KerasEstimator`, and those of `ElephasEstimator` that they come from."""
+"""Params of `KerasEstimator`, with the Param of `ElephasEstimator` for each."""
 
 
 @contextmanager
 def naming(names: Mapping[str, str]) -> Iterator[None]:
-    """Around a block: errors about an argument become errors about the Param it comes from.
+    """Replace names in the `ValueError` or `TypeError` that a block raises.
 
     Args:
         names: Mapping from argument to Param.
 
     Raises:
-        ValueError: As the block did, with other names.
-        TypeError: Likewise.
+        ValueError: If the block raises one; with the names replaced.
+        TypeError: If the block raises one; with the names replaced.
     """
     try:
         yield
@@ -60,7 +64,7 @@ def naming(names: Mapping[str, str]) -> Iterator[None]:
 
 
 def named(text: str, names: Mapping[str, str]) -> str:
-    """An error's text with other names of arguments."""
+    """Replace the names of arguments in the text of an error."""
 
     def other(match: re.Match[str]) -> str:
         return f"{match[1]}{names.get(match[2], match[2])}{match[3]}"

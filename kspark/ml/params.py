@@ -1,7 +1,7 @@
 """The `Param`s of kspark's stages, in groups that stages inherit.
 
-Names and meanings are Spark's where Spark has the Param. Every Param has a getter
-and a setter: `epochs` has `getEpochs()` and `setEpochs(value)`.
+A Param that Spark ML also has keeps its name and its meaning there. Every Param has a getter and a
+setter: `epochs` has `getEpochs()` and `setEpochs(value)`.
 """
 
 from __future__ import annotations
@@ -31,20 +31,19 @@ S = TypeVar("S", bound="StageParams")
 
 
 def param(name: str, doc: str, converter: to.Converter) -> Param[Any]:
-    """A Param that stages inherit."""
+    """Declare a Param in a class that stages inherit."""
     return Param(Params._dummy(), name, doc, typeConverter=converter)
 
 
 def setting_param(setting: str) -> Param[Any]:
-    """The Param of a setting of `SparkModel`, which `kspark.plan.settings` declares."""
-    name, declared = camel_case(setting), SETTINGS[setting]
-    return param(name, declared.doc, to.setting(name, declared))
+    """Declare the Param of a setting of `SparkModel`, from its declaration in `plan.settings`."""
+    return param(camel_case(setting), SETTINGS[setting].doc, to.setting(setting))
 
 
 class StageParams(Params):
     """Params of a stage: constructor arguments, getters and setters.
 
-    A subclass lists what its Params are when nobody sets them in `DEFAULTS`.
+    `DEFAULTS` of a subclass has the default values of its Params.
     """
 
     DEFAULTS: ClassVar[dict[str, Any]] = {}
@@ -63,10 +62,16 @@ class StageParams(Params):
         self.setParams(**params)
 
     def setParams(self: S, **params: Any) -> S:
-        """Set several Params by name; `None` leaves one as it is.
+        """Set Params by name. Values of `None` are ignored.
+
+        Args:
+            **params: Values by name of the Param.
+
+        Returns:
+            `self`.
 
         Raises:
-            TypeError: If there is no Param of a name, or a value is of a wrong type.
+            TypeError: If there is no Param of a name, or a value has a wrong type.
             ValueError: If a value is out of range.
         """
         names = [p.name for p in self.params]
@@ -76,7 +81,7 @@ class StageParams(Params):
         return self._set(**{k: v for k, v in params.items() if v is not None})
 
     def value_of(self, name: str) -> Any:
-        """A Param's value or its default; `None` if it has neither.
+        """Return the value of a Param or its default, or `None` if it has neither.
 
         Args:
             name: String, the Param's name.
@@ -85,7 +90,7 @@ class StageParams(Params):
 
 
 def add_accessors(cls: type, name: str, doc: str) -> None:
-    """Give a class `getName` and `setName`, unless it has written them itself."""
+    """Add the getter and the setter of a Param to a class, unless the class defines them."""
 
     def get(self: StageParams) -> Any:
         return self.getOrDefault(name)
@@ -104,7 +109,7 @@ def add_accessors(cls: type, name: str, doc: str) -> None:
 
 
 def unknown(name: str, names: Iterable[str]) -> TypeError:
-    """The error for a Param that does not exist, with the one that was perhaps meant."""
+    """Make the error for a Param that does not exist, with a suggestion if a name is similar."""
     by_form = {plain(n): n for n in names}
     near = difflib.get_close_matches(plain(name), by_form, n=1, cutoff=0.5)
     hint = f" Did you mean {by_form[near[0]]!r}?" if near else ""
@@ -112,29 +117,29 @@ def unknown(name: str, names: Iterable[str]) -> TypeError:
 
 
 def plain(name: str) -> str:
-    """A name without the differences between `batch_size`, `batchSize` and `BatchSize`."""
+    """Reduce a name to the letters that `batch_size`, `batchSize` and `BatchSize` share."""
     return name.replace("_", "").lower()
 
 
 class HasFeatures(StageParams):
-    """Where the model's inputs come from."""
+    """Params for the inputs of the model."""
 
     featuresCol = param(
         "featuresCol",
         "column of the features (vectors, numbers, text, nested arrays of numbers), or list of "
-        "columns: side by side for a model of one input, one each for a model of several.",
+        "columns: a model of one input takes them side by side, a model of several one each.",
         to.column_names("featuresCol"),
     )
     inputCols = param(
         "inputCols",
-        "dictionary from input name to column(s), for a model of several inputs; instead of "
-        "featuresCol.",
+        "dictionary from input name to column(s), in place of featuresCol, for a model of several "
+        "inputs.",
         to.columns_by_name("inputCols", also_plain=False),
     )
     DEFAULTS = {"featuresCol": "features"}
 
     def feature_columns(self) -> Any:
-        """The columns as `kspark.adapters.Columns` takes them.
+        """Return the columns of the features for `kspark.adapters.Columns`.
 
         Raises:
             ValueError: If both Params are set.
@@ -148,29 +153,30 @@ class HasFeatures(StageParams):
 
 
 class HasTargets(StageParams):
-    """What is learned, and from which rows."""
+    """Params for the labels, the sample weights and the rows to validate on."""
 
     labelCol = param(
         "labelCol",
-        "column of the labels; list, or dictionary from output name, for several outputs.",
+        "column of the labels; for several outputs, a list of columns, or a dictionary from output "
+        "name to column.",
         to.columns_by_name("labelCol", also_plain=True),
     )
     weightCol = param("weightCol", "column of sample weights.", to.text("weightCol"))
     validationIndicatorCol = param(
         "validationIndicatorCol",
-        "boolean column: rows where it is true validate and do not train.",
+        "boolean column that is true for rows to validate on instead of training.",
         to.text("validationIndicatorCol"),
     )
     validationSplit = param(
         "validationSplit",
-        "part of every partition that validates and does not train.",
+        "fraction of every partition to validate on instead of training.",
         to.checked("validationSplit", check_fraction),
     )
     DEFAULTS = {"labelCol": "label", "validationSplit": 0.0}
 
 
 class HasTraining(StageParams):
-    """How to train; see `kspark.SparkModel`."""
+    """Params of training: the settings of `SparkModel` and the arguments of its `fit`."""
 
     epochs = param("epochs", "passes over the data.", to.checked("epochs", check_integer, least=1))
     mode = setting_param("mode")
@@ -187,24 +193,26 @@ class HasTraining(StageParams):
     compression = setting_param("compression")
     stragglerTimeout = setting_param("straggler_timeout")
     shuffle = param(
-        "shuffle", "whether every shard is shuffled.", to.checked("shuffle", check_boolean)
+        "shuffle",
+        "whether to shuffle every shard before each epoch.",
+        to.checked("shuffle", check_boolean),
     )
     classWeight = param("classWeight", "dictionary from class to weight.", to.class_weight)
     callbacks = param(
         "callbacks",
-        "list of keras callbacks, of which every fit gets copies, or a function that returns one "
-        "and is called by every fit. Not saved.",
+        "list of Keras callbacks, which every fit copies, or a function that returns one, which "
+        "every fit calls. Not saved.",
         to.callbacks,
     )
     verbose = param("verbose", "0, 1, 2 or auto, as in keras.Model.fit.", to.verbosity)
     scaleLr = param(
         "scaleLr",
-        "how the learning rate follows the number of workers: linear or sqrt.",
+        "how to scale the learning rate with the number of workers: linear or sqrt.",
         to.checked("scaleLr", check_choice, choices=RULES),
     )
     warmupEpochs = param(
         "warmupEpochs",
-        "first epochs, in which the learning rate grows to that.",
+        "number of epochs in which the factor of scaleLr grows from 1.",
         to.checked("warmupEpochs", check_number_of_epochs),
     )
     DEFAULTS = {
@@ -216,33 +224,35 @@ class HasTraining(StageParams):
     }
 
     def model_arguments(self) -> dict[str, Any]:
-        """The settings of `SparkModel` that Params stand for."""
+        """Return the settings for `SparkModel`, from the Params."""
         return {name: self.value_of(camel_case(name)) for name in SETTINGS}
 
     def class_weights(self) -> dict[int, float] | None:
-        """`classWeight` with classes as keys."""
+        """Return `classWeight` with integers as keys."""
         weights: Mapping[str, float] | None = self.value_of("classWeight")
         return None if weights is None else {int(k): w for k, w in weights.items()}
 
 
 class HasPrediction(StageParams):
-    """What `transform` adds, and how."""
+    """Params for the columns that `transform` adds."""
 
     predictionCol = param(
-        "predictionCol", "column of the predictions; empty for none.", to.text("predictionCol")
+        "predictionCol",
+        "new column of the predictions; an empty string adds none.",
+        to.text("predictionCol"),
     )
     inferenceBatchSize = param(
         "inferenceBatchSize",
-        "examples per batch.",
+        "examples per batch in transform.",
         to.checked("inferenceBatchSize", check_integer, least=1),
     )
     featureLayer = param(
         "featureLayer",
-        "layer of the model, or model among its layers, whose activations transform adds, as "
-        "vectors in outputCol, in place of predictions.",
+        "name of a layer of the model (which may be a model itself). If it is set, transform adds "
+        "the activations of the layer in outputCol, as vectors, in place of predictions.",
         to.text("featureLayer"),
     )
-    outputCol = param("outputCol", "column of the activations.", to.text("outputCol"))
+    outputCol = param("outputCol", "new column of the activations.", to.text("outputCol"))
     DEFAULTS = {
         "predictionCol": "prediction",
         "inferenceBatchSize": 1024,
@@ -251,28 +261,32 @@ class HasPrediction(StageParams):
 
 
 class HasClasses(StageParams):
-    """What a classifier adds beside its prediction."""
+    """Params for the columns that a classifier adds, and for the meaning of its output."""
 
     probabilityCol = param(
-        "probabilityCol", "column of probabilities; empty for none.", to.text("probabilityCol")
+        "probabilityCol",
+        "new column of the probabilities; an empty string adds none.",
+        to.text("probabilityCol"),
     )
     rawPredictionCol = param(
-        "rawPredictionCol", "column of logits; empty for none.", to.text("rawPredictionCol")
+        "rawPredictionCol",
+        "new column of the logits; an empty string adds none.",
+        to.text("rawPredictionCol"),
     )
     thresholds = param(
         "thresholds",
-        "one number per class, by which its probability is divided before the largest is "
-        "chosen; for several labels per row the probability that each must exceed.",
+        "one number per class. The prediction is the class with the largest ratio of probability "
+        "to threshold; with several labels per row, each label whose probability exceeds it.",
         to.thresholds,
     )
     classification = param(
         "classification",
-        "binary, multiclass, multilabel, or auto to decide by loss and output.",
+        "binary, multiclass, multilabel, or auto: inferred from the loss and the output.",
         to.checked("classification", check_choice, choices=CLASSIFICATIONS),
     )
     fromLogits = param(
         "fromLogits",
-        "whether the model's output are logits or margins; decided by the loss if not set.",
+        "whether the model's outputs are logits or margins; inferred from the loss if not set.",
         to.checked("fromLogits", check_boolean),
     )
     DEFAULTS = {

@@ -1,7 +1,7 @@
-"""Stages on any path that Spark can write: Params as JSON, the model as a Keras file.
+"""Save and load stages, on any path that Spark can write.
 
 ```
-<path>/metadata/      class, uid, Params and the training summary, as every Spark stage
+<path>/metadata/      class, uid, Params and training summary as JSON, like all Spark stages
 <path>/model.keras    the Keras model, if the stage has one
 ```
 """
@@ -27,7 +27,7 @@ S = TypeVar("S", bound=MLReadable[Any])
 
 
 class StageWriter(MLWriter):
-    """Writes one stage.
+    """Writes a stage.
 
     Args:
         stage: `Stage`.
@@ -38,7 +38,7 @@ class StageWriter(MLWriter):
         self.stage = stage
 
     def saveImpl(self, path: str) -> None:
-        """Write to a path where nothing is."""
+        """Write to a path that does not exist."""
         need_jvm(self.sparkSession, "`save`")
         params = {
             p.name: self.stage.getOrDefault(p)
@@ -55,7 +55,7 @@ class StageWriter(MLWriter):
 
 
 class StageReader(MLReader[S], Generic[S]):
-    """Reads one stage.
+    """Reads a stage.
 
     Args:
         cls: Class of the stage.
@@ -68,21 +68,38 @@ class StageReader(MLReader[S], Generic[S]):
         self._safe = True
 
     def customObjects(self, objects: Mapping[str, Any]) -> StageReader[S]:
-        """Custom classes and functions by name, for what is not registered with Keras."""
+        """Set custom classes and functions that are not registered with Keras.
+
+        Args:
+            objects: Mapping from names to classes or functions.
+
+        Returns:
+            `self`.
+        """
         self._objects = dict(objects)
         return self
 
     def safeMode(self, value: bool) -> StageReader[S]:
-        """Whether a model with Python code inside (a `Lambda` layer) is refused."""
+        """Set whether to refuse a model that contains Python code, as in a `Lambda` layer.
+
+        Args:
+            value: Boolean.
+
+        Returns:
+            `self`.
+        """
         self._safe = value
         return self
 
     def load(self, path: str) -> S:
         """Read a stage that `StageWriter` wrote.
 
+        Args:
+            path: String, the path that was passed to `save`.
+
         Raises:
-            ValueError: If another kind of stage was saved there, or the model holds code, or
-                needs custom objects.
+            ValueError: If another kind of stage was saved there, or the model contains code
+                or needs other custom objects.
         """
         need_jvm(self.sparkSession, "`load`")
         metadata = DefaultParamsReader.loadMetadata(path, self.sc)
@@ -105,9 +122,9 @@ class StageReader(MLReader[S], Generic[S]):
 
 
 def parts_of_main() -> dict[str, Any]:
-    """Layers, losses and the like that the main program or notebook defines, by name.
+    """Return the classes and functions of the main program or notebook, by name.
 
-    A Keras file names no module for them, so that Keras alone would not find them.
+    Keras cannot find them by itself, because its files do not name `__main__` as their module.
     """
     found = vars(sys.modules["__main__"]) if "__main__" in sys.modules else {}
     return {
@@ -118,5 +135,5 @@ def parts_of_main() -> dict[str, Any]:
 
 
 def model_file(door: MLWriter | MLReader[Any], path: str) -> str:
-    """Where the model of a stage is, as a path that means the same to Spark and to Python."""
+    """Return the path of a stage's model, with its scheme, for both Spark and Python."""
     return qualified(f"{path.rstrip('/')}/{MODEL_FILE}", door.sparkSession)

@@ -1,4 +1,4 @@
-"""What a classifier's outputs mean: told by its Params, else by its loss and output."""
+"""Find the meaning of a classifier's outputs, from its Params, its loss and its output layer."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from kspark.replica.signature import output_names
 from kspark.worker.scores import BINARY, MULTICLASS, MULTILABEL
 
 MARGINS = ("hinge", "squared_hinge", "categorical_hinge")
-"""Losses of outputs that are margins: 0 divides the classes, as it does for logits."""
+"""Losses whose outputs are margins, on which 0 divides the classes, as on logits."""
 
 
 @dataclass(frozen=True)
 class ClassifierFacts:
-    """What a classifier's one output means.
+    """The meaning of a classifier's only output.
 
     Attributes:
-        kind: `"binary"`, `"multiclass"` or `"multilabel"`.
+        kind: String, `"binary"`, `"multiclass"` or `"multilabel"`.
         num_classes: Integer, number of classes or labels.
-        logits: Boolean, whether the output are logits, or the margins of a hinge loss.
+        logits: Boolean, whether the outputs are logits, or margins of a hinge loss.
         loss: String, name of Keras' loss, or `""`.
-        own_step: Boolean, whether a step of the model's own takes the labels.
+        own_step: Boolean, whether the model's own train step reads the labels.
     """
 
     kind: str
@@ -40,15 +40,15 @@ class ClassifierFacts:
 def classifier_facts(
     model: keras.Model, kind: str = "auto", logits: bool | None = None
 ) -> ClassifierFacts:
-    """Find out what a model's output means.
+    """Find the meaning of a model's output.
 
     Args:
         model: `keras.Model`.
-        kind: String, what the user says, or `"auto"`.
-        logits: Boolean, what the user says, or `None`.
+        kind: String, set by the user, or `"auto"` to infer it. Defaults to `"auto"`.
+        logits: Boolean, set by the user, or `None` to infer it. Defaults to `None`.
 
     Raises:
-        ValueError: If the model has several outputs, or one that are no classes.
+        ValueError: If the model has several outputs, or `kind` does not fit its output.
     """
     width = output_width(model)
     loss = compiled_loss(model)
@@ -68,10 +68,10 @@ def classifier_facts(
 
 
 def output_width(model: keras.Model) -> int:
-    """Numbers per row in a model's only output.
+    """Return the number of values per row in a model's only output.
 
     Raises:
-        ValueError: If there are several outputs, or none that is a vector of known length.
+        ValueError: If there are several outputs, or the output is not a vector of known length.
     """
     names, _ = output_names(model)
     shapes = [output_shapes(model, names).get(n) for n in names]
@@ -85,30 +85,30 @@ def output_width(model: keras.Model) -> int:
 
 
 def compiled_loss(model: keras.Model) -> Any:
-    """The loss that a model of one output was compiled with, or `None`."""
+    """Return the loss of a model with one output, or `None` if it is not compiled."""
     return loss_of(model, output_names(model)[0][0]) if model.compiled else None
 
 
 def takes_logits(loss: Any) -> bool:
-    """Whether a loss says that it is computed of logits."""
+    """Whether a loss is configured with `from_logits=True`."""
     config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
     inner = config.get("fn_kwargs", {})
     return bool(config.get("from_logits", inner.get("from_logits", False)))
 
 
 def gives_margins(loss: str, model: keras.Model) -> bool:
-    """Whether a loss is of the hinge family, of outputs that are no probabilities."""
+    """Whether a model has a hinge loss, and outputs that are not probabilities."""
     return loss in MARGINS and last_activation(model) not in ("sigmoid", "softmax")
 
 
 def last_activation(model: keras.Model) -> str:
-    """Name of the last layer's activation, or `""`."""
+    """Return the name of the last layer's activation, or `""`."""
     layers: Sequence[Any] = getattr(model, "layers", [])
     activation = getattr(layers[-1], "activation", None) if layers else None
     return str(getattr(activation, "__name__", ""))
 
 
 def check_thresholds(thresholds: Sequence[float] | None, facts: ClassifierFacts) -> None:
-    """Refuse thresholds of another number than there are classes."""
+    """Refuse thresholds that are not one per class."""
     if thresholds is not None and len(thresholds) != facts.num_classes:
         raise invalid("thresholds", f"{facts.num_classes} numbers, one per class", thresholds)

@@ -1,4 +1,4 @@
-"""What every kspark stage has: a Keras model, Params, `save` and `load`."""
+"""The base of all kspark stages: a Keras model, Params, `save` and `load`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ class Stage(StageParams, MLWritable, MLReadable[Any]):
     """A stage with a Keras model.
 
     Args:
-        model: `keras.Model`, or a function without arguments that returns one.
-        customObjects: Dictionary of names to custom classes or functions.
+        model: `keras.Model`, or for estimators a function that returns one. Defaults to
+            `None`, a stage without a model.
+        customObjects: Dictionary from names to custom classes or functions. Defaults to
+            `None`.
         **params: Params by name.
     """
 
@@ -38,16 +40,16 @@ class Stage(StageParams, MLWritable, MLReadable[Any]):
             raise invalid("customObjects", "left out without a model", customObjects)
 
     def _checked(self, model: Any) -> keras.Model:
-        """The model, if this stage can work with it."""
+        """Check that this stage can use a model, and return the model."""
         if not isinstance(model, keras.Model):
             raise invalid_type("model", "a `keras.Model`", model)
         return model
 
     def _model(self) -> CarriedModel:
-        """The model.
+        """Return the model.
 
         Raises:
-            ValueError: If there is none.
+            ValueError: If the stage has no model.
         """
         if self.carried is None:
             raise invalid("model", f"given to `{type(self).__name__}`", None)
@@ -55,24 +57,24 @@ class Stage(StageParams, MLWritable, MLReadable[Any]):
 
     @classmethod
     def read(cls: type[S]) -> StageReader[S]:
-        """A reader, with `load(path)`, `customObjects(dictionary)` and `safeMode(boolean)`."""
+        """Return a reader with `load(path)`, `customObjects(dictionary)`, `safeMode(boolean)`."""
         return StageReader(cls)
 
     def write(self) -> StageWriter:
-        """A writer, with `overwrite()` and `save(path)`."""
+        """Return a writer with `overwrite()` and `save(path)`."""
         return StageWriter(self)
 
     def to_save(self) -> CarriedModel | None:
-        """The model that is saved with the stage."""
+        """Return the model to save with the stage, or `None`."""
         return self.carried
 
     def extra_metadata(self) -> dict[str, Any]:
-        """What is saved beside the Params and the model, as JSON data."""
+        """Return further data to save with the stage, as JSON data."""
         return {}
 
     def take_metadata(self, metadata: dict[str, Any]) -> None:
-        """Take back what `extra_metadata` gave.
+        """Restore the data of `extra_metadata`.
 
         Args:
-            metadata: Dictionary, the JSON data that was saved.
+            metadata: Dictionary, the saved JSON data.
         """

@@ -1,4 +1,4 @@
-"""What a fit has to tell about itself."""
+"""`TrainingSummary`: the figures of one fit of a stage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """How a fit went.
+    """The figures of one fit.
 
     Example:
 
@@ -20,10 +20,10 @@ class TrainingSummary:
     ```
 
     Attributes:
-        history: Dictionary from `"loss"` and names of metrics (`"val_..."` for
+        history: Dictionary from `"loss"` and the names of metrics (`"val_..."` for
             validation) to lists of one value per epoch.
-        workers: One list per epoch of dictionaries, one per worker: its shard, host,
-            process, batches, seconds.
+        workers: List of one list per epoch, with one dictionary per worker: its shard, host,
+            process, number of batches, and seconds.
     """
 
     history: dict[str, list[float]] = field(default_factory=dict)
@@ -40,21 +40,21 @@ class TrainingSummary:
         return len(self.objectiveHistory)
 
     def to_dict(self) -> dict[str, Any]:
-        """The summary as JSON data."""
+        """Return the summary as JSON data."""
         return {"history": as_json(self.history), "workers": as_json(self.workers)}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> TrainingSummary:
-        """The inverse of `to_dict`.
+        """Create a summary from the result of `to_dict`.
 
         Args:
-            data: Dictionary, as `to_dict` returns it.
+            data: Dictionary that `to_dict` returned.
         """
         return cls(data["history"], data["workers"])
 
 
 def as_json(value: Any) -> Any:
-    """Nested data with Python's own numbers in place of NumPy's."""
+    """Convert the NumPy numbers in nested data to Python numbers."""
     if isinstance(value, dict):
         return {str(k): as_json(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

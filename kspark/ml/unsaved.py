@@ -1,7 +1,8 @@
-"""Values of Params that are no plain data, and so are not saved with a stage.
+"""Values of Params that are not plain data, and so are not saved with a stage.
 
-Spark's writer of a cross-validation takes every value of the grid for JSON, except for
-stages, which it asks to save themselves. These values answer to that, to say what is wrong.
+When Spark saves a cross-validation, it writes the values of the grid as JSON, but calls `save` of
+values that are stages. The values in this module count as stages, so that `save` can raise a clear
+error.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from kspark.errors import invalid
 
 
 class Unsaved:
-    """A value that Spark asks to save itself, and that refuses."""
+    """A value that Spark tries to save by its method `save`, which raises."""
 
     argument = ""
 
     def save(self, path: str) -> None:
-        """Refuse to be saved.
+        """Raise an error, because the value cannot be saved.
 
         Raises:
             ValueError: Always.
         """
-        rule = "left out of a grid that is saved, because it is no plain data"
+        rule = "left out of a grid that is saved, because it is not plain data"
         raise invalid(self.argument, rule, self)
 
 
@@ -50,7 +51,7 @@ class CallbackMaker(Unsaved):
         self.function = function
 
     def __call__(self) -> Any:
-        """The callbacks, made anew."""
+        """Call the function, which makes new callbacks."""
         return self.function()
 
     def __eq__(self, other: object) -> bool:
@@ -64,6 +65,6 @@ class CallbackMaker(Unsaved):
 
 
 class CustomObjects(Unsaved, dict[str, Any]):
-    """A dictionary from name to custom object."""
+    """A dictionary from names to custom objects."""
 
     argument = "custom_objects"

@@ -1,7 +1,8 @@
-"""How a model is trained: every argument of a fit, checked once, as plain data.
+"""The checked settings of a fit, as plain data.
 
-`TrainingPlan.create` checks all arguments together; `checks` has the rule of each one;
-`learning_rate` scales the learning rate with the number of workers.
+`settings` declares each setting of `SparkModel`. `TrainingPlan.create` checks all arguments of a
+fit: each value with `checks`, and combinations with `compatibility`. `learning_rate` scales the
+learning rate with the number of workers.
 """
 
 from kspark.plan.training_plan import TrainingPlan

@@ -1,7 +1,8 @@
-"""Checks of single arguments. Each returns the value as plain data, or raises.
+"""Checks of single arguments.
 
-Every check takes the argument's name and its value. It raises `TypeError` for a value of a wrong
-type and `ValueError` for one out of range, both with the rule and what was received.
+A check takes the name and the value of an argument. It returns the value as plain data, or raises
+`TypeError` for a value of a wrong type and `ValueError` for a value out of range. The message has
+the requirement and the value.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     """Check that a value is one of some strings."""
     if value not in choices:
         raise invalid(name, "one of " + ", ".join(f'"{choice}"' for choice in choices), value)
-    return str(value)
+    return choices[choices.index(value)]
 
 
 def check_boolean(name: str, value: Any) -> bool:
@@ -44,7 +45,7 @@ def check_integer(name: str, value: Any, least: int) -> int:
 
 
 def check_seconds(name: str, value: Any) -> float:
-    """Check that a value is a finite number of seconds above zero."""
+    """Check that a value is a finite number of seconds > 0."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise invalid_type(name, "a number of seconds > 0", value)
     if not 0 < float(value) < float("inf"):
@@ -81,9 +82,9 @@ def check_frequency(name: str, value: Any) -> str | int:
 
 
 def check_port(name: str, value: Any) -> int | tuple[int, int]:
-    """Check that a value is a port, or the first and the last of several.
+    """Check that a value is a port, or a pair of the first and the last port to try.
 
-    A pair may be a list: JSON makes one of a tuple.
+    A pair may be a list, because JSON has no tuples.
     """
     rule = "a port from 0 to 65535, or a pair (first, last) of ports"
     ports = tuple(value) if isinstance(value, tuple | list) and len(value) == 2 else (value,)
@@ -100,17 +101,17 @@ def check_port(name: str, value: Any) -> int | tuple[int, int]:
 
 
 def check_compression(name: str, value: Any) -> Codec | None:
-    """Check that a value names or is a codec, and return the codec."""
+    """Check that a value is a codec, its name or its configuration, and return the codec."""
     return compression.get(value)
 
 
 def check_server_optimizer(name: str, value: Any) -> ServerOptimizer:
-    """Check that a value names or is a server optimizer, and return the optimizer."""
+    """Check that a value is a server optimizer, its name or its configuration; return the rule."""
     return optimizers.get(value)
 
 
 def check_class_weight(name: str, value: Any) -> dict[int, float] | None:
-    """Check that a value maps class indices to weights."""
+    """Check that a value is `None` or maps class indices to weights."""
     if value is None:
         return None
     if not isinstance(value, Mapping) or not value:
@@ -124,7 +125,7 @@ def check_class_weight(name: str, value: Any) -> dict[int, float] | None:
 
 
 def check_validation_freq(name: str, value: Any) -> int | tuple[int, ...]:
-    """Check that a value is an interval in epochs, or epochs (counted from 1) to validate after."""
+    """Check that a value is a number of epochs, or a collection of epochs counted from 1."""
     if isinstance(value, list | tuple | set | range):
         return tuple(sorted(check_integer(name, item, 1) for item in value))
     return check_integer(name, value, 1)

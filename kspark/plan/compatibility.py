@@ -1,4 +1,4 @@
-"""Settings that exclude each other."""
+"""Refuse settings that exclude each other."""
 
 from __future__ import annotations
 
@@ -7,50 +7,50 @@ from kspark.plan.settings import PlanSettings
 
 
 def check_compatible(settings: PlanSettings) -> None:
-    """Refuse a setting that has no meaning in the mode or at the frequency.
+    """Refuse settings that have no effect with the mode or the frequency.
 
     Raises:
-        ValueError: If there is one.
+        ValueError: If one of them is set.
     """
     check_max_staleness(settings)
     check_straggler_timeout(settings)
     if settings.compression is not None and settings.mode == "hogwild":
         rule = (
-            'None with mode="hogwild": replicas on the host of the driver write into its memory, '
-            'and nothing travels that could be compressed; mode="asynchronous" compresses'
+            'None with mode="hogwild", where replicas on the host of the driver write to shared '
+            'memory and send no deltas; use mode="asynchronous" to compress deltas'
         )
         raise invalid("compression", rule, settings.compression)
 
 
 def check_max_staleness(settings: PlanSettings) -> None:
-    """Refuse `max_staleness` in modes that have no staleness to bound.
+    """Refuse `max_staleness` in all modes but the asynchronous one.
 
     Raises:
-        ValueError: If it is set there.
+        ValueError: If it is set in another mode.
     """
     if settings.max_staleness is None or settings.mode == "asynchronous":
         return
     reasons = {
-        "synchronous": "its replicas wait for each other at every exchange",
-        "hogwild": "its replicas wait for nobody, and pushes through shared memory are not seen",
+        "synchronous": "where replicas wait for each other at every exchange",
+        "hogwild": "where the driver does not see pushes to shared memory",
     }
-    rule = f'None with mode="{settings.mode}": {reasons[settings.mode]}'
+    rule = f'None with mode="{settings.mode}", {reasons[settings.mode]}'
     raise invalid("max_staleness", rule, settings.max_staleness)
 
 
 def check_straggler_timeout(settings: PlanSettings) -> None:
-    """Refuse `straggler_timeout` where no round waits for its shards.
+    """Refuse `straggler_timeout` in all modes and frequencies but the default ones.
 
     Raises:
-        ValueError: If it is set there.
+        ValueError: If it is set with another mode or frequency.
     """
     value = settings.straggler_timeout
     if value is None:
         return
     if settings.mode != "synchronous":
-        reason = "its replicas are not merged together, and a slow one holds up no round"
-        raise invalid("straggler_timeout", f'None with mode="{settings.mode}": {reason}', value)
+        rule = f'None with mode="{settings.mode}", where replicas do not wait for a slow one'
+        raise invalid("straggler_timeout", rule, value)
     if settings.frequency != "epoch":
-        reason = "a replica that misses one of an epoch's meetings cannot join the next"
-        rule = f"None with frequency={settings.frequency!r}: {reason}"
+        reason = "where a replica that misses an exchange cannot take part in the next one"
+        rule = f"None with frequency={settings.frequency!r}, {reason}"
         raise invalid("straggler_timeout", rule, value)

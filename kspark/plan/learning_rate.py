@@ -1,24 +1,23 @@
-"""The learning rate for a joint batch: what it is multiplied by as workers are added.
+"""Scale the learning rate with the number of workers.
 
-With k workers that merge the gradients of every batch, a step is one on k times the
-batch. Two rules are in use for the learning rate `r` that suits a single worker:
-
-```
-"linear"   k r         k steps on batches of b become one on k b      (Goyal et al. 2017)
-"sqrt"     sqrt(k) r   the variance of a step stays what it was       (Krizhevsky 2014)
-```
-
-A large learning rate may fail at the beginning, when the weights still change fast.
-So it may be warmed up, as Goyal et al. do it in "gradual warmup": with W epochs of
-warm-up, epoch e (from 0) has
+If k workers merge the gradients of every batch, each step uses a batch that is k times as
+large. Two rules adapt the learning rate `r` of a single worker:
 
 ```
-factor(e) = 1 + (full - 1) e / W   for e < W,   full = k or sqrt(k) from then on
+"linear"   k r         one step on k b examples replaces k steps on b  (Goyal et al. 2017)
+"sqrt"     sqrt(k) r   the variance of a step stays the same           (Krizhevsky 2014)
 ```
 
-constant within the epoch. (Theirs grows from step to step, and corrects momentum for
-it. Here a momentum that was gathered at a lower rate is left as it is: it catches up
-within a few steps.)
+A large learning rate can fail in the first epochs, while the weights change fast. Warm-up
+increases it step by step. With W epochs of warm-up, all steps of epoch e, counted from 0,
+use the factor
+
+```
+factor(e) = 1 + (full - 1) e / W   for e < W,   full = k or sqrt(k) afterwards
+```
+
+The "gradual warmup" of Goyal et al. grows with every step, and corrects the momentum for
+it. Here the momentum of earlier steps is not corrected; it adapts within a few steps.
 
 References:
     Goyal et al., 2017, "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour",
@@ -44,27 +43,27 @@ RULES = (LINEAR, SQRT)
 
 @dataclass(frozen=True)
 class Scaling:
-    """How the learning rate follows the number of workers.
+    """The factor of the learning rate, by number of workers and epoch.
 
     Attributes:
-        rule: `"linear"` or `"sqrt"`.
-        warmup_epochs: Float >= 0, epochs until the whole factor is reached.
+        rule: String, `"linear"` or `"sqrt"`.
+        warmup_epochs: Float >= 0, number of epochs of warm-up.
     """
 
     rule: str
     warmup_epochs: float = 0.0
 
     def full_factor(self, num_workers: int) -> float:
-        """What the learning rate is multiplied by after the warm-up."""
+        """Return the factor of the learning rate after the warm-up."""
         return float(num_workers) if self.rule == LINEAR else math.sqrt(num_workers)
 
     def factor(self, num_workers: int, epoch: int) -> float:
-        """What the learning rate of an epoch is multiplied by.
+        """Return the factor of the learning rate in an epoch.
 
         Args:
             num_workers: Integer >= 1.
-            epoch: Integer, counted from 0 as Keras does: training that goes on at
-                `initial_epoch` does not begin to warm up again.
+            epoch: Integer, counted from 0 as in Keras. A fit that continues at
+                `initial_epoch` does not repeat the warm-up.
         """
         full = self.full_factor(num_workers)
         if epoch >= self.warmup_epochs:
@@ -75,27 +74,28 @@ class Scaling:
 def check_scaling(
     scale_lr: Any, warmup_epochs: Any, mode: str, frequency: str | int
 ) -> Scaling | None:
-    """How the learning rate is scaled, or `None` if it is not.
+    """Check the arguments of a scaled learning rate.
+
+    Returns:
+        `Scaling`, or `None` without `scale_lr`.
 
     Raises:
-        ValueError: If a value is out of range, or if replicas take steps of their own.
-        TypeError: If a value is of a wrong type.
+        ValueError: If a value is out of range, or replicas do not merge gradients.
+        TypeError: If a value has a wrong type.
     """
     warmup = check_number_of_epochs("warmup_epochs", warmup_epochs)
     if scale_lr is None:
         if warmup_epochs:
-            meaning = "0 without `scale_lr`: it leads from the learning rate to the scaled one"
-            raise invalid("warmup_epochs", meaning, warmup_epochs)
+            raise invalid("warmup_epochs", "0 without `scale_lr`", warmup_epochs)
         return None
     if scale_lr not in RULES:
         names = " or ".join(f'"{rule}"' for rule in RULES)
         raise invalid("scale_lr", f"None, {names}", scale_lr)
     if (mode, frequency) != ("synchronous", "batch"):
         reason = (
-            f'None with mode="{mode}" and frequency={frequency!r}, where each replica takes steps '
-            "of its own on batches of `batch_size`; their number does not change what learning "
-            'rate these can bear. mode="synchronous" with frequency="batch" steps on the joint '
-            "batch of all workers"
+            f'None with mode="{mode}" and frequency={frequency!r}, where each replica takes its '
+            "own steps on batches of `batch_size` examples, however many workers there are; use "
+            'mode="synchronous" with frequency="batch" for steps on the joint batch of all workers'
         )
         raise invalid("scale_lr", reason, scale_lr)
     return Scaling(str(scale_lr), warmup)

@@ -1,14 +1,15 @@
 """The settings of `SparkModel`, each declared once.
 
-A declaration has the setting's name, type, default, check and one sentence about it. From that
-follow the field of `TrainingPlan`, the Param of `kspark.ml`, and what a saved model keeps; a test
-holds the signature and the docstring of `SparkModel` to it. `CONTRIBUTING.md` shows how to add one.
+A declaration has the name of the setting, its type, default and check, and a description. The
+fields of `TrainingPlan`, the Params of `kspark.ml` and the configuration in saved files follow from
+the declarations. A test compares the signature and the docstring of `SparkModel` with them.
+`CONTRIBUTING.md` shows how to add a setting.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
@@ -30,13 +31,13 @@ from kspark.plan.checks import (
 
 @dataclass(frozen=True)
 class Setting:
-    """What is declared of one setting beside its name and type.
+    """The declaration of a setting, without its name and type.
 
     Attributes:
-        default: What a user who does not set it gets.
-        check: `Check` of a value; `None` is allowed, too, where it is the default.
-        doc: String, one sentence for `explainParams()` of a stage.
-        plain: Function from a checked value to what JSON holds.
+        default: The default value.
+        check: `Check` of a value. If the default is `None`, `None` is allowed without a check.
+        doc: String, a short description, which `explainParams()` of a stage shows.
+        plain: Function from a checked value to JSON data.
     """
 
     default: Any
@@ -45,11 +46,15 @@ class Setting:
     plain: Callable[[Any], Any]
 
     def checked(self, name: str, value: Any) -> Any:
-        """The value as plain data.
+        """Check a value and return it as plain data.
+
+        Args:
+            name: String, name of the setting, for errors.
+            value: The value.
 
         Raises:
             ValueError: If the value is out of range.
-            TypeError: If the value is of a wrong type.
+            TypeError: If the value has a wrong type.
         """
         if value is None and self.default is None:
             return None
@@ -66,79 +71,74 @@ def setting(
 
 @dataclass(frozen=True, kw_only=True)
 class PlanSettings:
-    """Settings that every `TrainingPlan` has, and that travel to the tasks with it."""
+    """The settings in a `TrainingPlan`, which the driver sends to the tasks."""
 
     mode: str = setting(
         "synchronous",
         partial(check_choice, choices=MODES),
-        "how replicas are merged: " + ", ".join(MODES) + ".",
+        "how replicas are merged: one of " + ", ".join(MODES) + ".",
     )
     frequency: str | int = setting(
         "epoch",
         check_frequency,
-        "when replicas exchange: epoch, batch, or a number of batches.",
+        "when replicas exchange with the aggregator: epoch, batch, or a number of batches.",
     )
     num_workers: int | None = setting(
-        None, partial(check_integer, least=1), "number of shards that the data is divided into."
+        None, partial(check_integer, least=1), "number of shards of the data, one per worker."
     )
     batch_size: int = setting(32, partial(check_integer, least=1), "examples per batch and worker.")
     port: int | tuple[int, int] = setting(
         0,
         check_port,
-        "port of the driver in live modes, or the first and the last of several; 0 for any.",
+        "port on which the driver listens, or a list of the first and the last port to try; "
+        "0 for any free port. Not used in the default mode.",
     )
     seed: int | None = setting(
-        None, partial(check_integer, least=0), "seed of all randomness, for repeatable fits."
+        None, partial(check_integer, least=0), "random seed, for repeatable fits."
     )
     timeout: float = setting(
         60.0, check_seconds, "seconds to wait for a worker that is not connected."
     )
     max_failures: int = setting(
-        2, partial(check_integer, least=0), "number of times that lost work is submitted again."
+        2, partial(check_integer, least=0), "number of times that a lost worker is started again."
     )
     on_nonfinite: str = setting(
         "raise",
         partial(check_choice, choices=("raise", "ignore")),
-        "what to do with a loss that is NaN or infinite: raise or ignore.",
+        "reaction to a loss that is NaN or infinite: raise or ignore.",
     )
     max_staleness: int | None = setting(
         None,
         partial(check_integer, least=0),
-        "asynchronous mode: exchanges that a worker may be ahead of the slowest one.",
+        "number of exchanges that a worker may be ahead of the slowest one, in asynchronous mode.",
     )
     compression: Codec | None = setting(
         None,
         check_compression,
-        "how deltas and gradients travel: float16, bfloat16, int8 or top_k.",
+        "codec for deltas and gradients: float16, bfloat16, int8 or top_k.",
         plain=compression.serialize,
     )
     straggler_timeout: float | None = setting(
         None,
         check_seconds,
-        "seconds that a round waits for its slowest workers once most have finished.",
+        "seconds that a round waits for the other workers once more than half have finished.",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(PlanSettings):
-    """All settings of `SparkModel`: those of the plan, and those that stay on the driver."""
+    """All settings of `SparkModel`: those of the plan, and those that only the driver needs."""
 
     server_optimizer: ServerOptimizer = setting(
         "average",
         check_server_optimizer,
-        "rule that changes the weights by a merged delta.",
+        "rule that applies a merged delta to the global weights.",
         plain=optimizers.serialize,
     )
 
 
-def declared(field: Field[Any]) -> Setting:
-    """The declaration behind a field of `Settings`."""
-    found: Setting = field.metadata["setting"]
-    return found
+SETTINGS: Mapping[str, Setting] = {f.name: f.metadata["setting"] for f in fields(Settings)}
+"""The declaration of each setting, by name."""
 
-
-SETTINGS: Mapping[str, Setting] = {field.name: declared(field) for field in fields(Settings)}
-"""The declarations of all settings by name."""
-
-PLAN_SETTINGS: tuple[str, ...] = tuple(field.name for field in fields(PlanSettings))
-"""Names of the settings that every `TrainingPlan` has."""
+PLAN_SETTINGS: tuple[str, ...] = tuple(f.name for f in fields(PlanSettings))
+"""Names of the settings in a `TrainingPlan`."""

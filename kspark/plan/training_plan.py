@@ -1,7 +1,7 @@
-"""`TrainingPlan`: how a model is trained, every argument checked once, on the driver.
+"""`TrainingPlan`: the checked settings and arguments of one fit.
 
-The model itself is not in here (`ReplicaSpec` is the *what*, this is the *how*). A plan is plain
-data and travels to the executors as it is.
+A plan is plain data, which the driver sends to the executors. It does not contain the model:
+that is in a `ReplicaSpec`.
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ from kspark.weights import PACKED, Changes, PackingScheme, WeightSpec, Whole
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan(PlanSettings):
-    """How to train: the settings of a `SparkModel`, and the arguments of one `fit`.
+    """The settings of a `SparkModel` and the arguments of one `fit`.
 
-    Build it with `TrainingPlan.create`, which checks everything.
+    Create it with `TrainingPlan.create`, which checks all values.
 
     Attributes:
-        seed: Integer, from which all randomness is derived.
-        epochs: Integer, epoch to stop before.
-        initial_epoch: Integer, epoch to start at.
-        shuffle: Boolean, whether a shard is shuffled before each epoch.
+        seed: Integer, seed of all random generators.
+        epochs: Integer, epoch to stop before, counted from 0.
+        initial_epoch: Integer, epoch to start at, counted from 0.
+        shuffle: Boolean, whether to shuffle each shard before each epoch.
         class_weight: Mapping from class index to weight, or `None`.
-        validation_freq: Integer, or tuple of epochs (counted from 1) to validate after.
+        validation_freq: Integer, a number of epochs between validations, or tuple of epochs,
+            counted from 1, to validate after.
         scaling: `Scaling` of the learning rate, or `None`.
     """
 
@@ -64,17 +65,17 @@ class TrainingPlan(PlanSettings):
         warmup_epochs: float = 0.0,
         **settings: Any,
     ) -> TrainingPlan:
-        """Check every argument and make the plan.
+        """Check all arguments and make a plan.
 
         Args:
-            epochs: As in `SparkModel.fit`, and so are the others.
+            epochs: As in `SparkModel.fit`, like the following arguments.
             **settings: Settings of `SparkModel` by name; see `PlanSettings`. Without a `seed`,
-                one is drawn from NumPy's global generator, which `keras.utils.set_random_seed`
-                sets.
+                draws one from NumPy's global generator, which `keras.utils.set_random_seed`
+                seeds.
 
         Raises:
-            ValueError: If a value is out of range, or does not go with another one.
-            TypeError: If a value is of a wrong type.
+            ValueError: If a value is out of range, or excludes another one.
+            TypeError: If a value has a wrong type, or there is no such setting.
         """
         checked = {
             name: SETTINGS[name].checked(name, settings.pop(name, SETTINGS[name].default))
@@ -101,59 +102,75 @@ class TrainingPlan(PlanSettings):
 
     @property
     def in_rounds(self) -> bool:
-        """Whether replicas exchange at the end of an epoch only, all of them together."""
+        """Whether replicas exchange only at the end of an epoch, all together."""
         return self.mode == "synchronous" and self.frequency == "epoch"
 
     @property
     def at_the_same_time(self) -> bool:
-        """Whether all shards need a task slot each: they meet, or are slow if they must queue."""
+        """Whether each shard needs a task slot, so that all shards train at the same time.
+
+        Replicas that exchange within an epoch wait for each other. With a `straggler_timeout`, a
+        shard that waits for a slot would look like a slow one.
+        """
         return not self.in_rounds or self.straggler_timeout is not None
 
     @property
     def merges_gradients(self) -> bool:
-        """Whether replicas exchange gradients and step together: exact for any number of them."""
+        """Whether replicas merge gradients and take the same step, exact for any number of them."""
         return self.mode == "synchronous" and self.frequency == "batch"
 
     def packing(self, spec: WeightSpec) -> PackingScheme:
-        """How deltas or gradients of a model travel."""
+        """Return the encoding of a model's deltas or gradients.
+
+        Args:
+            spec: `WeightSpec` of the model.
+        """
         gradients = self.merges_gradients
         if self.compression is not None:
             return Packing(self.compression, spec, gradients)
         return Changes.of(spec, gradients) or Whole(spec, gradients)
 
     def unpacked(self, delta: np.ndarray, spec: WeightSpec) -> np.ndarray:
-        """A delta as it was before it travelled, but for what a codec loses.
+        """Decode a delta that a task sent.
+
+        Args:
+            delta: Array, an encoded or an unchanged delta.
+            spec: `WeightSpec` of the model.
 
         Raises:
-            ProtocolError: If it is a payload of another layout.
+            ProtocolError: If the layout of the payload is another one.
         """
         if delta.dtype != PACKED:
             return delta
         return self.packing(spec).unpack(delta, np.empty(spec.size, spec.dtype))
 
     def local_batches(self, batches: int) -> int:
-        """Local batches between two exchanges, for a shard of so many batches an epoch."""
+        """Return the number of batches between two exchanges.
+
+        Args:
+            batches: Integer, number of batches of the shard in an epoch.
+        """
         if self.frequency == "epoch":
             return max(batches, 1)
         return 1 if self.frequency == "batch" else int(self.frequency)
 
     def batches(self, num_examples: int) -> int:
-        """Batches an epoch over so many examples; the last one may be short."""
+        """Return the number of batches in an epoch. The last one may have fewer examples."""
         return num_batches(num_examples, self.batch_size)
 
     def exchanges(self, num_examples: int) -> int:
-        """Exchanges with the aggregator in an epoch over so many examples."""
+        """Return the number of exchanges of a shard with the aggregator in an epoch."""
         batches = self.batches(num_examples)
         return -(-batches // self.local_batches(batches))
 
     def validates(self, epoch: int) -> bool:
-        """Whether the epoch (counted from 0) ends with a validation, as Keras decides it."""
+        """Whether to validate after an epoch, counted from 0. The same epochs as in Keras."""
         if isinstance(self.validation_freq, int):
             return (epoch + 1) % self.validation_freq == 0
         return epoch + 1 in self.validation_freq
 
     def generator(self, shard: int, epoch: int) -> np.random.Generator | None:
-        """The shuffling of one shard in one epoch, or `None` to keep the order."""
+        """Return the generator that shuffles a shard in an epoch, or `None` to keep the order."""
         if not self.shuffle:
             return None
         return np.random.default_rng([self.seed, shard, epoch])

@@ -1,7 +1,16 @@
-"""Synchronous training over rounds: one ordinary Spark job per epoch.
+"""What the driver does in an epoch of the default mode: one round of federated averaging.
 
-No server, no port, no co-scheduling: Spark's retries, locality, dynamic
-allocation and waves of tasks all apply.
+Compare `examples/federated_averaging.py`, which computes the same in plain Keras and NumPy. In
+each round:
+
+1. Every shard trains for one epoch from the same global weights; see `task.py`.
+2. The driver collects the deltas: new minus old weights.
+3. It averages the deltas by number of examples. The server optimizer applies the mean to the
+   weights; the default one adds it.
+4. It validates the new weights and runs the callbacks.
+
+A round is one ordinary Spark job. There is no server and no port, and tasks need not run at the
+same time: Spark's retries, locality, dynamic allocation and more shards than slots all work.
 """
 
 from __future__ import annotations
@@ -13,7 +22,7 @@ from typing import Any
 from kspark.aggregator import Delta
 from kspark.cluster.bootstrap import Shipped, ship
 from kspark.cluster.spark_job import JobLostError
-from kspark.job.collecting import Again, done
+from kspark.job.collecting import Retries, shard_results
 from kspark.job.epochs import close_epoch, note_epoch, open_epoch
 from kspark.job.fit import Fit
 from kspark.job.groups import collect_groups, grouping_of, missing_of
@@ -24,65 +33,74 @@ from kspark.worker.groups import Grouping, GroupResult
 from kspark.worker.tasks import ShardResult, State
 
 
+@dataclass(frozen=True)
+class Round:
+    """What the shards returned in one round.
+
+    Attributes:
+        shards: List of `ShardResult` without deltas, one per shard with examples, by shard.
+        deltas: List of `Delta` to merge: one per shard, or the mean of each group of shards.
+        states: List of pairs of a replica's state and its number of training examples. Empty
+            if the round did not ask for states.
+    """
+
+    shards: list[ShardResult]
+    deltas: list[Delta]
+    states: list[tuple[State, int]]
+
+    @property
+    def workers(self) -> tuple[dict[str, Any], ...]:
+        """The figures of the shards, for `EpochFacts`."""
+        return tuple(worker_figures(r.shard, r.facts) for r in self.shards if r.facts)
+
+    @property
+    def num_steps(self) -> int:
+        """The largest number of local batches that a shard trained."""
+        return max(shard.facts.batches for shard in self.shards if shard.facts)
+
+
 def train_rounds(fit: Fit) -> None:
-    """Every epoch: all shards train from the same weights, their deltas are merged."""
+    """Train all epochs of a fit, one round per epoch."""
     for epoch in range(fit.plan.initial_epoch, fit.plan.epochs):
         open_epoch(fit, epoch)
-        brought = run_round(fit, epoch)
-        if finish_round(fit, epoch, brought):
+        result = run_round(fit, epoch)
+        merge_deltas(fit, result)
+        if finish_round(fit, epoch, result):
             break
-    take_state(fit, brought.states, epoch)
-
-
-def finish_round(fit: Fit, epoch: int, brought: Round, **more: Any) -> bool:
-    """Merge what a round brought; then figures, validation and callbacks of its epoch.
-
-    Args:
-        fit: `Fit`.
-        epoch: Integer.
-        brought: `Round`; its deltas are gone afterwards.
-        **more: What else `EpochFacts` shall tell.
-
-    Returns:
-        Boolean, whether training shall stop.
-    """
-    fit.aggregator.merge(brought.deltas, num_steps=brought.num_steps)
-    brought.deltas.clear()  # the next round's need the room
-    rate = fit.learning_rate(epoch)
-    note_epoch(fit, EpochFacts(epoch, 1, brought.workers, learning_rate=rate, **more))
-    metrics = [result.metrics for result in brought.results]
-    trained = sum(result.num_examples for result in brought.results)
-    return close_epoch(fit, epoch, metrics, trained)
+    take_state(fit, result.states, epoch)
 
 
 def run_round(fit: Fit, epoch: int) -> Round:
-    """One epoch on all shards, again if Spark lost the job or a host its files.
+    """Train every shard for one epoch from the global weights, and collect the deltas.
+
+    Lost jobs are submitted again. If a host lost its files, the examples are spooled again.
 
     Raises:
         WorkerError: If a replica failed, or the job was lost too often.
+        ClusterError: If tasks kept running on hosts without their files.
     """
-    what, grouping = f"kspark: epoch {epoch + 1}", grouping_of_round(fit)
-    with fit.sent_weights.share(fit.aggregator.weights) as (vector, nbytes):
-        # Groups bring state in a job of its own: with deltas it would make too long records.
-        wants_state = fit.last_epoch(epoch) and grouping is None
+    description, grouping = f"kspark: epoch {epoch + 1}", grouping_of_round(fit)
+    # Groups return states in a job of their own: records with a delta and a state are too long.
+    wants_state = fit.last_epoch(epoch) and grouping is None
+    with fit.sent_weights.share(fit.aggregator.weights) as (weights, nbytes):
         task = RoundTask(fit.task(), epoch, fit.learning_rate(epoch), wants_state, nbytes)
-        shipped = ship(train_round, task, shared=(fit.shared_spec, vector))
+        shipped = ship(train_round, task, shared=(fit.shared_spec, weights))
         if grouping is not None:
-            return run_grouped_round(fit, grouping, shipped, what)
-        return round_of(fit, fit.collect(fit.train, shipped, what))
+            return run_grouped_round(fit, grouping, shipped, description)
+        return round_of_shards(fit, fit.collect(fit.train, shipped, description))
 
 
-def round_of(fit: Fit, results: Sequence[ShardResult]) -> Round:
-    """A round of which every delta came to the driver."""
+def round_of_shards(fit: Fit, results: Sequence[ShardResult]) -> Round:
+    """Return the round in which each shard returned its delta to the driver."""
     return Round(
         [replace(result, delta=None, state=None) for result in results],
-        deltas(fit, results),
+        unpacked_deltas(fit, results),
         states_of(fit, results),
     )
 
 
-def deltas(fit: Fit, results: Sequence[ShardResult]) -> list[Delta]:
-    """What the shards brought, as it was before it travelled."""
+def unpacked_deltas(fit: Fit, results: Sequence[ShardResult]) -> list[Delta]:
+    """Return the deltas of the shards, as vectors."""
     spec = fit.spec.weights
     return [
         Delta(r.shard, fit.plan.unpacked(r.delta, spec), r.num_examples)
@@ -91,17 +109,45 @@ def deltas(fit: Fit, results: Sequence[ShardResult]) -> list[Delta]:
     ]
 
 
+def merge_deltas(fit: Fit, result: Round) -> None:
+    """Change the global weights by the mean of the deltas, which are then deleted."""
+    fit.aggregator.merge(result.deltas, num_steps=result.num_steps)
+    result.deltas.clear()  # makes room for the deltas of the next round
+
+
+def finish_round(fit: Fit, epoch: int, result: Round, **figures: Any) -> bool:
+    """Report on the epoch, validate the merged weights, and run the callbacks.
+
+    Args:
+        fit: `Fit`.
+        epoch: Integer.
+        result: `Round`, already merged.
+        **figures: Additional attributes of the epoch's `EpochFacts`.
+
+    Returns:
+        Boolean, whether training stops here.
+    """
+    rate = fit.learning_rate(epoch)
+    note_epoch(fit, EpochFacts(epoch, 1, result.workers, learning_rate=rate, **figures))
+    metrics = [shard.metrics for shard in result.shards]
+    num_examples = sum(shard.num_examples for shard in result.shards)
+    return close_epoch(fit, epoch, metrics, num_examples)
+
+
+# -- rounds of many shards: executors average groups of deltas, see `kspark.job.groups` ------------
+
+
 def grouping_of_round(fit: Fit) -> Grouping | None:
-    """As `grouping_of`, and `None` if the fit's rule needs every delta."""
+    """Return `grouping_of(fit)`; `None` if the server optimizer needs the delta of every shard."""
     grouping = grouping_of(fit)
     return grouping if grouping and fit.aggregator.optimizer.averages_deltas else None
 
 
 def run_grouped_round(fit: Fit, grouping: Grouping, task: Shipped, description: str) -> Round:
-    """One epoch on all shards, again if Spark lost the job or a host its files.
+    """Train every shard for one epoch, and collect the mean delta of each group.
 
-    Groups that are whole are kept. All shards of the others train again, each from its state
-    of the epoch before, so that the sums are the same bytes.
+    Complete groups are kept. All shards of an incomplete group train again, each from its state
+    of the epoch before, so that the means are the same bytes.
 
     Args:
         fit: `Fit`.
@@ -113,58 +159,33 @@ def run_grouped_round(fit: Fit, grouping: Grouping, task: Shipped, description: 
         WorkerError: If a replica failed, or the job was lost too often.
         ClusterError: If tasks kept running on hosts without their files.
     """
-    again = Again(fit.train, fit.plan.max_failures)
-    whole: dict[int, GroupResult] = {}
+    retries = Retries(fit.train, fit.plan.max_failures)
+    complete: dict[int, GroupResult] = {}
     wanted = list(range(len(grouping.groups)))
     while wanted:
         try:
             groups = collect_groups(fit, grouping, task, description, wanted)
         except JobLostError as error:
-            again.lost(error)
+            retries.after_lost_job(error)
             continue
-        done([part for group in groups for part in group.parts])
+        shard_results([part for group in groups for part in group.parts])  # raises failures
         missing = {group.number: missing_of(group) for group in groups}
-        whole |= {group.number: group for group in groups if not missing[group.number]}
-        wanted = [number for number in wanted if number not in whole]
+        complete |= {group.number: group for group in groups if not missing[group.number]}
+        wanted = [number for number in wanted if number not in complete]
         if wanted:
-            again.missing([part for parts in missing.values() for part in parts])
-    return round_of_groups(fit, [whole[number] for number in sorted(whole)])
+            retries.after_missing_files([shard for found in missing.values() for shard in found])
+    return round_of_groups(fit, [complete[number] for number in sorted(complete)])
 
 
 def round_of_groups(fit: Fit, groups: list[GroupResult]) -> Round:
-    """What groups brought, as what shards bring. State is fetched by itself."""
+    """Return the round in which each group returned its mean delta, and no state."""
+    spec = fit.spec.weights
     return Round(
-        done([part for group in groups for part in group.parts]),
+        shard_results([part for group in groups for part in group.parts]),
         [
-            Delta(g.number, fit.plan.unpacked(g.delta, fit.spec.weights), g.delta_examples)
+            Delta(g.number, fit.plan.unpacked(g.delta, spec), g.delta_examples)
             for g in groups
             if g.delta is not None
         ],
         [],
     )
-
-
-@dataclass(frozen=True)
-class Round:
-    """What one round brought.
-
-    Attributes:
-        results: List of `ShardResult`, one per shard with examples, in their order.
-        deltas: List of `Delta` to merge: one per shard, or per group of shards.
-        states: List of pairs: a replica's state, and the training examples behind it. Empty
-            if none was asked for.
-    """
-
-    results: list[ShardResult]
-    deltas: list[Delta]
-    states: list[tuple[State, int]]
-
-    @property
-    def workers(self) -> tuple[dict[str, Any], ...]:
-        """Figures of the shards, for `EpochFacts`."""
-        return tuple(worker_figures(r.shard, r.facts) for r in self.results if r.facts)
-
-    @property
-    def num_steps(self) -> int:
-        """Local batches behind the longest delta."""
-        return max(result.facts.batches for result in self.results if result.facts)

@@ -1,16 +1,16 @@
-"""Rounds that do not wait for their slowest shards longer than `straggler_timeout`.
+"""Rounds that wait for their slowest shards no longer than `straggler_timeout` seconds.
 
 ```
             round 1          round 2          last round
 shard 0     ████·········    ████             ████
 shard 1     ███████······    ██████           █████
-shard 2     █████████████████████████████·    ·········      its delta is merged with round 2
+shard 2     █████████████████████████████·    ·········      its delta is merged in round 2
             0 1              0 1 2            0 1
 ```
 
-A shard that is late trains on, and its delta is merged with the round in which it comes. It
-began with older weights, and its staleness is the rounds it is late. It begins no other epoch
-until it has come, so that it trains fewer epochs than the others.
+A late shard continues to train, and its delta is merged in the round in which it arrives. The
+delta's staleness is the number of rounds that it is late. The shard starts no other epoch before,
+and so it trains fewer epochs than the others.
 """
 
 from __future__ import annotations
@@ -23,94 +23,95 @@ from dataclasses import replace
 from kspark.job.epochs import open_epoch
 from kspark.job.fit import Fit
 from kspark.job.optimizer_state import take_state
-from kspark.rounds.driver import finish_round, round_of
-from kspark.rounds.flights import Flights, Landed
+from kspark.rounds.driver import finish_round, merge_deltas, round_of_shards
 from kspark.rounds.patience import Patience
+from kspark.rounds.shard_jobs import ShardJobs, TrainedShard
 from kspark.worker.tasks import State
 
 logger = logging.getLogger("kspark")
 
 
-def train_straggling(fit: Fit) -> None:
-    """Every epoch: the shards that are there train; what has come in time is merged.
+def train_rounds_with_timeout(fit: Fit) -> None:
+    """Train all epochs of a fit, one round per epoch, as `kspark.rounds.driver.train_rounds` does.
 
-    The last round waits for all, and if callbacks end the fit before, so does what comes
-    after it: nothing that was computed is lost.
+    The last round waits for all shards. If callbacks stop training earlier, the deltas of late
+    shards are merged afterwards.
     """
     shards = [shard for shard, count in sorted(fit.num_train.items()) if count]
-    with Flights(fit) as flights:
+    with ShardJobs(fit) as jobs:
         for epoch in range(fit.plan.initial_epoch, fit.plan.epochs):
             open_epoch(fit, epoch)
-            states, over = train_round(fit, flights, shards, epoch)
-            if over:
+            states, stop = run_timed_round(fit, jobs, shards, epoch)
+            if stop:
                 break
-        merge_rest(fit, flights, epoch)
+        merge_late_shards(fit, jobs, epoch)
     take_state(fit, states, epoch)
 
 
-def train_round(
-    fit: Fit, flights: Flights, shards: Sequence[int], epoch: int
+def run_timed_round(
+    fit: Fit, jobs: ShardJobs, shards: Sequence[int], epoch: int
 ) -> tuple[list[tuple[State, int]], bool]:
-    """One epoch of the shards that are not under way.
+    """Train the shards that are not late for one epoch, and merge the deltas that arrive in time.
 
     Returns:
-        Tuple: the states that came along, and whether training is over.
+        Tuple: the states that came with the results (see `Round.states`), and whether training
+        stops here.
     """
-    begun = [shard for shard in shards if shard not in flights.shards]
-    flights.begin(begun, epoch)
+    starting = [shard for shard in shards if shard not in jobs.shards]
+    jobs.start(starting, epoch)
     timeout = None if fit.last_epoch(epoch) else fit.plan.straggler_timeout
-    landed = gather(flights, Patience(len(shards), begun, timeout))
-    missed, late = tuple(sorted(flights.shards)), late_of(landed, epoch)
-    tell(epoch, missed, late)
-    brought = round_of(fit, [item.told(epoch) for item in landed])
-    landed.clear()  # `brought` has the deltas, until they are merged
-    over = finish_round(fit, epoch, brought, stragglers=missed, late=late)
-    fit.monitor.record(stragglers=len(missed))
-    return brought.states, over
+    trained = wait_for_shards(jobs, Patience(len(shards), starting, timeout))
+    stragglers = tuple(sorted(jobs.shards))
+    late = tuple(item.result.shard for item in trained if item.epoch < epoch)
+    log_stragglers(epoch, stragglers, late)
+    result = round_of_shards(fit, [item.merged_in(epoch) for item in trained])
+    trained.clear()  # `result` has the deltas, which are deleted when they are merged
+    merge_deltas(fit, result)
+    stop = finish_round(fit, epoch, result, stragglers=stragglers, late=late)
+    fit.monitor.record(stragglers=len(stragglers))
+    return result.states, stop
 
 
-def gather(flights: Flights, patience: Patience) -> list[Landed]:
-    """What shards bring before patience is at its end, in the order of the shards."""
-    landed: list[Landed] = []
-    while (left := patience.left(flights.shards, time.monotonic())) > 0:
-        landed += flights.wait(left)
-    return sorted(landed, key=lambda item: item.result.shard)
+def wait_for_shards(jobs: ShardJobs, patience: Patience) -> list[TrainedShard]:
+    """Return the results that arrive before the round is over, in the order of the shards."""
+    trained: list[TrainedShard] = []
+    while (seconds := patience.seconds_left(jobs.shards, time.monotonic())) > 0:
+        trained += jobs.wait(seconds)
+    return sorted(trained, key=lambda item: item.result.shard)
 
 
-def late_of(landed: Sequence[Landed], epoch: int) -> tuple[int, ...]:
-    """The shards that have come with an epoch from before."""
-    return tuple(item.result.shard for item in landed if item.epoch < epoch)
-
-
-def tell(epoch: int, missed: Sequence[int], late: Sequence[int]) -> None:
-    """Log who missed the round of an epoch, and who came late."""
-    if missed:
+def log_stragglers(epoch: int, stragglers: Sequence[int], late: Sequence[int]) -> None:
+    """Log the shards that miss the round of an epoch, and those whose older deltas it merges."""
+    if stragglers:
         logger.info(
-            "Epoch %d is merged without shards %s, which are still at work. Their changes are "
-            "merged when they come.",
+            "Epoch %d is merged without shards %s, which are still training. Their deltas will "
+            "be merged in the round in which they arrive.",
             epoch + 1,
-            list(missed),
+            list(stragglers),
         )
     if late:
-        logger.info("Epoch %d: shards %s bring changes of earlier rounds.", epoch + 1, list(late))
+        logger.info(
+            "Epoch %d merges deltas of earlier rounds from shards %s.", epoch + 1, list(late)
+        )
 
 
-def merge_rest(fit: Fit, flights: Flights, epoch: int) -> None:
-    """Wait for the shards that are under way when a fit ends early, and merge what they bring.
+def merge_late_shards(fit: Fit, jobs: ShardJobs, epoch: int) -> None:
+    """Wait for the late shards of a fit that ends before its last epoch, and merge their deltas.
 
-    It becomes part of the last epoch's report; the epoch's metrics are told already.
+    This merge is part of the last epoch's report. The metrics of the epoch are reported already
+    and do not change.
     """
-    if not flights.shards:
+    if not jobs.shards:
         return
-    logger.info("Waiting for shards %s, which are still at work.", sorted(flights.shards))
-    landed = gather(flights, Patience(0, (), None))
-    brought = round_of(fit, [item.told(epoch + 1) for item in landed])
-    fit.aggregator.merge(brought.deltas, num_steps=brought.num_steps)
+    logger.info("Waiting for shards %s, which are still training.", sorted(jobs.shards))
+    trained = wait_for_shards(jobs, Patience(0, (), None))
+    result = round_of_shards(fit, [item.merged_in(epoch + 1) for item in trained])
+    merge_deltas(fit, result)
     fit.monitor.replica.set_vector(fit.aggregator.weights)
     last = fit.epochs[-1]
     fit.epochs[-1] = replace(
         last,
         merges=last.merges + 1,
-        workers=(*last.workers, *brought.workers),
-        late=(*last.late, *(result.shard for result in brought.results)),
+        workers=(*last.workers, *result.workers),
+        late=(*last.late, *(shard.shard for shard in result.shards)),
     )

@@ -1,8 +1,12 @@
-"""Training over rounds: train a shard for an epoch, fetch its state.
+"""What a task does in a round of the default mode: train its shard for one epoch.
 
-A replica's exception comes back as a `Failure` *value*: Spark must not run the
-same mistake four times. What is no mistake of the model's (a lost connection,
-a killed process) fails the task, and Spark retries it.
+Compare the inner loop of `examples/federated_averaging.py`. A task sets the replica to the global
+weights and to the shard's own optimizer state, trains on every row once, saves the state beside
+the shard's files, and returns the delta: new minus old weights.
+
+An exception of the model is returned as a `Failure`, so that Spark does not repeat a mistake four
+times. Other errors, such as a lost connection or a killed process, fail the task, and Spark
+retries it.
 """
 
 from __future__ import annotations
@@ -36,14 +40,15 @@ from kspark.worker.tasks import (
 
 @dataclass(frozen=True)
 class RoundTask:
-    """One round of a fit.
+    """What the tasks of a round need.
 
     Attributes:
         fit: `FitTask`.
         epoch: Integer, the epoch that this round trains.
-        learning_rate: Float, or `None` to leave the optimizer's schedule alone.
-        wants_state: Boolean, whether the replica's optimizer state comes back too.
-        weights_bytes: Integer, what the weights take to come here; `None`: all their bytes.
+        learning_rate: Float, the learning rate to set. `None` keeps the optimizer's schedule.
+        wants_state: Boolean, whether to return the replica's optimizer state too.
+        weights_bytes: Integer, size of the weights as sent, in bytes. `None` means that all
+            weights were sent.
     """
 
     fit: FitTask
@@ -56,7 +61,18 @@ class RoundTask:
 def train_round(
     task: RoundTask, spec: ReplicaSpec, vector: np.ndarray, index: int, handles: Iterable[bytes]
 ) -> Iterator[Result]:
-    """Train the shards of one partition for one epoch from the weights in `vector`."""
+    """Train the shard of a partition for one epoch from the weights in `vector`.
+
+    Args:
+        task: `RoundTask`.
+        spec: `ReplicaSpec` of the model.
+        vector: Vector of the global weights.
+        index: Integer, the partition.
+        handles: Iterable of the partition's shard handles, as JSON.
+
+    Yields:
+        `ShardResult`, `MissingShard` or `Failure`, one per shard handle.
+    """
     for document in list(handles):
         handle = ShardHandle.from_json(document)
         yield guarded(handle.index, partial(train_shard, task, spec, vector, handle), handle.host)
@@ -65,7 +81,12 @@ def train_round(
 def train_shard(
     task: RoundTask, spec: ReplicaSpec, vector: np.ndarray, handle: ShardHandle
 ) -> Result:
-    """Train one shard for one epoch, as its own replica."""
+    """Train one shard for one epoch.
+
+    Returns:
+        `ShardResult` with the delta, the metric state and figures. `Failure` if too many
+        processes died while they trained this epoch.
+    """
     fit = task.fit
     num_examples = training_rows(fit, handle)
     if not num_examples:
@@ -80,6 +101,7 @@ def train_shard(
     with tries:
         replica = replica_for(spec, fit.fit_id, fit.threads)
         state_kept = state.restore(replica, task.epoch, fit.plan, batches)
+        # With `ElasticAverage`, a replica starts from weights of its own.
         own = RoundWeights.of(fit, spec.weights, state.folder, num_examples, task.epoch)
         base = vector if own is None else own.restore(vector)
         replica.set_vector(base)
@@ -105,6 +127,21 @@ def train_shard(
     )
 
 
+def train_epoch(
+    replica: Replica, shard: Shard, plan: TrainingPlan, num_examples: int, epoch: int
+) -> None:
+    """Train on every training row once, in batches. Metrics are reset first.
+
+    Raises:
+        NonFiniteLossError: If the loss is NaN or infinite, and the plan says to raise.
+    """
+    replica.reset_metrics()
+    rng = plan.generator(shard.index, epoch)
+    for window in shard.windows(plan.batch_size, stop=num_examples, rng=rng):
+        replica.train(weighted(window, plan), plan.batch_size)
+        check_finite(replica, plan, epoch)
+
+
 def outgoing(
     task: RoundTask, spec: ReplicaSpec, state: ShardState, delta: np.ndarray
 ) -> np.ndarray:
@@ -116,14 +153,3 @@ def outgoing(
     payload = packer.pack(delta)
     state.save_residual(packer.residual, task.epoch)
     return payload
-
-
-def train_epoch(
-    replica: Replica, shard: Shard, plan: TrainingPlan, num_examples: int, epoch: int
-) -> None:
-    """Every training row once, in batches, with fresh metrics."""
-    replica.reset_metrics()
-    rng = plan.generator(shard.index, epoch)
-    for window in shard.windows(plan.batch_size, stop=num_examples, rng=rng):
-        replica.train(weighted(window, plan), plan.batch_size)
-        check_finite(replica, plan, epoch)

@@ -1,15 +1,14 @@
-"""Save a model with all that kspark knows about it, and load it again.
+"""Save and load a model together with kspark's configuration.
 
-Two formats, chosen by the extension. Weights, optimizer state and compile
-configuration come back from both, and so do kspark's configuration and the server
-optimizer's state:
+There are two formats, chosen by the extension. Both contain the weights, the optimizer
+state, the compile configuration, kspark's configuration and the server optimizer's state:
 
-* `.keras`, the recommended one: opens with `keras.saving.load_model` too.
-* `.h5`: for Elephas and DL4J. For functional and Sequential models; the state of
-  random generators and of text vocabularies is not in it.
+* `.keras` (recommended): `keras.saving.load_model` reads it, too.
+* `.h5`: for Elephas and DL4J, and only for functional and Sequential models. It does not
+  contain the states of random generators and of text vocabularies.
 
-Files written by Elephas, up to 6 and since 7, load as well, and so does a plain
-Keras file. No file runs code of its own on loading unless `safe_mode=False`.
+Files of all versions of Elephas and plain Keras files can be loaded, too. Loading a file
+does not run code from it unless `safe_mode=False`.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ __all__ = ["SavedModel", "load_model", "save_model"]
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What a model file holds.
+    """The content of a model file.
 
     Attributes:
         model: `keras.Model`, compiled if it was when it was saved.
@@ -69,27 +68,28 @@ def save_model(
 ) -> None:
     """Save a model and kspark's configuration to one file.
 
-    The file appears under its name when it is complete. A failed save leaves what
-    was there, and nothing else.
+    The file gets its name when it is complete. A failed save does not change an existing
+    file, and leaves no other file.
 
     Args:
         model: `keras.Model`.
         config: Dictionary of JSON data, kspark's configuration.
-        path: String or path-like, ending in `.keras` or `.h5`. Without a scheme a
-            local path of the driver, else anything that Spark can write
+        path: String or path-like that ends in `.keras` or `.h5`. Without a scheme, a
+            local path on the driver; otherwise a URI that Spark can write
             (`hdfs://`, `s3a://`, `file:`).
-        overwrite: Boolean, whether an existing file may be replaced.
-        server_state: Optional dictionary of name and array.
-        spark: `SparkSession` or `None`, for a path with a scheme. `None` takes the
-            active session.
-        class_name: String, the class that the file is to be loaded as.
+        overwrite: Boolean, whether an existing file may be replaced. Defaults to `False`.
+        server_state: Dictionary from name to array, the server optimizer's state. Defaults
+            to `None`.
+        spark: `SparkSession` for a path with a scheme. Defaults to `None`, the active
+            session.
+        class_name: String, the class to load the file as. Defaults to `"SparkModel"`.
 
     Raises:
-        FileExistsError: If the file exists and `overwrite` is false.
-        OSError: If the file system refuses.
-        TypeError: If `model` is no Keras model.
-        ValueError: If `path` has another extension, `config` is no JSON data,
-            or the format would lose a part of the model.
+        FileExistsError: If the file exists and `overwrite` is `False`.
+        OSError: If writing fails.
+        TypeError: If `model` is not a Keras model.
+        ValueError: If `path` has another extension, `config` is not JSON data, or the format
+            cannot represent a part of the model.
     """
     if not isinstance(model, keras.Model):
         raise invalid_type("model", "a `keras.Model`", model)
@@ -112,9 +112,10 @@ def load_model(
 
     Args:
         path: String or path-like, as in `save_model`.
-        custom_objects: Optional dictionary of name and class or function, for what
-            is not registered with Keras.
-        safe_mode: Boolean. If true, a file with Python code inside is refused.
+        custom_objects: Mapping from names to classes or functions that are not registered
+            with Keras. Defaults to `None`.
+        safe_mode: Boolean, whether to refuse a file that contains Python code. Defaults to
+            `True`.
         spark: `SparkSession` or `None`, as in `save_model`.
 
     Returns:
@@ -122,8 +123,9 @@ def load_model(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        OSError: If the file system refuses.
-        ValueError: If it is no model file, holds code, or needs custom objects.
+        OSError: If reading fails.
+        ValueError: If the file is not a model file, contains code, or needs other custom
+            objects.
     """
     name = checked(path)
     with reading(name, spark=spark) as local, recognized(local, name) as (read, file):
@@ -133,7 +135,7 @@ def load_model(
 
 
 def checked(path: str | os.PathLike[str]) -> str:
-    """The path as a string, if its extension is one of the two."""
+    """Check the extension of a path, and return the path as a string."""
     name = os.fspath(path)
     if not name.endswith((".keras", ".h5")):
         raise invalid("path", "a path ending in '.keras' or '.h5'", name)
@@ -142,9 +144,9 @@ def checked(path: str | os.PathLike[str]) -> str:
 
 @contextmanager
 def recognized(local: str, path: str) -> Iterator[tuple[Reader, str]]:
-    """Tell a file's format by its content, and give it the extension that Keras expects.
+    """Find the format of a file from its content, and give it the extension that Keras expects.
 
-    Keras 2 wrote HDF5 to any name, so Elephas left `.keras` files that are none.
+    Keras 2 wrote HDF5 to files of any name, so `.keras` files of Elephas may be HDF5 files.
 
     Yields:
         A pair (function that reads the format, name of the file).

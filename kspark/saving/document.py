@@ -1,11 +1,11 @@
-"""What kspark adds to a model file: one JSON document, and the arrays it names.
+"""The part of a model file that kspark adds: a JSON document, and the arrays that it lists.
 
 ```json
 {"format": 1, "config": {...}, "server_state": ["first", "second"]}
 ```
 
-`config` is `SparkModel.get_config()`, `server_state` the names of the server
-optimizer's arrays, which the file holds as plain arrays in that order.
+`config` is `SparkModel.get_config()`. `server_state` has the names of the server
+optimizer's arrays, which are in the file in the same order.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Document:
     Attributes:
         config: Dictionary of JSON data, kspark's configuration.
         server_state: Dictionary of name and array, the server optimizer's state.
-        class_name: String, the class that wrote the file, in Elephas' words.
+        class_name: String, the class that wrote the file, by its name in Elephas.
     """
 
     config: dict[str, Any]
@@ -39,14 +39,15 @@ class Document:
     class_name: str = "SparkModel"
 
     def to_dict(self) -> dict[str, Any]:
-        """The document as JSON data, with the arrays by name only."""
+        """Return the document as JSON data, with the names of the arrays only."""
         return {"format": FORMAT, "config": self.config, "server_state": list(self.server_state)}
 
     def check(self) -> None:
-        """Refuse what could not be read again, before anything is written.
+        """Refuse data that could not be loaded again, before the file is written.
 
         Raises:
-            ValueError: If the configuration is no JSON data, or an array holds no numbers.
+            ValueError: If the configuration is not JSON data, or an array does not contain
+                numbers.
         """
         try:
             json.dumps(self.config)
@@ -62,13 +63,13 @@ def names_in(document: object, path: str) -> tuple[dict[str, Any], list[str]]:
 
     Args:
         document: JSON data, as written by `Document.to_dict`.
-        path: String, the file it comes from.
+        path: String, the file, for errors.
 
     Returns:
         A pair (configuration, names).
 
     Raises:
-        ValueError: If it is no such document, or one of a later kspark.
+        ValueError: If this is not such a document, or a later kspark wrote it.
     """
     if not isinstance(document, dict) or not isinstance(document.get("config"), dict):
         raise invalid("path", "a file with an intact kspark configuration", path)
@@ -79,14 +80,14 @@ def names_in(document: object, path: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def checked_class(name: object, path: str) -> str:
-    """The class that wrote a file, if it is one of a model on Spark.
+    """Check the name of the class that wrote a file.
 
     Args:
-        name: What the file says.
-        path: String, the file.
+        name: The name in the file.
+        path: String, the file, for errors.
 
     Raises:
-        ValueError: If it is another one.
+        ValueError: If it is not one of `SPARK_MODELS`.
     """
     if name not in SPARK_MODELS:
         rule = f"a file of one of {', '.join(SPARK_MODELS)}, and this one holds {name!r}"
@@ -95,5 +96,5 @@ def checked_class(name: object, path: str) -> str:
 
 
 def named(names: Iterable[str], arrays: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
-    """Names and arrays as one dictionary."""
+    """Make a dictionary of names and arrays."""
     return dict(zip(names, arrays, strict=True))

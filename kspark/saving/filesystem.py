@@ -1,12 +1,12 @@
-"""Where a model file lives, seen as a local file for as long as it is written or read.
+"""Write and read a model file on any file system, by way of a local file.
 
-A path without a scheme, or with `file:`, is a file of the driver's own disk; it
-needs no Spark. Every other scheme (`hdfs:`, `s3a:`, `abfss:`, `gs:`, `viewfs:`)
-goes through the Hadoop `FileSystem` of the session's JVM, with the session's
-settings, so that whatever Spark can write is a place for a model.
+A path without a scheme, or with `file:`, is a file on the driver's disk and needs no
+Spark. All other schemes (`hdfs:`, `s3a:`, `abfss:`, `gs:`, `viewfs:`) use the Hadoop
+`FileSystem` of the session's JVM, with the settings of the session. So a model can be
+saved wherever Spark can write.
 
-Only the driver touches the file. A reader sees the old file or the new one,
-never a part of one: the new file gets its name when it is complete.
+Only the driver accesses the file. A new file gets its name when it is complete, so that
+a reader sees the old file or the new one, but never an incomplete one.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from pyspark.sql import SparkSession
 
 from kspark.saving.hadoop import HadoopFile
 
-# Two letters at least, so that a Windows drive is no scheme; and a slash, so
-# that `run:3.keras` is the name of a local file.
+# At least two letters, so that a Windows drive is not a scheme; and a slash, so that
+# `run:3.keras` is the name of a local file.
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):/")
 LOCAL = re.compile(r"file:(?://(?:localhost)?(?=/))?", re.IGNORECASE)
 
@@ -32,15 +32,15 @@ LOCAL = re.compile(r"file:(?://(?:localhost)?(?=/))?", re.IGNORECASE)
 def writing(
     path: str, *, overwrite: bool = False, spark: SparkSession | None = None
 ) -> Iterator[str]:
-    """Give a local file name to write to; the file becomes `path` when the block ends.
+    """Provide the name of a local file to write, which becomes `path` when the block ends.
 
-    If the block raises, `path` is as it was before and nothing else is left.
+    If the block raises, `path` does not change and no other file is left.
 
     Args:
         path: String, a local path, or a path with a scheme that Spark can write.
-        overwrite: Boolean, whether a file that is already there may be replaced.
-        spark: `SparkSession` or `None`. Only asked for a path with a scheme;
-            `None` takes the active session.
+        overwrite: Boolean, whether an existing file may be replaced. Defaults to `False`.
+        spark: `SparkSession`, used only for a path with a scheme. Defaults to `None`, the
+            active session.
 
     Yields:
         String, the name of a local file that does not exist yet, with the same
@@ -48,7 +48,7 @@ def writing(
 
     Raises:
         FileExistsError: If `path` exists and `overwrite` is false.
-        OSError: If the file system refuses.
+        OSError: If writing fails.
     """
     if is_remote(path):
         remote = HadoopFile(path, spark)
@@ -66,26 +66,26 @@ def writing(
     with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=parent) as directory:
         local = unnamed(directory, path)
         yield local
-        # Asked again: somebody else may have saved while the block ran.
+        # Check again, because another process may have saved while the block ran.
         protect(os.path.exists(target), path, overwrite)
         os.replace(local, target)
 
 
 @contextmanager
 def reading(path: str, *, spark: SparkSession | None = None) -> Iterator[str]:
-    """Give the name of a local file with the content of `path`, until the block ends.
+    """Provide the name of a local file with the content of `path`, until the block ends.
 
     Args:
         path: String, a local path, or a path with a scheme that Spark can read.
-        spark: `SparkSession` or `None`. Only asked for a path with a scheme;
-            `None` takes the active session.
+        spark: `SparkSession`, used only for a path with a scheme. Defaults to `None`, the
+            active session.
 
     Yields:
         String, `path` itself if it is local, else the name of a temporary copy.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        OSError: If the file system refuses.
+        OSError: If reading fails.
     """
     if not is_remote(path):
         local = local_path(path)
@@ -109,23 +109,27 @@ def is_remote(path: str) -> bool:
 
 
 def local_path(path: str) -> str:
-    """`path` without `file:`. As in Hadoop, percent signs stand for themselves."""
+    """Return `path` without `file:`. As in Hadoop, percent signs are not escapes."""
     return LOCAL.sub("", path, count=1) if SCHEME.match(path) else path
 
 
 def unnamed(directory: str, path: str) -> str:
-    """A file in `directory` that only shares the extension with `path`."""
+    """Return the name of a file in `directory` with the extension of `path`."""
     return os.path.join(directory, "model" + os.path.splitext(path)[1])
 
 
 def protect(exists: bool, path: str, overwrite: bool) -> None:
-    """Refuse to go on where a file would be lost."""
+    """Refuse to replace an existing file.
+
+    Raises:
+        FileExistsError: If the file exists and `overwrite` is `False`.
+    """
     if exists and not overwrite:
         raise FileExistsError(
-            errno.EEXIST, "The file exists; `overwrite=True` would replace it", path
+            errno.EEXIST, "The file exists. Set `overwrite=True` to replace it", path
         )
 
 
 def missing(path: str) -> FileNotFoundError:
-    """The error for a file that is not there."""
+    """Make the error for a file that does not exist."""
     return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)

@@ -1,8 +1,7 @@
-"""One file of a Hadoop file system, moved to and from the driver's disk.
+"""Copy a file between a Hadoop file system and the driver's disk.
 
-The JVM that copies is the driver's own, on the same host as this process, so
-the bytes stream from disk to file system inside it: nothing but file names
-crosses to Python, however large the model is.
+The driver's JVM copies the file. It runs on the same host as this process, so only the
+names of files are exchanged between Python and the JVM.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from kspark.errors import ClusterError, invalid
 
 
 def java(spark: SparkSession) -> tuple[Any, Any]:
-    """The session's JVM and its Hadoop configuration.
+    """Return the session's JVM and its Hadoop configuration.
 
-    PySpark has no public way to either. These two names are the only private
-    ones in kspark; they are the same in PySpark 3.5, 4.0 and 4.3. The session's
-    own configuration, and not the context's, because that is what its
-    DataFrame writer uses: credentials given with `spark.conf.set` count.
+    PySpark has no public access to either. These are the only two private names that
+    kspark uses; they are the same in PySpark 3.5, 4.0 and 4.3. The configuration is that of
+    the session, not of the context, because the session's DataFrame writer uses it, too: it
+    has the credentials set by `spark.conf.set`.
 
     Args:
         spark: `SparkSession`.
@@ -35,7 +34,7 @@ def java(spark: SparkSession) -> tuple[Any, Any]:
         A pair (JVM view, `org.apache.hadoop.conf.Configuration`).
 
     Raises:
-        ClusterError: If the session has no JVM in reach (Spark Connect).
+        ClusterError: If the session has no JVM on the driver (Spark Connect).
     """
     jvm, session = getattr(spark, "_jvm", None), getattr(spark, "_jsparkSession", None)
     if jvm is None or session is None:
@@ -52,11 +51,11 @@ class HadoopFile:
 
     Args:
         path: String, a path with a scheme.
-        spark: `SparkSession` or `None`, which takes the active session.
+        spark: `SparkSession`. Defaults to `None`, the active session.
 
     Raises:
         ValueError: If there is no session.
-        OSError: If there is no such file system, or it cannot be reached.
+        OSError: If the file system does not exist or is not available.
     """
 
     def __init__(self, path: str, spark: SparkSession | None = None) -> None:
@@ -70,26 +69,26 @@ class HadoopFile:
             self._system = self._file.getFileSystem(self._conf)
 
     def exists(self) -> bool:
-        """Whether there is something at this path."""
+        """Whether this path exists."""
         with java_errors(self.path):
             return bool(self._system.exists(self._file))
 
     def download(self, local: str) -> None:
         """Copy this file to the local file `local`."""
         with java_errors(self.path):
-            # Not the source's end, and no checksum file beside the copy.
+            # Keep the source, and write no checksum file beside the copy.
             self._system.copyToLocalFile(False, self._file, self._local(local), True)
 
     def upload(self, local: str, overwrite: bool) -> None:
-        """Copy the local file `local` to this path, which gets it whole or not at all.
+        """Copy the local file `local` to this path, completely or not at all.
 
         Args:
             local: String, name of a local file.
             overwrite: Boolean, whether a file at this path may be replaced.
 
         Raises:
-            FileExistsError: If there is one and it may not.
-            OSError: If the file system refuses.
+            FileExistsError: If the path exists and `overwrite` is `False`.
+            OSError: If writing fails.
         """
         name = f".{self._file.getName()}.{uuid4().hex}"
         copy = self._jvm.org.apache.hadoop.fs.Path(self._file.getParent(), name)
@@ -98,12 +97,12 @@ class HadoopFile:
                 self._system.copyFromLocalFile(False, True, self._local(local), copy)
                 self._rename(copy, overwrite)
             finally:
-                # Nothing to delete once the copy has its name; then this is false, no error.
+                # After the rename there is nothing to delete, and `delete` returns false.
                 with suppress(Py4JJavaError, PySparkException):
                     self._system.delete(copy, False)
 
     def _rename(self, copy: Any, overwrite: bool) -> None:
-        """Give the copy this file's name, in one step where the file system can."""
+        """Rename the copy to this path, atomically if the file system supports it."""
         hadoop = self._jvm.org.apache.hadoop.fs
         try:
             context = hadoop.FileContext.getFileContext(self._file.toUri(), self._conf)
@@ -118,7 +117,7 @@ class HadoopFile:
         context.rename(copy, self._file, options)
 
     def _rename_in_two_steps(self, copy: Any, overwrite: bool) -> None:
-        """For file systems that know no renaming onto an existing file."""
+        """Delete and rename, for file systems that cannot rename onto an existing file."""
         if overwrite and self._system.exists(self._file):
             self._system.delete(self._file, False)
         if not self._system.rename(copy, self._file):
@@ -131,7 +130,7 @@ class HadoopFile:
 
 @contextmanager
 def java_errors(path: str) -> Iterator[None]:
-    """Turn what the JVM raises into the `OSError` that a local file would have raised."""
+    """Turn exceptions of the JVM into the `OSError` that a local file would raise."""
     try:
         yield
     except Py4JJavaError as error:
@@ -143,23 +142,23 @@ def java_errors(path: str) -> Iterator[None]:
 
 
 def java_class(error: Py4JJavaError) -> str:
-    """The exception's class on the Java side, without its package."""
+    """Return the name of the exception's Java class, without its package."""
     return str(error.java_exception.getClass().getSimpleName())
 
 
 def qualified(path: str, spark: SparkSession) -> str:
-    """A path with its scheme, as Spark's own writers understand it.
+    """Add the scheme to a path, as Spark's own writers do.
 
-    Without a scheme they mean the default file system, which on a cluster is seldom the
-    driver's disk.
+    A path without a scheme is on Spark's default file system, which on a cluster is usually
+    not the driver's disk.
 
     Args:
-        path: String, with a scheme or without.
+        path: String, with or without a scheme.
         spark: `SparkSession`.
 
     Raises:
-        ClusterError: If the session has no JVM in reach.
-        OSError: If there is no such file system, or it cannot be reached.
+        ClusterError: If the session has no JVM on the driver.
+        OSError: If the file system does not exist or is not available.
     """
     jvm, conf = java(spark)
     with java_errors(path):

@@ -1,13 +1,13 @@
-"""The `.h5` file: Keras' legacy HDF5 file, with Elephas' configuration attribute.
+"""The `.h5` file: Keras' legacy HDF5 file, with the configuration attribute of Elephas.
 
-The root attribute `distributed_config` is the JSON that Elephas writes, and that its
-readers and DL4J's importer look for:
+The root attribute `distributed_config` is the JSON that Elephas writes. Elephas and DL4J's
+importer read it:
 
     {"class_name": "SparkModel", "config": {"mode": ..., "frequency": ...,
      "parameter_server_mode": ..., "num_workers": ..., "batch_size": ...}}
 
-Beside these two keys kspark puts its own document under `"kspark"`, and the arrays
-that it names in the group `kspark_server_state`.
+kspark adds its own document under the key `"kspark"`, and the arrays that the document
+lists in the group `kspark_server_state`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def write(local: str, model: keras.Model, document: Document) -> None:
     """Write the model and the document to the local file `local`.
 
     Raises:
-        ValueError: If the format would lose a part of the model.
+        ValueError: If the format cannot represent a part of the model.
     """
     refuse_loss(model)
     keras.saving.save_model(model, local, include_optimizer=False)
@@ -64,19 +64,20 @@ def write(local: str, model: keras.Model, document: Document) -> None:
 def read(
     local: str, path: str, custom_objects: dict[str, Any], safe_mode: bool
 ) -> tuple[keras.Model, Document | None]:
-    """Read what `write`, Elephas or plain Keras wrote.
+    """Read a file that `write`, Elephas or plain Keras wrote.
 
     Args:
         local: String, name of the local file, ending in `.h5`.
-        path: String, the file's name for messages.
-        custom_objects: Dictionary of name and object.
-        safe_mode: Boolean, whether to refuse code inside the file.
+        path: String, name of the file for errors.
+        custom_objects: Dictionary from names to objects.
+        safe_mode: Boolean, whether to refuse a file that contains code.
 
     Returns:
         A pair (model, document or `None`).
 
     Raises:
-        ValueError: If the file holds no whole model, holds code, or needs custom objects.
+        ValueError: If the file does not contain a complete model, contains code, or needs
+            other custom objects.
     """
     with h5py.File(local, "r") as file:
         content = json_attribute(file, ATTRIBUTE) or {}
@@ -101,9 +102,9 @@ def read(
 
 
 def elephas_config(config: dict[str, Any]) -> dict[str, Any]:
-    """kspark's configuration in the words of Elephas and DL4J.
+    """Convert kspark's configuration to that of Elephas and DL4J.
 
-    Both know two frequencies only, and DL4J wants a number of workers.
+    Both have only two frequencies, and DL4J needs a number of workers.
     """
     frequency = config.get("frequency", "epoch")
     return {
@@ -116,7 +117,7 @@ def elephas_config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_document(file: h5py.File, content: dict[str, Any], path: str) -> Document | None:
-    """kspark's document, or one made from what Elephas wrote; `None` in a plain Keras file."""
+    """Read kspark's document, or make one from Elephas' configuration; `None` without either."""
     if not content:
         return None
     class_name = checked_class(content.get("class_name"), path)
@@ -127,14 +128,14 @@ def read_document(file: h5py.File, content: dict[str, Any], path: str) -> Docume
     config = content.get("config") or {}
     unknown = sorted(set(config) - set(ELEPHAS_KEYS))
     if unknown:
-        logger.warning("Ignored %s of %s: Elephas kept but never used them.", unknown, path)
+        logger.warning("Ignored %s of %s: Elephas saved but never used them.", unknown, path)
     return Document({k: v for k, v in config.items() if k in ELEPHAS_KEYS}, {}, class_name)
 
 
 def compile_as_saved(
     model: keras.Model, compile_config: dict[str, Any] | None, legacy: dict[str, Any] | None
 ) -> None:
-    """Compile the model from kspark's record of it, else from the legacy one, if any."""
+    """Compile the model from kspark's compile configuration, or else from the legacy one."""
     if compile_config is not None:
         model.compile_from_config(compile_config)
     elif legacy is not None:
@@ -142,17 +143,18 @@ def compile_as_saved(
 
 
 def restore_optimizer(model: keras.Model, file: h5py.File, path: str) -> None:
-    """Give the optimizer its saved variables; warn if they do not fit."""
+    """Restore the variables of the optimizer, or warn if they do not fit."""
     model.optimizer.build(model.trainable_variables)
     if OPTIMIZER not in file:
         return
     group, variables = file[OPTIMIZER], model.optimizer.variables
     arrays = [read_array(group, name) for name in names_attribute(group, "weight_names")]
     saved, wanted = [a.shape for a in arrays], [tuple(v.shape) for v in variables]
-    # An optimizer that never stepped has its scalars only (iterations, learning rate).
+    # Before its first step, an optimizer has only scalars (iterations, learning rate).
     if saved != wanted[: len(saved)] or (len(saved) < len(wanted) and any(saved)):
         logger.warning(
-            "The optimizer state of %s (Keras %s) does not fit this Keras; it starts afresh.",
+            "The optimizer state of %s (Keras %s) does not fit this Keras version. The optimizer "
+            "starts without it.",
             path,
             text(file.attrs.get("keras_version", "unknown")),
         )
@@ -162,7 +164,11 @@ def restore_optimizer(model: keras.Model, file: h5py.File, path: str) -> None:
 
 
 def refuse_loss(model: keras.Model) -> None:
-    """Refuse a model of which an HDF5 file would keep only a part."""
+    """Refuse a model that an HDF5 file cannot represent completely.
+
+    Raises:
+        ValueError: If it cannot.
+    """
     if getattr(model, "inputs", None) is None:
         kinds = "built, and Sequential or functional, for '.h5' ('.keras' takes any)"
         raise invalid("model", kinds, model.name)
@@ -176,7 +182,7 @@ def refuse_loss(model: keras.Model) -> None:
 
 
 def layers_of(model: keras.Model) -> Iterator[keras.Layer]:
-    """The layers of a model, and of the models among them."""
+    """Yield the layers of a model, including those of models inside it."""
     for layer in model.layers:
         yield layer
         if isinstance(layer, keras.Model):
@@ -184,13 +190,17 @@ def layers_of(model: keras.Model) -> Iterator[keras.Layer]:
 
 
 def write_arrays(group: h5py.Group, arrays: Iterable[np.ndarray]) -> None:
-    """Write arrays under their positions."""
+    """Write arrays, with their indices as names."""
     for index, array in enumerate(arrays):
         group.create_dataset(str(index), data=array)
 
 
 def read_array(group: h5py.Group, name: str) -> np.ndarray:
-    """One array of this very file; HDF5 could point to any other file on the disk."""
+    """Read an array, but not from another file, to which an HDF5 file can link.
+
+    Raises:
+        ValueError: If the array is in another file.
+    """
     data = group[name]
     elsewhere = data.file.filename != group.file.filename or data.external or data.is_virtual
     if elsewhere:
@@ -199,7 +209,7 @@ def read_array(group: h5py.Group, name: str) -> np.ndarray:
 
 
 def names_attribute(group: h5py.Group, name: str) -> list[str]:
-    """A list of names, which Keras cuts into `name0`, `name1`... when it is long."""
+    """Read a list of names, which Keras divides into `name0`, `name1`... if it is long."""
     keys = [name] if name in group.attrs else []
     while f"{name}{len(keys)}" in group.attrs:
         keys.append(f"{name}{len(keys)}")
@@ -208,10 +218,10 @@ def names_attribute(group: h5py.Group, name: str) -> list[str]:
 
 
 def json_attribute(file: h5py.File, name: str) -> Any:
-    """A root attribute's JSON, `None` if there is none."""
+    """Read the JSON of a root attribute, or return `None` if there is none."""
     return json.loads(text(file.attrs[name])) if name in file.attrs else None
 
 
 def text(value: str | bytes) -> str:
-    """An attribute's text: files have both kinds of string."""
+    """Decode the text of an attribute, which may be of either kind of string."""
     return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,8 +1,8 @@
-"""The `.keras` file: Keras' own zip archive, with kspark's document as further members.
+"""The `.keras` file: Keras' own zip archive, with further members for kspark's document.
 
-`kspark.json` is the document, `kspark/server_state/<i>.npy` are the arrays it
-names. Keras ignores members that it does not know, so the file opens with
-`keras.saving.load_model` as well; a file that plain Keras wrote has no document.
+`kspark.json` is the document, and `kspark/server_state/<i>.npy` are the arrays that it
+lists. Keras ignores these members, so `keras.saving.load_model` can read the file, too. A
+file that plain Keras wrote has no document.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DOCUMENT = "kspark.json"
 
 
 def array_member(index: int) -> str:
-    """Name of the archive's member with one array."""
+    """Return the name of the member with an array."""
     return f"kspark/server_state/{index}.npy"
 
 
@@ -32,7 +32,7 @@ def write(local: str, model: keras.Model, document: Document) -> None:
         content = document.to_dict() | {"class_name": document.class_name}
         archive.writestr(DOCUMENT, json.dumps(content))
         for index, array in enumerate(document.server_state.values()):
-            # Into the archive directly, an array may be as large as the model.
+            # Written directly to the archive, because an array may be as large as the model.
             with archive.open(array_member(index), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
 
@@ -40,19 +40,19 @@ def write(local: str, model: keras.Model, document: Document) -> None:
 def read(
     local: str, path: str, custom_objects: dict[str, Any], safe_mode: bool
 ) -> tuple[keras.Model, Document | None]:
-    """Read what `write` or plain Keras wrote.
+    """Read a file that `write` or plain Keras wrote.
 
     Args:
         local: String, name of the local file.
-        path: String, the file's name for messages.
-        custom_objects: Dictionary of name and object.
-        safe_mode: Boolean, whether to refuse code inside the file.
+        path: String, name of the file for errors.
+        custom_objects: Dictionary from names to objects.
+        safe_mode: Boolean, whether to refuse a file that contains code.
 
     Returns:
         A pair (model, document or `None`).
 
     Raises:
-        ValueError: If the file is incomplete, holds code, or needs custom objects.
+        ValueError: If the file is incomplete, contains code, or needs other custom objects.
     """
     with zipfile.ZipFile(local) as archive:
         model_config = json.loads(archive.read("config.json"))
@@ -65,7 +65,7 @@ def read(
 
 
 def read_document(archive: zipfile.ZipFile, path: str) -> Document | None:
-    """kspark's part of the archive, `None` if it has none."""
+    """Read kspark's document, or return `None` if the archive has none."""
     if DOCUMENT not in archive.namelist():
         return None
     content = json.loads(archive.read(DOCUMENT))
@@ -76,6 +76,6 @@ def read_document(archive: zipfile.ZipFile, path: str) -> Document | None:
 
 
 def read_array(archive: zipfile.ZipFile, member: str) -> np.ndarray:
-    """One array; a pickled one is refused."""
+    """Read an array. Pickled arrays are refused."""
     with archive.open(member) as file:
         return np.lib.format.read_array(file, allow_pickle=False)

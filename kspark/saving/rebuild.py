@@ -1,8 +1,8 @@
-"""Checks on the configuration of a model that is about to be rebuilt from a file.
+"""Check the configuration of a model before Keras rebuilds the model from it.
 
-Keras' safe mode does not cover every file: it can be switched off for the whole
-process, and for HDF5 files releases before 3.11.3 do not have it (CVE-2025-9905).
-`refuse_code` looks at the configuration itself, before Keras sees it.
+Keras' safe mode is not enough: it can be disabled for the whole process, and before Keras
+3.11.3 it does not apply to HDF5 files (CVE-2025-9905). `refuse_code` checks the
+configuration itself.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ import numpy as np
 
 from kspark.errors import invalid
 
-# Layers that load a program or a pickle from outside of their configuration.
+# Layers that load a program or a pickle that is not in their configuration.
 FOREIGN = frozenset({"TFSMLayer", "TorchModuleWrapper"})
 
 
 def refuse_code(config: object, path: str) -> None:
-    """Refuse a configuration that carries Python code.
+    """Refuse a configuration that contains Python code.
 
     Args:
-        config: JSON data, a Keras configuration of any generation.
-        path: String, the file it comes from.
+        config: JSON data, a configuration of any Keras version.
+        path: String, the file, for errors.
 
     Raises:
-        ValueError: If rebuilding would run code out of the file.
+        ValueError: If rebuilding the model would run code from the file.
     """
     for part in objects_in(config):
         if carries_code(part):
             rule = (
-                f"a file without code inside, and this one has a {part['class_name']!r} "
-                "that would run some; `safe_mode=False` loads a file that you trust"
+                f"a file without code inside, and this one has code in a {part['class_name']!r}; "
+                "set `safe_mode=False` to load a file that you trust"
             )
             raise invalid("path", rule, path)
 
 
 def carries_code(part: dict[str, Any]) -> bool:
-    """Whether a serialized object is, or directly holds, a program.
+    """Whether a serialized object is code, or directly contains code.
 
     Keras 3 writes a lambda as the object `__lambda__`, Keras 2 as a list
-    [code, defaults, closure] that only a `Lambda` layer understands.
+    [code, defaults, closure] in the configuration of a `Lambda` layer.
     """
     if part["class_name"] == "__lambda__" or part["class_name"] in FOREIGN:
         return True
@@ -56,7 +56,7 @@ def carries_code(part: dict[str, Any]) -> bool:
 
 
 def objects_in(config: object) -> Iterator[dict[str, Any]]:
-    """Every serialized object in a configuration, at any depth."""
+    """Yield all serialized objects in a configuration, at any depth."""
     pending = [config]
     while pending:
         part = pending.pop()
@@ -70,10 +70,11 @@ def objects_in(config: object) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def rebuilding(path: str, config: object, custom_objects: dict[str, Any]) -> Iterator[None]:
-    """Name the custom objects that were missing when Keras fails inside the block.
+    """Add the names of missing custom objects to errors of Keras inside the block.
 
     Raises:
-        ValueError: In place of Keras' `TypeError` or `ValueError`, if some were.
+        ValueError: In place of Keras' `TypeError` or `ValueError`, if custom objects are
+            missing.
     """
     try:
         yield
@@ -88,13 +89,13 @@ def rebuilding(path: str, config: object, custom_objects: dict[str, Any]) -> Ite
 def rebuilt(
     text: str, weights: Sequence[np.ndarray], custom_objects: dict[str, Any], path: str
 ) -> keras.Model:
-    """The model of a JSON text, with weights, compiled if the text says how.
+    """Rebuild a model from JSON and weights, compiled if the JSON has a compile configuration.
 
     Args:
-        text: String that `model.to_json()` gave.
-        weights: Sequence of arrays, the model's.
-        custom_objects: Dictionary of names to custom objects.
-        path: String, the file that it comes from, for errors.
+        text: String that `model.to_json()` returned.
+        weights: Sequence of arrays.
+        custom_objects: Dictionary from names to custom objects.
+        path: String, the file, for errors.
 
     Raises:
         ValueError: If custom objects are missing.
@@ -107,7 +108,7 @@ def rebuilt(
 
 
 def custom_names(config: object) -> list[str]:
-    """Names of the classes and functions in a configuration that are not Keras' own."""
+    """Return the names of classes and functions in a configuration that are not Keras' own."""
     names: dict[str, None] = {}
     for part in objects_in(config):
         name, module = part["class_name"], str(part.get("module") or "")
@@ -120,14 +121,14 @@ def custom_names(config: object) -> list[str]:
 
 
 def known(name: str, custom_objects: dict[str, Any]) -> bool:
-    """Whether a custom name was passed or registered, with or without its package."""
+    """Whether a custom object was passed or registered, with or without its package's name."""
     registered = {*custom_objects, *keras.saving.get_custom_objects()}
     return any(name in (other, other.split(">")[-1]) for other in registered)
 
 
 def built_in(name: str) -> bool:
     """Whether Keras itself has a class or function of this name."""
-    if name == "Functional":  # the one class that files name and Keras does not export
+    if name == "Functional":  # the only class in files that Keras does not export
         return True
     homes = (
         keras,

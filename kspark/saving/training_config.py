@@ -1,9 +1,9 @@
-"""The compile configuration of HDF5 model files, as every Keras since 2.0 wrote it.
+"""Read and write the compile configuration of HDF5 model files, of all Keras versions since 2.0.
 
-Keras 3 itself reads these with losses: `"mse"` fails to load, an optimizer
-that Keras 2.11-2.15 wrote as `Custom>Adam` comes back with default settings, and a
-`MeanMetricWrapper` breaks at the first batch. So the arguments of `compile` are
-put together here, from public parts of Keras.
+Keras 3 does not read these configurations correctly: the loss `"mse"` fails to load, an
+optimizer that Keras 2.11 to 2.15 wrote as `Custom>Adam` gets default settings, and a
+`MeanMetricWrapper` fails on the first batch. So this module makes the arguments of `compile`
+with public functions of Keras.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 
 import keras
 
-# `compile` chooses their kind by the shape of the output, so they stay strings.
+# `compile` chooses the variant of these by the shape of the output, so they stay strings.
 BY_OUTPUT = frozenset({"accuracy", "acc", "crossentropy", "ce"})
 
 
 def compile_arguments(config: dict[str, Any]) -> dict[str, Any]:
-    """Turn a file's training configuration into arguments of `keras.Model.compile`.
+    """Convert a file's training configuration to arguments of `keras.Model.compile`.
 
-    Custom objects are looked up in Keras' current scope.
+    Custom objects are taken from Keras' current scope.
 
     Args:
         config: Dictionary, the JSON of the attribute `training_config`.
@@ -30,7 +30,7 @@ def compile_arguments(config: dict[str, Any]) -> dict[str, Any]:
         Dictionary of keyword arguments.
 
     Raises:
-        ValueError: If the configuration names something that Keras does not know.
+        ValueError: If the configuration names an object that Keras does not find.
     """
     arguments = {
         "optimizer": optimizer(config["optimizer_config"]),
@@ -44,11 +44,10 @@ def compile_arguments(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def training_config(compile_config: dict[str, Any]) -> dict[str, Any]:
-    """A model's training configuration, as Keras writes it to HDF5 files.
+    """Convert a model's compile configuration to that of HDF5 files.
 
-    `keras.Model.save` would write it too, but takes the optimizer out of the
-    model's compile configuration as it does so: the next `.keras` file of the
-    same model would have another optimizer.
+    `keras.Model.save` also writes it, but removes the optimizer from the model's compile
+    configuration: the next `.keras` file of the same model would have another optimizer.
 
     Args:
         compile_config: Dictionary, `model.get_compile_config()`.
@@ -74,7 +73,7 @@ def flat(metrics: Any) -> Any:
 
 
 def each(convert: Callable[[Any], Any], value: Any) -> Any:
-    """Apply `convert` to every single object in nested lists and dictionaries."""
+    """Apply `convert` to each object in nested lists and dictionaries."""
     if isinstance(value, (list, tuple)):
         return [each(convert, item) for item in value]
     if isinstance(value, dict) and "class_name" not in value:
@@ -83,7 +82,7 @@ def each(convert: Callable[[Any], Any], value: Any) -> Any:
 
 
 def optimizer(config: dict[str, Any]) -> keras.optimizers.Optimizer:
-    """An optimizer of any Keras generation as one of this Keras."""
+    """Make an optimizer from the configuration of any Keras version."""
     name, settings = config["class_name"], dict(config["config"])
     built_in = getattr(keras.optimizers, name.split(">")[-1], None)
     custom = keras.saving.get_registered_object(name)
@@ -102,22 +101,22 @@ def optimizer(config: dict[str, Any]) -> keras.optimizers.Optimizer:
 
 
 def loss(value: str | dict[str, Any]) -> Any:
-    """A loss as `compile` takes it."""
+    """Convert a loss for `compile`."""
     if isinstance(value, str):
         return keras.losses.get(value)
     settings = dict(value["config"])
-    if settings.get("reduction") == "auto":  # Keras 2's word for its default
+    if settings.get("reduction") == "auto":  # the name of the default in Keras 2
         settings["reduction"] = "sum_over_batch_size"
     return keras.losses.deserialize({**value, "config": settings})
 
 
 def metric(value: str | dict[str, Any]) -> Any:
-    """A metric as `compile` takes it."""
+    """Convert a metric for `compile`."""
     if isinstance(value, str):
         custom = keras.saving.get_registered_object(value)
         if custom is None and value not in BY_OUTPUT:
-            keras.metrics.get(value)  # raises here, and not at the first batch
-        return custom or value  # as a string it keeps its name in the logs
+            keras.metrics.get(value)  # raise now, not on the first batch
+        return custom or value  # a string keeps its name in the logs
     settings = value["config"]
     if value["class_name"] == "MeanMetricWrapper" and isinstance(settings.get("fn"), str):
         wrapped = metric_function(settings["fn"])
@@ -126,13 +125,13 @@ def metric(value: str | dict[str, Any]) -> Any:
 
 
 def metric_function(name: str) -> Callable[..., Any]:
-    """The function that a metric takes the mean of: a custom one, a metric or a loss."""
+    """Return the function of a `MeanMetricWrapper`: a custom function, a metric or a loss."""
     custom = keras.saving.get_registered_object(name)
     return custom or getattr(keras.metrics, name, None) or keras.losses.get(name)
 
 
 def canonical(value: Any) -> Any:
-    """The long name of a loss given by a short one, because Keras cannot load "mse"."""
+    """Return the full name of a loss, because Keras cannot load short names such as "mse"."""
     if not isinstance(value, str):
         return value
     function = keras.losses.get(value)
@@ -140,7 +139,7 @@ def canonical(value: Any) -> Any:
 
 
 def legacy(value: Any) -> Any:
-    """A serialized object in the words of the HDF5 format: functions are names."""
+    """Convert a serialized object to the HDF5 format, in which a function is its name."""
     if not isinstance(value, dict):
         return value
     if value["class_name"] == "function":

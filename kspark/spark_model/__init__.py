@@ -1,7 +1,8 @@
-"""What a user calls: `SparkModel`, and one `fit` from its arguments to its `History`.
+"""`SparkModel`: check the arguments of a call, and run it on Spark.
 
-`model` has the class, `arguments` checks what it is given, `inputs` turns data into examples,
-`training` decides how a fit trains and runs it.
+`model` has the class and `inference` its base class, which evaluates and predicts. `arguments`
+checks arguments, `inputs` turns data into examples, and `training` decides how a fit trains and
+runs it.
 """
 
 from kspark.spark_model.model import SparkModel

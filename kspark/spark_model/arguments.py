@@ -1,8 +1,7 @@
-"""What `SparkModel` and its `fit` are given: a model, callbacks, Elephas' arguments."""
+"""Check arguments of `SparkModel` and `fit` that depend on each other or on the model."""
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -17,15 +16,13 @@ from kspark.plan import TrainingPlan
 from kspark.plan.checks import check_fraction
 from kspark.replica.backends import MERGING
 
-logger = logging.getLogger("kspark")
-
 
 def compiled_model(model: Any) -> keras.Model:
-    """The model itself, made by the function if one was given.
+    """Return a compiled model; call `model` first if it is a function.
 
     Raises:
-        TypeError: If it is no Keras model.
-        ValueError: If it is not compiled.
+        TypeError: If `model` is not a Keras model, or does not return one.
+        ValueError: If the model is not compiled.
     """
     made = model
     if not isinstance(model, keras.Model) and callable(model):
@@ -38,7 +35,11 @@ def compiled_model(model: Any) -> keras.Model:
 
 
 def refuse_unknown(arguments: Mapping[str, Any]) -> None:
-    """Accept Elephas' arguments that mean nothing here, with a warning; refuse all others."""
+    """Warn about `parameter_server_mode`, an argument of Elephas without effect; refuse others.
+
+    Raises:
+        TypeError: If there is any other argument.
+    """
     unknown = sorted(set(arguments) - {"parameter_server_mode"})
     if unknown:
         raise TypeError(f"Argument(s) not recognized: {', '.join(unknown)}")
@@ -51,72 +52,72 @@ def refuse_unknown(arguments: Mapping[str, Any]) -> None:
 
 
 def check_rule(rule: ServerOptimizer, plan: TrainingPlan) -> None:
-    """Refuse a server optimizer that the plan would not use as it is meant.
+    """Refuse a server optimizer that does not work with the settings of a plan.
 
     Raises:
-        ValueError: If it would not.
+        ValueError: If it does not.
     """
     rule.check_mode(plan.mode)
     if plan.merges_gradients and rule.name != "average":
         reason = (
-            '"average" with mode="synchronous" and frequency="batch": the gradients of all '
-            "replicas are merged there, and the model's own optimizer makes the step; with "
-            "frequency=1 their deltas are merged by this rule"
+            '"average" with mode="synchronous" and frequency="batch", where the optimizer of the '
+            "model applies the mean gradient of all replicas; set frequency=1 to merge deltas by "
+            "this rule"
         )
         raise invalid("server_optimizer", reason, rule)
     if rule.keeps_replica_weights and plan.mode == "hogwild":
-        reason = 'a rule whose replicas go on from the merged weights in mode="hogwild"'
+        reason = 'a rule whose replicas continue with the merged weights in mode="hogwild"'
         raise invalid("server_optimizer", reason, rule)
     check_compression(rule, plan)
     check_stragglers(rule, plan)
 
 
 def check_compression(rule: ServerOptimizer, plan: TrainingPlan) -> None:
-    """Refuse a compression that a server optimizer cannot work with.
+    """Refuse a codec that does not work with a server optimizer.
 
     Raises:
-        ValueError: If it cannot.
+        ValueError: If it does not.
     """
     codec = plan.compression
     if codec is None:
         return
     if rule.keeps_replica_weights:
         reason = (
-            f'None with server_optimizer="{rule.name}": its replicas send how far they are from '
-            "the global weights, which is no sum of changes that could be made up for later"
+            f'None with server_optimizer="{rule.name}": its replicas send their distance from the '
+            "global weights, and later exchanges cannot correct what a codec loses of a distance"
         )
         raise invalid("compression", reason, codec)
     if codec.sparse and rule.needs_all_deltas:
         reason = (
             f'None, "float16", "bfloat16" or "int8" with server_optimizer="{rule.name}", which '
-            "compares the replicas' values: most of those that this one brings are zero"
+            "compares the values of all replicas: this codec sets most of them to zero"
         )
         raise invalid("compression", reason, codec)
 
 
 def check_stragglers(rule: ServerOptimizer, plan: TrainingPlan) -> None:
-    """Refuse to merge rounds without their slowest shards where all of them count.
+    """Refuse `straggler_timeout` with a server optimizer that needs all deltas of a round.
 
     Raises:
-        ValueError: If they do.
+        ValueError: If it needs them.
     """
     if plan.straggler_timeout is None or (rule.averages_deltas and not rule.keeps_replica_weights):
         return
-    reason = "which compares changes that were made from the same weights, and a late one was not"
+    reason = "which compares deltas made from the same weights; a late delta has older ones"
     if rule.keeps_replica_weights:
         reason = (
-            "whose replicas have moved already by what they bring: the global weights must move by "
-            "as much in the same round"
+            "whose replicas have already applied their part of the exchange: the global weights "
+            "must change by the same amount in the same round"
         )
-    told = f'None with server_optimizer="{rule.name}", {reason}'
-    raise invalid("straggler_timeout", told, plan.straggler_timeout)
+    requirement = f'None with server_optimizer="{rule.name}", {reason}'
+    raise invalid("straggler_timeout", requirement, plan.straggler_timeout)
 
 
 def check_backend(plan: TrainingPlan) -> None:
-    """Refuse to merge gradients with a Keras backend that does not show them.
+    """Refuse to merge gradients on a Keras backend that does not give access to them.
 
     Raises:
-        ValueError: If the plan would.
+        ValueError: If the plan merges gradients and the backend does not support it.
     """
     name = keras.backend.backend()
     if plan.merges_gradients and name not in MERGING:
@@ -129,14 +130,15 @@ def check_backend(plan: TrainingPlan) -> None:
 
 
 def check_schedule(plan: TrainingPlan, learning_rate: float | None) -> None:
-    """Refuse to scale a learning rate that is set anew at every step.
+    """Refuse `scale_lr` if a schedule sets the learning rate.
 
     Args:
         plan: `TrainingPlan`.
-        learning_rate: Float, the optimizer's, or `None` if a schedule decides.
+        learning_rate: Float, the learning rate of the optimizer, or `None` if a schedule
+            sets it.
 
     Raises:
-        ValueError: If a schedule decides.
+        ValueError: If the plan scales the learning rate and a schedule sets it.
     """
     if plan.scaling is not None and learning_rate is None:
         rule = (
@@ -147,10 +149,10 @@ def check_schedule(plan: TrainingPlan, learning_rate: float | None) -> None:
 
 
 def check_class_weight(class_weight: Any, num_targets: int) -> None:
-    """Refuse weights of classes where it is not one target whose classes are meant.
+    """Refuse `class_weight` unless the model has exactly one target.
 
     Raises:
-        ValueError: If there are several targets, or none.
+        ValueError: If it has several targets, or none.
     """
     if class_weight is not None and num_targets != 1:
         kind = "with several outputs" if num_targets else "without targets"
@@ -160,10 +162,11 @@ def check_class_weight(class_weight: Any, num_targets: int) -> None:
 def check_exclusive(
     validation_split: float, validation_data: Any, class_weight: Any, sample_weight: Any
 ) -> None:
-    """Refuse arguments of `fit` that contradict each other.
+    """Refuse arguments of `fit` that exclude each other.
 
     Raises:
-        ValueError: If they do.
+        ValueError: If two of them do, or `validation_split` is out of range.
+        TypeError: If `validation_split` is not a number.
     """
     check_fraction("validation_split", validation_split)
     if validation_split and validation_data is not None:
@@ -173,15 +176,17 @@ def check_exclusive(
 
 
 def check_road(spark: SparkSession, plan: TrainingPlan) -> None:
-    """Refuse a plan that Spark Connect cannot run: all but rounds need a server on the driver.
+    """Refuse a plan that Spark Connect cannot run.
+
+    Live training needs a server on the driver, and `straggler_timeout` a job for each shard.
 
     Raises:
-        ValueError: If `spark` is a session of Spark Connect and the plan is not for it.
+        ValueError: If `spark` is a session of Spark Connect and the plan needs one of them.
     """
     if not is_connect(spark):
         return
     if plan.straggler_timeout is not None:
-        rule = "None over Spark Connect, where no job can be for one partition alone"
+        rule = "None over Spark Connect, which cannot run a job for a single partition"
         raise invalid("straggler_timeout", rule, plan.straggler_timeout)
     if plan.in_rounds:
         return

@@ -1,4 +1,4 @@
-"""From what the user gave to examples, and from predictions back to what the user expects."""
+"""Turn the data of a call into examples for a model, and predictions into the result of a call."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from kspark.replica.signature import output_names
 
 
 def session_of(x: Any) -> SparkSession:
-    """The session that data belongs to, else the active one.
+    """Return the session that data belongs to, or else the active session.
 
     Raises:
-        RuntimeError: If there is none.
+        RuntimeError: If there is no session.
     """
     own = getattr(x, "sparkSession", None)
     session = own if own is not None else active_session()
@@ -37,11 +37,10 @@ def session_of(x: Any) -> SparkSession:
 
 
 def active_session() -> SparkSession | None:
-    """The running session, if there is one.
+    """Return the active or the default session, or `None`.
 
-    `getActiveSession` alone is not enough: an interrupt in the middle of a call into
-    the JVM ends this thread's connection, and the next one's thread has no active
-    session, only the default one.
+    `getActiveSession` is not enough. If an interrupt cancels a call into the JVM, Python opens
+    a new connection, whose thread in the JVM has no active session, only the default one.
     """
     try:
         return SparkSession.active()
@@ -50,13 +49,16 @@ def active_session() -> SparkSession | None:
 
 
 def example_for(model: keras.Model, x: Any, columns: Columns, *, labelled: bool) -> Any:
-    """What `Replica.of` builds a model from: the first row if nobody told its input's shape.
+    """Return the data from which `Replica.of` can build a model.
+
+    A `keras.Sequential` without an input shape needs the first row; for other models, and for
+    arrays, it is `x` itself.
 
     Args:
         model: A compiled `keras.Model`.
-        x: What the user gave.
+        x: The user's data.
         columns: `Columns` of a DataFrame.
-        labelled: Boolean, whether labels are wanted that are not given beside `x`.
+        labelled: Boolean, whether the rows of `x` must contain labels.
     """
     is_plain = isinstance(x, np.ndarray | Mapping)
     if model.built or is_plain or not isinstance(model, keras.Sequential):
@@ -66,17 +68,17 @@ def example_for(model: keras.Model, x: Any, columns: Columns, *, labelled: bool)
 
 
 class Source:
-    """What the user gave, as examples for one model.
+    """Makes examples for one model from the user's data.
 
     Args:
-        model: A compiled `keras.Model` that the examples are for.
-        x: Data as the user gave it.
+        model: A compiled `keras.Model`.
+        x: The user's data.
         columns: `Columns` of a DataFrame.
-        num_workers: Integer, number of shards. Defaults to `None`, the data's own partitions.
-        labelled: Boolean, whether labels are wanted that are not given beside `x`.
+        num_workers: Integer, number of shards, or `None` for the partitions of the data.
+        labelled: Boolean, whether the rows of `x` must contain labels.
 
     Attributes:
-        replica: `Replica` around the model itself.
+        replica: `Replica` that uses `model` itself, not a copy.
     """
 
     def __init__(
@@ -95,17 +97,21 @@ class Source:
 
     @cached_property
     def spark(self) -> SparkSession:
-        """The session of the data, else the active one.
+        """The session of the data, or else the active session.
 
         Raises:
-            RuntimeError: If there is none.
+            RuntimeError: If there is no session.
         """
         return session_of(self._x)
 
     def training(
         self, x: Any, y: Any, sample_weight: Any, validation_split: float
     ) -> tuple[Examples, Examples | None]:
-        """Examples to train on, and those of `validation_split` if it can be applied here."""
+        """Make examples to train on, and examples to validate on.
+
+        The second are `None` without a `validation_split`, and if each shard must be split by
+        itself.
+        """
         examples = self._adapt(x, y, sample_weight)
         if validation_split:
             parts = examples.split(validation_split)
@@ -114,7 +120,12 @@ class Source:
         return examples, None
 
     def validation(self, data: Any) -> Examples:
-        """Examples to validate on. A list is a tuple, as for Keras."""
+        """Make examples to validate on. A list counts as a tuple, as in Keras.
+
+        Raises:
+            ValueError: If a tuple has another length than 2 or 3, or the data does not fit.
+            TypeError: If the data has a wrong type.
+        """
         if isinstance(data, tuple | list):
             if len(data) not in (2, 3):
                 rule = "(x, y) or (x, y, sample_weight), an RDD or a DataFrame"
@@ -123,9 +134,9 @@ class Source:
             return self._adapt(*data) if isinstance(data, tuple | list) else self._adapt(data)
 
     def features(self, x: Any) -> Examples:
-        """Examples without labels, in their own order.
+        """Make examples without labels, in the order of the rows.
 
-        The rows of an RDD stay in their partitions, because moving them changes the order.
+        The rows of an RDD stay in their partitions, because moving them changes their order.
         """
         spec = self.replica.inputs
         bare = type(spec)(inputs=spec.inputs, x_structure=spec.x_structure)
@@ -147,7 +158,7 @@ class Source:
 
 
 def gathered(chunks: list[list[np.ndarray]], replica: Replica, *, as_rows: bool) -> Any:
-    """Chunks of predictions as one array per output, or as one array per row."""
+    """Join chunks of predictions into one array per output, or into one array per row."""
     if not chunks:
         return [] if as_rows else np.empty((0,))
     outputs = [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
@@ -159,9 +170,9 @@ def gathered(chunks: list[list[np.ndarray]], replica: Replica, *, as_rows: bool)
 
 
 def output_columns(replica: Replica, output_col: str) -> dict[str, tuple[int | None, ...]]:
-    """Names of the columns a DataFrame gets, and the shapes per example of what is in them.
+    """Return the names of the columns to add to a DataFrame, with the shape of one value each.
 
-    A model of several outputs gets one column each, `<output_col>_<output's name>`.
+    A model with several outputs adds one column for each, `<output_col>_<name of the output>`.
     """
     shapes = output_shapes(replica.model, output_names(replica.model)[0])
     if len(shapes) == 1:
@@ -176,7 +187,7 @@ class TrainingData:
     Attributes:
         examples: `Examples` to train on.
         held_out: `Examples` to validate on, or `None`.
-        validation_split: Float, part of every shard that validates instead of training.
+        validation_split: Float, the fraction of each shard to validate on instead of training.
     """
 
     examples: Examples
@@ -191,7 +202,14 @@ class TrainingData:
         validation_split: float,
         validation_data: Any,
     ) -> TrainingData:
-        """What `fit` was given: `data` is `x`, `y` and `sample_weight`."""
+        """Make examples from the arguments of `fit`.
+
+        Args:
+            source: `Source`.
+            data: Tuple `(x, y, sample_weight)`.
+            validation_split: Float.
+            validation_data: Data to validate on, or `None`.
+        """
         examples, held_out = source.training(*data, validation_split)
         if validation_data is not None:
             held_out = source.validation(validation_data)

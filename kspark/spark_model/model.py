@@ -1,4 +1,4 @@
-"""`SparkModel`: a compiled Keras model that trains on Spark."""
+"""`SparkModel`: train a compiled Keras model on Spark."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-from pyspark.sql import DataFrame
 
 from kspark import compression as codecs
-from kspark import job, optimizers, saving
+from kspark import optimizers, saving
 from kspark.adapters import Columns
-from kspark.cluster.check import check_cluster_once
 from kspark.cluster.interrupts import defers_interrupts
-from kspark.job.callbacks import checked_callbacks, listed, merged_metrics
+from kspark.job.callbacks import checked_callbacks
 from kspark.job.report import FitReport
 from kspark.plan import TrainingPlan
-from kspark.plan.checks import check_integer
 from kspark.plan.settings import PLAN_SETTINGS, SETTINGS
 from kspark.replica import ReplicaSpec
 from kspark.spark_model.arguments import (
@@ -26,21 +23,21 @@ from kspark.spark_model.arguments import (
     check_road,
     check_rule,
     check_schedule,
-    compiled_model,
     refuse_unknown,
 )
-from kspark.spark_model.inputs import (
-    Source,
-    TrainingData,
-    active_session,
-    gathered,
-    output_columns,
-)
+from kspark.spark_model.inference import InferenceModel
+from kspark.spark_model.inputs import Source, TrainingData, active_session
 from kspark.spark_model.training import Outcome, train
 
 
-class SparkModel:
-    """Trains, evaluates and runs a compiled Keras model on Spark.
+class SparkModel(InferenceModel):
+    """Trains, evaluates and predicts with a compiled Keras model on Spark.
+
+    The data is divided into *shards*, one per worker. Each worker trains a *replica*, a copy
+    of the model, on its shard. An *aggregator* on the driver merges the changes of all
+    replicas into the global weights. The Keras model has the merged weights after `fit`.
+
+    The settings are also attributes of the same names: a new value applies to the next call.
 
     Example:
 
@@ -53,37 +50,47 @@ class SparkModel:
 
     Args:
         model: A compiled `keras.Model` (Sequential, functional, or subclassed with
-            `get_config`), or a function without arguments that returns one. It is
-            trained in place: after `fit` it holds the merged weights.
-        mode: `"synchronous"` (replicas are merged together), `"asynchronous"` (each
-            replica's change is applied as it comes) or `"hogwild"` (as asynchronous,
-            without locks). Defaults to `"synchronous"`.
-        frequency: When replicas exchange with the aggregator: `"epoch"`, `"batch"`, or
-            an integer number of local batches. Defaults to `"epoch"`.
-        num_workers: Integer, number of shards the data is divided into. Defaults to
-            the data's own partitions, or the task slots.
-        server_optimizer: What a merged change does to the global weights: a name, a
-            configuration or a `ServerOptimizer`. Defaults to `"average"`.
-        custom_objects: Dictionary of names to custom classes or functions, for those
-            that kspark does not find in the model by itself.
-        batch_size: Integer, default of `fit`, `evaluate` and `predict`. Defaults to 32.
-        port: Integer or pair (first, last), where the driver listens in live modes; 0: anywhere.
-        seed: Integer: two synchronous fits give the same bytes. Default: drawn by NumPy's own.
-        timeout: Float, seconds to wait for a worker that is not connected.
-        max_failures: Integer, how often a lost worker is started again.
-        on_nonfinite: `"raise"` or `"ignore"`, for a loss that is NaN or infinite.
-        max_staleness: Integer >= 0, with mode="asynchronous": a replica that is more than
-            so many exchanges ahead of the slowest waits. Defaults to `None`, nobody waits.
-        compression: What deltas and gradients travel as: `None`, `"float16"`, `"bfloat16"`,
-            `"int8"`, `"top_k"`, a configuration or a codec of `kspark.compression`.
-        straggler_timeout: Float, seconds that a round waits for the others when more than half
-            of the shards have come. A late shard trains on and is merged later, so that `fit`
-            makes up to E passes over its rows. The last round, and by default all, wait for all.
-        **elephas: `parameter_server_mode`, which is not needed; all else is refused.
+            `get_config`), or a function without arguments that returns one. It is trained in
+            place.
+        mode: String, how replicas are merged. `"synchronous"`: all together.
+            `"asynchronous"`: each delta is applied when it arrives. `"hogwild"`: as
+            `"asynchronous"`, but without locks. Defaults to `"synchronous"`.
+        frequency: When replicas exchange with the aggregator: `"epoch"`, `"batch"`, or an
+            integer >= 1, a number of batches. Defaults to `"epoch"`.
+        num_workers: Integer >= 1, the number of shards. Defaults to `None`: the number of
+            partitions of the data, or of task slots for arrays. If all workers must run at the
+            same time, it is at most the number of task slots.
+        server_optimizer: Rule that applies a merged delta to the global weights: a name, a
+            configuration or a `kspark.optimizers.ServerOptimizer`. Defaults to `"average"`.
+        custom_objects: Dictionary from names to custom classes or functions. Needed only for
+            those that kspark does not find in the model. Defaults to `None`.
+        batch_size: Integer >= 1, examples per batch and worker, the default of `fit`,
+            `evaluate` and `predict`. Defaults to `32`.
+        port: Integer, the port on which the driver listens in all but the default mode and
+            frequency, or a pair `(first, last)` to try one after the other. Defaults to `0`,
+            any free port.
+        seed: Integer >= 0. With the same seed, two synchronous fits give the same bytes.
+            Defaults to `None`: each `fit` draws a seed from NumPy's global generator.
+        timeout: Float, seconds to wait for a worker that is not connected. Defaults to `60.0`.
+        max_failures: Integer >= 0, how often a lost worker is started again. Defaults to `2`.
+        on_nonfinite: String, what happens if a loss is NaN or infinite: `"raise"` or
+            `"ignore"`. Defaults to `"raise"`.
+        max_staleness: Integer >= 0, for `mode="asynchronous"`: a replica waits if it is more
+            than this number of exchanges ahead of the slowest one. Defaults to `None`: no
+            replica waits.
+        compression: How deltas and gradients are encoded: `"float16"`, `"bfloat16"`,
+            `"int8"`, `"top_k"`, a configuration, or a codec of `kspark.compression`.
+            Defaults to `None`, no loss of precision.
+        straggler_timeout: Float, seconds that a round waits for the other shards once more
+            than half have finished, for the default mode and frequency. A late shard trains
+            on and is merged in a later round, so it may train on its rows less than `epochs`
+            times. The last round waits for all. Defaults to `None`: each round waits for all.
+        **elephas: `parameter_server_mode`, accepted with a warning. Anything else is an error.
 
     Raises:
-        ValueError: If an argument is out of range, or the model is not compiled.
-        TypeError: If an argument is of a wrong type, or unknown.
+        ValueError: If an argument is out of range, does not go with another one, or the model
+            is not compiled.
+        TypeError: If an argument has a wrong type, or is unknown.
     """
 
     saved_as = "SparkModel"
@@ -109,13 +116,10 @@ class SparkModel:
         **elephas: Any,
     ) -> None:
         refuse_unknown(elephas)
-        self._model = compiled_model(model)
+        super().__init__(model, num_workers, custom_objects, batch_size)
         self.mode = mode
         self.frequency = frequency
-        self.num_workers = num_workers
         self.server_optimizer = optimizers.get(server_optimizer, custom_objects)
-        self.custom_objects = dict(custom_objects or {})
-        self.batch_size = batch_size
         self.port = port
         self.seed = seed
         self.timeout = timeout
@@ -126,11 +130,8 @@ class SparkModel:
         self.straggler_timeout = straggler_timeout
         self._outcome = Outcome()
         self._histories: list[dict[str, list[float]]] = []
-        plan = self._plan(seed=0 if seed is None else seed)  # a seed is drawn by `fit` alone
-        check_rule(self.server_optimizer, plan)
-        check_backend(plan)
-
-    # -- training ------------------------------------------------------------------------
+        # Check the settings now; the seed is a placeholder, because only `fit` draws one.
+        self._plan(seed=0 if seed is None else seed)
 
     @defers_interrupts
     def fit(
@@ -155,40 +156,63 @@ class SparkModel:
         scale_lr: str | None = None,
         warmup_epochs: float = 0.0,
     ) -> keras.callbacks.History:
-        """Train the model on the workers. A second `fit` goes on where the first ended.
+        """Train the model for a number of epochs.
 
-        Every row is used exactly once per epoch. Callbacks run on the driver, once per
-        epoch, on merged weights and on the metrics of all workers together.
+        Each row is used once per epoch. Callbacks run on the driver, between epochs, with the
+        merged weights and with the metrics over all workers. A second `fit` continues with
+        the weights and the optimizer state of the first.
+
+        Example:
+
+        ```python
+        history = spark_model.fit(x, y, epochs=5, validation_split=0.1)
+        history = spark_model.fit(frame, features_col=["age", "income"], label_col="default")
+        ```
 
         Args:
-            x: NumPy array, list or dict of arrays; an RDD of `(x, y)` or
-                `(x, y, sample_weight)`; a Spark DataFrame.
-            y: Labels, if `x` does not hold them.
-            batch_size: Integer, examples per batch and worker.
-            epochs: Integer, epoch to train up to.
-            verbose: `"auto"`, 0 (silent), 1 (a line updated in place) or 2 (a line per epoch).
-            callbacks: List of `keras.callbacks.Callback`.
-            validation_split: Float in [0, 1). The last part of arrays, or of every
-                partition, validates and does not train.
-            validation_data: As `x`, or a tuple `(x, y)` or `(x, y, sample_weight)`.
-            shuffle: Boolean, whether every shard is shuffled before each epoch.
-            class_weight: Dictionary of class index to weight.
-            sample_weight: Array of one weight per example, if `x` does not hold them.
-            initial_epoch: Integer, epoch to start at.
-            validation_freq: Integer, or epochs (from 1) after which to validate.
-            features_col: DataFrame column of the features, list of numeric columns, or dict
-                of input name to column(s). `label_col`, `weight_col`: labels and weights.
-            scale_lr: `"linear"` or `"sqrt"`, with mode="synchronous" and frequency="batch": k
-                workers train with k or sqrt(k) times the model's learning rate, which it keeps.
-            warmup_epochs: Float, the first epochs, in which that factor grows from 1.
+            x: Features: a NumPy array, or a list or dictionary of arrays; a pandas DataFrame
+                or a pyarrow Table; an RDD of `(x, y)` or `(x, y, sample_weight)`; or a Spark
+                DataFrame.
+            y: Labels, if `x` does not contain them. Defaults to `None`.
+            batch_size: Integer, number of examples per batch and worker. Defaults to `None`,
+                the `batch_size` of the model.
+            epochs: Integer >= 1, the epoch to train up to. Defaults to `1`.
+            verbose: `"auto"`, 0 (silent), 1 (a line that is updated in place) or 2 (a line per
+                epoch). Defaults to `"auto"`.
+            callbacks: List of `keras.callbacks.Callback`. Defaults to `None`.
+            validation_split: Float in [0, 1), the fraction of the rows to validate on instead
+                of training: the last rows of arrays, or of each shard. Defaults to `0.0`.
+            validation_data: Data to validate on: of the same kinds as `x`, or a tuple `(x, y)`
+                or `(x, y, sample_weight)`. Defaults to `None`.
+            shuffle: Boolean, whether to shuffle each shard before each epoch. Defaults to
+                `True`.
+            class_weight: Dictionary from class index to weight. Defaults to `None`.
+            sample_weight: Array of one weight per example, if `x` does not contain them.
+                Defaults to `None`.
+            initial_epoch: Integer >= 0, the epoch to start at. Defaults to `0`.
+            validation_freq: Integer, validate after every so many epochs; or a collection of
+                epochs, counted from 1, to validate after. Defaults to `1`.
+            features_col: Column of the features in a table, a list of columns, or a dictionary
+                from input name to column(s). A model with one input gets the columns of a
+                list side by side; a model with several gets one each. Defaults to `"features"`.
+            label_col: Column of the labels, or a list or dictionary of columns for a model
+                with several outputs. Defaults to `"label"`.
+            weight_col: String, column of the sample weights. Defaults to `None`.
+            scale_lr: `"linear"` or `"sqrt"`, for `mode="synchronous"` with
+                `frequency="batch"`: k workers train with k or sqrt(k) times the learning rate.
+                The model keeps its own learning rate. Defaults to `None`, no scaling.
+            warmup_epochs: Float, number of epochs in which the factor of `scale_lr` grows
+                from 1. Defaults to `0.0`.
 
         Returns:
-            A Keras `History` of all workers together, and of the merged model's validation.
+            A `keras.callbacks.History` with the metrics over all workers, and those of the
+            merged model on the validation rows.
 
         Raises:
-            ValueError: If the data does not fit the model.
-            WorkerError: If a worker failed; it holds the original traceback.
-            ClusterError: If the cluster cannot run this.
+            ValueError: If an argument is out of range, or the data does not fit the model.
+            TypeError: If an argument has a wrong type.
+            WorkerError: If a worker failed. The message has the traceback of the worker.
+            ClusterError: If the cluster cannot run the fit.
         """
         check_exclusive(validation_split, validation_data, class_weight, sample_weight)
         plan = self._plan(
@@ -201,7 +225,7 @@ class SparkModel:
             scale_lr=scale_lr,
             warmup_epochs=warmup_epochs,
         )
-        given = checked_callbacks(callbacks)
+        checked = checked_callbacks(callbacks)
         columns = Columns(features_col, label_col, weight_col)
         source = Source(self._model, x, columns, self.num_workers, labelled=y is None)
         check_schedule(plan, source.replica.learning_rate)
@@ -209,135 +233,59 @@ class SparkModel:
         check_road(source.spark, plan)
         data = TrainingData.of(source, (x, y, sample_weight), validation_split, validation_data)
         spec = ReplicaSpec.of(self._model, self.custom_objects)
-        rule, outcome = self.server_optimizer, self._outcome
-        history = train(source, plan, spec, data, rule, outcome, given, verbose)
+        history = train(source, plan, spec, data, self._rule(), self._outcome, checked, verbose)
         self._histories.append(history.history)
         self._model.history = history
         return history
 
     def _plan(self, **arguments: Any) -> TrainingPlan:
-        """The plan of the settings as they are now, with some of them or of `fit` replaced."""
+        """Check the current settings, with `arguments` in place of some, and make a plan."""
         settings = {name: getattr(self, name) for name in PLAN_SETTINGS}
-        return TrainingPlan.create(**{**settings, **arguments})
+        plan = TrainingPlan.create(**{**settings, **arguments})
+        check_rule(self._rule(), plan)
+        check_backend(plan)
+        return plan
 
-    # -- evaluation and prediction ----------------------------------------------------------
-
-    @defers_interrupts
-    def evaluate(
-        self,
-        x: Any,
-        y: Any = None,
-        batch_size: int | None = None,
-        verbose: str | int = "auto",
-        sample_weight: Any = None,
-        return_dict: bool = False,
-        *,
-        features_col: Any = "features",
-        label_col: Any = "label",
-        weight_col: str | None = None,
-    ) -> Any:
-        """Loss and metrics over all rows, exact: metric states are merged, not results.
-
-        Args:
-            x: As for `fit`, and so are `features_col`, `label_col` and `weight_col`.
-            y: Labels, if `x` does not hold them.
-            batch_size: Integer, examples per batch.
-            verbose: Accepted for Keras' sake; evaluation prints nothing.
-            sample_weight: Array of one weight per example.
-            return_dict: Boolean, whether to return a dictionary.
-
-        Returns:
-            Scalar loss, or a list `[loss, *metrics]`, or a dictionary.
-
-        Raises:
-            ValueError: If the data does not fit the model.
-            WorkerError: If a worker failed, or a metric's state cannot be summed.
-        """
-        size = self._batch_size(batch_size)
-        columns = Columns(features_col, label_col, weight_col)
-        source = Source(self._model, x, columns, self.num_workers, labelled=y is None)
-        examples, _ = source.training(x, y, sample_weight, 0.0)
-        spec = ReplicaSpec.of(self._model, self.custom_objects)
-        check_cluster_once(source.spark, spec.backend)
-        parts = job.evaluate(source.spark, spec, examples, size)
-        source.replica.prepare_metrics(parts)
-        results = merged_metrics(source.replica, [p.metrics for p in parts])
-        return results if return_dict else listed(self._model, results)
-
-    @defers_interrupts
-    def predict(
-        self,
-        x: Any,
-        batch_size: int | None = None,
-        verbose: str | int = "auto",
-        *,
-        features_col: Any = "features",
-        output_col: str = "prediction",
-    ) -> Any:
-        """Outputs of the model for every row, in the order of the rows.
-
-        Args:
-            x: Arrays as for `fit`, an RDD of features, or a DataFrame.
-            batch_size: Integer, examples per batch.
-            verbose: Accepted for Keras' sake; prediction prints nothing.
-            features_col: As for `fit`.
-            output_col: Name of the column that a DataFrame gets.
-
-        Returns:
-            For arrays what `keras.Model.predict` returns; for an RDD one array per row; for
-            a DataFrame a lazy DataFrame with one more column (per output).
-        """
-        size = self._batch_size(batch_size)
-        columns = Columns(features_col, None, None)
-        source = Source(self._model, x, columns, self.num_workers, labelled=False)
-        spec = ReplicaSpec.of(self._model, self.custom_objects)
-        if isinstance(x, DataFrame):
-            outputs = output_columns(source.replica, output_col)
-            return job.predict_frame(source.spark, spec, x, columns, outputs, size)
-        examples = source.features(x)
-        check_cluster_once(source.spark, spec.backend)
-        chunks = job.predict(source.spark, spec, examples, size)
-        return gathered(chunks, source.replica, as_rows=hasattr(x, "mapPartitions"))
-
-    def _batch_size(self, batch_size: int | None) -> int:
-        return check_integer("batch_size", self.batch_size if batch_size is None else batch_size, 1)
-
-    @property
-    def master_network(self) -> keras.Model:
-        """The Keras model, which holds the merged weights after `fit`."""
-        return self._model
-
-    @master_network.setter
-    def master_network(self, model: keras.Model) -> None:
-        self._model = compiled_model(model)
+    def _rule(self) -> optimizers.ServerOptimizer:
+        return optimizers.get(self.server_optimizer, self.custom_objects)
 
     @property
     def last_fit(self) -> FitReport | None:
-        """What the last `fit` tells of its epochs and workers, also if it failed; or `None`."""
+        """Report of the last `fit` by epoch and worker, or `None`. A failed fit has one, too."""
         return self._outcome.report
 
     @property
     def training_histories(self) -> list[dict[str, list[float]]]:
-        """One history dictionary per `fit`."""
+        """The `history` dictionaries of all fits, oldest first."""
         return self._histories
 
     def get_config(self) -> dict[str, Any]:
-        """kspark's own configuration, as plain data."""
-        return {
-            name: setting.plain(setting.checked(name, getattr(self, name)))
-            for name, setting in SETTINGS.items()
+        """Return the settings of this object as JSON data, without the Keras model."""
+        values = {
+            **{name: getattr(self, name) for name in SETTINGS},
+            "server_optimizer": self._rule(),
         }
+        return {name: s.plain(s.checked(name, values[name])) for name, s in SETTINGS.items()}
 
     def save(self, path: str, overwrite: bool = False) -> None:
-        """Write the model, its optimizer state and kspark's configuration to one file.
+        """Save the model, its optimizer state and the settings of this object to one file.
+
+        `kspark.load_spark_model` reads it. `keras.saving.load_model` reads the model in it.
+
+        Example:
+
+        ```python
+        spark_model.save("model.keras", overwrite=True)
+        ```
 
         Args:
-            path: String that ends in `.keras` or `.h5`; local, or any URI Spark can write.
-            overwrite: Boolean. An existing file is an error unless `True`.
+            path: String that ends in `.keras` or `.h5`: a local path, or a URI that Spark can
+                write.
+            overwrite: Boolean, whether an existing file may be replaced. Defaults to `False`.
 
         Raises:
             FileExistsError: If the file exists and `overwrite` is `False`.
-            ValueError: If the path ends in something else.
+            ValueError: If the path has another ending.
         """
         saving.save_model(
             self._model,

@@ -1,4 +1,4 @@
-"""One `fit` of a `SparkModel`: from arguments that are checked to weights that are merged."""
+"""Run one `fit` of a `SparkModel`, from checked arguments to merged weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kspark.optimizers import ServerOptimizer
 from kspark.plan import TrainingPlan
 from kspark.replica import ReplicaSpec
 from kspark.rounds.driver import train_rounds
-from kspark.rounds.stragglers import train_straggling
+from kspark.rounds.stragglers import train_rounds_with_timeout
 from kspark.spark_model.inputs import Source, TrainingData
 
 logger = logging.getLogger("kspark")
@@ -28,11 +28,12 @@ logger = logging.getLogger("kspark")
 
 @dataclass
 class Outcome:
-    """What the fits so far have left beside the trained model, the last one also if it failed.
+    """The results of earlier fits that are not in the Keras model.
 
     Attributes:
-        server_state: Dictionary, the state of the server optimizer.
-        report: `FitReport` of the last fit, or `None`.
+        server_state: Dictionary from name to array, the state of the server optimizer that
+            belongs to the weights of the model.
+        report: `FitReport` of the last fit, also of a failed one; `None` before the first.
     """
 
     server_state: dict[str, np.ndarray] = field(default_factory=dict)
@@ -49,17 +50,26 @@ def train(
     callbacks: list[keras.callbacks.Callback],
     verbose: str | int,
 ) -> keras.callbacks.History:
-    """Train the source's model; afterwards it holds the merged weights.
+    """Train a model in place.
 
     Args:
-        source: `Source` of the examples.
+        source: `Source` of the model and the examples.
         plan: `TrainingPlan`.
         spec: `ReplicaSpec` of the model.
         data: `TrainingData`.
-        optimizer: `ServerOptimizer`; a clone of it works.
-        outcome: `Outcome` of earlier fits, which this one goes on from and changes.
+        optimizer: `ServerOptimizer`. A clone of it is used.
+        outcome: `Outcome` of earlier fits, from which this fit continues. It is updated, also
+            if this fit fails.
         callbacks: List of `keras.callbacks.Callback`.
         verbose: As in `keras.Model.fit`.
+
+    Returns:
+        A `keras.callbacks.History`.
+
+    Raises:
+        WorkerError: If a replica failed.
+        ClusterError: If the cluster cannot run the plan.
+        ValueError: If the data does not fit the model or the plan.
     """
     outcome.report = FitReport(plan.mode, plan.frequency)
     replica, rule = source.replica, optimizer.clone()
@@ -90,21 +100,21 @@ def train(
 
 
 def take_over(rule: ServerOptimizer, state: Mapping[str, np.ndarray]) -> None:
-    """Let a rule go on from the state of an earlier fit, if the model's weights are the same."""
+    """Give a rule the state of an earlier fit, or warn if that state does not fit."""
     if not state:
         return
     try:
         rule.set_state(state)
     except ValueError as error:
         logger.warning(
-            "The server optimizer starts anew: its state of an earlier fit goes with another "
-            "rule, or with other trainable weights than the model has now. %s",
+            "The server optimizer starts without state: the state of the earlier fit belongs to "
+            "another rule, or to other trainable weights than the model has now. %s",
             error,
         )
 
 
 def run(fit: Fit) -> None:
-    """Train; afterwards the aggregator and the monitor's model hold the merged weights.
+    """Train until the aggregator and the monitor's model have the weights of the last epoch.
 
     Raises:
         WorkerError: If a replica failed.
@@ -119,7 +129,7 @@ def run(fit: Fit) -> None:
 
 
 def begin(fit: Fit) -> None:
-    """Run the first callbacks: a fit starts from the model and the epoch that they leave."""
+    """Run the callbacks for the start of a fit, and apply their changes of weights and epoch."""
     changed = fit.monitor.begin()
     if changed is not None:
         fit.aggregator.replace(changed)
@@ -129,7 +139,7 @@ def begin(fit: Fit) -> None:
 
 
 def road_of(plan: TrainingPlan) -> Callable[[Fit], None]:
-    """Decide how a fit trains: in rounds, one Spark job per epoch, or live, with a server."""
+    """Return the function that trains: in rounds (one Spark job per epoch), or live (a server)."""
     if not plan.in_rounds:
         return train_live
-    return train_rounds if plan.straggler_timeout is None else train_straggling
+    return train_rounds if plan.straggler_timeout is None else train_rounds_with_timeout

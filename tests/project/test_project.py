@@ -1,10 +1,8 @@
 """What is written twice says the same."""
 
 import re
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
-
-import pytest
 
 import kspark
 from kspark.session.java import REQUIREMENT
@@ -19,10 +17,7 @@ def test_ci_runs_the_test_command_of_the_readme():
 
 
 def test_version_of_the_installed_package():
-    try:
-        installed = version("kspark")
-    except PackageNotFoundError:
-        pytest.skip("kspark is not installed here")
+    installed = version("kspark")
     assert kspark.__version__ == installed
     assert re.fullmatch(r"\d+\.\d+\.\d+", installed)
 

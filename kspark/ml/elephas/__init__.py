@@ -1,6 +1,6 @@
-"""Elephas' pair of stages, `ElephasEstimator` and `ElephasTransformer`, on kspark's engine.
+"""The stages of Elephas, `ElephasEstimator` and `ElephasTransformer`, trained by kspark.
 
-`estimator` and `transformer` are the stages and `stage` what they share; `params` has their
-Params; `compiling`, `losses` and `models` turn Elephas' arguments into a compiled model; `files`
-reads and writes Elephas' HDF5 files; `loading` has the functions that load them.
+`estimator` and `transformer` contain the stages, `stage` their common base class and `params`
+their Params; `compiling`, `losses` and `models` make a compiled model of Elephas' arguments;
+`files` reads and writes Elephas' HDF5 files; `loading` has the functions that load stages.
 """

@@ -1,4 +1,4 @@
-"""`ElephasEstimator`: Elephas' stage that trains, on kspark's engine."""
+"""`ElephasEstimator`: Elephas' estimator, trained by kspark."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ CONFIG_KEYS = (
     *("metrics", "validation_split", "featuresCol", "labelCol", "epochs", "batch_size"),
     *("verbose", "nb_classes", "outputCol"),
 )
-"""Params in the configuration that Elephas writes, in its order."""
+"""Params in the configuration that Elephas writes, in the same order."""
 
 
 class ElephasEstimator(
@@ -75,9 +75,10 @@ class ElephasEstimator(
 ):
     """Trains a Keras model, given as JSON, on a DataFrame.
 
-    New programs use `KerasClassifier` or `KerasRegressor`. Unlike in Elephas, `mode` and
-    `frequency` are followed, in the modes that need all workers at once no more are
-    started than fit, and without `optimizer_config` the optimizer is Keras' default.
+    For new programs, use `KerasClassifier` or `KerasRegressor`. Differences to Elephas:
+    `mode` and `frequency` take effect; modes that need all workers at once use at most as
+    many workers as the cluster has task slots; without `optimizer_config` the optimizer is
+    Keras' default.
 
     Example:
 
@@ -89,7 +90,7 @@ class ElephasEstimator(
     Args:
         model: A compiled `keras.Model`, in place of `keras_model_config`,
             `optimizer_config`, `loss` and `metrics`. Every fit trains a copy of it, compiled
-            as it is but for those of these Params that are set to something else.
+            in the same way except for those of these Params that were changed since.
         **params: Elephas' Params by name.
 
     Raises:
@@ -105,26 +106,26 @@ class ElephasEstimator(
             self.carried = CarriedModel(model, self.value_of("custom_objects"))
 
     def setParams(self, **params: Any) -> Any:
-        """Set Params by name; own functions in `loss` and `metrics` become custom objects too."""
+        """Set Params by name. Adds custom functions in `loss` and `metrics` to `custom_objects`."""
         if own := own_parts([params.get("loss"), params.get("metrics")]):
             known = params.get("custom_objects") or self.value_of("custom_objects")
             params["custom_objects"] = {**known, **own}
         return super().setParams(**params)
 
     def set_loss(self, loss: Any) -> Any:
-        """Set `loss`: a name, or a function, which also becomes a custom object."""
+        """Set `loss`: a name, or a function, which is also added to `custom_objects`."""
         return self.setParams(loss=loss)
 
     def set_metrics(self, metrics: Any) -> Any:
-        """Set `metrics`: names or metrics; own functions also become custom objects."""
+        """Set `metrics`: names or metrics. Adds custom functions to `custom_objects`."""
         return self.setParams(metrics=metrics)
 
     def get_config(self) -> dict[str, Any]:
-        """Elephas' configuration of an estimator."""
+        """Return the configuration that Elephas writes for an estimator."""
         return {name: self.value_of(name) for name in CONFIG_KEYS}
 
     def to_file(self, path: str) -> None:
-        """See `ElephasStage.to_file`."""
+        """Write the estimator to an HDF5 file."""
         config, given = self.get_config(), self.given()
         config["optimizer_config"] = self.value_of("optimizer_config")
         if given is not None:
@@ -134,7 +135,7 @@ class ElephasEstimator(
 
     @classmethod
     def from_file(cls, path: str, custom_objects: dict[str, Any], safe: bool) -> ElephasEstimator:
-        """See `ElephasStage.from_file`."""
+        """Read an estimator from an HDF5 file. With `safe`, refuse a file that contains code."""
         config, weights = files.read(path, "ElephasEstimator", safe)
         model = None
         if weights:
@@ -163,9 +164,9 @@ class ElephasEstimator(
         return self._transformer(fitted.kerasModel, fitted.history)
 
     def _workers(self, spark: SparkSession) -> int:
-        """`num_workers`, or as many as can run at once if they need each other.
+        """Return `num_workers`, limited to the task slots if all workers must run at once.
 
-        Elephas' default is 8, whatever the cluster has.
+        Elephas' default is 8, whatever the size of the cluster.
         """
         wanted = int(self.value_of("num_workers"))
         mode, frequency = self.value_of("mode"), self.value_of("frequency")
@@ -175,20 +176,20 @@ class ElephasEstimator(
             return wanted
         logger.warning(
             'num_workers is %d, but mode="%s" runs all workers at once and the cluster has %d '
-            "task slots: training with %d.",
+            "task slots: training with %d workers.",
             *(wanted, mode, slots, slots),
         )
         return slots
 
     def given(self) -> CarriedModel | None:
-        """The model given, unless `keras_model_config` was set to another one since."""
+        """Return the `model` argument, or `None` if `keras_model_config` was changed since."""
         if self.carried is None:
             return None
         wanted = architecture(self.value_of("keras_model_config"))
         return self.carried if architecture(self.carried.model.to_json()) == wanted else None
 
     def _compiled(self) -> keras.Model:
-        """The model as it is trained.
+        """Return a compiled copy of the model to train.
 
         Raises:
             ValueError: If there is no model or no loss.
@@ -204,7 +205,7 @@ class ElephasEstimator(
         return model
 
     def _labelled(self, dataset: DataFrame) -> DataFrame:
-        """One-hot labels if they are asked for and the loss takes them."""
+        """Convert labels to one-hot if `categorical` is set and the loss takes one-hot labels."""
         if not self.value_of("categorical") or loss_name(self.value_of("loss")) == SPARSE:
             return dataset
         facts = ClassifierFacts(
@@ -215,27 +216,24 @@ class ElephasEstimator(
     def _transformer(
         self, model: keras.Model, history: dict[str, list[float]]
     ) -> ElephasTransformer:
+        loss = compiled_loss(model)
+        # Whether the outputs are logits or margins: 0 separates two classes then, not 0.5.
+        from_logits = takes_logits(loss) or gives_margins(loss_name(loss), model)
         fitted = ElephasTransformer(
             keras_model_config=model.to_json(),
             weights=model.get_weights(),
             model_type=model_type(self.value_of("loss"), model),
             history=[history],
-            from_logits=gives_logits(model),
+            from_logits=from_logits,
         )
         fitted._resetUid(self.uid)
         return self._copyValues(fitted)
 
 
 def model_type(loss: str, model: keras.Model) -> ModelType:
-    """What a model predicts: told by its loss, else by its last activation."""
+    """Determine what a model predicts, by its loss or else by its last activation."""
     known = LossModelTypeMapper().get_model_type(loss)
     if known is not None:
         return known
     is_linear = last_activation(model) in ("", "linear", "relu")
     return ModelType.REGRESSION if is_linear else ModelType.CLASSIFICATION
-
-
-def gives_logits(model: keras.Model) -> bool:
-    """Whether a compiled model's output are logits or margins: 0 divides two classes, not 0.5."""
-    loss = compiled_loss(model)
-    return takes_logits(loss) or gives_margins(loss_name(loss), model)

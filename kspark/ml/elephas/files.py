@@ -1,8 +1,9 @@
-"""The HDF5 files of Elephas' stages, written so that nothing is lost, and read.
+"""Read and write the HDF5 files of Elephas' stages.
 
-An estimator is the JSON attribute `distributed_config`. A transformer's weights are
-beside it as arrays; Elephas has them inside the attribute, as text, which HDF5 allows up
-to 64 KB. Such files are read, and small ones written so that Elephas reads them.
+An estimator is stored as the JSON attribute `distributed_config`. A transformer's weights
+are stored next to it as arrays. Elephas stores them as text inside the attribute, which
+HDF5 limits to 64 KB. Files of Elephas can be read, and a stage whose attribute is small
+enough is written so that Elephas can read it.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ ENDINGS = (".h5", ".hdf5")
 
 
 def is_file_name(path: str) -> bool:
-    """Whether a path is meant as that of an HDF5 file."""
+    """Whether a path has the extension of an HDF5 file."""
     return path.lower().endswith(ENDINGS)
 
 
 def is_file(path: str) -> bool:
-    """Whether an HDF5 file is to be read there: Elephas writes them under any name."""
+    """Whether to read a path as an HDF5 file. Elephas' files can have any extension."""
     if is_remote(path):
         return is_file_name(path)
     place = local_path(path)
@@ -43,13 +44,13 @@ def is_file(path: str) -> bool:
 def write(
     path: str, class_name: str, config: dict[str, Any], more: dict[str, Any], weights: Any
 ) -> None:
-    """Write one file; an existing one is replaced, as by Elephas.
+    """Write a stage's file. An existing file is replaced, as in Elephas.
 
     Args:
         path: String.
-        class_name: String, the class that Elephas makes of it.
-        config: Dictionary, the arguments that it makes it with.
-        more: Dictionary, further arguments of kspark's class.
+        class_name: String, name of the stage's class in Elephas.
+        config: Dictionary, the arguments of that class.
+        more: Dictionary, additional arguments of kspark's class.
         weights: Sequence of arrays.
     """
     content = {"class_name": class_name, "config": config, "kspark": more}
@@ -67,16 +68,19 @@ def write(
 
 
 def read(path: str, class_name: str, safe: bool) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """The configuration in a file, and its weights.
+    """Read a stage's file.
 
     Args:
         path: String.
-        class_name: String, the class that the file has to be of.
-        safe: Boolean, whether code inside is refused.
+        class_name: String, name of the class that the file must contain.
+        safe: Boolean, whether to refuse a file that contains code.
+
+    Returns:
+        Tuple of the configuration and the list of weights.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds something else, or code.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is no file of this class, or contains code.
     """
     rule = f"a file of an {class_name}"
     with reading(path) as local:
@@ -103,22 +107,22 @@ def refuse_code_in(params: Mapping[str, Any], path: str) -> None:
 
     Args:
         params: Mapping with the values of Params.
-        path: String, where they come from.
+        path: String, the file that they were read from.
 
     Raises:
-        ValueError: If there is some.
+        ValueError: If they contain code.
     """
     parts = [params.get(name) for name in ("optimizer_config", "loss", "metrics")]
-    with contextlib.suppress(json.JSONDecodeError):  # no model, which is told later
+    with contextlib.suppress(json.JSONDecodeError):  # Building the model raises the error.
         parts.append(json.loads(params.get("keras_model_config") or "null"))
     refuse_code(parts, path)
 
 
 def encoded(kind: ModelType | None) -> Any:
-    """A model type as Elephas writes it."""
+    """Convert a model type to the JSON data that Elephas writes."""
     return None if kind is None else {"__enum__": str(kind)}
 
 
 def decoded(value: Any) -> ModelType | None:
-    """The inverse of `encoded`."""
+    """Convert Elephas' JSON data to a model type, the inverse of `encoded`."""
     return None if value is None else ModelType[value["__enum__"].split(".")[-1]]

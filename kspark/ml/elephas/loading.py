@@ -1,4 +1,4 @@
-"""Elephas' functions that load its stages."""
+"""Elephas' functions to load saved stages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kspark.ml.elephas.transformer import ElephasTransformer
 def load_ml_estimator(
     file_name: str, custom_objects: Mapping[str, Any] | None = None
 ) -> ElephasEstimator:
-    """Read what `ElephasEstimator.save` wrote, here or in Elephas.
+    """Load an `ElephasEstimator` that kspark or Elephas saved.
 
     Example:
 
@@ -23,11 +23,11 @@ def load_ml_estimator(
 
     Args:
         file_name: String, path of the HDF5 file or the directory.
-        custom_objects: Dictionary of names to custom objects, which are not saved.
+        custom_objects: Mapping from name to custom object. Saved stages do not include them.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is none of an estimator, or needs custom objects.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is not a file of an estimator, or needs other custom objects.
     """
     return ElephasEstimator.read().customObjects(custom_objects or {}).load(file_name)
 
@@ -35,7 +35,7 @@ def load_ml_estimator(
 def load_ml_transformer(
     file_name: str, custom_objects: Mapping[str, Any] | None = None
 ) -> ElephasTransformer:
-    """Read what `ElephasTransformer.save` wrote, here or in Elephas.
+    """Load an `ElephasTransformer` that kspark or Elephas saved.
 
     Example:
 
@@ -46,10 +46,10 @@ def load_ml_transformer(
 
     Args:
         file_name: String, path of the HDF5 file or the directory.
-        custom_objects: Dictionary of names to custom objects, which are not saved.
+        custom_objects: Mapping from name to custom object. Saved stages do not include them.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is none of a transformer, or needs custom objects.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is not a file of a transformer, or needs other custom objects.
     """
     return ElephasTransformer.read().customObjects(custom_objects or {}).load(file_name)

@@ -1,4 +1,4 @@
-"""Which losses are for numbers and which for classes, as Elephas' users ask for it."""
+"""Classify losses by what a model predicts, numbers or classes, as Elephas does."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ModelType(Enum):
 
 
 class LossModelTypeMapper:
-    """Tells by the loss what a model predicts. All instances share what is registered.
+    """Maps a loss to what a model with it predicts. All instances share registered losses.
 
     Example:
 
@@ -50,7 +50,7 @@ class LossModelTypeMapper:
     }
 
     def get_model_type(self, loss: Any) -> ModelType | None:
-        """The type for a loss: a name, a function or a `keras.losses.Loss`; else `None`.
+        """Return the model type of a loss, or `None` if the loss is unknown.
 
         Args:
             loss: String, function or `keras.losses.Loss`.
@@ -60,7 +60,7 @@ class LossModelTypeMapper:
         return self._types.get(name_of(loss)) or self._types.get(loss_name(loss))
 
     def register_loss(self, loss: Any, model_type: ModelType) -> None:
-        """Tell what models with a loss of the user's own predict.
+        """Register what models with a custom loss predict.
 
         Args:
             loss: String, function or `keras.losses.Loss`.
@@ -70,7 +70,7 @@ class LossModelTypeMapper:
 
 
 def name_of(loss: Any) -> str:
-    """The name of a loss that Keras does not know."""
+    """Return the name of a custom loss."""
     if isinstance(loss, str):
         return loss
     return str(getattr(loss, "__name__", None) or type(loss).__name__)

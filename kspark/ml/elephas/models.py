@@ -1,4 +1,4 @@
-"""A Keras model as Params of Elephas' stages, and Params as a model."""
+"""Convert a Keras model to Params of Elephas' stages, and Params to a model."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from kspark.saving.rebuild import custom_names, known
 
 
 def described(model: Any) -> dict[str, Any]:
-    """The Params that a compiled Keras model stands for.
+    """Return the Params that describe a compiled Keras model.
 
-    Losses and metrics are named only: what they are set to stays in the model.
+    They contain the names of losses and metrics, but not their arguments.
 
     Raises:
-        TypeError: If it is no Keras model.
+        TypeError: If `model` is not a Keras model.
     """
     if model is None:
         return {}
@@ -37,7 +37,7 @@ def described(model: Any) -> dict[str, Any]:
 
 
 def titles(value: Any) -> list[str]:
-    """Names of the losses or metrics in a compile configuration, at any depth."""
+    """Return the names of all losses or metrics in a part of a compile configuration."""
     if isinstance(value, list | tuple):
         return [title for item in value for title in titles(item)]
     if isinstance(value, Mapping) and "class_name" not in value:
@@ -48,12 +48,12 @@ def titles(value: Any) -> list[str]:
 
 
 def architecture(config: str | None) -> Any:
-    """A model's JSON without how the model was compiled, which Keras 3 also writes.
+    """Parse a model's JSON and remove the compile arguments, which Keras 3 also writes.
 
     Raises:
-        ValueError: If it is no JSON of a model.
+        ValueError: If `config` is not the JSON of a model.
     """
-    rule = "set, to what `model.to_json()` gives"
+    rule = "set to the result of `model.to_json()`"
     if config is None:
         raise invalid("keras_model_config", rule, None)
     try:
@@ -67,20 +67,21 @@ def architecture(config: str | None) -> Any:
 
 
 def model_from_config(config: str | None, custom_objects: dict[str, Any]) -> keras.Model:
-    """A Keras model of its JSON, not compiled.
+    """Build an uncompiled Keras model from its JSON.
 
     Raises:
-        ValueError: If there is none, or it needs custom objects.
+        ValueError: If `config` is not the JSON of a model, or if custom objects are missing.
     """
     content = architecture(config)
-    rule = "what `model.to_json()` gives"
+    rule = "the result of `model.to_json()`"
     try:
         text = json.dumps(content)
         model = keras.models.model_from_json(text, custom_objects=custom_objects)
     except FAILURES as error:
         missing = [name for name in custom_names(content) if not known(name, custom_objects)]
         if missing:
-            needed = f"a dictionary with {', '.join(map(repr, missing))}, for `keras_model_config`"
+            names = ", ".join(map(repr, missing))
+            needed = f"a dictionary with {names}, which `keras_model_config` refers to"
             raise invalid("custom_objects", needed, custom_objects) from error
         raise invalid("keras_model_config", f"{rule} ({first_line(error)})", config) from error
     if not isinstance(model, keras.Model):
@@ -89,11 +90,15 @@ def model_from_config(config: str | None, custom_objects: dict[str, Any]) -> ker
 
 
 def same_compiled(carried: CarriedModel, params: Mapping[str, Any]) -> keras.Model:
-    """A copy of a compiled model; where Params tell otherwise by now, compiled as they say.
+    """Copy a compiled model, and compile it again if Params were changed since.
 
     Args:
         carried: `CarriedModel`.
         params: Mapping with the values of the Params in `ARGUMENTS` and `custom_objects`.
+
+    Returns:
+        A compiled `keras.Model`. Compile arguments whose Params were not changed are those
+        of the original.
     """
     model, before = carried.clone(), described(carried.model)
     changed = [name for name in ARGUMENTS if params[name] != before[name]]
@@ -102,7 +107,7 @@ def same_compiled(carried: CarriedModel, params: Mapping[str, Any]) -> keras.Mod
         objects = {**collect(model, config, carried.custom_objects), **params["custom_objects"]}
         new = compile_arguments(params, objects, changed)
         with keras.saving.custom_object_scope(objects):
-            # The user's own live model had this configuration a moment ago.
+            # Loading code is safe: the configuration comes from the user's model in this process.
             arguments = keras.saving.deserialize_keras_object(config, safe_mode=False)
         model.compile(**{**arguments, "optimizer": model.optimizer, **new})
     return model

@@ -1,6 +1,6 @@
-"""Params of the Elephas-compatible stages, under Elephas' names and with its defaults.
+"""Params of the Elephas-compatible stages, with Elephas' names and defaults.
 
-Each class has one Param and its setter and getter, and can be used on its own.
+Most classes have one Param with its setter and getter, and can be used separately.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from kspark.ml.elephas import compiling as compiling
 from kspark.ml.params import StageParams, param
 from kspark.ml.unsaved import CustomObjects
 from kspark.plan.checks import check_boolean, check_choice, check_fraction, check_integer
-from kspark.plan.settings import SETTINGS
 
 
 class ElephasParams(StageParams):
@@ -37,7 +36,11 @@ class ElephasParams(StageParams):
 
 
 def add_snake_accessors(cls: type[ElephasParams], name: str, doc: str) -> None:
-    """Give a class `get_title` and `set_title` for a Param, unless it has its own."""
+    """Add a getter and a setter for a Param to a class, unless the class defines them.
+
+    They are named `get_title` and `set_title`, where the title is the entry in `ACCESSORS` or
+    else the Param's name.
+    """
     title, keyword = cls.ACCESSORS.get(name, name), cls.KEYWORDS.get(name, name)
     words = (Parameter(word, Parameter.POSITIONAL_OR_KEYWORD) for word in ("self", keyword))
     signature = Signature(list(words))
@@ -59,7 +62,7 @@ def add_snake_accessors(cls: type[ElephasParams], name: str, doc: str) -> None:
 
 
 def custom_objects(value: Any) -> CustomObjects:
-    """A dictionary from name to custom object."""
+    """Check and copy a dictionary from name to custom object."""
     return CustomObjects(compiling.dictionary("custom_objects")(value))
 
 
@@ -74,27 +77,25 @@ class HasKerasModelConfig(ElephasParams):
 
 
 class HasMode(ElephasParams):
-    """How workers are merged."""
+    """The training mode."""
 
-    mode = param(
-        "mode", "synchronous, asynchronous or hogwild.", to.setting("mode", SETTINGS["mode"])
-    )
+    mode = param("mode", "synchronous, asynchronous or hogwild.", to.setting("mode"))
     DEFAULTS = {"mode": "asynchronous"}
 
 
 class HasFrequency(ElephasParams):
-    """When workers exchange."""
+    """How often workers exchange weights."""
 
     frequency = param(
         "frequency",
         "epoch, batch, or a number of batches.",
-        to.setting("frequency", SETTINGS["frequency"]),
+        to.setting("frequency"),
     )
     DEFAULTS = {"frequency": "epoch"}
 
 
 class HasNumberOfClasses(ElephasParams):
-    """How many classes there are."""
+    """The number of classes."""
 
     nb_classes = param(
         "nb_classes", "number of classes.", to.checked("nb_classes", check_integer, least=1)
@@ -103,7 +104,7 @@ class HasNumberOfClasses(ElephasParams):
 
 
 class HasCategoricalLabels(ElephasParams):
-    """Whether labels become one-hot."""
+    """Whether to convert labels to one-hot."""
 
     categorical = param(
         "categorical", "whether labels become one-hot.", to.checked("categorical", check_boolean)
@@ -129,7 +130,7 @@ class HasBatchSize(ElephasParams):
 
 
 class HasVerbosity(ElephasParams):
-    """What is shown while training."""
+    """The output while training."""
 
     verbose = param("verbose", "0, 1 or 2.", to.verbosity)
     DEFAULTS = {"verbose": 0}
@@ -137,7 +138,7 @@ class HasVerbosity(ElephasParams):
 
 
 class HasValidationSplit(ElephasParams):
-    """What validates."""
+    """The part of the data for validation."""
 
     validation_split = param(
         "validation_split",
@@ -148,7 +149,7 @@ class HasValidationSplit(ElephasParams):
 
 
 class HasNumberOfWorkers(ElephasParams):
-    """How many shards the data is divided into."""
+    """The number of shards that the data is divided into."""
 
     num_workers = param(
         "num_workers", "number of workers.", to.checked("num_workers", check_integer, least=1)
@@ -161,7 +162,7 @@ class HasKerasOptimizerConfig(ElephasParams):
 
     optimizer_config = param(
         "optimizer_config",
-        "what keras.optimizers.serialize gives, or a name.",
+        "an optimizer's name, or its configuration as keras.optimizers.serialize returns it.",
         compiling.optimizer_config,
     )
     DEFAULTS = {"optimizer_config": None}
@@ -181,7 +182,7 @@ class HasLoss(ElephasParams):
 
 
 class HasCustomObjects(ElephasParams):
-    """Custom layers, losses and the like."""
+    """Custom layers, losses and other custom objects."""
 
     custom_objects = param(
         "custom_objects", "dictionary from name to object. Not saved.", custom_objects
@@ -202,7 +203,7 @@ class HasInferenceBatchSize(ElephasParams):
 
 
 class HasOutputType(ElephasParams):
-    """What a classifier's output column holds, and is made of; Elephas has no such choice."""
+    """The content of a classifier's output column. Elephas does not have these Params."""
 
     output_type = param(
         "output_type",
@@ -219,7 +220,7 @@ class HasOutputType(ElephasParams):
 
 
 class HasElephasColumns(StageParams):
-    """Columns, whose setters Elephas deprecates in favour of the constructor."""
+    """Names of columns. Elephas deprecates their setters in favour of the constructor."""
 
     featuresCol = param("featuresCol", "column of the features.", to.column_names("featuresCol"))
     labelCol = param("labelCol", "column of the labels.", to.text("labelCol"))

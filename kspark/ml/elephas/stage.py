@@ -1,4 +1,4 @@
-"""What Elephas' two stages have in common: their model as JSON, and two ways to be saved."""
+"""The base class of Elephas' two stages: the model as JSON, and two formats to save a stage."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from kspark.ml.persistence import StageReader
 from kspark.ml.stage import Stage
 
 OWN_PARAMS = ("output_type", "from_logits")
-"""Params that Elephas does not have: its classes refuse to be made with them."""
+"""Params that Elephas does not have. Its classes raise an error for unknown arguments."""
 
 E = TypeVar("E", bound="ElephasStage")
 
 
 class ElephasReader(StageReader[E], Generic[E]):
-    """Reads a stage of Elephas': a directory of Spark's or an HDF5 file.
+    """Reads one of Elephas' stages from a directory in Spark's format or from an HDF5 file.
 
     Args:
         cls: Class of the stage.
     """
 
     def load(self, path: str) -> E:
-        """Read what `save` wrote, here or in Elephas.
+        """Load a stage that kspark or Elephas saved.
 
         Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If another kind of stage was saved there, it holds code (see `safeMode`),
-                or needs custom objects.
+            FileNotFoundError: If the file or directory does not exist.
+            ValueError: If it contains another kind of stage, contains code that `safeMode`
+                refuses, or needs other custom objects.
         """
         name = os.fspath(path)
         if files.is_file(name):
@@ -50,27 +50,27 @@ class ElephasReader(StageReader[E], Generic[E]):
 
 
 class ElephasStage(Stage, HasKerasModelConfig, HasCustomObjects, HasElephasColumns, HasOutputType):
-    """What both stages have in common."""
+    """The base class of both stages."""
 
     def set_params(self, **kwargs: Any) -> Any:
         """Set Params by name."""
         return self.setParams(**kwargs)
 
     def get_model(self) -> keras.Model:
-        """A new, uncompiled Keras model of `keras_model_config`."""
+        """Build a new, uncompiled Keras model from `keras_model_config`."""
         return model_from_config(
             self.value_of("keras_model_config"), self.value_of("custom_objects")
         )
 
     def save(self, file_name: str) -> None:
-        """Write an HDF5 file as Elephas does, or Spark's directory.
+        """Save the stage as an HDF5 file, as Elephas does, or as a directory, as Spark does.
 
-        Both load again by `load`, `load_ml_estimator` and `load_ml_transformer`.
+        `load`, `load_ml_estimator` and `load_ml_transformer` read both formats.
 
         Args:
-            file_name: String. If it ends in `.h5` or `.hdf5`, an HDF5 file, which replaces one that
-                exists. Every other name becomes a directory that must not exist yet, as by
-                `write().save(file_name)`: Spark's tuners save their stages so.
+            file_name: String. A name that ends in `.h5` or `.hdf5` is an HDF5 file; an existing
+                file is replaced. Any other name is a directory, written with
+                `write().save(file_name)` as by Spark's tuners; it must not exist.
         """
         name = os.fspath(file_name)
         if files.is_file_name(name):
@@ -79,7 +79,7 @@ class ElephasStage(Stage, HasKerasModelConfig, HasCustomObjects, HasElephasColum
             self.write().save(name)
 
     def _own_params(self) -> dict[str, Any]:
-        """Values of the Params that Elephas does not have."""
+        """Return the values of the Params that Elephas does not have."""
         return {name: self.value_of(name) for name in OWN_PARAMS}
 
     @abstractmethod
@@ -93,7 +93,7 @@ class ElephasStage(Stage, HasKerasModelConfig, HasCustomObjects, HasElephasColum
     @classmethod
     @abstractmethod
     def from_file(cls: type[E], path: str, custom_objects: dict[str, Any], safe: bool) -> E:
-        """Read the stage from an HDF5 file; if `safe`, one without code.
+        """Read the stage from an HDF5 file. With `safe`, refuse a file that contains code.
 
         Args:
             path: String, a local path.
@@ -103,5 +103,5 @@ class ElephasStage(Stage, HasKerasModelConfig, HasCustomObjects, HasElephasColum
 
     @classmethod
     def read(cls: type[E]) -> ElephasReader[E]:
-        """As for all stages; the reader also takes HDF5 files."""
+        """Return a reader for directories in Spark's format and HDF5 files."""
         return ElephasReader(cls)

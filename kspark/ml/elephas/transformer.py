@@ -1,4 +1,4 @@
-"""`ElephasTransformer`: what a fitted `ElephasEstimator` is."""
+"""`ElephasTransformer`: the stage that a fitted `ElephasEstimator` returns."""
 
 from __future__ import annotations
 
@@ -12,23 +12,22 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField
 
 from kspark import job
 from kspark.adapters import Columns
-from kspark.adapters.dataframe import column_name
+from kspark.adapters.dataframe import check_new_column
 from kspark.ml.carried import CarriedModel
 from kspark.ml.elephas import files
 from kspark.ml.elephas.losses import ModelType
 from kspark.ml.elephas.params import HasInferenceBatchSize
 from kspark.ml.elephas.stage import ElephasStage
-from kspark.ml.model import taken
 from kspark.ml.naming import ELEPHAS, KERAS, naming
 from kspark.ml.scoring import output_width
 from kspark.worker.scores import BINARY, MULTICLASS, ClassScores, Probabilities, Scores, Values
 
 
 class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
-    """Adds a column of predictions: doubles of a regression, else the class probabilities.
+    """Adds a column of predictions: a double for regression, an array of class probabilities else.
 
-    That is the model's output as it is; of a model that gives logits, these. A regression of
-    several numbers per row adds arrays of doubles.
+    The values are the model's outputs without change: if the model returns logits, the column
+    contains logits. A regression with several outputs per row adds arrays of doubles.
 
     Example:
 
@@ -39,8 +38,8 @@ class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
 
     Args:
         weights: List of arrays, the model's weights.
-        model_type: `ModelType` or `None`.
-        history: List of dictionaries, one per fit.
+        model_type: `ModelType`, or `None` if it is unknown.
+        history: List of dictionaries from metric name to values per epoch, one per fit.
         **params: Elephas' Params by name.
     """
 
@@ -62,20 +61,20 @@ class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
 
     @property
     def weights(self) -> Any:
-        """The model's weights, a list of arrays. Assigned ones are those of this stage alone."""
+        """The model's weights, a list of arrays. Assigning them does not change other stages."""
         return self._weights if self.carried is None else self.carried.model.get_weights()
 
     @weights.setter
     def weights(self, value: Any) -> None:
         if self.carried is not None:
-            # Copies of the stage hold the same model: theirs stays as it is.
+            # Copies of the stage share the model, so change a clone of it.
             model = self.carried.clone()
             model.set_weights(value)
             self.carried = CarriedModel(model, self.carried.custom_objects)
         self._weights = value
 
     def get_config(self) -> dict[str, Any]:
-        """Elephas' configuration of a transformer."""
+        """Return the configuration that Elephas writes for a transformer."""
         names = ("keras_model_config", "labelCol", "featuresCol", "outputCol")
         weights = [np.asarray(weight).tolist() for weight in self.weights or []]
         return {
@@ -85,7 +84,7 @@ class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
         }
 
     def to_file(self, path: str) -> None:
-        """See `ElephasStage.to_file`."""
+        """Write the transformer to an HDF5 file."""
         config = self.get_config()
         config["inference_batch_size"] = self.value_of("inference_batch_size")
         config |= {"history": self.history, "model_type": files.encoded(self.model_type)}
@@ -93,23 +92,23 @@ class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
 
     @classmethod
     def from_file(cls, path: str, custom_objects: dict[str, Any], safe: bool) -> ElephasTransformer:
-        """See `ElephasStage.from_file`."""
+        """Read a transformer from an HDF5 file. With `safe`, refuse a file that contains code."""
         config, weights = files.read(path, "ElephasTransformer", safe)
         kind = files.decoded(config.pop("model_type", None))
         objects = custom_objects or None
         return cls(weights=weights, model_type=kind, custom_objects=objects, **config)
 
     def to_save(self) -> CarriedModel:
-        """See `Stage.to_save`."""
+        """Return the model to save with the stage."""
         return self._model()
 
     def extra_metadata(self) -> dict[str, Any]:
-        """See `Stage.extra_metadata`."""
+        """Return the model type and the history, to save with the Params."""
         kind = self.model_type.name if self.model_type else None
         return {"modelType": kind, "history": self.history}
 
     def take_metadata(self, metadata: dict[str, Any]) -> None:
-        """See `Stage.take_metadata`."""
+        """Restore the model type and the history from saved metadata."""
         kind = metadata["modelType"]
         self.model_type = ModelType[kind] if kind else None
         self.history = metadata["history"]
@@ -128,8 +127,7 @@ class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
         carried = self._model()
         kind, scores = self._score(carried.model)
         name = self.getOrDefault("outputCol")
-        if column_name(dataset, name):
-            raise taken("outputCol", name, dataset.columns)
+        check_new_column(dataset, name, "outputCol")
         columns = Columns(self.getOrDefault("featuresCol"), None, None)
         size = self.value_of("inference_batch_size") or 1024
         shared = carried.shared(dataset.sparkSession)
@@ -137,7 +135,7 @@ class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
         return job.score_frame(shared, dataset, columns, added, scores, size)
 
     def _score(self, model: keras.Model) -> tuple[DataType, Scores]:
-        """The type of the new column, and what makes its values of the model's output."""
+        """Return the type of the new column, and the function that computes its values."""
         width = output_width(model)
         if self.model_type == ModelType.REGRESSION and width == 1:
             return DoubleType(), Values()

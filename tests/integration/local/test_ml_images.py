@@ -110,7 +110,7 @@ def test_arguments_are_checked_before_anything_runs(spark):
         ({"channels": "gray"}, '`channels` must be one of "rgb", "bgr", "grey"'),
         ({"scale": float("nan")}, "`scale` must be a finite number"),
         ({"output_col": "number"}, "`output_col` must be a name that is not among"),
-        ({"output_col": ""}, "`output_col` must be a name that is not among"),
+        ({"output_col": ""}, "`output_col` must be the name of a new column"),
         ({"input_col": "picture"}, "`input_col` must be one of the columns"),
     ]:
         with pytest.raises(ValueError, match=text):

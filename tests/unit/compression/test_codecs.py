@@ -276,9 +276,13 @@ def test_scales_are_finite_and_not_negative(scale):
 
 @pytest.mark.parametrize(
     ("indices", "reason"),
-    [([1, 1, 3], "ascending"), ([3, 1, 4], "ascending"), ([0, 1, 10], "position 10, expected"),
-     ([0, 1, 2**32 - 1], "position 4294967295, expected")],
-)  # fmt: skip
+    [
+        ([1, 1, 3], "ascending"),
+        ([3, 1, 4], "ascending"),
+        ([0, 1, 10], "position 10, expected positions below 10"),
+        ([0, 1, 2**32 - 1], "position 4294967295, expected"),
+    ],
+)
 def test_positions_are_ascending_and_inside(indices, reason):
     payload = TopK(0.3).encode(np.arange(10, dtype="f4"))
     payload[12:].view("u4")[:] = indices

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from kspark.job.callbacks import FitMonitor, is_stateful, listed
+from kspark.job.callbacks import FitMonitor, checked_callbacks, is_stateful, listed
 from kspark.replica import Replica
 
 layers = keras.layers
@@ -139,7 +139,7 @@ def test_an_epoch_that_an_earlier_fit_chose_is_forgotten(tmp_path):
 
 
 class Notes(keras.callbacks.Callback):
-    """Notes what it is told around validation, and lets other weights be validated."""
+    """Records what it sees before and after validation, and sets other weights to validate."""
 
     def __init__(self):
         super().__init__()
@@ -153,7 +153,7 @@ class Notes(keras.callbacks.Callback):
         self.told.append(logs)
 
 
-def test_callbacks_around_validation():
+def test_callbacks_may_change_the_weights_that_are_validated():
     notes = Notes()
     monitor = monitor_of(compiled(), notes)
     monitor.begin()
@@ -165,3 +165,93 @@ def test_callbacks_around_validation():
     assert monitor.end_validation([state]) == {"val_loss": 1.5}
     assert notes.told == [np.zeros((3, 2)).tolist(), {"loss": 1.5}]
     assert monitor.end_epoch(0, merged, {}, 4) is None
+
+
+def test_recorded_figures_are_in_the_history_and_in_no_callbacks_logs():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    seen = []
+    callback = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: seen.append(dict(logs)),
+        on_train_end=lambda logs: seen.append(dict(logs)),
+    )
+    monitor = FitMonitor(Replica.of(model), [callback], 0, 2, 0)
+    monitor.begin()
+    for epoch, loss in enumerate((2.0, 1.0)):
+        monitor.begin_epoch(epoch)
+        monitor.end_epoch(epoch, monitor.replica.get_vector(), {"loss": loss}, 4)
+        monitor.record(staleness_max=epoch + 3)
+    monitor.end()
+    assert monitor.history.history == {"loss": [2.0, 1.0], "staleness_max": [3, 4]}
+    assert seen == [{"loss": 2.0}, {"loss": 1.0}, {"loss": 1.0}]
+
+
+# -- the `callbacks` argument of `fit` -------------------------------------------------------------
+
+
+class OwnCheckpoint(keras.callbacks.ModelCheckpoint):
+    """Inherits Keras' batch hook."""
+
+
+class OwnHooks(keras.callbacks.EarlyStopping):
+    """Has a hook of its own, and a setting that means nothing to Keras."""
+
+    save_freq = 3
+
+    def on_test_batch_end(self, batch, logs=None):
+        pass
+
+
+CHECKPOINT, BACKUP = "x.keras", "folder"
+
+
+@pytest.mark.parametrize(
+    ("callback", "told"),
+    [
+        (keras.callbacks.ModelCheckpoint(CHECKPOINT, save_freq=4), "ModelCheckpoint.*save_freq=4"),
+        (OwnCheckpoint(CHECKPOINT, save_freq=4), "OwnCheckpoint.*save_freq=4"),
+        (keras.callbacks.BackupAndRestore(BACKUP, save_freq=2), "BackupAndRestore.*save_freq=2"),
+        (keras.callbacks.TensorBoard(update_freq="batch"), "TensorBoard.*update_freq=1"),
+        (keras.callbacks.TensorBoard(update_freq=10), "TensorBoard.*update_freq=10"),
+    ],
+)
+def test_keras_callbacks_between_batches_are_refused(callback, told):
+    with pytest.raises(ValueError, match=rf"`callbacks` must be .*Received: callbacks='{told}'"):
+        checked_callbacks([callback])
+
+
+@pytest.mark.parametrize(
+    ("callback", "hooks"),
+    [
+        (keras.callbacks.LambdaCallback(on_train_batch_end=print), "`on_train_batch_end` of Lamb"),
+        (keras.callbacks.LambdaCallback(on_batch_begin=print), "`on_batch_begin` of Lambda"),
+        (OwnHooks(), "`on_test_batch_end` of OwnHooks will not be called"),
+    ],
+)
+def test_hooks_between_batches_are_told(callback, hooks, caplog):
+    with caplog.at_level("WARNING", "kspark"):
+        assert checked_callbacks(callback) == [callback]
+    (message,) = caplog.messages
+    assert message.startswith(hooks)
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        OwnCheckpoint(CHECKPOINT),
+        keras.callbacks.BackupAndRestore(BACKUP),
+        keras.callbacks.TensorBoard(),
+        keras.callbacks.TerminateOnNaN(),
+        keras.callbacks.LambdaCallback(on_epoch_end=print),
+    ],
+)
+def test_callbacks_between_epochs_are_welcome(callback, caplog):
+    with caplog.at_level("WARNING", "kspark"):
+        checked_callbacks([callback])
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("given", [print, [print], "callback"])
+def test_other_things_are_no_callbacks(given):
+    with pytest.raises(TypeError, match="`callbacks` must be a list of `keras.callbacks.Callback`"):
+        checked_callbacks(given)

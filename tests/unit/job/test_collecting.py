@@ -1,4 +1,4 @@
-"""Which shards are asked for again, and when that ends; without Spark."""
+"""Which shards are submitted again, and how often; without Spark."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from kspark.cluster.spark_job import JobLostError
 from kspark.errors import ClusterError, Failure, WorkerError
-from kspark.job import collecting as shard_results
+from kspark.job import collecting
 from kspark.job.collecting import BUSY_SECONDS, MAX_STRAYS, ShardsMissing, checked, collect_shards
 from kspark.worker.tasks import MissingShard, ShardResult
 
@@ -30,7 +30,7 @@ class Jobs:
 
     def __init__(self, monkeypatch, *outcomes):
         self.outcomes, self.asked, self.respooled = list(outcomes), [], 0
-        monkeypatch.setattr(shard_results, "run", self.run)
+        monkeypatch.setattr(collecting, "run", self.run)
         self.handles = SimpleNamespace(mapPartitionsWithIndex=lambda task: task)
 
     def run(self, spark, rdd, description, partitions):
@@ -54,33 +54,33 @@ def test_results_come_in_the_order_of_the_shards_without_empty_ones(monkeypatch)
     assert jobs.asked == [None]
 
 
-def test_only_strayed_shards_are_asked_for_again(monkeypatch):
+def test_only_strayed_shards_are_submitted_again(monkeypatch):
     jobs = Jobs(monkeypatch, [good(0), stray(3), good(2), stray(1)], [stray(1), good(3)], [good(1)])
     assert jobs.collect(max_failures=0) == [0, 1, 2, 3]
     assert jobs.asked == [None, [1, 3], [1]]
     assert jobs.respooled == 0
 
 
-def test_shards_that_have_their_result_are_not_missed_again(monkeypatch):
-    """Spark Connect runs all shards each time, and one that was there may stray then."""
+def test_shards_with_a_result_are_not_submitted_again(monkeypatch):
+    """Spark Connect runs all shards each time, and tasks may run on other hosts then."""
     jobs = Jobs(monkeypatch, [good(0), stray(1)], [stray(0), good(1)])
     assert jobs.collect() == [0, 1]
     assert jobs.asked == [None, [1]]
 
 
-def test_tasks_that_never_meet_their_files_end(monkeypatch):
+def test_a_job_fails_if_its_tasks_keep_running_on_other_hosts(monkeypatch):
     jobs = Jobs(monkeypatch, [good(0), stray(1)], [stray(1)])
     with pytest.raises(
-        ClusterError, match=rf"shards \[1\] on other hosts .* {MAX_STRAYS + 1} times"
+        ClusterError, match=rf"shards \[1\] on hosts without their files, {MAX_STRAYS + 1} times"
     ):
         jobs.collect()
     assert jobs.asked == [None] + [[1]] * MAX_STRAYS
 
 
 def test_strays_are_not_counted_while_other_work_holds_their_slots(monkeypatch):
-    """Each time they wait a moment before they ask again."""
+    """They wait for `BUSY_SECONDS` before each submission."""
     slept = []
-    monkeypatch.setattr(shard_results, "time", SimpleNamespace(sleep=slept.append))
+    monkeypatch.setattr(collecting, "time", SimpleNamespace(sleep=slept.append))
     held = [[good(0), stray(1)], *[[stray(1)]] * (2 * MAX_STRAYS)]
     jobs = Jobs(monkeypatch, *held, [good(1)])
     assert jobs.collect(busy=lambda: True) == [0, 1]
@@ -91,7 +91,7 @@ def test_strays_are_not_counted_while_other_work_holds_their_slots(monkeypatch):
     assert len(jobs.asked) == 5 + MAX_STRAYS
 
 
-def test_files_that_are_gone_are_written_again_and_good_results_kept(monkeypatch):
+def test_lost_files_are_spooled_again_and_results_kept(monkeypatch):
     jobs = Jobs(monkeypatch, [good(0), gone(1), stray(2)], [good(1), good(2)])
     assert jobs.collect() == [0, 1, 2]
     assert jobs.asked == [None, [1, 2]]
@@ -106,21 +106,21 @@ def test_a_lost_job_is_submitted_again_for_what_is_still_missing(monkeypatch):
 
 
 @pytest.mark.parametrize("outcome", [JobLostError("gone"), [gone(0)]])
-def test_what_is_lost_too_often_is_an_error(monkeypatch, outcome):
+def test_a_job_that_is_lost_too_often_raises_an_error(monkeypatch, outcome):
     jobs = Jobs(monkeypatch, outcome)
     with pytest.raises(WorkerError):
         jobs.collect(max_failures=1)
     assert len(jobs.asked) == 3  # the last one is for the shard to say so itself
 
 
-def test_a_failure_ends_it_at_once(monkeypatch):
+def test_a_failure_is_raised_at_once(monkeypatch):
     jobs = Jobs(monkeypatch, [good(0), Failure(1, "here", 0, "ValueError", "a mistake", "")])
     with pytest.raises(WorkerError, match="a mistake"):
         jobs.collect()
     assert len(jobs.asked) == 1
 
 
-def test_results_of_one_job(monkeypatch):
+def test_checked_results_are_sorted_and_complete(monkeypatch):
     assert [r.shard for r in checked([good(1), good(0), good(2, rows=0)])] == [0, 1]
     with pytest.raises(ShardsMissing):
         checked([good(0), stray(1)])

@@ -27,14 +27,14 @@ REPORT = FitReport(
 )
 
 
-def test_staleness_of_an_epoch():
+def test_an_epoch_has_the_mean_and_the_maximum_of_its_staleness():
     assert (REPORT.epochs[0].staleness_mean, REPORT.epochs[0].staleness_max) == (1.0, 3)
     assert REPORT.staleness_counts() == {0: 3, 1: 1, 3: 1}
     nobody_counts = EpochFacts(0, 1)
     assert nobody_counts.staleness_mean is None and nobody_counts.staleness_max is None
 
 
-def test_what_a_worker_did_after_its_report_counts_to_the_epoch():
+def test_usage_after_a_report_is_added_to_the_epoch():
     facts = EpochFacts(4, 3, (worker(0, 3.0, 1.0), worker(1, 2.0, 0.0)), (0, 0, 3), 0.5)
     facts = facts.with_rest({1: Usage(0.25, 0.125, 7, 5)})
     whole = {**worker(1, 2.25, 0.125), "bytes_sent": 7, "bytes_received": 5}
@@ -43,7 +43,7 @@ def test_what_a_worker_did_after_its_report_counts_to_the_epoch():
 
 @pytest.mark.parametrize("late", [None, 0, 2])
 def test_the_figures_of_a_worker_are_those_of_its_shard_in_their_order(tools, late):
-    """By how many rounds it was late is told only where rounds do not wait for all."""
+    """`rounds_late` is set only with a `straggler_timeout`."""
     facts = tools.facts(host="h", pid=7, batches=3, seconds=1.5, num_examples=9, rounds_late=late)
     expected = {
         "shard": 4,
@@ -61,8 +61,7 @@ def test_the_figures_of_a_worker_are_those_of_its_shard_in_their_order(tools, la
     assert list(worker_figures(4, facts).items()) == list(expected.items())
 
 
-def test_what_the_history_tells_of_exchanges():
-    """Bytes of all workers together, seconds as means of the workers."""
+def test_the_history_has_sums_of_bytes_and_means_of_seconds():
     first = ({**worker(0, 3.0, 1.0), "bytes_sent": 7, "bytes_received": 1}, worker(1, 2.0, 0.0))
     second = ({**worker(0, 1.0, 0.5), "bytes_sent": 2}, {**worker(1, 2.0, 0.5), "bytes_sent": 3})
     epochs = (EpochFacts(0, 3, first, (0, 0, 3)), EpochFacts(1, 2, second))
@@ -84,7 +83,7 @@ def test_what_the_history_tells_of_exchanges():
     assert EpochFacts(0, 1).exchange(False)["waiting_seconds"] == 0
 
 
-def test_the_report_as_data():
+def test_the_report_is_json_data():
     data = json.loads(json.dumps(REPORT.to_dict()))
     assert (data["mode"], data["frequency"]) == ("asynchronous", 2)
     assert data["epochs"][1] == {
@@ -104,7 +103,7 @@ def test_the_report_as_data():
     assert REPORT.workers[0] == [worker(0, 3.0, 1.0), worker(1, 2.0, 0.0)]
 
 
-def test_a_row_per_epoch_and_worker():
+def test_there_is_one_row_per_epoch_and_worker():
     rows = REPORT.rows()
     assert [(r["epoch"], r["shard"], r["merges"]) for r in rows] == [
         (0, 0, 3), (0, 1, 3), (1, 0, 2), (1, 1, 2),
@@ -115,7 +114,7 @@ def test_a_row_per_epoch_and_worker():
     }  # fmt: skip
 
 
-def test_stragglers_are_told_by_epoch_and_not_in_rows():
+def test_stragglers_are_in_the_epochs_but_not_in_the_rows():
     facts = EpochFacts(0, 1, (worker(0, 1.0, 0.0),), stragglers=(1, 4), late=(2,))
     report = FitReport("synchronous", "epoch", (facts,))
     (told,) = json.loads(json.dumps(report.to_dict()))["epochs"]

@@ -1,4 +1,4 @@
-"""Weights on their way to one job after the other, with an engine that keeps accounts."""
+"""What is sent to each job of a fit, with an engine that counts bytes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Value:
 
 
 class Bank:
-    """Stands for an engine; `values` is all that was shared."""
+    """Stands for an engine; `values` are the shared values."""
 
     def __init__(self, keeps_shared=True):
         self.keeps_shared, self.values = keeps_shared, []
@@ -55,7 +55,7 @@ def here(monkeypatch):
 
 
 def sent_to_jobs(sent, vectors):
-    """Bytes that travel to one job after the other, each of which must get its vector."""
+    """Return the bytes that are sent to each job; check that each job gets its vector."""
     counts = []
     for vector in vectors:
         with sent.share(vector) as (shared, nbytes):
@@ -64,7 +64,7 @@ def sent_to_jobs(sent, vectors):
     return counts
 
 
-def test_later_jobs_get_what_changed():
+def test_later_jobs_get_only_the_changed_blocks():
     bank = Bank()
     sent = SentWeights(bank, SPEC)
     vectors = [np.arange(524, dtype="f4") for _ in range(4)]
@@ -77,7 +77,7 @@ def test_later_jobs_get_what_changed():
     assert bank.kept == []
 
 
-def test_a_vector_that_changes_after_it_was_shared_does_no_harm():
+def test_a_copy_of_the_vector_is_shared():
     sent = SentWeights(Bank(), SPEC)
     weights = np.arange(524, dtype="f4")
     for _ in range(2):
@@ -87,7 +87,7 @@ def test_a_vector_that_changes_after_it_was_shared_does_no_harm():
             assert shared.value.tobytes() == before.tobytes()
 
 
-def test_when_all_changes_all_is_sent_and_nothing_kept():
+def test_weights_that_all_change_are_sent_and_not_kept():
     bank = Bank()
     sent = SentWeights(bank, SPEC)
     vectors = [np.full(524, value, "f4") for value in range(3)]
@@ -96,7 +96,7 @@ def test_when_all_changes_all_is_sent_and_nothing_kept():
 
 
 @pytest.mark.parametrize("case", ["no blocks", "nothing is kept"])
-def test_otherwise_all_weights_are_sent_to_each_job(case):
+def test_without_blocks_or_kept_values_all_weights_are_sent_to_each_job(case):
     spec = WeightSpec(SPEC.weights[2:]) if case == "no blocks" else SPEC
     bank = Bank(keeps_shared=case == "no blocks")
     sent = SentWeights(bank, spec)
@@ -104,7 +104,7 @@ def test_otherwise_all_weights_are_sent_to_each_job(case):
     assert bank.kept == []
 
 
-def test_what_a_job_got_is_given_back_also_if_it_fails():
+def test_shared_weights_are_removed_also_if_a_job_fails():
     bank = Bank()
     sent = SentWeights(bank, SPEC)
     for _ in range(2):

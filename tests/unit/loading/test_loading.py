@@ -43,28 +43,6 @@ def test_the_configuration_comes_back(tmp_path, given, extension):
             assert config[name] == value
 
 
-@pytest.mark.parametrize(
-    ("rule", "told"),
-    [
-        ("elastic_average", "whose replicas have moved already"),
-        ("median", "made from the same weights"),
-        ("trimmed_mean", "made from the same weights"),
-    ],
-)
-def test_stragglers_are_refused_where_all_replicas_count(rule, told):
-    expected = f'`straggler_timeout` must be None with server_optimizer="{rule}", .*{told}'
-    with pytest.raises(ValueError, match=expected):
-        SparkModel(compiled(), server_optimizer=rule, straggler_timeout=1)
-    with pytest.raises(ValueError, match="`straggler_timeout` must be None with mode="):
-        SparkModel(compiled(), "asynchronous", straggler_timeout=1)
-
-
-@pytest.mark.parametrize("mode", ["synchronous", "hogwild"])
-def test_a_bound_of_the_staleness_is_refused_where_it_means_nothing(mode):
-    with pytest.raises(ValueError, match="`max_staleness` must be None with mode="):
-        SparkModel(compiled(), mode, max_staleness=1)
-
-
 class Halved(optimizers.ServerOptimizer):
     """A rule that is not registered."""
 

@@ -114,7 +114,7 @@ def test_what_is_called_several_times_is_refused(base):
 @pytest.mark.parametrize("outer", [sequence_of, graph_of])
 def test_a_layer_inside_a_model_inside_is_refused_with_what_there_is(outer):
     model = outer(functional_base())
-    rule = r"`featureLayer` must be .* layers \[.*'base'.*\], of which 'base' has this one inside"
+    rule = r"`featureLayer` must be .*layers \[.*'base'.*\] \(this one is inside 'base'; only"
     with pytest.raises(ValueError, match=rule):
         CarriedModel(model).predicting("deep")
 
@@ -126,3 +126,24 @@ def test_a_model_inside_of_several_outputs_is_refused():
     model = keras.Model(outer, layers.Concatenate()(inside(outer)))
     with pytest.raises(ValueError, match="`featureLayer` must be a layer of one output"):
         CarriedModel(model).predicting("base")
+
+
+def test_a_layer_is_an_output_of_its_own(make):
+    model = make()
+    inner = CarriedModel(model).predicting("hidden")
+    expected = keras.ops.convert_to_numpy(model.layers[0](X))
+    np.testing.assert_allclose(inner.predict(X, verbose=0), expected, rtol=1e-6)
+
+
+def test_a_layer_that_is_not_there_is_refused_with_the_nearest(make):
+    with pytest.raises(ValueError, match=r"\['hidden', 'out'\] \(perhaps 'hidden'\)"):
+        CarriedModel(make()).predicting("hiden")
+
+
+def test_a_layer_of_several_outputs_has_none_to_show():
+    entry = keras.Input((3, 2))
+    out, *states = keras.layers.LSTM(4, return_state=True, name="memory")(entry)
+    model = keras.Model(entry, keras.layers.Dense(1, name="one")(out))
+    with pytest.raises(ValueError, match="`featureLayer` must be a layer of one output.*'memory'"):
+        CarriedModel(model).predicting("memory")
+    assert CarriedModel(model).predicting("one").output_shape == (None, 1)

@@ -77,7 +77,11 @@ def test_it_is_off_by_default_and_plain_data_of_the_plan():
     [
         ({"scale_lr": "log"}, ValueError, '`scale_lr` must be None, "linear" or "sqrt". Received'),
         ({"scale_lr": True}, ValueError, '`scale_lr` must be None, "linear" or "sqrt". Received'),
-        ({"warmup_epochs": 3}, ValueError, "`warmup_epochs` must be 0 without `scale_lr`: it lea"),
+        (
+            {"warmup_epochs": 3},
+            ValueError,
+            "`warmup_epochs` must be 0 without `scale_lr`. Received",
+        ),
         ({"warmup_epochs": -1}, ValueError, "`warmup_epochs` must be a finite number of epochs"),
         ({"warmup_epochs": np.inf}, ValueError, "`warmup_epochs` must be a finite number of epo"),
         ({"warmup_epochs": np.nan}, ValueError, "`warmup_epochs` must be a finite number of epo"),
@@ -153,7 +157,7 @@ def test_a_round_is_told_the_rate_of_its_epoch(tools, monkeypatch, grouping):
     monkeypatch.setattr(rounds, "ship", lambda train, task, shared: told.append(task))
     monkeypatch.setattr(Fit, "task", lambda self: None)
     monkeypatch.setattr(Fit, "learning_rate", lambda self, epoch: epoch / 4)
-    for name in ("open_epoch", "close_epoch", "take_state", "deltas"):
+    for name in ("open_epoch", "close_epoch", "take_state", "unpacked_deltas"):
         monkeypatch.setattr(rounds, name, lambda *_: [])
     collected = [ShardResult(0, 8, facts=tools.facts(batches=1))]
     monkeypatch.setattr(Fit, "collect", lambda *_: collected)
@@ -229,7 +233,7 @@ def test_the_log_tells_workers_batches_updates_and_the_factor(caplog):
     assert caplog.messages == [
         "Training on 34 examples with 3 workers, 4 examples per batch and worker, global batch "
         "12, 4 updates of the weights per epoch; mode synchronous, frequency batch.",
-        "Learning rate times 3 (linear), after 2.5 epochs of warm-up.",
+        "The learning rate is multiplied by 3 (linear) after 2.5 epochs of warm-up.",
     ]
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from kspark.rounds.driver import deltas
+from kspark.rounds.driver import unpacked_deltas
 from kspark.rounds.task import RoundTask, outgoing, train_round
 from kspark.shards import Chunk
 from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
@@ -37,7 +37,7 @@ def test_rounds_bring_the_rows_that_changed(tools):
     sent = outgoing(task, MODEL, None, change())
     assert sent.nbytes == BITS + 16 + 48
     results = [ShardResult(0, 8, sent), ShardResult(1, 4, change())]
-    found = deltas(SimpleNamespace(plan=plan, spec=MODEL), results)
+    found = unpacked_deltas(SimpleNamespace(plan=plan, spec=MODEL), results)
     assert [(d.shard, d.num_examples) for d in found] == [(0, 8), (1, 4)]
     assert [d.vector.tobytes() for d in found] == [change().tobytes()] * 2
 

@@ -7,7 +7,7 @@ import pytest
 
 from kspark.aggregator import Delta
 from kspark.compression import TopK
-from kspark.rounds.driver import deltas
+from kspark.rounds.driver import unpacked_deltas
 from kspark.rounds.task import RoundTask, train_round
 from kspark.shards import Chunk
 from kspark.worker.spooling import spool_shard
@@ -46,13 +46,13 @@ def test_rounds_send_what_the_round_before_left_over(tools, shard):
         result = round_of(tools, shard, epoch, compression=HALF)
         assert (result.delta.dtype, result.delta.nbytes) == (np.uint8, 4 + 8)
         assert (result.facts.bytes_sent, result.facts.bytes_received) == (12, 12)
-        (delta,) = deltas(job, [result])
+        (delta,) = unpacked_deltas(job, [result])
         assert (delta.shard, delta.num_examples) == (0, 5)
         got.append(delta.vector.tolist())
     # (5, 15) each time, of which the larger one is sent; 2 batches are the state. In the third
     # round 5 has become 15 too, and of equals the first one is sent.
     assert got == [[0, 15, 2], [0, 15, 2], [15, 0, 2]]
-    (delta,) = deltas(job, [round_of(tools, shard, 3, compression=HALF)])
+    (delta,) = unpacked_deltas(job, [round_of(tools, shard, 3, compression=HALF)])
     assert delta.vector.tolist() == [0, 30, 2]
 
 
@@ -67,7 +67,7 @@ def test_a_round_without_compression_brings_the_delta(tools, shard):
     result = round_of(tools, shard, 0)
     assert result.delta.tolist() == [5, 15, 2]
     assert (result.facts.bytes_sent, result.facts.bytes_received) == (12, 12)
-    (delta,) = deltas(driver(tools), [result])
+    (delta,) = unpacked_deltas(driver(tools), [result])
     assert isinstance(delta, Delta)
     assert delta.vector is result.delta
 

@@ -1,24 +1,20 @@
-"""Rounds that are merged without their slowest shards: who is merged when; without Spark."""
+"""In which round each shard is merged if rounds have a timeout; without Spark."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from kspark.cluster.spark_job import JobLostError
-from kspark.errors import ClusterError, Failure, NotEnoughSlotsError, WorkerError
-from kspark.job import preparing
+from kspark.errors import ClusterError, Failure, WorkerError
 from kspark.job.collecting import MAX_STRAYS
 from kspark.job.fit import Fit
-from kspark.job.preparing import log_plan, placed
 from kspark.plan import TrainingPlan
-from kspark.rounds import flights as flights_module
-from kspark.rounds import stragglers as straggling
-from kspark.rounds.flights import Flights
-from kspark.rounds.stragglers import train_straggling
+from kspark.rounds import shard_jobs, stragglers
+from kspark.rounds.shard_jobs import ShardJobs
+from kspark.rounds.stragglers import train_rounds_with_timeout
 from kspark.shards import ShardFacts
 from kspark.weights import TRAINABLE, Weight, WeightSpec
 from kspark.worker.tasks import MissingShard, ShardResult
@@ -38,10 +34,10 @@ class Vector:
 
 
 class Cluster:
-    """Stands for Spark: a script says, by shard, what each of its jobs ends with.
+    """Stands for Spark: a script has the outcomes of the jobs of each shard.
 
-    A job whose outcome is an integer brings a result in that epoch's round, or as soon as the
-    fit waits for everybody, if it is `LAST`.
+    A job whose outcome is an integer returns a result in that epoch's round. With `LAST`, it
+    returns a result when the fit waits for all shards.
     """
 
     LAST = 99
@@ -53,21 +49,21 @@ class Cluster:
         made = TrainingPlan.create(
             mode="synchronous", frequency="epoch", epochs=epochs, straggler_timeout=1e-9, **plan
         )
-        self.merged, self.told, self.recorded = [], [], []
+        self.merged, self.set_to, self.recorded = [], [], []
         self.monitor = SimpleNamespace(record=self.record, learning_rate=0.5)
-        self.monitor.replica = SimpleNamespace(set_vector=lambda v: self.told.append(v.copy()))
+        self.monitor.replica = SimpleNamespace(set_vector=lambda v: self.set_to.append(v.copy()))
         self.aggregator = SimpleNamespace(weights=np.zeros(2, "f4"), merge=self.merge)
         spec = SimpleNamespace(weights=SPEC)
-        self.job = Fit(None, spec, made, None, None, 0.0, self.aggregator, self.monitor)
-        self.job.num_train, self.job.train = EXAMPLES, self
+        self.fit = Fit(None, spec, made, None, None, 0.0, self.aggregator, self.monitor)
+        self.fit.num_train, self.fit.train = EXAMPLES, self
         self.handles = self
-        monkeypatch.setattr(flights_module, "SparkJob", self.start)
-        monkeypatch.setattr(flights_module, "engine_of", lambda _: self)
-        monkeypatch.setattr(flights_module, "ship", lambda function, task, shared: (task, shared))
-        monkeypatch.setattr(Fit, "task", lambda job: None)
-        monkeypatch.setattr(straggling, "open_epoch", self.open_epoch)
+        monkeypatch.setattr(shard_jobs, "SparkJob", self.start)
+        monkeypatch.setattr(shard_jobs, "engine_of", lambda _: self)
+        monkeypatch.setattr(shard_jobs, "ship", lambda function, task, shared: (task, shared))
+        monkeypatch.setattr(Fit, "task", lambda fit: None)
+        monkeypatch.setattr(stragglers, "open_epoch", self.open_epoch)
         monkeypatch.setattr("kspark.rounds.driver.close_epoch", self.close_epoch)
-        monkeypatch.setattr(straggling, "take_state", self.take_state)
+        monkeypatch.setattr(stragglers, "take_state", self.take_state)
         self.stop_after, self.states, self.examples = None, None, []
 
     # what the driver calls
@@ -90,14 +86,14 @@ class Cluster:
     def record(self, **figures):
         self.recorded.append(figures)
 
-    def open_epoch(self, job, epoch):
+    def open_epoch(self, fit, epoch):
         self.epoch = epoch
 
-    def close_epoch(self, job, epoch, metrics, num_examples):
+    def close_epoch(self, fit, epoch, metrics, num_examples):
         self.examples.append(num_examples)
-        return epoch == self.stop_after or job.last_epoch(epoch)
+        return epoch == self.stop_after or fit.last_epoch(epoch)
 
-    def take_state(self, job, states, epoch):
+    def take_state(self, fit, states, epoch):
         self.states = (states, epoch)
 
     # what stands for its jobs
@@ -110,14 +106,14 @@ class Cluster:
         return SimpleNamespace(start=lambda: running)
 
     def train(self):
-        train_straggling(self.job)
+        train_rounds_with_timeout(self.fit)
         assert [vector.destroyed for vector in self.vectors] == [1] * len(self.vectors)
-        assert not self.job.busy()
-        return list(self.job.epochs)
+        assert not self.fit.busy()
+        return list(self.fit.epochs)
 
 
 class Running:
-    """A job under way: ended as soon as its time has come."""
+    """A running job, which ends in the round of its outcome."""
 
     def __init__(self, cluster, shard, task, vector, outcome, bell):
         self.cluster, self.shard, self.task, self.outcome = cluster, shard, task, outcome
@@ -127,7 +123,7 @@ class Running:
     def is_set(self):
         if not isinstance(self.outcome, int):
             return True
-        last = self.cluster.epoch == self.cluster.job.plan.epochs - 1
+        last = self.cluster.epoch == self.cluster.fit.plan.epochs - 1
         over = self.cluster.epoch == self.cluster.stop_after and len(self.cluster.recorded) > (
             self.cluster.epoch
         )
@@ -139,7 +135,7 @@ class Running:
             raise self.outcome
         if not isinstance(self.outcome, int):
             return [self.outcome]
-        # A delta tells with which weights it began: as many merges as there were before.
+        # The delta contains the number of merges before it started.
         delta = np.array([10 * self.task.epoch + self.vector.value[0], 0], "f4")
         state = ([], [np.array(self.shard)]) if self.task.wants_state else None
         examples = EXAMPLES[self.shard]
@@ -153,7 +149,7 @@ class Running:
 ON_TIME = {shard: [0, 1, 2] for shard in EXAMPLES}
 
 
-def test_when_nobody_is_late_rounds_are_as_ever(monkeypatch):
+def test_without_late_shards_rounds_are_those_of_the_default_mode(monkeypatch):
     cluster = Cluster(monkeypatch, ON_TIME)
     epochs = cluster.train()
     assert cluster.merged == [dict.fromkeys(EXAMPLES, 11 * epoch) for epoch in range(3)]
@@ -163,8 +159,8 @@ def test_when_nobody_is_late_rounds_are_as_ever(monkeypatch):
     assert ([n for _, n in states], epoch) == ([1, 2, 3], 2)
 
 
-def test_a_late_shard_is_merged_with_the_round_that_it_comes_in(monkeypatch, caplog):
-    """It trained epoch 0 from the first weights, and does not begin epoch 1."""
+def test_a_late_shard_is_merged_in_the_round_in_which_it_arrives(monkeypatch, caplog):
+    """It trains epoch 0 from the first weights, and does not start epoch 1."""
     cluster = Cluster(monkeypatch, {0: [0, 1, 2], 1: [1, 2], 2: [0, 1, 2]})
     with caplog.at_level("INFO", "kspark"):
         epochs = cluster.train()
@@ -174,10 +170,10 @@ def test_a_late_shard_is_merged_with_the_round_that_it_comes_in(monkeypatch, cap
     assert cluster.recorded == [{"stragglers": n} for n in (1, 0, 0)]
     assert cluster.examples == [4, 6, 6]
     assert "Epoch 1 is merged without shards [1]" in caplog.text
-    assert "Epoch 2: shards [1] bring changes of earlier rounds" in caplog.text
+    assert "Epoch 2 merges deltas of earlier rounds from shards [1]" in caplog.text
 
 
-def test_the_last_round_waits_for_who_is_late(monkeypatch):
+def test_the_last_round_waits_for_late_shards(monkeypatch):
     cluster = Cluster(monkeypatch, {0: [0, 1, 2], 1: [Cluster.LAST], 2: [0, 1, 2]})
     epochs = cluster.train()
     assert cluster.merged == [{0: 0, 2: 0}, {0: 11, 2: 11}, {0: 22, 1: 0, 2: 22}]
@@ -187,7 +183,7 @@ def test_the_last_round_waits_for_who_is_late(monkeypatch):
     assert [n for _, n in cluster.states[0]] == [1, 3]  # of those that trained the last epoch
 
 
-def test_an_early_end_loses_nothing(monkeypatch):
+def test_a_fit_that_ends_early_merges_late_shards(monkeypatch):
     cluster = Cluster(monkeypatch, {0: [0], 1: [Cluster.LAST], 2: [0]})
     cluster.stop_after = 0
     (epoch,) = cluster.train()
@@ -195,7 +191,7 @@ def test_an_early_end_loses_nothing(monkeypatch):
     assert (epoch.stragglers, epoch.late, epoch.merges) == ((1,), (1,), 2)
     assert [w["shard"] for w in epoch.workers] == [0, 2, 1]
     assert epoch.workers[-1]["rounds_late"] == 1
-    assert [v.tolist() for v in cluster.told] == [[2, 2]]  # the model has the last merge, too
+    assert [v.tolist() for v in cluster.set_to] == [[2, 2]]  # the model has the last merge, too
     assert cluster.states == ([], 0)
 
 
@@ -207,7 +203,7 @@ def test_a_lost_job_starts_again_from_the_weights_it_began_with(monkeypatch):
     assert [epoch for shard, epoch in cluster.submitted if shard == 2] == [0, 1, 1, 1]
 
 
-def test_a_job_that_is_lost_too_often_is_an_error(monkeypatch):
+def test_a_job_that_is_lost_too_often_raises_an_error(monkeypatch):
     cluster = Cluster(
         monkeypatch, {**ON_TIME, 1: [JobLostError("gone")] * 9, 2: [9]}, max_failures=1
     )
@@ -216,7 +212,7 @@ def test_a_job_that_is_lost_too_often_is_an_error(monkeypatch):
     assert len([s for s, _ in cluster.submitted if s == 1]) == 3
 
 
-def test_a_failure_ends_all(monkeypatch):
+def test_a_failure_cancels_all_jobs(monkeypatch):
     failure = Failure(1, "here", 0, "ValueError", "a mistake", "")
     cluster = Cluster(monkeypatch, {**ON_TIME, 1: [failure], 2: [9]})
     with pytest.raises(WorkerError, match="a mistake"):
@@ -225,7 +221,7 @@ def test_a_failure_ends_all(monkeypatch):
     assert [vector.destroyed for vector in cluster.vectors] == [1]
 
 
-def test_an_interrupt_ends_all(monkeypatch):
+def test_an_interrupt_cancels_all_jobs(monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
@@ -237,7 +233,7 @@ def test_an_interrupt_ends_all(monkeypatch):
     assert [vector.destroyed for vector in cluster.vectors] == [1]
 
 
-def test_files_that_are_gone_are_written_again_once_for_all_that_missed_them(monkeypatch):
+def test_lost_files_are_spooled_again_once_for_all_shards(monkeypatch):
     gone = [MissingShard(shard, "here", "here") for shard in (0, 1)]
     cluster = Cluster(monkeypatch, {0: [gone[0], 0, 1, 2], 1: [gone[1], 0, 1, 2], 2: [0, 1, 2]})
     cluster.train()
@@ -245,15 +241,15 @@ def test_files_that_are_gone_are_written_again_once_for_all_that_missed_them(mon
     assert cluster.merged[0] == {0: 0, 1: 0, 2: 0}
 
 
-def test_tasks_that_never_meet_their_files_end(monkeypatch):
+def test_a_fit_fails_if_tasks_keep_running_on_other_hosts(monkeypatch):
     strayed = [MissingShard(1, "there", "here")] * 99
     cluster = Cluster(monkeypatch, {**ON_TIME, 1: strayed})
-    with pytest.raises(ClusterError, match=r"shards \[1\] on other hosts"):
+    with pytest.raises(ClusterError, match=r"shards \[1\] on hosts without their files"):
         cluster.train()
     assert len([s for s, _ in cluster.submitted if s == 1]) == MAX_STRAYS + 1
 
 
-def test_a_job_that_cannot_be_cancelled_keeps_none_of_the_others(monkeypatch):
+def test_an_error_in_cancelling_a_job_does_not_keep_other_jobs_running(monkeypatch):
     cluster = Cluster(monkeypatch, {shard: [9] for shard in EXAMPLES})
 
     def cancel(running):
@@ -261,45 +257,20 @@ def test_a_job_that_cannot_be_cancelled_keeps_none_of_the_others(monkeypatch):
         raise OSError(f"shard {running.shard}")
 
     monkeypatch.setattr(Running, "cancel", cancel)
-    with pytest.raises(OSError, match="shard"), Flights(cluster.job) as flights:
-        flights.begin(EXAMPLES, 0)
+    with pytest.raises(OSError, match="shard"), ShardJobs(cluster.fit) as jobs:
+        jobs.start(EXAMPLES, 0)
     assert [running.cancelled for running in cluster.jobs] == [1] * len(EXAMPLES)
     assert [vector.destroyed for vector in cluster.vectors] == [1]
 
 
-def test_while_others_are_at_work_the_fit_is_busy(monkeypatch):
-    """They may hold the slots beside the files; a validation meets the same."""
+def test_a_fit_is_busy_while_a_job_runs(monkeypatch):
+    """The job may occupy a slot on the host with the files of another shard."""
     cluster = Cluster(monkeypatch, {})
-    with Flights(cluster.job) as flights:
+    with ShardJobs(cluster.fit) as jobs:
         cluster.script = {0: [0], 1: [9]}
-        flights.begin([0, 1], 0)
+        jobs.start([0, 1], 0)
         assert [job.finished.is_set() for job in cluster.jobs] == [True, False]
-        assert cluster.job.busy()
-        assert flights.shards == {0, 1}
-    assert not cluster.job.busy()
-    assert flights.shards == frozenset()
-
-
-@pytest.mark.parametrize(
-    ("examples", "first", "told"),
-    [({0: 1, 1: 1, 2: 1}, 0, False), ({0: 1, 1: 1, 2: 0}, 0, True), ({0: 1, 1: 1, 2: 1}, 2, True)],
-)
-def test_a_timeout_that_has_nothing_to_do_is_told(monkeypatch, caplog, examples, first, told):
-    job = Cluster(monkeypatch, {}, initial_epoch=first).job
-    job.num_train = examples
-    log_plan(job)
-    assert ("straggler_timeout has nothing to do" in caplog.text) == told
-
-
-@pytest.mark.parametrize(("wanted", "found"), [(None, 4), (3, 3), (5, None)])
-def test_every_shard_needs_a_slot(monkeypatch, wanted, found):
-    """One that queues would be taken for a slow one."""
-    monkeypatch.setattr(preparing, "task_slots", lambda spark: 4)
-    plan = TrainingPlan.create(mode="synchronous", frequency="epoch", straggler_timeout=2.5)
-    examples = SimpleNamespace(num_partitions=6, repartition=lambda n: n)
-    job = SimpleNamespace(plan=replace(plan, num_workers=wanted), spark=None)
-    if found is not None:
-        assert placed(job, examples) == found
-        return
-    with pytest.raises(NotEnoughSlotsError, match=r"^straggler_timeout=2\.5 runs all .* is 5"):
-        placed(job, examples)
+        assert cluster.fit.busy()
+        assert jobs.shards == {0, 1}
+    assert not cluster.fit.busy()
+    assert jobs.shards == frozenset()

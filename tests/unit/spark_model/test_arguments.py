@@ -8,7 +8,6 @@ import pytest
 
 from kspark import SparkModel, mllib, optimizers
 from kspark.compression import TopK
-from kspark.job.callbacks import checked_callbacks
 from kspark.mllib import SparkMLlibModel
 from kspark.plan import TrainingPlan
 from kspark.spark_model.arguments import (
@@ -149,7 +148,7 @@ class OwnSpring(optimizers.ElasticAverage):
 
 def test_in_shared_memory_replicas_have_no_weights_of_their_own():
     check_rule(OwnSpring(), plan("synchronous"))
-    with pytest.raises(ValueError, match='go on from the merged weights in mode="hogwild". Recei'):
+    with pytest.raises(ValueError, match='continue with the merged weights in mode="hogwild". R'):
         check_rule(OwnSpring(), plan("hogwild"))
 
 
@@ -185,69 +184,37 @@ def test_classes_of_several_targets_are_refused_before_there_is_any_spark():
         SparkModel(model).fit(np.zeros((4, 2)), [np.zeros(4)] * 2, class_weight={1: 2.0})
 
 
-class OwnCheckpoint(keras.callbacks.ModelCheckpoint):
-    """Inherits Keras' batch hook."""
-
-
-class OwnHooks(keras.callbacks.EarlyStopping):
-    """Has a hook of its own, and a setting that means nothing to Keras."""
-
-    save_freq = 3
-
-    def on_test_batch_end(self, batch, logs=None):
-        pass
-
-
-CHECKPOINT, BACKUP = "x.keras", "folder"
-
-
 @pytest.mark.parametrize(
-    ("callback", "told"),
+    ("rule", "told"),
     [
-        (keras.callbacks.ModelCheckpoint(CHECKPOINT, save_freq=4), "ModelCheckpoint.*save_freq=4"),
-        (OwnCheckpoint(CHECKPOINT, save_freq=4), "OwnCheckpoint.*save_freq=4"),
-        (keras.callbacks.BackupAndRestore(BACKUP, save_freq=2), "BackupAndRestore.*save_freq=2"),
-        (keras.callbacks.TensorBoard(update_freq="batch"), "TensorBoard.*update_freq=1"),
-        (keras.callbacks.TensorBoard(update_freq=10), "TensorBoard.*update_freq=10"),
+        ("elastic_average", "whose replicas have already applied"),
+        ("median", "made from the same weights"),
+        ("trimmed_mean", "made from the same weights"),
     ],
 )
-def test_keras_callbacks_between_batches_are_refused(callback, told):
-    with pytest.raises(ValueError, match=rf"`callbacks` must be .*Received: callbacks='{told}'"):
-        checked_callbacks([callback])
+def test_stragglers_are_refused_where_all_replicas_count(rule, told):
+    expected = f'`straggler_timeout` must be None with server_optimizer="{rule}", .*{told}'
+    with pytest.raises(ValueError, match=expected):
+        SparkModel(small(), server_optimizer=rule, straggler_timeout=1)
+    with pytest.raises(ValueError, match="`straggler_timeout` must be None with mode="):
+        SparkModel(small(), "asynchronous", straggler_timeout=1)
 
 
-@pytest.mark.parametrize(
-    ("callback", "hooks"),
-    [
-        (keras.callbacks.LambdaCallback(on_train_batch_end=print), "`on_train_batch_end` of Lamb"),
-        (keras.callbacks.LambdaCallback(on_batch_begin=print), "`on_batch_begin` of Lambda"),
-        (OwnHooks(), "`on_test_batch_end` of OwnHooks will not be called"),
-    ],
-)
-def test_hooks_between_batches_are_told(callback, hooks, caplog):
-    with caplog.at_level("WARNING", "kspark"):
-        assert checked_callbacks(callback) == [callback]
-    (message,) = caplog.messages
-    assert message.startswith(hooks)
+@pytest.mark.parametrize("mode", ["synchronous", "hogwild"])
+def test_a_bound_of_the_staleness_is_refused_where_it_means_nothing(mode):
+    with pytest.raises(ValueError, match="`max_staleness` must be None with mode="):
+        SparkModel(small(), mode, max_staleness=1)
 
 
-@pytest.mark.parametrize(
-    "callback",
-    [
-        OwnCheckpoint(CHECKPOINT),
-        keras.callbacks.BackupAndRestore(BACKUP),
-        keras.callbacks.TensorBoard(),
-        keras.callbacks.TerminateOnNaN(),
-        keras.callbacks.LambdaCallback(on_epoch_end=print),
-    ],
-)
-def test_callbacks_between_epochs_are_welcome(callback, caplog):
-    with caplog.at_level("WARNING", "kspark"):
-        checked_callbacks([callback])
-    assert not caplog.messages
+def test_fit_checks_settings_that_were_changed():
+    changed = SparkModel(small(), server_optimizer="elastic_average")
+    changed.compression = "int8"
+    rule = '`compression` must be None with server_optimizer="elastic_average"'
+    with pytest.raises(ValueError, match=rule):
+        changed.fit(np.zeros((4, 2)), np.zeros(4))
 
 
-@pytest.mark.parametrize("given", [print, [print], "callback"])
-def test_other_things_are_no_callbacks(given):
-    with pytest.raises(TypeError, match="`callbacks` must be a list of `keras.callbacks.Callback`"):
-        checked_callbacks(given)
+def test_a_server_optimizer_may_be_set_by_its_name():
+    changed = SparkModel(small())
+    changed.server_optimizer = "median"
+    assert changed.get_config()["server_optimizer"]["class_name"] == "Median"

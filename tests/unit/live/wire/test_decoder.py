@@ -23,7 +23,13 @@ from kspark.live.wire import (
     reply_limits,
     request_limits,
 )
-from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec, Whole
+from kspark.weights import (
+    STATE,
+    TRAINABLE,
+    Weight,
+    WeightSpec,
+    Whole,
+)
 
 SIZE, PART, DTYPE = 6, 4, np.dtype("float32")
 SPEC = WeightSpec((Weight("w", (PART,), "float32", TRAINABLE), Weight("m", (2,), "float32", STATE)))

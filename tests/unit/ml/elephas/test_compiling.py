@@ -106,7 +106,7 @@ def test_values_of_another_form_are_refused_at_once(name, value, text):
         (
             "optimizer_config",
             {"class_name": "SGD", "config": {"momentum": 7}},
-            "what `keras.optimizers.serialize` gives .*momentum",
+            "`keras.optimizers.serialize` returns it .*momentum",
         ),
     ],
 )
@@ -133,9 +133,18 @@ def test_only_what_changed_of_a_compiled_model_is_looked_up(make):
     [
         ("no JSON", "`keras_model_config` must be set"),
         ("[]", "`keras_model_config` must be set"),
-        ('{"class_name": "Dense", "config": {"units": 3}}', "`keras_model_config` must be what"),
-        ('{"class_name": "Sequential", "config": {"layers": 3}}', "`keras_model_config` must be w"),
-        ('{"class_name": "Mine", "config": {}}', "`custom_objects` must be .* 'Mine', for `keras_"),
+        (
+            '{"class_name": "Dense", "config": {"units": 3}}',
+            "`keras_model_config` must be the result",
+        ),
+        (
+            '{"class_name": "Sequential", "config": {"layers": 3}}',
+            "`keras_model_config` must be the r",
+        ),
+        (
+            '{"class_name": "Mine", "config": {}}',
+            "`custom_objects` must be .* 'Mine', which `keras_",
+        ),
     ],
 )
 def test_what_is_no_model_is_refused(config, text):

@@ -265,4 +265,4 @@ def test_what_was_set_reaches_the_engine(estimator, monkeypatch, caplog, mode, f
     expected = {"mode": mode, "frequency": frequency, "numWorkers": workers}
     expected |= {"epochs": 7, "batchSize": 5, "validationSplit": 0.25}
     assert {name: asked[name] for name in expected} == expected
-    assert ("training with 2" in caplog.text) == (workers == 2)
+    assert ("training with 2 workers" in caplog.text) == (workers == 2)

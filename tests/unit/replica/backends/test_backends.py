@@ -124,7 +124,7 @@ GENERIC = """
 import sys
 import numpy as np
 import keras
-from kspark.backends import running_backend
+from kspark.replica.backends import running_backend
 from kspark.replica import Replica, ReplicaSpec, check_gradient_merging
 from kspark.shards import Window
 

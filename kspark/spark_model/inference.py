@@ -1,0 +1,164 @@
+"""`InferenceModel`: evaluate and predict with a compiled Keras model on Spark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+from pyspark.sql import DataFrame
+
+from kspark import job
+from kspark.adapters import Columns
+from kspark.cluster.check import check_cluster_once
+from kspark.cluster.interrupts import defers_interrupts
+from kspark.job.callbacks import listed, merged_metrics
+from kspark.plan.checks import check_integer
+from kspark.replica import ReplicaSpec
+from kspark.spark_model.arguments import compiled_model
+from kspark.spark_model.inputs import Source, gathered, output_columns
+
+
+class InferenceModel:
+    """Evaluates and predicts with a compiled Keras model on Spark. The base of `SparkModel`.
+
+    Args:
+        model: A compiled `keras.Model`, or a function without arguments that returns one.
+        num_workers: Integer, the number of shards. Defaults to `None`, which keeps the
+            partitions of the data.
+        custom_objects: Dictionary from names to custom classes or functions.
+        batch_size: Integer, the default batch size.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model | Callable[[], keras.Model],
+        num_workers: int | None,
+        custom_objects: Mapping[str, Any] | None,
+        batch_size: int,
+    ) -> None:
+        self._model = compiled_model(model)
+        self.num_workers = num_workers
+        self.custom_objects = dict(custom_objects or {})
+        self.batch_size = batch_size
+
+    @defers_interrupts
+    def evaluate(
+        self,
+        x: Any,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: str | int = "auto",
+        sample_weight: Any = None,
+        return_dict: bool = False,
+        *,
+        features_col: Any = "features",
+        label_col: Any = "label",
+        weight_col: str | None = None,
+    ) -> Any:
+        """Compute the loss and the metrics over all rows.
+
+        The result is exact: kspark merges the states of the metrics, not their results.
+
+        Example:
+
+        ```python
+        loss, accuracy = spark_model.evaluate(x, y)
+        results = spark_model.evaluate(frame, return_dict=True)  # {"accuracy": ..., "loss": ...}
+        ```
+
+        Args:
+            x: Features, of the same kinds as for `fit`.
+            y: Labels, if `x` does not contain them. Defaults to `None`.
+            batch_size: Integer, number of examples per batch. Defaults to `None`, the
+                `batch_size` of the model.
+            verbose: Has no effect, because evaluation prints nothing.
+            sample_weight: Array of one weight per example, if `x` does not contain them.
+                Defaults to `None`.
+            return_dict: Boolean, whether to return a dictionary. Defaults to `False`.
+            features_col: Column(s) of the features, as for `fit`. Defaults to `"features"`.
+            label_col: Column(s) of the labels, as for `fit`. Defaults to `"label"`.
+            weight_col: String, column of the sample weights. Defaults to `None`.
+
+        Returns:
+            The loss as a scalar, or a list `[loss, *metrics]` if the model has metrics. With
+            `return_dict=True`, a dictionary from names to values.
+
+        Raises:
+            ValueError: If the data does not fit the model.
+            TypeError: If an argument has a wrong type.
+            WorkerError: If a worker failed, or the state of a metric cannot be summed.
+        """
+        size = self._batch_size(batch_size)
+        columns = Columns(features_col, label_col, weight_col)
+        source = Source(self._model, x, columns, self.num_workers, labelled=y is None)
+        examples, _ = source.training(x, y, sample_weight, 0.0)
+        spec = ReplicaSpec.of(self._model, self.custom_objects)
+        check_cluster_once(source.spark, spec.backend)
+        parts = job.evaluate(source.spark, spec, examples, size)
+        source.replica.prepare_metrics(parts)
+        results = merged_metrics(source.replica, [p.metrics for p in parts])
+        return results if return_dict else listed(self._model, results)
+
+    @defers_interrupts
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: str | int = "auto",
+        *,
+        features_col: Any = "features",
+        output_col: str = "prediction",
+    ) -> Any:
+        """Compute the model's outputs for all rows, in the order of the rows.
+
+        Example:
+
+        ```python
+        classes = spark_model.predict(x).argmax(axis=1)
+        frame = spark_model.predict(frame)  # with the column "prediction"
+        ```
+
+        Args:
+            x: Arrays as for `fit`, an RDD of features, or a Spark DataFrame.
+            batch_size: Integer, number of examples per batch. Defaults to `None`, the
+                `batch_size` of the model.
+            verbose: Has no effect, because prediction prints nothing.
+            features_col: Column(s) of the features, as for `fit`. Defaults to `"features"`.
+            output_col: String, name of the column that is added to a DataFrame. A model with
+                several outputs adds one column for each, `<output_col>_<name of the output>`.
+                Defaults to `"prediction"`.
+
+        Returns:
+            For arrays, the same as `keras.Model.predict`. For an RDD, a list with one array per
+            row. For a DataFrame, a lazy DataFrame with the added column(s).
+
+        Raises:
+            ValueError: If the data does not fit the model, or the name of an added column is
+                taken.
+            TypeError: If an argument has a wrong type.
+            WorkerError: If a worker failed.
+        """
+        size = self._batch_size(batch_size)
+        columns = Columns(features_col, None, None)
+        source = Source(self._model, x, columns, self.num_workers, labelled=False)
+        spec = ReplicaSpec.of(self._model, self.custom_objects)
+        if isinstance(x, DataFrame):
+            outputs = output_columns(source.replica, output_col)
+            return job.predict_frame(source.spark, spec, x, columns, outputs, size)
+        examples = source.features(x)
+        check_cluster_once(source.spark, spec.backend)
+        chunks = job.predict(source.spark, spec, examples, size)
+        return gathered(chunks, source.replica, as_rows=hasattr(x, "mapPartitions"))
+
+    def _batch_size(self, batch_size: int | None) -> int:
+        return check_integer("batch_size", self.batch_size if batch_size is None else batch_size, 1)
+
+    @property
+    def master_network(self) -> keras.Model:
+        """The Keras model. After `fit` it has the merged weights."""
+        return self._model
+
+    @master_network.setter
+    def master_network(self, model: keras.Model) -> None:
+        self._model = compiled_model(model)

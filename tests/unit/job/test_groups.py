@@ -1,0 +1,46 @@
+"""When shards are divided into groups; without Spark."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from kspark.job import groups
+from kspark.job.groups import MIN_GROUPED_SHARDS, grouping_of
+
+
+def a_fit(counts):
+    return SimpleNamespace(spark=None, num_train=dict(enumerate(counts)))
+
+
+@pytest.fixture
+def session(monkeypatch):
+    """Stands for the kind of session: whether its engine groups results."""
+
+    def make(grouped):
+        monkeypatch.setattr(groups, "engine_of", lambda spark: SimpleNamespace(groups=grouped))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("counts", "groups"), [([1] * 15, None), ([1] * 15 + [0] * 9, None), ([1] * 16, 4)]
+)
+def test_sixteen_shards_with_examples_are_divided_into_groups(session, counts, groups):
+    session(grouped=True)
+    assert MIN_GROUPED_SHARDS == 16
+    found = grouping_of(a_fit(counts))
+    assert (found and len(found.groups)) == groups
+
+
+def test_sessions_that_cannot_shuffle_results_have_no_groups(session):
+    session(grouped=False)
+    assert grouping_of(a_fit([1] * 40)) is None
+
+
+def test_late_shards_are_in_no_group(session):
+    session(grouped=True)
+    assert grouping_of(a_fit([1] * 17), without={3, 16}) is None
+    grouping = grouping_of(a_fit([1] * 19), without={3, 16})
+    assert sorted(grouping.number) == [s for s in range(19) if s not in (3, 16)]

@@ -1,0 +1,104 @@
+"""Number of workers, held out examples, checks of labels, the log; without Spark."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kspark.errors import NotEnoughSlotsError
+from kspark.job import preparing
+from kspark.job.fit import Fit
+from kspark.job.preparing import divide, divide_validation, log_plan, placed
+from kspark.plan import TrainingPlan
+from kspark.shards import LabelStats, ShardHandle, StoredArray
+
+
+def timed_plan(**more):
+    return TrainingPlan.create(mode="synchronous", frequency="epoch", straggler_timeout=2.5, **more)
+
+
+def labelled(*labels):
+    """Spooled examples with these labels."""
+    facts = LabelStats.of(np.array(labels))
+    stored = StoredArray("y0", "int64", (), "y0.bin", 8 * len(labels))
+    info = ShardHandle(0, len(labels), "", "", 0, y=(stored,), stats=(facts,))
+    return SimpleNamespace(infos=[info], counts={0: len(labels)}, num_examples=len(labels))
+
+
+@pytest.mark.parametrize(
+    ("train", "held_out", "start"),
+    [([0, 1], [0, 2], "In `validation_data`: `y` must be class"), ([2], [0], "`y` must be class")],
+)
+def test_the_error_for_unfit_labels_says_which_data_has_them(train, held_out, start):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.compile(loss="sparse_categorical_crossentropy")
+    monitor = SimpleNamespace(replica=SimpleNamespace(model=model))
+    parts = {"train": labelled(*train), "held_out": labelled(*held_out)}
+    fit = SimpleNamespace(validation_split=0.0, monitor=monitor, num_examples=1, **parts)
+    with pytest.raises(ValueError) as caught:
+        divide(fit)
+    assert str(caught.value).startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("examples", "first", "logged"),
+    [([1, 1, 1], 0, False), ([1, 1, 0], 0, True), ([1, 1, 1], 2, True)],
+)
+def test_a_timeout_that_has_no_effect_is_logged(caplog, examples, first, logged):
+    plan = timed_plan(epochs=3, initial_epoch=first)
+    fit = Fit(None, None, plan, None, None, 0.0, None, None)
+    fit.num_train = dict(enumerate(examples))
+    log_plan(fit)
+    assert ("straggler_timeout has no effect" in caplog.text) == logged
+
+
+@pytest.mark.parametrize(("wanted", "found"), [(None, 4), (3, 3), (5, None)])
+def test_every_shard_needs_a_slot(monkeypatch, wanted, found):
+    """A shard that waits for a slot would be taken for a slow one."""
+    monkeypatch.setattr(preparing, "task_slots", lambda spark: 4)
+    examples = SimpleNamespace(num_partitions=6, repartition=lambda n: n)
+    fit = SimpleNamespace(plan=timed_plan(num_workers=wanted), spark=None)
+    if found is not None:
+        assert placed(fit, examples) == found
+        return
+    with pytest.raises(NotEnoughSlotsError, match=r"^straggler_timeout=2\.5 runs all .* is 5"):
+        placed(fit, examples)
+
+
+@pytest.mark.parametrize(
+    ("counts", "fraction", "train"),
+    [
+        ({0: 10}, 0.0, {0: 10}),
+        ({0: 10}, 0.25, {0: 7}),  # as Keras: int(10 * 0.75) = 7 train
+        ({0: 50, 1: 50}, 0.1, {0: 45, 1: 45}),
+        ({0: 30, 1: 10}, 0.5, {0: 15, 1: 5}),
+        ({0: 3, 1: 3, 2: 3}, 0.34, {0: 1, 1: 2, 2: 2}),  # 4 held out, one each and one left
+        ({0: 1, 1: 8}, 0.34, {0: 1, 1: 4}),  # 4 * 8/9 = 3.56 has the larger remainder
+        ({0: 0, 1: 4}, 0.25, {0: 0, 1: 3}),
+        ({}, 0.5, {}),
+    ],
+)
+def test_held_out_rows_by_hand(counts, fraction, train):
+    assert divide_validation(counts, fraction) == train
+
+
+counts_of_shards = st.dictionaries(st.integers(0, 20), st.integers(0, 5000), min_size=1)
+
+
+@given(counts_of_shards, st.floats(0, 0.999))
+def test_as_many_are_held_out_as_keras_would_and_spread_by_size(counts, fraction):
+    total = sum(counts.values())
+    train = divide_validation(counts, fraction)
+    held_out = {shard: counts[shard] - train[shard] for shard in counts}
+    # Keras trains on the first int(math.floor(n * (1.0 - validation_split))) examples.
+    assert sum(train.values()) == int(np.floor(total * (1.0 - fraction)))
+    assert all(0 <= held_out[s] <= counts[s] for s in counts)
+    for shard, n in counts.items():
+        exact = Fraction(n * sum(held_out.values()), total or 1)
+        assert abs(held_out[shard] - exact) < 1

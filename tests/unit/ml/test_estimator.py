@@ -1,0 +1,48 @@
+"""What an estimator passes to `SparkModel`, without Spark."""
+
+import keras
+import pytest
+
+from kspark.ml import (
+    KerasEstimator,
+)
+from kspark.ml.estimator import own_callbacks
+from kspark.spark_model import SparkModel
+
+
+def test_callbacks_are_each_fit_s_own():
+    given = keras.callbacks.EarlyStopping(patience=3)
+    (first,), (second,) = own_callbacks([given]), own_callbacks([given])
+    assert len({id(c) for c in (given, first, second)}) == 3
+    assert first.patience == 3
+    made = own_callbacks(lambda: [given])
+    assert made == [given]
+    assert own_callbacks(None) is None
+
+
+def test_scaling_of_the_learning_rate_is_handed_to_fit(monkeypatch):
+    class Seen(Exception):
+        pass
+
+    def fit(self, x, **arguments):
+        raise Seen(arguments["scale_lr"], arguments["warmup_epochs"])
+
+    monkeypatch.setattr(SparkModel, "fit", fit)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    for params, handed in (
+        ({}, (None, 0.0)),
+        ({"scaleLr": "sqrt", "warmupEpochs": 2}, ("sqrt", 2.0)),
+    ):
+        with pytest.raises(Seen) as seen:
+            KerasEstimator(model, **params)._fit(None)
+        assert seen.value.args == handed
+
+
+def test_errors_about_it_name_the_params():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="`scaleLr` must be None with mode.*: scaleLr='sqrt'$"):
+        KerasEstimator(model, scaleLr="sqrt")._fit(None)
+    with pytest.raises(ValueError, match="`warmupEpochs` must be 0 without `scaleLr`"):
+        KerasEstimator(model, warmupEpochs=2)._fit(None)

@@ -1,0 +1,57 @@
+"""Settings that exclude each other are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from kspark.plan import TrainingPlan
+
+
+def plan(**arguments):
+    return TrainingPlan.create(**{"mode": "synchronous", "frequency": "epoch", **arguments})
+
+
+def test_hogwild_has_nothing_to_compress():
+    with pytest.raises(
+        ValueError, match=r"`compression` must be None with mode=\"hogwild\", .*Int8"
+    ):
+        plan(mode="hogwild", compression="int8")
+    assert plan(mode="hogwild", compression=None).compression is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "kind", "rule"),
+    [
+        ("asynchronous", -1, ValueError, "an integer >= 0"),
+        ("asynchronous", True, TypeError, "an integer >= 0"),
+        ("asynchronous", 1.0, TypeError, "an integer >= 0"),
+        ("synchronous", 0, ValueError, 'None with mode="synchronous", .*at every exchange'),
+        ("hogwild", 0, ValueError, 'None with mode="hogwild", .*shared memory'),
+    ],
+)
+@pytest.mark.parametrize("frequency", ["epoch", 3])
+def test_a_bound_of_the_staleness_is_for_asynchronous_replicas(mode, value, kind, rule, frequency):
+    assert plan(mode=mode, frequency=frequency).max_staleness is None
+    with pytest.raises(kind, match=f"^`max_staleness` must be {rule}.*Received: max_staleness="):
+        plan(mode=mode, frequency=frequency, max_staleness=value)
+
+
+@pytest.mark.parametrize(
+    ("given", "value", "kind", "rule"),
+    [
+        ({}, 0, ValueError, "a finite number of seconds > 0"),
+        ({}, -1.5, ValueError, "a finite number of seconds > 0"),
+        ({}, float("inf"), ValueError, "a finite number of seconds > 0"),
+        ({}, "3", TypeError, "a number of seconds > 0"),
+        ({}, True, TypeError, "a number of seconds > 0"),
+        ({"mode": "asynchronous"}, 3, ValueError, 'None with mode="asynchronous", .* slow one'),
+        ({"mode": "hogwild"}, 3, ValueError, 'None with mode="hogwild", .* slow one'),
+        ({"frequency": "batch"}, 3, ValueError, "None with frequency='batch', .* exchange"),
+        ({"frequency": 4}, 3, ValueError, "None with frequency=4, .* exchange"),
+    ],
+)
+def test_only_rounds_have_stragglers(given, value, kind, rule):
+    assert plan(**given).straggler_timeout is None
+    told = f"^`straggler_timeout` must be {rule}.*Received: straggler_timeout="
+    with pytest.raises(kind, match=told):
+        plan(**given, straggler_timeout=value)

@@ -1,0 +1,29 @@
+"""What one fit leaves behind, also if it fails; without Spark."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from kspark import optimizers
+from kspark.errors import ClusterError
+from kspark.job.report import EpochFacts, FitReport
+from kspark.plan import TrainingPlan
+from kspark.spark_model.training import Outcome, train
+
+
+def test_a_fit_that_fails_at_once_reports_no_epochs_and_keeps_the_rules_state(monkeypatch):
+    def refuse(spark, backend):
+        raise ClusterError("no workers")
+
+    monkeypatch.setattr("kspark.spark_model.training.check_cluster_once", refuse)
+    plan = TrainingPlan.create(mode="synchronous", frequency="epoch")
+    source, spec = SimpleNamespace(spark=None, replica=None), SimpleNamespace(backend="tensorflow")
+    before = {"m": np.ones(2)}
+    outcome = Outcome(before, FitReport("hogwild", 3, (EpochFacts(0, 1),)))
+    with pytest.raises(ClusterError):
+        train(source, plan, spec, None, optimizers.get("average"), outcome, [], 0)
+    assert outcome.report == FitReport("synchronous", "epoch")
+    assert outcome.server_state is before
