@@ -37,17 +37,17 @@ def check(tmp_path):
     return run
 
 
-def test_files_that_are_covered_pass(check):
+def test_covered_files_pass(check):
     status, lines = check("errors.py", "wire/frames.py")
     assert (status, lines) == (0, ["Every line and branch is covered in errors.py wire/frames.py"])
 
 
-def test_gaps_of_a_folder_are_told_file_by_file(check):
+def test_gaps_of_a_folder_are_listed_by_file(check):
     status, lines = check("errors.py", "wire")
     assert (status, lines) == (1, ["wire/decoder.py: not covered: 3, 9, 8->9, 12->exit"])
 
 
-def test_a_name_that_stands_for_no_file_fails(check):
+def test_a_name_without_a_file_fails(check):
     status, lines = check("errors.py", "cable")
     assert (status, lines) == (1, ["cable: no file of this name was measured"])
 
@@ -58,6 +58,6 @@ def test_a_report_without_branches_fails(check):
     assert lines == ["The report has no branches. Run coverage with `branch = true`."]
 
 
-def test_a_folder_that_holds_the_project_may_have_the_packages_name(check):
+def test_the_folder_of_the_project_may_have_the_name_of_the_package(check):
     files = {"/home/kspark/kspark/errors.py": measured([5])}
     assert check("errors.py", files=files) == (1, ["errors.py: not covered: 5"])

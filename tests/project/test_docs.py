@@ -1,4 +1,4 @@
-"""What the documents say of the project is so: tests, layers, commands, links."""
+"""The documents agree with the project: tests, commands, examples, Params and links."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def cells(document: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
-def test_every_test_that_is_named_exists(document: Path) -> None:
+def test_every_named_test_exists(document: Path) -> None:
     for file, function in TEST.findall(document.read_text(encoding="utf-8")):
         source = (PROJECT / file).read_text(encoding="utf-8")
         assert not function or f"def {function}(" in source, f"{file}::{function}"
@@ -74,7 +74,7 @@ def test_every_footnote_is_used_and_names_a_test(document: Path) -> None:
 
 
 @pytest.mark.parametrize(("document", "limit"), [(README, 150), (HOW_IT_WORKS, 120)])
-def test_the_first_pages_to_read_are_short(document: Path, limit: int) -> None:
+def test_the_readme_and_how_it_works_are_short(document: Path, limit: int) -> None:
     assert len(document.read_text(encoding="utf-8").splitlines()) <= limit
 
 
@@ -83,14 +83,14 @@ def test_cells_of_tables_are_short(document: Path) -> None:
     assert [cell for cell in cells(document) if len(cell.split()) > 40] == []
 
 
-def test_the_table_of_examples_names_all_of_them() -> None:
+def test_the_table_of_examples_is_complete() -> None:
     listed = set(re.findall(r"\]\((\w+\.(?:py|ipynb))\)", EXAMPLES.read_text(encoding="utf-8")))
     files = EXAMPLES.parent.iterdir()
     assert listed == {file.name for file in files if file.suffix in {".py", ".ipynb"}}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
-def test_every_link_leads_somewhere(document: Path) -> None:
+def test_every_link_has_a_target(document: Path) -> None:
     for path, anchor in LINK.findall(document.read_text(encoding="utf-8")):
         target = document.parent / path if path else document
         assert target.exists(), path
@@ -98,7 +98,7 @@ def test_every_link_leads_somewhere(document: Path) -> None:
             assert anchor in anchors(target), f"{path}#{anchor}"
 
 
-def test_the_test_command_is_the_one_that_runs() -> None:
+def test_the_readme_gives_the_test_command_of_ci() -> None:
     commands = "\n".join(blocks(README, "bash"))
     script = (PROJECT / ".ci" / "run").read_text(encoding="utf-8").strip().splitlines()
     assert script[-1] in commands
@@ -112,7 +112,7 @@ def test_the_extras_of_the_first_command_exist() -> None:
     assert all(f'"{extra}": ' in setup for extra in extras[1].split(","))
 
 
-def test_every_param_of_a_stage_is_told_with_its_default() -> None:
+def test_every_param_of_a_stage_is_documented_with_its_default() -> None:
     told = dict(DEFAULT.findall(STAGES.read_text(encoding="utf-8")))
     stage = KerasClassifier()
     values = {param.name: stage.value_of(param.name) for param in stage.params}

@@ -171,7 +171,7 @@ def test_every_public_name_has_a_docstring_that_explains_its_arguments(name):
 
 
 @pytest.mark.parametrize("name", sorted(raising()))
-def test_what_a_public_name_raises_is_explained(name):
+def test_errors_of_public_names_are_documented(name):
     assert any(doc.get("Raise", "").strip() for doc in docs_of(name))
 
 

@@ -1,4 +1,4 @@
-"""What is written twice says the same."""
+"""Facts that are written in two places agree."""
 
 import re
 from importlib.metadata import version
@@ -16,7 +16,7 @@ def test_ci_runs_the_test_command_of_the_readme():
     assert f"\n{command}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_version_of_the_installed_package():
+def test_the_package_reports_its_installed_version():
     installed = version("kspark")
     assert kspark.__version__ == installed
     assert re.fullmatch(r"\d+\.\d+\.\d+", installed)
@@ -49,5 +49,5 @@ def release(version: str) -> list[int]:
     return numbers
 
 
-def test_the_java_that_an_error_names_is_that_of_the_extra():
+def test_the_error_without_java_names_the_package_of_the_extra():
     assert f'"java": ["{REQUIREMENT}"]' in (ROOT / "setup.py").read_text(encoding="utf-8")

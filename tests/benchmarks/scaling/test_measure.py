@@ -73,7 +73,7 @@ def test_costs_are_recovered_from_epochs_without_noise() -> None:
     assert costs.codecs["half"].decode == 2e-9
 
 
-def test_a_measurement_survives_its_file() -> None:
+def test_a_measurement_is_read_back_from_its_file() -> None:
     found = epochs_of({SMALL: 1e-3, LARGE: 2e-2})
     found |= {fit: Times(1.0, 0.5) for fit in check_fits()}
     document = json.loads(json.dumps(document_of(found, PARTS)))
@@ -83,7 +83,7 @@ def test_a_measurement_survives_its_file() -> None:
     assert Costs.from_dict(document["costs"]) == costs_from(found, PARTS)
 
 
-def test_the_shortest_of_several_runs_counts() -> None:
+def test_the_shortest_time_of_several_runs_is_kept() -> None:
     one, other = Times(1.0, 0.8), Times(2.0, 0.4)
     assert shortest(one, None) == one
     assert shortest(one, other) == Times(1.0, 0.4)

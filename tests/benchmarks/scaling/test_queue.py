@@ -15,13 +15,13 @@ def test_a_single_worker_never_waits() -> None:
     assert simulate(1, 2.0, (0.1, 0.2, 0.3), 5, spread=0.0) == pytest.approx(5 * 2.6)
 
 
-def test_without_contention_all_are_as_fast_as_one() -> None:
+def test_workers_without_contention_are_as_fast_as_one() -> None:
     found = simulate(8, 1000.0, (0.1, 0.2, 0.3), 50)
     assert found == pytest.approx(50 * 1000.6, rel=0.03)
 
 
 @pytest.mark.parametrize("slowest", [0, 1, 2])
-def test_a_saturated_station_never_rests(slowest: int) -> None:
+def test_a_saturated_station_is_never_idle(slowest: int) -> None:
     stations = [0.1, 0.1, 0.1]
     stations[slowest] = 1.0
     found = simulate(100, 2.0, stations, 20)

@@ -59,7 +59,7 @@ def test_an_unknown_road_is_refused(study: Study) -> None:
         predict(study, "ring", 2)
 
 
-def test_the_reach_matches_a_calculation_by_hand(costs: Costs) -> None:
+def test_the_useful_number_of_workers_matches_a_calculation_by_hand(costs: Costs) -> None:
     # A step takes 1 s, and moving a gradient to the driver and back 2 x 0.05 s per worker. With
     # k workers, an epoch of n batches takes n / k * (1 + k / 10), and nothing else costs time.
     free = replace(
@@ -79,7 +79,7 @@ def test_the_reach_matches_a_calculation_by_hand(costs: Costs) -> None:
     assert found.obstacle == ("memory", 32)
 
 
-def test_costs_survive_their_file(costs: Costs, tmp_path: Path) -> None:
+def test_costs_are_read_back_from_their_file(costs: Costs, tmp_path: Path) -> None:
     document = {"costs": costs.to_dict(), "checks": [{"road": "batch"}]}
     (tmp_path / "costs.json").write_text(json.dumps(document), encoding="utf-8")
     assert read(tmp_path / "costs.json") == (costs, [{"road": "batch"}])

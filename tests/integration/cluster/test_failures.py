@@ -1,4 +1,4 @@
-"""Executors are real processes here, and some of them die."""
+"""Fits on executors that are processes of their own, some of which are killed."""
 
 import os
 import signal
@@ -72,7 +72,7 @@ class KillOnce(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize(("mode", "frequency", "more"), MODES)
-def test_the_model_arrives_though_an_executor_is_killed(cluster, mode, frequency, more):
+def test_training_completes_when_an_executor_is_killed(cluster, mode, frequency, more):
     x, y = labelled(1200)
     killer = KillOnce(executors(cluster)[0])
     model = classifier()
@@ -86,8 +86,8 @@ def test_the_model_arrives_though_an_executor_is_killed(cluster, mode, frequency
 
 
 @pytest.mark.thorough
-def test_sums_of_groups_are_the_same_bytes_though_an_executor_is_killed(cluster):
-    """With plain SGD: a lost host takes no state along that would count."""
+def test_group_sums_are_identical_when_an_executor_is_killed(cluster):
+    """With plain SGD, because a lost executor loses the optimizer state of its shards."""
     x, y = labelled(1200)
     models = []
     for killer in (None, KillOnce(executors(cluster)[0])):
@@ -110,7 +110,7 @@ class EndsTheProcess(keras.layers.Layer):
 
 
 @pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
-def test_a_worker_that_keeps_dying_is_an_error(cluster, mode):
+def test_a_worker_that_dies_repeatedly_raises_a_worker_error(cluster, mode):
     x, y = labelled(64)
     with pytest.raises(WorkerError, match="process ended"):
         SparkModel(classifier(EndsTheProcess()), mode, max_failures=1).fit(x, y, verbose=0)
@@ -134,7 +134,7 @@ class FailsFirst:
             yield row
 
 
-def test_a_task_that_failed_once_changes_nothing(cluster):
+def test_a_retried_task_does_not_change_the_weights(cluster):
     x, y = labelled(200)
     rows = cluster.sparkContext.parallelize(list(zip(x, y, strict=True)), 2)
     models = [classifier(), classifier()]

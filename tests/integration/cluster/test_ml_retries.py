@@ -1,4 +1,4 @@
-"""`transform` when a task is lost half-way: the rows that arrive fit together all the same."""
+"""`transform` with a task that is lost half-way: rows and predictions still belong together."""
 
 import keras
 import numpy as np

@@ -18,12 +18,12 @@ def processes(cluster):
     return cluster.sparkContext.range(8, numSlices=8).map(process_of_task).collect()
 
 
-def test_master(cluster):
+def test_the_session_runs_on_a_local_cluster_of_the_given_size(cluster):
     assert cluster.sparkContext.master == "local-cluster[2,1,1024]"
     assert local_session(cores=1, executors=2, memory="1g") is cluster
 
 
-def test_python_workers_are_this_python(processes):
+def test_python_workers_run_the_python_of_the_driver(processes):
     assert {python for python, _, _ in processes} == {sys.executable}
 
 
@@ -33,7 +33,7 @@ def test_executors_keep_their_files_in_the_private_directory(processes):
         assert "/kspark-session-" in files
 
 
-def test_a_session_after_another_in_the_same_jvm(cluster):
+def test_a_second_session_works_in_the_same_jvm(cluster):
     cluster.stop()
     again = local_session(cores=1, executors=1, memory="1g")
     assert again.sparkContext.range(4).sum() == 6

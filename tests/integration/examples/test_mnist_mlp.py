@@ -42,7 +42,7 @@ def write_mnist(folder: Path, ending: str, names: tuple[str, ...] = ("train", "t
 
 
 @pytest.mark.parametrize("ending", ["", ".gz"])
-def test_it_reads_the_published_format(project: Path, tmp_path: Path, ending: str) -> None:
+def test_the_example_reads_the_published_format(project: Path, tmp_path: Path, ending: str) -> None:
     write_mnist(tmp_path / "data", ending)
     write_mnist(tmp_path / "only_test", ending, names=("t10k",))
     load = runpy.run_path(str(project / "examples" / "mnist_mlp.py"))["load"]
@@ -54,7 +54,7 @@ def test_it_reads_the_published_format(project: Path, tmp_path: Path, ending: st
     assert (len(x), len(x_test)) == (960, 240)
 
 
-def test_it_uses_the_digits_of_scikit_learn_without_a_folder(
+def test_the_example_uses_digits_of_scikit_learn_without_a_data_folder(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = runpy.run_path(str(project / "examples" / "mnist_mlp.py"))
@@ -69,7 +69,7 @@ def test_it_uses_the_digits_of_scikit_learn_without_a_folder(
 
 
 @pytest.mark.parametrize("missing", ["train-labels-idx1-ubyte", "t10k-images-idx3-ubyte"])
-def test_a_file_that_is_missing_is_named(project: Path, tmp_path: Path, missing: str) -> None:
+def test_a_missing_file_is_named_in_the_error(project: Path, tmp_path: Path, missing: str) -> None:
     write_mnist(tmp_path / "data", ".gz")
     (tmp_path / "data" / f"{missing}.gz").unlink()
     load = runpy.run_path(str(project / "examples" / "mnist_mlp.py"))["load"]
@@ -85,7 +85,7 @@ def test_a_file_that_is_missing_is_named(project: Path, tmp_path: Path, missing:
         pytest.param("synchronous", "epoch", False, marks=pytest.mark.thorough),
     ],
 )
-def test_spark_submit_runs_it_on_a_standalone_cluster(
+def test_spark_submit_runs_the_example_on_a_standalone_cluster(
     run,
     project: Path,
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""`examples/quickstart.ipynb` in a real kernel: its outputs, and what an interrupt leaves."""
+"""`examples/quickstart.ipynb` in a real kernel: its outputs, and the effects of an interrupt."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def kernel_environment(variables: dict[str, str], monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("MPLBACKEND", raising=False)
 
 
-def test_the_notebook_is_kept_without_outputs(notebook: nbformat.NotebookNode) -> None:
+def test_the_notebook_is_stored_without_outputs(notebook: nbformat.NotebookNode) -> None:
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert code
     assert not any(cell.outputs or cell.execution_count for cell in code)
@@ -86,7 +86,7 @@ def kernel(kernel_environment: None, tmp_path: Path) -> Iterator[tuple[Any, Bloc
         manager.shutdown_kernel()
 
 
-def test_an_interrupted_cell_leaves_nothing_and_the_next_one_works(
+def test_an_interrupted_cell_leaves_nothing_behind_and_the_next_cell_runs(
     kernel: tuple[Any, BlockingKernelClient],
 ) -> None:
     manager, client = kernel

@@ -1,4 +1,4 @@
-"""Whole pipelines: each example keeps its promises, in one Spark session for all of them."""
+"""Each example reaches the result that it describes. All of them run in one Spark session."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def example(project: Path, monkeypatch: pytest.MonkeyPatch) -> Example:
         ("mnist_mlp", "t10k-images-idx3-ubyte"),
     ],
 )
-def test_a_data_folder_without_the_data_is_an_error_that_names_the_file(
+def test_a_missing_data_file_is_named_in_the_error(
     example: Example, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, file: str
 ) -> None:
     main = example(name)["main"]
@@ -46,13 +46,13 @@ def test_a_data_folder_without_the_data_is_an_error_that_names_the_file(
         main()
 
 
-def test_no_example_looks_for_files_beside_itself(project: Path) -> None:
+def test_no_example_uses_the_path_of_its_own_file(project: Path) -> None:
     scripts = sorted((project / "examples").glob("*.py"))
     assert scripts
     assert [path.name for path in scripts if "__file__" in path.read_text(encoding="utf-8")] == []
 
 
-def test_tumours_in_a_tuned_pipeline_that_is_saved_and_loaded(
+def test_a_tuned_pipeline_classifies_tumours_before_and_after_loading(
     spark: SparkSession, example: Example, tmp_path: Path
 ) -> None:
     choices = [(1, 64), (6, 16)]
@@ -68,7 +68,7 @@ def test_tumours_in_a_tuned_pipeline_that_is_saved_and_loaded(
     assert len(stage.history["loss"]) == found["best_epochs"]
 
 
-def test_the_census_is_read_as_published(
+def test_the_census_file_is_read_in_its_published_format(
     spark: SparkSession, example: Example, tmp_path: Path
 ) -> None:
     lines = (
@@ -93,7 +93,7 @@ def test_the_census_is_read_as_published(
     ]
 
 
-def test_a_cnn_s_inner_layer_tells_digits_apart_that_it_never_saw(
+def test_features_of_an_inner_layer_classify_digits_the_network_never_saw(
     spark: SparkSession, example: Example
 ) -> None:
     found = example("image_features")["main"](spark, count=700)
@@ -103,14 +103,16 @@ def test_a_cnn_s_inner_layer_tells_digits_apart_that_it_never_saw(
     assert found["num_features"] == 32
 
 
-def test_the_recommender_finds_the_hidden_tastes(spark: SparkSession, example: Example) -> None:
+def test_the_recommender_predicts_ratings_better_than_their_mean(
+    spark: SparkSession, example: Example
+) -> None:
     found = example("recommender")["main"](spark)
 
     assert found["rmse"] < 0.3 * found["rmse_of_the_mean"]
     assert found["likes_recommended"] > found["likes_all"] + 1
 
 
-def test_texts_are_told_apart_in_a_dataframe_and_in_sql(
+def test_the_text_classifier_works_on_a_dataframe_and_in_sql(
     spark: SparkSession, example: Example
 ) -> None:
     found = example("text_classifier")["main"](spark)
@@ -130,7 +132,7 @@ def test_a_stream_scores_every_file_once(spark: SparkSession, example: Example) 
 
 
 @pytest.mark.parametrize("as_files", [False, True])
-def test_the_program_of_elephas_users(
+def test_a_program_written_for_elephas_runs(
     spark: SparkSession, example: Example, as_files: bool
 ) -> None:
     main = example("elephas_classic")["main"]

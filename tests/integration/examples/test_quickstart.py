@@ -1,4 +1,4 @@
-"""`examples/quickstart.py`: all modes, a table, a picture."""
+"""`examples/quickstart.py` trains in all modes, prints a table and saves a picture."""
 
 from __future__ import annotations
 

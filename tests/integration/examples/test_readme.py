@@ -1,4 +1,4 @@
-"""Every block of Python in the README runs, and in the pages that continue its example."""
+"""Every block of Python in the README, and in the pages that continue its example, runs."""
 
 from __future__ import annotations
 

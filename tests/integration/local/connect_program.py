@@ -1,6 +1,6 @@
 """Fits of stages over Spark Connect, in a process of their own: `test_ml_connect.py` runs it.
 
-Prints one line of JSON, what was found.
+Prints the results as one line of JSON.
 """
 
 import glob
@@ -216,7 +216,7 @@ def endless(path, index, batches):
 
 
 def cancelled(spark):
-    """Whether a job that would go on for ever ends when it is cancelled."""
+    """Whether a job that would never end does end when it is cancelled."""
     started = Path("started").absolute()
     rows = map_frame(spark.range(0, 1, 1, 1), partial(endless, str(started)))
     job = SparkJob(spark, rows, "endless").start()

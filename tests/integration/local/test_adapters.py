@@ -1,4 +1,4 @@
-"""Every kind of input becomes the same chunks: all rows once, in order where there is one."""
+"""Every kind of input gives the same chunks: each row once, in order if the input is ordered."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def temporary_folders():
 # Arrays
 
 
-def test_arrays_in_slices(spark):
+def test_arrays_are_divided_into_contiguous_slices(spark):
     with adapt(spark, X.astype(np.float64), Y, spec=SPEC, num_workers=3) as examples:
         assert (examples.num_examples, examples.num_partitions) == (COUNT, 3)
         results = examples.map_chunks(seen).collect()
@@ -73,7 +73,7 @@ def test_arrays_in_slices(spark):
     assert [(i, len(arrays[0][0])) for i, arrays in results] == [(0, 8), (1, 8), (2, 7)]
 
 
-def test_more_workers_than_rows(spark):
+def test_arrays_may_have_fewer_rows_than_workers(spark):
     with adapt(spark, X[:3], Y[:3], spec=SPEC, num_workers=8) as examples:
         rdd = examples.map_chunks(seen)
         assert rdd.getNumPartitions() == 8
@@ -82,7 +82,7 @@ def test_more_workers_than_rows(spark):
         assert examples.num_partitions == 1
 
 
-def test_arrays_travel_the_same_as_broadcasts(spark, monkeypatch):
+def test_arrays_that_are_sent_as_broadcasts_arrive_unchanged(spark, monkeypatch):
     monkeypatch.setattr("kspark.adapters.arrays.is_local", lambda master: False)
     images = (X * 3).astype(np.uint8)
     with adapt(spark, images, Y, np.ones(COUNT), spec=SPEC, num_workers=3) as examples:
@@ -98,7 +98,7 @@ def test_arrays_travel_the_same_as_broadcasts(spark, monkeypatch):
     assert examples._broadcasts == []
 
 
-def test_files_of_arrays_are_gone_after_close(spark):
+def test_close_removes_the_files_of_arrays(spark):
     before = set(temporary_folders())
     examples = adapt(spark, X, Y, spec=SPEC)
     examples.map_chunks(seen).collect()
@@ -133,7 +133,7 @@ def test_split_takes_the_last_rows_like_keras(spark):
     assert adapt(spark, spark.sparkContext.parallelize([1]), spec=BARE).split(0.5) is None
 
 
-def test_several_inputs_text_and_weights(spark):
+def test_several_inputs_with_text_and_sample_weights_arrive_in_order(spark):
     words = np.array([["a", "b"], ["c", "ü"]])
     with adapt(
         spark,
@@ -166,7 +166,7 @@ def test_rdd_keeps_its_partitions(spark):
     assert columns_of(results) == X.tolist()
 
 
-def test_rdd_to_fewer_partitions_without_a_shuffle(spark):
+def test_an_rdd_is_reduced_to_fewer_partitions_without_a_shuffle(spark):
     examples = adapt(spark, rdd_of(spark, partitions=6), spec=SPEC, num_workers=3)
     assert examples.num_partitions == 3
     found = ids_by_partition(examples)
@@ -174,7 +174,7 @@ def test_rdd_to_fewer_partitions_without_a_shuffle(spark):
 
 
 @pytest.mark.parametrize(("partitions", "workers"), [(1, 3), (2, 3), (5, 4), (3, 2)])
-def test_rdd_to_another_number_of_partitions_evenly(spark, partitions, workers):
+def test_an_rdd_is_repartitioned_evenly(spark, partitions, workers):
     rdd = rdd_of(spark, 400, partitions)
     examples = adapt(spark, rdd, spec=SPEC, num_workers=workers)
     assert examples.num_partitions == workers
@@ -188,7 +188,7 @@ def test_rdd_to_another_number_of_partitions_evenly(spark, partitions, workers):
     assert examples.repartition(partitions).num_partitions == partitions
 
 
-def test_rdd_of_rows_of_a_data_frame(spark):
+def test_an_rdd_of_data_frame_rows_is_accepted(spark):
     rdd = spark.createDataFrame([Row(features=Vectors.dense([1, 2]), label=3.0)]).rdd
     ((_, arrays),) = adapt(spark, rdd, spec=SPEC).map_chunks(seen).collect()
     assert [a[0] for a in arrays] == [[[1, 2]], [3]]
@@ -209,12 +209,12 @@ def test_a_data_frame_without_labels_for_a_model_with_targets_is_refused(spark):
 
 
 @pytest.mark.parametrize("labels", [np.array(["a", "b"]), np.array(["a", "b"], object), ["a", "b"]])
-def test_text_among_the_labels_is_known_before_any_job(spark, labels):
+def test_text_labels_in_arrays_are_found_before_any_job(spark, labels):
     assert adapt(spark, X[:2], labels, spec=SPEC).text_labels == {"y": "text"}
     assert adapt(spark, X[:2], Y[:2], spec=SPEC).text_labels == {}
 
 
-def test_text_in_columns_of_labels_is_known_before_any_job(spark):
+def test_text_labels_in_columns_are_found_before_any_job(spark):
     frame = spark.createDataFrame([([1.0, 2.0], "a", ["b"], 1)], ["features", "label", "list", "n"])
     for column, found in [("label", "text in column 'label'"), ("list", "text in column 'list'")]:
         examples = adapt(spark, frame, spec=SPEC, columns=Columns(label_col=column))
@@ -243,7 +243,7 @@ def test_data_frame_keeps_its_partitions_and_their_order(spark):
 
 
 @pytest.mark.parametrize(("partitions", "workers"), [(4, 2), (1, 3), (3, 2), (2, 2)])
-def test_data_frame_to_another_number_of_partitions(spark, partitions, workers):
+def test_a_data_frame_is_repartitioned_to_the_number_of_workers(spark, partitions, workers):
     examples = adapt(spark, frame_of(spark, partitions), spec=SPEC, num_workers=workers)
     assert examples.num_partitions == workers
     rdd = examples.map_chunks(seen)
@@ -267,7 +267,7 @@ def test_data_frame_is_read_once(spark):
     assert reads.value == COUNT
 
 
-def test_empty_partitions_of_a_data_frame(spark):
+def test_empty_partitions_of_a_data_frame_are_kept(spark):
     frame = frame_of(spark, 4).where("label >= 150")
     results = adapt(spark, frame, spec=SPEC).map_chunks(counted).collect()
     assert [count for _, count in results] == [0, 0, 2, 6]
@@ -294,7 +294,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize(("kind", "make"), [v[1:] for v in VALUES], ids=[v[0] for v in VALUES])
-def test_types_of_a_features_column(spark, kind, make):
+def test_a_features_column_may_have_any_supported_type(spark, kind, make):
     rows = [(make(i), float(i)) for i in range(10)]
     if isinstance(kind, str):
         frame = spark.createDataFrame(rows, f"features {kind}, label double")
@@ -308,7 +308,7 @@ def test_types_of_a_features_column(spark, kind, make):
     assert {a[0][1] for _, a in results} == {"float32"}
 
 
-def test_scalar_columns_side_by_side_and_names_with_dots_and_spaces(spark):
+def test_scalar_columns_are_joined_and_names_may_have_dots_and_spaces(spark):
     frame = spark.createDataFrame(
         [(1, 2.5, True, 0, 0.5), (3, 4.5, False, 1, 1.5)],
         "`a.b` int, `c d` double, flag boolean, label int, w double",
@@ -321,13 +321,13 @@ def test_scalar_columns_side_by_side_and_names_with_dots_and_spaces(spark):
 
 
 @pytest.mark.parametrize("name", ["row.features", "Row.FEATURES"])
-def test_fields_of_structs(spark, name):
+def test_fields_of_structs_can_be_features(spark, name):
     frame = frame_of(spark).select(F.struct("features").alias("row"), "label")
     results = adapt(spark, frame, spec=SPEC, columns=Columns(name)).map_chunks(seen)
     assert columns_of(results.collect()) == X.tolist()
 
 
-def test_case_of_structs_counts_where_it_does_for_spark(spark):
+def test_struct_field_names_follow_the_case_sensitivity_of_spark(spark):
     frame = frame_of(spark).select(F.struct("features").alias("row"), "label")
     spark.conf.set("spark.sql.caseSensitive", "true")
     try:
@@ -337,7 +337,7 @@ def test_case_of_structs_counts_where_it_does_for_spark(spark):
         spark.conf.unset("spark.sql.caseSensitive")
 
 
-def test_one_column_per_input_with_text_and_integers(spark):
+def test_each_input_may_have_a_column_of_its_own(spark):
     frame = spark.createDataFrame(
         [(2**31 - 1, ["a", "b"], 0.5, 1), (8, ["c", "ü"], 1.5, 0)],
         "u long, w array<string>, r double, l int",
@@ -397,7 +397,7 @@ def test_streams_are_refused(spark):
         ),
     ],
 )
-def test_bad_rows_are_named(spark, value, words):
+def test_an_invalid_row_is_named_in_the_error(spark, value, words):
     rows = [([1.0, 2.0], 0)] * 7 + [(value, 0)]
     frame = spark.createDataFrame(
         spark.sparkContext.parallelize(rows, 2), "features array<double>, label int"
@@ -414,7 +414,7 @@ def only_first(index, chunks):
 
 
 @pytest.mark.parametrize("kind", ["rdd", "frame", "arrays"])
-def test_python_workers_survive_a_task_that_does_not_read_on(spark, kind):
+def test_python_workers_are_reused_after_a_task_that_stops_reading_early(spark, kind):
     x = {
         "rdd": rdd_of(spark, 20_000),
         "frame": frame_of(spark, 2, 20_000),
@@ -427,7 +427,7 @@ def test_python_workers_survive_a_task_that_does_not_read_on(spark, kind):
     assert len({pid for result in results for _, _, pid in result}) <= 8
 
 
-def test_results_of_a_data_frame_do_not_cost_another_python_worker(spark):
+def test_results_of_a_data_frame_need_no_second_python_worker(spark):
     results = adapt(spark, frame_of(spark), spec=SPEC).map_chunks(counted)
     trained = results.persist().mapPartitionsWithIndex(doubled)
     # mapInArrow is no PythonRDD; whoever uses the results is the only one.
@@ -446,7 +446,7 @@ def doubled(index, results):
 # pandas and pyarrow
 
 
-def test_pandas_columns(spark):
+def test_pandas_columns_are_selected_by_name(spark):
     frame = pd.DataFrame({"a": [1, 2], "b": [0.5, 1.5], "label": [1, 0], "v": [[1, 2], [3, 4]]})
     for columns, expected in (
         (Columns(["a", "b"]), [[1, 0.5], [2, 1.5]]),
@@ -460,7 +460,7 @@ def test_pandas_columns(spark):
         adapt(spark, frame, spec=SPEC)
 
 
-def test_pandas_as_a_matrix_beside_labels(spark):
+def test_a_pandas_frame_with_separate_labels_is_a_matrix(spark):
     frame = pd.DataFrame({"a": [1, 2], "b": [0.5, np.nan]})
     with adapt(spark, frame, pd.Series([3, 4]), spec=SPEC) as examples:
         results = examples.map_chunks(seen).collect()
@@ -471,7 +471,7 @@ def test_pandas_as_a_matrix_beside_labels(spark):
         assert len(columns_of(examples.map_chunks(seen).collect())) == 2
 
 
-def test_pyarrow_table(spark):
+def test_a_pyarrow_table_is_accepted(spark):
     halves = [{"v": [[1.0, 2.0]], "label": [5]}, {"v": [[3.0, 4.0]], "label": [6]}]
     table = pa.concat_tables([pa.table(half) for half in halves])
     with adapt(spark, table, spec=SPEC, columns=Columns("v", weight_col="label")) as examples:
@@ -489,7 +489,7 @@ def to_shards(index, chunks):
     yield spool(chunks, index, "adapters-test").to_json()
 
 
-def test_shards_of_a_data_frame(spark):
+def test_shards_of_a_data_frame_hold_its_rows_in_order(spark):
     rdd = adapt(spark, frame_of(spark, 3), spec=SPEC).map_chunks(to_shards)
     handles = [ShardHandle.from_json(document) for document in rdd.collect()]
     shards = [Shard.open(handle) for handle in handles]

@@ -1,4 +1,4 @@
-"""Asynchronous fits on `local[2]`: weights of a replica's own, and bounded staleness."""
+"""Asynchronous fits on `local[2]`: elastic averaging and bounded staleness."""
 
 import time
 
@@ -29,7 +29,7 @@ def labelled(rows):
     return x, (x @ random.normal(size=(6, 3))).argmax(axis=1).astype("int32")
 
 
-def test_replicas_with_weights_of_their_own_are_tied_to_what_fit_returns(spark):
+def test_elastic_averaging_trains_with_replicas_that_keep_their_own_weights(spark):
     x, y = labelled(400)
     model = classifier(keras.optimizers.Adam(0.02))
     rule = {"class_name": "elastic_average", "config": {"momentum": 0.5}}
@@ -43,7 +43,7 @@ def test_replicas_with_weights_of_their_own_are_tied_to_what_fit_returns(spark):
 
 @keras.saving.register_keras_serializable("tests")
 class Slow(keras.layers.Layer):
-    """Takes its time over every batch of the first partition."""
+    """Sleeps 0.03 seconds in every batch of the first partition."""
 
     def call(self, inputs):
         context = TaskContext.get()
@@ -57,8 +57,8 @@ class Slow(keras.layers.Layer):
         return tf.ensure_shape(tf.numpy_function(late, [inputs], inputs.dtype), inputs.shape)
 
 
-def test_a_slow_worker_is_waited_for(spark):
-    """Ten exchanges of the slow worker; the other one would be through with the epoch by then."""
+def test_fast_workers_wait_for_a_slow_worker(spark):
+    """The slow worker makes ten exchanges; without a bound the other one would finish before."""
     model = keras.Sequential([keras.Input((6,)), Slow(), keras.layers.Dense(3, "softmax")])
     model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
     x, y = labelled(160)
@@ -70,7 +70,7 @@ def test_a_slow_worker_is_waited_for(spark):
     assert max(history.history["staleness_max"]) <= 3
 
 
-def test_a_bound_of_zero_is_a_synchronous_fit(spark):
+def test_a_staleness_bound_of_zero_equals_a_synchronous_fit(spark):
     x, y = labelled(192)
     weights = []
     for mode, bound in (("synchronous", None), ("asynchronous", 0)):

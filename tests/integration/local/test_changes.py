@@ -22,7 +22,7 @@ ROADS = [
 
 @keras.saving.register_keras_serializable("tests")
 class Lookup(keras.layers.Layer):
-    """An embedding whose table is one of rows, or as good as one but for its shape."""
+    """An embedding whose table is a matrix, or the same values as one flat vector."""
 
     def __init__(self, flat, **more):
         super().__init__(**more)
@@ -80,8 +80,8 @@ def shared(monkeypatch):
 
 
 @pytest.mark.parametrize(("mode", "frequency", "workers"), ROADS)
-def test_only_what_changed_travels(spark, shared, mode, frequency, workers):
-    """All of the flat table does: to the bit, the weights are the same. No broadcast is left."""
+def test_only_changed_weights_are_sent(spark, shared, mode, frequency, workers):
+    """The flat table is sent whole. The weights have the same bytes, and no broadcast is left."""
     small, large = (trained(mode, frequency, workers, flat) for flat in (False, True))
     weights, others = (m.master_network.get_weights() for m in (small, large))
     assert [w.tobytes() for w in weights] == [w.tobytes() for w in others]

@@ -1,4 +1,4 @@
-"""Compressed deltas and gradients on `local[2]`: it learns as well, with fewer bytes."""
+"""Compressed deltas and gradients on `local[2]`: the same accuracy with fewer bytes."""
 
 import keras
 import numpy as np
@@ -73,7 +73,9 @@ def compressed_bytes(codec, size):
 
 
 @pytest.mark.parametrize(("mode", "frequency", "codec"), CASES)
-def test_it_learns_as_well_with_fewer_bytes(spark, data, plain, mode, frequency, codec):
+def test_compression_keeps_the_accuracy_and_sends_fewer_bytes(
+    spark, data, plain, mode, frequency, codec
+):
     without = plain[mode, frequency]
     compressed = trained(mode, frequency, data, compression=codec)
     slack = 0.1 if codec is QUARTER else 0.06
@@ -114,14 +116,14 @@ def test_the_same_seed_gives_the_same_bytes(spark, data, mode, frequency, codec)
         pytest.param("synchronous", "batch", marks=pytest.mark.thorough),
     ],
 )
-def test_a_loss_that_is_not_a_number_is_noticed(spark, data, mode, frequency):
+def test_a_loss_that_is_not_finite_raises_an_error(spark, data, mode, frequency):
     x, y = data[0].copy(), data[1]
     x[7] = np.nan
     with pytest.raises(NonFiniteError):
         trained(mode, frequency, (x, y), compression="int8")
 
 
-def test_it_is_saved_and_loaded(spark, tmp_path):
+def test_the_compression_is_saved_and_loaded(spark, tmp_path):
     SparkModel(made(), compression=TopK(0.2)).save(str(tmp_path / "model.keras"))
     loaded = load_spark_model(str(tmp_path / "model.keras"))
     assert loaded.compression == TopK(0.2)

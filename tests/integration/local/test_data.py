@@ -1,4 +1,4 @@
-"""The helpers of Elephas, and the traps they had."""
+"""`kspark.data` has Elephas' helpers, and refuses what Elephas converted wrongly."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def test_simple_rdd_keeps_the_order(sc, size):
     assert rdd.count() == 7
 
 
-def test_simple_rdd_of_sequences_and_of_less_than_a_row_per_slot(sc):
+def test_a_simple_rdd_may_hold_lists_and_fewer_rows_than_slots(sc):
     rows = data.to_simple_rdd(sc, [[1, 2]], ["a"]).collect()
     assert rows == [([1, 2], "a")]
 
 
-def test_lengths_must_agree(sc):
+def test_features_and_labels_must_have_the_same_length(sc):
     for convert in (data.to_simple_rdd, data.to_labeled_point, data.to_data_frame):
         with pytest.raises(ValueError, match="as many as the 7 rows of features.*3 rows"):
             convert(sc, FEATURES, CLASSES[:3])
 
 
-def test_labeled_points_there_and_back(sc, size):
+def test_labeled_points_survive_a_round_trip(sc, size):
     points = data.to_labeled_point(sc, FEATURES, PRICES)
     assert str(points.first()) == "(0.5,[0.0,1.0])"
     features, labels = data.from_labeled_point(points)
@@ -58,12 +58,12 @@ def test_labeled_points_there_and_back(sc, size):
     assert (labels.dtype, labels.tolist()) == (np.float64, PRICES.tolist())
 
 
-def test_classes_come_back_as_integers(sc):
+def test_class_labels_are_returned_as_integers(sc):
     _, labels = data.from_labeled_point(data.to_labeled_point(sc, FEATURES, CLASSES))
     assert (labels.dtype, labels.tolist()) == (np.int64, CLASSES.tolist())
 
 
-def test_one_hot_labels_there_and_back(sc):
+def test_one_hot_labels_survive_a_round_trip(sc):
     one_hot = np.eye(3)[CLASSES]
     points = data.to_labeled_point(sc, FEATURES, one_hot, categorical=True)
     assert [p.label for p in points.collect()] == CLASSES.tolist()
@@ -75,7 +75,7 @@ def test_one_hot_labels_there_and_back(sc):
         data.to_labeled_point(sc, FEATURES, CLASSES, categorical=True)
 
 
-def test_what_is_no_class_is_refused(sc):
+def test_a_label_that_is_not_a_class_is_refused(sc):
     points = data.to_labeled_point(sc, FEATURES, PRICES)
     with pytest.raises(ValueError, match="`label` must be a class.*Received: label=.*0.5"):
         data.from_labeled_point(points, categorical=True, nb_classes=7)
@@ -85,18 +85,18 @@ def test_what_is_no_class_is_refused(sc):
     assert data.encode_label(2.0, 3).tolist() == [0, 0, 1]
 
 
-def test_nothing_to_collect(sc):
+def test_an_empty_rdd_is_refused(sc):
     with pytest.raises(ValueError, match="at least one row"):
         data.from_labeled_point(sc.parallelize([], 2))
 
 
-def test_empty_partitions_are_passed_over(sc):
+def test_empty_partitions_are_skipped(sc):
     points = sc.parallelize([LabeledPoint(1.0, Vectors.sparse(3, {1: 5.0}))], 4)
     features, labels = data.from_labeled_point(points)
     assert (features.tolist(), labels.tolist()) == ([[0, 5, 0]], [1])
 
 
-def test_labeled_points_as_rows(sc):
+def test_labeled_points_become_rows(sc):
     points = data.to_labeled_point(sc, FEATURES, CLASSES)
     rows = data.lp_to_simple_rdd(points).collect()
     assert [x.tolist() for x, _ in rows] == FEATURES.tolist()
@@ -107,7 +107,7 @@ def test_labeled_points_as_rows(sc):
     assert [len(y) for _, y in wider] == [4] * 7
 
 
-def test_data_frame_there_and_back(sc, size):
+def test_a_data_frame_survives_a_round_trip(sc, size):
     frame = data.to_data_frame(sc, FEATURES, PRICES)
     assert [f.simpleString() for f in frame.schema.fields] == ["features:vector", "label:double"]
     assert frame.first().features == Vectors.dense([0, 1])
@@ -116,7 +116,7 @@ def test_data_frame_there_and_back(sc, size):
     assert labels.tolist() == PRICES.tolist()
 
 
-def test_data_frame_of_classes(sc):
+def test_a_data_frame_stores_one_hot_labels_as_classes(sc):
     frame = data.to_data_frame(sc, FEATURES, np.eye(3)[CLASSES], categorical=True)
     assert [row.label for row in frame.collect()] == CLASSES.tolist()
     _, labels = data.from_data_frame(frame)
@@ -127,14 +127,14 @@ def test_data_frame_of_classes(sc):
         data.to_data_frame(sc, FEATURES.reshape(7, 2, 1), CLASSES)
 
 
-def test_vectors_can_be_made_spark_mls(sc):
+def test_vectors_can_be_converted_to_those_of_spark_ml(sc):
     frame = MLUtils.convertVectorColumnsToML(data.to_data_frame(sc, FEATURES, PRICES), "features")
     both = VectorAssembler(inputCols=["features", "label"], outputCol="both").transform(frame)
     assert both.first().both == NewVectors.dense([0, 1, 0.5])
 
 
 @pytest.mark.parametrize("vectors", [Vectors, NewVectors])
-def test_data_frame_as_rows(spark, vectors):
+def test_a_data_frame_becomes_rows(spark, vectors):
     frame = spark.createDataFrame(
         [(vectors.dense([1, 2]), 1, 0.5), (vectors.sparse(2, {1: 9.0}), 0, 1.5)],
         ["my features", "class.id", "price"],
@@ -148,7 +148,7 @@ def test_data_frame_as_rows(spark, vectors):
     assert spark.catalog.listTables() == []
 
 
-def test_missing_columns_are_named(spark):
+def test_a_missing_column_is_named_in_the_error(spark):
     frame = spark.createDataFrame([(1.0, 2.0)], ["a", "b"])
     with pytest.raises(ValueError, match=r"no column 'features'. The columns are: \['a', 'b'\]"):
         data.df_to_simple_rdd(frame)
@@ -165,14 +165,14 @@ def test_matrices_keep_rows_and_columns():
         data.to_matrix(np.zeros(3))
 
 
-def test_vectors():
+def test_vectors_survive_a_round_trip():
     assert data.from_vector(data.to_vector(np.array([1.0, 2]))).tolist() == [1, 2]
     assert data.from_vector(Vectors.sparse(3, {2: 4.0})).tolist() == [0, 0, 4]
     with pytest.raises(ValueError, match="one axis"):
         data.to_vector(np.zeros((2, 2)))
 
 
-def test_without_rows_no_classes_can_be_counted(sc, spark):
+def test_classes_cannot_be_counted_without_rows(sc, spark):
     none = sc.parallelize([], 2)
     with pytest.raises(ValueError, match="`lp_rdd` must be .* one row.*set nb_classes.*: lp_rdd="):
         data.lp_to_simple_rdd(none, categorical=True)
@@ -187,14 +187,14 @@ def test_without_rows_no_classes_can_be_counted(sc, spark):
     assert data.df_to_simple_rdd(frame, categorical=True, nb_classes=3).collect() == []
 
 
-def test_partitions_without_rows_do_not_matter_for_counting(sc):
+def test_empty_partitions_do_not_change_the_count_of_classes(sc):
     points = sc.parallelize([LabeledPoint(2.0, [1.0]), LabeledPoint(0.0, [2.0])], 4)
     rows = data.lp_to_simple_rdd(points, categorical=True).collect()
     assert [y.tolist() for _, y in rows] == [[0, 0, 1], [1, 0, 0]]
 
 
 @pytest.mark.parametrize("convert", [data.to_data_frame, data.to_labeled_point])
-def test_one_hot_labels_are_asked_about(sc, convert):
+def test_one_hot_labels_are_refused_without_categorical(sc, convert):
     rule = r"`labels` must be one number per example .set categorical=True.*shape \(7, 3\)"
     with pytest.raises(ValueError, match=rule):
         convert(sc, FEATURES, np.eye(3)[CLASSES])
@@ -202,7 +202,7 @@ def test_one_hot_labels_are_asked_about(sc, convert):
     assert [row.label for row in columns] == CLASSES.tolist()
 
 
-def test_arrays_as_labels_are_one_hot_already(spark):
+def test_array_labels_are_refused_with_categorical(spark):
     rows = [(NewVectors.dense([1.0]), [0.0, 1.0], NewVectors.dense([1.0, 0.0]))]
     frame = spark.createDataFrame(rows, ["features", "label", "vector"])
     rule = "`df` must be .* class numbers in 'label' when categorical=True.*df='array<double>'"
@@ -215,6 +215,6 @@ def test_arrays_as_labels_are_one_hot_already(spark):
     assert data.df_to_simple_rdd(frame).first()[1].tolist() == [0, 1]
 
 
-def test_a_labeled_point_is_of_a_vector(sc):
+def test_features_of_labeled_points_must_be_a_matrix(sc):
     with pytest.raises(Exception, match="`features` must be a matrix, one row per example"):
         data.to_labeled_point(sc, FEATURES.reshape(7, 2, 1), CLASSES).collect()

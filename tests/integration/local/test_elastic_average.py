@@ -1,4 +1,4 @@
-"""Synchronous elastic averaging on `local[2]`, beside the paper's equations in NumPy."""
+"""Synchronous elastic averaging on `local[2]`, compared with the paper's equations in NumPy."""
 
 import keras
 import numpy as np
@@ -36,7 +36,7 @@ def by_the_paper(shards, start, local):
 
 
 @pytest.mark.parametrize(("frequency", "local"), [("epoch", 100), (2, 2)])
-def test_the_merged_weights_are_the_centre_of_the_paper(spark, frequency, local):
+def test_the_merged_weights_equal_the_centre_of_the_paper(spark, frequency, local):
     random = np.random.default_rng(0)
     x = random.normal(size=(36, 3)).astype("float32")
     y = x @ np.array([1.0, -2.0, 3.0], "float32")

@@ -1,4 +1,4 @@
-"""What goes wrong is said in a sentence, and leaves nothing behind."""
+"""The errors of a fit name their cause, and a fit that fails leaves nothing behind."""
 
 import glob
 import os
@@ -73,7 +73,7 @@ def left_behind(spark):
 
 
 @pytest.mark.parametrize("mode", ROADS)
-def test_a_worker_that_raises(spark, mode):
+def test_an_exception_on_a_worker_is_reported_with_its_traceback(spark, mode):
     before = left_behind(spark)
     with pytest.raises(WorkerError) as caught:
         SparkModel(classifier(RaisesOnWorkers()), mode).fit(*data(), verbose=0)
@@ -94,7 +94,7 @@ def test_a_worker_that_raises(spark, mode):
         pytest.param("synchronous", 2, marks=pytest.mark.thorough),
     ],
 )
-def test_a_process_that_dies_while_it_validates_costs_nothing(spark, tmp_path, mode, frequency):
+def test_a_process_that_dies_in_validation_does_not_lose_an_epoch(spark, tmp_path, mode, frequency):
     path = tmp_path / "armed"
     arm = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: path.touch() if epoch == 0 else None
@@ -110,7 +110,7 @@ def test_a_process_that_dies_while_it_validates_costs_nothing(spark, tmp_path, m
 
 
 @pytest.mark.parametrize("mode", ROADS)
-def test_nothing_outlives_a_fit(spark, mode):
+def test_a_fit_leaves_nothing_behind(spark, mode):
     before = left_behind(spark)
     SparkModel(classifier(), mode).fit(*data(), epochs=2, verbose=0)
     assert left_behind(spark) == before
@@ -122,7 +122,7 @@ class Interrupts(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("mode", ROADS)
-def test_an_interrupt_frees_everything_and_the_next_fit_works(spark, mode):
+def test_an_interrupt_frees_all_resources_and_the_next_fit_works(spark, mode):
     before = left_behind(spark)
     spark_model = SparkModel(classifier(), mode)
     with pytest.raises(KeyboardInterrupt):
@@ -133,14 +133,14 @@ def test_an_interrupt_frees_everything_and_the_next_fit_works(spark, mode):
 
 
 @pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
-def test_a_loss_that_is_not_a_number(spark, mode):
+def test_a_loss_that_is_not_finite_raises_an_error(spark, mode):
     x, y = data()
     x[7, 2] = np.nan
     with pytest.raises(NonFiniteError, match="learning rate"):
         SparkModel(classifier(), mode).fit(x, y, verbose=0)
 
 
-def test_too_few_slots(spark):
+def test_too_few_task_slots_raise_an_error(spark):
     with pytest.raises(NotEnoughSlotsError, match=r"3.*2 free task slots") as caught:
         SparkModel(classifier(), "asynchronous", num_workers=3).fit(*data(), verbose=0)
     assert "spark.executor" in str(caught.value)
@@ -155,7 +155,7 @@ def test_too_few_slots(spark):
         (np.eye(3)[np.arange(40) % 3], "not one-hot"),
     ],
 )
-def test_labels_that_do_not_fit_the_loss(spark, labels, text):
+def test_labels_that_do_not_fit_the_loss_are_refused(spark, labels, text):
     with pytest.raises(ValueError, match=text):
         SparkModel(classifier()).fit(data()[0], labels, verbose=0)
 
@@ -169,7 +169,7 @@ def test_evaluation_checks_labels_as_training_does(spark, as_rdd):
         SparkModel(classifier()).evaluate(*given)
 
 
-def test_text_for_a_loss_of_keras_own(spark):
+def test_text_labels_are_refused_for_a_loss_of_keras(spark):
     x, y = data()
     words = y.astype(str)
     frame = spark.createDataFrame([(x[0].tolist(), "a")], ["features", "label"])
@@ -188,25 +188,25 @@ def test_evaluation_needs_labels(spark):
         SparkModel(classifier()).evaluate(data()[0])
 
 
-def test_class_numbers_for_a_one_hot_loss(spark):
+def test_class_numbers_are_refused_for_a_one_hot_loss(spark):
     with pytest.raises(ValueError, match="one-hot"):
         SparkModel(classifier(loss="categorical_crossentropy")).fit(*data(), verbose=0)
 
 
-def test_ragged_rows(spark):
+def test_ragged_rows_are_refused(spark):
     rows = [(np.zeros(4, "float32"), 0), (np.zeros(5, "float32"), 1)]
     with pytest.raises(ValueError, match="shape"):
         SparkModel(classifier()).fit(spark.sparkContext.parallelize(rows, 1), verbose=0)
 
 
-def test_ragged_rows_to_validate_on(spark):
+def test_ragged_validation_rows_are_refused(spark):
     rows = [(np.zeros(4, "float32"), 0), (np.zeros(5, "float32"), 1)]
     ragged = spark.sparkContext.parallelize(rows, 1)
     with pytest.raises(ValueError, match="^In `validation_data`: .*shape"):
         SparkModel(classifier()).fit(*data(), validation_data=ragged, verbose=0)
 
 
-def test_rows_that_cannot_be_spooled_leave_nothing_of_the_others(spark):
+def test_an_invalid_row_leaves_no_shard_of_any_partition(spark):
     before = left_behind(spark)
     rows = [(np.zeros(4, "float32"), 0)] * 3 + [(np.zeros(5, "float32"), 1)]
     with pytest.raises(ValueError, match="shape"):
@@ -214,7 +214,7 @@ def test_rows_that_cannot_be_spooled_leave_nothing_of_the_others(spark):
     assert left_behind(spark) == before
 
 
-def test_an_interrupt_while_rows_are_spooled_leaves_nothing(spark, tmp_path):
+def test_an_interrupt_during_spooling_leaves_nothing_behind(spark, tmp_path):
     before, pipe = left_behind(spark), str(tmp_path / "pipe")
     os.mkfifo(pipe)
 
@@ -243,26 +243,26 @@ def test_an_interrupt_while_rows_are_spooled_leaves_nothing(spark, tmp_path):
     assert left_behind(spark) == before
 
 
-def test_no_rows(spark):
+def test_input_without_rows_is_refused(spark):
     with pytest.raises(ValueError, match="at least one example"):
         SparkModel(classifier()).fit(spark.sparkContext.emptyRDD(), verbose=0)
 
 
-def test_unsupported_input(spark):
+def test_unsupported_input_raises_a_type_error(spark):
     with pytest.raises(TypeError):
         SparkModel(classifier()).fit(object(), verbose=0)
 
 
-def test_a_model_that_is_not_compiled(spark):
+def test_a_model_that_is_not_compiled_is_refused(spark):
     with pytest.raises(ValueError, match="compiled"):
         SparkModel(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]))
 
 
-def test_an_unknown_argument_is_named(spark):
+def test_an_unknown_argument_is_named_in_the_error(spark):
     with pytest.raises(TypeError, match="epoch_count"):
         SparkModel(classifier(), epoch_count=3)
 
 
-def test_the_parameter_server_mode_of_other_days_warns(spark):
+def test_parameter_server_mode_gives_a_deprecation_warning(spark):
     with pytest.warns(DeprecationWarning, match="parameter_server_mode"):
         SparkModel(classifier(), mode="asynchronous", parameter_server_mode="http", port=4000)

@@ -56,27 +56,27 @@ def built_from(x, labelled, columns=Columns()):  # noqa: B008
 
 
 @pytest.mark.parametrize("kind", LOCAL)
-def test_data_on_the_driver(spark, kind):
+def test_the_first_row_of_driver_data_builds_the_model(spark, kind):
     x, labelled = LOCAL[kind]()
     assert first_example(spark, x, Columns(), labelled=labelled).tolist() == ROWS[:1]
     assert built_from(x, labelled).input_shape[1:] == (3,)
 
 
 @pytest.mark.parametrize("kind", ["rdd", "features", "vectors", "lists"])
-def test_data_on_spark(spark, kind):
+def test_the_first_row_of_spark_data_builds_the_model(spark, kind):
     x, labelled = distributed(spark)[kind]
     assert first_example(spark, x, Columns(), labelled=labelled).tolist() == ROWS[:1]
     assert built_from(x, labelled).input_shape[1:] == (3,)
 
 
 @pytest.mark.parametrize("columns", [["b", "a"], {"dense_input": ["b", "a"]}])
-def test_columns_side_by_side(spark, columns):
+def test_feature_columns_are_joined_in_the_given_order(spark, columns):
     frame = spark.createDataFrame([(1.0, 2.0, 0)], ["a", "b", "label"])
     example = first_example(spark, frame, Columns(columns), labelled=True)
     assert example.tolist() == [[2, 1]]
 
 
-def test_nothing_to_build_from(spark):
+def test_a_model_is_not_built_without_rows_or_labels(spark):
     empty = spark.sparkContext.emptyRDD()
     assert first_example(spark, empty, Columns(), labelled=True) is None
     assert (
@@ -89,7 +89,7 @@ def test_nothing_to_build_from(spark):
         built_from(ROWS, True)
 
 
-def test_models_that_need_no_row_ask_for_none():
+def test_no_row_is_read_for_a_model_that_needs_none():
     class Never:
         pass
 
@@ -103,13 +103,13 @@ def test_models_that_need_no_row_ask_for_none():
     assert example_for(unbuilt(), {"x": array}, Columns(), labelled=True)["x"] is array
 
 
-def test_labels_are_not_looked_for_without_a_loss(spark):
+def test_labels_are_not_expected_without_a_loss(spark):
     model = unbuilt(loss=None)
     rows = spark.sparkContext.parallelize(ROWS, 2)
     assert example_for(model, rows, Columns(), labelled=True).tolist() == ROWS[:1]
 
 
-def test_the_model_that_is_built_is_the_one_that_runs(spark):
+def test_the_model_built_from_the_first_row_is_evaluated(spark):
     pairs = [(row, [1.0, 2.0]) for row in ROWS * 3]
     model = unbuilt()
     loss = SparkModel(model, batch_size=2).evaluate(spark.sparkContext.parallelize(pairs, 2))

@@ -58,7 +58,7 @@ def data():
 
 
 class Seen:
-    """What the driver was handed: by Spark's jobs, in vectors; and to merge, in deltas."""
+    """Counts the vectors in the results of Spark jobs, and the deltas that the driver merges."""
 
     def __init__(self, monkeypatch, size):
         self.vectors, self.merged = [], []
@@ -97,7 +97,7 @@ def shuffled_files(_):
     yield [str(p) for folder in folders for p in Path(folder).rglob("shuffle_*")]
 
 
-def test_sixty_four_shards(spark, data, monkeypatch):
+def test_sixty_four_shards_reach_the_driver_as_eight_sums(spark, data, monkeypatch):
     model = made()
     with monkeypatch.context() as patched:
         seen = Seen(patched, model.count_params())
@@ -119,7 +119,7 @@ def test_sixty_four_shards(spark, data, monkeypatch):
 @pytest.mark.parametrize(
     "more", [{}, {"compression": "int8"}, {"server_optimizer": "elastic_average"}]
 )
-def test_sums_of_groups_make_the_same_model(spark, data, monkeypatch, more):
+def test_group_sums_give_the_same_model_as_single_deltas(spark, data, monkeypatch, more):
     grouped, history = fit(data, **more)
     monkeypatch.setattr(groups, "MIN_GROUPED_SHARDS", NEVER)
     single, history_of_single = fit(data, **more)
@@ -142,7 +142,7 @@ class FailsOnWorkers(keras.layers.Layer):
         return inputs
 
 
-def test_an_exception_of_the_model_reads_as_ever(spark, data):
+def test_an_exception_in_the_model_names_its_shard(spark, data):
     with pytest.raises(WorkerError, match=r"Shard 0 failed on host .*ZeroDivisionError") as caught:
         fit(data, made(FailsOnWorkers()))
     assert "in a layer" in caught.value.failure.traceback
@@ -167,7 +167,7 @@ class DiesOnce(keras.layers.Layer):
 
 
 @pytest.mark.thorough
-def test_a_process_that_dies_changes_nothing(spark, data, tmp_path):
+def test_a_process_that_dies_does_not_change_the_weights(spark, data, tmp_path):
     mark = tmp_path / "died"
     disturbed, _ = fit(data, made(DiesOnce(str(mark))))
     assert mark.exists()

@@ -17,7 +17,7 @@ def model_of():
     return model
 
 
-def test_two_workers_are_one_machine_with_the_joint_batch_and_the_scaled_rate(spark, caplog):
+def test_two_workers_equal_one_machine_with_the_joint_batch_and_the_scaled_rate(spark, caplog):
     random = np.random.default_rng(0)
     x = random.normal(size=(32, 6)).astype("float32")
     y = (x @ random.normal(size=(6, 3))).argmax(axis=1).astype("int32")

@@ -1,6 +1,6 @@
 """Stages over Spark Connect, which cannot share a process with other sessions.
 
-`connect_program.py` does the work, in one session; here is what it must find.
+`connect_program.py` runs the fits in one session. The tests check what it prints.
 """
 
 import importlib.util
@@ -53,12 +53,12 @@ def program():
     return module
 
 
-def test_transform_works(found):
+def test_transform_gives_the_predictions_of_the_model(found):
     assert found["transformed"] == {str(i): 2.0 * i for i in range(5)}
 
 
-def test_a_fit_is_that_of_a_classic_session(found, program, spark):
-    """Of uneven shards, one of them empty; with a part that validates."""
+def test_a_fit_equals_that_of_a_classic_session(found, program, spark):
+    """With uneven shards, one of them empty, and with validation rows."""
     expected, ours = program.fit_uneven(spark), found["fit_uneven"]
     assert ours["shards"] == expected["shards"] == [0, 2, 3]
     for part in ("weights", "state"):
@@ -75,7 +75,7 @@ def test_small_partitions_of_a_shuffle_are_merged_as_in_a_classic_session(found,
     assert found["fit_shuffled"] == few
 
 
-def test_one_shard_is_plain_fit(found):
+def test_a_single_shard_equals_plain_fit(found):
     weights, history = found["one_shard"]
     assert weights < 1e-6
     assert history < 1e-5
@@ -95,20 +95,20 @@ def figures(history, prefix=""):
     return [history[f"{prefix}rows"], history[f"{prefix}ids"]]
 
 
-def test_rows_that_are_others_each_time_are_read_once(found):
+def test_nondeterministic_rows_are_read_once(found):
     first, *others = found["read_once"]
     assert first > 0
     # Other rows would be some percent away; the order of a sum is only its rounding.
     np.testing.assert_allclose(others, [first, first], rtol=1e-5)
 
 
-def test_a_second_fit_goes_on_with_weights_and_optimizer_state(found):
+def test_a_second_fit_continues_with_weights_and_optimizer_state(found):
     difference, ours, expected = found["continued"]
     assert difference < 1e-6
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5)
 
 
-def test_what_cannot_work_says_so(found):
+def test_unsupported_settings_and_methods_are_refused(found):
     told = found["refusals"]
     where = "over Spark Connect"
     assert told["mode"][0] == told["frequency"][0] == "ValueError"
@@ -123,7 +123,7 @@ def test_what_cannot_work_says_so(found):
     assert told["load"][1].startswith("`load` needs a session with a JVM on the driver")
 
 
-def test_a_worker_that_raises(found):
+def test_an_exception_on_a_worker_is_reported_with_its_traceback(found):
     kind, text = found["refusals"]["raises"]
     assert kind == "WorkerError"
     assert "Shard 0 failed on host" in text
@@ -133,23 +133,23 @@ def test_a_worker_that_raises(found):
     assert f'{PROGRAM.name}", line' in text
 
 
-def test_labels_that_are_no_classes_are_refused(found):
+def test_labels_that_are_not_classes_are_refused(found):
     kind, text = found["bad_labels"]
     assert kind == "ValueError"
     assert text.endswith("Received: labelCol='label' with 5")
 
 
-def test_an_interrupt_comes_through(found):
+def test_an_interrupt_is_raised_by_fit(found):
     assert found["refusals"]["interrupt"][0] == "KeyboardInterrupt"
 
 
-def test_a_job_is_cancelled(found):
+def test_a_running_job_can_be_cancelled(found):
     running, finished, text = found["cancelled"]
     assert running
     assert finished
     assert "OPERATION_CANCELED" in text
 
 
-def test_nothing_outlives_the_fits(found):
+def test_fits_leave_nothing_behind(found):
     empty = {"threads": [], "persisted": 0, "views": [], "spools": [], "settings": None}
     assert found["left_behind"] == empty

@@ -1,4 +1,4 @@
-"""Programs written for Elephas, with `kspark.ml` and `kspark.mllib` in place of it."""
+"""Programs written for Elephas run with `kspark.ml` and `kspark.mllib` instead."""
 
 import keras
 import numpy as np
@@ -75,7 +75,7 @@ def fitted(train_data):
     return Pipeline(stages=[estimator]).fit(train_data)
 
 
-def test_the_classic_program_learns(fitted, test_data):
+def test_an_elephas_program_reaches_its_accuracy(fitted, test_data):
     predictions = fitted.transform(test_data)
     assert predictions.columns == ["features", "label", "prediction"]
     evaluator = MulticlassClassificationEvaluator(
@@ -114,7 +114,7 @@ def test_a_fitted_pipeline_can_be_saved(fitted, test_data, tmp_path):
     assert loaded.transform(test_data).collect() == fitted.transform(test_data).collect()
 
 
-def test_an_estimator_s_pipeline_can_be_saved(tmp_path):
+def test_an_unfitted_pipeline_can_be_saved(tmp_path):
     stage = ElephasEstimator(network(), epochs=2, custom_objects={"f": network})
     Pipeline(stages=[stage]).save(str(tmp_path / "pipeline"))
     (loaded,) = Pipeline.load(str(tmp_path / "pipeline")).getStages()
@@ -126,8 +126,8 @@ def values(stage):
     return {p.name: v for p, v in stage.extractParamMap().items()}
 
 
-def test_a_tuner_and_its_model_come_back(train_data, test_data, tmp_path):
-    """Spark calls `save` of the estimator inside, and not `write`."""
+def test_a_tuner_and_its_model_can_be_saved_and_loaded(train_data, test_data, tmp_path):
+    """Spark calls `save` of the inner estimator, and not `write`."""
     stage = ElephasEstimator(network(), num_workers=2, output_type="class")
     other = {"class_name": "SGD", "config": {}}
     search = TrainValidationSplit(
@@ -153,7 +153,7 @@ class Shifted(keras.layers.Layer):
         return x + 1.0
 
 
-def test_custom_objects_come_back_with_directories(tmp_path, monkeypatch):
+def test_custom_objects_are_restored_from_a_directory(tmp_path, monkeypatch):
     monkeypatch.setattr(Shifted, "__module__", "elsewhere")
     model = keras.Sequential([keras.Input((2,)), Shifted(), keras.layers.Dense(1)])
     parts, objects = {"keras_model_config": model.to_json()}, {"Shifted": Shifted}
@@ -172,8 +172,8 @@ def test_custom_objects_come_back_with_directories(tmp_path, monkeypatch):
     assert load_ml_estimator(estimator).get_epochs() == 3
 
 
-def test_rows_that_are_drawn_anew_keep_their_own_predictions(spark):
-    """From partitions some of which are empty, as arrays of a regression of two numbers."""
+def test_nondeterministic_rows_keep_their_own_predictions(spark):
+    """With some empty partitions, and a regression that predicts arrays of two numbers."""
     drawn = F.expr("double(reflect('java.lang.Math', 'random'))")
     frame = spark.range(0, 3, 1, 4).select(F.array(drawn, drawn).alias("features"))
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, use_bias=False)])
@@ -191,7 +191,7 @@ def test_rows_that_are_drawn_anew_keep_their_own_predictions(spark):
     np.testing.assert_allclose([row.found for row in rows], expected, rtol=1e-6)
 
 
-def test_regression_gives_doubles_and_labels_are_not_cut(spark):
+def test_regression_gives_doubles_and_does_not_truncate_labels(spark):
     x = np.random.default_rng(0).normal(size=(80, 2))
     frame = to_data_frame(spark.sparkContext, x, x[:, 0] * 0.5)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
@@ -221,7 +221,7 @@ def test_labels_out_of_range_are_refused(train_data):
         stage.fit(train_data)
 
 
-def test_rows_of_a_frame_as_pairs(train_data):
+def test_df_to_simple_rdd_gives_pairs_with_one_hot_labels(train_data):
     x, y = df_to_simple_rdd(train_data, categorical=True, nb_classes=3).first()
     assert (x.shape, y.shape, y.sum()) == ((SIDE * SIDE,), (3,), 1.0)
 

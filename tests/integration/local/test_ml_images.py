@@ -44,7 +44,7 @@ def read(spark, kind, folder):
 
 
 @pytest.mark.parametrize("kind", ["image", "binaryFile"])
-def test_both_sources_give_the_tensors_and_keep_all_columns(spark, folder, pictures, kind):
+def test_both_image_sources_give_tensors_and_keep_all_columns(spark, folder, pictures, kind):
     frame = read(spark, kind, folder)
     rows = image_columns(frame, size=(4, 6), output_col="pixels")
     assert rows.columns == [*frame.columns, "pixels"]
@@ -61,7 +61,7 @@ def test_both_sources_give_the_tensors_and_keep_all_columns(spark, folder, pictu
         assert found[i][:-1] == tuple(kept[i])
 
 
-def test_a_model_takes_the_tensors_of_a_stream(spark, folder, pictures, tmp_path):
+def test_a_model_scores_the_image_tensors_of_a_stream(spark, folder, pictures, tmp_path):
     files = spark.readStream.schema(spark.read.format("binaryFile").load(str(folder)).schema)
     stream = files.format("binaryFile").load(str(folder))
     inputs = keras.Input((2, 2, 1))
@@ -92,7 +92,7 @@ def test_a_model_takes_the_tensors_of_a_stream(spark, folder, pictures, tmp_path
 
 
 @pytest.mark.parametrize("kind", ["image", "binaryFile"])
-def test_a_damaged_file_is_an_error_or_left_out(spark, with_damage, kind):
+def test_a_damaged_file_raises_an_error_or_is_dropped(spark, with_damage, kind):
     frame = read(spark, kind, with_damage)
     with pytest.raises(PythonException, match="must hold images of 8 bits per channel"):
         image_columns(frame, size=(2, 2)).collect()
@@ -121,7 +121,7 @@ def test_arguments_are_checked_before_anything_runs(spark):
         image_columns(frame, "number", size=(2, 2))
 
 
-def test_columns_are_found_as_spark_finds_them(spark):
+def test_column_names_are_resolved_as_in_spark(spark):
     pixels = np.full((1, 1, 3), 255, np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")

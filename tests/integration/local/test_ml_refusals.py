@@ -1,4 +1,4 @@
-"""What stages refuse on a DataFrame: in a sentence, by the names of their Params."""
+"""Errors of stages on a DataFrame name the stages' Params."""
 
 import keras
 import pytest
@@ -27,7 +27,7 @@ def early():
 
 
 @pytest.mark.parametrize("value", [early(), early])
-def test_a_grid_over_callbacks_is_refused_by_the_writer(frame, tmp_path, value):
+def test_a_grid_over_callbacks_cannot_be_saved(frame, tmp_path, value):
     stage = KerasEstimator(network())
     validator = CrossValidator(
         estimator=stage,
@@ -38,7 +38,7 @@ def test_a_grid_over_callbacks_is_refused_by_the_writer(frame, tmp_path, value):
         validator.write().save(str(tmp_path / "grid"))
 
 
-def test_the_indicator_of_validation_is_boolean(frame):
+def test_the_validation_indicator_must_be_boolean(frame):
     stage = KerasEstimator(network(), validationIndicatorCol="part")
     text = "`validationIndicatorCol` must be a column of booleans.*'part: bigint'"
     with pytest.raises(ValueError, match=text):
@@ -66,7 +66,7 @@ def test_errors_of_a_fit_name_params(frame):
         KerasModel(two).asUDF("two")
 
 
-def test_errors_of_elephas_pair_name_its_params(frame):
+def test_errors_of_elephas_stages_name_their_params(frame):
     stage = ElephasEstimator(network(), categorical=False, num_workers=1, epochs=1)
     with pytest.raises(ValueError, match="`validation_split` must be.*: validation_split="):
         stage.copy().set_validation_split(0.01).fit(frame.limit(1))

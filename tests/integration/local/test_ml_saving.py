@@ -1,4 +1,4 @@
-"""Stages and pipelines of them, saved and loaded, also by a new process; and tuned."""
+"""Stages, pipelines and tuners are saved and loaded, also by a new process."""
 
 import json
 import subprocess
@@ -114,7 +114,7 @@ def same_weights(left, right):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_fitted_pipeline_comes_back(fitted, frame, tmp_path):
+def test_a_fitted_pipeline_can_be_saved_and_loaded(fitted, frame, tmp_path):
     path = str(tmp_path / "model")
     fitted.save(path)
     loaded = PipelineModel.load(path)
@@ -138,7 +138,7 @@ def test_the_model_is_a_keras_file_and_nothing_is_pickled(fitted, tmp_path):
     assert len(text) < 4000
 
 
-def test_an_unfitted_pipeline_comes_back_and_fits_the_same(pipeline, fitted, frame, tmp_path):
+def test_a_loaded_unfitted_pipeline_fits_the_same(pipeline, fitted, frame, tmp_path):
     pipeline.save(str(tmp_path / "pipeline"))
     loaded = Pipeline.load(str(tmp_path / "pipeline"))
     stage, before = loaded.getStages()[-1], pipeline.getStages()[-1]
@@ -157,7 +157,7 @@ def test_saving_twice_needs_overwrite(fitted, tmp_path):
         KerasModel.load(path)
 
 
-def test_callbacks_stay_behind(tmp_path):
+def test_callbacks_are_not_saved(tmp_path):
     path = str(tmp_path / "stage")
     stage = KerasEstimator(callbacks=[keras.callbacks.TerminateOnNaN()], epochs=3)
     stage.save(path)
@@ -171,7 +171,7 @@ class Hidden(keras.layers.Layer):
         return x
 
 
-def test_custom_objects_that_are_missing_are_named(tmp_path, monkeypatch):
+def test_missing_custom_objects_are_named_in_the_error(tmp_path, monkeypatch):
     monkeypatch.setattr(Hidden, "__module__", "elsewhere")
     path = str(tmp_path / "stage")
     KerasEstimator(network(layer=Hidden())).save(path)
@@ -192,10 +192,10 @@ def test_code_in_a_file_is_refused_unless_it_is_trusted(tmp_path):
     assert KerasEstimator.read().safeMode(False).load(path).getModel() is not None
 
 
-def test_parts_of_a_main_program_work_in_a_new_process(assembler, frame, tmp_path):
-    """Fitted here with parts of `__main__`, loaded by another program that defines them.
+def test_custom_objects_of_a_main_program_load_in_a_new_process(assembler, frame, tmp_path):
+    """The pipeline uses parts of `__main__`, and another program that defines them loads it.
 
-    A stage of Elephas' is with them, and the rows come from a columnar file.
+    It includes an Elephas stage, and the rows come from a columnar file.
     """
     main = sys.modules["__main__"]
     for part in (Shifted, shape_loss):
@@ -229,14 +229,14 @@ def test_parts_of_a_main_program_work_in_a_new_process(assembler, frame, tmp_pat
     assert found["loss"] == "shape_loss"
 
 
-def test_fits_at_the_same_time_do_not_disturb_each_other(pipeline, fitted, frame):
+def test_concurrent_fits_do_not_affect_each_other(pipeline, fitted, frame):
     with ThreadPool(2) as pool:
         both = pool.map(lambda _: pipeline.fit(frame), range(2))
     for model in both:
         same_weights(model.stages[-1].kerasModel, fitted.stages[-1].kerasModel)
 
 
-def test_a_cross_validation_comes_back(pipeline, frame, tmp_path):
+def test_a_cross_validation_can_be_saved_and_loaded(pipeline, frame, tmp_path):
     stage = pipeline.getStages()[-1]
     search = CrossValidator(
         estimator=pipeline,
@@ -258,7 +258,7 @@ def test_a_cross_validation_comes_back(pipeline, frame, tmp_path):
     assert predictions(loaded, frame) == predictions(model, frame)
 
 
-def test_a_train_validation_split_comes_back(pipeline, fitted, frame, tmp_path):
+def test_a_train_validation_split_can_be_saved_and_loaded(pipeline, fitted, frame, tmp_path):
     stage = pipeline.getStages()[-1]
     search = TrainValidationSplit(
         estimator=pipeline,

@@ -1,4 +1,4 @@
-"""Keras stages on Spark: fits, what transform adds, and to which rows."""
+"""Keras stages on Spark: `fit`, and the columns that `transform` adds."""
 
 import random
 from dataclasses import replace
@@ -81,7 +81,7 @@ def doubling(name="out"):
     return model
 
 
-def test_a_classifier_is_evaluated_as_any_other(fitted, frame):
+def test_a_classifier_works_with_the_evaluators_of_spark(fitted, frame):
     predictions = fitted.transform(frame)
     assert [f.dataType.simpleString() for f in predictions.schema.fields[-3:]] == [
         *("vector", "vector", "double"),
@@ -94,7 +94,7 @@ def test_a_classifier_is_evaluated_as_any_other(fitted, frame):
     assert accuracy >= fitted.history["accuracy"][-1] - 0.1
 
 
-def test_predictions_are_keras_own(fitted, frame):
+def test_predictions_equal_those_of_keras(fitted, frame):
     rows = fitted.transform(frame).collect()
     assert {r.id for r in rows} == set(range(ROWS))
     x = np.array([r.features.toArray() for r in rows])
@@ -105,7 +105,7 @@ def test_predictions_are_keras_own(fitted, frame):
     np.testing.assert_allclose(rows[0].rawPrediction.toArray(), np.log(found[0]), rtol=1e-5)
 
 
-def test_a_fit_leaves_its_estimator_as_it_was(stage, fitted):
+def test_a_fit_does_not_change_its_estimator(stage, fitted):
     trained, given = fitted.kerasModel, stage.getModel()
     fresh = classifier(4, "softmax", "sparse_categorical_crossentropy").get_weights()
     for before, weight, after in zip(
@@ -117,26 +117,26 @@ def test_a_fit_leaves_its_estimator_as_it_was(stage, fitted):
     assert fitted.getFeaturesCol() == stage.getFeaturesCol()
 
 
-def test_summary_tells_of_epochs_and_workers(fitted):
+def test_the_summary_has_epochs_and_workers(fitted):
     assert set(fitted.history) == {"loss", "accuracy"}
     assert fitted.summary.totalIterations == 6
     assert fitted.summary.objectiveHistory[0] > fitted.summary.objectiveHistory[-1]
     assert [[w["shard"] for w in epoch] for epoch in fitted.summary.workers] == [[0, 1]] * 6
 
 
-def test_columns_may_be_left_out_and_must_be_new(fitted, frame):
+def test_output_columns_may_be_omitted_and_must_be_new(fitted, frame):
     only = fitted.copy({fitted.rawPredictionCol: "", fitted.probabilityCol: ""})
     assert only.transform(frame.select("features")).columns == ["features", "prediction"]
     with pytest.raises(ValueError, match="must be a name that is not among the columns"):
         fitted.transform(fitted.transform(frame))
 
 
-def test_thresholds_move_the_prediction(fitted, frame):
+def test_thresholds_change_the_prediction(fitted, frame):
     always_two = fitted.copy({fitted.thresholds: [1, 1, 0, 1]})
     assert {r.prediction for r in always_two.transform(frame).collect()} == {2.0}
 
 
-def test_a_layer_s_activations_feed_spark_s_own_stages(fitted, frame):
+def test_activations_of_a_layer_can_be_features_of_spark_stages(fitted, frame):
     inner = fitted.copy().setFeatureLayer("hidden").setOutputCol("inner")
     rows = inner.transform(frame)
     assert rows.columns == [*frame.columns, "inner"]
@@ -146,7 +146,7 @@ def test_a_layer_s_activations_feed_spark_s_own_stages(fitted, frame):
     assert MulticlassClassificationEvaluator(metricName="accuracy").evaluate(scored) > 0.9
 
 
-def test_sql_calls_the_model(spark, fitted, frame):
+def test_the_model_can_be_called_in_sql(spark, fitted, frame):
     function = fitted.asUDF("quadrant")
     frame.createOrReplaceTempView("rows")
     try:
@@ -161,8 +161,8 @@ def test_sql_calls_the_model(spark, fitted, frame):
     assert [len(r.h) for r in few.collect()] == [16] * 3
 
 
-def test_columnar_sources_are_scored(spark, fitted, frame, tmp_path):
-    """Straight from the reader, with nothing in between that makes rows of columns."""
+def test_columnar_sources_are_scored_without_conversion_to_rows(spark, fitted, frame, tmp_path):
+    """The query plan has no step between reader and model that converts columns to rows."""
     spark.conf.set(COLUMNAR_INPUT, "true")  # a function of SQL turns it off
     path = str(tmp_path / "rows")
     frame.write.parquet(path)
@@ -178,7 +178,7 @@ def test_columnar_sources_are_scored(spark, fitted, frame, tmp_path):
     assert {r.id: r.p for r in found} == expected
 
 
-def test_the_columns_of_the_input_are_those_of_the_output(fitted, frame):
+def test_transform_keeps_all_input_columns(fitted, frame):
     twice = frame.select("*", F.col("id"))
     assert fitted.transform(twice).columns[: len(twice.columns)] == twice.columns
     upper = frame.withColumnRenamed("features", "Features")
@@ -188,7 +188,7 @@ def test_the_columns_of_the_input_are_those_of_the_output(fitted, frame):
 
 
 @pytest.mark.skipif(ARROW_UDF is None, reason="before Spark 4.1, the output's columns are new ones")
-def test_the_input_names_the_columns_of_the_output(fitted, frame):
+def test_references_to_input_columns_work_on_the_output(fitted, frame):
     scored = fitted.transform(frame.alias("t").withColumn("kspark_scores", F.lit(1)))
     assert scored.select("t.id").count() == frame.count()
     scored = fitted.transform(frame)
@@ -196,7 +196,7 @@ def test_the_input_names_the_columns_of_the_output(fitted, frame):
     assert found.columns == ["id", "hit"]
 
 
-def test_functions_of_sql_refuse_what_transform_refuses(fitted, frame):
+def test_sql_functions_refuse_what_transform_refuses(fitted, frame):
     plain = fitted.copy({fitted.featuresCol: ["a", "b", "c", "d"]}).asUDF("of_numbers")
     holes = frame.withColumn("b", F.when(F.col("id") != 3, F.col("b")))
     with pytest.raises(PythonException, match="Column 'b' must hold no nulls"):
@@ -211,7 +211,7 @@ def test_functions_of_sql_refuse_what_transform_refuses(fitted, frame):
 
 
 def test_every_row_gets_the_prediction_of_its_own_features(spark):
-    """Of an input that gives other rows whenever it is read, and in another order."""
+    """The input gives other rows, in another order, each time it is read."""
     rows = spark.range(0, 500, 1, 4).withColumn("features", F.rand())
     scored = KerasModel(doubling()).transform(rows.repartition(3).orderBy(F.rand()))
     found = scored.select("id", "features", "prediction").collect()
@@ -260,7 +260,7 @@ def summing(shape):
         ((4,), ["a", "pair", "d"]),
     ],
 )
-def test_features_come_in_many_forms(frame, shape, column):
+def test_features_may_be_columns_arrays_or_vectors(frame, shape, column):
     if "array" in column:
         frame, column = frame.withColumn("given", F.expr(column)), "given"
     frame = frame.filter("id < 20").withColumn("pair", F.array("b", "c"))
@@ -269,7 +269,7 @@ def test_features_come_in_many_forms(frame, shape, column):
     np.testing.assert_allclose([r.prediction for r in rows], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_sparse_and_dense_vectors_mix_and_are_kept(spark):
+def test_sparse_and_dense_vectors_can_be_mixed_and_are_kept(spark):
     vectors = [Vectors.dense([1, 0, 0, 1]), Vectors.sparse(4, [1, 3], [2.0, 1.0])]
     rows = spark.createDataFrame([(v,) for v in vectors], ["features"]).coalesce(1)
     found = KerasModel(summing((4,))).transform(rows).collect()
@@ -277,7 +277,7 @@ def test_sparse_and_dense_vectors_mix_and_are_kept(spark):
     assert isinstance(found[1].features, SparseVector)
 
 
-def test_several_inputs_and_outputs(frame):
+def test_a_model_may_have_several_inputs_and_outputs(frame):
     user, item = keras.Input((1,), name="user"), keras.Input((2,), name="item")
     both = keras.layers.Concatenate()([user, item])
     outputs = [keras.layers.Dense(1, name="score")(both), keras.layers.Dense(2, name="pair")(both)]
@@ -298,7 +298,7 @@ def test_several_inputs_and_outputs(frame):
     np.testing.assert_allclose([r.p_pair for r in rows], pair, atol=1e-5)
 
 
-def test_two_classes_with_one_output(frame):
+def test_a_single_output_classifies_two_classes(frame):
     stage = KerasClassifier(
         classifier(1, None, keras.losses.BinaryCrossentropy(from_logits=True)),
         labelCol="sign",
@@ -314,7 +314,7 @@ def test_two_classes_with_one_output(frame):
     assert fitted.stages[-1].numClasses == 2
 
 
-def test_margins_of_a_hinge_loss_are_cut_at_zero(frame):
+def test_margins_of_a_hinge_loss_are_divided_at_zero(frame):
     stage = KerasClassifier(
         classifier(1, "tanh", "hinge"), labelCol="sign", epochs=4, batchSize=16, seed=1
     )
@@ -330,7 +330,7 @@ def test_margins_of_a_hinge_loss_are_cut_at_zero(frame):
     assert np.mean([r.prediction == r.sign for r in rows]) > 0.9
 
 
-def test_several_labels_per_row(frame):
+def test_a_classifier_predicts_several_labels_per_row(frame):
     labels = frame.withColumn(
         "label", F.array(F.col("sign"), (F.col("b") > 0).cast("int"), F.lit(1))
     )
@@ -342,7 +342,7 @@ def test_several_labels_per_row(frame):
     assert MultilabelClassificationEvaluator(metricName="f1Measure").evaluate(sets) > 0.8
 
 
-def test_regression_of_vectors_and_numbers(frame):
+def test_a_regressor_predicts_numbers_and_vectors(frame):
     def regressor(units):
         model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(units)])
         model.compile(keras.optimizers.Adam(0.1), "mse")
@@ -355,7 +355,7 @@ def test_regression_of_vectors_and_numbers(frame):
     assert scored.schema["prediction"].dataType.simpleString() == "array<double>"
 
 
-def test_indicated_rows_validate_and_weights_count(frame):
+def test_validation_rows_and_sample_weights_come_from_columns(frame):
     marked = frame.withColumn("held", F.col("id") % 4 == 0).withColumn("w", F.lit(0.0))
     seen = []
     counter = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(epoch))
@@ -375,7 +375,7 @@ def test_indicated_rows_validate_and_weights_count(frame):
         np.testing.assert_array_equal(before, after)
 
 
-def test_rows_that_are_divided_at_random_are_divided_once(spark):
+def test_a_random_division_of_rows_is_drawn_once(spark):
     coin = F.udf(lambda: random.random() < 0.5, "boolean").asNondeterministic()
     frame = spark.range(200).withColumn("held", coin())
     with divided(frame, "held") as (train, held_out):
@@ -413,7 +413,7 @@ def test_rows_that_are_divided_at_random_are_divided_once(spark):
         ("binary_crossentropy", "multilabel", "array(0.0d, 1.0d)", [0.0, 1.0]),
     ],
 )
-def test_labels_come_as_the_loss_wants_them(spark, loss, kind, label, expected):
+def test_labels_are_converted_to_the_form_that_the_loss_expects(spark, loss, kind, label, expected):
     vectors = {"vector": [0, 1, 0], "vector of one": [2]}
     if label in vectors:
         rows = spark.createDataFrame([(Vectors.dense(vectors[label]),)], ["label"])
@@ -423,7 +423,7 @@ def test_labels_come_as_the_loss_wants_them(spark, loss, kind, label, expected):
     assert with_labels(rows, "label", facts).first().label == expected
 
 
-def test_labels_that_are_no_classes_are_refused(frame):
+def test_labels_that_are_not_classes_are_refused(frame):
     stage = KerasClassifier(classifier(3, "softmax", "categorical_crossentropy"))
     with pytest.raises(ValueError, match="class numbers from 0 to 2.*'label' with 3$"):
         stage.fit(frame.filter("label = 3"))
@@ -432,7 +432,7 @@ def test_labels_that_are_no_classes_are_refused(frame):
         stage.fit(frame)
 
 
-def test_a_number_does_not_tell_several_labels(spark):
+def test_a_single_number_is_refused_as_a_multilabel_label(spark):
     rows = spark.range(1).select(F.lit(1).alias("label"))
     facts = ClassifierFacts("multilabel", 3, False, "binary_crossentropy")
     with pytest.raises(ValueError, match="`labelCol` must be .* of 3 values, one 0 or 1 per label"):
@@ -460,14 +460,14 @@ def test_a_number_does_not_tell_several_labels(spark):
         ),
     ],
 )
-def test_labels_of_another_width_are_refused(frame, units, loss, label, words):
+def test_labels_of_the_wrong_width_are_refused(frame, units, loss, label, words):
     stage = KerasClassifier(classifier(units, "sigmoid", loss))
     rows = frame.withColumn("label", F.expr(f"cast({label} as array<int>)"))
     with pytest.raises(ValueError, match=f"`labelCol` must be a column of .*{words}"):
         stage.fit(rows)
 
 
-def test_transform_does_nothing_until_rows_are_asked_for(fitted, frame):
+def test_transform_is_lazy(fitted, frame):
     broken = frame.withColumn("features", F.raise_error(F.lit("read")).cast("array<double>"))
     lazy = fitted.transform(broken)
     with pytest.raises(Exception, match="read"):

@@ -1,4 +1,4 @@
-"""Every mode on `local[2]`: rows are counted, exactness is shown, runs can be repeated."""
+"""Every mode on `local[2]`: each row counts once, results equal Keras', seeded runs repeat."""
 
 import keras
 import numpy as np
@@ -91,7 +91,7 @@ def test_every_row_counts_once_per_epoch(spark, mode, frequency):
 @pytest.mark.parametrize(
     "optimizer", [keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1, 0.9), "adam"]
 )
-def test_one_shard_is_plain_fit(spark, optimizer):
+def test_a_single_shard_equals_plain_fit(spark, optimizer):
     x, y = labelled(83)
     config = keras.optimizers.serialize(keras.optimizers.get(optimizer))
     plain = classifier(keras.optimizers.deserialize(config))
@@ -105,7 +105,7 @@ def test_one_shard_is_plain_fit(spark, optimizer):
         np.testing.assert_allclose(history.history[name], values, atol=1e-5)
 
 
-def test_a_second_fit_goes_on_with_weights_and_optimizer_state(spark):
+def test_a_second_fit_continues_with_weights_and_optimizer_state(spark):
     x, y = labelled(64)
     plain, ours = classifier(), classifier()
     plain.fit(x, y, batch_size=8, epochs=4, shuffle=False, verbose=0)
@@ -116,7 +116,7 @@ def test_a_second_fit_goes_on_with_weights_and_optimizer_state(spark):
     assert len(spark_model.training_histories) == 2
 
 
-def test_identical_shards_are_one_shard(spark):
+def test_identical_shards_give_the_weights_of_one_shard(spark):
     x, y = labelled(40)
     one, two = classifier(), classifier()
     SparkModel(one, num_workers=1, batch_size=8).fit(x, y, epochs=2, shuffle=False, verbose=0)
@@ -134,7 +134,7 @@ def test_identical_shards_are_one_shard(spark):
         keras.optimizers.AdamW(0.01, weight_decay=0.1),
     ],
 )
-def test_merged_gradients_are_those_of_the_large_batch(spark, optimizer):
+def test_merged_gradients_equal_those_of_the_joint_batch(spark, optimizer):
     x, y = labelled(64)
     config = keras.optimizers.serialize(optimizer)
     plain = classifier(keras.optimizers.deserialize(config))
@@ -160,7 +160,7 @@ class Halved(keras.callbacks.Callback):
 @pytest.mark.parametrize(
     "frequency", ["epoch", "batch", pytest.param(2, marks=pytest.mark.thorough)]
 )
-def test_an_epoch_begins_with_the_rate_and_weights_its_callbacks_set(spark, frequency):
+def test_an_epoch_starts_with_the_rate_and_weights_set_by_callbacks(spark, frequency):
     x, y = labelled(50)
     plain, merged = classifier(keras.optimizers.SGD(0.5)), classifier(keras.optimizers.SGD(0.5))
 
@@ -190,7 +190,7 @@ def test_the_same_seed_gives_the_same_bytes(spark, frequency):
 
 
 @pytest.mark.parametrize("mode", ["synchronous", "asynchronous", "hogwild"])
-def test_it_learns(spark, mode):
+def test_every_mode_learns(spark, mode):
     x, y = labelled(600)
     model = classifier(keras.optimizers.Adam(0.02))
     history = SparkModel(model, mode, num_workers=2).fit(
@@ -207,7 +207,7 @@ def test_it_learns(spark, mode):
     assert history.history["val_accuracy"][-1] == pytest.approx(accuracy, abs=1e-6)
 
 
-def test_more_shards_than_slots(spark):
+def test_a_round_may_have_more_shards_than_task_slots(spark):
     x, y = labelled(90)
     model = classifier()
     SparkModel(model, num_workers=8, batch_size=4).fit(x, y, epochs=1, verbose=0)
@@ -234,7 +234,7 @@ def test_state_that_must_not_be_averaged_keeps_its_type(spark):
     assert [(v.shape, v.dtype) for v in model.variables] == before
 
 
-def test_predictions_of_an_rdd_stay_in_its_order_whatever_the_workers(spark):
+def test_predictions_of_an_rdd_keep_its_order_for_any_number_of_workers(spark):
     x, _ = labelled(50)
     model = classifier()
     parts = [[], list(x[:3]), [], list(x[3:48]), list(x[48:])]
@@ -248,7 +248,7 @@ def test_predictions_of_an_rdd_stay_in_its_order_whatever_the_workers(spark):
 
 
 class Interrupted(keras.callbacks.Callback):
-    """Breaks off before an epoch."""
+    """Raises at the beginning of the third epoch."""
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == 2:
@@ -256,7 +256,7 @@ class Interrupted(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("frequency", [3, pytest.param("epoch", marks=pytest.mark.thorough)])
-def test_a_backup_goes_on_where_it_was_made(spark, frequency, tmp_path):
+def test_backup_and_restore_continues_an_interrupted_fit(spark, frequency, tmp_path):
     x, y = labelled(40)
     plain = classifier()
     expected = plain.fit(x, y, 16, 4, 0, shuffle=False).history["loss"]
@@ -277,7 +277,7 @@ def test_a_backup_goes_on_where_it_was_made(spark, frequency, tmp_path):
     same(model, plain, 1e-5)
 
 
-def test_a_checkpoint_is_that_of_plain_fit(spark, tmp_path):
+def test_a_checkpoint_equals_that_of_plain_fit(spark, tmp_path):
     x, y = labelled(40)
     saved = []
     for number, make in enumerate((lambda m: m, lambda m: SparkModel(m, num_workers=1))):
@@ -290,7 +290,7 @@ def test_a_checkpoint_is_that_of_plain_fit(spark, tmp_path):
         np.testing.assert_allclose(left.numpy(), right.numpy(), rtol=0, atol=1e-6)
 
 
-def test_averages_of_the_optimizer_are_validated(spark):
+def test_validation_uses_the_averaged_weights_of_swap_ema_weights(spark):
     x, y = labelled(40)
 
     def fit(model, make=lambda model: model, **more):
@@ -334,7 +334,7 @@ def test_losses_of_outputs_add_up_to_the_loss(spark):
 @pytest.mark.parametrize(
     ("both", "metrics"), [(True, {"b": ["accuracy"], "a": ["mae"]}), (False, None)]
 )
-def test_labels_of_an_output_without_a_loss(spark, both, metrics):
+def test_labels_of_an_output_without_a_loss_may_be_given_or_omitted(spark, both, metrics):
     inputs = keras.Input((6,))
     heads = [keras.layers.Dense(n, name=name)(inputs) for name, n in (("b", 3), ("a", 1))]
     model = keras.Model(inputs, heads)
@@ -349,7 +349,7 @@ def test_labels_of_an_output_without_a_loss(spark, both, metrics):
 
 
 @pytest.mark.parametrize("frequency", ["epoch", pytest.param("batch", marks=pytest.mark.thorough)])
-def test_mixed_precision(spark, frequency):
+def test_mixed_precision_training_equals_plain_fit(spark, frequency):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")
     try:

@@ -1,4 +1,4 @@
-"""A model lies wherever Spark can write: tried on two kinds of Hadoop file systems.
+"""A model is saved wherever Spark can write, tested on two kinds of Hadoop file systems.
 
 `viewfs:` renames onto an existing file in one step, as HDFS does. `demo:` is a
 scheme of this test's own that only knows Hadoop's older interface, as do some
@@ -62,7 +62,7 @@ def read(path: str) -> bytes:
 
 
 @pytest.mark.parametrize("extension", ["keras", "h5"])
-def test_model_comes_back(root, extension):
+def test_a_saved_model_is_loaded_unchanged(root, extension):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     model.compile(keras.optimizers.Adam(0.25), "mse")
     path = f"{root[0]}/new directory/model.{extension}"
@@ -91,7 +91,7 @@ def test_session_may_be_passed(spark, root):
     assert read(f"{root[0]}/a.keras") == b"one"
 
 
-def test_existing_file_is_protected_before_any_work(root):
+def test_an_existing_file_is_refused_before_writing_starts(root):
     write(f"{root[0]}/a.keras", b"old")
     saving = writing(f"{root[0]}/a.keras")
     with pytest.raises(FileExistsError, match=r"overwrite=True.*a\.keras"):
@@ -99,7 +99,7 @@ def test_existing_file_is_protected_before_any_work(root):
     assert read(f"{root[0]}/a.keras") == b"old"
 
 
-def test_file_that_appears_meanwhile_is_protected(root):
+def test_a_file_that_appears_during_writing_is_not_overwritten(root):
     path = f"{root[0]}/a.keras"
 
     def save_while_somebody_else_does():
@@ -113,14 +113,14 @@ def test_file_that_appears_meanwhile_is_protected(root):
     assert files(root[1]) == ["a.keras"]
 
 
-def test_overwrite_replaces(root):
+def test_overwrite_replaces_the_file(root):
     write(f"{root[0]}/a.keras", b"old")
     write(f"{root[0]}/a.keras", b"newer", overwrite=True)
     assert read(f"{root[0]}/a.keras") == b"newer"
     assert files(root[1]) == ["a.keras"]
 
 
-def test_failed_write_leaves_what_was_there_and_nothing_else(root):
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(root):
     write(f"{root[0]}/a.keras", b"old")
 
     def fail_half_way():
@@ -134,7 +134,7 @@ def test_failed_write_leaves_what_was_there_and_nothing_else(root):
     assert files(root[1]) == ["a.keras"]
 
 
-def test_failed_copy_leaves_what_was_there_and_nothing_else(root):
+def test_a_failed_copy_keeps_the_old_file_and_leaves_no_other(root):
     write(f"{root[0]}/a.keras", b"old")
     with pytest.raises(OSError), writing(f"{root[0]}/a.keras", overwrite=True):
         pass  # nothing was written, so there is nothing to copy
@@ -142,7 +142,7 @@ def test_failed_copy_leaves_what_was_there_and_nothing_else(root):
     assert files(root[1]) == ["a.keras"]
 
 
-def test_local_copies_are_gone_afterwards(root):
+def test_local_copies_are_removed(root):
     with writing(f"{root[0]}/a.keras") as local:
         Path(local).write_bytes(b"one")
     with reading(f"{root[0]}/a.keras") as copy:
@@ -151,23 +151,23 @@ def test_local_copies_are_gone_afterwards(root):
     assert not Path(copy).parent.exists()
 
 
-def test_missing_file_is_named(root):
+def test_a_missing_file_is_named_in_the_error(root):
     with pytest.raises(FileNotFoundError, match=r"none\.keras"):
         read(f"{root[0]}/none.keras")
 
 
-def test_unknown_scheme_is_an_os_error(spark):
+def test_an_unknown_scheme_raises_an_os_error(spark):
     with pytest.raises(OSError, match=r'No FileSystem for scheme "nosuch".*nosuch://x/a\.keras'):
         read("nosuch://x/a.keras")
 
 
-def test_unknown_place_is_an_os_error(spark):
+def test_an_unknown_location_raises_an_os_error(spark):
     with pytest.raises(OSError, match=r"viewfs://unknown/a\.keras"):
         write("viewfs://unknown/a.keras", b"one")
 
 
 @pytest.mark.parametrize("extension", ["keras", "h5"])
-def test_failure_to_build_the_file_leaves_nothing(root, extension):
+def test_a_failure_to_build_the_file_leaves_nothing_behind(root, extension):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="cannot be read again"):
         save_model(model, {}, f"{root[0]}/a.{extension}", server_state={"m": Unreadable()})
@@ -175,7 +175,7 @@ def test_failure_to_build_the_file_leaves_nothing(root, extension):
 
 
 class Unreadable:
-    """Becomes an array once, for the check, and no more when it is written."""
+    """Converts to an array once, for the check, and raises when it is written."""
 
     asked = False
 

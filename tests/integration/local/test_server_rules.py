@@ -1,4 +1,4 @@
-"""Rules of the server through `SparkModel`: every one in a fit, and their state from fit to fit."""
+"""Server optimizers in `SparkModel`: each one in a fit, and their state between fits."""
 
 import logging
 
@@ -40,8 +40,8 @@ def train(spark_model, first, last, **more):
 
 
 @pytest.mark.parametrize("rule", CASES, ids=["momentum", "adam"])
-def test_a_fit_that_goes_on_is_one_fit(spark, tmp_path, rule):
-    """Two fits with a file between them leave the bytes of one: the rule's state travels along."""
+def test_two_fits_with_a_saved_model_between_equal_one_fit(spark, tmp_path, rule):
+    """The weights have the same bytes, because the rule's state is saved with the model."""
     models = []
     for parts in ([(0, 4)], [(0, 2), (2, 4)]):
         spark_model = SparkModel(classifier(), num_workers=2, seed=7, server_optimizer=rule)
@@ -80,8 +80,8 @@ class Fails(keras.callbacks.Callback):
             raise RuntimeError("enough")
 
 
-def test_a_fit_that_failed_leaves_the_state_that_goes_with_its_weights(spark):
-    """A next fit from there is what it would have been without the failure."""
+def test_a_failed_fit_keeps_weights_and_rule_state_of_the_same_epoch(spark):
+    """The next fit gives the result that it would have given without the failure."""
     models = []
     for callbacks in ([], [Fails()]):
         model = classifier()
@@ -106,8 +106,8 @@ class Poisons(keras.callbacks.Callback):
             self.model.optimizer.learning_rate = np.nan
 
 
-def test_what_a_broken_epoch_did_to_the_state_is_forgotten(spark):
-    """Many exchanges have merged values that are not finite before anybody looks at the loss."""
+def test_the_rule_state_of_a_diverged_epoch_is_discarded(spark):
+    """Many exchanges merge values that are not finite before the loss is checked."""
     model = classifier()
     spark_model = SparkModel(model, "synchronous", 2, num_workers=2, server_optimizer="adam")
     with pytest.raises(WorkerError, match="NaN or infinite in epoch 2"):
@@ -118,8 +118,8 @@ def test_what_a_broken_epoch_did_to_the_state_is_forgotten(spark):
     assert np.isfinite(train(spark_model, 1, 3).history["loss"]).all()
 
 
-def test_a_state_of_other_weights_starts_anew(spark, caplog):
-    """As when layers are frozen between two fits."""
+def test_rule_state_of_other_weights_is_discarded_with_a_warning(spark, caplog):
+    """For example when layers are frozen between two fits."""
     spark_model = SparkModel(classifier(), num_workers=2, server_optimizer=STATEFUL[1])
     train(spark_model, 0, 1)
     with caplog.at_level(logging.WARNING, "kspark"):

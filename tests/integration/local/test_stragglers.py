@@ -1,4 +1,4 @@
-"""Rounds that go on without a slow shard, on `local[3]`."""
+"""Rounds that continue without a slow shard, on `local[3]`."""
 
 import os
 import threading
@@ -54,7 +54,7 @@ class SlowOnOneShard(keras.layers.Layer):
 
 
 class LetsGo(keras.callbacks.Callback):
-    """At the end of an epoch, lets the slow shard go, or ends the fit."""
+    """Releases the slow shard, or stops the fit, at the end of an epoch."""
 
     def __init__(self, mark, *, stop):
         super().__init__()
@@ -94,7 +94,7 @@ def expected_weight(report):
 
 
 @pytest.mark.parametrize("stop", [False, pytest.param(True, marks=pytest.mark.thorough)])
-def test_a_late_shard_counts_once(three, tmp_path, stop):
+def test_a_late_shard_is_merged_once(three, tmp_path, stop):
     mark = Path(tmp_path / "go")
     model, x, y = constant_slopes(mark)
     spark_model = SparkModel(model, num_workers=3, batch_size=2, straggler_timeout=0.2)
@@ -131,7 +131,7 @@ def classifier():
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("more", [{}, {"compression": "int8"}])
-def test_when_nobody_is_late_nothing_differs(three, more):
+def test_a_timeout_that_no_shard_exceeds_changes_nothing(three, more):
     random = np.random.default_rng(0)
     x = random.normal(size=(70, 6)).astype("float32")
     y = random.integers(0, 3, 70)

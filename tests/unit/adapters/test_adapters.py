@@ -77,17 +77,17 @@ BARE = InputSpec(ONE.inputs)
         ((2,), (), None),
     ],
 )
-def test_fit_shape(found, expected, result):
+def test_fit_shape_reshapes_only_what_is_unambiguous(found, expected, result):
     assert fit_shape(found, expected) == result
 
 
-def test_flat_rows_are_filled_in_row_major():
+def test_flat_rows_are_reshaped_in_row_major_order():
     flat = np.arange(12.0).reshape(2, 6)
     images = conform(flat, ArraySpec("x", (3, 2, 1), "float64"), "float32", PLACE)
     assert images[1].tolist() == [[[6], [7]], [[8], [9]], [[10], [11]]]
 
 
-def test_wrong_shape_names_both():
+def test_the_error_for_a_wrong_shape_names_both_shapes():
     with pytest.raises(
         ValueError,
         match=r"^`x` must hold examples of shape \(3,\)\. Received: "
@@ -115,18 +115,18 @@ def test_wrong_shape_names_both():
         (np.array([1, np.int64(2)], object), "", "int64"),
     ],
 )
-def test_casts(values, dtype, expected):
+def test_values_are_cast_to_the_dtype_of_the_input(values, dtype, expected):
     result = cast(values, dtype, "float16", PLACE)
     assert result.dtype == expected
     assert result.tolist() == [float(v) for v in values.tolist()]
 
 
-def test_nothing_is_copied_when_nothing_changes():
+def test_unchanged_values_are_not_copied():
     values = np.zeros((3, 2), np.float32)
     assert conform(values, ONE.inputs[0], "float32", PLACE) is values
 
 
-def test_nan_is_a_number_for_floats_only():
+def test_nan_is_accepted_for_floats_only():
     assert np.isnan(cast(np.array([np.nan]), "float32", "float32", PLACE)).all()
     with pytest.raises(ValueError, match="whole numbers that fit int32. Received: nan in row 1"):
         cast(np.array([1, np.nan]), "int32", "float32", PLACE)
@@ -153,19 +153,19 @@ def test_nan_is_a_number_for_floats_only():
         (np.array([2**70], object), "int64", "real numbers of 64 bits"),
     ],
 )
-def test_what_would_lose_something_is_refused(values, dtype, words):
+def test_a_lossy_cast_is_refused(values, dtype, words):
     with pytest.raises(ValueError, match=words):
         cast(values, dtype, "float32", PLACE)
 
 
-def test_text():
+def test_text_becomes_an_object_array():
     for values in (np.array(["a", "bc"]), np.array(["a", "bc"], object)):
         text = conform(values, ArraySpec("x", (1,), "string"), "float32", PLACE)
         assert (text.dtype, text.tolist()) == (object, [["a"], ["bc"]])
     assert cast(np.array(["a"]), "", "float32", PLACE).dtype == object
 
 
-def test_a_narrower_dtype_travels_as_it_is_only_if_that_loses_nothing():
+def test_a_narrower_dtype_is_sent_unchanged_if_the_cast_is_lossless():
     def travels(values, dtype):
         return narrowed(np.asarray(values), ArraySpec("x", None, dtype), "float32", PLACE).dtype
 
@@ -182,7 +182,7 @@ def test_a_narrower_dtype_travels_as_it_is_only_if_that_loses_nothing():
 # One value per row
 
 
-def test_stack():
+def test_stack_joins_numbers_lists_arrays_and_vectors():
     assert stack([1, 2], PLACE).tolist() == [1, 2]
     assert stack([[1, 2], [3, 4]], PLACE).shape == (2, 2)
     assert stack([np.ones(3), np.zeros(3)], PLACE).shape == (2, 3)
@@ -207,7 +207,7 @@ def test_stack():
         ([[[1], [1, 2]]], "equal lengths. Received: lists of different lengths in row 10"),
     ],
 )
-def test_ragged_rows(values, words):
+def test_stack_refuses_ragged_rows(values, words):
     with pytest.raises(ValueError, match=words):
         stack(values, Place("`x`", 0, 10))
 
@@ -215,7 +215,7 @@ def test_ragged_rows(values, words):
 # Structures
 
 
-def test_leaves():
+def test_leaves_puts_parts_in_the_order_of_the_inputs():
     assert leaves("anything", ONE.inputs, "x") == ["anything"]
     assert leaves({"x": 1}, ONE.inputs, "x") == [1]
     assert leaves({"item": 2, "user": 1}, TWO.inputs, "x") == [1, 2]
@@ -237,7 +237,7 @@ def read(rows, spec=ONE, partition=0):
     return list(RowReader(spec, partition)(iter(rows)))
 
 
-def test_rows_of_one_input():
+def test_rows_of_one_input_become_a_chunk():
     (chunk,) = read([([1, 2], 0), (np.array([3.0, 4.0]), 1), (Vectors.dense([5, 6]), 2)])
     assert chunk.x[0].dtype == np.float32
     assert chunk.x[0].tolist() == [[1, 2], [3, 4], [5, 6]]
@@ -245,7 +245,7 @@ def test_rows_of_one_input():
     assert chunk.sample_weight == []
 
 
-def test_rows_with_weights_rows_of_dataframes_and_labeled_points():
+def test_weighted_rows_data_frame_rows_and_labeled_points_are_accepted():
     (chunk,) = read([([1, 2], 0, 0.5), ([3, 4], 1, 2)])
     assert (chunk.sample_weight[0].dtype, chunk.sample_weight[0].tolist()) == (np.float32, [0.5, 2])
     (chunk,) = read([Row(features=Vectors.dense([1, 2]), label=3.0)])
@@ -254,7 +254,7 @@ def test_rows_with_weights_rows_of_dataframes_and_labeled_points():
     assert (chunk.x[0].tolist(), chunk.y[0].tolist()) == ([[1, 2]], [3])
 
 
-def test_rows_of_several_inputs_and_targets():
+def test_rows_may_have_several_inputs_and_targets():
     rows = [
         (([7, [1, 2]]), (0.5, 1)),
         (({"item": [3, 4], "user": 8}), {"liked": 0, "rating": 1.5}),
@@ -273,12 +273,12 @@ def test_rows_of_several_inputs_and_targets():
     assert [a.tolist() for a in chunk.sample_weight] == [[4], [5]]
 
 
-def test_rows_without_labels():
+def test_rows_may_have_no_labels():
     (chunk,) = read([[1, 2], (3, 4)], BARE)
     assert (chunk.x[0].tolist(), chunk.y) == ([[1, 2], [3, 4]], [])
 
 
-def test_integers_stay_exact():
+def test_large_integers_stay_exact():
     big = 2**31 - 1
     (chunk,) = read([((big, [0, 0]), (0, 0))], TWO)
     assert chunk.x[0].tolist() == [big]
@@ -306,13 +306,13 @@ def test_chunks_grow_to_their_size_and_keep_the_order():
         (([1, 2], None), "`y` must hold numbers, or text. Received: null in row 70"),
     ],
 )
-def test_bad_rows_are_named(row, words):
+def test_an_invalid_row_is_named_in_the_error(row, words):
     rows = [([1, 2], 0)] * 70 + [row]
     with pytest.raises(ValueError, match=words):
         read(rows, partition=5)
 
 
-def test_the_first_row_can_be_bad_too():
+def test_an_invalid_first_row_is_named_in_the_error():
     with pytest.raises(ValueError, match=r"rows of \(x, y\).*a ndarray of shape \(2,\) in row 0"):
         read([np.zeros(2)])
     with pytest.raises(ValueError, match=r"`x` must hold examples of shape \(2,\).*\(3,\)"):
@@ -336,7 +336,7 @@ def test_new_partitions_get_the_same_number_of_rows():
         assert max(counts) - min(counts) <= 2
 
 
-def test_a_task_reads_what_it_leaves_over():
+def test_a_task_reads_its_input_to_the_end():
     source = iter(range(10))
 
     def first(index, chunks):
@@ -349,7 +349,7 @@ def test_a_task_reads_what_it_leaves_over():
 # Arrays
 
 
-def test_chunk_of_arrays_and_lists():
+def test_chunk_of_accepts_arrays_and_lists():
     chunk = chunk_of(np.zeros((3, 2)), [0, 1, 2], np.ones(3), ONE)
     assert [a.shape for a in chunk.arrays] == [(3, 2), (3,), (3,)]
     assert chunk_of([[1, 2], [3, 4]], None, None, BARE).x[0].tolist() == [[1, 2], [3, 4]]
@@ -384,22 +384,22 @@ def test_a_list_of_one_row_is_a_row(row):
         ([[1, 2], [3]], None, r"`x` must hold examples of one shape"),
     ],
 )
-def test_bad_arrays(x, y, words):
+def test_invalid_arrays_are_refused(x, y, words):
     with pytest.raises(ValueError, match=words):
         chunk_of(x, y, None, BARE if y is None else ONE)
 
 
-def test_a_scalar_is_no_array_of_examples():
+def test_a_scalar_is_refused_as_input():
     with pytest.raises(TypeError, match="`x` must be an array with one row per example"):
         chunk_of(np.float32(3), None, None, BARE)
 
 
-def test_labels_need_targets():
+def test_labels_are_refused_for_a_model_without_targets():
     with pytest.raises(ValueError, match="`y` must be None"):
         chunk_of(np.zeros((3, 2)), np.zeros(3), None, BARE)
 
 
-def test_targets_need_labels():
+def test_missing_labels_are_refused_for_a_model_with_targets():
     with pytest.raises(ValueError, match=r"`y` must be labels for .*\['y'\]. Received: y=None"):
         chunk_of(np.zeros((3, 2)), None, None, ONE)
 
@@ -413,13 +413,13 @@ def test_conform_chunk_casts_every_group():
 
 
 @pytest.mark.parametrize(("count", "parts"), [(10, 3), (3, 8), (7, 7), (1, 1), (48_000, 2)])
-def test_slices_are_those_of_array_split(count, parts):
+def test_slices_equal_those_of_array_split(count, parts):
     bounds = slice_bounds(count, parts)
     slices = [list(range(a, b)) for a, b in zip(bounds, bounds[1:], strict=False)]
     assert slices == [s.tolist() for s in np.array_split(np.arange(count), parts)]
 
 
-def test_local_masters():
+def test_is_local_recognizes_local_masters():
     assert [m for m in ("local", "local[2]", "local[*]") if not is_local(m)] == []
     others = ("local-cluster[2,1,1024]", "spark://h:7077", "yarn", "k8s://x", None)
     assert [m for m in others if is_local(m)] == []
@@ -445,7 +445,7 @@ def names_of(feeds):
     return [f.names for f in feeds]
 
 
-def test_plan_of_columns():
+def test_plan_frame_assigns_columns_to_inputs_and_targets():
     plan = plan_frame(Columns(), ONE)
     assert (names_of(plan.x), names_of(plan.y), plan.sample_weight) == (
         [("features",)],
@@ -477,7 +477,7 @@ def test_plan_of_columns():
         (Columns(""), ONE, "`features_col` must be one or several names"),
     ],
 )
-def test_columns_that_do_not_match_the_model(columns, spec, words):
+def test_columns_that_do_not_match_the_model_are_refused(columns, spec, words):
     with pytest.raises(ValueError, match=words):
         plan_frame(columns, spec)
 
@@ -486,7 +486,7 @@ def batch_of(**columns):
     return pa.RecordBatch.from_arrays([pa.array(v) for v in columns.values()], list(columns))
 
 
-def test_chunks_of_a_batch():
+def test_a_record_batch_becomes_a_chunk():
     plan = plan_frame(Columns(["a", "b"], "c", "w"), ONE)
     batch = batch_of(a=[1, 2], b=[0.5, 1.5], c=[7, 8], w=[1.0, 2.0])
     (chunk,) = plan.chunks(batch, 0, 0)
@@ -495,14 +495,14 @@ def test_chunks_of_a_batch():
     assert (chunk.sample_weight[0].tolist(), chunk.sample_weight[0].dtype) == ([1, 2], np.float32)
 
 
-def test_scalars_and_lists_are_put_side_by_side():
+def test_scalar_and_list_columns_are_joined():
     spec = InputSpec((ArraySpec("x", (4,), "float32"),))
     plan = plan_frame(Columns(["a", "v", "flag"]), spec)
     (chunk,) = plan.chunks(batch_of(a=[1, 2], v=[[3.0, 4.0], [5.0, 6.0]], flag=[True, False]), 0, 0)
     assert chunk.x[0].tolist() == [[1, 3, 4, 1], [2, 5, 6, 0]]
 
 
-def test_large_batches_are_cut_and_errors_count_on():
+def test_large_batches_are_split_and_errors_count_rows_across_them():
     spec = InputSpec((ArraySpec("x", (1000,), "float32"),))
     values = np.zeros((4000, 1000))
     values[3999, 0] = 1
@@ -530,7 +530,7 @@ def test_errors_of_several_columns_name_them():
         list(plan.chunks(batch_of(a=[1], b=[None], c=[1]), 0, 0))
 
 
-def test_pandas_is_known_without_importing_it():
+def test_is_pandas_recognizes_data_frames():
     assert is_pandas(pd.DataFrame({"a": [1]}))
     assert not is_pandas(np.zeros(3))
 
@@ -538,14 +538,14 @@ def test_pandas_is_known_without_importing_it():
 # Kinds of input
 
 
-def test_unknown_input_lists_what_is_accepted():
+def test_the_error_for_unknown_input_lists_the_accepted_kinds():
     with pytest.raises(TypeError, match="`x` must be numpy arrays.*RDD.*DataFrame.*<object"):
         adapt(None, object(), spec=ONE)
     with pytest.raises(TypeError, match="Received: x='text'"):
         adapt(None, "text", spec=ONE)
 
 
-def test_num_workers_is_checked():
+def test_num_workers_must_be_a_positive_integer():
     with pytest.raises(ValueError, match="`num_workers` must be an integer >= 1"):
         adapt(None, np.zeros((3, 2)), spec=ONE, num_workers=0)
 
@@ -570,7 +570,7 @@ SOME = InputSpec(ONE.inputs, (ArraySpec("b"),), y_structure="list", outputs=("b"
 
 
 @pytest.mark.parametrize("make", [np.array, list])
-def test_labels_of_outputs_that_are_no_targets_are_left_out(make):
+def test_labels_of_outputs_that_are_not_targets_are_ignored(make):
     x, wanted, other = np.zeros((2, 2), "f4"), make([1.0, 2.0]), make([3.0, 4.0])
     for y in (
         wanted,
@@ -586,7 +586,7 @@ def test_labels_of_outputs_that_are_no_targets_are_left_out(make):
         chunk_of(x, {"b": wanted, "c": other}, None, SOME)
 
 
-def test_rows_with_labels_of_outputs_that_are_no_targets():
+def test_rows_may_have_labels_of_outputs_that_are_not_targets():
     x = [0.0, 0.0]
     for label in (1.0, {"b": 1.0, "a": 7.0}, (1.0, None)):
         (chunk,) = read([(x, label), (x, label)], SOME)
@@ -595,7 +595,7 @@ def test_rows_with_labels_of_outputs_that_are_no_targets():
     assert chunk.y[0].tolist() == [[5.0, 6.0]]
 
 
-def test_label_columns_of_outputs_that_are_no_targets():
+def test_label_columns_of_outputs_that_are_not_targets_are_ignored():
     plan = plan_frame(Columns("x", {"b": "wanted", "a": "other"}), SOME)
     assert [feed.names for feed in plan.y] == [("wanted",)]
     with pytest.raises(ValueError, match="`label_col` must be a dictionary with the keys"):

@@ -53,7 +53,7 @@ def test_numbers_keep_their_dtype(kind, dtype):
     assert array.tolist() == [1, 2, 3]
 
 
-def test_booleans_decimals_and_text():
+def test_booleans_decimals_and_text_are_converted():
     assert found([True, False]).tolist() == [True, False]
     assert found([True, False]).dtype == bool
     money = found([Decimal("1.25"), Decimal("-3.50")])
@@ -64,14 +64,14 @@ def test_booleans_decimals_and_text():
 
 
 @pytest.mark.parametrize("list_of", [pa.list_, pa.large_list, lambda kind: pa.list_(kind, 2)])
-def test_lists(list_of):
+def test_lists_become_matrices(list_of):
     rows = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
     column = pa.array(rows, list_of(pa.float32()))
     np.testing.assert_array_equal(to_numpy(column, PLACE), rows)
     np.testing.assert_array_equal(to_numpy(column.slice(1, 1), PLACE), rows[1:2])
 
 
-def test_nested_lists_and_lists_of_text():
+def test_nested_lists_and_lists_of_text_become_arrays():
     cube = np.arange(24).reshape(2, 3, 4)
     array = found(cube.tolist())
     assert array.dtype == np.int64
@@ -80,30 +80,30 @@ def test_nested_lists_and_lists_of_text():
     assert (words.dtype, words.tolist()) == (object, [["a", "b"], ["c", "d"]])
 
 
-def test_lists_without_elements_and_no_rows():
+def test_empty_lists_and_empty_columns_are_converted():
     assert found([[], []], pa.list_(pa.float64())).shape == (2, 0)
     assert found([], pa.float64()).shape == (0,)
     assert found([], pa.list_(pa.float64())).shape == (0, 0)
     assert found([], VECTOR).shape == (0, 0)
 
 
-def test_fixed_shape_tensors():
+def test_fixed_shape_tensors_keep_their_shape():
     images = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
     column = pa.FixedShapeTensorArray.from_numpy_ndarray(images)
     np.testing.assert_array_equal(to_numpy(column, PLACE), images)
 
 
-def test_vectors_all_dense():
+def test_dense_vectors_become_a_matrix():
     np.testing.assert_array_equal(found([dense(1, 2), dense(3, 4)], VECTOR), [[1, 2], [3, 4]])
 
 
-def test_vectors_all_sparse():
+def test_sparse_vectors_become_a_dense_matrix():
     rows = [sparse(4, _1=5.0, _3=7.0), sparse(4), sparse(4, _0=-1.0)]
     expected = [[0, 5, 0, 7], [0, 0, 0, 0], [-1, 0, 0, 0]]
     np.testing.assert_array_equal(found(rows, VECTOR), expected)
 
 
-def test_vectors_of_both_kinds():
+def test_dense_and_sparse_vectors_can_be_mixed():
     rows = [sparse(3, _2=5.0), dense(1, 2, 3), sparse(3), dense(0, 0, 9), sparse(3, _0=4.0, _1=6.0)]
     expected = [[0, 0, 5], [1, 2, 3], [0, 0, 0], [0, 0, 9], [4, 6, 0]]
     column = pa.array(rows, VECTOR)
@@ -113,14 +113,14 @@ def test_vectors_of_both_kinds():
         np.testing.assert_array_equal(part, expected[start : start + count])
 
 
-def test_arrays_of_vectors():
+def test_arrays_of_vectors_become_a_three_dimensional_array():
     rows = [[dense(1, 2), sparse(2, _1=3.0)], [sparse(2), dense(4, 5)]]
     np.testing.assert_array_equal(
         found(rows, pa.list_(VECTOR)), [[[1, 2], [0, 3]], [[0, 0], [4, 5]]]
     )
 
 
-def test_only_structs_of_sparks_four_fields_are_vectors():
+def test_only_structs_with_the_fields_of_spark_vectors_are_vectors():
     assert is_vector(VECTOR)
     assert not is_vector(pa.struct([pa.field("values", pa.list_(pa.float64()))]))
     assert not is_vector(pa.float64())

@@ -1,4 +1,4 @@
-"""The one place where weights change: by hand, in any order, and from many threads."""
+"""The aggregator: results by hand, in any order of arrival, and from many threads."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def vector(*values):
 
 
 class Spy(ServerOptimizer):
-    """Adds deltas as they are; remembers what it was told, and can be held inside of `apply`."""
+    """Adds deltas unchanged, records their contexts, and can be made to wait inside `apply`."""
 
     def __init__(self, inside=None):
         super().__init__()
@@ -49,7 +49,7 @@ class Spy(ServerOptimizer):
 # -- merge ---------------------------------------------------------------------------------------
 
 
-def test_merge_by_hand():
+def test_merge_matches_a_calculation_by_hand():
     """Mean of (4, 0, 8) of 1 example and (8, 4, 0) of 3, on top of (1, 1, 1)."""
     shared = aggregator(start=(1, 1, 1))
     version = shared.merge([Delta(0, vector(4, 0, 8), 1), Delta(1, vector(8, 4, 0), 3)])
@@ -57,26 +57,26 @@ def test_merge_by_hand():
     assert shared.weights.tolist() == [8, 4, 3]
 
 
-def test_state_takes_the_plain_mean_whatever_the_rule_does():
+def test_state_is_averaged_whatever_the_rule():
     shared = aggregator(optimizers.get({"class_name": "sgd", "config": {"learning_rate": 0.5}}))
     shared.merge([Delta(0, vector(4, 8, 16), 1), Delta(1, vector(4, 8, 32), 1)])
     assert shared.weights.tolist() == [2, 4, 24]
 
 
-def test_without_state_everything_goes_through_the_rule():
+def test_the_rule_gets_all_weights_when_there_is_no_state():
     shared = aggregator(spec=ONLY_TRAINABLE)
     shared.merge([Delta(0, vector(1, 2, 3), 5)])
     assert shared.weights.tolist() == [1, 2, 3]
 
 
-def test_deltas_of_no_examples_weigh_nothing_and_are_not_looked_at():
+def test_deltas_without_examples_are_ignored():
     shared = aggregator()
     nonsense = np.array([np.nan])
     shared.merge([Delta(0, nonsense, 0), Delta(1, vector(1, 2, 3), 7)])
     assert shared.weights.tolist() == [1, 2, 3]
 
 
-def test_nothing_to_merge_is_an_error_and_changes_nothing():
+def test_merging_no_examples_raises_an_error_and_changes_nothing():
     shared = aggregator(start=(1, 2, 3))
     with pytest.raises(AggregationError):
         shared.merge([Delta(0, vector(1, 1, 1), 0)])
@@ -97,7 +97,7 @@ def test_a_delta_that_does_not_fit_changes_nothing_and_names_its_shard():
     hnp.arrays(np.float32, (4, 3), elements=st.floats(-10, 10, width=32)),
     st.lists(st.integers(1, 999), min_size=4, max_size=4),
 )
-def test_merge_equals_numpys_average_to_the_bit_in_any_order_of_arrival(rows, counts):
+def test_merge_equals_the_average_of_numpy_exactly_in_any_order_of_arrival(rows, counts):
     deltas = [Delta(k, rows[k], counts[k]) for k in range(4)]
     results = set()
     for order in itertools.permutations(deltas):
@@ -109,7 +109,7 @@ def test_merge_equals_numpys_average_to_the_bit_in_any_order_of_arrival(rows, co
     np.testing.assert_allclose(shared.weights, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_rule_is_told_of_a_round():
+def test_the_rule_gets_the_context_of_a_round():
     spy = Spy()
     aggregator(spy).merge([Delta(0, vector(0, 0, 0), 1)], num_steps=12)
     assert spy.contexts == [MergeContext("synchronous", share=1.0, staleness=0, num_steps=12)]
@@ -140,7 +140,7 @@ def test_staleness_is_the_version_now_minus_the_version_pulled():
     assert staleness == [0, 1, 0, 3, 0]
 
 
-def test_the_rule_is_told_of_a_push():
+def test_the_rule_gets_the_context_of_a_push():
     spy = Spy()
     shared = aggregator(spy, mode="asynchronous")
     shared.push(vector(0, 0, 0), 0.25, 0, num_steps=3)
@@ -151,7 +151,7 @@ def test_the_rule_is_told_of_a_push():
     ]
 
 
-def test_state_is_pushed_by_its_share_whatever_the_rule_does():
+def test_pushed_state_is_scaled_by_its_share_whatever_the_rule():
     shared = aggregator("downpour", mode="asynchronous")
     shared.push(vector(4, 8, 16), 0.25, 0)
     assert shared.weights.tolist() == [4, 8, 4]
@@ -175,7 +175,7 @@ def test_pull_copies_weights_and_version():
     assert out.tolist() == [2, 3, 4]
 
 
-def test_replace_takes_a_copy():
+def test_replace_copies_the_weights():
     shared = aggregator()
     given = vector(7, 8, 9)
     assert shared.replace(given) == 1
@@ -186,7 +186,7 @@ def test_replace_takes_a_copy():
     assert shared.version == 1
 
 
-def test_works_in_place_on_what_it_was_given():
+def test_the_aggregator_updates_the_given_vector_in_place():
     own = vector(0, 0, 0)
     Aggregator(SPEC, own, optimizers.get("average"), "synchronous").replace(vector(1, 2, 3))
     assert own.tolist() == [1, 2, 3]
@@ -197,7 +197,7 @@ def test_initial_weights_must_fit():
         aggregator(start=(1, 2))
 
 
-def test_builds_the_rule_for_the_trainable_part():
+def test_the_rule_is_built_for_the_trainable_weights():
     shared = aggregator("adam")
     assert {a.shape for a in shared.optimizer.get_state().values()} == {(2,)}
 
@@ -209,7 +209,7 @@ def elastic(rho):
     return optimizers.ElasticAverage(rho)
 
 
-def test_exchange_by_hand():
+def test_exchange_matches_a_calculation_by_hand():
     """The centre (2, 4) meets a replica at (6, 0): alpha = 1/2 * 1/4. State: 1/4 of 8."""
     shared, out = aggregator(elastic(0.5), "asynchronous", start=(2, 4, 1)), vector(0, 0, 0)
     assert shared.exchange(vector(6, 0, 8), 0.25, 0, out) == (1, 0)
@@ -217,14 +217,14 @@ def test_exchange_by_hand():
     assert shared.weights.tolist() == [2.5, 3.5, 3]
 
 
-def test_an_exchange_that_was_applied_is_answered_with_the_gap_of_now():
+def test_an_exchange_that_was_already_applied_returns_the_current_gap():
     shared, out = aggregator(elastic(0.5), "asynchronous", start=(2, 4, 1)), vector(0, 0, 0)
     assert shared.exchange(vector(6, 0, 8), 0.25, 0, out, applied=True) == (0, 0)
     assert out.tolist() == [4, -4, 1]
     assert shared.weights.tolist() == [2, 4, 1]
 
 
-def test_the_rule_is_told_of_an_exchange_and_what_was_sent_is_not_modified():
+def test_the_rule_gets_the_context_of_an_exchange_and_the_sent_vector_is_not_modified():
     spy = Spy()
     shared, out = aggregator(spy, "asynchronous"), vector(0, 0, 0)
     sent = vector(1, 2, 3)
@@ -244,7 +244,7 @@ def test_an_exchange_that_does_not_fit_changes_nothing():
 # -- threads ---------------------------------------------------------------------------------------
 
 
-def test_concurrent_pushes_lose_nothing():
+def test_concurrent_pushes_lose_no_update():
     """Sums of integers are exact in float32: every lost update would show."""
     size, threads, pushes = 5000, 8, 50
     spec = WeightSpec(
@@ -265,7 +265,7 @@ def test_concurrent_pushes_lose_nothing():
     assert sorted(itertools.chain(*versions)) == list(range(1, threads * pushes + 1))
 
 
-def test_pulls_are_never_torn():
+def test_a_pull_never_sees_a_partial_update():
     size = 20_000
     spec = WeightSpec((Weight("w", (size,), "float32", TRAINABLE),))
     shared = Aggregator(spec, np.zeros(size, "f4"), optimizers.get("average"), "asynchronous")
@@ -296,12 +296,12 @@ def together(mode):
     return all(f.exception() is None for f in futures)
 
 
-def test_hogwild_waits_for_nobody():
+def test_hogwild_pushes_run_concurrently():
     assert together("hogwild")
 
 
 @pytest.mark.parametrize("mode", ["asynchronous", "synchronous"])
-def test_other_modes_let_one_in_at_a_time(mode):
+def test_other_modes_run_one_push_at_a_time(mode):
     assert not together(mode)
 
 

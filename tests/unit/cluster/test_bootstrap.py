@@ -1,4 +1,4 @@
-"""kspark's code travels with the job: real Python processes that do not have kspark, or another."""
+"""kspark's code is shipped to Python processes that have no kspark, or another version."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def installed(folder, **changes):
     return folder
 
 
-def test_kspark_is_really_not_there(executor):
+def test_the_test_process_cannot_import_kspark(executor):
     code = "print(json.dumps(importlib.util.find_spec('kspark') is None))"
     assert executor(code) is True
 
@@ -88,8 +88,8 @@ def test_the_installed_code_is_used_where_it_is_the_same(executor, tmp_path):
     assert list(executor.local.iterdir()) == []
 
 
-def test_the_same_code_in_somebodys_zip_is_used(executor, tmp_path):
-    """As `spark-submit --py-files` brings it, among other packages."""
+def test_identical_code_in_another_zip_is_used(executor, tmp_path):
+    """As `spark-submit --py-files` ships it, among other packages."""
     bundle = tmp_path / "bundle.zip"
     with zipfile.ZipFile(bundle, "w") as archive:
         archive.writestr("kspark/", "")
@@ -104,18 +104,18 @@ def test_the_same_code_in_somebodys_zip_is_used(executor, tmp_path):
 
 
 @pytest.mark.parametrize("before", ["", "import kspark.errors, kspark.weights_of_old;"])
-def test_other_code_makes_way_even_if_it_was_imported(executor, tmp_path, before):
+def test_different_code_is_replaced_even_if_it_was_imported(executor, tmp_path, before):
     site = installed(tmp_path / "site", errors="OLD = True", weights_of_old="")
     code = TELL + "print(); import sys; assert 'kspark.weights_of_old' not in sys.modules"
     assert executor(before + "use()" + code, site)[0].startswith(str(executor.local))
 
 
-def test_broken_installed_code_makes_way(executor, tmp_path):
+def test_broken_installed_code_is_replaced(executor, tmp_path):
     site = installed(tmp_path / "site", __init__="import no_such_module")
     assert executor("use()" + TELL, site)[0].startswith(str(executor.local))
 
 
-def test_the_second_call_looks_at_nothing(executor):
+def test_the_second_call_does_not_check_the_code_again(executor):
     code = "use(); arrived.installed_digest = None; use(); print(json.dumps(sys._kspark_digest))"
     assert executor(code) == DIGEST
 
@@ -133,8 +133,8 @@ SENTENCE = "`a` must be b. Received: a='c'"
         (bootstrap.Derived(bootstrap.ship(errors.sentence, "a", "b", "c")), SENTENCE),
     ],
 )
-def test_a_shipped_function_runs_where_only_pyspark_is(executor, tmp_path, shared, rule):
-    """The whole way, with the pickling that Spark does."""
+def test_a_shipped_function_runs_where_only_pyspark_is_installed(executor, tmp_path, shared, rule):
+    """From end to end, with the pickling of Spark."""
     import py4j
     import pyspark
     from pyspark import cloudpickle
@@ -159,7 +159,7 @@ print(json.dumps([task(0), task(1.5), sys.modules["kspark"].__file__]))
     assert file.startswith(str(executor.local))
 
 
-def test_a_shipped_function_is_called_with_arguments_then_shared_values_then_the_calls_own():
+def test_a_shipped_function_gets_its_arguments_then_shared_values_then_those_of_the_call():
     shared = tuple(SimpleNamespace(value=f"shared{i}") for i in range(2))
     shipped = bootstrap.ship(order, "own0", "own1", shared=shared)
     assert shipped("call") == ["own0", "own1", "shared0", "shared1", "call"]
@@ -178,8 +178,8 @@ def fake_module(monkeypatch):
     monkeypatch.setattr(sys, "_kspark_digest", DIGEST, raising=False)
 
 
-def test_arguments_travel_as_bytes():
-    """So that the classes in them are looked up when kspark is there, not before."""
+def test_arguments_are_shipped_as_bytes():
+    """Their classes are looked up only after kspark can be imported."""
     shipped = bootstrap.ship(order, FAILURE)
     assert isinstance(shipped.args, bytes)
     assert shipped.target == "kspark.fake:order"
@@ -208,7 +208,7 @@ def test_the_archive_is_the_same_each_time():
     "other",
     [[("a", b"1"), ("b", b"3")], [("a", b"1"), ("c", b"2")], [("a", b"1")], [("ab", b"12")], []],
 )
-def test_digest_tells_sources_apart(other):
+def test_different_sources_have_different_digests(other):
     digest = bootstrap.sources_digest([("a", b"1"), ("b", b"2")])
     assert bootstrap.sources_digest(other) != digest
     assert len(digest) == 16
@@ -217,7 +217,7 @@ def test_digest_tells_sources_apart(other):
 # -- where it is written -----------------------------------------------------------------------
 
 
-def test_written_once_to_sparks_first_local_directory(tmp_path, monkeypatch):
+def test_the_archive_is_written_once_to_the_first_local_directory_of_spark(tmp_path, monkeypatch):
     for name in "ab":
         (tmp_path / name).mkdir()
     monkeypatch.setenv("SPARK_LOCAL_DIRS", f"{tmp_path / 'a'},{tmp_path / 'b'}")
@@ -231,7 +231,9 @@ def test_written_once_to_sparks_first_local_directory(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("value", [None, "", "/no/such/directory"])
-def test_elsewhere_without_sparks_directories(tmp_path, monkeypatch, value):
+def test_the_archive_is_written_to_the_temporary_directory_without_spark(
+    tmp_path, monkeypatch, value
+):
     monkeypatch.delenv("SPARK_LOCAL_DIRS", raising=False)
     if value is not None:
         monkeypatch.setenv("SPARK_LOCAL_DIRS", value)
@@ -260,7 +262,7 @@ def test_another_users_file_is_not_trusted(tmp_path, monkeypatch):
 
 
 def test_two_processes_may_write_at_the_same_time(tmp_path, monkeypatch):
-    """The other one is done after we looked, before we are."""
+    """The other process finishes between this one's check and its own write."""
     monkeypatch.setenv("SPARK_LOCAL_DIRS", str(tmp_path))
     path = tmp_path / "kspark-d1.zip"
     answers = iter([False, True])

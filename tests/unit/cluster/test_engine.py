@@ -1,4 +1,4 @@
-"""What jobs ask of the two kinds of session."""
+"""The operations that fits need of classic and of Spark Connect sessions."""
 
 import threading
 from types import SimpleNamespace
@@ -70,7 +70,7 @@ class Context:
         self.log.append(("cancel", group))
 
 
-def test_a_classic_session_has_groups_and_broadcasts():
+def test_a_classic_session_uses_job_groups_and_broadcasts():
     spark = SimpleNamespace(sparkContext=Context())
     engine = engine_of(spark)
     assert isinstance(engine, ClassicEngine)
@@ -83,7 +83,7 @@ def test_a_classic_session_has_groups_and_broadcasts():
     assert engine.active_tasks("other") == 0
 
 
-def test_a_classic_session_collects_some_partitions(monkeypatch):
+def test_a_classic_session_can_collect_some_partitions(monkeypatch):
     monkeypatch.setattr("kspark.cluster.engine.task_slots", lambda spark: 3)
     engine = engine_of(SimpleNamespace(sparkContext=Context()))
     assert engine.collect(["a", "b", "c"], [2, 0]) == ["c", "a"]
@@ -92,7 +92,7 @@ def test_a_classic_session_collects_some_partitions(monkeypatch):
     assert engine.on_every_slot("task", per_slot=2) == ("task", 6)
 
 
-def test_one_of_spark_connect_has_tags():
+def test_a_spark_connect_session_uses_tags():
     spark = Remote()
     engine = engine_of(spark)
     assert isinstance(engine, ConnectEngine)
@@ -121,7 +121,7 @@ def test_live_modes_are_refused_over_spark_connect(mode, frequency, name):
     check_road(SimpleNamespace(sparkContext=Context()), plan)
 
 
-def test_rounds_without_their_slowest_shards_are_refused_over_spark_connect():
+def test_a_straggler_timeout_is_refused_over_spark_connect():
     plan = TrainingPlan.create(mode="synchronous", frequency="epoch", straggler_timeout=3)
     with pytest.raises(ValueError, match="^`straggler_timeout` must be None over Spark Connect"):
         check_road(Remote(), plan)
@@ -133,11 +133,11 @@ def test_only_a_classic_session_groups_results():
     assert not engine_of(Remote()).groups
 
 
-def test_rounds_are_not_refused():
+def test_rounds_are_accepted_over_spark_connect():
     check_road(Remote(), TrainingPlan.create(mode="synchronous", frequency="epoch"))
 
 
-def test_an_error_of_spark_connect_tells_why():
+def test_an_error_of_spark_connect_gives_the_reason():
     text = (
         "[USER_RAISED_EXCEPTION] the label 5 is no class. SQLSTATE: P0001\n\nJVM stacktrace:\n"
         "org.apache.spark.SparkRuntimeException\n\tat org.apache.spark.sql.Error.raise(E.scala:1)"

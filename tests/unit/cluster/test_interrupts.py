@@ -1,4 +1,4 @@
-"""When Ctrl-C comes through, and when it is kept."""
+"""When Ctrl-C raises at once, and when it is deferred."""
 
 # What happens around an interrupt is the test: several statements, any exception.
 # ruff: noqa: PT012, BLE001
@@ -22,7 +22,7 @@ def press() -> None:
         pass
 
 
-def test_an_interrupt_waits_for_the_end_of_the_block():
+def test_an_interrupt_is_deferred_to_the_end_of_the_block():
     steps = []
     with pytest.raises(KeyboardInterrupt), deferred():
         press()
@@ -30,7 +30,7 @@ def test_an_interrupt_waits_for_the_end_of_the_block():
     assert steps == ["all of it"]
 
 
-def test_an_interrupt_that_was_kept_comes_at_the_next_good_moment():
+def test_a_deferred_interrupt_is_raised_in_the_next_interruptible_block():
     steps = []
     with pytest.raises(KeyboardInterrupt), deferred():
         press()
@@ -40,7 +40,7 @@ def test_an_interrupt_that_was_kept_comes_at_the_next_good_moment():
     assert steps == ["work"]
 
 
-def test_at_a_good_moment_it_comes_at_once():
+def test_an_interrupt_in_an_interruptible_block_is_raised_at_once():
     steps = []
     with deferred():
         with pytest.raises(KeyboardInterrupt), interruptible():
@@ -50,14 +50,14 @@ def test_at_a_good_moment_it_comes_at_once():
     assert steps == ["clean up"]
 
 
-def test_after_a_good_moment_it_is_kept_again():
+def test_an_interrupt_after_an_interruptible_block_is_deferred():
     with pytest.raises(KeyboardInterrupt), deferred():
         with interruptible(), interruptible():
             pass
         press()
 
 
-def test_a_second_one_does_not_wait():
+def test_a_second_interrupt_is_raised_at_once():
     steps = []
     with deferred():
         press()
@@ -67,14 +67,14 @@ def test_a_second_one_does_not_wait():
     assert steps == []
 
 
-def test_an_exception_of_the_block_goes_first():
+def test_an_exception_of_the_block_takes_precedence_over_the_interrupt():
     with pytest.raises(ValueError, match="its own"), deferred():
         press()
         raise ValueError("its own")
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_the_handler_is_put_back(nested):
+def test_the_signal_handler_is_restored(nested):
     before = signal.getsignal(signal.SIGINT)
     with deferred():
         inside = signal.getsignal(signal.SIGINT)
@@ -87,7 +87,7 @@ def test_the_handler_is_put_back(nested):
     assert interrupts._current is None
 
 
-def test_other_threads_leave_signals_alone():
+def test_other_threads_do_not_change_the_signal_handler():
     before, errors = signal.getsignal(signal.SIGINT), []
 
     def work():
@@ -103,7 +103,7 @@ def test_other_threads_leave_signals_alone():
     assert errors == []
 
 
-def test_a_function_that_defers_keeps_its_name_and_its_answer():
+def test_a_decorated_function_keeps_its_name_and_result():
     @defers_interrupts
     def twice(number):
         """Say so."""

@@ -1,4 +1,4 @@
-"""Results over Spark Connect, without a server: what is asked of a DataFrame, in which order."""
+"""Results over Spark Connect, without a server: the calls on a DataFrame, and their order."""
 
 import pickle
 from types import SimpleNamespace
@@ -71,7 +71,7 @@ def rows_of(batches):
 
 
 @pytest.mark.parametrize("size", [1, 7, 1 << 20])
-def test_results_are_whole_again_whatever_the_pieces(monkeypatch, size):
+def test_results_are_reassembled_from_pieces_of_any_size(monkeypatch, size):
     monkeypatch.setattr(remote, "PIECE_BYTES", size)
     results = [b"", None, {"a": [1.5] * 9}, "text" * 10]
     rows = rows_of(batch for result in results for batch in cut(result))
@@ -97,7 +97,7 @@ def test_functions_get_the_partition_and_the_batches(monkeypatch):
     assert list(joined(rows_of(counts))) == [(5, 3)]
 
 
-def test_the_session_decides():
+def test_the_session_decides_whether_results_are_remote():
     frame = Frame(Session(), "rows")
     assert is_connect(frame.sparkSession)
     assert isinstance(map_frame(frame, len), RemoteResults)
@@ -112,7 +112,7 @@ def test_the_session_decides():
     assert seen == [SCHEMA]
 
 
-def test_what_is_persisted_has_a_name_at_the_server():
+def test_persisted_results_have_a_view_at_the_server():
     session = Session()
     session.conf[COALESCES] = "false"
     results = RemoteResults(Frame(session, "rows"))
@@ -130,7 +130,7 @@ def test_what_is_persisted_has_a_name_at_the_server():
     assert len(session.log) == 4
 
 
-def test_what_cannot_be_persisted_leaves_no_name(monkeypatch):
+def test_a_failed_persist_drops_its_view(monkeypatch):
     def refuse(frame, level):
         raise ZeroDivisionError
 
@@ -146,14 +146,14 @@ def test_what_cannot_be_persisted_leaves_no_name(monkeypatch):
     assert len(session.log) == 2
 
 
-def test_names_are_not_used_twice():
+def test_every_persist_uses_a_new_view_name():
     session = Session()
     for _ in range(2):
         RemoteResults(Frame(session, "rows")).persist()
     assert len({entry[1] for entry in session.log if entry[0] == "view"}) == 2
 
 
-def test_what_is_not_persisted_has_no_name():
+def test_results_that_are_not_persisted_have_no_view():
     session = Session()
     results = RemoteResults(Frame(session, [row for b in cut(3) for row in rows_of([b])]))
     assert results.getNumPartitions() is None
@@ -162,7 +162,7 @@ def test_what_is_not_persisted_has_no_name():
     assert session.log == []
 
 
-def test_a_setting_is_taken_back_whatever_happens():
+def test_a_setting_is_restored_after_an_error():
     session = Session()
     seen = []
 

@@ -21,7 +21,7 @@ TOO_LARGE = (
 
 
 class SlowToSubmit:
-    """A context and an RDD whose job Spark hears of only after it was cancelled once."""
+    """A context and an RDD whose job is submitted only after it was cancelled once."""
 
     def __init__(self):
         self.sparkContext = self
@@ -59,7 +59,7 @@ def test_a_job_that_is_submitted_after_it_was_cancelled_is_cancelled_again(monke
     assert not caplog.messages
 
 
-def test_a_job_that_cannot_be_cancelled_is_given_up(monkeypatch, caplog):
+def test_a_job_that_ignores_its_cancellation_is_abandoned_with_a_warning(monkeypatch, caplog):
     monkeypatch.setattr(spark_job, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(spark_job, "CANCEL_SECONDS", 0.05)
     end = threading.Event()
@@ -73,8 +73,8 @@ def test_a_job_that_cannot_be_cancelled_is_given_up(monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("collect", [lambda: [1], lambda: 1 / 0])
-def test_a_bell_rings_however_a_job_ends(collect):
-    """For who waits for several."""
+def test_the_bell_is_set_when_a_job_succeeds_or_fails(collect):
+    """The bell is for a caller that waits for several jobs."""
     bell, context = threading.Event(), SimpleNamespace(setJobGroup=lambda *_: None)
     spark, rdd = SimpleNamespace(sparkContext=context), SimpleNamespace(collect=collect)
     job = SparkJob(spark, rdd, "one of several", bell=bell).start()
@@ -100,7 +100,7 @@ def test_a_job_that_has_ended_is_not_cancelled():
         ("ExecutorLostFailure (executor 1 exited)", JobLostError, "executor 1 exited"),
     ],
 )
-def test_what_spark_says_becomes_the_error_that_tells_what_to_do(text, kind, told):
+def test_errors_of_spark_become_errors_that_name_the_remedy(text, kind, told):
     error = job_error(RuntimeError(text))
     assert type(error) is kind
     with pytest.raises(kind, match=told):

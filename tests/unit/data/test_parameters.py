@@ -16,7 +16,7 @@ def plain(arrays):
     return [array.tolist() for array in arrays]
 
 
-def test_arithmetic():
+def test_arithmetic_is_done_array_by_array():
     assert plain(data.add_params(LEFT, RIGHT)) == [[[11.0, 22.0]], [33.0]]
     assert plain(data.subtract_params(LEFT, RIGHT)) == [[[-9.0, -18.0]], [-27.0]]
     assert plain(data.divide_by(LEFT, 2)) == [[[0.5, 1.0]], [1.5]]
@@ -27,7 +27,7 @@ def test_arithmetic():
 
 
 @pytest.mark.parametrize("combine", [data.add_params, data.subtract_params])
-def test_lists_of_other_lengths_are_refused(combine):
+def test_lists_of_different_lengths_are_refused(combine):
     with pytest.raises(ValueError, match="as many arrays as the 2 of .*Received: .*1 arrays"):
         combine(LEFT, RIGHT[:1])
 
@@ -43,7 +43,7 @@ def network(activation):
 
 
 @pytest.mark.parametrize(("activation", "objects"), [("relu", None), (twice, {"twice": twice})])
-def test_a_model_there_and_back(activation, objects):
+def test_a_model_survives_a_round_trip(activation, objects):
     model = network(activation)
     content = data.model_to_dict(model)
     assert list(content) == ["model", "weights"]
@@ -52,7 +52,7 @@ def test_a_model_there_and_back(activation, objects):
     np.testing.assert_array_equal(again.predict(x, verbose=0), model.predict(x, verbose=0))
 
 
-def test_what_is_no_model_is_refused(monkeypatch):
+def test_an_invalid_model_dictionary_is_refused(monkeypatch):
     monkeypatch.setattr(twice, "__module__", "elsewhere")
     with pytest.raises(ValueError, match="`custom_objects` must be a dictionary with 'twice'"):
         data.dict_to_model(data.model_to_dict(network(twice)))

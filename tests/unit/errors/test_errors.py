@@ -27,7 +27,7 @@ FAILURE = Failure(3, "node7", 1, "ZeroDivisionError", "division by zero", "  Fil
         ("ConnectionLostError", errors.KSparkError),
     ],
 )
-def test_tree_is_the_one_in_the_docstring(child, parent):
+def test_the_tree_of_errors_matches_the_docstring(child, parent):
     assert getattr(errors, child).__bases__ == (parent,)
     assert f"{child}" in errors.__doc__
 
@@ -38,7 +38,7 @@ def test_sentence_names_argument_rule_and_value():
     assert str(error) == "`epochs` must be an integer >= 1. Received: epochs=0"
 
 
-def test_wrong_type_is_a_type_error_with_the_same_sentence():
+def test_a_wrong_type_raises_a_type_error_with_the_same_sentence():
     error = invalid_type("mode", "a string", b"x")
     assert type(error) is TypeError
     assert str(error) == "`mode` must be a string. Received: mode=b'x'"
@@ -51,7 +51,7 @@ def test_long_values_are_cut_to_200_characters(length, shown):
     assert text.endswith("...") == (length > 198)
 
 
-def test_worker_error_tells_where_what_and_how_to_mend_it():
+def test_a_worker_error_names_the_place_the_cause_and_the_remedy():
     assert str(WorkerError(FAILURE, "use floats.")) == (
         "Shard 3 failed on host node7 (attempt 1): ZeroDivisionError: division by zero\n"
         "Hint: use floats.\n\n"
@@ -82,14 +82,14 @@ def test_worker_error_survives_pickling(kind):
         (UnicodeDecodeError("utf-8", b"a", 0, 1, "bad"), ValueError, "In `data`: 'utf-8' codec"),
     ],
 )
-def test_errors_of_a_part_name_the_whole(error, kind, text):
+def test_errors_inside_an_argument_name_that_argument(error, kind, text):
     with pytest.raises(kind) as caught, inside("data"):
         raise error
     assert str(caught.value).startswith(text)
     assert caught.value.__cause__ is error
 
 
-def test_other_errors_are_left_alone():
+def test_other_errors_are_not_changed():
     with pytest.raises(WorkerError) as caught, inside("data"):
         raise WorkerError(FAILURE)
     assert "`data`" not in str(caught.value)

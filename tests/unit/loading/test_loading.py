@@ -1,4 +1,4 @@
-"""What kspark is told is there again after saving and loading."""
+"""Loading restores the class and the configuration of a saved `SparkModel`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def compiled():
     ],
 )
 @pytest.mark.parametrize("extension", ["keras", "h5"])
-def test_the_configuration_comes_back(tmp_path, given, extension):
+def test_loading_restores_the_configuration(tmp_path, given, extension):
     saved = SparkModel(compiled(), **given)
     path = str(tmp_path / f"model.{extension}")
     saved.save(path)
@@ -50,7 +50,7 @@ class Halved(optimizers.ServerOptimizer):
         weights += delta / 2
 
 
-def test_a_rule_of_the_user_comes_back_with_custom_objects(tmp_path):
+def test_a_custom_rule_is_loaded_with_custom_objects(tmp_path):
     path = str(tmp_path / "model.keras")
     SparkModel(compiled(), server_optimizer=Halved()).save(path)
     loaded = load_spark_model(path, custom_objects={"Halved": Halved})
@@ -61,7 +61,7 @@ def test_a_rule_of_the_user_comes_back_with_custom_objects(tmp_path):
 
 @pytest.mark.parametrize("kind", [SparkModel, SparkMLlibModel])
 @pytest.mark.parametrize("extension", ["keras", "h5"])
-def test_the_class_comes_back(tmp_path, kind, extension):
+def test_loading_restores_the_class(tmp_path, kind, extension):
     path = str(tmp_path / f"model.{extension}")
     saved = kind(compiled(), num_workers=3, batch_size=8)
     saved.save(path)
@@ -83,7 +83,7 @@ def test_the_class_comes_back(tmp_path, kind, extension):
         ("v6_mllib", SparkMLlibModel, ("synchronous", "epoch", 3, 32)),
     ],
 )
-def test_files_of_elephas_become_what_was_saved(name, kind, told):
+def test_files_of_elephas_load_as_the_class_that_was_saved(name, kind, told):
     loaded = load_spark_model(str(ELEPHAS / f"{name}.h5"))
     assert type(loaded) is kind
     assert (loaded.mode, loaded.frequency, loaded.num_workers, loaded.batch_size) == told

@@ -41,7 +41,7 @@ def test_a_new_model_keeps_the_custom_objects(make):
     assert stage.carried.custom_objects == {"Twice": Twice}
 
 
-def test_a_clone_is_the_same_and_apart(make):
+def test_a_clone_predicts_the_same_and_trains_independently(make):
     model = make(optimizer=keras.optimizers.Adam(0.125), metrics=["accuracy"])
     model.fit(X, np.arange(6) % 3, verbose=0)
     clone = CarriedModel(model).clone()
@@ -53,12 +53,12 @@ def test_a_clone_is_the_same_and_apart(make):
     assert weights_digest(model) == before != weights_digest(clone)
 
 
-def test_cloning_warns_of_nothing(make, recwarn):
+def test_cloning_gives_no_warning(make, recwarn):
     CarriedModel(make()).clone()
     assert [w for w in recwarn if "optimizer" in str(w.message)] == []
 
 
-def test_a_clone_has_custom_parts_by_itself():
+def test_a_clone_finds_custom_layers_by_itself():
     model = keras.Sequential([keras.Input((4,)), Twice(), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     clone = CarriedModel(model).clone()

@@ -54,7 +54,7 @@ from kspark.optimizers import Adam
         ("compression", 8, "`compression` must be None, a codec's name"),
     ],
 )
-def test_wrong_values_are_refused_at_once(name, value, rule):
+def test_invalid_values_are_refused_when_they_are_set(name, value, rule):
     with pytest.raises((TypeError, ValueError)) as caught:
         KerasClassifier(**{name: value})
     assert rule in str(caught.value)

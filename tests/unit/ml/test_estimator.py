@@ -10,7 +10,7 @@ from kspark.ml.estimator import own_callbacks
 from kspark.spark_model import SparkModel
 
 
-def test_callbacks_are_each_fit_s_own():
+def test_every_fit_gets_its_own_callbacks():
     given = keras.callbacks.EarlyStopping(patience=3)
     (first,), (second,) = own_callbacks([given]), own_callbacks([given])
     assert len({id(c) for c in (given, first, second)}) == 3
@@ -20,7 +20,7 @@ def test_callbacks_are_each_fit_s_own():
     assert own_callbacks(None) is None
 
 
-def test_scaling_of_the_learning_rate_is_handed_to_fit(monkeypatch):
+def test_learning_rate_scaling_is_passed_to_fit(monkeypatch):
     class Seen(Exception):
         pass
 
@@ -39,7 +39,7 @@ def test_scaling_of_the_learning_rate_is_handed_to_fit(monkeypatch):
         assert seen.value.args == handed
 
 
-def test_errors_about_it_name_the_params():
+def test_errors_of_learning_rate_scaling_name_the_params():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match="`scaleLr` must be None with mode.*: scaleLr='sqrt'$"):

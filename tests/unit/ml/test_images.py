@@ -79,7 +79,7 @@ BGR = np.array(
     ("channels", "first", "last"),
     [("rgb", [3, 2, 1], [90, 80, 70]), ("bgr", [1, 2, 3], [70, 80, 90])],
 )
-def test_order_of_channels(channels, first, last):
+def test_channels_are_ordered_as_requested(channels, first, last):
     _, (tensor,) = converted([struct(BGR)], channels=channels)
     assert tensor[0, 0].tolist() == first
     assert tensor[1, 2].tolist() == last
@@ -103,12 +103,12 @@ def test_one_channel_becomes_three_equal_ones_and_alpha_is_left_out():
     np.testing.assert_array_equal(stays, grey)
 
 
-def test_bytes_are_scaled():
+def test_pixel_values_are_multiplied_by_the_scale():
     _, (tensor,) = converted([struct(BGR)], scale=1 / 255)
     np.testing.assert_allclose(tensor, BGR[..., ::-1] / 255, rtol=1e-6)
 
 
-def test_resizing_by_hand():
+def test_resizing_matches_a_calculation_by_hand():
     line = np.array([[[0], [100]]], np.uint8)
     _, (tensor,) = converted([struct(line)], channels="grey", size=(1, 4))
     # The middles of the new places lie at -0.25, 0.25, 0.75 and 1.25 of the old ones.
@@ -125,7 +125,7 @@ def test_resizing_by_hand():
 
 @pytest.mark.parametrize("antialias", [False, True])
 @pytest.mark.parametrize(("old", "new"), [((7, 9), (14, 5)), ((8, 8), (28, 28)), ((40, 3), (6, 3))])
-def test_resizing_is_keras_own(old, new, antialias):
+def test_resizing_equals_that_of_keras(old, new, antialias):
     pixels = random_pixels(*old, 3)
     _, (tensor,) = converted([struct(pixels)], size=new, antialias=antialias, channels="bgr")
     expected = keras.ops.image.resize(pixels.astype("float32"), new, antialias=antialias)
@@ -141,7 +141,7 @@ def test_images_of_several_sizes_keep_their_rows():
         np.testing.assert_allclose(tensor, 10 * i, rtol=1e-6)
 
 
-def test_files_give_what_structs_give():
+def test_files_and_structs_give_the_same_tensors():
     pixels = random_pixels(5, 4, 3)
     for channels, tolerance in [("rgb", 0), ("bgr", 0), ("grey", 0.51)]:
         _, of_struct = converted([struct(pixels[..., ::-1])], channels=channels)
@@ -151,7 +151,7 @@ def test_files_give_what_structs_give():
     np.testing.assert_array_equal(of_grey[0], np.repeat(pixels[..., :1], 3, axis=-1))
 
 
-def test_a_large_batch_comes_in_parts_and_whole():
+def test_a_large_batch_is_split_without_losing_rows():
     rows = [struct(np.full((1, 1, 3), i % 256, np.uint8)) for i in range(40)]
     wanted = task(size=(300, 300))
     parts = list(images.convert_batches(wanted, iter([batch(rows[:30]), batch(rows[30:])])))
@@ -189,7 +189,7 @@ BAD_FILES = [
     ],
     ids=lambda value: "",
 )
-def test_what_is_no_image_is_an_error_or_left_out(good, bad, kind):
+def test_an_invalid_image_raises_an_error_or_is_dropped(good, bad, kind):
     rows = [good, good, bad, good]
     rule = r"Column 'image' must hold images of 8 bits per channel.* in row 2 of partition 0"
     with pytest.raises(ValueError, match=rule):
@@ -201,7 +201,7 @@ def test_what_is_no_image_is_an_error_or_left_out(good, bad, kind):
     assert converted([bad], kind, drop_invalid=True)[0] == []
 
 
-def test_an_error_says_which_file_it_was():
+def test_the_error_describes_the_invalid_image():
     bad = struct(BGR, height=-1, width=-1, nChannels=-1, mode=-1, data=b"")
     with pytest.raises(ValueError, match=r"'origin': 'file:/a.png', 'height': -1.* with 0 bytes"):
         converted([bad])
@@ -211,12 +211,12 @@ def test_an_error_says_which_file_it_was():
 
 @pytest.mark.parametrize("kind", ["TIFF", "PNG"])
 @pytest.mark.parametrize("channels", ["grey", "rgb"])
-def test_deep_grey_is_refused(kind, channels):
+def test_grey_images_of_more_than_8_bits_are_refused(kind, channels):
     deep = encoded(np.array([[1, 60000]], np.uint16), kind)
     assert converted([deep], pa.binary(), channels=channels, drop_invalid=True)[0] == []
 
 
-def test_without_pillow_an_error_names_it(monkeypatch):
+def test_the_error_without_pillow_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ClusterError, match=r"Pillow, which is missing .* Install pillow"):
         converted([GOOD], pa.binary())

@@ -1,4 +1,4 @@
-"""Activations of a layer: of the model's own, of a model inside it, and of what has none."""
+"""Activations of layers and of nested models, and the layers that are refused."""
 
 import keras
 import numpy as np
@@ -47,7 +47,7 @@ def inputs_by_name(base):
 
 @pytest.mark.parametrize("outer", [sequence_of, sequence_with_the_base_first, graph_of])
 @pytest.mark.parametrize("base", [functional_base, sequential_base])
-def test_a_model_inside_shows_what_it_gives_there(outer, base):
+def test_a_nested_model_gives_its_activations(outer, base):
     inside = base()
     model = outer(inside)
     model.build((None, 4))
@@ -60,14 +60,14 @@ def test_a_model_inside_shows_what_it_gives_there(outer, base):
     assert model.get_config() == before
 
 
-def test_a_model_inside_one_of_named_inputs():
+def test_a_nested_model_may_be_part_of_a_model_with_named_inputs():
     inside = functional_base()
     lean = CarriedModel(inputs_by_name(inside)).predicting("base")
     found = lean.predict({"a": X + 1, "b": X}, verbose=0)
     np.testing.assert_allclose(found, value(inside(2 * X)), rtol=1e-5)
 
 
-def test_how_the_model_was_compiled_does_not_matter():
+def test_the_compile_arguments_do_not_matter():
     def unregistered(y, p):
         return keras.ops.mean(y - p, -1)
 
@@ -78,14 +78,14 @@ def test_how_the_model_was_compiled_does_not_matter():
     assert model.loss is unregistered
 
 
-def test_a_layer_that_another_model_called_first_shows_what_it_gives_here():
+def test_a_layer_shared_with_another_model_gives_the_activations_of_this_model():
     first = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="deep")])
     model = keras.Sequential([keras.Input((4,)), layers.Rescaling(2.0), *first.layers])
     lean = CarriedModel(model).predicting("deep")
     np.testing.assert_allclose(lean.predict(X, verbose=0), value(first(2 * X)), rtol=1e-5)
 
 
-def test_a_layer_that_another_model_of_the_same_input_called_first():
+def test_a_layer_shared_on_the_same_input_gives_the_activations_of_this_model():
     entry, deep = keras.Input((4,)), layers.Dense(3, name="deep")
     keras.Model(entry, deep(entry))
     model = keras.Model(entry, layers.Dense(1)(deep(layers.Rescaling(2.0)(entry))))
@@ -93,7 +93,7 @@ def test_a_layer_that_another_model_of_the_same_input_called_first():
     np.testing.assert_allclose(lean.predict(X, verbose=0), value(deep(2 * X)), rtol=1e-5)
 
 
-def test_an_input_shows_what_comes_in():
+def test_an_input_layer_gives_the_input():
     entry = keras.Input((4,), name="pixels")
     model = keras.Model(entry, layers.Dense(1)(layers.Rescaling(2.0)(entry)))
     lean = CarriedModel(model).predicting("pixels")
@@ -101,7 +101,7 @@ def test_an_input_shows_what_comes_in():
 
 
 @pytest.mark.parametrize("base", [functional_base, lambda: layers.Dense(3, name="base")])
-def test_what_is_called_several_times_is_refused(base):
+def test_a_layer_that_is_called_several_times_is_refused(base):
     inside = base()
     pair = [keras.Input((4,)) for _ in "ab"]
     model = keras.Model(pair, layers.Concatenate(name="both")([inside(x) for x in pair]))
@@ -112,14 +112,14 @@ def test_what_is_called_several_times_is_refused(base):
 
 
 @pytest.mark.parametrize("outer", [sequence_of, graph_of])
-def test_a_layer_inside_a_model_inside_is_refused_with_what_there_is(outer):
+def test_a_layer_of_a_nested_model_is_refused_with_the_available_layers(outer):
     model = outer(functional_base())
     rule = r"`featureLayer` must be .*layers \[.*'base'.*\] \(this one is inside 'base'; only"
     with pytest.raises(ValueError, match=rule):
         CarriedModel(model).predicting("deep")
 
 
-def test_a_model_inside_of_several_outputs_is_refused():
+def test_a_nested_model_of_several_outputs_is_refused():
     entry = keras.Input((4,))
     inside = keras.Model(entry, [layers.Dense(1)(entry), layers.Dense(1)(entry)], name="base")
     outer = keras.Input((4,))
@@ -128,19 +128,19 @@ def test_a_model_inside_of_several_outputs_is_refused():
         CarriedModel(model).predicting("base")
 
 
-def test_a_layer_is_an_output_of_its_own(make):
+def test_a_layer_gives_its_activations(make):
     model = make()
     inner = CarriedModel(model).predicting("hidden")
     expected = keras.ops.convert_to_numpy(model.layers[0](X))
     np.testing.assert_allclose(inner.predict(X, verbose=0), expected, rtol=1e-6)
 
 
-def test_a_layer_that_is_not_there_is_refused_with_the_nearest(make):
+def test_an_unknown_layer_is_refused_with_the_nearest_name(make):
     with pytest.raises(ValueError, match=r"\['hidden', 'out'\] \(perhaps 'hidden'\)"):
         CarriedModel(make()).predicting("hiden")
 
 
-def test_a_layer_of_several_outputs_has_none_to_show():
+def test_a_layer_of_several_outputs_is_refused():
     entry = keras.Input((3, 2))
     out, *states = keras.layers.LSTM(4, return_state=True, name="memory")(entry)
     model = keras.Model(entry, keras.layers.Dense(1, name="one")(out))

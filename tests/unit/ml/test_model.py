@@ -1,4 +1,4 @@
-"""Fitted stages without a fit."""
+"""Fitted stages that were made without a fit."""
 
 import pytest
 

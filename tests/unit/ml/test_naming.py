@@ -8,13 +8,13 @@ from kspark.ml import ElephasEstimator, KerasEstimator
 from kspark.ml.naming import ELEPHAS, KERAS, naming
 
 
-def test_arguments_become_params():
+def test_arguments_in_errors_become_params():
     text = "`labelCol` must be as `dataset` has it, not `it`. Received: labelCol='`a` x=3'"
     with pytest.raises(ValueError, match="^" + text.replace(".", r"\.")), naming(KERAS):
         raise invalid("label_col", "as `x` has it, not `it`", "`a` x=3")
 
 
-def test_params_become_those_of_elephas():
+def test_params_in_errors_become_those_of_elephas():
     with (
         pytest.raises(TypeError, match="`batch_size` must be less. Received: batch_size=3"),
         naming(ELEPHAS),
@@ -23,14 +23,14 @@ def test_params_become_those_of_elephas():
         raise invalid_type("batch_size", "less", 3)
 
 
-def test_params_and_arguments_exist():
+def test_all_names_in_the_tables_exist():
     params = {p.name for p in KerasEstimator().params} | {"dataset", "customObjects"}
     assert set(KERAS.values()) <= params
     assert set(ELEPHAS) <= params
     assert set(ELEPHAS.values()) <= {p.name for p in ElephasEstimator().params}
 
 
-def test_every_argument_that_a_fit_gives_is_named_by_its_param(monkeypatch):
+def test_every_argument_that_a_fit_passes_has_a_param_name(monkeypatch):
     given = set()
 
     class Seen(Exception):
@@ -73,7 +73,7 @@ def test_errors_of_the_plan_name_params():
         ValueError("`other` must be. Received: other=3"),
     ],
 )
-def test_other_errors_stay_what_they_are(error):
+def test_other_errors_are_not_changed(error):
     with pytest.raises(type(error)) as caught, naming(KERAS):
         raise error
     assert caught.value is error

@@ -60,7 +60,7 @@ VALUES = {
 }
 
 
-def test_every_param_is_known_here():
+def test_every_param_has_a_test_value():
     assert {p.name for stage in STAGES for p in stage().params} == set(VALUES)
 
 
@@ -82,7 +82,7 @@ def test_values_survive_json(stage):
     assert {p.name: v for p, v in stage(**values).extractParamMap().items()} == values
 
 
-def test_defaults():
+def test_params_have_the_documented_defaults():
     found = {p.name: v for p, v in KerasClassifier().extractParamMap().items()}
     assert found == {
         "batchSize": 32,
@@ -126,17 +126,17 @@ def test_unknown_arguments_are_refused_with_the_nearest_name(name, meant):
         KerasEstimator().setParams(**{name: 1})
 
 
-def test_what_resembles_nothing_is_refused_without_a_guess():
+def test_an_unknown_argument_that_resembles_no_name_gets_no_suggestion():
     with pytest.raises(TypeError, match="not recognized: 'xyzzy'.$"):
         KerasEstimator(xyzzy=1)
 
 
-def test_a_model_has_no_params_of_training():
+def test_a_model_has_no_training_params():
     with pytest.raises(TypeError, match="not recognized: 'epochs'"):
         KerasModel(epochs=3)
 
 
-def test_none_leaves_a_param_as_it_is():
+def test_none_does_not_set_a_param():
     stage = KerasEstimator(epochs=None, numWorkers=None)
     assert stage.getEpochs() == 1
     assert not stage.isDefined("numWorkers")
@@ -157,19 +157,19 @@ def test_copies_do_not_share_values(make):
     assert copy.getModel() is stage.getModel()
 
 
-def test_params_are_explained():
+def test_params_have_explanations():
     text = KerasClassifier(epochs=4).explainParams()
     assert "epochs: passes over the data. (default: 1, current: 4)" in text
 
 
-def test_setters_tell_what_they_set():
+def test_setters_have_docstrings_and_getters_have_names():
     assert (
         KerasClassifier.setEpochs.__doc__ == "Set `epochs`: passes over the data. Returns `self`."
     )
     assert KerasEstimator.getEpochs.__name__ == "getEpochs"
 
 
-def test_features_come_from_one_place():
+def test_features_col_and_input_cols_exclude_each_other():
     stage = KerasEstimator(inputCols={"a": "x"})
     assert stage.feature_columns() == {"a": "x"}
     stage.setFeaturesCol("y")

@@ -42,7 +42,7 @@ def losses(**arguments):
         (2, "sigmoid", lambda y, p: keras.ops.mean(y - p, -1), "multilabel", 2, False),
     ],
 )
-def test_loss_and_output_tell_what_a_classifier_means(
+def test_loss_and_output_decide_the_kind_of_classifier(
     make, units, activation, loss, kind, classes, logits
 ):
     facts = classifier_facts(make(units, activation, loss))
@@ -55,13 +55,13 @@ class Stepping(keras.Sequential):
 
 
 @pytest.mark.parametrize(("kind", "own"), [(keras.Sequential, False), (Stepping, True)])
-def test_a_step_of_the_model_s_own_is_told(kind, own):
+def test_a_custom_train_step_is_detected(kind, own):
     model = kind([keras.Input((4,)), keras.layers.Dense(3)])
     model.compile("sgd", "mse")
     assert classifier_facts(model).own_step is own
 
 
-def test_the_user_knows_better(make):
+def test_explicit_settings_override_the_detected_kind(make):
     facts = classifier_facts(make(3, None, "binary_crossentropy"), "multiclass", True)
     assert (facts.kind, facts.logits) == ("multiclass", True)
     model = KerasClassificationModel(make(3, None, "mse"), classification="multilabel")
@@ -70,12 +70,12 @@ def test_the_user_knows_better(make):
 
 
 @pytest.mark.parametrize(("units", "kind"), [(1, "multiclass"), (2, "binary")])
-def test_a_kind_that_cannot_be_is_refused(make, units, kind):
+def test_an_impossible_classification_is_refused(make, units, kind):
     with pytest.raises(ValueError, match="`classification` must be"):
         KerasClassifier(make(units), classification=kind)
 
 
-def test_a_model_without_a_loss_is_told_by_its_activation():
+def test_the_activation_decides_the_kind_of_a_model_without_a_loss():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(2, "sigmoid")(inputs))
     assert classifier_facts(model).kind == "multilabel"
@@ -89,7 +89,7 @@ def sequence_model():
 
 
 @pytest.mark.parametrize("stage", [KerasClassifier, KerasRegressor])
-def test_outputs_of_another_form_are_refused(stage):
+def test_unsupported_output_shapes_are_refused(stage):
     with pytest.raises(ValueError, match="one output, a number or a vector of fixed length"):
         stage(sequence_model())
     assert KerasEstimator(sequence_model()).getModel() is not None

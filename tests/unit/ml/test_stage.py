@@ -24,7 +24,7 @@ def test_only_keras_models_become_stages(make):
     assert isinstance(KerasEstimator(make).getModel(), keras.Model)
 
 
-def test_a_stage_without_a_model_says_so():
+def test_a_stage_without_a_model_raises_an_error():
     with pytest.raises(ValueError, match="`model` must be given to `KerasEstimator`"):
         KerasEstimator().getModel()
     with pytest.raises(ValueError, match="`model` must be given to `KerasModel`"):

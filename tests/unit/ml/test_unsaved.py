@@ -14,7 +14,7 @@ def make():
 
 
 @pytest.mark.parametrize("value", [make(), make])
-def test_callbacks_in_a_grid_are_themselves_but_cannot_be_saved(value, tmp_path):
+def test_callbacks_in_a_grid_are_used_unchanged_but_cannot_be_saved(value, tmp_path):
     stage = KerasEstimator()
     (first,) = ParamGridBuilder().addGrid(stage.callbacks, [value]).build()
     kept = stage.copy(first).getCallbacks()

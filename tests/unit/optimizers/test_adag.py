@@ -17,7 +17,7 @@ def test_a_single_step_is_applied_whole(applied):
     np.testing.assert_array_equal(applied(ADAG(), [8, -4, 0], num_steps=1), [8, -4, 0])
 
 
-def test_learning_rate_scales_it(applied):
+def test_the_learning_rate_scales_the_delta(applied):
     np.testing.assert_array_equal(applied(ADAG(3.0), [8, -4, 0], num_steps=4), [6, -3, 0])
 
 

@@ -7,7 +7,7 @@ import pytest
 from kspark.optimizers import Adagrad
 
 
-def test_equals_keras_fed_minus_the_delta(applied, keras_applied, random_walk):
+def test_updates_equal_those_of_keras_for_the_negated_delta(applied, keras_applied, random_walk):
     start, deltas = random_walk
     # Keras adds its epsilon under the root, the paper beside it: both are made too small to see.
     theirs = keras.optimizers.Adagrad(0.1, initial_accumulator_value=0.1, epsilon=1e-20)
@@ -17,7 +17,7 @@ def test_equals_keras_fed_minus_the_delta(applied, keras_applied, random_walk):
     np.testing.assert_allclose(weights, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_by_hand(applied):
+def test_a_step_matches_a_calculation_by_hand(applied):
     # v = 1 (epsilon^2) + 8 = 9, sqrt 3, + epsilon = 4.  v = 1 + 0.  v = 1 + 24 = 25.
     weights = applied(Adagrad(2.0, epsilon=1.0), [8**0.5, 0, -(24**0.5)])
     np.testing.assert_allclose(weights, [2 * 8**0.5 / 4, 0, -2 * 24**0.5 / 6], rtol=1e-6)
@@ -30,7 +30,7 @@ def test_the_accumulator_only_grows(applied):
     np.testing.assert_allclose(applied(rule, [5**0.5] * 3), [5**0.5 / 4] * 3, rtol=1e-6)
 
 
-def test_first_moment_by_hand(applied):
+def test_the_first_moment_matches_a_calculation_by_hand(applied):
     # m = 0.25 * 4 = 1, then 0.75 * 1 + 0.25 * 8 = 2.75; v = 1 + 16, then 17 + 64.
     rule = Adagrad(1.0, beta_1=0.75, epsilon=1.0)
     first = applied(rule, [4, 0, 0])

@@ -8,7 +8,7 @@ from kspark.optimizers import Adam
 
 
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.5, 0.9), (0.0, 0.99)])
-def test_with_bias_correction_equals_keras_fed_minus_the_delta(
+def test_updates_with_bias_correction_equal_those_of_keras(
     applied, keras_applied, random_walk, betas
 ):
     start, deltas = random_walk
@@ -19,7 +19,7 @@ def test_with_bias_correction_equals_keras_fed_minus_the_delta(
     np.testing.assert_allclose(weights, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_without_bias_correction_equals_keras_with_the_correction_taken_out(
+def test_updates_without_bias_correction_equal_those_of_keras_without_it(
     applied, keras_applied, random_walk
 ):
     start, deltas = random_walk
@@ -36,7 +36,7 @@ def test_without_bias_correction_equals_keras_with_the_correction_taken_out(
     np.testing.assert_allclose(weights, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_by_hand(applied):
+def test_two_steps_match_a_calculation_by_hand(applied):
     # v = 0.5 * 1 (epsilon^2) + 0.5 * 7 = 4, sqrt 2, + epsilon = 3; m = 0.25 * delta.
     rule = Adam(3.0, beta_1=0.75, beta_2=0.5, epsilon=1.0)
     first = applied(rule, [7**0.5, 1, 0])
@@ -61,7 +61,7 @@ def test_a_push_takes_its_share_of_the_step(applied):
         ({"bias_correction": True, "initial_accumulator_value": 3.0}, 3.0),
     ],
 )
-def test_where_the_moments_begin(arguments, first):
+def test_the_moments_start_at_their_initial_values(arguments, first):
     rule = Adam(**arguments)
     rule.build(2, "float32")
     assert rule.slot("accumulator").tolist() == [first] * 2

@@ -13,7 +13,7 @@ def test_a_merged_delta_is_added(applied):
 
 
 @pytest.mark.parametrize("mode", ["asynchronous", "hogwild"])
-def test_a_push_counts_by_its_share(applied, mode):
+def test_a_push_is_scaled_by_its_share(applied, mode):
     weights = applied(Average(), [4, -8, 2], weights=(1, 1, 1), mode=mode, share=0.25)
     np.testing.assert_array_equal(weights, [2, -1, 1.5])
 

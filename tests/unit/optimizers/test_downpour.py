@@ -13,7 +13,7 @@ def test_every_delta_is_applied_whole(applied, mode):
     np.testing.assert_array_equal(weights, [5, 0, 1.5])
 
 
-def test_learning_rate_scales_it(applied):
+def test_the_learning_rate_scales_the_delta(applied):
     np.testing.assert_array_equal(applied(Downpour(0.5), [1, -2, 0]), [0.5, -1, 0])
 
 

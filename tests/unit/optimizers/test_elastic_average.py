@@ -24,7 +24,7 @@ def exchange(
     rule.replica_update(local, gap, local if start is None else start, slots or {}, context)
 
 
-def test_replica_and_centre_meet_by_hand():
+def test_an_exchange_matches_a_calculation_by_hand():
     # alpha = 0.5 * 0.5: a quarter of the way, from both sides.
     centre, local = np.array([0, 4, 1], "float32"), np.array([8, 0, 1], "float32")
     exchange(ElasticAverage(rho=0.5), centre, local, share=0.5)
@@ -32,7 +32,7 @@ def test_replica_and_centre_meet_by_hand():
     np.testing.assert_array_equal(local, [6, 1, 1])
 
 
-def test_what_the_centre_gains_the_replica_gives_up():
+def test_an_exchange_keeps_the_sum_of_centre_and_replica():
     rng = np.random.default_rng(0)
     centre, local = rng.normal(size=(2, 1000))
     total = centre + local
@@ -40,14 +40,14 @@ def test_what_the_centre_gains_the_replica_gives_up():
     np.testing.assert_allclose(centre + local, total, rtol=1e-12)
 
 
-def test_a_replica_does_not_take_over_the_centre():
+def test_a_replica_keeps_its_own_weights():
     assert ElasticAverage.keeps_replica_weights
     centre, local = np.zeros(3, "float32"), np.ones(3, "float32")
     exchange(ElasticAverage(), centre, local, share=0.5)
     assert not np.array_equal(local, centre)
 
 
-def test_a_round_is_equations_5_and_6_of_the_paper():
+def test_a_round_equals_equations_5_and_6_of_the_paper():
     # beta = 0.6, p = 3, alpha = 0.2; replicas at 3, 6, 0 and the centre at 1.
     rule, centre = ElasticAverage(rho=0.6), np.array([1.0])
     replicas = [np.array([3.0]), np.array([6.0]), np.array([0.0])]
@@ -59,14 +59,14 @@ def test_a_round_is_equations_5_and_6_of_the_paper():
     np.testing.assert_allclose(np.ravel(replicas), [3 - 0.2 * 2, 6 - 0.2 * 5, 0 + 0.2 * 1])
 
 
-def test_the_tightest_spring_takes_the_centre_to_the_mean():
+def test_rho_of_one_moves_the_centre_to_the_mean_of_the_replicas():
     rule, centre = ElasticAverage(rho=1), np.array([1.0])
     gaps = [np.array([3.0]) - centre, np.array([6.0]) - centre]
     rule.apply(centre, rule.reduce(gaps, [1, 1]), ROUND)
     np.testing.assert_array_equal(centre, [4.5])
 
 
-def test_a_larger_shard_is_tied_more_tightly_and_pulls_more():
+def test_a_larger_shard_moves_the_centre_and_itself_further():
     rule, centre = ElasticAverage(rho=0.8), np.zeros(1)
     gaps = [np.array([4.0]), np.array([8.0])]
     rule.apply(centre, rule.reduce(gaps, [30, 10]), ROUND)
@@ -81,7 +81,7 @@ def descend(point: float) -> float:
     return point - 0.1 * point
 
 
-def test_momentum_is_algorithm_2_of_the_paper():
+def test_momentum_equals_algorithm_2_of_the_paper():
     """v <- d v - eta g(x + d v), x <- x + v, then the exchange, written out."""
     d, alpha = 0.5, 0.2
     x, v, c = 4.0, 0.0, 1.0
@@ -100,7 +100,7 @@ def test_momentum_is_algorithm_2_of_the_paper():
         np.testing.assert_allclose(slots["velocity"], v)
 
 
-def test_momentum_by_hand():
+def test_momentum_matches_a_calculation_by_hand():
     # moved by 2: v = 0.5 * 4 + 2 = 4; pulled by 0.25 * 8 = 2; looks ahead by 0.5 * 4 = 2.
     rule = ElasticAverage(rho=0.5, momentum=0.5)
     centre, local, start = (np.array([v], "float32") for v in (0, 8, 6))
@@ -109,8 +109,8 @@ def test_momentum_by_hand():
     assert (slots["velocity"], centre, local) == (4, 2, 8 - 2 + 2)
 
 
-def test_nesterov_inside_of_the_window_is_the_compiled_optimizers():
-    """Keras's Nesterov stands at `x + d v`; between exchanges it is the paper's step."""
+def test_nesterov_steps_of_keras_equal_those_of_the_paper():
+    """Keras stores `x + d v`, so that its steps between exchanges are those of the paper."""
     optimizer = keras.optimizers.SGD(0.1, momentum=0.5, nesterov=True)
     variable, x, v = keras.Variable([4.0]), 4.0, 0.0
     for _ in range(4):
@@ -120,8 +120,8 @@ def test_nesterov_inside_of_the_window_is_the_compiled_optimizers():
         np.testing.assert_allclose(variable.numpy(), [x + 0.5 * v], rtol=1e-5)
 
 
-def test_replicas_and_centre_end_up_together():
-    """Two replicas with minima at 0 and 6: the centre settles between them."""
+def test_replicas_and_centre_converge():
+    """Two replicas have their minima at 0 and 6, and the centre settles between them."""
     rule, centre = ElasticAverage(rho=0.9), np.array([50.0])
     locals_, minima = [np.array([-20.0]), np.array([80.0])], [0.0, 6.0]
     for _ in range(300):
@@ -131,7 +131,7 @@ def test_replicas_and_centre_end_up_together():
     np.testing.assert_allclose(centre, 3.0, atol=0.3)
 
 
-def test_without_momentum_nothing_is_kept_with_the_replica():
+def test_a_replica_has_no_slots_without_momentum():
     assert ElasticAverage().replica_slots(3, "float32") == {}
     velocity = ElasticAverage(momentum=0.9).replica_slots(3, "float32")["velocity"]
     assert velocity.tolist() == [0, 0, 0] and velocity.dtype == np.float32

@@ -25,7 +25,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_rule_is_known_by_its_name(name):
+def test_a_rule_is_found_by_its_name(name):
     rule = optimizers.get(name)
     assert rule.name == name
     assert type(rule) is getattr(optimizers, type(rule).__name__)
@@ -36,13 +36,13 @@ def test_a_name_may_be_spelt_in_any_way(name):
     assert type(optimizers.get(name)) is ElasticAverage
 
 
-def test_a_class_is_made_and_an_object_is_returned_as_it_is():
+def test_get_creates_a_rule_of_a_class_and_returns_an_object_unchanged():
     rule = Adam(0.5)
     assert optimizers.get(rule) is rule
     assert type(optimizers.get(StalenessAware)) is StalenessAware
 
 
-def test_a_configuration_is_read():
+def test_a_rule_is_created_from_a_configuration():
     rule = optimizers.get({"class_name": "adam", "config": {"learning_rate": 0.5}})
     assert rule.get_config()["learning_rate"] == 0.5
     assert optimizers.get({"class_name": "Average"}).name == "average"
@@ -95,7 +95,7 @@ def test_every_argument_is_in_the_configuration(name):
 
 
 @pytest.mark.parametrize("wrong", [None, 3, np.ones(3), ["adam"], dict], ids=repr)
-def test_what_is_no_rule_is_refused(wrong):
+def test_a_value_that_is_not_a_rule_is_refused(wrong):
     with pytest.raises(TypeError, match="`server_optimizer` must be a rule's name"):
         optimizers.get(wrong)
 
@@ -107,7 +107,7 @@ def test_an_optimizer_of_keras_is_refused():
         optimizers.get(keras.optimizers.SGD())
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones():
+def test_an_unknown_name_is_refused_with_the_known_names():
     with pytest.raises(ValueError, match="`server_optimizer` must be one of") as refused:
         optimizers.get("adamm")
     assert all(f'"{name}"' in str(refused.value) for name in NAMES)
@@ -119,12 +119,12 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
     [{}, {"class_name": 3}, {"config": {}}, {"class_name": "adam", "learning_rate": 0.5}],
     ids=str,
 )
-def test_a_dictionary_of_another_form_is_refused(wrong):
+def test_a_malformed_dictionary_is_refused(wrong):
     with pytest.raises(ValueError, match='`server_optimizer` must be {"class_name"'):
         optimizers.get(wrong)
 
 
-def test_an_unknown_argument_is_refused_by_name():
+def test_an_unknown_argument_is_named_in_the_error():
     with pytest.raises(TypeError, match="beta_3"):
         optimizers.get({"class_name": "adam", "config": {"beta_3": 0.5}})
 
@@ -134,7 +134,7 @@ def rule_class(name: str, origin: str) -> type[ServerOptimizer]:
     return type(name, (ServerOptimizer,), members)
 
 
-def test_a_registered_rule_is_known_by_name(monkeypatch):
+def test_a_registered_rule_is_found_by_name(monkeypatch):
     monkeypatch.setattr(optimizers, "_rules", dict(optimizers._rules))
     mine = rule_class("MyOwnRule", "notebook")
     assert optimizers.register(mine) is mine
@@ -142,7 +142,7 @@ def test_a_registered_rule_is_known_by_name(monkeypatch):
     assert type(optimizers.deserialize(optimizers.serialize(mine()))) is mine
 
 
-def test_a_cell_that_runs_twice_replaces_its_rule(monkeypatch):
+def test_registering_a_rule_again_replaces_it(monkeypatch):
     monkeypatch.setattr(optimizers, "_rules", dict(optimizers._rules))
     first, second = rule_class("MyOwnRule", "notebook"), rule_class("MyOwnRule", "notebook")
     optimizers.register(first)
@@ -156,7 +156,7 @@ def test_a_name_that_is_taken_is_refused():
     assert type(optimizers.get("adam")) is Adam
 
 
-def test_custom_objects_are_looked_at_first_and_others_in_them_passed_over():
+def test_custom_objects_take_precedence_and_other_classes_are_ignored():
     mine = rule_class("Adam", "notebook")
     objects = {"Adam": mine, "swish": abs, "Layer": dict}
     assert type(optimizers.deserialize({"class_name": "Adam"}, objects)) is mine
@@ -165,6 +165,6 @@ def test_custom_objects_are_looked_at_first_and_others_in_them_passed_over():
         optimizers.deserialize({"class_name": "swish"}, objects)
 
 
-def test_what_is_public_is_there():
+def test_all_is_sorted_and_its_names_exist():
     assert optimizers.__all__ == sorted(optimizers.__all__, key=lambda n: (not n.isupper(), n))
     assert all(hasattr(optimizers, name) for name in optimizers.__all__)

@@ -1,4 +1,4 @@
-"""What holds for every rule alike."""
+"""Properties that hold for every server optimizer."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_weights_change_in_place_and_the_delta_does_not(rule, dtype):
 
 
 @each(RULES)
-def test_long_vectors_are_worked_through_to_the_end(rule):
+def test_every_coordinate_of_a_long_vector_is_updated(rule):
     size = 3 * BLOCK_BYTES // 4 + 7
     rng = np.random.default_rng(1)
     weights, *deltas = rng.normal(size=(3, size)).astype("float32")
@@ -101,7 +101,7 @@ def test_no_vector_is_allocated_for_a_delta(rule):
 
 @each(RULES)
 @pytest.mark.parametrize("delta", [np.ones(1, "float32"), np.ones(3, "float64")], ids=str)
-def test_an_unfitting_delta_changes_nothing(rule, delta):
+def test_a_delta_of_another_shape_or_dtype_changes_nothing(rule, delta):
     weights = np.zeros(3, "float32")
     rule.build(3, "float32")
     before = rule.get_state()
@@ -111,7 +111,7 @@ def test_an_unfitting_delta_changes_nothing(rule, delta):
     assert all(np.array_equal(rule.slot(name), array) for name, array in before.items())
 
 
-def test_a_number_of_numpy_does_not_widen_the_arithmetic():
+def test_numpy_numbers_become_python_floats():
     rule = SGD(np.float64(0.5), np.float64(0.5))
     assert (type(rule.learning_rate), type(rule.momentum)) == (float, float)
 
@@ -136,7 +136,7 @@ def run(rule: ServerOptimizer, weights: np.ndarray, deltas: np.ndarray) -> None:
 
 
 @each(RULES)
-def test_saved_state_goes_on_where_it_was(rule):
+def test_a_rule_with_saved_state_continues_exactly(rule):
     weights, *deltas = np.random.default_rng(2).normal(size=(7, 20)).astype("float32")
     straight = weights.copy()
     run(rule.clone(), straight, deltas)
@@ -151,7 +151,7 @@ def test_saved_state_goes_on_where_it_was(rule):
 
 
 @each([SGD(1.0, 0.9), Adam(), Yogi(), Adagrad()])
-def test_state_is_given_and_taken_as_copies(rule):
+def test_get_state_and_set_state_copy_the_arrays(rule):
     run(rule, np.zeros(3, "float32"), np.ones((1, 3), "float32"))
     state, other = rule.get_state(), rule.clone()
     other.build(3, "float32")
@@ -162,14 +162,14 @@ def test_state_is_given_and_taken_as_copies(rule):
 
 
 @each(RULES)
-def test_a_clone_shares_nothing(rule):
+def test_a_clone_has_the_configuration_and_no_state(rule):
     run(rule, np.zeros(3, "float32"), np.ones((2, 3), "float32"))
     clone = rule.clone()
     assert type(clone) is type(rule) and clone.get_config() == rule.get_config()
     assert clone.get_state() == {}
 
 
-def test_built_again_the_state_stays():
+def test_building_again_keeps_the_state():
     rule = SGD(1.0, 0.9)
     run(rule, np.zeros(3, "float32"), np.ones((1, 3), "float32"))
     rule.build(3, "float32")
@@ -177,19 +177,19 @@ def test_built_again_the_state_stays():
 
 
 @pytest.mark.parametrize(("size", "dtype"), [(4, "float32"), (3, "float64")])
-def test_built_for_another_vector_is_refused(size, dtype):
+def test_building_for_another_vector_is_refused(size, dtype):
     rule = Average()
     rule.build(3, "float32")
     with pytest.raises(ValueError, match=r"`\(size, dtype\)` must be \(3, float32\)"):
         rule.build(size, dtype)
 
 
-def test_a_rule_that_is_not_built_says_so():
+def test_a_rule_that_is_not_built_raises_an_error():
     with pytest.raises(AggregationError, match="call `build` first"):
         SGD(1.0, 0.9).apply(np.zeros(3), np.ones(3), CONTEXT)
 
 
-def test_an_unknown_slot_is_named():
+def test_an_unknown_slot_is_named_in_the_error():
     rule = SGD(1.0, 0.9)
     rule.build(3, "float32")
     with pytest.raises(AggregationError, match='no slot "m". Slots: "velocity"'):
@@ -234,7 +234,7 @@ MODES = {
 
 @pytest.mark.parametrize("mode", [S, A, H])
 @pytest.mark.parametrize("name", sorted(MODES))
-def test_a_mode_that_makes_no_sense_is_refused_with_the_reason(name, mode):
+def test_an_unsupported_mode_is_refused_with_the_reason(name, mode):
     rule = optimizers.get(name)
     if mode in MODES[name]:
         rule.check_mode(mode)
@@ -253,13 +253,13 @@ def test_an_unknown_mode_is_refused():
 
 
 @pytest.mark.parametrize("name", sorted(MODES))
-def test_which_rules_need_more_than_a_running_mean(name):
+def test_rules_declare_whether_they_need_all_deltas_or_keep_replica_weights(name):
     rule = optimizers.get(name)
     assert rule.needs_all_deltas == (name in ("median", "trimmed_mean"))
     assert rule.keeps_replica_weights == (name == "elastic_average")
 
 
-def test_replicas_of_other_rules_have_no_weights_of_their_own():
+def test_replicas_of_other_rules_keep_no_weights():
     vector = np.zeros(3)
     assert Average().replica_slots(3, "float32") == {}
     with pytest.raises(NotImplementedError, match='Replicas of rule "average"'):
@@ -281,7 +281,7 @@ def test_a_context_out_of_range_is_refused(wrong, sentence):
         MergeContext(**{"mode": "asynchronous", **wrong})
 
 
-def test_a_context_of_a_round_needs_no_more_than_its_mode():
+def test_a_merge_context_needs_only_a_mode():
     assert MergeContext("synchronous") == MergeContext("synchronous", 1.0, 0, 1)
     assert MergeContext("asynchronous", share=0).share == 0
     with pytest.raises(AttributeError):
@@ -291,7 +291,7 @@ def test_a_context_of_a_round_needs_no_more_than_its_mode():
 # -- your own rule ---------------------------------------------------------------------------
 
 
-def test_the_example_of_a_rule_of_your_own_works():
+def test_the_docstring_example_of_a_custom_rule_works():
     found = doctest.DocTestFinder(recurse=False).find(ServerOptimizer, globs={})
     results = [doctest.DocTestRunner().run(test) for test in found]
     assert sum(r.attempted for r in results) == 7
@@ -299,7 +299,7 @@ def test_the_example_of_a_rule_of_your_own_works():
 
 
 class Halved(ServerOptimizer):
-    """A rule of one method, as the docs promise."""
+    """A rule that defines one method, as documented."""
 
     def __init__(self, part: float = 0.5) -> None:
         super().__init__()
@@ -309,7 +309,7 @@ class Halved(ServerOptimizer):
         weights += self.part * delta
 
 
-def test_a_rule_of_one_method_has_all_the_rest(applied):
+def test_a_custom_rule_needs_only_one_method(applied):
     rule = Halved(part=0.25)
     np.testing.assert_array_equal(applied(rule, [4, 8, 0]), [1, 2, 0])
     assert (rule.name, repr(rule)) == ("halved", "Halved(part=0.25)")
@@ -320,7 +320,7 @@ def test_a_rule_of_one_method_has_all_the_rest(applied):
         rule.check_mode(mode)
 
 
-def test_a_rule_need_not_give_a_reason():
+def test_the_reason_for_unsupported_modes_is_optional():
     class InRounds(Halved):
         modes = frozenset({S})
 
@@ -329,7 +329,7 @@ def test_a_rule_need_not_give_a_reason():
         InRounds().check_mode(A)
 
 
-def test_a_rule_without_its_method_is_refused():
+def test_a_rule_without_apply_is_refused():
     class Nothing(ServerOptimizer):
         """No rule."""
 
@@ -354,7 +354,7 @@ def test_a_rule_that_reduces_deltas_its_own_way_does_not_average_them():
     assert not Largest().averages_deltas
 
 
-def test_only_a_scale_that_is_the_same_for_every_push_is_a_number():
+def test_only_rules_with_a_constant_scale_are_a_scale():
     class Clipped(Downpour):
         def apply(self, weights, delta, context):
             super().apply(weights, np.clip(delta, -1, 1), context)

@@ -10,7 +10,7 @@ SETTINGS = [(0.7, 0.0, False), (0.7, 0.9, False), (0.7, 0.9, True), (1.3, 0.5, T
 
 
 @pytest.mark.parametrize(("learning_rate", "momentum", "nesterov"), SETTINGS)
-def test_equals_keras_fed_minus_the_delta(
+def test_updates_equal_those_of_keras_for_the_negated_delta(
     applied, keras_applied, random_walk, learning_rate, momentum, nesterov
 ):
     start, deltas = random_walk
@@ -20,18 +20,18 @@ def test_equals_keras_fed_minus_the_delta(
     np.testing.assert_allclose(weights, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_without_momentum_the_delta_is_scaled(applied):
+def test_the_delta_is_scaled_without_momentum(applied):
     weights = applied(SGD(0.5), [1, 2, -4], [1, 0, 0], mode="synchronous")
     np.testing.assert_array_equal(weights, [1, 1, -2])
 
 
-def test_momentum_by_hand(applied):
+def test_momentum_matches_a_calculation_by_hand(applied):
     # v = (2, 0, -4), then (1, 0, -2) + (0, 2, -4); w adds both.
     weights = applied(SGD(0.5, momentum=0.5), [4, 0, -8], [0, 4, -8])
     np.testing.assert_array_equal(weights, [2 + 1, 0 + 2, -4 + (-2 - 4)])
 
 
-def test_nesterov_by_hand(applied):
+def test_nesterov_momentum_matches_a_calculation_by_hand(applied):
     # v = (4, 0, -8), w = 0.5 v + delta = (6, 0, -12);
     # v = (2, 0, -4) + (0, 4, -8) = (2, 4, -12), w += (1, 2, -6) + (0, 4, -8).
     weights = applied(SGD(1.0, momentum=0.5, nesterov=True), [4, 0, -8], [0, 4, -8])
@@ -39,18 +39,18 @@ def test_nesterov_by_hand(applied):
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_a_push_counts_by_its_share(applied, nesterov):
+def test_a_push_is_scaled_by_its_share(applied, nesterov):
     rule = SGD(0.5, momentum=0.5, nesterov=nesterov)
     weights = applied(rule, [4, 8, -8], [2, 0, 4], share=0.25)
     expected = applied(rule.clone(), [1, 2, -2], [0.5, 0, 1])
     np.testing.assert_array_equal(weights, expected)
 
 
-def test_without_momentum_a_push_counts_by_its_share(applied):
+def test_a_push_without_momentum_is_scaled_by_its_share(applied):
     np.testing.assert_array_equal(applied(SGD(0.5), [4, 8, -8], share=0.25), [0.5, 1, -1])
 
 
-def test_the_default_is_the_average(applied, random_walk):
+def test_the_defaults_equal_plain_averaging(applied, random_walk):
     start, deltas = random_walk
     expected = applied(Average(), *deltas, weights=tuple(start), share=0.3)
     np.testing.assert_array_equal(
@@ -58,7 +58,7 @@ def test_the_default_is_the_average(applied, random_walk):
     )
 
 
-def test_a_steady_delta_moves_by_its_long_run_multiple(applied):
+def test_a_constant_delta_approaches_the_rate_divided_by_one_minus_momentum(applied):
     weights = applied(SGD(0.7, momentum=0.9, nesterov=True), *[[1, 0, 0]] * 400)
     before = applied(SGD(0.7, momentum=0.9, nesterov=True), *[[1, 0, 0]] * 399)
     assert weights[0] - before[0] == pytest.approx(0.7 / (1 - 0.9), rel=1e-3)

@@ -12,7 +12,7 @@ def test_a_delta_is_divided_by_one_more_than_its_staleness(applied, staleness, p
     np.testing.assert_array_equal(weights, [8 * part, -4 * part, 0])
 
 
-def test_learning_rate_scales_it(applied):
+def test_the_learning_rate_scales_the_delta(applied):
     np.testing.assert_array_equal(applied(StalenessAware(0.5), [8, 0, 0], staleness=1), [2, 0, 0])
 
 

@@ -11,13 +11,13 @@ def vectors(*rows: list[float]) -> list[np.ndarray]:
     return [np.array(row, "float32") for row in rows]
 
 
-def test_the_largest_and_the_smallest_are_left_out():
+def test_the_largest_and_smallest_values_are_trimmed():
     rows = vectors([1, 50, 5], [2, 6, -70], [6, 4, 3], [90, -10, 1])
     merged = TrimmedMean(0.25).reduce(rows, [1] * 4)
     np.testing.assert_array_equal(merged, [4, 5, 2])
 
 
-def test_the_rest_is_averaged():
+def test_the_remaining_values_are_averaged():
     rows = vectors([0, 0, 0], [1, 2, 3], [2, 4, 6], [6, 6, 9], [99, 99, 99])
     merged = TrimmedMean(0.2).reduce(rows, [1] * 5)
     np.testing.assert_array_equal(merged, [3, 4, 6])
@@ -37,18 +37,18 @@ def test_the_rest_is_averaged():
         (0.01, 64, 1),
     ],
 )
-def test_beta_is_rounded_up_and_leaves_something(beta, count, expected):
+def test_the_trimmed_number_is_rounded_up_and_leaves_a_value(beta, count, expected):
     assert TrimmedMean(beta).num_trimmed(count) == expected
 
 
-def test_equals_sorting():
+def test_the_result_equals_the_mean_of_sorted_values():
     rows = np.random.default_rng(3).normal(size=(10, 40_000)).astype("float32")
     merged = TrimmedMean(0.3).reduce(list(rows), [1] * 10)
     np.testing.assert_allclose(merged, np.sort(rows, 0)[3:7].mean(0), rtol=1e-4, atol=1e-6)
     assert merged.dtype == np.float32
 
 
-def test_examples_do_not_weigh_but_empty_shards_are_left_out():
+def test_numbers_of_examples_do_not_weight_and_empty_shards_are_ignored():
     rows = vectors([1, 1, 1], [2, 2, 2], [3, 3, 3], [-9, -9, -9])
     np.testing.assert_array_equal(TrimmedMean().reduce(rows, [1, 1, 1000, 0]), [2, 2, 2])
     with pytest.raises(AggregationError, match="no delta has examples"):
@@ -61,7 +61,7 @@ def test_every_delta_needs_its_number_of_examples():
 
 
 @pytest.mark.parametrize("bad", [1e30, -np.inf, np.nan])
-def test_one_bad_replica_cannot_leave_the_range_of_the_others(bad):
+def test_one_bad_replica_cannot_move_the_mean_out_of_the_range_of_the_others(bad):
     merged = TrimmedMean(0.1).reduce(vectors([1, 1, 1], [bad, -bad, 0], [3, 3, 3]), [1] * 3)
     assert ((merged >= 1) & (merged <= 3)).all()
 

@@ -6,14 +6,14 @@ import pytest
 from kspark.optimizers import Yogi
 
 
-def test_the_accumulator_moves_by_the_squared_delta_whichever_way(applied):
+def test_the_accumulator_changes_by_the_squared_delta_in_either_direction(applied):
     # v starts at 4: above delta^2 = 1 it falls, below 9 it rises, at 4 it stays.
     rule = Yogi(epsilon=2.0, beta_2=0.5)
     applied(rule, [1, 3, 2])
     np.testing.assert_array_equal(rule.slot("accumulator"), [4 - 0.5, 4 + 4.5, 4])
 
 
-def test_by_hand(applied):
+def test_two_steps_match_a_calculation_by_hand(applied):
     # v = 4 + 0.25 * 20 = 9, sqrt 3, + epsilon = 5; m = 0.5 * delta.
     rule = Yogi(10.0, beta_1=0.5, beta_2=0.75, epsilon=2.0)
     first = applied(rule, [20**0.5, 0, 0])
@@ -24,7 +24,7 @@ def test_by_hand(applied):
     np.testing.assert_allclose(second, [expected, 0, 0], rtol=1e-6)
 
 
-def test_forgets_large_deltas_more_slowly_than_adam_does(applied):
+def test_yogi_forgets_large_deltas_more_slowly_than_adam(applied):
     from kspark.optimizers import Adam
 
     slots = []
@@ -40,7 +40,7 @@ def test_a_push_takes_its_share_of_the_step(applied):
     np.testing.assert_allclose(quarter, whole / 4, rtol=1e-6)
 
 
-def test_a_given_first_accumulator_is_taken(applied):
+def test_the_initial_accumulator_value_is_used(applied):
     rule = Yogi(epsilon=2.0, beta_2=0.5, initial_accumulator_value=1.0)
     applied(rule, [1, 3, 0])
     np.testing.assert_array_equal(rule.slot("accumulator"), [1, 5.5, 1])

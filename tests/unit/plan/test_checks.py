@@ -66,13 +66,13 @@ def plan(**arguments):
         ("validation_freq", 0.5, TypeError, "an integer >= 1"),
     ],
 )
-def test_wrong_arguments_are_named(name, value, kind, rule):
+def test_wrong_arguments_are_named_in_the_error(name, value, kind, rule):
     with pytest.raises(kind, match=f"^`{name}` must be .*{rule}.*Received: {name}="):
         plan(**{name: value})
 
 
 @pytest.mark.parametrize("given", [0, 7, np.int64(3)])
-def test_a_bound_of_the_staleness_becomes_a_plain_number(given):
+def test_max_staleness_becomes_a_plain_integer(given):
     bound = plan(mode="asynchronous", max_staleness=given).max_staleness
     assert (bound, type(bound)) == (given, int)
 
@@ -93,7 +93,7 @@ def test_ports_are_kept_as_plain_integers(given, kept):
     assert {type(p) for p in (port if isinstance(port, tuple) else (port,))} == {int}
 
 
-def test_numpy_numbers_become_plain():
+def test_numpy_numbers_become_python_numbers():
     made = plan(
         frequency=np.int64(5), epochs=np.int32(3), initial_epoch=np.int8(2), batch_size=np.int64(8),
         seed=np.uint32(7), shuffle=np.bool_(False), timeout=np.float32(2), max_failures=np.int16(1),
@@ -107,7 +107,7 @@ def test_numpy_numbers_become_plain():
     assert type(made.validation_freq) is int
 
 
-def test_last_allowed_values():
+def test_boundary_values_are_accepted():
     made = plan(epochs=2, initial_epoch=2, batch_size=1, max_failures=0, seed=0, port=65535)
     assert (made.initial_epoch, made.max_failures, made.seed, made.port) == (2, 0, 0, 65535)
     assert plan(on_nonfinite="ignore").on_nonfinite == "ignore"
@@ -115,13 +115,13 @@ def test_last_allowed_values():
     assert plan(frequency=1).frequency == 1
 
 
-def test_epochs_to_validate_are_sorted():
+def test_validation_epochs_are_sorted():
     assert plan(validation_freq=[3, 1]).validation_freq == (1, 3)
     assert plan(validation_freq=range(1, 4)).validation_freq == (1, 2, 3)
 
 
 @pytest.mark.parametrize("value", [0, 0.0, 0.5, np.float32(0.25)])
-def test_fractions(value):
+def test_fractions_below_one_are_accepted(value):
     check_fraction("validation_split", value)
 
 
@@ -130,7 +130,7 @@ def test_fractions(value):
     [(1.0, ValueError), (-0.1, ValueError), (float("nan"), ValueError), ("0.1", TypeError),
      (None, TypeError), (False, TypeError)],
 )  # fmt: skip
-def test_no_fractions(value, kind):
+def test_values_that_are_not_fractions_are_refused(value, kind):
     with pytest.raises(kind, match="`validation_split` must be a number >= 0 and < 1"):
         check_fraction("validation_split", value)
 

@@ -11,7 +11,7 @@ def plan(**arguments):
     return TrainingPlan.create(**{"mode": "synchronous", "frequency": "epoch", **arguments})
 
 
-def test_hogwild_has_nothing_to_compress():
+def test_compression_is_refused_in_hogwild_mode():
     with pytest.raises(
         ValueError, match=r"`compression` must be None with mode=\"hogwild\", .*Int8"
     ):
@@ -30,7 +30,7 @@ def test_hogwild_has_nothing_to_compress():
     ],
 )
 @pytest.mark.parametrize("frequency", ["epoch", 3])
-def test_a_bound_of_the_staleness_is_for_asynchronous_replicas(mode, value, kind, rule, frequency):
+def test_max_staleness_is_refused_outside_asynchronous_mode(mode, value, kind, rule, frequency):
     assert plan(mode=mode, frequency=frequency).max_staleness is None
     with pytest.raises(kind, match=f"^`max_staleness` must be {rule}.*Received: max_staleness="):
         plan(mode=mode, frequency=frequency, max_staleness=value)
@@ -50,7 +50,7 @@ def test_a_bound_of_the_staleness_is_for_asynchronous_replicas(mode, value, kind
         ({"frequency": 4}, 3, ValueError, "None with frequency=4, .* exchange"),
     ],
 )
-def test_only_rounds_have_stragglers(given, value, kind, rule):
+def test_straggler_timeout_is_refused_outside_rounds(given, value, kind, rule):
     assert plan(**given).straggler_timeout is None
     told = f"^`straggler_timeout` must be {rule}.*Received: straggler_timeout="
     with pytest.raises(kind, match=told):

@@ -20,7 +20,7 @@ def plan(**arguments):
     return TrainingPlan.create(**{"mode": "synchronous", "frequency": "epoch", **arguments})
 
 
-def test_defaults_are_keras_own():
+def test_a_plan_has_the_documented_defaults():
     made = plan(seed=1)
     assert made == TrainingPlan(
         mode="synchronous", frequency="epoch", epochs=1, initial_epoch=0, batch_size=32,
@@ -30,7 +30,7 @@ def test_defaults_are_keras_own():
     assert pickle.loads(pickle.dumps(made)) == made
 
 
-def test_a_codec_is_plain_data_of_the_plan():
+def test_a_codec_is_part_of_the_plan_and_can_be_pickled():
     made = plan(compression="top_k", seed=1)
     assert made.compression == TopK(0.01)
     assert pickle.loads(pickle.dumps(made)) == made
@@ -42,8 +42,8 @@ def test_a_codec_is_plain_data_of_the_plan():
 
 
 @pytest.mark.parametrize("frequency", ["epoch", "batch"])
-def test_without_a_codec_only_what_changed_travels(frequency):
-    """A large table and a frozen layer; a model that has neither sends all."""
+def test_only_changed_values_are_sent_without_a_codec(frequency):
+    """For a large table and a frozen layer; a model that has neither sends all values."""
     weights = (Weight("t", (5000, 4), "float32", TRAINABLE), Weight("f", (2,), "float32", STATE))
     spec, made = WeightSpec(weights), plan(frequency=frequency)
     packing = made.packing(spec)
@@ -56,7 +56,7 @@ def test_without_a_codec_only_what_changed_travels(frequency):
     assert made.unpacked(delta, spec) is delta
 
 
-def test_who_needs_a_slot_for_every_shard():
+def test_straggler_timeout_and_live_modes_need_a_slot_for_every_shard():
     patient = plan(straggler_timeout=np.float32(2.5))
     assert (patient.straggler_timeout, type(patient.straggler_timeout)) == (2.5, float)
     assert patient.at_the_same_time
@@ -64,8 +64,8 @@ def test_who_needs_a_slot_for_every_shard():
     assert plan(frequency="batch").at_the_same_time
 
 
-def test_seed_comes_from_numpys_global_generator():
-    """Which `keras.utils.set_random_seed` sets."""
+def test_the_seed_comes_from_the_global_generator_of_numpy():
+    """`keras.utils.set_random_seed` seeds that generator."""
     seeds = []
     for start in (3, 3, 4):
         np.random.seed(start)
@@ -110,7 +110,9 @@ def test_mode_and_frequency_decide_about_rounds_and_gradients(
         (2, 0, 0, 2, 0),
     ],
 )
-def test_cutting_an_epoch(frequency, num_examples, batches, local, exchanges):
+def test_an_epoch_is_divided_into_batches_and_exchanges(
+    frequency, num_examples, batches, local, exchanges
+):
     made = plan(mode="asynchronous", frequency=frequency, batch_size=4)
     assert made.batches(num_examples) == batches
     assert made.local_batches(batches) == local
@@ -129,12 +131,12 @@ def test_exchanges_hold_all_batches_and_none_is_empty(num_examples, batch_size, 
     ("freq", "epochs"),
     [(1, [0, 1, 2, 3, 4, 5]), (2, [1, 3, 5]), (4, [3]), ([1, 5], [0, 4]), ((2,), [1]), ({3}, [2])],
 )
-def test_validates_after_the_epochs_that_keras_does(freq, epochs):
+def test_validation_follows_the_same_epochs_as_in_keras(freq, epochs):
     made = plan(validation_freq=freq)
     assert [e for e in range(6) if made.validates(e)] == epochs
 
 
-def test_shuffling_is_the_same_again_and_another_for_each_shard_epoch_and_seed():
+def test_shuffling_is_reproducible_and_differs_by_shard_epoch_and_seed():
     made = plan(seed=5)
     order = made.generator(1, 2).permutation(100).tolist()
     assert made.generator(1, 2).permutation(100).tolist() == order

@@ -1,4 +1,4 @@
-"""cloudpickle's registry is the process' own: blocks that need it at the same time share it."""
+"""cloudpickle has one registry per process, which concurrent `by_value` blocks share."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def registered():
     return set(cloudpickle.list_registry_pickle_by_value())
 
 
-def test_a_module_that_is_gone_by_now_is_none(project):
-    """Another thread may take it out of `sys.modules` after it was looked for."""
+def test_a_module_that_was_removed_is_skipped(project):
+    """Another thread may remove it from `sys.modules` after it was found."""
     modules = [types.ModuleType("gone_by_now"), project]
     assert custom.register(modules) == [project]
     custom.unregister([project])
 
 
-def test_the_first_to_leave_takes_nothing_from_the_second(project):
+def test_leaving_a_block_keeps_the_registrations_of_a_concurrent_block(project):
     first_inside, second_inside, first_gone = (threading.Event() for _ in range(3))
 
     def first():
@@ -65,7 +65,7 @@ def test_the_first_to_leave_takes_nothing_from_the_second(project):
     assert pickle.loads(data.result(SOON))(2) == 6
 
 
-def test_those_that_come_together_leave_without_an_error(project, monkeypatch):
+def test_blocks_that_are_entered_together_leave_without_an_error(project, monkeypatch):
     modules, both = custom.user_modules, threading.Barrier(2)
 
     def found():
@@ -86,14 +86,14 @@ def test_those_that_come_together_leave_without_an_error(project, monkeypatch):
     assert [pickle.loads(one.result(SOON))(2) for one in together] == [6, 6]
 
 
-def test_a_block_inside_another_leaves_it_whole(project):
+def test_a_nested_block_keeps_the_registrations_of_the_outer_block(project):
     with custom.by_value():
         with custom.by_value():
             pass
         assert NAME in registered()
 
 
-def test_what_the_user_registered_stays(project):
+def test_modules_that_the_user_registered_stay_registered(project):
     cloudpickle.register_pickle_by_value(project)
     with custom.by_value():
         assert NAME not in custom.REGISTERED
@@ -101,6 +101,6 @@ def test_what_the_user_registered_stays(project):
     cloudpickle.unregister_pickle_by_value(project)
 
 
-def test_what_somebody_else_took_back_is_no_error(project):
+def test_unregistering_a_module_inside_a_block_is_not_an_error(project):
     with custom.by_value():
         cloudpickle.unregister_pickle_by_value(project)

@@ -1,4 +1,4 @@
-"""A replica has the optimizer of the model that it was made of, also where files do not keep it."""
+"""A replica has the optimizer of its model, with settings that a Keras file does not store."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def optimizers_of(model):
         ("functional", {"auto_scale_loss": False}, "float32"),
     ],
 )
-def test_mixed_precision(kind, compile_args, on_worker, rows, window_of):
+def test_mixed_precision_optimizers_are_restored(kind, compile_args, on_worker, rows, window_of):
     model, (x, y) = mixed(kind, **compile_args), rows(20)
     model.fit(x, y, batch_size=4, shuffle=False, verbose=0)
     with warnings.catch_warnings():
@@ -68,7 +68,7 @@ def test_mixed_precision(kind, compile_args, on_worker, rows, window_of):
         np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-7)
 
 
-def test_a_model_in_single_precision_stays_it_under_a_mixed_policy(mlp):
+def test_a_single_precision_model_stays_unchanged_under_a_mixed_policy(mlp):
     spec = ReplicaSpec.of(mlp("adam"))
     keras.config.set_dtype_policy("mixed_float16")
     assert isinstance(build(spec).model.optimizer, keras.optimizers.Adam)
@@ -82,7 +82,7 @@ EXCLUSIONS = {
 
 @pytest.mark.parametrize("how", EXCLUSIONS)
 @pytest.mark.parametrize("scaled", [False, True])
-def test_exclusions_from_weight_decay(how, scaled, mlp, rows, window_of):
+def test_exclusions_from_weight_decay_are_restored(how, scaled, mlp, rows, window_of):
     inner = keras.optimizers.AdamW(0.01, weight_decay=5.0)
     model, (x, y) = mlp(keras.optimizers.LossScaleOptimizer(inner) if scaled else inner), rows(20)
     inner.exclude_from_weight_decay(**EXCLUSIONS[how](model))
@@ -100,7 +100,7 @@ def test_exclusions_from_weight_decay(how, scaled, mlp, rows, window_of):
         np.testing.assert_allclose(ours, variable.numpy(), rtol=1e-4, atol=1e-6)
 
 
-def test_exclusions_are_read_as_keras_does(mlp):
+def test_exclusions_are_read_as_in_keras(mlp):
     model = mlp(keras.optimizers.AdamW(weight_decay=0.1))
     variables = model.trainable_variables
     assert without_weight_decay(model.optimizer, variables) == ()
@@ -109,7 +109,7 @@ def test_exclusions_are_read_as_keras_does(mlp):
     assert without_weight_decay(object(), variables) == ()
 
 
-def test_exclusions_make_another_digest_and_a_trained_state_goes_along(mlp, rows):
+def test_exclusions_change_the_digest_and_keep_the_trained_state(mlp, rows):
     digests = set()
     for names in ([], ["bias"], ["kernel"]):
         model = mlp(keras.optimizers.AdamW(weight_decay=0.1))
@@ -123,7 +123,7 @@ def test_exclusions_make_another_digest_and_a_trained_state_goes_along(mlp, rows
     assert len(digests) == 3
 
 
-def test_an_optimizer_that_comes_back_as_another_is_refused(mlp):
+def test_an_optimizer_that_is_restored_as_another_class_is_refused(mlp):
     model = mlp("sgd")
     model.optimizer = keras.optimizers.Adam()
     with pytest.raises(ValueError, match=r"its optimizer comes back as SGD instead of Adam"):

@@ -1,4 +1,4 @@
-"""The user's own classes and functions go along by value; live models do not."""
+"""Custom classes and functions are shipped by value; live models are refused."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Doubled(layers.Dense):
 
 
 class Wrapped(keras.Model):
-    """A subclassed model; nothing of its inside is in its configuration."""
+    """A subclassed model whose configuration does not list its layers."""
 
     def __init__(self, units, **kwargs):
         super().__init__(**kwargs)
@@ -97,7 +97,7 @@ def trained(model):
     return model.get_weights()
 
 
-def test_everything_custom_is_found_and_works():
+def test_all_kinds_of_custom_objects_are_found_and_work():
     model = everything()
     spec = ReplicaSpec.of(model)
     assert names_of(spec) == [
@@ -108,7 +108,7 @@ def test_everything_custom_is_found_and_works():
         np.testing.assert_allclose(ours, theirs, atol=1e-7)
 
 
-def test_what_a_subclassed_model_uses_inside_goes_along():
+def test_objects_inside_a_subclassed_model_are_shipped():
     model = Wrapped(2)
     model(np.ones((1, 3)))
     model.compile("sgd", "mse")
@@ -120,7 +120,7 @@ def test_what_a_subclassed_model_uses_inside_goes_along():
         np.testing.assert_allclose(ours, theirs, atol=1e-7)
 
 
-def test_builtin_functions_need_nothing(mlp):
+def test_builtin_functions_are_not_shipped(mlp):
     spec = ReplicaSpec.of(mlp(loss=keras.losses.sparse_categorical_crossentropy))
     assert names_of(spec) == []
 
@@ -135,7 +135,7 @@ def local_layer():
     return Local
 
 
-def test_classes_of_a_function_or_notebook_cell_go_by_value(mlp):
+def test_local_and_notebook_classes_are_shipped_by_value(mlp):
     local = local_layer()
     local.__module__ = "__main__"
     spec = ReplicaSpec.of(mlp("sgd", local()))
@@ -144,7 +144,7 @@ def test_classes_of_a_function_or_notebook_cell_go_by_value(mlp):
     np.testing.assert_array_equal(layer(np.ones(2)), [3.0, 3.0])
 
 
-def test_registered_names(mlp):
+def test_registered_objects_are_shipped_by_their_registered_names(mlp):
     @keras.saving.register_keras_serializable("kspark tests")
     class Registered(layers.Layer):
         def call(self, x):
@@ -159,7 +159,7 @@ def test_registered_names(mlp):
     build(spec)
 
 
-def test_names_that_keras_looks_up_at_the_first_step(mlp, rows, window_of):
+def test_names_that_keras_resolves_at_the_first_step_are_shipped(mlp, rows, window_of):
     """A registered loss given as a string is resolved late, on a worker without the registry."""
     name = "kspark tests>late"
     keras.saving.register_keras_serializable("kspark tests", "late")(rooted_mean)
@@ -176,7 +176,7 @@ def rooted_mean(y_true, y_pred):
     return ops.sqrt(ops.mean(ops.square(y_pred), axis=-1))
 
 
-def test_given_objects_win(mlp):
+def test_given_objects_take_precedence(mlp):
     def replacement(x):
         return 0 * x
 
@@ -188,7 +188,7 @@ def test_given_objects_win(mlp):
 
 
 @pytest.mark.parametrize("given", [["swishy"], {"swishy": 3}, "swishy"])
-def test_given_objects_are_checked(given, mlp):
+def test_invalid_given_objects_are_refused(given, mlp):
     with pytest.raises(TypeError, match="`custom_objects` must be a mapping"):
         ReplicaSpec.of(mlp(), given)
 
@@ -215,13 +215,13 @@ def distilled(y_true, y_pred):
 
 
 @pytest.mark.parametrize("thing", [TEACHER, TEACHER.layers[0], TEACHER.weights[0]])
-def test_live_models_do_not_go_along(thing, monkeypatch, mlp):
+def test_live_models_layers_and_weights_are_refused(thing, monkeypatch, mlp):
     monkeypatch.setitem(globals(), "TEACHER", thing)
     with pytest.raises(ValueError, match="(?s)'distilled' cannot be sent.*live"):
         ReplicaSpec.of(mlp(loss=distilled))
 
 
-def test_what_cannot_be_pickled_is_named(mlp):
+def test_an_object_that_cannot_be_pickled_is_named_in_the_error(mlp):
     import threading
 
     lock = threading.Lock()
@@ -234,7 +234,7 @@ def test_what_cannot_be_pickled_is_named(mlp):
         ReplicaSpec.of(mlp(loss=locked, metrics=[absolute]))
 
 
-def test_lambda_that_needs_nothing_comes_back(mlp):
+def test_a_self_contained_lambda_is_restored(mlp):
     model = mlp(loss=lambda y_true, y_pred: (y_pred - 1.0) ** 2)
     with pytest.warns(UserWarning, match="lambda"):
         spec = ReplicaSpec.of(model)
@@ -243,7 +243,7 @@ def test_lambda_that_needs_nothing_comes_back(mlp):
 
 @pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
 @pytest.mark.parametrize("place", ["loss", "layer"])
-def test_lambda_that_loses_its_names_is_refused(place, mlp):
+def test_a_lambda_that_needs_global_names_is_refused(place, mlp):
     if place == "loss":
         model = mlp(loss=lambda y_true, y_pred: FACTOR * (y_pred - 1.0) ** 2)
     else:
@@ -275,14 +275,14 @@ def project(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
-def test_modules_of_the_user_go_by_value(project, mlp):
+def test_user_modules_are_shipped_by_value(project, mlp):
     spec = ReplicaSpec.of(mlp(loss=project.users))
     for name in ("kspark_users_parts", "kspark_users_losses"):
         del sys.modules[name]
     assert float(custom.load(spec.custom_objects)["users"](1.0, 3.0)) == 12.0
 
 
-def test_registry_of_cloudpickle_is_left_as_it_was(project, mlp):
+def test_the_registry_of_cloudpickle_is_not_changed(project, mlp):
     from pyspark import cloudpickle
 
     cloudpickle.register_pickle_by_value(project)
@@ -309,12 +309,12 @@ def test_registry_of_cloudpickle_is_left_as_it_was(project, mlp):
         ("never_imported", False),
     ],
 )
-def test_libraries(name, library):
+def test_libraries_are_distinguished_from_user_modules(name, library):
     assert custom.is_library(name) is library
 
 
-def test_a_module_is_where_its_link_leads(tmp_path, monkeypatch):
-    """A user's own file may be linked into the folder of what was installed."""
+def test_a_linked_module_is_located_at_its_target(tmp_path, monkeypatch):
+    """A user's file may be linked into the folder of installed packages."""
     project, installed = tmp_path / "project", tmp_path / "site-packages"
     for folder in (project, installed):
         folder.mkdir()

@@ -73,18 +73,18 @@ EAGER = {
 
 
 @pytest.mark.parametrize("name", COMPILED)
-def test_optimizer_in_a_compiled_loop(name, mlp, rows, window_of, rebuilt):
+def test_every_optimizer_equals_fit_in_a_compiled_loop(name, mlp, rows, window_of, rebuilt):
     model, (x, y) = mlp(COMPILED[name](), metrics=["accuracy"]), rows()
     assert_equal_training(rebuilt(model), model, window_of(x, y), x, y)
 
 
 @pytest.mark.parametrize("name", EAGER)
-def test_optimizer_when_run_eagerly(name, mlp, rows, window_of, rebuilt):
+def test_every_optimizer_equals_fit_when_run_eagerly(name, mlp, rows, window_of, rebuilt):
     model, (x, y) = mlp(EAGER[name](), run_eagerly=True), rows()
     assert_equal_training(rebuilt(model), model, window_of(x, y), x, y)
 
 
-def test_ema_is_finalized(mlp, rows, window_of, rebuilt):
+def test_averaged_weights_are_finalized(mlp, rows, window_of, rebuilt):
     optimizer = keras.optimizers.SGD(0.1, use_ema=True)
     model, (x, y) = mlp(optimizer, run_eagerly=True), rows()
     replica = rebuilt(model)
@@ -95,7 +95,7 @@ def test_ema_is_finalized(mlp, rows, window_of, rebuilt):
         np.testing.assert_allclose(ours, keras_own, atol=1e-6)
 
 
-def test_weights_metrics_losses_and_layers_together(mlp, rows, window_of, rebuilt):
+def test_sample_weights_metrics_and_custom_layers_equal_fit(mlp, rows, window_of, rebuilt):
     more = [layers.BatchNormalization(), Scale(0.5), layers.Dense(4, kernel_constraint="max_norm")]
     model = mlp(
         "adam",
@@ -138,7 +138,7 @@ def two_headed_rows(structure):
 
 
 @pytest.mark.parametrize("structure", ["list", "dict"])
-def test_two_inputs_and_two_outputs(structure, window_of, rebuilt):
+def test_two_inputs_and_two_outputs_equal_fit(structure, window_of, rebuilt):
     model = two_headed(structure)
     model.compile(
         "adam",
@@ -160,7 +160,7 @@ def test_two_inputs_and_two_outputs(structure, window_of, rebuilt):
         np.testing.assert_allclose(predicted[key], expected[key], atol=1e-6)
 
 
-def test_one_column_of_weights_counts_for_all_outputs(window_of, rebuilt):
+def test_one_array_of_sample_weights_counts_for_all_outputs(window_of, rebuilt):
     model = two_headed("list")
     model.compile("sgd", loss=["mse", "mse"], run_eagerly=True)
     x, _, (weights, _) = two_headed_rows("list")
@@ -169,7 +169,7 @@ def test_one_column_of_weights_counts_for_all_outputs(window_of, rebuilt):
     assert_equal_training(rebuilt(model), model, window, x, y, sample_weight=weights)
 
 
-def test_recurrent_model_of_embedded_integers(window_of, rebuilt):
+def test_a_recurrent_model_of_embedded_integers_equals_fit(window_of, rebuilt):
     keras.utils.set_random_seed(1)
     model = keras.Sequential(
         [
@@ -206,7 +206,7 @@ class Subclassed(keras.Model):
         return {"units": self.units}
 
 
-def test_own_train_step_and_its_logs(rows, window_of, rebuilt):
+def test_a_custom_train_step_and_its_logs_equal_fit(rows, window_of, rebuilt):
     keras.utils.set_random_seed(1)
     model, (x, y) = Subclassed(3), rows()
     model(x[:1])
@@ -214,7 +214,7 @@ def test_own_train_step_and_its_logs(rows, window_of, rebuilt):
     assert_equal_training(rebuilt(model), model, window_of(x, y), x, y, epochs=2)
 
 
-def test_frozen_layers_stay(mlp, rows, window_of, rebuilt):
+def test_frozen_layers_do_not_change(mlp, rows, window_of, rebuilt):
     model, (x, y) = mlp("sgd"), rows()
     model.layers[0].trainable = False
     model.compile("sgd", model.loss, run_eagerly=True)
@@ -225,20 +225,20 @@ def test_frozen_layers_stay(mlp, rows, window_of, rebuilt):
     np.testing.assert_array_equal(replica.model.layers[0].get_weights()[0], frozen[0])
 
 
-def test_dropout_draws_what_the_model_would_draw(mlp, rows, window_of, rebuilt):
+def test_dropout_masks_equal_those_of_fit(mlp, rows, window_of, rebuilt):
     model, (x, y) = mlp("sgd", layers.Dropout(0.5)), rows()
     model.fit(x, y, batch_size=4, verbose=0)  # the generator's counter is not zero any more
     assert_equal_training(rebuilt(model), model, window_of(x, y), x, y, epochs=2)
 
 
-def test_jit_compiled_model(mlp, rows, window_of, rebuilt):
+def test_a_jit_compiled_model_equals_fit(mlp, rows, window_of, rebuilt):
     model, (x, y) = mlp("sgd", jit_compile=True), rows(10)
     replica = rebuilt(model)
     assert replica.model.jit_compile is True
     assert_equal_training(replica, model, window_of(x, y), x, y, epochs=2)
 
 
-def test_order_permutes_rows_and_windows_may_be_parts(mlp, rows, window_of, rebuilt):
+def test_rows_follow_the_order_of_a_window_and_windows_may_be_split(mlp, rows, window_of, rebuilt):
     model, (x, y) = mlp("adam"), rows()
     replica = rebuilt(model)
     order = np.random.default_rng(5).permutation(len(x))
@@ -253,7 +253,7 @@ def test_order_permutes_rows_and_windows_may_be_parts(mlp, rows, window_of, rebu
         np.testing.assert_allclose(ours, keras_own, atol=1e-6)
 
 
-def test_text_goes_through_a_vectorization_layer(window_of, rebuilt):
+def test_text_input_equals_fit_with_a_vectorization_layer(window_of, rebuilt):
     vectorize = layers.TextVectorization(max_tokens=8, output_sequence_length=3)
     vectorize.adapt(["the red fox", "a blue dog", "the dog"])
     keras.utils.set_random_seed(1)
@@ -274,7 +274,7 @@ def test_text_goes_through_a_vectorization_layer(window_of, rebuilt):
 
 @pytest.mark.parametrize("metrics", [{}, {"one": ["mae"]}, {"two": ["accuracy"]}])
 @pytest.mark.parametrize("structure", ["list", pytest.param("dict", marks=pytest.mark.thorough)])
-def test_an_output_without_a_loss(structure, metrics, window_of, rebuilt):
+def test_an_output_without_a_loss_equals_fit(structure, metrics, window_of, rebuilt):
     model = two_headed(structure)
     crossentropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("adam", loss={"two": crossentropy, "one": None}, metrics=metrics)

@@ -107,7 +107,7 @@ def embedded():
 
 
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")
-def test_compiled_gradients_of_embeddings_and_unused_weights(window_of):
+def test_gradients_of_embeddings_and_unused_weights_merge_in_a_compiled_loop(window_of):
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 6, (16, 3)), rng.normal(size=(16, 1)).astype("float32")
     weights = rng.random(16).astype("float32")
@@ -199,7 +199,7 @@ def aligned(size):
     return memory[start : start + size * 4].view(np.float32)
 
 
-def test_the_answer_may_be_overwritten_afterwards(mlp, rows, window_of):
+def test_the_array_of_an_answer_may_be_reused(mlp, rows, window_of):
     replica = Replica.of(mlp())
     answer = aligned(replica.spec.size)
     answer[:] = 0.5
@@ -213,7 +213,7 @@ class Lost(Exception):
 
 
 @pytest.mark.parametrize("eager", [False, True])
-def test_exceptions_of_the_exchange_come_out_as_they_are(eager, mlp, rows, window_of):
+def test_exceptions_of_the_exchange_are_raised_unchanged(eager, mlp, rows, window_of):
     replica = Replica.of(mlp(run_eagerly=eager))
     window, error = window_of(*rows(8)), Lost("gone")
 
@@ -243,14 +243,14 @@ class OwnStep(keras.Sequential):
         ({"out": keras.losses.MeanSquaredError(reduction="mean_with_sample_weight")}, "weight"),
     ],
 )
-def test_losses_that_are_no_mean_are_refused(loss, word):
+def test_losses_that_are_not_means_are_refused(loss, word):
     model = keras.Sequential([keras.Input((4,)), layers.Dense(1, name="out")])
     model.compile("sgd", loss)
     with pytest.raises(ValueError, match=f"frequency=.batch.*{word}"):
         check_gradient_merging(model)
 
 
-def test_own_train_step_is_refused():
+def test_a_custom_train_step_is_refused():
     model = OwnStep([keras.Input((4,)), layers.Dense(1)])
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match="OwnStep overrides `train_step`"):
@@ -258,7 +258,7 @@ def test_own_train_step_is_refused():
 
 
 @pytest.mark.parametrize("loss", ["mse", keras.losses.MeanSquaredError(), ["mae"], {"out": "mse"}])
-def test_means_are_accepted(loss):
+def test_losses_that_are_means_are_accepted(loss):
     model = keras.Sequential([keras.Input((4,)), layers.Dense(1, name="out")])
     model.compile("sgd", loss)
     check_gradient_merging(model)
@@ -268,7 +268,7 @@ def rooted(y_true, y_pred):
     return ops.sqrt(ops.mean(ops.square(y_true - y_pred)))
 
 
-def test_loss_is_tried_on_rows(mlp, rows, window_of):
+def test_the_loss_is_checked_on_rows(mlp, rows, window_of):
     x, y = rows(10)
     window = window_of(x, y.astype("float32"))
     Replica.of(mlp("sgd", layers.Dense(4, kernel_regularizer="l2"))).check_gradient_merging(
@@ -279,7 +279,7 @@ def test_loss_is_tried_on_rows(mlp, rows, window_of):
         Replica.of(model).check_gradient_merging(window_of(x, np.eye(3, dtype="f4")[y]), BATCH)
 
 
-def test_masked_sequences_are_no_mean(window_of):
+def test_masked_sequences_are_refused(window_of):
     model = keras.Sequential(
         [keras.Input((3, 1)), layers.Masking(), layers.LSTM(2, return_sequences=True)]
     )
@@ -303,7 +303,7 @@ class Noise(layers.Layer):
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_what_is_random_is_not_refused(own, mlp, rows, window_of):
+def test_random_layers_are_accepted(own, mlp, rows, window_of):
     replica = Replica.of(mlp("sgd", Noise(own), run_eagerly=True))
     before = replica.get_fixed()
     replica.check_gradient_merging(window_of(*rows(10)), BATCH)

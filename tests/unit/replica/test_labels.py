@@ -1,4 +1,4 @@
-"""Labels against losses and outputs, from facts alone."""
+"""Checks of labels against losses and outputs, from the facts of shards alone."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SPARSE = "sparse_categorical_crossentropy"
         ("binary_crossentropy", np.array([0, 1]), r"of shape \(3,\) per example"),
     ],
 )
-def test_labels_that_do_not_fit(loss, labels, words):
+def test_labels_that_do_not_fit_the_loss_are_refused(loss, labels, words):
     with pytest.raises(ValueError, match=words):
         check_facts(model(loss), *facts(labels))
     empty = ShardHandle(0, 0, "", "", 0)
@@ -51,7 +51,7 @@ def test_labels_that_do_not_fit(loss, labels, words):
         check_labels(model(loss), [empty, handle(1, labels)])
 
 
-def test_labels_that_fit():
+def test_labels_that_fit_the_loss_are_accepted():
     check_facts(model(SPARSE), *facts(np.array([0, 2])))
     check_facts(model("mse"), *facts(np.zeros((2, 3))))
     check_facts(model(None), (), ())
@@ -66,11 +66,11 @@ def test_labels_that_fit():
     ],
 )
 @pytest.mark.parametrize("shape", [(2,), (2, 1)])
-def test_one_number_per_row_fits_what_takes_one(loss, units, shape):
+def test_one_number_per_row_is_accepted_where_the_loss_takes_one(loss, units, shape):
     check_facts(model(loss, units), *facts(np.array([0, 1]).reshape(shape)))
 
 
-def test_labels_that_are_missing():
+def test_missing_labels_are_refused():
     with pytest.raises(ValueError, match=r"`y` must be labels for the outputs \['output'\]"):
         check_facts(model("mse"), (), ())
 
@@ -79,7 +79,7 @@ TEXT = StoredArray("y0", "string", (), "y0.arrow", 9)
 
 
 @pytest.mark.parametrize("loss", ["mse", SPARSE, keras.losses.Hinge()])
-def test_text_is_nothing_for_keras_own_losses(loss):
+def test_text_labels_are_refused_for_losses_of_keras(loss):
     with pytest.raises(ValueError, match="`y` must be numbers for the loss .*StringIndexer"):
         check_facts(model(loss), [TEXT], [None])
     with pytest.raises(ValueError, match=r"Received: y=.*text in column 'label'"):
@@ -91,7 +91,7 @@ class Reading(keras.Sequential):
         return super().compute_loss(x, keras.ops.zeros((2, 1)), y_pred, sample_weight)
 
 
-def test_labels_are_for_the_users_own_losses_to_read():
+def test_labels_of_custom_losses_are_not_checked():
     check_facts(model(lambda y, predicted: predicted), [TEXT], [None])
     reading = Reading([keras.Input((4,)), keras.layers.Dense(1)])
     reading.compile(loss="mse")
@@ -102,6 +102,6 @@ def test_labels_are_for_the_users_own_losses_to_read():
     check_text(model("mse"), {})
 
 
-def test_shards_are_looked_at_together():
+def test_labels_of_all_shards_are_checked_together():
     with pytest.raises(ValueError, match="whole numbers from -1 to 1"):
         check_labels(model(SPARSE), [handle(0, np.array([0, 1])), handle(1, np.array([-1]))])

@@ -73,7 +73,7 @@ def binary_rows(count=22):
     return x, rng.integers(0, 2, (count, 1)), rng.random(count).astype("float32")
 
 
-def test_halves_add_up_to_the_whole(window_of):
+def test_states_of_two_halves_add_up_to_the_whole(window_of):
     names = ("auc", "precision", "recall", "cosine_similarity", "accuracy")
     metrics = [*names, keras.metrics.BinaryIoU(), keras.metrics.R2Score(), Positives()]
     model = binary(*metrics, weighted_metrics=["mse", keras.metrics.AUC(name="weighted_auc")])
@@ -107,7 +107,7 @@ def test_evaluation_changes_no_weight_and_uses_no_dropout(mlp, rows, window_of):
 
 
 @pytest.mark.parametrize("count", [1, 3, 22])
-def test_sums_are_accepted(count, window_of):
+def test_metrics_that_are_sums_are_accepted(count, window_of):
     replica = Replica.of(binary("auc", "precision", Positives(), run_eagerly=True))
     x, y, weights = binary_rows(22)
     replica.evaluate(window_of(x, y, weights), 4)
@@ -117,7 +117,7 @@ def test_sums_are_accepted(count, window_of):
         np.testing.assert_array_equal(now, then)
 
 
-def test_summing_is_tried_once(window_of, monkeypatch):
+def test_summability_is_checked_once(window_of, monkeypatch):
     replica = Replica.of(binary(run_eagerly=True))
     window = window_of(*binary_rows(4))
     replica.check_summable(window, 4)
@@ -126,13 +126,13 @@ def test_summing_is_tried_once(window_of, monkeypatch):
 
 
 @pytest.mark.parametrize(("metric", "name"), [(Largest(), "largest"), (FromOne(), "from_one")])
-def test_what_is_no_sum_is_refused_by_name(metric, name, window_of):
+def test_a_metric_that_is_not_a_sum_is_named_in_the_error(metric, name, window_of):
     replica = Replica.of(binary("auc", metric, run_eagerly=True))
     with pytest.raises(ValueError, match=f"metric '{name}' cannot be evaluated"):
         replica.check_summable(window_of(*binary_rows(10)), 4)
 
 
-def test_nested_metric_is_refused_by_its_own_name(window_of):
+def test_a_nested_metric_is_named_in_the_error(window_of):
     model = binary(run_eagerly=True)
     model.compile("sgd", "mse", weighted_metrics=["mae", Largest("deep")], run_eagerly=True)
     with pytest.raises(ValueError, match="'deep'"):
@@ -175,7 +175,7 @@ def needs_three(y_true, y_pred):
     return ops.mean(y_true - ops.mean(y_pred), axis=-1)
 
 
-def test_prepared_metrics_learn_labels_from_shards():
+def test_prepared_metrics_get_the_shapes_of_labels_from_shards():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(1)])
     model.compile("sgd", needs_three)
     with pytest.raises(ValueError, match="three numbers are needed"):
@@ -207,7 +207,7 @@ def with_regularizer():
 
 
 @pytest.mark.parametrize("make", [with_added_loss, with_regularizer])
-def test_prepared_metrics_do_not_trip_over_losses_of_an_earlier_call(make):
+def test_prepared_metrics_ignore_losses_of_an_earlier_call(make):
     x, y, _ = binary_rows()
     model = make()
     model.compile("sgd", "mse", metrics=["mae"])
@@ -216,14 +216,14 @@ def test_prepared_metrics_do_not_trip_over_losses_of_an_earlier_call(make):
 
 
 @pytest.mark.parametrize("frequency", ["train", "train_exchanging", "train_merging"])
-def test_own_metric_that_is_no_sum_does_not_train(frequency, window_of):
+def test_a_metric_that_is_not_a_sum_is_refused_in_training(frequency, window_of):
     replica = Replica.of(binary("auc", Largest(), run_eagerly=True))
     more = {"train": (), "train_exchanging": (0, [1], None), "train_merging": (0, 1, None)}
     with pytest.raises(ValueError, match="metric 'largest' cannot be evaluated"):
         getattr(replica, frequency)(window_of(*binary_rows(4)), 4, *more[frequency])
 
 
-def test_metrics_of_keras_are_not_tried_before_training(window_of, monkeypatch):
+def test_metrics_of_keras_are_not_checked_before_training(window_of, monkeypatch):
     replica = Replica.of(binary("auc", "accuracy", run_eagerly=True))
     monkeypatch.setattr(replica, "check_summable", None)
     replica.train(window_of(*binary_rows(4)), 4)
@@ -245,7 +245,7 @@ def test_state_of_another_model_is_refused(window_of):
 
 
 @pytest.mark.parametrize(("value", "finite"), [(1.0, True), (np.nan, False), (np.inf, False)])
-def test_finite_losses(value, finite, window_of):
+def test_a_loss_that_is_not_finite_is_detected(value, finite, window_of):
     x, _, _ = binary_rows(4)
     model = binary(run_eagerly=True)
     model.compile("sgd", "mse", run_eagerly=True)
@@ -254,7 +254,7 @@ def test_finite_losses(value, finite, window_of):
     assert replica.loss_is_finite() is finite
 
 
-def test_predictions_are_those_of_the_model(mlp, rows, window_of):
+def test_predictions_equal_those_of_the_model(mlp, rows, window_of):
     model, (x, _) = mlp("sgd", layers.Dropout(0.5)), rows()
     replica = Replica.of(model)
     expected = model.predict(x, verbose=0)
@@ -343,7 +343,7 @@ def test_losses_of_outputs_add_up_to_the_loss_for_any_shards(make, step, window_
         np.testing.assert_allclose(total, results["loss"], rtol=1e-5)
 
 
-def test_a_mean_of_the_users_own_counts_batches_as_in_keras(window_of):
+def test_a_custom_mean_counts_batches_as_in_keras(window_of):
     x, y = two_headed_rows()
     history = two_headed(TwoHeads).fit(x, y, batch_size=4, shuffle=False, verbose=0).history
     replica = Replica.of(two_headed(TwoHeads))
@@ -353,7 +353,7 @@ def test_a_mean_of_the_users_own_counts_batches_as_in_keras(window_of):
     assert abs(results["one_loss"] - history["one_loss"][0]) > 1e-3  # Keras counts batches there
 
 
-def test_driver_prepares_an_overridden_loss_that_takes_all_that_keras_gives():
+def test_the_driver_prepares_an_overridden_loss_with_all_arguments_of_keras():
     replica = Replica.of(two_headed(TwoHeads))
     replica.prepare_metrics()
     assert {"one_loss", "two_loss"} <= set(replica.metric_results())

@@ -1,4 +1,4 @@
-"""What a model says of its inputs and outputs."""
+"""The inputs, targets and outputs of a model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def functional(inputs, outputs, **compile_args):
     return model
 
 
-def test_sequential_model(mlp):
+def test_a_sequential_model_has_one_input_and_one_target(mlp):
     model = mlp()
     (name,) = [t.name for t in model.inputs]
     assert input_spec(model) == InputSpec(
@@ -29,7 +29,7 @@ def test_sequential_model(mlp):
     assert output_names(model) == (["output"], "single")
 
 
-def test_list_of_inputs_and_outputs():
+def test_lists_of_inputs_and_outputs_keep_their_order():
     a, b = keras.Input((None, 2), name="a"), keras.Input((3,), dtype="int32", name="b")
     one = layers.Dense(1, name="one")(layers.GlobalAveragePooling1D()(a))
     two = layers.Dense(2, name="two")(layers.Flatten()(layers.Embedding(5, 2)(b)))
@@ -56,7 +56,7 @@ def test_dictionaries_are_in_the_order_of_their_keys():
     assert [t.name for t in partly.targets] == ["late"]
 
 
-def test_list_of_one_input_takes_a_bare_array():
+def test_a_list_of_one_input_takes_a_single_array():
     a = keras.Input((2,), name="a")
     model = functional([a], [layers.Dense(1)(a)])
     assert input_spec(model).x_structure == "single"
@@ -64,7 +64,7 @@ def test_list_of_one_input_takes_a_bare_array():
     assert output_names(model)[1] == "list"  # as `predict` returns it
 
 
-def test_without_a_loss_there_are_no_targets():
+def test_a_model_without_a_loss_has_no_targets():
     a = keras.Input((2,))
     model = functional(a, layers.Dense(1)(a), loss=None)
     assert input_spec(model).targets == ()
@@ -111,7 +111,7 @@ def test_subclassed_model_is_built_from_rows(window_of):
         np.testing.assert_allclose(outputs[name], value, atol=1e-6)
 
 
-def test_build_model():
+def test_build_model_builds_an_unbuilt_model_from_rows():
     model = keras.Sequential([layers.Dense(2)])
     with pytest.raises(ValueError, match="at least one row"):
         build_model(model, np.ones((0, 3)))
@@ -120,7 +120,7 @@ def test_build_model():
     build_model(model, "not looked at any more")
 
 
-def test_model_that_is_not_built_is_refused_without_rows():
+def test_an_unbuilt_model_is_refused_without_rows():
     model = keras.Sequential([layers.Dense(2)])
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match="`model` must be built"):
@@ -154,7 +154,7 @@ def test_outputs_with_a_loss_or_a_metric_are_targets(structure, compile_args, ta
 
 
 @pytest.mark.parametrize("metrics", [[[], ["mae"]], ([], ["mae"])])
-def test_metrics_by_position(metrics):
+def test_outputs_with_metrics_by_position_are_targets(metrics):
     x = keras.Input((2,))
     outputs = [layers.Dense(1, name=name)(x) for name in ("c", "b", "a")]
     if len(metrics) == 2:

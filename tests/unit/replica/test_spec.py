@@ -1,4 +1,4 @@
-"""A model as plain data: what must come back, and what is refused before it leaves."""
+"""A model as plain data: what is restored from it, and what the driver refuses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def crossed(spec):
     return pickle.loads(pickle.dumps(spec, protocol=pickle.HIGHEST_PROTOCOL))
 
 
-def test_fitted_model_comes_back_as_it_is(mlp, rows):
+def test_a_fitted_model_is_restored_unchanged(mlp, rows):
     x, y = rows()
     model = mlp("adam", layers.BatchNormalization(), layers.Dropout(0.5), metrics=["accuracy"])
     model.fit(x, y, verbose=0)
@@ -49,7 +49,7 @@ def test_metrics_of_an_earlier_compile_are_refused(mlp):
         ReplicaSpec.of(model)
 
 
-def test_all_compile_arguments_come_back():
+def test_all_compile_arguments_are_restored():
     a = keras.Input((2,), name="a")
     model = keras.Model(a, [layers.Dense(1, name="one")(a), layers.Dense(1, name="two")(a)])
     arguments = {
@@ -74,13 +74,13 @@ def test_all_compile_arguments_come_back():
     "optimizer",
     ["ftrl", lambda: keras.optimizers.Adamax(keras.optimizers.schedules.CosineDecay(0.1, 9))],
 )
-def test_strings_objects_and_functions_compile(loss, optimizer, mlp):
+def test_losses_and_optimizers_of_every_form_are_restored(loss, optimizer, mlp):
     model = mlp(optimizer if isinstance(optimizer, str) else optimizer(), loss=loss)
     rebuilt = build(ReplicaSpec.of(model)).model
     assert rebuilt.get_compile_config() == model.get_compile_config()
 
 
-def test_of_builds_the_optimizer_and_changes_nothing_else(mlp):
+def test_making_a_spec_builds_the_optimizer_and_changes_nothing_else(mlp):
     model = mlp("adam", layers.Dropout(0.1))
     assert not model.optimizer.built
     random.seed(1)
@@ -96,7 +96,7 @@ def test_of_builds_the_optimizer_and_changes_nothing_else(mlp):
     assert [len(state) for state in spec.rng_state] == [2]
 
 
-def test_digest_tells_architectures_apart_and_not_weights(mlp, rows):
+def test_the_digest_depends_on_the_architecture_and_not_on_the_weights(mlp, rows):
     model = mlp("sgd")
     first = ReplicaSpec.of(model).digest
     model.fit(*rows(), verbose=0)
@@ -109,7 +109,7 @@ def relu_like(x):
     return ops.maximum(x, 0.0)
 
 
-def test_spec_is_readable_and_small(mlp):
+def test_a_spec_has_a_short_repr_and_survives_pickling(mlp):
     spec = ReplicaSpec.of(mlp())
     assert spec.backend == keras.backend.backend()
     assert spec.weights.size == 4 * 5 + 5 + 5 * 3 + 3
@@ -122,7 +122,7 @@ def test_given_inputs_are_kept(mlp):
     assert build(ReplicaSpec.of(mlp(), inputs=inputs)).inputs == inputs
 
 
-def test_default_float_type_goes_along(window_of):
+def test_the_default_float_type_is_restored(window_of):
     keras.config.set_floatx("float64")
     try:
         layer = layers.Dense(1, kernel_initializer="ones", dtype="float64")
@@ -143,7 +143,7 @@ def test_default_float_type_goes_along(window_of):
 # -- what is refused ------------------------------------------------------------------------
 
 
-def test_what_is_no_model_is_refused():
+def test_a_value_that_is_not_a_model_is_refused():
     with pytest.raises(TypeError, match="`model` must be a compiled `keras.Model`"):
         ReplicaSpec.of("model")
 
@@ -194,7 +194,7 @@ class LosesArgument(layers.Layer):
 
 
 class LosesUnits(keras.Model):
-    """Comes back with another number of units."""
+    """Is rebuilt with another number of units."""
 
     def __init__(self, units=2, **kwargs):
         super().__init__(**kwargs)
@@ -224,7 +224,7 @@ def test_incomplete_configs_are_refused(layer, message, mlp):
         ReplicaSpec.of(mlp("sgd", layer()))
 
 
-def test_other_variables_are_refused():
+def test_a_model_that_is_rebuilt_with_other_variables_is_refused():
     model = LosesUnits(5)
     model(np.ones((1, 3)))
     model.compile("sgd", "mse")
@@ -252,7 +252,7 @@ def test_changed_trainable_state_is_refused(mlp, rows):
 # -- on the worker --------------------------------------------------------------------------
 
 
-def test_worker_takes_the_backend_of_the_spec_and_unpickles_without_keras(mlp, tmp_path, process):
+def test_a_worker_uses_the_backend_of_the_spec_and_unpickles_without_keras(mlp, tmp_path, process):
     model = mlp("sgd", Named(3))
     path = tmp_path / "spec.pickle"
     path.write_bytes(pickle.dumps(ReplicaSpec.of(model)))
@@ -283,14 +283,14 @@ class Named(layers.Dense):
     """A layer that the worker's process has never heard of."""
 
 
-def test_running_backend_that_differs_is_an_error(mlp):
+def test_a_different_running_backend_raises_an_error(mlp):
     spec = ReplicaSpec.of(mlp())
     other = ReplicaSpec(**{**vars(spec), "backend": "torch"})
     with pytest.raises(EnvironmentMismatchError, match="'torch'.*'tensorflow'"):
         build(other)
 
 
-def test_other_variables_on_the_worker_are_an_error(mlp):
+def test_other_variables_on_the_worker_raise_an_error(mlp):
     spec, other = ReplicaSpec.of(mlp()), ReplicaSpec.of(mlp("sgd", layers.Dense(4)))
     mixed = ReplicaSpec(**{**vars(spec), "weights": other.weights})
     with pytest.raises(EnvironmentMismatchError, match="same version of Keras"):

@@ -1,4 +1,4 @@
-"""A replica's state as arrays: what merges, what stays, and what it is like afterwards."""
+"""A replica's state as arrays: what is merged, what is kept, and how it is restored."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def mixed():
     return model
 
 
-def test_roles_and_order(mixed):
+def test_the_weight_spec_lists_roles_in_order(mixed):
     spec = weight_spec(mixed)
     roles = [w.role for w in spec.weights]
     assert roles == [
@@ -72,7 +72,7 @@ def test_roles_and_order(mixed):
     assert spec.dtype == np.float32
 
 
-def test_vector_is_what_the_spec_says(mixed):
+def test_the_vector_equals_the_flattened_arrays_of_the_spec(mixed):
     replica = Replica.of(mixed)
     arrays = [v.numpy() for v in mixed.weights] + [np.zeros(2, "int64")] * 2
     np.testing.assert_array_equal(replica.get_vector(), replica.spec.flatten(arrays))
@@ -105,7 +105,7 @@ def test_setting_the_vector_keeps_dtypes_and_fixed_state(mixed):
         np.testing.assert_array_equal(now, then)
 
 
-def test_wrong_vectors_are_refused(mixed):
+def test_vectors_of_another_shape_or_dtype_are_refused(mixed):
     replica = Replica.of(mixed)
     for vector in (np.zeros(3, "float32"), np.zeros(replica.spec.size, "float64")):
         with pytest.raises(IncompatibleDeltaError, match="vector has shape"):
@@ -124,7 +124,7 @@ def test_double_precision_is_kept():
     np.testing.assert_array_equal(replica.get_vector(), vector)
 
 
-def test_model_without_weights(window_of):
+def test_a_model_without_weights_can_be_evaluated(window_of):
     model = keras.Sequential([keras.Input((2,)), layers.Rescaling(2.0)])
     model.compile("sgd", "mse")
     replica = Replica.of(model)
@@ -141,7 +141,7 @@ def test_spec_of_another_model_is_refused(mixed):
         Replica(mixed, other, replica.inputs)
 
 
-def test_fixed_state_goes_on(mixed, window_of):
+def test_fixed_state_can_be_read_and_restored(mixed, window_of):
     replica = Replica.of(mixed)
     start = replica.get_fixed()
     x, y = np.ones((8, 4), "float32"), np.ones((8, 2), "float32")
@@ -158,14 +158,14 @@ def test_fixed_state_goes_on(mixed, window_of):
 
 
 def test_creating_metrics_draws_no_random_number(mixed, window_of):
-    """Preparing runs one row through the model; the counter of calls must not tell."""
+    """Preparing runs one row through the model, which must not change the counter of calls."""
     replica = Replica.of(mixed)
     x, y = np.ones((8, 4), "float32"), np.ones((8, 2), "float32")
     replica.train(window_of(x, y), 4, 0, 0)
     assert not any(int(a) == 1 for a in replica.get_fixed() if a.dtype == "int64" and a.ndim == 0)
 
 
-def test_optimizer_state_goes_on(mixed, window_of):
+def test_optimizer_state_can_be_read_and_restored(mixed, window_of):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(8, 4)).astype("f4"), rng.normal(size=(8, 2)).astype("f4")
     replica = Replica.of(mixed)
@@ -187,7 +187,7 @@ def test_optimizer_state_goes_on(mixed, window_of):
         replica.set_optimizer_state(state[:-1])
 
 
-def test_learning_rate(mlp):
+def test_the_learning_rate_can_be_changed(mlp):
     replica = Replica.of(mlp("sgd"))
     assert replica.learning_rate == pytest.approx(0.01)
     replica.learning_rate = 0.5
@@ -195,7 +195,7 @@ def test_learning_rate(mlp):
     assert 0.5 in [float(a) for a in replica.get_optimizer_state() if a.ndim == 0]
 
 
-def test_scheduled_learning_rate_is_left_alone(mlp):
+def test_a_scheduled_learning_rate_cannot_be_changed(mlp):
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
     replica = Replica.of(mlp(keras.optimizers.SGD(schedule)))
     assert replica.learning_rate is None
@@ -216,7 +216,7 @@ def generator_states(replica):
     return [a.tolist() for a in replica.get_fixed() if a.shape == (2,) and a.dtype != bool]
 
 
-def test_reseeding(mixed):
+def test_reseeding_depends_on_seed_and_shard(mixed):
     replica = Replica.of(mixed)
     own = generator_states(replica)
     assert own == [[3, 0], [4, 0]]
@@ -248,7 +248,7 @@ def test_shards_drop_different_units(mlp, rows, window_of):
 
 
 @pytest.mark.parametrize("key", [("path", 0, 6), None])
-def test_rows_are_kept_for_the_next_epoch_if_they_come_again(key, mlp, window_of):
+def test_only_rows_of_a_window_with_a_key_are_cached(key, mlp, window_of):
     model = mlp(keras.optimizers.SGD(0.0), loss="mse", run_eagerly=True)
     replica = Replica.of(model)
     x, y = np.zeros((6, 4), "float32"), np.zeros((6, 3), "float32")

@@ -81,14 +81,14 @@ def expected(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 @everything
-def test_config_and_class_name_come_back(name: str) -> None:
+def test_config_and_class_name_are_restored(name: str) -> None:
     saved = load_model(FIXTURES / f"{name}.h5")
     assert (saved.class_name, saved.config) == CONFIGS[name]
     assert saved.server_state == {}
 
 
 @everything
-def test_model_answers_as_it_did_in_elephas(name: str) -> None:
+def test_the_model_predicts_as_in_elephas(name: str) -> None:
     x, answers = expected(name)
     model = load_model(FIXTURES / f"{name}.h5").model
     np.testing.assert_allclose(model.predict(x, verbose=0), answers, atol=1e-6)
@@ -122,7 +122,7 @@ def test_loss_and_metrics_work(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["v7_sync", "v7_async", "v7_mllib"])
-def test_optimizer_state_of_keras_3_comes_back(name: str) -> None:
+def test_optimizer_state_of_keras_3_is_restored(name: str) -> None:
     variables = load_model(FIXTURES / f"{name}.h5").model.optimizer.variables
     with h5py.File(FIXTURES / f"{name}.h5") as file:
         group = file["optimizer_weights"]
@@ -146,7 +146,7 @@ def test_optimizer_state_of_keras_2_starts_afresh(
     assert int(model.optimizer.iterations) == 0
 
 
-def test_part_of_an_optimizer_state_starts_afresh(
+def test_an_incomplete_optimizer_state_starts_afresh(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.copy(FIXTURES / "v7_sync.h5", tmp_path / "a.h5")
@@ -159,7 +159,7 @@ def test_part_of_an_optimizer_state_starts_afresh(
     assert int(model.optimizer.iterations) == 0
 
 
-def test_long_list_of_optimizer_variables_in_pieces(tmp_path: Path) -> None:
+def test_a_list_of_optimizer_variables_in_pieces_is_joined(tmp_path: Path) -> None:
     shutil.copy(FIXTURES / "v7_sync.h5", tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5", "a") as file:
         attributes = file["optimizer_weights"].attrs
@@ -168,7 +168,7 @@ def test_long_list_of_optimizer_variables_in_pieces(tmp_path: Path) -> None:
     assert int(load_model(tmp_path / "a.h5").model.optimizer.iterations) == 6
 
 
-def test_attributes_of_fixed_length_are_text_as_well(tmp_path: Path) -> None:
+def test_attributes_of_fixed_length_are_read_as_text(tmp_path: Path) -> None:
     shutil.copy(FIXTURES / "v7_sync.h5", tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5", "a") as file:
         for name in ("distributed_config", "training_config"):
@@ -178,14 +178,14 @@ def test_attributes_of_fixed_length_are_text_as_well(tmp_path: Path) -> None:
     assert saved.model.compiled
 
 
-def test_hdf5_file_under_the_other_extension_loads(tmp_path: Path) -> None:
+def test_an_hdf5_file_with_the_keras_extension_loads(tmp_path: Path) -> None:
     # Keras 2 wrote HDF5 to `.keras` names, and Elephas added its attribute to that.
     shutil.copy(FIXTURES / "v6_sync.h5", tmp_path / "a.keras")
     saved = load_model(tmp_path / "a.keras")
     assert (saved.class_name, saved.config) == CONFIGS["v6_sync"]
 
 
-def test_options_that_elephas_ignored_are_left_out(
+def test_options_that_elephas_ignored_are_dropped(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = edited(tmp_path, config={"batch_size": 8, "mode": "hogwild", "epoch": 3})
@@ -230,7 +230,7 @@ def test_decay_of_keras_2_becomes_a_schedule(tmp_path: Path) -> None:
     assert [float(schedule(i)) for i in (0, 4)] == [0.5, 0.25]
 
 
-def test_schedule_of_keras_2_stays_one(tmp_path: Path) -> None:
+def test_a_schedule_of_keras_2_stays_a_schedule(tmp_path: Path) -> None:
     rate = {
         "class_name": "ExponentialDecay",
         "config": {"initial_learning_rate": 0.5, "decay_steps": 2, "decay_rate": 0.5},
@@ -253,7 +253,7 @@ def test_loss_object_of_keras_2_keeps_its_settings(tmp_path: Path) -> None:
     np.testing.assert_allclose(model.loss(y, y_pred), want(y, y_pred))
 
 
-def test_losses_by_output_stay_by_output(tmp_path: Path) -> None:
+def test_losses_and_metrics_by_output_are_kept(tmp_path: Path) -> None:
     training = {**TRAINING, "loss": {"classes": "mse"}, "metrics": {"classes": ["mae", "acc"]}}
     model = load_model(edited(tmp_path, training=training)).model
     x, answers = expected("v6_sync")
@@ -262,7 +262,7 @@ def test_losses_by_output_stay_by_output(tmp_path: Path) -> None:
     assert logs["mae"] == pytest.approx(np.mean(np.abs(answers)))
 
 
-def test_metric_objects_of_keras_2(tmp_path: Path) -> None:
+def test_metric_objects_of_keras_2_are_restored(tmp_path: Path) -> None:
     metrics = [
         {"class_name": "MeanMetricWrapper", "config": {"name": "mine", "fn": "above"}},
         {"class_name": "Precision", "config": {"name": "precision", "thresholds": 0.25}},
@@ -295,7 +295,7 @@ def test_unknown_names_are_refused_at_once(tmp_path: Path, change: dict) -> None
         load_model(edited(tmp_path, training={**TRAINING, **change}))
 
 
-def test_custom_optimizer_is_asked_for_and_found(tmp_path: Path) -> None:
+def test_a_custom_optimizer_needs_custom_objects(tmp_path: Path) -> None:
     config = {"class_name": "Custom>Slow", "config": {"learning_rate": 0.5}}
     path = edited(tmp_path, training={**TRAINING, "optimizer_config": config})
     with pytest.raises(ValueError, match=r"`custom_objects` must .*'Custom>Slow'"):

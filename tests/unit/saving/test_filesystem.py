@@ -1,4 +1,4 @@
-"""A local file appears whole or not at all; names with a scheme are told apart."""
+"""A local file appears whole or not at all; paths with a scheme are recognized."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_scheme_decides_where_a_path_lies(path: str, remote: bool, local: str | 
         assert local_path(path) == local
 
 
-def test_written_file_is_read_again(tmp_path: Path) -> None:
+def test_a_written_file_can_be_read(tmp_path: Path) -> None:
     write(tmp_path / "a.keras", b"one")
     assert read(tmp_path / "a.keras") == b"one"
     assert read(f"file://{tmp_path}/a.keras") == b"one"
@@ -58,12 +58,12 @@ def test_file_scheme_writes_to_the_local_disk(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a b%20.keras"]
 
 
-def test_directories_are_made(tmp_path: Path) -> None:
+def test_missing_directories_are_created(tmp_path: Path) -> None:
     write(tmp_path / "new" / "deeper" / "a.h5", b"one")
     assert read(tmp_path / "new" / "deeper" / "a.h5") == b"one"
 
 
-def test_relative_path_is_of_the_working_directory(
+def test_a_relative_path_is_resolved_in_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -80,7 +80,7 @@ def test_temporary_file_has_the_extension_and_the_file_system_of_its_target(
         Path(local).touch()
 
 
-def test_existing_file_is_protected_before_any_work(tmp_path: Path) -> None:
+def test_an_existing_file_is_refused_before_writing_starts(tmp_path: Path) -> None:
     write(tmp_path / "a.keras", b"old")
     saving = writing(str(tmp_path / "a.keras"))
     with pytest.raises(FileExistsError, match=r"overwrite=True.*a\.keras"):
@@ -88,7 +88,7 @@ def test_existing_file_is_protected_before_any_work(tmp_path: Path) -> None:
     assert read(tmp_path / "a.keras") == b"old"
 
 
-def test_file_that_appears_meanwhile_is_protected(tmp_path: Path) -> None:
+def test_a_file_that_appears_during_writing_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "a.keras"
 
     def save_while_somebody_else_does() -> None:
@@ -102,13 +102,13 @@ def test_file_that_appears_meanwhile_is_protected(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a.keras"]
 
 
-def test_overwrite_replaces(tmp_path: Path) -> None:
+def test_overwrite_replaces_the_file(tmp_path: Path) -> None:
     write(tmp_path / "a.keras", b"old")
     write(tmp_path / "a.keras", b"new", overwrite=True)
     assert read(tmp_path / "a.keras") == b"new"
 
 
-def test_old_file_is_whole_until_the_new_one_is(tmp_path: Path) -> None:
+def test_the_old_file_is_complete_until_the_new_one_is(tmp_path: Path) -> None:
     path = tmp_path / "a.keras"
     write(path, b"old")
     with writing(str(path), overwrite=True) as local:
@@ -119,7 +119,7 @@ def test_old_file_is_whole_until_the_new_one_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, ValueError])
-def test_failed_write_leaves_what_was_there_and_nothing_else(
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(
     tmp_path: Path, error: type[BaseException]
 ) -> None:
     write(tmp_path / "a.keras", b"old")
@@ -136,7 +136,7 @@ def test_failed_write_leaves_what_was_there_and_nothing_else(
     assert read(tmp_path / "a.keras") == b"old"
 
 
-def test_link_stays_a_link(tmp_path: Path) -> None:
+def test_writing_to_a_link_replaces_its_target(tmp_path: Path) -> None:
     (tmp_path / "real.keras").write_bytes(b"old")
     (tmp_path / "link.keras").symlink_to("real.keras")
     write(tmp_path / "link.keras", b"new", overwrite=True)
@@ -144,7 +144,7 @@ def test_link_stays_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "real.keras").read_bytes() == b"new"
 
 
-def test_missing_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.keras"):
         read(tmp_path / "none.keras")
 

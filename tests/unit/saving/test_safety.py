@@ -173,7 +173,7 @@ def test_trusted_file_with_a_lambda_loads(tmp_path: Path, extension: str) -> Non
 
 
 @pytest.mark.parametrize("extension", ["keras", "h5"])
-def test_lambda_layer_of_a_named_function_is_no_code(tmp_path: Path, extension: str) -> None:
+def test_a_lambda_layer_of_a_named_function_is_accepted(tmp_path: Path, extension: str) -> None:
     model = keras.Sequential([keras.Input((3,)), keras.layers.Lambda(twice)])
     save_model(model, {}, tmp_path / f"a.{extension}")
     loaded = load_model(tmp_path / f"a.{extension}", custom_objects={"twice": twice}).model
@@ -184,7 +184,7 @@ def twice(x):
     return 2 * x
 
 
-def test_list_of_sizes_is_no_code() -> None:
+def test_a_list_of_sizes_is_accepted() -> None:
     refuse_code(lambda_layer("relu", output_shape=[None, 3]), "a.h5")
 
 
@@ -196,7 +196,7 @@ def test_list_of_sizes_is_no_code() -> None:
         ("keras.utils", "get_file"),
     ],
 )
-def test_function_that_is_no_part_of_a_model_is_not_called(
+def test_a_function_that_is_not_part_of_a_model_is_not_called(
     tmp_path: Path, module: str, name: str
 ) -> None:
     function = {
@@ -233,7 +233,7 @@ def test_pickled_server_state_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("class_name", ["builtins.print", "ElephasEstimator", ["SparkModel"], None])
-def test_file_does_not_choose_what_it_is_loaded_as(tmp_path: Path, class_name: object) -> None:
+def test_a_file_cannot_choose_the_class_that_is_loaded(tmp_path: Path, class_name: object) -> None:
     document = {"format": 1, "config": {}, "server_state": [], "class_name": class_name}
     with pytest.raises(ValueError, match="file of one of SparkModel, .*this one holds"):
         load_model(documented(tmp_path / "a.keras", document))

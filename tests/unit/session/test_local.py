@@ -60,7 +60,7 @@ def fake(monkeypatch):
     return spark
 
 
-def test_defaults(fake):
+def test_the_default_settings_are_passed_to_spark(fake):
     assert local_session() is fake
     options = fake.settings.pop("spark.driver.extraJavaOptions")
     assert fake.settings == {
@@ -80,7 +80,7 @@ def test_defaults(fake):
     assert "rootLogger.level = error" in log4j.read_text()
 
 
-def test_arguments(fake):
+def test_arguments_become_spark_settings(fake):
     local_session(3, memory="512m", app_name="trial")
     assert fake.settings["spark.master"] == "local[3]"
     assert fake.settings["spark.driver.memory"] == "512m"
@@ -95,7 +95,7 @@ def test_arguments(fake):
         ({"executors": 1, "memory": "1GB"}, "local-cluster[1,1,1024]", "1GB"),
     ],
 )
-def test_executors(fake, arguments, master, memory):
+def test_executors_run_on_a_local_cluster_master(fake, arguments, master, memory):
     local_session(**arguments)
     assert fake.settings["spark.master"] == master
     assert fake.settings["spark.executor.memory"] == memory
@@ -123,7 +123,7 @@ def test_spark_home_is_left_alone_without_executors(fake):
     assert "spark.local.dir" not in fake.settings
 
 
-def test_config_goes_before_the_defaults(fake):
+def test_config_overrides_the_defaults(fake):
     local_session(config={"spark.ui.enabled": True, "spark.x": 5, "spark.master": "local[7]"})
     assert fake.settings["spark.ui.enabled"] == "true"
     assert fake.settings["spark.x"] == "5"
@@ -143,19 +143,19 @@ def test_workers_run_this_python(fake):
         assert fake.environment[name] == os.environ[name] == sys.executable
 
 
-def test_a_chosen_python_stays(fake, monkeypatch):
+def test_a_chosen_python_is_kept(fake, monkeypatch):
     monkeypatch.setenv("PYSPARK_PYTHON", "/chosen/python")
     local_session()
     assert fake.environment["PYSPARK_PYTHON"] == "/chosen/python"
     assert fake.environment["PYSPARK_DRIVER_PYTHON"] == sys.executable
 
 
-def test_a_python_chosen_in_the_config(fake):
+def test_a_python_chosen_in_the_config_is_used(fake):
     local_session(config={"spark.pyspark.python": "/chosen/python"})
     assert fake.environment["PYSPARK_PYTHON"] == "/chosen/python"
 
 
-def test_jvm_environment_is_put_back(fake, monkeypatch):
+def test_the_environment_of_the_jvm_is_restored(fake, monkeypatch):
     monkeypatch.setenv("JAVA_HOME", "/before")
     local_session()
     assert Path(fake.environment["JAVA_HOME"], "bin", "java").is_file()
@@ -167,7 +167,7 @@ def test_jvm_environment_is_put_back(fake, monkeypatch):
     }
 
 
-def test_jvm_environment_is_put_back_after_a_failure(fake, monkeypatch):
+def test_the_environment_of_the_jvm_is_restored_after_a_failure(fake, monkeypatch):
     def fail():
         raise OSError("no Spark today")
 
@@ -179,13 +179,13 @@ def test_jvm_environment_is_put_back_after_a_failure(fake, monkeypatch):
     assert "SPARK_LOCAL_IP" not in os.environ
 
 
-def test_a_chosen_address_stays(fake, monkeypatch):
+def test_a_chosen_address_is_kept(fake, monkeypatch):
     monkeypatch.setenv("SPARK_LOCAL_IP", "10.1.2.3")
     local_session()
     assert fake.environment["SPARK_LOCAL_IP"] == "10.1.2.3"
 
 
-def test_java_on_the_path_hides_an_unsuitable_java_home(fake, monkeypatch):
+def test_java_on_the_path_replaces_an_unsuitable_java_home(fake, monkeypatch):
     monkeypatch.setattr(java, "find_java", lambda _: Java(Path("/bin/java"), 17, "PATH"))
     monkeypatch.setenv("JAVA_HOME", "/old")
     local_session()
@@ -193,7 +193,7 @@ def test_java_on_the_path_hides_an_unsuitable_java_home(fake, monkeypatch):
     assert os.environ["JAVA_HOME"] == "/old"
 
 
-def test_java_has_to_fit_this_spark(fake, monkeypatch):
+def test_java_is_searched_for_the_installed_spark_version(fake, monkeypatch):
     asked = []
     monkeypatch.setattr(
         java, "find_java", lambda v: asked.append(v) or Java(Path("/bin/java"), 17, "PATH")
@@ -202,7 +202,7 @@ def test_java_has_to_fit_this_spark(fake, monkeypatch):
     assert asked == [pyspark.__version__]
 
 
-def test_a_running_session_is_returned_as_it_is(fake):
+def test_a_running_session_is_returned_unchanged(fake):
     fake.running = fake
     fake.settings = {"spark.master": "yarn"}
     assert local_session() is fake
@@ -211,7 +211,7 @@ def test_a_running_session_is_returned_as_it_is(fake):
     assert "PYSPARK_PYTHON" not in os.environ
 
 
-def test_the_same_call_twice(fake):
+def test_the_same_call_returns_the_same_session(fake):
     arguments = {"cores": 2, "memory": "1g", "config": {"spark.x": True}}
     assert local_session(**arguments) is local_session(**arguments)
 
@@ -226,15 +226,15 @@ def test_the_same_call_twice(fake):
         ({"config": {"spark.driver.extraJavaOptions": "-Xss4m"}}, "-Xss4m was requested"),
     ],
 )
-def test_a_running_session_that_contradicts(fake, arguments, named):
+def test_a_running_session_with_other_settings_is_refused(fake, arguments, named):
     local_session(2)
     with pytest.raises(ValueError, match=r"Call `stop\(\)` on it first") as error:
         local_session(**arguments)
     assert named in str(error.value)
 
 
-def test_a_session_of_another_thread_that_contradicts(fake, monkeypatch):
-    """Spark gives the running session to a builder, whatever it was asked for."""
+def test_a_session_of_another_thread_with_other_settings_is_refused(fake, monkeypatch):
+    """The builder returns the running session, whatever its settings are."""
     monkeypatch.setattr(fake, "get", lambda key, default: "local[2]")
     with pytest.raises(ValueError, match=r"spark.master=local\[2\] is running"):
         local_session(4)
@@ -242,7 +242,7 @@ def test_a_session_of_another_thread_that_contradicts(fake, monkeypatch):
 
 @pytest.mark.parametrize("name", ["cores", "executors"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, "2", True])
-def test_counts_are_checked(fake, name, value):
+def test_counts_must_be_positive_integers(fake, name, value):
     with pytest.raises(ValueError, match=f"`{name}` must be an integer >= 1") as error:
         local_session(**{name: value})
     assert f"Received: {name}={value!r}" in str(error.value)
@@ -250,13 +250,13 @@ def test_counts_are_checked(fake, name, value):
 
 
 @pytest.mark.parametrize("value", ["", "2", "0g", "1.5g", "2t", "g", 1024])
-def test_memory_is_checked(fake, value):
+def test_memory_must_be_a_string_with_a_unit(fake, value):
     with pytest.raises(ValueError, match='`memory` must be a string such as "512m" or "4g"'):
         local_session(memory=value)
     assert fake.environment is None
 
 
-def test_executors_end_before_their_files(fake):
+def test_executors_are_stopped_at_exit_by_their_own_process(fake):
     local_session(executors=1)
     ((stop, *arguments),) = fake.at_exit
     stop(*arguments[:-1], os.getpid() + 1)  # In a forked child.
@@ -266,7 +266,7 @@ def test_executors_end_before_their_files(fake):
 
 
 @pytest.mark.parametrize("error", [Py4JError("gone"), ConnectionRefusedError()])
-def test_a_jvm_that_ended_first_does_not_matter(fake, monkeypatch, error):
+def test_a_jvm_that_already_ended_is_not_an_error_at_exit(fake, monkeypatch, error):
     def fail():
         raise error
 

@@ -42,7 +42,7 @@ WINDOWS = (1, 10 * ROW, 333 * ROW, 1 << 20)
 
 
 @pytest.mark.parametrize("count", COUNTS)
-def test_every_row_once_whatever_the_sizes(count, tmp_path):
+def test_every_row_is_read_once_for_all_sizes(count, tmp_path):
     shard = shard_of(count, tmp_path)
     for batch, size, shuffle in itertools.product(BATCHES, WINDOWS, (False, True)):
         for start, stop in {(0, count), (count // 3, count), (0, count - count // 3)}:
@@ -68,7 +68,7 @@ def test_every_row_once_whatever_the_sizes(count, tmp_path):
             assert batches == -(-(stop - start) // batch)
 
 
-def test_windows_are_as_large_as_they_may_be(tmp_path):
+def test_windows_are_as_large_as_allowed(tmp_path):
     shard = shard_of(100, tmp_path)
     sizes = [w.num_examples for w in shard.windows(4, window_bytes=30 * ROW)]
     assert sizes == [28, 28, 28, 16]
@@ -76,7 +76,7 @@ def test_windows_are_as_large_as_they_may_be(tmp_path):
     assert shuffled == sizes
 
 
-def test_a_range_that_fits_comes_whole_in_stored_order_with_a_permutation(tmp_path):
+def test_a_range_that_fits_is_one_window_with_a_permutation(tmp_path):
     shard = shard_of(50, tmp_path)
     (plain,) = shard.windows(8, start=10, stop=30)
     (mixed,) = shard.windows(8, start=10, stop=30, rng=rng())
@@ -88,7 +88,7 @@ def test_a_range_that_fits_comes_whole_in_stored_order_with_a_permutation(tmp_pa
     assert plain.key == mixed.key == (shard.handle.path, 10, 30)
 
 
-def test_a_single_batch_comes_whole_even_if_it_is_large(tmp_path):
+def test_a_single_large_batch_is_one_window(tmp_path):
     (window,) = shard_of(50, tmp_path).windows(64, rng=rng(), window_bytes=1)
     assert window.key is not None
 
@@ -122,7 +122,7 @@ def test_the_generator_alone_decides_the_order(size, tmp_path):
     assert seen(source) != seen(source)
 
 
-def test_a_shuffled_window_of_a_large_shard_is_from_all_over_it(tmp_path):
+def test_a_shuffled_window_has_rows_from_all_parts_of_a_large_shard(tmp_path):
     shard = shard_of(4000, tmp_path)
     window = next(shard.windows(10, rng=rng(), window_bytes=640 * ROW))
     ids = np.array(ids_of(window))
@@ -152,7 +152,7 @@ def test_bad_ranges_and_batch_sizes_are_refused_before_anything_is_read(tmp_path
     st.integers(1, 100 * ROW),
     st.one_of(st.none(), st.integers(0, 9)),
 )
-def test_any_sizes(tmp_path, count, batch, size, seed):
+def test_every_row_is_read_once_for_random_sizes(tmp_path, count, batch, size, seed):
     shard = shard_of(count, tmp_path)
     source = None if seed is None else rng(seed)
     windows = list(shard.windows(batch, rng=source, window_bytes=size))
@@ -163,7 +163,7 @@ def test_any_sizes(tmp_path, count, batch, size, seed):
     )[: len(windows)]
 
 
-def test_cut_deals_runs_out_into_equal_groups():
+def test_cut_divides_runs_into_equal_groups():
     runs = [(0, 3), (10, 14), (20, 21), (30, 30), (40, 50)]
     assert list(cut(runs, 4)) == [
         [(0, 3), (10, 11)],
@@ -176,7 +176,7 @@ def test_cut_deals_runs_out_into_equal_groups():
     assert list(cut([], 4)) == []
 
 
-def test_pieces_of_a_chunk():
+def test_a_chunk_is_divided_into_pieces_of_a_given_size():
     rows = Chunk([np.zeros((10, 2), np.float32)], [np.arange(10)])
     assert rows.nbytes == 160
     pieces = list(rows.pieces(64))
@@ -185,7 +185,7 @@ def test_pieces_of_a_chunk():
     assert [p.num_examples for p in rows.pieces(1)] == [1] * 10
 
 
-def test_a_chunk_as_a_window():
+def test_a_chunk_becomes_a_window_without_a_copy():
     rows = Chunk([np.arange(3)], [np.arange(3)], [np.ones(3)])
     window = rows.window()
     assert (window.order, window.key, window.first_batch, window.num_examples) == (None, None, 0, 3)
@@ -193,7 +193,7 @@ def test_a_chunk_as_a_window():
     assert window.sample_weight[0] is rows.sample_weight[0]
 
 
-def test_class_weights_by_hand():
+def test_class_weights_match_a_calculation_by_hand():
     table = {0: 0.5, 2: 3.0}
     assert class_weights(np.array([0, 1, 2]), table).tolist() == [0.5, 1.0, 3.0]
     assert class_weights(np.array([[2.0], [0.0]]), table).tolist() == [3.0, 0.5]
@@ -203,7 +203,7 @@ def test_class_weights_by_hand():
     assert class_weights(np.array([0]), table).dtype == np.float32
 
 
-def test_a_window_with_class_weights():
+def test_class_weights_multiply_the_sample_weights_of_a_window():
     window = Window([np.arange(2)], [np.array([1, 0])], key=("path", 0, 2), first_batch=3)
     weighted = window.with_class_weight({1: 4.0})
     assert weighted.sample_weight[0].tolist() == [4.0, 1.0]

@@ -1,4 +1,4 @@
-"""Writing a shard: what lands on disk, what the handle says, what failure leaves behind."""
+"""Writing a shard: the files, the handle, and what a failure leaves behind."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def files_under(folder):
     return sorted(name for _, _, names in os.walk(folder) for name in names)
 
 
-def test_round_trip_of_several_arrays_over_several_chunks():
+def test_several_arrays_in_several_chunks_survive_a_round_trip():
     images = np.arange(5 * 2 * 3, dtype=np.float32).reshape(5, 2, 3)
     ids = np.array([[7], [1], [2], [9], [4]], np.int64)
     flags = np.array([True, False, True, True, False])
@@ -76,7 +76,7 @@ def test_non_contiguous_and_big_endian_arrays_are_stored_by_value():
     np.testing.assert_array_equal(right, matrix.T)
 
 
-def test_half_floats_and_text():
+def test_half_floats_and_text_survive_a_round_trip():
     words = np.array([["a", "ü"], ["", "long " * 9]], object)
     handle = spool([chunk(np.array([1.5, 2.5], np.float16), words)], 0, "run")
     assert [s.dtype for s in handle.x] == ["float16", "string"]
@@ -86,7 +86,7 @@ def test_half_floats_and_text():
     assert text.tolist() == words.tolist()
 
 
-def test_text_is_found_again_across_record_batches():
+def test_text_is_read_across_record_batches():
     words = np.array([f"w{i}" for i in range(10_000)], object)
     handle = spool((chunk(words[i : i + 999]) for i in range(0, 10_000, 999)), 0, "run")
     shard = Shard.open(handle)
@@ -102,13 +102,13 @@ def test_integers_widen_when_floats_follow():
     assert files_under(handle.path) == ["x0.bin"]
 
 
-def test_small_integers_widen_to_what_holds_both():
+def test_small_integers_widen_to_a_common_type():
     handle = spool([chunk(np.array([200], np.uint8)), chunk(np.array([-1], np.int16))], 0, "run")
     assert handle.x[0].dtype == "int16"
     assert Shard.open(handle).read().x[0].tolist() == [200, -1]
 
 
-def test_empty_partition():
+def test_an_empty_partition_becomes_an_empty_shard():
     handle = spool([], 4, "run")
     assert handle.num_examples == 0
     assert handle.arrays == ()
@@ -128,7 +128,7 @@ def test_handle_survives_json():
     assert not handle.to_json().startswith(b'{"failure"')
 
 
-def test_stats_of_labels():
+def test_label_statistics_describe_range_and_type():
     def stats(*parts):
         return spool([chunk([0] * len(p), y=[np.asarray(p)]) for p in parts], 0, "run").stats
 
@@ -140,7 +140,7 @@ def test_stats_of_labels():
     assert stats([True, False]) == (LabelStats(0.0, 1.0, True, True),)
 
 
-def test_stats_are_of_labels_only_and_merge_over_shards():
+def test_statistics_cover_labels_only_and_merge_over_shards():
     first = spool([chunk([99], y=[[1], [0.5]], w=[[7.5]])], 0, "run")
     empty = spool([], 1, "run")
     last = spool([chunk([99], y=[[5], [np.nan]], w=[[7.5]])], 2, "run")
@@ -153,7 +153,7 @@ def test_stats_are_of_labels_only_and_merge_over_shards():
     assert merge_label_stats([spool([chunk([1])], 0, "run")]) == ()
 
 
-def test_merged_stats_of_text_stay_unknown():
+def test_merged_statistics_of_text_are_none():
     text = spool([chunk([1], y=[np.array(["a"], object)])], 0, "run")
     assert merge_label_stats([text, text]) == (None,)
 
@@ -173,7 +173,7 @@ def test_chunks_that_do_not_agree_are_refused(second, words):
         spool([chunk(np.zeros((2, 3))), second], 0, "run")
 
 
-def test_first_rows_must_be_numbers_or_text():
+def test_arrays_must_be_numbers_or_text():
     with pytest.raises(ValueError, match="must be numbers.*<U1"):
         spool([chunk(["a", "b"])], 0, "run")
     with pytest.raises(ValueError, match="must be text.*int64 from row 1"):
@@ -195,7 +195,7 @@ def test_a_failed_attempt_leaves_nothing_behind(local_dirs):
     assert os.listdir(spool_directory("run", 0)) == []
 
 
-def test_a_shard_is_not_there_before_it_is_complete():
+def test_a_shard_appears_only_when_it_is_complete():
     seen = []
 
     def chunks():
@@ -208,7 +208,7 @@ def test_a_shard_is_not_there_before_it_is_complete():
     assert os.listdir(spool_directory("run", 0)) == [os.path.basename(handle.path)]
 
 
-def test_two_attempts_of_one_task_do_not_meet():
+def test_two_attempts_of_one_task_write_separate_shards():
     first, second = (spool([chunk([n])], 0, "run") for n in (1, 2))
     assert first.path != second.path
     assert Shard.open(first).read().x[0].tolist() == [1]
@@ -216,7 +216,7 @@ def test_two_attempts_of_one_task_do_not_meet():
     assert Shard.open(second).read().x[0].tolist() == [2]
 
 
-def test_chunks_are_let_go_as_soon_as_they_are_written():
+def test_chunks_are_freed_after_they_are_written():
     alive = []
 
     def chunks():
@@ -240,19 +240,19 @@ def test_shards_are_spread_over_the_local_directories(local_dirs):
     remove_spools("run")
 
 
-def test_files_are_for_their_owner_only():
+def test_only_the_owner_can_access_the_files():
     handle = spool([chunk([1])], 0, "run")
     for path in (handle.path, os.path.dirname(handle.path)):
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o700
 
 
-def test_without_spark_the_temporary_directory_is_used(tmp_path, monkeypatch):
+def test_the_temporary_directory_is_used_without_spark(tmp_path, monkeypatch):
     monkeypatch.delenv("SPARK_LOCAL_DIRS")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "c"))
     assert spool_directory("run", 5) == str(tmp_path / "c" / "kspark-run")
 
 
-def test_a_directory_of_the_caller(tmp_path):
+def test_a_given_directory_is_used(tmp_path):
     handle = spool([chunk([1])], 0, "run", directory=str(tmp_path / "here"))
     assert os.path.dirname(handle.path) == str(tmp_path / "here")
 
@@ -263,7 +263,7 @@ def test_a_run_id_cannot_be_a_path(run_id):
         spool_directory(run_id)
 
 
-def test_missing_and_truncated_files():
+def test_missing_and_truncated_files_raise_an_error():
     handle = spool([chunk(np.arange(10)), chunk(np.arange(10))], 6, "run")
     path = os.path.join(handle.path, "x0.bin")
     with open(path, "r+b") as file:
@@ -279,7 +279,7 @@ def test_missing_and_truncated_files():
         list(Shard(handle).windows(4))
 
 
-def test_state_outlives_the_shards_files_and_goes_with_the_run():
+def test_state_is_kept_with_the_run_when_a_shard_is_deleted():
     shard = Shard.open(spool([chunk([1])], 3, "run"))
     path = shard.state_path("optimizer")
     with open(path, "wb") as file:
@@ -298,7 +298,7 @@ def test_state_outlives_the_shards_files_and_goes_with_the_run():
             shard.state_path(name)
 
 
-def test_memory_per_row_counts_strings_as_python_keeps_them():
+def test_memory_per_row_includes_the_size_of_python_strings():
     numbers = Shard.open(spool([chunk(np.zeros((4, 5), np.float32), [1, 2, 3, 4])], 0, "run"))
     assert numbers.row_bytes == 28
     words = Shard.open(spool([chunk(np.full((4, 2), "a", object))], 0, "run"))

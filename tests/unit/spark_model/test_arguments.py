@@ -28,8 +28,8 @@ def small():
     return model
 
 
-def test_positions_of_elephas_6():
-    """Mode and frequency have the places they had there; what came after is named."""
+def test_positional_arguments_of_elephas_6_end_with_the_frequency():
+    """Mode and frequency may be positional; later arguments must be keywords."""
     made = SparkModel(small(), "asynchronous", "batch")
     assert (made.mode, made.frequency) == ("asynchronous", "batch")
     for kind in (SparkModel, SparkMLlibModel):
@@ -48,8 +48,8 @@ def test_positions_of_elephas_6():
         assert found == ("synchronous", "batch", 4, 16, 4000)
 
 
-def test_positions_of_elephas_7_are_refused():
-    """There the second is the number of workers, the third custom objects."""
+def test_positional_arguments_of_elephas_7_are_refused():
+    """Elephas 7 takes the number of workers second, and custom objects third."""
     with pytest.raises(ValueError, match="`mode` must be one of .*Received: mode=4"):
         SparkModel(small(), 4)
     with pytest.raises(TypeError, match="positional arguments"):
@@ -74,23 +74,23 @@ def test_mllib_models_train_with_their_batch_size(monkeypatch, given, used):
 
 @pytest.mark.parametrize("frequency", ["epoch", "batch", 1])
 @pytest.mark.parametrize("mode", ["synchronous", "asynchronous", "hogwild"])
-def test_the_plain_average_works_everywhere(mode, frequency):
+def test_the_average_rule_is_accepted_in_every_mode(mode, frequency):
     check_rule(optimizers.get("average"), plan(mode, frequency))
 
 
 @pytest.mark.parametrize("rule", ["sgd", "adam", "median"])
-def test_merged_gradients_leave_a_rule_nothing_to_do(rule):
+def test_other_rules_than_average_are_refused_for_merged_gradients(rule):
     check_rule(optimizers.get(rule), plan("synchronous", 1))
     with pytest.raises(ValueError, match=r"`server_optimizer` must be .* frequency=1 .*Received"):
         check_rule(optimizers.get(rule), plan("synchronous", "batch"))
 
 
-def test_a_rule_for_another_mode():
+def test_a_rule_for_another_mode_is_refused():
     with pytest.raises(ValueError, match='for mode="synchronous"; this one is for "asynchronous"'):
         check_rule(optimizers.get("downpour"), plan("synchronous"))
 
 
-def test_what_compares_replicas_needs_all_their_values():
+def test_robust_rules_refuse_compression_that_drops_values():
     for rule in ("median", "trimmed_mean"):
         check_rule(optimizers.get(rule), plan("synchronous", compression="int8"))
         with pytest.raises(
@@ -100,7 +100,7 @@ def test_what_compares_replicas_needs_all_their_values():
     check_rule(optimizers.get("adam"), plan("synchronous", compression="top_k"))
 
 
-def test_distances_are_not_compressed():
+def test_compression_is_refused_with_elastic_averaging():
     rule = optimizers.get("elastic_average")
     for mode in ("synchronous", "asynchronous"):
         check_compression(rule, plan(mode))
@@ -110,7 +110,7 @@ def test_distances_are_not_compressed():
             check_compression(rule, plan(mode, compression="int8"))
 
 
-def test_compression_is_an_argument_that_is_kept():
+def test_compression_is_kept_in_the_configuration():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     assert SparkModel(model).get_config()["compression"] is None
@@ -130,7 +130,7 @@ def test_compression_is_an_argument_that_is_kept():
 
 
 @pytest.mark.parametrize("frequency", ["epoch", "batch", 3])
-def test_replicas_keep_weights_of_their_own_where_they_merge_them(frequency):
+def test_elastic_averaging_is_refused_where_replicas_share_weights(frequency):
     rule = optimizers.get("elastic_average")
     check_rule(rule, plan("asynchronous", frequency))
     if frequency == "batch":  # gradients are merged, and replicas stay alike
@@ -146,14 +146,14 @@ class OwnSpring(optimizers.ElasticAverage):
     modes = frozenset(("synchronous", "asynchronous", "hogwild"))
 
 
-def test_in_shared_memory_replicas_have_no_weights_of_their_own():
+def test_rules_that_keep_replica_weights_are_refused_in_hogwild_mode():
     check_rule(OwnSpring(), plan("synchronous"))
     with pytest.raises(ValueError, match='continue with the merged weights in mode="hogwild". R'):
         check_rule(OwnSpring(), plan("hogwild"))
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
-def test_gradients_are_merged_where_the_backend_shows_them(monkeypatch, backend):
+def test_merged_gradients_are_refused_for_other_backends_than_tensorflow(monkeypatch, backend):
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
     for mode in ("synchronous", "asynchronous", "hogwild"):
         for frequency in ("epoch", 1):
@@ -166,7 +166,7 @@ def test_gradients_are_merged_where_the_backend_shows_them(monkeypatch, backend)
         check_backend(plan("synchronous", "batch"))
 
 
-def test_classes_of_one_target_may_be_weighted():
+def test_class_weight_needs_a_target():
     check_class_weight({0: 2.0}, 1)
     check_class_weight(None, 2)
     check_class_weight(None, 0)
@@ -174,7 +174,7 @@ def test_classes_of_one_target_may_be_weighted():
         check_class_weight({0: 2.0}, 0)
 
 
-def test_classes_of_several_targets_are_refused_before_there_is_any_spark():
+def test_class_weight_is_refused_for_several_outputs_before_spark_starts():
     entry = keras.Input((2,))
     outputs = [keras.layers.Dense(1, name=name)(entry) for name in ("a", "b")]
     model = keras.Model(entry, outputs)
@@ -192,7 +192,7 @@ def test_classes_of_several_targets_are_refused_before_there_is_any_spark():
         ("trimmed_mean", "made from the same weights"),
     ],
 )
-def test_stragglers_are_refused_where_all_replicas_count(rule, told):
+def test_straggler_timeout_is_refused_where_all_replicas_count(rule, told):
     expected = f'`straggler_timeout` must be None with server_optimizer="{rule}", .*{told}'
     with pytest.raises(ValueError, match=expected):
         SparkModel(small(), server_optimizer=rule, straggler_timeout=1)
@@ -201,7 +201,7 @@ def test_stragglers_are_refused_where_all_replicas_count(rule, told):
 
 
 @pytest.mark.parametrize("mode", ["synchronous", "hogwild"])
-def test_a_bound_of_the_staleness_is_refused_where_it_means_nothing(mode):
+def test_max_staleness_is_refused_outside_asynchronous_mode(mode):
     with pytest.raises(ValueError, match="`max_staleness` must be None with mode="):
         SparkModel(small(), mode, max_staleness=1)
 

@@ -1,4 +1,4 @@
-"""From what the user gave to examples, without Spark."""
+"""The arrays of the user become examples, without Spark."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def source():
         (X, ValueError, "`y` must be labels"),
     ],
 )
-def test_errors_in_validation_data_say_so(source, data, kind, text):
+def test_errors_in_validation_data_name_the_argument(source, data, kind, text):
     with pytest.raises(kind) as caught:
         source.validation(data)
     assert str(caught.value).startswith(f"In `validation_data`: {text}")
 
 
 @pytest.mark.parametrize("data", [(X, Y), [X, Y], (X, Y, np.ones(6))])
-def test_validation_data_like_that_of_keras(source, data):
+def test_validation_data_may_be_a_tuple_or_a_list(source, data):
     assert source.validation(data).num_examples == 6
 
 
-def test_errors_in_training_data_do_not(source):
+def test_errors_in_training_data_have_no_prefix(source):
     with pytest.raises(ValueError, match="^`x` must hold"):
         source.training(X[:, :3], Y, None, 0.0)
     with pytest.raises(ValueError, match="^`y` must be numbers"):
@@ -62,8 +62,8 @@ def test_errors_in_training_data_do_not(source):
         (lambda model, x: model.predict(x), False),
     ],
 )
-def test_models_are_built_from_what_was_given(monkeypatch, call, labelled):
-    """Without Spark: the data are looked at before anything else happens."""
+def test_models_are_built_from_the_given_data(monkeypatch, call, labelled):
+    """Without Spark, because the first row is read before anything else happens."""
     model = keras.Sequential([keras.layers.Dense(3)])
     model.compile(loss="mse")
     data = SimpleNamespace(sparkSession="session")

@@ -14,7 +14,7 @@ from kspark.plan import TrainingPlan
 from kspark.spark_model.training import Outcome, train
 
 
-def test_a_fit_that_fails_at_once_reports_no_epochs_and_keeps_the_rules_state(monkeypatch):
+def test_a_fit_that_fails_at_once_reports_no_epochs_and_keeps_the_rule_state(monkeypatch):
     def refuse(spark, backend):
         raise ClusterError("no workers")
 

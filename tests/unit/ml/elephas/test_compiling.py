@@ -47,7 +47,7 @@ def test_metrics_of_all_kinds_are_plain_data(stage, tmp_path):
     assert set(results(loaded)) == set(found)
 
 
-def test_metrics_are_found_wherever_they_are_set(stage, make):
+def test_metric_functions_become_custom_objects_however_they_are_set(stage, make):
     for other in (
         ElephasEstimator(metrics=[gap], custom_objects={"f": abs}),
         ElephasEstimator(custom_objects={"f": abs}).set_params(metrics=[[gap]]),
@@ -84,7 +84,7 @@ def test_a_grid_over_metrics_is_plain_data(stage):
         ("custom_objects", [gap], "`custom_objects` must be a dictionary"),
     ],
 )
-def test_values_of_another_form_are_refused_at_once(name, value, text):
+def test_invalid_values_are_refused_when_they_are_set(name, value, text):
     with pytest.raises((TypeError, ValueError), match=text):
         ElephasEstimator(**{name: value})
 
@@ -110,14 +110,14 @@ def test_values_of_another_form_are_refused_at_once(name, value, text):
         ),
     ],
 )
-def test_what_keras_does_not_know_is_refused_with_the_nearest_name(stage, name, value, text):
+def test_unknown_names_are_refused_with_the_nearest_known_name(stage, name, value, text):
     stage.set_params(**{name: value, "custom_objects": {"gap": gap}})
     with pytest.raises(ValueError, match=f"`{name}` must be .*{text}"):
         stage._compiled()
 
 
-def test_only_what_changed_of_a_compiled_model_is_looked_up(make):
-    """A registered metric's name alone finds nothing, and need not."""
+def test_only_changed_parts_of_a_compiled_model_are_looked_up(make):
+    """The name of the registered metric would not be found, and is not looked up."""
 
     @keras.saving.register_keras_serializable("test")
     class Third(Half):
@@ -147,6 +147,6 @@ def test_only_what_changed_of_a_compiled_model_is_looked_up(make):
         ),
     ],
 )
-def test_what_is_no_model_is_refused(config, text):
+def test_an_invalid_model_config_is_refused(config, text):
     with pytest.raises(ValueError, match=text):
         ElephasEstimator(keras_model_config=config).get_model()

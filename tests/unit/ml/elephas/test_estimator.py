@@ -63,7 +63,7 @@ def test_mixins_work_on_their_own(mixin, name, default, value):
 
 
 @pytest.mark.parametrize(("mixin", "name", "default", "value"), MIXINS[:-1])
-def test_the_estimator_has_all_of_them(mixin, name, default, value):
+def test_the_estimator_has_the_setters_of_all_mixins(mixin, name, default, value):
     keyword = KEYWORDS.get(name, name)
     assert getattr(ElephasEstimator(), f"set_{name}")(**{keyword: value}).uid
 
@@ -81,7 +81,7 @@ def test_a_mode_that_does_not_exist_is_refused():
         ElephasEstimator(mode="synchron")
 
 
-def test_columns():
+def test_columns_have_the_defaults_of_elephas_and_deprecated_setters():
     stage = ElephasEstimator()
     assert (stage.getFeaturesCol(), stage.getLabelCol(), stage.getOutputCol()) == (
         *("features", "label", "prediction"),
@@ -102,14 +102,14 @@ def test_unknown_arguments_are_refused():
         ElephasEstimator().set_params(batchsize=3)
 
 
-def test_configuration_has_elephas_keys(estimator):
+def test_the_configuration_has_the_keys_of_elephas(estimator):
     config = estimator.get_config()
     assert len(config) == 15
     assert (config["epochs"], config["categorical"], config["outputCol"]) == (3, True, "out")
     assert ElephasEstimator(**config).get_config() == config
 
 
-def test_get_model_is_new_and_not_compiled(estimator, model):
+def test_get_model_returns_a_new_model_that_is_not_compiled(estimator, model):
     found = estimator.get_model()
     assert [layer.name for layer in found.layers] == [layer.name for layer in model.layers]
     assert found is not estimator.get_model()
@@ -118,7 +118,7 @@ def test_get_model_is_new_and_not_compiled(estimator, model):
         ElephasEstimator().get_model()
 
 
-def test_a_compiled_model_stands_for_its_parts(model):
+def test_a_compiled_model_gives_loss_metrics_optimizer_and_weights(model):
     stage = ElephasEstimator(model, epochs=2)
     assert stage.get_loss() == "categorical_crossentropy"
     assert stage.get_metrics() == ["accuracy"]
@@ -162,7 +162,7 @@ def test_a_compiled_model_is_trained_as_it_was_compiled(smoothed, make):
         ElephasEstimator("model")
 
 
-def test_what_is_set_since_replaces_its_part_of_the_compiled_model(smoothed):
+def test_a_later_setter_replaces_its_part_of_the_compiled_model(smoothed):
     stage = ElephasEstimator(smoothed).set_optimizer_config("sgd")
     same_results(stage._compiled(), smoothed)
     assert type(stage._compiled().optimizer) is keras.optimizers.SGD
@@ -175,7 +175,7 @@ def test_what_is_set_since_replaces_its_part_of_the_compiled_model(smoothed):
     assert type(plain.optimizer) is keras.optimizers.Adam
 
 
-def test_another_architecture_set_since_is_a_new_model(smoothed, make):
+def test_a_later_architecture_replaces_the_compiled_model(smoothed, make):
     stage = ElephasEstimator(smoothed).set_keras_model_config(make(7).to_json())
     stage.set_loss("mse").set_metrics(["mae"])
     assert stage._compiled().output_shape == (None, 7)
@@ -202,7 +202,7 @@ def test_the_optimizer_has_a_default_and_keeps_its_settings(estimator, make):
         ElephasEstimator(keras_model_config=make().to_json())._compiled()
 
 
-def test_a_loss_of_one_s_own_is_a_custom_object(make):
+def test_a_custom_loss_becomes_a_custom_object(make):
     def distance(y, p):
         return keras.ops.mean(keras.ops.abs(y - p), axis=-1)
 
@@ -225,7 +225,7 @@ def test_a_loss_of_one_s_own_is_a_custom_object(make):
         ("nobody_knows", None),
     ],
 )
-def test_losses_tell_what_is_predicted(loss, kind):
+def test_the_loss_decides_the_model_type(loss, kind):
     assert LossModelTypeMapper().get_model_type(loss) is kind
 
 
@@ -238,7 +238,7 @@ def test_a_registered_loss_is_found_by_itself_and_by_its_name():
     assert LossModelTypeMapper().get_model_type("own_loss") is ModelType.REGRESSION
 
 
-def test_an_unknown_loss_leaves_it_to_the_output(make):
+def test_the_output_decides_the_model_type_of_an_unknown_loss(make):
     assert model_type("nobody_knows", make(1, None)) is ModelType.REGRESSION
     assert model_type("nobody_knows", make(3, "softmax")) is ModelType.CLASSIFICATION
 
@@ -247,8 +247,10 @@ def test_an_unknown_loss_leaves_it_to_the_output(make):
     ("mode", "frequency", "workers"),
     [("synchronous", "epoch", 8), ("hogwild", "batch", 2), ("asynchronous", "epoch", 2)],
 )
-def test_what_was_set_reaches_the_engine(estimator, monkeypatch, caplog, mode, frequency, workers):
-    """And a number of workers that cannot all run at once is said to be lowered."""
+def test_params_are_passed_to_the_keras_estimator(
+    estimator, monkeypatch, caplog, mode, frequency, workers
+):
+    """A log message says when the number of workers is lowered to the free task slots."""
     asked, spark = {}, SimpleNamespace(sparkContext="of a classic session")
 
     class Recorder:

@@ -1,4 +1,4 @@
-"""Where Elephas' stages are saved, and what they are when they come back; without Spark."""
+"""Where Elephas stages are saved, and what is restored from there; without Spark."""
 
 import json
 
@@ -43,7 +43,7 @@ def content_of(path):
 
 
 @pytest.mark.parametrize("name", ["a.h5", "a.hdf5", "A.H5"])
-def test_files_have_an_ending_of_hdf5(tmp_path, make, name):
+def test_a_name_with_an_hdf5_extension_is_saved_as_a_file(tmp_path, make, name):
     path = tmp_path / name
     ElephasEstimator(keras_model_config=make().to_json(), epochs=3).save(path)
     assert h5py.is_hdf5(path)
@@ -52,7 +52,7 @@ def test_files_have_an_ending_of_hdf5(tmp_path, make, name):
 
 
 @pytest.mark.parametrize("name", ["search/estimator", "epm_stages0", "a.h5/bestModel", "a.model"])
-def test_all_other_names_are_directories_of_spark(monkeypatch, name):
+def test_all_other_names_are_saved_as_spark_directories(monkeypatch, name):
     class Writer:
         def save(self, path):
             saved.append(path)
@@ -64,7 +64,7 @@ def test_all_other_names_are_directories_of_spark(monkeypatch, name):
     assert saved == [name, name]
 
 
-def test_files_of_elephas_under_any_name_are_read(tmp_path):
+def test_files_of_elephas_are_read_under_any_name(tmp_path):
     config = {"epochs": 3, "keras_model_config": "{}"}
     for name in ("estimator", "estimator.keras"):
         with h5py.File(tmp_path / name, "w") as file:
@@ -73,14 +73,14 @@ def test_files_of_elephas_under_any_name_are_read(tmp_path):
         assert load_ml_estimator(str(tmp_path / name)).get_epochs() == 3
 
 
-def test_a_directory_of_spark_may_have_any_name(tmp_path):
-    """As `write().save` makes it, though `save` would not."""
+def test_a_spark_directory_is_read_under_any_name(tmp_path):
+    """`write().save` makes a directory of any name, unlike `save`."""
     (tmp_path / "stage.h5").mkdir()
     assert not files.is_file(str(tmp_path / "stage.h5"))
     assert files.is_file(str(tmp_path / "other.h5"))
 
 
-def test_elephas_could_make_its_stages_of_the_files(tmp_path, make):
+def test_files_have_only_keys_that_elephas_knows(tmp_path, make):
     path = str(tmp_path / "a.h5")
     ElephasEstimator(make(), output_type="class", from_logits=True).save(path)
     assert set(content_of(path)["config"]) <= OF_ESTIMATORS
@@ -104,7 +104,7 @@ def shifted(monkeypatch):
     return keras.Sequential([keras.Input((2,)), Shifted(), keras.layers.Dense(1)])
 
 
-def test_custom_objects_come_back_with_a_transformer_s_file(tmp_path, shifted):
+def test_custom_objects_are_restored_from_a_transformer_file(tmp_path, shifted):
     path = str(tmp_path / "a.h5")
     transformer(shifted, custom_objects={"Shifted": Shifted}).save(path)
     readers = [
@@ -122,14 +122,14 @@ def test_custom_objects_come_back_with_a_transformer_s_file(tmp_path, shifted):
         load_ml_transformer(path).get_model()
 
 
-def test_custom_objects_come_back_with_an_estimator_s_file(tmp_path, shifted):
+def test_custom_objects_are_restored_from_an_estimator_file(tmp_path, shifted):
     path = str(tmp_path / "a.h5")
     ElephasEstimator(keras_model_config=shifted.to_json()).save(path)
     loaded = load_ml_estimator(path, {"Shifted": Shifted})
     assert type(loaded.get_model().layers[0]) is Shifted
 
 
-def test_an_estimator_file_is_whole(estimator, tmp_path):
+def test_an_estimator_file_restores_all_params(estimator, tmp_path):
     path = str(tmp_path / "estimator.h5")
     estimator.save(path)
     loaded = load_ml_estimator(path)
@@ -145,7 +145,7 @@ def test_an_estimator_file_is_whole(estimator, tmp_path):
 
 
 @pytest.mark.parametrize("units", [3, 3000])
-def test_a_transformer_file_is_whole(make, tmp_path, units):
+def test_a_transformer_file_restores_all_params(make, tmp_path, units):
     model = make(units)
     stage = ElephasTransformer(
         keras_model_config=model.to_json(),
@@ -167,7 +167,7 @@ def test_a_transformer_file_is_whole(make, tmp_path, units):
     assert (loaded.getOutputCol(), loaded.get_keras_model_config()) == ("out", model.to_json())
 
 
-def test_files_of_elephas_are_read(make, tmp_path):
+def test_files_in_the_format_of_elephas_are_read(make, tmp_path):
     """As Elephas writes them: weights as nested lists, a model type as text."""
     model = make(1, None, "mse")
     config = {
@@ -188,7 +188,7 @@ def test_files_of_elephas_are_read(make, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_small_transformer_file_is_one_that_elephas_reads(make, tmp_path):
+def test_elephas_can_read_a_small_transformer_file(make, tmp_path):
     model = make(1, None, "mse")
     path = str(tmp_path / "small.h5")
     ElephasTransformer(

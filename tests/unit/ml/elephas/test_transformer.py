@@ -18,7 +18,7 @@ def same(arrays, others):
         np.testing.assert_array_equal(a, b)
 
 
-def test_assigned_weights_are_the_model_s(make):
+def test_the_model_uses_assigned_weights(make):
     model, other = make(), make()
     stage = transformer(model)
     stage.weights = other.get_weights()
@@ -54,8 +54,10 @@ CLASSES = [
 
 
 @pytest.mark.parametrize(("activation", "loss", "params", "classes"), CLASSES)
-def test_classes_of_one_output(tmp_path, make, activation, loss, params, classes):
-    """0 divides logits and margins, 0.5 probabilities; also when they come from a file."""
+def test_a_single_output_is_divided_into_classes_at_its_threshold(
+    tmp_path, make, activation, loss, params, classes
+):
+    """The threshold is 0 for logits and margins, and 0.5 for probabilities; also after loading."""
     model = make(1, activation, loss)
     stage = ElephasEstimator(model, output_type="class", **params)
     fitted = stage._transformer(stage._compiled(), {})
@@ -65,7 +67,7 @@ def test_classes_of_one_output(tmp_path, make, activation, loss, params, classes
     assert column(load_ml_transformer(str(tmp_path / "a.h5")), outputs) == ("double", classes)
 
 
-def test_classes_of_a_loss_by_name(make):
+def test_a_loss_given_by_name_decides_the_threshold(make):
     stage = ElephasEstimator(
         keras_model_config=make(1, None).to_json(), loss="hinge", output_type="class"
     )

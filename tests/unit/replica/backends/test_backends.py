@@ -1,4 +1,4 @@
-"""Choosing a backend, and what the generic one does on those that are installed here."""
+"""Choosing a backend, and the generic backend with the Keras backends that are installed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kspark.replica.backends.tensorflow_rows import RowCache, as_tensor
 from kspark.shards import ArraySpec, InputSpec
 
 
-def test_backend_of_this_process():
+def test_only_the_running_backend_can_be_used():
     assert running_backend() == "tensorflow"
     assert get_backend("tensorflow").Engine.__module__ == "kspark.replica.backends.tensorflow"
     use_backend("tensorflow")
@@ -35,7 +35,7 @@ def test_backend_of_this_process():
         use_backend("jax")
 
 
-def test_threads_of_a_started_backend_stay_with_a_warning(caplog):
+def test_a_started_backend_keeps_its_threads_with_a_warning(caplog):
     tf.constant(1.0) + 1.0
     now = tf.config.threading.get_intra_op_parallelism_threads()
     with caplog.at_level(logging.WARNING, "kspark"):
@@ -75,11 +75,11 @@ SPECS = {
         ),
     ],
 )
-def test_pack(spec, groups, expected):
+def test_pack_gives_the_structure_that_keras_expects(spec, groups, expected):
     assert pack(SPECS[spec], *groups) == expected
 
 
-def test_small_helpers():
+def test_outputs_are_flattened_and_examples_of_batches_are_counted():
     assert flat_outputs({"b": [1, 2], "a": (3,)}) == [3, 1, 2]
     assert flat_outputs(4) == [4]
     assert [batch_examples(10, 4, *b) for b in [(0, 1), (1, 3), (2, 3), (3, 4)]] == [4, 6, 2, 0]
@@ -97,13 +97,13 @@ def test_only_floats_are_cast(dtype, expected):
 
 
 @pytest.mark.parametrize("dtype", [object, "U3"])
-def test_text_becomes_strings(dtype):
+def test_text_becomes_string_tensors(dtype):
     tensor = as_tensor(np.array(["a", "öb"], dtype))
     assert tensor.dtype == tf.string
     assert [t.decode() for t in tensor.numpy()] == ["a", "öb"]
 
 
-def test_kept_rows_are_bounded(window_of):
+def test_the_size_of_the_row_cache_is_bounded(window_of):
     cache = RowCache(max_bytes=100)
 
     def rows(key):
@@ -221,7 +221,7 @@ print("done")
 
 
 @pytest.mark.parametrize("name", ["jax", "torch"])
-def test_generic_backend(name, process):
+def test_the_generic_backend_works_with_jax_and_torch(name, process):
     if importlib.util.find_spec(name) is None:
         pytest.skip(f"{name} is not installed")
     done = process(GENERIC, name, KERAS_BACKEND=name)
@@ -229,13 +229,13 @@ def test_generic_backend(name, process):
     assert done.stdout.endswith("done\n")
 
 
-def test_floatx_decides(monkeypatch):
+def test_floats_are_cast_to_floatx(monkeypatch):
     monkeypatch.setattr(keras.config, "floatx", lambda: "float64")
     assert cast_floats(np.ones(2, "float32")).dtype == np.float64
 
 
 def test_metrics_add_up_over_the_batches_of_the_generic_engine(window_of):
-    """Later Keras resets metrics in `train_on_batch`, with every backend."""
+    """Newer versions of Keras reset metrics in `train_on_batch`, with every backend."""
     x = np.arange(10, dtype="float32").reshape(10, 1)
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile(keras.optimizers.SGD(0.0), "mse")
