@@ -7,10 +7,10 @@ import time
 
 import numpy as np
 
-from kspark.live.coordinator.rendezvous import GENERATION_BITS
 from kspark.live.run import LiveRun, train_exchanging
 from kspark.live.transport import Reply
 from kspark.live.wire import Instructions
+from kspark.live.wire.documents import GENERATION_BITS
 from kspark.worker.own_weights import RoundWeights
 
 

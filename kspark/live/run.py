@@ -5,18 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kspark.live.transport import AggregatorClient
 from kspark.live.wire import Instructions, Welcome
-from kspark.replica import Replica, ReplicaSpec
+from kspark.replica import ReplicaSpec
 from kspark.shards import Shard, Usage, Window
 from kspark.weights import Packer, compute_delta
 from kspark.worker.own_weights import PushedWeights, RoundWeights
 from kspark.worker.state import ShardState
 from kspark.worker.tasks import FitTask, State, check_finite, facts_of, state_of, weighted
+
+if TYPE_CHECKING:
+    from kspark.replica import Replica
 
 DeltaExchange = Callable[[int, int, np.ndarray], None]
 """Function of the number of an exchange, its number of examples, and a delta."""

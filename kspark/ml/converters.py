@@ -15,7 +15,7 @@ import numpy as np
 from kspark.errors import invalid, invalid_type
 from kspark.ml.naming import KERAS, naming
 from kspark.ml.unsaved import CallbackMaker, Callbacks
-from kspark.plan.checks import check_class_weight
+from kspark.plan.checks import check_class_weight, check_frequency, check_integer
 from kspark.plan.settings import SETTINGS
 
 Converter = Callable[[Any], Any]
@@ -31,7 +31,7 @@ def checked(name: str, check: Callable[..., Any], **limits: Any) -> Converter:
     """
 
     def convert(value: Any) -> Any:
-        return check(name, without_fraction(value), **limits)
+        return check(name, without_fraction(value, check), **limits)
 
     return convert
 
@@ -49,15 +49,16 @@ def setting(name: str) -> Converter:
         if isinstance(value, str):
             declared.check(name, value)
             return str(value)
-        plain = declared.plain(declared.check(name, without_fraction(value)))
+        plain = declared.plain(declared.check(name, without_fraction(value, declared.check)))
         return list(plain) if isinstance(plain, tuple) else plain
 
     return convert
 
 
-def without_fraction(value: Any) -> Any:
-    """Turn a float without a fraction into an integer. Return other values unchanged."""
-    if isinstance(value, float | np.floating) and float(value).is_integer():
+def without_fraction(value: Any, check: Callable[..., Any]) -> Any:
+    """Turn a float without a fraction into an integer, for a check of integers."""
+    whole = getattr(check, "func", check) in (check_integer, check_frequency)
+    if whole and isinstance(value, float | np.floating) and float(value).is_integer():
         return int(value)
     return value
 

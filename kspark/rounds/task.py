@@ -15,12 +15,13 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kspark.cluster.failures import lost_too_often
 from kspark.plan import TrainingPlan
-from kspark.replica import Replica, ReplicaSpec
+from kspark.replica import ReplicaSpec
 from kspark.shards import Shard, ShardHandle, Usage
 from kspark.weights import compute_delta
 from kspark.worker.own_weights import RoundWeights
@@ -36,6 +37,9 @@ from kspark.worker.tasks import (
     training_rows,
     weighted,
 )
+
+if TYPE_CHECKING:
+    from kspark.replica import Replica
 
 
 @dataclass(frozen=True)

@@ -68,11 +68,11 @@ def check_rule(rule: ServerOptimizer, plan: TrainingPlan) -> None:
     if rule.keeps_replica_weights and plan.mode == "hogwild":
         reason = 'a rule whose replicas continue with the merged weights in mode="hogwild"'
         raise invalid("server_optimizer", reason, rule)
-    check_compression(rule, plan)
+    check_rule_takes_compression(rule, plan)
     check_stragglers(rule, plan)
 
 
-def check_compression(rule: ServerOptimizer, plan: TrainingPlan) -> None:
+def check_rule_takes_compression(rule: ServerOptimizer, plan: TrainingPlan) -> None:
     """Refuse a codec that does not work with a server optimizer.
 
     Raises:
@@ -148,7 +148,7 @@ def check_schedule(plan: TrainingPlan, learning_rate: float | None) -> None:
         raise invalid("scale_lr", rule, plan.scaling.rule)
 
 
-def check_class_weight(class_weight: Any, num_targets: int) -> None:
+def check_single_target(class_weight: Any, num_targets: int) -> None:
     """Refuse `class_weight` unless the model has exactly one target.
 
     Raises:

@@ -18,11 +18,11 @@ from kspark.plan.settings import PLAN_SETTINGS, SETTINGS
 from kspark.replica import ReplicaSpec
 from kspark.spark_model.arguments import (
     check_backend,
-    check_class_weight,
     check_exclusive,
     check_road,
     check_rule,
     check_schedule,
+    check_single_target,
     refuse_unknown,
 )
 from kspark.spark_model.inference import InferenceModel
@@ -229,7 +229,7 @@ class SparkModel(InferenceModel):
         columns = Columns(features_col, label_col, weight_col)
         source = Source(self._model, x, columns, self.num_workers, labelled=y is None)
         check_schedule(plan, source.replica.learning_rate)
-        check_class_weight(class_weight, len(source.replica.inputs.targets))
+        check_single_target(class_weight, len(source.replica.inputs.targets))
         check_road(source.spark, plan)
         data = TrainingData.of(source, (x, y, sample_weight), validation_split, validation_data)
         spec = ReplicaSpec.of(self._model, self.custom_objects)

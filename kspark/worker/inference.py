@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +15,15 @@ from kspark.adapters.conform import Place
 from kspark.adapters.feeds import FramePlan
 from kspark.cluster.failures import UnfitLabelsError
 from kspark.errors import Failure, invalid
-from kspark.replica import Replica, ReplicaSpec
+from kspark.replica import ReplicaSpec
 from kspark.replica.building import build
 from kspark.shards import TEXT, Chunk, LabelStats, Shard, ShardHandle, StoredArray, Window
 from kspark.worker.scores import Scores
 from kspark.worker.state import replica_for
 from kspark.worker.tasks import Result, ShardResult, guarded, read_to_end
+
+if TYPE_CHECKING:
+    from kspark.replica import Replica
 
 MAX_PREDICTORS = 4
 

@@ -13,14 +13,18 @@ import os
 import platform
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kspark.plan import TrainingPlan
-from kspark.replica import Replica, ReplicaSpec
+from kspark.replica import ReplicaSpec
 from kspark.replica.building import build
 from kspark.shards import Shard, ShardHandle
 from kspark.worker.tasks import MissingShard, Result, ShardResult, State
+
+if TYPE_CHECKING:
+    from kspark.replica import Replica
 
 _replicas: dict[str, tuple[str, Replica, State]] = {}
 

@@ -51,3 +51,12 @@ def release(version: str) -> list[int]:
 
 def test_the_error_without_java_names_the_package_of_the_extra():
     assert f'"java": ["{REQUIREMENT}"]' in (ROOT / "setup.py").read_text(encoding="utf-8")
+
+
+def test_the_folders_of_the_unit_tests_are_those_of_the_library():
+    library = ROOT / "kspark"
+    tests = ROOT / "tests" / "unit"
+    for folder in (path.parent.relative_to(tests) for path in tests.rglob("test_*.py")):
+        module = library / folder
+        assert module.is_dir() or module.with_suffix(".py").is_file(), folder
+    assert list(tests.glob("test_*.py")) == []

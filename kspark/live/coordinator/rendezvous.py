@@ -17,11 +17,9 @@ import numpy as np
 
 from kspark.aggregator import Aggregator, Delta
 from kspark.errors import AggregationError, IncompatibleDeltaError
+from kspark.live.wire.documents import GENERATION_BITS
 from kspark.shards import num_batches
 from kspark.weights import Packer, weighted_mean
-
-GENERATION_BITS = 32
-"""`sequence = generation << 32 | step`."""
 
 Given = dict[int, tuple[np.ndarray | None, float]]
 

@@ -15,6 +15,9 @@ from kspark.errors import ProtocolError
 
 T = TypeVar("T")
 
+GENERATION_BITS = 32
+"""Bits of the step in the sequence number of an exchange: `generation << 32 | step`."""
+
 
 @dataclass(frozen=True)
 class Restart:

@@ -39,8 +39,13 @@ def test_a_setting_has_one_default(name):
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_a_setting_is_in_the_docstring(name):
-    assert re.search(rf"^ +{name}: \S", inspect.getdoc(SparkModel), re.MULTILINE)
+def test_the_docstring_explains_a_setting_and_its_default(name):
+    text = inspect.getdoc(SparkModel)
+    entry = re.search(rf"^    {name}: (.*(?:\n      .*)*)", text, re.MULTILINE)
+    assert entry, name
+    default = SETTINGS[name].default
+    written = f'"{default}"' if isinstance(default, str) else repr(default)
+    assert f"Defaults to `{written}`" in " ".join(entry[1].split())
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -336,10 +334,3 @@ def test_shards_elsewhere_are_removed_too(tmp_path, tools):
     moved = replace(handle, path=str(elsewhere))
     assert list(clean_up("fit", 0, iter([moved.to_json()]))) == [0]
     assert not elsewhere.exists()
-
-
-def test_spooling_and_cleaning_up_wait_for_no_keras():
-    """A process that was started for one of them would import it for seconds."""
-    code = "import kspark.worker.spooling, sys; print('keras' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False", done.stderr

@@ -12,9 +12,9 @@ from kspark.mllib import SparkMLlibModel
 from kspark.plan import TrainingPlan
 from kspark.spark_model.arguments import (
     check_backend,
-    check_class_weight,
-    check_compression,
     check_rule,
+    check_rule_takes_compression,
+    check_single_target,
 )
 
 
@@ -103,11 +103,11 @@ def test_robust_rules_refuse_compression_that_drops_values():
 def test_compression_is_refused_with_elastic_averaging():
     rule = optimizers.get("elastic_average")
     for mode in ("synchronous", "asynchronous"):
-        check_compression(rule, plan(mode))
+        check_rule_takes_compression(rule, plan(mode))
         with pytest.raises(
             ValueError, match='`compression` must be None with server_optimizer="el'
         ):
-            check_compression(rule, plan(mode, compression="int8"))
+            check_rule_takes_compression(rule, plan(mode, compression="int8"))
 
 
 def test_compression_is_kept_in_the_configuration():
@@ -138,7 +138,7 @@ def test_elastic_averaging_is_refused_where_replicas_share_weights(frequency):
             check_rule(rule, plan("synchronous", frequency))
     else:
         check_rule(rule, plan("synchronous", frequency))
-    with pytest.raises(ValueError, match="what the centre gains, which needs a lock"):
+    with pytest.raises(ValueError, match="must move by the same amount, which needs a lock"):
         check_rule(rule, plan("hogwild", frequency))
 
 
@@ -167,11 +167,11 @@ def test_merged_gradients_are_refused_for_other_backends_than_tensorflow(monkeyp
 
 
 def test_class_weight_needs_a_target():
-    check_class_weight({0: 2.0}, 1)
-    check_class_weight(None, 2)
-    check_class_weight(None, 0)
+    check_single_target({0: 2.0}, 1)
+    check_single_target(None, 2)
+    check_single_target(None, 0)
     with pytest.raises(ValueError, match="`class_weight` must be `None` for a model without targ"):
-        check_class_weight({0: 2.0}, 0)
+        check_single_target({0: 2.0}, 0)
 
 
 def test_class_weight_is_refused_for_several_outputs_before_spark_starts():

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -214,9 +212,3 @@ def test_failures_and_missing_shards_go_with_their_group():
 def test_what_is_no_ones_is_not_lost():
     failure = Failure(7, "host", 0, "ValueError", "a mistake", "")
     assert list(by_group(Grouping(({0: 1},)), 0, [failure])) == [(0, failure)]
-
-
-def test_the_second_stage_waits_for_no_keras():
-    code = "import kspark.worker.groups, sys; print('keras' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False", done.stderr
