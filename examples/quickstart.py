@@ -97,6 +97,7 @@ def main(path: str = "quickstart.png") -> None:
 
     print_table(results)
     print("The first kspark fit includes the start of the workers, which import Keras once.")
+    print("With so few images plain Keras is faster; README.md has results of a larger set.")
     save_curves(results, path)
     print(f"The training curves are in {path}.")
 
