@@ -11,6 +11,7 @@ from kspark.live.run import LiveRun, train_exchanging
 from kspark.live.transport import Reply
 from kspark.live.wire import Instructions
 from kspark.live.wire.documents import GENERATION_BITS
+from kspark.live.wire.reports import EpochEnd, StateReport, StateRequest
 from kspark.worker.own_weights import RoundWeights
 
 
@@ -66,9 +67,9 @@ def synchronous_epoch(run: LiveRun, epoch: int, generation: int, out: np.ndarray
     run.report_metrics(epoch, started)
     if run.welcome.leader:
         state = run.replica.get_optimizer_state()
-        run.client.report({"kind": "state", "epoch": epoch}, state)
+        run.client.report(StateReport(epoch).to_json(), state)
     last = epoch + 1 >= run.task.stop_epoch
-    check_restart(run.end(epoch, generation=generation, last=last))
+    check_restart(run.end(EpochEnd(epoch, generation=generation, last=last)))
 
 
 def check_restart(instructions: Instructions) -> None:
@@ -86,7 +87,7 @@ def begin_together(run: LiveRun, epoch: int) -> None:
     resumes = not run.continued and epoch > run.task.fit.plan.initial_epoch
     run.begin(epoch)
     if resumes and run.state.load(epoch - 1) is None:
-        _, arrays = run.client.report({"kind": "state_request", "epoch": epoch - 1})
+        _, arrays = run.client.report(StateRequest(epoch - 1).to_json())
         if arrays:
             run.replica.set_optimizer_state(arrays)
             run.set_learning_rate()  # The leader's state has the rate of the epoch before.

@@ -11,6 +11,7 @@ from kspark.live.run import LiveRun, train_exchanging
 from kspark.live.shared_memory import SharedWeights
 from kspark.live.transport import Reply
 from kspark.live.wire import SharedOffer
+from kspark.live.wire.reports import EpochEnd
 
 
 class TrainingOver(Exception):
@@ -65,7 +66,7 @@ def run_pushes(run: LiveRun) -> None:
             train_exchanging(run, epoch, position, base, push)
         except TrainingOver:
             return
-        run.end(epoch, sequence=sequence)
+        run.end(EpochEnd(epoch, sequence=sequence))
         epoch, position = epoch + 1, 0
 
 
@@ -104,7 +105,7 @@ def run_shared(run: LiveRun, shared: SharedWeights, offer: SharedOffer) -> None:
     first = run.task.fit.plan.initial_epoch
     epoch, position = first + done // run.exchanges, done % run.exchanges
     if epoch > first:  # An earlier attempt may have died before it reported this epoch.
-        run.client.report({"kind": "epoch", "epoch": epoch - 1, "sequence": done})
+        run.client.report(EpochEnd(epoch - 1, sequence=done).to_json())
     started = time.perf_counter()
 
     def add(number: int, count: int, delta: np.ndarray) -> None:
@@ -125,5 +126,5 @@ def run_shared(run: LiveRun, shared: SharedWeights, offer: SharedOffer) -> None:
         run.begin(epoch)
         np.copyto(base, shared.vector)
         train_exchanging(run, epoch, position, base, add)
-        run.end(epoch, sequence=done)
+        run.end(EpochEnd(epoch, sequence=done))
         epoch, position = epoch + 1, 0

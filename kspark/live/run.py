@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kspark.live.transport import AggregatorClient
 from kspark.live.wire import Instructions, Welcome
+from kspark.live.wire.reports import EpochEnd, MetricsReport
 from kspark.replica import ReplicaSpec
 from kspark.shards import Shard, Usage, Window
 from kspark.weights import Packer, compute_delta
@@ -188,8 +189,8 @@ class LiveRun:
         began, self.reported = self.reported or started, time.perf_counter()
         usage = self.new_usage(self.reported - began)
         facts = facts_of(self.batches, self.num_examples, self.state_kept, usage)
-        meta = {"kind": "metrics", "epoch": epoch, "facts": facts.to_dict()}
-        self.client.report(meta, self.replica.metric_state())
+        report = MetricsReport(epoch, facts)
+        self.client.report(report.to_json(), self.replica.metric_state())
         self.state_kept = True
 
     def rest(self) -> Usage:
@@ -207,22 +208,21 @@ class LiveRun:
             self.counted.bytes_received - before.bytes_received,
         )
 
-    def end(self, epoch: int, **more: Any) -> Instructions:
+    def end(self, report: EpochEnd) -> Instructions:
         """Save the shard's state, report the end of the epoch, and wait for the driver.
 
         Args:
-            epoch: Integer.
-            **more: Further fields of the report.
+            report: `EpochEnd`.
 
         Returns:
             The driver's `Instructions`.
         """
-        self.state.save(self.replica, epoch)
+        self.state.save(self.replica, report.epoch)
         if self.packer.residual is not None:
-            self.state.save_residual(self.packer.residual, epoch)
+            self.state.save_residual(self.packer.residual, report.epoch)
         instructions = Instructions(hold=True)
         while instructions.hold:  # The driver has not finished this epoch yet.
-            answer, _ = self.client.report({"kind": "epoch", "epoch": epoch, **more})
+            answer, _ = self.client.report(report.to_json())
             instructions = Instructions.from_json(answer)
         self.instructions = instructions
         return instructions

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 from kspark.cluster.failures import failure_of, lost_too_often
 from kspark.errors import Failure, KSparkError
@@ -23,6 +21,7 @@ from kspark.live.push_loop import find_shared, run_pushes, run_shared
 from kspark.live.run import LiveRun, LiveTask
 from kspark.live.transport import AggregatorClient
 from kspark.live.wire import Welcome
+from kspark.live.wire.reports import FailureReport, MissingFilesReport, Report
 from kspark.replica import ReplicaSpec
 from kspark.shards import Shard, ShardHandle, SpoolMissingError
 from kspark.worker.state import ShardState, Tries, replica_for
@@ -50,7 +49,7 @@ def live_shard(task: LiveTask, spec: ReplicaSpec, handle: ShardHandle) -> Result
         try:
             return connected_shard(task, spec, handle, client, welcome)
         except SpoolMissingError:
-            try_to_report(client, {"kind": "missing"})
+            try_to_report(client, MissingFilesReport())
             raise
         except KSparkError as error:
             if not isinstance(error, FINAL):
@@ -112,11 +111,11 @@ def choose_loop(run: LiveRun) -> None:
 
 def reported(client: AggregatorClient, failure: Failure) -> Failure:
     """Report a failure to the driver at once, and return it as the task's result."""
-    try_to_report(client, {"kind": "failure", "failure": asdict(failure)})
+    try_to_report(client, FailureReport(failure))
     return failure
 
 
-def try_to_report(client: AggregatorClient, meta: dict[str, Any]) -> None:
+def try_to_report(client: AggregatorClient, report: Report) -> None:
     """Send a report, and ignore an error: the connection may have ended."""
     with contextlib.suppress(KSparkError):
-        client.report(meta)
+        client.report(report.to_json())

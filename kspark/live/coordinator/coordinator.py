@@ -33,7 +33,8 @@ from kspark.live.coordinator.meetings import Meetings
 from kspark.live.coordinator.progress import Answer, EpochReport, FitProgress, ShardPlan
 from kspark.live.coordinator.pushes import Pushes
 from kspark.live.coordinator.rendezvous import Rendezvous
-from kspark.live.wire import Instructions, Restart, SharedOffer, Welcome, read
+from kspark.live.wire import Instructions, Restart, SharedOffer, Welcome
+from kspark.live.wire.reports import EpochEnd, FailureReport, MissingFilesReport, read_report
 from kspark.weights import PackingScheme, Whole
 
 logger = logging.getLogger("kspark")
@@ -224,18 +225,22 @@ class Coordinator:
     def report(
         self, shard: int, attempt: int, meta: dict[str, Any], arrays: Sequence[np.ndarray]
     ) -> Answer:
-        """Take a report of a replica. `meta["kind"]` names its kind."""
-        handlers = {
-            "epoch": self._take_epoch,
-            "failure": self._take_failure,
-            "missing": self._take_missing,
-        }
+        """Take a report of a replica, as JSON data.
+
+        Raises:
+            AggregationError: If its kind is unknown.
+            ProtocolError: If it is malformed.
+        """
         with self._gate.changed:
             self._check_current(shard, attempt)
-            handler = handlers.get(str(meta.get("kind")))
-            if handler is None:
-                return self._progress.note(shard, meta, arrays)
-            return handler(shard, meta), []
+            report = read_report(meta)
+            if isinstance(report, EpochEnd):
+                return self._take_epoch(shard, report).to_json(), []
+            if isinstance(report, FailureReport):
+                self._take_failure(shard, report.failure)
+            if isinstance(report, MissingFilesReport):
+                self.missing.add(shard)  # The driver writes the files again.
+            return self._progress.note(shard, report, arrays)
 
     def lost(self, shard: int, attempt: int, reason: str) -> None:
         """Note that a replica's connection ended. The replica may come back as a new attempt."""
@@ -325,24 +330,17 @@ class Coordinator:
         if self._progress.shards[shard].attempt != attempt:
             raise AggregationError(f"Attempt {attempt} of shard {shard} was superseded.")
 
-    def _take_epoch(self, shard: int, meta: dict[str, Any]) -> dict[str, Any]:
+    def _take_epoch(self, shard: int, end: EpochEnd) -> Instructions:
         """Note that a shard has finished an epoch."""
-        epoch = int(meta["epoch"])
         if self._meetings is None:
-            self._progress.finish(shard, epoch, int(meta.get("sequence", 0)))
+            self._progress.finish(shard, end.epoch, end.sequence or 0)
             self._gate.changed.notify_all()
-            return self.instructions.to_json()
-        generation = int(meta["generation"])
-        free = self._meetings.hold(shard, epoch, generation, bool(meta.get("last")))
-        return self._instructions(free, self._meetings.restart_since(generation)).to_json()
+            return self.instructions
+        generation = end.generation or 0
+        free = self._meetings.hold(shard, end.epoch, generation, bool(end.last))
+        return self._instructions(free, self._meetings.restart_since(generation))
 
-    def _take_failure(self, shard: int, meta: dict[str, Any]) -> dict[str, Any]:
+    def _take_failure(self, shard: int, failure: Failure) -> None:
         """Record a replica's failure and end the fit. Reports of further failures are refused."""
-        self.failure = read(Failure, meta["failure"])
+        self.failure = failure
         self._gate.close(f"shard {shard} failed")
-        return {}
-
-    def _take_missing(self, shard: int, meta: dict[str, Any]) -> dict[str, Any]:
-        """Record a shard whose files were not found, so that the driver writes them again."""
-        self.missing.add(shard)
-        return {}

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from kspark.errors import AggregationError
-from kspark.live.wire import Start, read
+from kspark.live.wire import Start
+from kspark.live.wire.reports import MetricsReport, Report, StateReport, StateRequest
 from kspark.shards import ShardFacts
 
 Answer = tuple[dict[str, Any], list[np.ndarray]]
@@ -182,24 +182,15 @@ class FitProgress:
         """Return the leader's optimizer state after an epoch; empty if it is unknown."""
         return list(self._leader_states.get(epoch, ()))
 
-    def note(self, shard: int, meta: dict[str, Any], arrays: Sequence[np.ndarray]) -> Answer:
-        """Record or answer a report that does not change the progress.
-
-        Raises:
-            AggregationError: If `meta["kind"]` is unknown.
-            ProtocolError: If its figures are malformed.
-        """
-        kind = meta.get("kind")
-        if kind == "metrics":
-            facts = read(ShardFacts, meta.get("facts"))
-            self.take_metrics(shard, int(meta["epoch"]), list(arrays), facts)
-            return {}, []
-        if kind == "state":
-            self.take_leader_state(int(meta["epoch"]), arrays)
-            return {}, []
-        if kind == "state_request":
-            return {}, self.leader_state(int(meta["epoch"]))
-        raise AggregationError(f"A report of kind {kind!r} is unknown.")
+    def note(self, shard: int, report: Report, arrays: Sequence[np.ndarray]) -> Answer:
+        """Record or answer a report that does not change the progress."""
+        if isinstance(report, MetricsReport):
+            self.take_metrics(shard, report.epoch, list(arrays), report.facts)
+        elif isinstance(report, StateReport):
+            self.take_leader_state(report.epoch, arrays)
+        elif isinstance(report, StateRequest):
+            return {}, self.leader_state(report.epoch)
+        return {}, []
 
     # -- lost replicas ------------------------------------------------------------------------
 

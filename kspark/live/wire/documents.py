@@ -187,8 +187,9 @@ def fields_of(kind: Any) -> tuple[Mapping[str, tuple[type, ...]], frozenset[str]
 
     A field of type float also accepts an integer, because JSON may have integers for floats.
     """
-    hints = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(kind).items()}
-    types = {name: (*found, int) if float in found else found for name, found in hints.items()}
+    hints = get_type_hints(kind)
+    allowed = {f.name: get_args(hints[f.name]) or (hints[f.name],) for f in fields(kind)}
+    types = {name: (*found, int) if float in found else found for name, found in allowed.items()}
     required = (field.name for field in fields(kind) if field.default is MISSING)
     return types, frozenset(required)
 

@@ -15,6 +15,7 @@ from kspark.cluster.failures import NonFiniteLossError
 from kspark.live import run as live_run
 from kspark.live.run import LiveRun, examples_in, spans, train_exchanging
 from kspark.live.wire import Instructions
+from kspark.live.wire.reports import EpochEnd
 from kspark.shards import Usage
 from kspark.worker.state import ShardState
 
@@ -196,7 +197,7 @@ def test_the_end_of_an_epoch_is_said_again_until_the_driver_is_through(run, monk
 
     monkeypatch.setattr(run.client, "report", report)
     run.replica.steps = 8
-    assert run.end(0, generation=3) == Instructions(stop=True, learning_rate=0.1)
+    assert run.end(EpochEnd(0, generation=3)) == Instructions(stop=True, learning_rate=0.1)
     assert said == [{"kind": "epoch", "epoch": 0, "generation": 3}] * 3
     assert run.stopped
     assert run.instructions.learning_rate == 0.1

@@ -142,7 +142,7 @@ def test_the_leaders_state_is_kept_for_two_epochs(fit):
 def test_malformed_figures_are_refused(fit, figures, reason):
     with pytest.raises(ProtocolError, match=reason):
         fit.report_metrics(0, np.array([1.0]), 2, **figures)
-    with pytest.raises(ProtocolError, match="ShardFacts must have the fields"):
+    with pytest.raises(ProtocolError, match="MetricsReport must have the fields"):
         fit.report(0, "metrics", np.array([1.0]), epoch=2)
     assert fit.shared._progress.report_of(2).metrics == {}
 

@@ -1,0 +1,135 @@
+"""Reports of a replica to the driver: dataclasses, sent as JSON with their kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from kspark.errors import AggregationError, Failure
+from kspark.live.wire.documents import read
+from kspark.shards import ShardFacts
+
+
+@dataclass(frozen=True)
+class Report:
+    """Base class of all reports."""
+
+    kind: ClassVar[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON data, without fields that are `None`."""
+        return {"kind": self.kind, **asdict(self, dict_factory=without_none)}
+
+
+def without_none(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return fields as a dictionary, without those that are `None`."""
+    return {name: value for name, value in fields if value is not None}
+
+
+@dataclass(frozen=True)
+class MetricsReport(Report):
+    """The figures of an epoch; the metric state is sent beside it as arrays.
+
+    Attributes:
+        epoch: Integer.
+        facts: `ShardFacts`.
+    """
+
+    kind: ClassVar[str] = "metrics"
+
+    epoch: int
+    facts: ShardFacts
+
+
+@dataclass(frozen=True)
+class StateReport(Report):
+    """The leader's optimizer state after an epoch is sent beside it as arrays.
+
+    Attributes:
+        epoch: Integer.
+    """
+
+    kind: ClassVar[str] = "state"
+
+    epoch: int
+
+
+@dataclass(frozen=True)
+class StateRequest(Report):
+    """Asks for the leader's optimizer state after an epoch.
+
+    Attributes:
+        epoch: Integer.
+    """
+
+    kind: ClassVar[str] = "state_request"
+
+    epoch: int
+
+
+@dataclass(frozen=True)
+class EpochEnd(Report):
+    """The shard has trained an epoch.
+
+    Attributes:
+        epoch: Integer.
+        sequence: Integer, pushes of the shard so far, of a replica that pushes. Defaults to
+            `None`.
+        generation: Integer, number of the try at the epoch, of a synchronous replica. Defaults
+            to `None`.
+        last: Boolean, whether the replica's job ends with this epoch. Defaults to `None`, no.
+    """
+
+    kind: ClassVar[str] = "epoch"
+
+    epoch: int
+    sequence: int | None = None
+    generation: int | None = None
+    last: bool | None = None
+
+
+@dataclass(frozen=True)
+class FailureReport(Report):
+    """The model's code raised an error on the replica.
+
+    Attributes:
+        failure: `Failure`.
+    """
+
+    kind: ClassVar[str] = "failure"
+
+    failure: Failure
+
+
+@dataclass(frozen=True)
+class MissingFilesReport(Report):
+    """The files of the shard are not on the replica's host."""
+
+    kind: ClassVar[str] = "missing"
+
+
+KINDS: Mapping[str, type[Report]] = {
+    report.kind: report
+    for report in (
+        *(EpochEnd, FailureReport, MetricsReport, MissingFilesReport, StateReport, StateRequest),
+    )
+}
+
+
+def read_report(document: Mapping[str, Any]) -> Report:
+    """Read a report that is not trusted.
+
+    Raises:
+        AggregationError: If its kind is unknown.
+        ProtocolError: If it has other fields or types than its dataclass.
+    """
+    given = dict(document)
+    kind = given.pop("kind", None)
+    found = KINDS.get(str(kind))
+    if found is None:
+        raise AggregationError(f"A report of kind {kind!r} is unknown.")
+    for name, nested in (("facts", ShardFacts), ("failure", Failure)):
+        if name in given:
+            given[name] = read(nested, given[name])
+    return read(found, given)
