@@ -63,7 +63,7 @@ def close_epoch(
         take_state(fit, [], epoch)
     fit.rule_state = fit.aggregator.rule_state()
     logs |= validate(fit, epoch)
-    changed = fit.monitor.end_epoch(epoch, fit.aggregator.weights, logs, num_examples)
+    changed = fit.monitor.end_epoch(epoch, fit.aggregator.settled(), logs, num_examples)
     if changed is not None:
         fit.aggregator.replace(changed)
     return fit.monitor.stopped or fit.last_epoch(epoch)
@@ -82,7 +82,7 @@ def validate(fit: Fit, epoch: int) -> dict[str, float]:
     if fit.held_out is not None:
         held_out, skip = fit.held_out, {}
     task = InferenceTask(fit.fit_id, fit.plan.batch_size, threads_per_task(fit.spark), skip)
-    weights = fit.monitor.begin_validation(fit.aggregator.weights)
+    weights = fit.monitor.begin_validation(fit.aggregator.settled())
     with fit.sent_weights.share(weights) as (vector, _):
         shipped = ship(inference_worker.evaluate_shards, task, shared=(fit.shared_spec, vector))
         results = fit.collect(held_out, shipped, f"kspark: validate epoch {epoch + 1}")

@@ -261,10 +261,15 @@ class LiveFit:
 
 @contextmanager
 def shared_weights(fit: Fit, coordinator: Coordinator) -> Iterator[None]:
-    """In hogwild mode, keep the weights in a file that replicas on the driver's host map."""
+    """In hogwild mode, keep the weights in a file that replicas on the driver's host map.
+
+    Only a sum of scaled deltas can be left to the replicas: other rules, and constraints, are
+    applied by the aggregator.
+    """
     shards = sorted(coordinator.shards)
     rule = fit.aggregator.optimizer
-    if fit.plan.mode != "hogwild" or not isinstance(rule, ScaledDelta) or not rule.is_a_scale:
+    adds = isinstance(rule, ScaledDelta) and rule.is_a_scale
+    if fit.plan.mode != "hogwild" or not adds or fit.aggregator.keeps_constraints:
         yield
         return
     shared = SharedWeights.create(fit.aggregator.weights, fit.spec.weights, len(shards))

@@ -124,12 +124,14 @@ class LiveRun:
         if fit.rule is None:
             return None
         share = fit.share(self.num_examples)
-        return PushedWeights(fit.rule, self.spec.weights, folder, share, fit.plan.mode)
+        spec, project = self.spec.weights, self.replica.projection
+        return PushedWeights(fit.rule, spec, folder, share, fit.plan.mode, project)
 
     def round_weights(self, epoch: int) -> RoundWeights | None:
         """Return the weights that a synchronous replica keeps in an epoch, or `None`."""
         weights, folder = self.spec.weights, self.state.folder
-        return RoundWeights.of(self.task.fit, weights, folder, self.num_examples, epoch)
+        project = self.replica.projection
+        return RoundWeights.of(self.task.fit, weights, folder, self.num_examples, epoch, project)
 
     def windows(self, epoch: int) -> Iterator[Window]:
         """Read the training rows of an epoch, window by window."""

@@ -15,6 +15,7 @@ import numpy as np
 from kspark.errors import invalid
 from kspark.replica.backends import get_backend
 from kspark.replica.backends.base import Engine
+from kspark.replica.constraints import projection_of
 from kspark.replica.variables import (
     assign_all,
     model_variables,
@@ -39,6 +40,8 @@ class ReplicaState:
         model: The `keras.Model`.
         spec: The `WeightSpec`.
         inputs: The `InputSpec`.
+        projection: Function that applies the model's constraints to a vector of weights, in place;
+            `None` if the model has none.
 
     Raises:
         ValueError: If `spec` does not fit the model.
@@ -52,6 +55,7 @@ class ReplicaState:
         self.inputs = inputs
         variables = model_variables(model)
         self._fixed = [v for v, w in zip(variables, spec.weights, strict=True) if w.role == FIXED]
+        self.projection = projection_of(variables, spec)
         backend = get_backend(str(keras.backend.backend()))
         self._engine: Engine = backend.Engine(model, variables, spec, inputs)
 

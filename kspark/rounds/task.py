@@ -106,7 +106,9 @@ def train_shard(
         replica = replica_for(spec, fit.fit_id, fit.threads)
         state_kept = state.restore(replica, task.epoch, fit.plan, batches)
         # With `ElasticAverage`, a replica starts from weights of its own.
-        own = RoundWeights.of(fit, spec.weights, state.folder, num_examples, task.epoch)
+        own = RoundWeights.of(
+            fit, spec.weights, state.folder, num_examples, task.epoch, replica.projection
+        )
         base = vector if own is None else own.restore(vector)
         replica.set_vector(base)
         if task.learning_rate is not None:

@@ -40,6 +40,7 @@ class CountingReplica:
     """
 
     model = SimpleNamespace(loss=None)
+    projection = None
 
     def __init__(self):
         self.spec = SPEC
