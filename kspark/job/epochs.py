@@ -45,7 +45,11 @@ def note_rest(fit: Fit, results: Sequence[ShardResult]) -> None:
 
 
 def close_epoch(
-    fit: Fit, epoch: int, metrics: Sequence[list[np.ndarray]], num_examples: int
+    fit: Fit,
+    epoch: int,
+    metrics: Sequence[list[np.ndarray]],
+    num_examples: int,
+    counters: Sequence[int] = (),
 ) -> bool:
     """Validate the merged weights of an epoch and run the callbacks of its end.
 
@@ -54,11 +58,15 @@ def close_epoch(
         epoch: Integer.
         metrics: Sequence of the metric states of the merged shards.
         num_examples: Integer, number of examples that these shards trained on.
+        counters: Sequence of integers, the `counters` of the first of these shards. Callbacks see
+            them in the driver's model. Defaults to `()`: the model keeps its own.
 
     Returns:
         Boolean, whether training stops here.
     """
     logs = fit.monitor.logs_of(metrics)
+    if counters:
+        fit.monitor.replica.counters = counters
     if fit.monitor.needs_optimizer_state:
         take_state(fit, [], epoch)
     fit.rule_state = fit.aggregator.rule_state()

@@ -241,7 +241,8 @@ class LiveFit:
         facts = EpochFacts(epoch, merges, workers, staleness, fit.learning_rate(epoch))
         note_epoch(fit, facts)
         metrics = [report.metrics[s] for s in sorted(report.metrics)]
-        over = close_epoch(fit, epoch, metrics, fit.num_examples)
+        counters = report.counters[min(report.counters)] if report.counters else ()
+        over = close_epoch(fit, epoch, metrics, fit.num_examples, counters)
         if not over:
             open_epoch(fit, epoch + 1)
         rate = fit.learning_rate(epoch + 1)

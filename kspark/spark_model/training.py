@@ -13,6 +13,7 @@ from kspark.aggregator import Aggregator
 from kspark.cluster.check import check_cluster_once
 from kspark.job.callbacks import FitMonitor
 from kspark.job.fit import Fit
+from kspark.job.optimizer_state import counted_steps
 from kspark.job.preparing import prepared
 from kspark.job.report import FitReport
 from kspark.live.driver import train_live
@@ -124,7 +125,8 @@ def run(fit: Fit) -> None:
     with prepared(fit):
         begin(fit)
         if fit.plan.initial_epoch < fit.plan.epochs:
-            road_of(fit.plan)(fit)
+            with counted_steps(fit):
+                road_of(fit.plan)(fit)
         fit.monitor.end()
 
 

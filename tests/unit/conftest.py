@@ -118,6 +118,10 @@ class CountingReplica:
     def set_optimizer_state(self, values):
         self.steps = int(values[0])
 
+    @property
+    def counters(self):
+        return (self.steps,)
+
     def get_fixed(self):
         return [np.array(self.seeds)]
 
