@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from kspark.shards import ShardFacts, Usage
+from kspark.shards import LearningRate, ShardFacts, Usage
 
 LISTS = ("workers", "stragglers", "late")
 """Figures of an epoch that are lists, which the rows of a table leave out."""
@@ -70,7 +70,8 @@ class EpochFacts:
             this worker pulled the weights. Empty where it is not counted: in synchronous
             modes and with shared memory.
         learning_rate: Float, the learning rate at which the workers began, scaled if `fit` was
-            given `scale_lr`; `None` if the model uses a learning rate schedule.
+            given `scale_lr`; `None` if the model uses a learning rate schedule; a tuple of these
+            for a `MultiOptimizer`.
         stragglers: Tuple of integers, the shards that exceeded `straggler_timeout`, and without
             which the epoch's round was merged.
         late: Tuple of integers, the shards whose delta of an earlier round was merged in this
@@ -81,7 +82,7 @@ class EpochFacts:
     merges: int
     workers: tuple[Mapping[str, Any], ...] = ()
     staleness: tuple[int, ...] = ()
-    learning_rate: float | None = None
+    learning_rate: LearningRate = None
     stragglers: tuple[int, ...] = ()
     late: tuple[int, ...] = ()
 

@@ -18,7 +18,7 @@ new arrays. Nothing is memory-mapped, so the resident memory of a worker does
 not grow with its shard.
 """
 
-from kspark.shards.facts import ShardFacts, Usage
+from kspark.shards.facts import LearningRate, ShardFacts, Usage
 from kspark.shards.handle import LabelStats, ShardHandle, StoredArray, merge_label_stats
 from kspark.shards.reading import Shard
 from kspark.shards.rows import Chunk, Window, num_batches
@@ -31,6 +31,7 @@ __all__ = [
     "Chunk",
     "InputSpec",
     "LabelStats",
+    "LearningRate",
     "Shard",
     "ShardFacts",
     "ShardHandle",

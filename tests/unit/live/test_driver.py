@@ -137,6 +137,14 @@ def test_a_rule_that_is_more_than_a_scale_stays_on_the_driver():
         assert coordinator.offers == {}
 
 
+def test_a_model_with_constraints_does_not_share_memory():
+    """The aggregator applies them after each push."""
+    fit, coordinator = a_fit("hogwild", "average")
+    fit.aggregator.keep_constraints(lambda weights: None)
+    with shared_weights(fit, coordinator):
+        assert coordinator.offers == {}
+
+
 def test_an_epoch_that_starts_again_has_the_weights_its_callbacks_set(monkeypatch):
     """Also the first epoch: its callbacks run before the weights are copied for a restart."""
     fit, _ = a_fit("synchronous", "average")
