@@ -257,14 +257,7 @@ class Writer:
         return self.choose(makers)()
 
     def dense(self):
-        own = [
-            None,
-            None,
-            None,
-            AtMost(0.3),
-            keras.constraints.NonNeg(),
-            keras.constraints.UnitNorm(),
-        ]
+        kernels = [AtMost(0.3), keras.constraints.NonNeg(), keras.constraints.UnitNorm()]
         return layers.Dense(
             self.random.randint(2, 4),
             self.choose(["relu", "tanh", softsign, leaky(0.1), leaky(0.3)]),
