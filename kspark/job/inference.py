@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import pandas_udf
-from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField, StructType
+from pyspark.sql.types import DataType, StructField, StructType
 
 from kspark.adapters import Columns, Examples
 from kspark.adapters.dataframe import check_new_column, chosen_column, column_name
@@ -143,7 +143,7 @@ def predict_frame(
     spec: ReplicaSpec,
     frame: DataFrame,
     columns: Columns,
-    outputs: dict[str, tuple[int | None, ...]],
+    added: list[StructField],
     batch_size: int,
 ) -> DataFrame:
     """Return a lazy DataFrame with the columns of `frame` and the model's outputs.
@@ -153,15 +153,14 @@ def predict_frame(
         spec: `ReplicaSpec`.
         frame: DataFrame to read.
         columns: `Columns` that name the features.
-        outputs: Dictionary from the name of a new column to the output's shape per example.
+        added: List of `StructField`, the new columns, one per output.
         batch_size: Integer.
 
     Raises:
         ValueError: If a new column's name is taken, or a feature column is missing.
     """
-    for name in outputs:
-        check_new_column(frame, name, "output_col")
-    added = [StructField(name, output_type(shape)) for name, shape in outputs.items()]
+    for field in added:
+        check_new_column(frame, field.name, "output_col")
     return score_frame(SharedModel(spark, spec), frame, columns, added, Values(), batch_size)
 
 
@@ -289,11 +288,3 @@ def score_udf(
 
     make: Any = pandas_udf  # its overloads have no variadic functions
     return make(score, kind)
-
-
-def output_type(shape: tuple[int | None, ...]) -> DataType:
-    """Return the column type of an output: double, or (nested) arrays of doubles."""
-    kind: DataType = DoubleType()
-    for _ in () if shape == (1,) else shape:
-        kind = ArrayType(kind)
-    return kind

@@ -15,13 +15,10 @@ from kspark import job
 from kspark.adapters import Columns
 from kspark.adapters.dataframe import check_new_column
 from kspark.errors import invalid
-from kspark.job.inference import output_type
 from kspark.ml.naming import KERAS, naming
 from kspark.ml.params import HasFeatures, HasPrediction
 from kspark.ml.stage import Stage
 from kspark.ml.summary import TrainingSummary
-from kspark.replica.labels import output_shapes
-from kspark.replica.signature import output_names
 from kspark.spark_model.inputs import active_session
 from kspark.worker.scores import Activations, Probabilities, Scores, Values
 
@@ -167,13 +164,7 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         column = self.getOrDefault("predictionCol")
         if not column:
             return [], Values()
-        names, _ = output_names(self.kerasModel)
-        shapes = output_shapes(self.kerasModel, names)
-        titles = [column] if len(names) == 1 else [f"{column}_{name}" for name in names]
-        return [
-            StructField(title, output_type(shapes[name]))
-            for title, name in zip(titles, names, strict=True)
-        ], Values()
+        return job.output_fields(self.kerasModel, column), Values()
 
     def extra_metadata(self) -> dict[str, Any]:
         """See `Stage.extra_metadata`."""

@@ -13,7 +13,13 @@ from typing import Any
 import keras
 
 from kspark.errors import invalid
-from kspark.replica.signature import arranged, output_names, output_tensors, target_names
+from kspark.replica.signature import (
+    arranged,
+    names_in_keras,
+    output_names,
+    output_tensors,
+    target_names,
+)
 from kspark.shards import LabelStats, ShardHandle, StoredArray, merge_label_stats
 
 SPARSE = "sparse_categorical_crossentropy"
@@ -175,12 +181,13 @@ def spread(stats: LabelStats) -> str:
 def loss_of(model: keras.Model, name: str) -> Any:
     """Return the loss that a target was compiled with."""
     loss = model.loss
+    if not isinstance(loss, Mapping | list | tuple):
+        return loss
+    position = output_names(model)[0].index(name)
+    compiled, _ = names_in_keras(model)
     if isinstance(loss, Mapping):
-        return loss.get(name)
-    if isinstance(loss, list | tuple):
-        outputs = output_names(model)[0]
-        return loss[outputs.index(name)] if len(loss) == len(outputs) else None
-    return loss
+        return loss.get(compiled[position])
+    return loss[position] if len(loss) == len(compiled) else None
 
 
 def loss_name(loss: Any) -> str:

@@ -16,7 +16,7 @@ from kspark.job.callbacks import listed, merged_metrics
 from kspark.plan.checks import check_integer
 from kspark.replica import ReplicaSpec
 from kspark.spark_model.arguments import compiled_model
-from kspark.spark_model.inputs import Source, gathered, output_columns
+from kspark.spark_model.inputs import Source, gathered
 
 
 class InferenceModel:
@@ -144,8 +144,8 @@ class InferenceModel:
         source = Source(self._model, x, columns, self.num_workers, labelled=False)
         spec = ReplicaSpec.of(self._model, self.custom_objects)
         if isinstance(x, DataFrame):
-            outputs = output_columns(source.replica, output_col)
-            return job.predict_frame(source.spark, spec, x, columns, outputs, size)
+            added = job.output_fields(self._model, output_col)
+            return job.predict_frame(source.spark, spec, x, columns, added, size)
         examples = source.features(x)
         check_cluster_once(source.spark, spec.backend)
         chunks = job.predict(source.spark, spec, examples, size)

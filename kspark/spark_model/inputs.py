@@ -16,8 +16,7 @@ from kspark import job
 from kspark.adapters import Columns, Examples, adapt
 from kspark.errors import inside, invalid
 from kspark.replica import Replica
-from kspark.replica.labels import check_text, output_shapes
-from kspark.replica.signature import output_names
+from kspark.replica.labels import check_text
 
 
 def session_of(x: Any) -> SparkSession:
@@ -167,17 +166,6 @@ def gathered(chunks: list[list[np.ndarray]], replica: Replica, *, as_rows: bool)
     if len(outputs) == 1:
         return list(outputs[0])
     return [list(row) for row in zip(*outputs, strict=True)]
-
-
-def output_columns(replica: Replica, output_col: str) -> dict[str, tuple[int | None, ...]]:
-    """Return the names of the columns to add to a DataFrame, with the shape of one value each.
-
-    A model with several outputs adds one column for each, `<output_col>_<name of the output>`.
-    """
-    shapes = output_shapes(replica.model, output_names(replica.model)[0])
-    if len(shapes) == 1:
-        return {output_col: next(iter(shapes.values()))}
-    return {f"{output_col}_{name}": shape for name, shape in shapes.items()}
 
 
 @dataclass(frozen=True)
