@@ -15,7 +15,12 @@ from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import DataType, StructField, StructType
 
 from kspark.adapters import Columns, Examples
-from kspark.adapters.dataframe import check_new_column, chosen_column, column_name
+from kspark.adapters.dataframe import (
+    check_new_column,
+    chosen_column,
+    chosen_columns,
+    column_name,
+)
 from kspark.adapters.feeds import FramePlan, plan_frame
 from kspark.cluster.bootstrap import Shipped, ship
 from kspark.cluster.engine import engine_of
@@ -185,9 +190,10 @@ def score_frame(
         batch_size: Integer.
 
     Raises:
-        ValueError: If a feature column is missing.
+        ValueError: If a feature column is missing, or of a type that the model does not take.
     """
     plan = plan_frame(columns, model.inputs)
+    chosen_columns(frame, plan)  # checks their types
     task = InferenceTask(model.key, batch_size, threads_per_task(frame.sparkSession))
     score = score_by_column if ARROW_UDF is not None else score_by_row
     return score(model, frame, task, plan, added, scores)

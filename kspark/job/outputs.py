@@ -31,7 +31,9 @@ def output_fields(model: keras.Model, column: str) -> list[StructField]:
     parts = [f"{column}_{name}" for name in unique(names, ignore_case=True)]
     titles = [column] if len(names) == 1 else parts
     return [
-        StructField(title, output_type(shapes[name], StringType() if name in text else DoubleType()))
+        StructField(
+            title, output_type(shapes[name], StringType() if name in text else DoubleType())
+        )
         for title, name in zip(titles, names, strict=True)
     ]
 

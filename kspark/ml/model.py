@@ -90,13 +90,14 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
     @naming(KERAS)
     def _transform(self, dataset: DataFrame) -> DataFrame:
         layer = self.value_of("featureLayer")
+        columns = Columns(self.feature_columns(), None, None)
+        self._model().build(dataset, columns)
         added, scores = self._activations() if layer else self._scores()
         if not added:
             return dataset
         for field in added:
             check_new_column(dataset, field.name, self._param_of(field.name))
         model = self._model().shared(dataset.sparkSession, layer)
-        columns = Columns(self.feature_columns(), None, None)
         size = self.getOrDefault("inferenceBatchSize")
         return job.score_frame(model, dataset, columns, added, scores, size)
 
@@ -130,11 +131,12 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
             The function, for use with DataFrames.
 
         Raises:
-            ValueError: If the model has several outputs, or no session is active.
+            ValueError: If the model has several outputs or is not built, or no session is active.
         """
         spark = active_session()
         if spark is None:
             raise invalid("name", "registered while a SparkSession is active", name)
+        self._model().check_built()
         layer = self.value_of("featureLayer")
         kind, scores = (ArrayType(DoubleType()), Probabilities()) if layer else self._one_score()
         function = job.score_udf(

@@ -54,7 +54,7 @@ class InferenceModel:
         *,
         features_col: Any = "features",
         label_col: Any = "label",
-        weight_col: str | None = None,
+        weight_col: Any = None,
     ) -> Any:
         """Compute the loss and the metrics over all rows.
 
@@ -78,7 +78,9 @@ class InferenceModel:
             return_dict: Boolean, whether to return a dictionary. Defaults to `False`.
             features_col: Column(s) of the features, as for `fit`. Defaults to `"features"`.
             label_col: Column(s) of the labels, as for `fit`. Defaults to `"label"`.
-            weight_col: String, column of the sample weights. Defaults to `None`.
+            weight_col: Column of the sample weights, which has numbers, or arrays of one weight
+                per time step; or a list or dictionary of columns, one per output. Defaults to
+                `None`.
 
         Returns:
             The loss as a scalar, or a list `[loss, *metrics]` if the model has metrics. With

@@ -16,7 +16,8 @@ from kspark import job
 from kspark.adapters import Columns, Examples, adapt
 from kspark.errors import inside, invalid
 from kspark.replica import Replica
-from kspark.replica.labels import check_text
+from kspark.replica.labels import check_labels, check_text
+from kspark.replica.signature import is_arrays
 
 
 def session_of(x: Any) -> SparkSession:
@@ -50,18 +51,20 @@ def active_session() -> SparkSession | None:
 def example_for(model: keras.Model, x: Any, columns: Columns, *, labelled: bool) -> Any:
     """Return the data from which `Replica.of` can build a model.
 
-    A `keras.Sequential` without an input shape needs the first row; for other models, and for
-    arrays, it is `x` itself.
+    A model without an input shape needs the first row; for other models, and for arrays, it is
+    `x` itself.
 
     Args:
-        model: A compiled `keras.Model`.
+        model: A `keras.Model`.
         x: The user's data.
         columns: `Columns` of a DataFrame.
         labelled: Boolean, whether the rows of `x` must contain labels.
     """
     is_plain = isinstance(x, np.ndarray | Mapping)
-    if model.built or is_plain or not isinstance(model, keras.Sequential):
+    if model.built or is_plain:
         return x
+    if not isinstance(model, keras.Sequential) and (is_arrays(x) or isinstance(x, RDD)):
+        return x  # its rows may have several inputs
     wanted = labelled and model.loss is not None
     return job.first_example(session_of(x), x, columns, labelled=wanted)
 
@@ -153,6 +156,8 @@ class Source:
             num_workers=self.num_workers,
         )
         check_text(self.replica.model, examples.text_labels)
+        if examples.summary is not None:
+            check_labels(self.replica.model, [examples.summary])
         return examples
 
 
