@@ -32,10 +32,16 @@ from kspark.adapters.tables import adapt_pandas, adapt_table, head, is_array_lik
 from kspark.errors import invalid
 from kspark.shards import InputSpec
 
-__all__ = ["Columns", "Examples", "adapt", "head"]
+__all__ = ["Columns", "Examples", "adapt", "head", "is_table"]
 
 Matches = Callable[[object], bool]
 Factory = Callable[[SparkSession, Any, Any, Any, InputSpec, Columns], Examples]
+
+
+def is_table(value: object) -> bool:
+    """Whether a value has named columns."""
+    return is_pandas(value) or isinstance(value, pa.Table | DataFrame)
+
 
 KINDS: tuple[tuple[Matches, Factory], ...] = (
     (is_pandas, adapt_pandas),

@@ -66,7 +66,7 @@ def check_type(name: str, kind: DataType, feed: Feed, *, beside_text: bool) -> N
         rule = "text, or arrays of text"
     raise ValueError(
         f"Column {name!r} must hold {rule}. Received: type {kind.simpleString()}. "
-        f"{advice(inner, name, wants_text)}, or name another column in `{feed.argument}`"
+        f"{advice(inner, name, wants_text)}, or name another column in `{feed.argument}`."
     )
 
 

@@ -43,7 +43,7 @@ def refused(name: str, rule: str, value: Any) -> TypeError:
     """
     advice = way_out(value)
     text = f"`{name}` must be {rule}. Received: {name}={shown(value)}"
-    return TypeError(f"{text}. {advice}" if advice else text)
+    return TypeError(f"{text}. {advice}." if advice else text)
 
 
 def shown(value: Any) -> str:

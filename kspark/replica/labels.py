@@ -109,7 +109,8 @@ def check_weights(model: keras.Model, stored: Sequence[StoredArray]) -> None:
         if kind not in PER_VALUE or not output:
             continue
         if not fits_values(weights.shape, output[:-1]):
-            rule = f"one weight per example, or weights of shape {output[:-1]} for {name!r}"
+            shaped = f", or weights of shape {output[:-1]} per example" if output[:-1] else ""
+            rule = f"one weight per example{shaped}, for {name!r}"
             found = f"weights of shape {weights.shape} per example"
             raise invalid("sample_weight", rule, found)
 

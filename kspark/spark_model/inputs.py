@@ -13,11 +13,10 @@ from pyspark import RDD
 from pyspark.sql import SparkSession
 
 from kspark import job
-from kspark.adapters import Columns, Examples, adapt
+from kspark.adapters import Columns, Examples, adapt, is_table
 from kspark.errors import inside, invalid
 from kspark.replica import Replica
 from kspark.replica.labels import check_labels, check_text
-from kspark.replica.signature import is_arrays
 
 
 def session_of(x: Any) -> SparkSession:
@@ -63,8 +62,8 @@ def example_for(model: keras.Model, x: Any, columns: Columns, *, labelled: bool)
     is_plain = isinstance(x, np.ndarray | Mapping)
     if model.built or is_plain:
         return x
-    if not isinstance(model, keras.Sequential) and (is_arrays(x) or isinstance(x, RDD)):
-        return x  # its rows may have several inputs
+    if not isinstance(model, keras.Sequential) and not is_table(x):
+        return x  # rows of other data may have several inputs
     wanted = labelled and model.loss is not None
     return job.first_example(session_of(x), x, columns, labelled=wanted)
 
