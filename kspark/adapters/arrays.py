@@ -20,7 +20,7 @@ from pyspark import RDD, Broadcast, SparkContext
 from pyspark.sql import SparkSession
 
 from kspark.adapters.base import CHUNK_BYTES, Columns, Examples, Task, run_task
-from kspark.adapters.conform import Place, cast, conform, reshaped, stack
+from kspark.adapters.conform import Place, cast, conform, reshaped, stack, unnested
 from kspark.adapters.refusals import plain_array
 from kspark.adapters.structure import leaves, part_name, weight_specs
 from kspark.adapters.summary import summary_of
@@ -238,15 +238,7 @@ def as_array(value: Any, place: Place) -> np.ndarray:
         else:
             value = stack(value, place) if value else np.empty(0)
     array = plain_array(value, place.name.strip("`"))
-    if array.dtype == object and array.ndim == 1 and holds_rows(array):
-        return stack(array.tolist(), place)
-    return array
-
-
-def holds_rows(array: np.ndarray) -> bool:
-    """Whether the first element of a vector of objects is an array, a list or a vector."""
-    first = array[0] if len(array) else None
-    return isinstance(first, list | tuple) or hasattr(first, "toArray") or np.ndim(first) > 0
+    return unnested(array, place) if array.dtype == object else array
 
 
 def conform_chunk(chunk: Chunk, spec: InputSpec, partition: int | None, first_row: int) -> Chunk:

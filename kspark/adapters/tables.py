@@ -64,7 +64,7 @@ def adapt_pandas(
         return adapt_arrays(spark, values_of(x, spec), y, sample_weight, spec, columns)
 
     def read(name: str, place: Place) -> np.ndarray:
-        return unpacked(x[name].to_numpy(), place)
+        return column_values(x[name], place)
 
     return adapt_columns(spark, read, list(x.columns), y, sample_weight, spec, columns)
 
@@ -106,16 +106,18 @@ def values_of(x: Any, spec: InputSpec) -> Any:
         return x.to_numpy()
     parts = []
     for i, name in enumerate(x.columns):
-        parts.append(unpacked(x.iloc[:, i].to_numpy(), Place(f"Column {name!r}")))
+        parts.append(column_values(x.iloc[:, i], Place(f"Column {name!r}")))
     if split or len(parts) == 1:
         return parts if split else parts[0]
     feed = Feed(spec.inputs[0], tuple(map(str, x.columns)))
     return feed.array(parts, spec.floatx, Place("The columns of `x`"))
 
 
-def unpacked(values: np.ndarray, place: Place) -> np.ndarray:
-    """Turn a vector of objects that are arrays, lists or vectors into one array."""
-    return stack(values.tolist(), place) if values.dtype == object and len(values) else values
+def column_values(column: Any, place: Place) -> np.ndarray:
+    """Return the values of a pandas column; one array if they are arrays, lists or vectors."""
+    values = column.to_numpy()
+    is_objects = values.dtype == object and len(values)
+    return stack(values.tolist(), place) if is_objects else values
 
 
 def adapt_columns(

@@ -53,6 +53,21 @@ def test_each_input_gets_a_column():
     assert [a.tolist() for a in chunk.x] == [[[9], [8]], [[1, 2], [3, 4]]]
 
 
+def test_columns_of_nested_arrays_become_one_array():
+    """As `toPandas` returns a column of arrays of arrays."""
+    cells = np.empty(2, object)
+    for i in range(2):
+        cells[i] = np.empty(3, object)
+        cells[i][:] = [np.array([1.0 * i, 2.0]) for _ in range(3)]
+    spec = InputSpec((ArraySpec("x", (3, 2), "float32"),))
+    table = pd.DataFrame({"x": cells})
+    for columns in ({"features_col": "x"}, {}):
+        assert chunk_of(table, spec=spec, **columns).x[0][1].tolist() == [[1, 2]] * 3
+    cells[1][2] = np.array([1.0])
+    with pytest.raises(ValueError, match="Column 'x' must hold examples of one shape.*in row 1"):
+        chunk_of(table, spec=spec, features_col="x")
+
+
 def test_a_series_or_a_vector_of_arrays_is_one_array():
     series = pd.Series(CELLS["arrays"])
     for x in (series, series.to_numpy()):
