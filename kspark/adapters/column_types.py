@@ -19,7 +19,7 @@ from pyspark.sql.types import (
 )
 
 from kspark.adapters.feeds import Feed, FramePlan
-from kspark.shards import TEXT
+from kspark.shards import TEXT, LabelStats, ShardHandle, StoredArray
 
 VECTOR_TYPES = ("pyspark.ml.linalg.VectorUDT", "pyspark.mllib.linalg.VectorUDT")
 
@@ -83,6 +83,38 @@ def advice(kind: DataType, name: str, wants_text: bool) -> str:
     if isinstance(kind, MapType):
         return "Select its values as columns"
     return "Convert it"
+
+
+def summary_of_schema(plan: FramePlan, types: Mapping[str, DataType]) -> ShardHandle:
+    """Describe labels and weights as far as the schema tells: the shapes of columns of numbers.
+
+    Args:
+        plan: `FramePlan`.
+        types: Mapping from the name of a column to its type.
+    """
+    shapes = [number_shape(feed, types) for feed in plan.y]
+    weights = [number_shape(feed, types) for feed in plan.sample_weight]
+    return ShardHandle(
+        index=0,
+        num_examples=1,
+        path="",
+        host="",
+        nbytes=0,
+        y=tuple(StoredArray("y", "float64", shape or (), "", 0) for shape in shapes),
+        stats=tuple(None if shape is None else LabelStats() for shape in shapes),
+        sample_weight=tuple(
+            StoredArray("sample_weight", "float64", shape, "", 0)
+            for shape in weights
+            if shape is not None and None not in weights
+        ),
+    )
+
+
+def number_shape(feed: Feed, types: Mapping[str, DataType]) -> tuple[int, ...] | None:
+    """Return the shape per row of columns of single numbers, or `None` for other columns."""
+    if not all(isinstance(types[name], NumericType | BooleanType) for name in feed.names):
+        return None
+    return () if len(feed.names) == 1 else (len(feed.names),)
 
 
 def innermost(kind: DataType) -> DataType:

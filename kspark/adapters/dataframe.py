@@ -12,13 +12,13 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from kspark.adapters.base import Columns, Examples, Task, run_task
-from kspark.adapters.column_types import check_types, innermost, is_text
+from kspark.adapters.column_types import check_types, innermost, is_text, summary_of_schema
 from kspark.adapters.feeds import FramePlan, missing, plan_frame
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.remote import map_frame
 from kspark.cluster.results import Results
 from kspark.errors import invalid
-from kspark.shards import Chunk, InputSpec
+from kspark.shards import Chunk, InputSpec, ShardHandle
 
 
 class DataFrameExamples(Examples):
@@ -52,6 +52,12 @@ class DataFrameExamples(Examples):
         text = {n for n, k in zip(self._plan.names, kinds, strict=True) if is_text(k)}
         feeds = [feed for feed in self._plan.y if text.intersection(feed.names)]
         return {f.spec.name: f"text in {f.title[0].lower()}{f.title[1:]}" for f in feeds}
+
+    @property
+    def summary(self) -> ShardHandle:
+        """See `Examples.summary`. From the schema: only the shapes of columns of numbers."""
+        kinds = [field.dataType for field in self._frame.schema.fields]
+        return summary_of_schema(self._plan, dict(zip(self._plan.names, kinds, strict=True)))
 
     def repartition(self, num_partitions: int) -> DataFrameExamples:
         """See `Examples.repartition`. `map_chunks` determines whether rows must move."""

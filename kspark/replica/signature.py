@@ -36,12 +36,17 @@ def build_model(model: keras.Model, example: Any) -> None:
     """
     if model.built:
         return
+    import keras
+
     from kspark.replica.backends.base import cast_floats
 
     names, arrays, structure = arranged(example)
     if any(np.ndim(a) == 0 or len(a) == 0 for a in arrays):
         raise invalid("example", "arrays with at least one row", [np.shape(a) for a in arrays])
     rows = [cast_floats(np.asarray(a)[:1]) for a in arrays]
+    if isinstance(model, keras.Sequential) and structure == SINGLE and rows[0].dtype.kind == "f":
+        model.build((None, *rows[0].shape[1:]))  # a call would fix the batch size, too
+        return
     model(rearranged(rows, names, structure), training=False)
 
 

@@ -119,7 +119,7 @@ def test_a_classifier_builds_its_model_from_the_rows(frame):
     model = unbuilt()
     stage = KerasClassifier(model, epochs=2, batchSize=8, shuffle=False)
     fitted = stage.fit(frame)
-    assert model.input_shape[1:] == (STEPS,)
+    assert model.input_shape == (None, STEPS)
     model.fit(X, Z, epochs=2, batch_size=8, shuffle=False, verbose=0)
     close(fitted.kerasModel.get_weights(), model.get_weights())
 
@@ -138,7 +138,7 @@ def test_all_stages_build_their_models_from_the_rows(frame):
     expected = model.predict(X, verbose=0)
     np.testing.assert_allclose([r.prediction for r in rows], expected, atol=1e-6)
     for make in (KerasEstimator, KerasRegressor):
-        assert make(unbuilt()).fit(frame).kerasModel.input_shape[1:] == (STEPS,)
+        assert make(unbuilt()).fit(frame).kerasModel.input_shape == (None, STEPS)
     fitted = ElephasEstimator(unbuilt(), num_workers=1, categorical=False).fit(frame)
     assert len(fitted.transform(frame).first()[-1]) == 2
 

@@ -7,9 +7,9 @@ from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import types as T
 
 from kspark.adapters import Columns
-from kspark.adapters.column_types import check_types
+from kspark.adapters.column_types import check_types, summary_of_schema
 from kspark.adapters.feeds import plan_frame
-from kspark.shards import TEXT, ArraySpec, InputSpec
+from kspark.shards import TEXT, ArraySpec, InputSpec, LabelStats
 
 NUMBERS = ArraySpec("x", (3,), "float32")
 WORDS = ArraySpec("x", (1,), TEXT)
@@ -82,3 +82,21 @@ def test_numbers_are_refused_where_the_model_takes_text():
         check(WORDS, a=T.IntegerType())
     with pytest.raises(ValueError, match="Column 'b' must hold text"):
         check(ANY, ["a", "b"], a=T.StringType(), b=T.IntegerType())
+
+
+def summary(label, **types):
+    plan = plan_frame(Columns("a", label, "weight"), InputSpec((ANY,), (ArraySpec("y"),)))
+    return summary_of_schema(plan, {"a": T.DoubleType(), "weight": T.DoubleType(), **types})
+
+
+def test_the_schema_tells_the_shapes_of_columns_of_numbers():
+    one = summary("y", y=T.IntegerType())
+    assert [(a.shape, a.is_text) for a in (*one.y, *one.sample_weight)] == [((), False)] * 2
+    assert one.stats == (LabelStats(),)
+    assert summary(["y", "z"], y=T.IntegerType(), z=T.DoubleType()).y[0].shape == (2,)
+
+
+@pytest.mark.parametrize("kind", [T.StringType(), T.ArrayType(T.DoubleType()), VectorUDT()])
+def test_the_schema_does_not_tell_the_shapes_of_other_columns(kind):
+    assert summary("y", y=kind).stats == (None,)
+    assert summary("y", y=T.DoubleType(), weight=kind).sample_weight == ()
