@@ -13,6 +13,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import BooleanType
 
+from kspark.adapters import Columns
 from kspark.adapters.dataframe import chosen_column
 from kspark.errors import invalid
 from kspark.ml.carried import CarriedModel
@@ -43,7 +44,7 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
     ```
 
     `fit` trains a copy of the model. The model itself does not change, and every fit starts
-    from its weights.
+    from its weights. A model without an input shape is built from the first row of the first fit.
 
     Args:
         model: A compiled `keras.Model`, or a function without arguments that returns one.
@@ -74,6 +75,7 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
     @naming(KERAS)
     def _fit(self, dataset: DataFrame) -> KerasModel:
         carried = self._model()
+        carried.build(dataset, Columns(self.feature_columns(), None))
         check_model(carried.model)
         model = carried.clone()
         trained = SparkModel(model, custom_objects=carried.custom_objects, **self.model_arguments())

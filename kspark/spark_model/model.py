@@ -153,7 +153,7 @@ class SparkModel(InferenceModel):
         *,
         features_col: Any = "features",
         label_col: Any = "label",
-        weight_col: str | None = None,
+        weight_col: Any = None,
         scale_lr: str | None = None,
         warmup_epochs: float = 0.0,
     ) -> keras.callbacks.History:
@@ -198,7 +198,9 @@ class SparkModel(InferenceModel):
                 list side by side; a model with several gets one each. Defaults to `"features"`.
             label_col: Column of the labels, or a list or dictionary of columns for a model
                 with several outputs. Defaults to `"label"`.
-            weight_col: String, column of the sample weights. Defaults to `None`.
+            weight_col: Column of the sample weights, which has numbers, or arrays of one weight
+                per time step; or a list or dictionary of columns, one per output. Defaults to
+                `None`.
             scale_lr: `"linear"` or `"sqrt"`, for `mode="synchronous"` with
                 `frequency="batch"`: k workers train with k or sqrt(k) times the learning rate.
                 The model keeps its own learning rate. Defaults to `None`, no scaling.

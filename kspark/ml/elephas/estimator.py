@@ -227,7 +227,8 @@ class ElephasEstimator(
             from_logits=from_logits,
         )
         fitted._resetUid(self.uid)
-        return self._copyValues(fitted)
+        # The JSON of the estimator may be that of a model that the rows have built since.
+        return self._copyValues(fitted, {self.keras_model_config: model.to_json()})
 
 
 def model_type(loss: str, model: keras.Model) -> ModelType:

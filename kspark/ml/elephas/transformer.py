@@ -125,10 +125,11 @@ class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
     @naming(KERAS)
     def _transform(self, dataset: DataFrame) -> DataFrame:
         carried = self._model()
+        columns = Columns(self.getOrDefault("featuresCol"), None, None)
+        carried.build(dataset, columns)
         kind, scores = self._score(carried.model)
         name = self.getOrDefault("outputCol")
         check_new_column(dataset, name, "outputCol")
-        columns = Columns(self.getOrDefault("featuresCol"), None, None)
         size = self.value_of("inference_batch_size") or 1024
         shared = carried.shared(dataset.sparkSession)
         added = [StructField(name, kind)]
