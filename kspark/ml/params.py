@@ -6,13 +6,12 @@ setter: `epochs` has `getEpochs()` and `setEpochs(value)`.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
 from pyspark.ml.param import Param, Params
 
-from kspark.errors import invalid
+from kspark.errors import invalid, unknown_argument
 from kspark.ml import converters as to
 from kspark.ml.naming import camel_case
 from kspark.plan.checks import (
@@ -77,7 +76,7 @@ class StageParams(Params):
         names = [p.name for p in self.params]
         for name in params:
             if name not in names:
-                raise unknown(name, names)
+                raise unknown_argument(name, names)
         return self._set(**{k: v for k, v in params.items() if v is not None})
 
     def value_of(self, name: str) -> Any:
@@ -106,19 +105,6 @@ def add_accessors(cls: type, name: str, doc: str) -> None:
             accessor.__qualname__ = f"{cls.__name__}.{verb}{title}"
             accessor.__doc__ = texts[verb]
             setattr(cls, verb + title, accessor)
-
-
-def unknown(name: str, names: Iterable[str]) -> TypeError:
-    """Make the error for a Param that does not exist, with a suggestion if a name is similar."""
-    by_form = {plain(n): n for n in names}
-    near = difflib.get_close_matches(plain(name), by_form, n=1, cutoff=0.5)
-    hint = f" Did you mean {by_form[near[0]]!r}?" if near else ""
-    return TypeError(f"Argument not recognized: {name!r}.{hint}")
-
-
-def plain(name: str) -> str:
-    """Reduce a name to the letters that `batch_size`, `batchSize` and `BatchSize` share."""
-    return name.replace("_", "").lower()
 
 
 class HasFeatures(StageParams):

@@ -10,10 +10,11 @@ import keras
 from pyspark.sql import SparkSession
 
 from kspark.cluster.remote import is_connect
-from kspark.errors import invalid, invalid_type
+from kspark.errors import invalid, invalid_type, unknown_argument
 from kspark.optimizers import ServerOptimizer
 from kspark.plan import TrainingPlan
 from kspark.plan.checks import check_fraction
+from kspark.plan.settings import SETTINGS
 from kspark.replica.backends import MERGING
 
 
@@ -40,9 +41,9 @@ def refuse_unknown(arguments: Mapping[str, Any]) -> None:
     Raises:
         TypeError: If there is any other argument.
     """
-    unknown = sorted(set(arguments) - {"parameter_server_mode"})
-    if unknown:
-        raise TypeError(f"Argument(s) not recognized: {', '.join(unknown)}")
+    for name in arguments:
+        if name != "parameter_server_mode":
+            raise unknown_argument(name, ("model", "custom_objects", *SETTINGS))
     if "parameter_server_mode" in arguments:
         warnings.warn(
             "`parameter_server_mode` is not used: kspark has one aggregator of its own.",
