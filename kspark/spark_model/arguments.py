@@ -16,10 +16,13 @@ from kspark.plan import TrainingPlan
 from kspark.plan.checks import check_fraction
 from kspark.plan.settings import SETTINGS
 from kspark.replica.backends import MERGING
+from kspark.spark_model.positional_metrics import correct_positional_metrics
 
 
 def compiled_model(model: Any) -> keras.Model:
     """Return a compiled model; call `model` first if it is a function.
+
+    A model that was compiled with metrics in place of `loss_weights` is compiled again.
 
     Raises:
         TypeError: If `model` is not a Keras model, or does not return one.
@@ -32,6 +35,7 @@ def compiled_model(model: Any) -> keras.Model:
         raise invalid_type("model", "a compiled `keras.Model` or a function that returns one", made)
     if not made.compiled:
         raise invalid("model", "compiled: call `model.compile(...)` first", made.name)
+    correct_positional_metrics(made)
     return made
 
 
