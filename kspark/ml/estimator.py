@@ -62,6 +62,7 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
         """Set the compiled `keras.Model` to train. Returns `self`."""
         objects = self.carried.custom_objects if self.carried else None
         self.carried = CarriedModel(self._checked(model), objects)
+        self.not_compiled = None
         return self
 
     def getModel(self) -> keras.Model:
@@ -74,6 +75,7 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
     @naming(KERAS)
     def _fit(self, dataset: DataFrame) -> KerasModel:
         carried = self._model()
+        self.check_trainable()
         check_model(carried.model)
         model = carried.clone()
         trained = SparkModel(model, custom_objects=carried.custom_objects, **self.model_arguments())
@@ -99,6 +101,11 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
         report = trained.last_fit
         fitted._summary = TrainingSummary(history.history, report.workers if report else [])
         return fitted
+
+    def to_save(self) -> CarriedModel | None:
+        """Return the model to save with the stage, or `None`."""
+        self.check_trainable()
+        return self.carried
 
     def _labelled(self, dataset: DataFrame, model: keras.Model) -> DataFrame:
         """Return the rows with labels in the form that the loss of the model takes."""

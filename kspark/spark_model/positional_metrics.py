@@ -52,8 +52,8 @@ def correct_positional_metrics(model: keras.Model) -> None:
     )
     warnings.warn(
         "The model was compiled with metrics as the third positional argument, which is "
-        f"`loss_weights` in Keras 3: {given['loss_weights']!r}. kspark compiled it again with them as "
-        "`metrics`. Call `model.compile(optimizer, loss, metrics=[...])` to avoid this warning.",
+        f"`loss_weights` in Keras 3: {given['loss_weights']!r}. kspark compiled it again with them "
+        "as `metrics`. Call `model.compile(optimizer, loss, metrics=[...])` to avoid this warning.",
         stacklevel=5,
     )
 

@@ -117,6 +117,11 @@ class ElephasEstimator(
         """Set `metrics`: names or metrics. Adds custom functions to `custom_objects`."""
         return self.setParams(metrics=metrics)
 
+    def to_save(self) -> CarriedModel | None:
+        """Return the model to save with the stage, or `None`."""
+        self.check_trainable()
+        return self.carried
+
     def get_config(self) -> dict[str, Any]:
         """Return the configuration that Elephas writes for an estimator."""
         return {name: self.value_of(name) for name in CONFIG_KEYS}
@@ -201,6 +206,8 @@ class ElephasEstimator(
         """
         params = {name: self.value_of(name) for name in (*ARGUMENTS, "custom_objects")}
         given = self.given()
+        if given is not None:
+            self.check_trainable()
         if given is not None and given.model.compiled:
             return same_compiled(given, params)
         model = self.get_model()
