@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from pyspark.ml.linalg import VectorUDT
@@ -19,6 +19,9 @@ from kspark.ml.params import HasClasses
 from kspark.ml.scoring import ClassifierFacts, check_thresholds, classifier_facts
 from kspark.spark_model.arguments import compiled_model
 from kspark.worker.scores import MULTILABEL, ClassScores, Scores
+
+if TYPE_CHECKING:
+    from kspark.ml.accessors import ClassificationModelArguments, ClassifierArguments, Unpack
 
 
 class KerasClassificationModel(KerasModel, HasClasses):
@@ -36,10 +39,22 @@ class KerasClassificationModel(KerasModel, HasClasses):
     ```
 
     Args:
-        model: As for `KerasModel`, like the other arguments.
+        model: As for `KerasModel`.
+        customObjects: As for `KerasModel`.
+        **params: Params by name.
     """
 
     __module__ = "kspark.ml"
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            model: Any = None,
+            *,
+            customObjects: Mapping[str, Any] | None = None,
+            **params: Unpack[ClassificationModelArguments],
+        ) -> None: ...
 
     _saved_outputs: Mapping[str, Any] | None = None
     """Kind and logits as they were inferred when the stage was saved, for a model without loss."""
@@ -119,10 +134,22 @@ class KerasClassifier(KerasEstimator, HasClasses):
     ```
 
     Args:
-        model: As for `KerasEstimator`, like the other arguments.
+        model: As for `KerasEstimator`.
+        customObjects: As for `KerasEstimator`.
+        **params: Params by name.
     """
 
     __module__ = "kspark.ml"
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            model: Any = None,
+            *,
+            customObjects: Mapping[str, Any] | None = None,
+            **params: Unpack[ClassifierArguments],
+        ) -> None: ...
 
     def _checked(self, model: Any) -> keras.Model:
         checked = compiled_model(model)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import keras
 from pyspark.ml import Estimator
@@ -25,6 +25,9 @@ from kspark.ml.summary import TrainingSummary
 from kspark.replica.checks import check_model
 from kspark.spark_model import SparkModel
 from kspark.spark_model.arguments import compiled_model
+
+if TYPE_CHECKING:
+    from kspark.ml.accessors import EstimatorArguments, Unpack
 
 M = TypeVar("M", bound=KerasModel)
 
@@ -49,7 +52,7 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
         model: A compiled `keras.Model`, or a function without arguments that returns one.
         customObjects: Dictionary from names to custom classes or functions. Needed only for
             those that kspark does not find in the model. Defaults to `None`.
-        **params: Params by name. `explainParams()` describes them.
+        **params: Params by name.
 
     Raises:
         TypeError: If a Param does not exist, or has a wrong type.
@@ -57,6 +60,16 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
     """
 
     __module__ = "kspark.ml"
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            model: Any = None,
+            *,
+            customObjects: Mapping[str, Any] | None = None,
+            **params: Unpack[EstimatorArguments],
+        ) -> None: ...
 
     def setModel(self, model: Any) -> KerasEstimator:
         """Set the compiled `keras.Model` to train. Returns `self`."""
@@ -136,7 +149,9 @@ class KerasRegressor(KerasEstimator):
     ```
 
     Args:
-        model: As for `KerasEstimator`, like the other arguments.
+        model: As for `KerasEstimator`.
+        customObjects: As for `KerasEstimator`.
+        **params: Params by name.
     """
 
     __module__ = "kspark.ml"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from pyspark.ml import Estimator
 from pyspark.sql import DataFrame, SparkSession
 
 from kspark.cluster.slots import task_slots
+from kspark.ml.accessors import ElephasEstimatorAccessors
 from kspark.ml.carried import CarriedModel
 from kspark.ml.elephas import files
 from kspark.ml.elephas.compiling import ARGUMENTS, compile_arguments, own_parts
@@ -42,6 +43,9 @@ from kspark.saving.rebuild import rebuilt
 from kspark.spark_model.arguments import check_road
 from kspark.spark_model.positional_metrics import correct_positional_metrics
 
+if TYPE_CHECKING:
+    from kspark.ml.accessors import ElephasEstimatorArguments, Unpack
+
 logger = logging.getLogger("kspark")
 
 CONFIG_KEYS = (
@@ -67,6 +71,7 @@ class ElephasEstimator(
     HasLoss,
     HasMetrics,
     HasKerasOptimizerConfig,
+    ElephasEstimatorAccessors,
 ):
     """Trains a Keras model, given as JSON, on a DataFrame.
 
@@ -95,7 +100,7 @@ class ElephasEstimator(
     __module__ = "kspark.ml"
     DEFAULTS = {"outputCol": "prediction"}
 
-    def __init__(self, model: Any = None, **params: Any) -> None:
+    def __init__(self, model: Any = None, **params: Unpack[ElephasEstimatorArguments]) -> None:
         if isinstance(model, keras.Model):
             correct_positional_metrics(model)
         super().__init__(**{**described(model), **params})

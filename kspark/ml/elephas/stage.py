@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 import keras
 from pyspark.ml import Estimator
 
+from kspark.ml.accessors import ElephasStageAccessors
 from kspark.ml.elephas import files
 from kspark.ml.elephas.models import model_from_config
 from kspark.ml.elephas.params import (
@@ -51,7 +52,14 @@ class ElephasReader(StageReader[E], Generic[E]):
         return stage.set_params(custom_objects=self._objects) if self._objects else stage
 
 
-class ElephasStage(Stage, HasKerasModelConfig, HasCustomObjects, HasElephasColumns, HasOutputType):
+class ElephasStage(
+    Stage,
+    HasKerasModelConfig,
+    HasCustomObjects,
+    HasElephasColumns,
+    HasOutputType,
+    ElephasStageAccessors,
+):
     """The base class of both stages."""
 
     def set_params(self, **kwargs: Any) -> Any:
