@@ -82,8 +82,6 @@ class ModelSpec:
             ValueError: If the model cannot be rebuilt from its configuration, or a part of it
                 cannot be sent.
         """
-        import keras
-
         compiled = model.compiled and getattr(model, "optimizer", None) is not None
         if compiled and not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
@@ -95,7 +93,7 @@ class ModelSpec:
         spec = cls(
             model_bytes,
             pickling.dump(custom.collect(model, names, custom_objects)),
-            json.dumps(keras.dtype_policies.serialize(model.dtype_policy)),
+            policy_of(model),
             compilation,
         )
         return spec._compared(model)
@@ -122,29 +120,17 @@ class ModelSpec:
             objects: Mapping, the result of `objects`. Defaults to `None`, to load it here.
         """
         objects = self.objects() if objects is None else objects
-        copy = self._rebuilt(objects)
+        copy = rebuilt(self.model_bytes, self.dtype_policy, objects, compiles=self._compiles)
         self.differences.apply(copy)
         if self.compilation is not None:
             self.compilation.compile(copy, objects)
             self.compilation.optimizer.set_state(copy)
         return copy
 
-    def _rebuilt(self, objects: Mapping[str, Any]) -> keras.Model:
-        """Rebuild the model from its file."""
-        import keras
-
-        compiles = self.compilation is not None and self.compilation.arguments is None
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.keras"
-            path.write_bytes(self.model_bytes)
-            # Loading code (a Lambda layer) is safe: `of` made the bytes from a model of the
-            # same user, whose job runs here.
-            with default_policy(self.dtype_policy), warnings.catch_warnings():
-                # The optimizer of the file, if there is one, is replaced.
-                warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
-                return keras.saving.load_model(
-                    path, custom_objects=dict(objects), compile=compiles, safe_mode=False
-                )
+    @property
+    def _compiles(self) -> bool:
+        """Whether the model's class compiles itself from the configuration in the file."""
+        return self.compilation is not None and self.compilation.arguments is None
 
     def _compared(self, model: keras.Model) -> ModelSpec:
         """Make a copy, compare it with the original, and return a spec with the differences.
@@ -155,7 +141,9 @@ class ModelSpec:
         with untouched_randomness():
             try:
                 objects = self.objects()
-                copy = self._rebuilt(objects)
+                copy = rebuilt(
+                    self.model_bytes, self.dtype_policy, objects, compiles=self._compiles
+                )
             except REBUILD_ERRORS as error:
                 raise not_rebuilt(model, f"{type(error).__name__}: {error}") from error
             check_variables(model, copy)
@@ -171,6 +159,39 @@ class ModelSpec:
                 raise not_rebuilt(model, f"{type(error).__name__}: {error}") from error
             check_optimizer(model, copy)
             return replace(spec, compilation=compilation)
+
+
+def rebuilt(
+    model_bytes: bytes, dtype_policy: str, objects: Mapping[str, Any], *, compiles: bool = False
+) -> keras.Model:
+    """Rebuild a model from the bytes of `saved`.
+
+    Args:
+        model_bytes: Bytes of a `.keras` file.
+        dtype_policy: String, the dtype policy of the model as JSON.
+        objects: Mapping of the custom objects.
+        compiles: Boolean, whether to compile the model from the file. Defaults to `False`.
+    """
+    import keras
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        path.write_bytes(model_bytes)
+        # Loading code (a Lambda layer) is safe: `saved` made the bytes from a model of the
+        # same user, whose job runs here.
+        with default_policy(dtype_policy), warnings.catch_warnings():
+            # The optimizer of the file, if there is one, is replaced.
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+            return keras.saving.load_model(
+                path, custom_objects=dict(objects), compile=compiles, safe_mode=False
+            )
+
+
+def policy_of(model: keras.Model) -> str:
+    """Return the dtype policy of a model as JSON."""
+    import keras
+
+    return json.dumps(keras.dtype_policies.serialize(model.dtype_policy))
 
 
 def check_variables(model: keras.Model, copy: keras.Model) -> None:
@@ -191,7 +212,8 @@ def check_compiled(model: keras.Model, copy: keras.Model, compilation: Compilati
         ValueError: If the class overrides the methods that compile a loaded model, but they do
             not.
     """
-    if compilation.arguments is None and not copy.compiled:
+    compiled = copy.compiled and getattr(copy, "optimizer", None) is not None
+    if compilation.arguments is None and not compiled:
         raise not_rebuilt(
             model,
             "it comes back without its compile arguments. A model that overrides `compile` "
