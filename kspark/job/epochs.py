@@ -20,10 +20,12 @@ logger = logging.getLogger("kspark")
 
 
 def open_epoch(fit: Fit, epoch: int) -> None:
-    """Run the callbacks of an epoch's beginning, and adopt the weights that they set."""
+    """Run the callbacks of an epoch's beginning, and adopt what they set."""
     changed = fit.monitor.begin_epoch(epoch)
     if changed is not None:
         fit.aggregator.replace(changed)
+    if fit.vocabularies is not None:
+        fit.vocabularies.share_changes(fit, epoch)
 
 
 def note_epoch(fit: Fit, facts: EpochFacts) -> None:

@@ -20,6 +20,7 @@ from kspark.job.collecting import collect_shards, not_busy
 from kspark.job.report import EpochFacts, FitReport, Workload
 from kspark.job.sent_weights import SentWeights
 from kspark.job.spooling import SpooledExamples
+from kspark.job.vocabularies import Vocabularies
 from kspark.plan import TrainingPlan
 from kspark.replica import ReplicaSpec
 from kspark.worker.tasks import FitTask, ShardResult
@@ -48,6 +49,7 @@ class Fit:
         held_out: `SpooledExamples` of `validation`, or `None`.
         num_train: Dictionary from shard to its number of training examples.
         shared_spec: `Shared`, the broadcast `spec`; `None` while it is not shared.
+        vocabularies: `Vocabularies` that the workers have; `None` to ignore changes.
         sent_weights: `SentWeights`, which shares the weights with the jobs.
         busy: Function that returns whether late shards occupy task slots.
         late_shards: Function that returns the shards that still train an earlier epoch.
@@ -69,6 +71,7 @@ class Fit:
     held_out: SpooledExamples | None = field(init=False, default=None)
     num_train: dict[int, int] = field(init=False, default_factory=dict)
     shared_spec: Shared | None = field(init=False, default=None)
+    vocabularies: Vocabularies | None = field(init=False, default=None)
     sent_weights: SentWeights = field(init=False)
     busy: Callable[[], bool] = field(init=False, default_factory=lambda: not_busy)
     late_shards: Callable[[], frozenset[int]] = field(init=False, default_factory=lambda: frozenset)

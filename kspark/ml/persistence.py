@@ -19,7 +19,7 @@ from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReadable
 from kspark import saving
 from kspark.errors import invalid
 from kspark.ml.carried import CarriedModel, need_jvm
-from kspark.replica.spec import REBUILD_ERRORS
+from kspark.replica.model_spec import REBUILD_ERRORS
 from kspark.saving.hadoop import qualified
 from kspark.saving.uncompiled import load_uncompiled
 

@@ -15,6 +15,7 @@ from kspark.job.callbacks import FitMonitor
 from kspark.job.fit import Fit
 from kspark.job.preparing import prepared
 from kspark.job.report import FitReport
+from kspark.job.vocabularies import Vocabularies
 from kspark.live.driver import train_live
 from kspark.optimizers import ServerOptimizer
 from kspark.plan import TrainingPlan
@@ -87,6 +88,7 @@ def train(
         aggregator,
         monitor,
     )
+    fit.vocabularies = Vocabularies(replica.model)
     if plan.initial_epoch < plan.epochs:
         try:
             run(fit)
