@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from pyspark.ml import Model
@@ -21,6 +21,9 @@ from kspark.ml.stage import Stage
 from kspark.ml.summary import TrainingSummary
 from kspark.spark_model.inputs import active_session
 from kspark.worker.scores import Activations, Probabilities, Scores, Values
+
+if TYPE_CHECKING:
+    from kspark.ml.accessors import ModelArguments, Unpack
 
 NEW_COLUMNS = ("predictionCol", "probabilityCol", "rawPredictionCol", "outputCol")
 """Params with the names of columns that `transform` adds."""
@@ -45,8 +48,7 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         model: `keras.Model`.
         customObjects: Dictionary from names to custom classes or functions. Needed only for
             those that kspark does not find in the model. Defaults to `None`.
-        **params: `featuresCol`, `inputCols`, `predictionCol`, `inferenceBatchSize`,
-            `featureLayer`, `outputCol`; see `explainParams()`.
+        **params: Params by name.
 
     Raises:
         TypeError: If a Param does not exist, or has a wrong type.
@@ -56,7 +58,11 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
     __module__ = "kspark.ml"
 
     def __init__(
-        self, model: Any = None, *, customObjects: Mapping[str, Any] | None = None, **params: Any
+        self,
+        model: Any = None,
+        *,
+        customObjects: Mapping[str, Any] | None = None,
+        **params: Unpack[ModelArguments],
     ) -> None:
         super().__init__(model, customObjects=customObjects, **params)
         self._summary: TrainingSummary | None = None
@@ -187,6 +193,11 @@ class KerasRegressionModel(KerasModel):
     fitted = KerasRegressor(model, epochs=5).fit(train)
     predictions = fitted.transform(test).select("prediction")
     ```
+
+    Args:
+        model: As for `KerasModel`.
+        customObjects: As for `KerasModel`.
+        **params: Params by name.
     """
 
     __module__ = "kspark.ml"

@@ -28,12 +28,15 @@ class Stage(StageParams, MLWritable, MLReadable[Any]):
     """
 
     carried: CarriedModel | None
+    not_compiled: ValueError | None
+    """Why the model was loaded without its loss, metrics and optimizer, if it was."""
 
     def __init__(
         self, model: Any = None, *, customObjects: Mapping[str, Any] | None = None, **params: Any
     ) -> None:
         super().__init__(**params)
         self.carried = None
+        self.not_compiled = None
         if model is not None:
             self.carried = CarriedModel(self._checked(model), customObjects)
         elif customObjects is not None:
@@ -54,6 +57,15 @@ class Stage(StageParams, MLWritable, MLReadable[Any]):
         if self.carried is None:
             raise invalid("model", f"given to `{type(self).__name__}`", None)
         return self.carried
+
+    def check_trainable(self) -> None:
+        """Refuse to train, or save for training, a model that was loaded without its loss.
+
+        Raises:
+            ValueError: If it was.
+        """
+        if self.not_compiled is not None:
+            raise self.not_compiled
 
     @classmethod
     def read(cls: type[S]) -> StageReader[S]:

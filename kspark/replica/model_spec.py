@@ -266,6 +266,9 @@ def saved(model: keras.Model) -> bytes:
         ValueError: If a part of the model has no `get_config`, or one that returns more than
             plain data.
     """
+    from kspark.saving.vocabularies import record_vocabularies
+
+    record_vocabularies(model)
     if not compiles_itself(model):
         model = shallow_copy(model, compiled=False, optimizer=None)
     with tempfile.TemporaryDirectory() as folder:

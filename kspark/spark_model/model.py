@@ -24,6 +24,7 @@ from kspark.spark_model.arguments import (
     check_rule,
     check_schedule,
     check_single_target,
+    compiled_model,
     refuse_unknown,
 )
 from kspark.spark_model.inference import InferenceModel
@@ -218,6 +219,7 @@ class SparkModel(InferenceModel):
             ClusterError: If the cluster cannot run the fit.
         """
         check_exclusive(validation_split, validation_data, class_weight, sample_weight)
+        self._model = compiled_model(self._model)
         plan = self._plan(
             batch_size=self.batch_size if batch_size is None else batch_size,
             epochs=epochs,

@@ -9,6 +9,8 @@ import pyarrow as pa
 import pytest
 
 import kspark
+from kspark import check_cluster
+from kspark.errors import EnvironmentMismatchError
 from kspark.session import local_session
 
 SCRIPT = """
@@ -52,6 +54,18 @@ def test_the_session_has_the_requested_settings(spark):
 
 def test_python_workers_run_the_python_of_the_driver(spark):
     assert spark.sparkContext.range(1).map(lambda _: sys.executable).first() == sys.executable
+
+
+def test_check_cluster_describes_the_workers(spark):
+    (worker,) = check_cluster(spark)
+    assert worker.executable == sys.executable
+    assert worker.kspark == kspark.__version__
+    assert worker.packages["tensorflow"]
+
+
+def test_check_cluster_refuses_a_backend_that_no_worker_has(spark):
+    with pytest.raises(EnvironmentMismatchError, match="has no no_such_backend"):
+        check_cluster(spark, "no_such_backend")
 
 
 def test_rdd_and_dataframe_functions_run_in_the_same_environment(spark):

@@ -48,6 +48,26 @@ def test_positional_arguments_of_elephas_6_end_with_the_frequency():
         assert found == ("synchronous", "batch", 4, 16, 4000)
 
 
+@pytest.mark.parametrize("kind", [SparkModel, SparkMLlibModel])
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("num_worker", "num_workers"),
+        ("batchSize", "batch_size"),
+        ("server_optimiser", "server_optimizer"),
+        ("custom_object", "custom_objects"),
+    ],
+)
+def test_unknown_arguments_are_refused_with_the_nearest_name(kind, name, meant):
+    with pytest.raises(TypeError, match=f"not recognized: '{name}'. Did you mean '{meant}'\\?$"):
+        kind(small(), **{name: 2})
+
+
+def test_an_unknown_argument_that_resembles_no_name_gets_no_suggestion():
+    with pytest.raises(TypeError, match="not recognized: 'xyzzy'.$"):
+        SparkModel(small(), xyzzy=2, parameter_server_mode="http")
+
+
 def test_positional_arguments_of_elephas_7_are_refused():
     """Elephas 7 takes the number of workers second, and custom objects third."""
     with pytest.raises(ValueError, match="`mode` must be one of .*Received: mode=4"):
