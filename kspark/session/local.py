@@ -8,7 +8,8 @@ It avoids these problems of a plain `SparkSession.builder.getOrCreate()`:
   finds one that fits.
 * The driver's address changes with the laptop's network. `local_session` binds
   the driver to the loopback interface.
-* Warnings and Spark's progress bar mix with the output of Keras. They are off.
+* Warnings and Spark's progress bar mix with the output of Keras. They are off, unless the
+  environment variable `KSPARK_LOG` is set; see `kspark.logs`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import pyspark
 from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
+from kspark import logs
 from kspark.errors import invalid
 from kspark.session import java
 
@@ -177,11 +179,12 @@ def _defaults(cores: int | None, executors: int | None, memory: str) -> dict[str
 def _start(settings: dict[str, str], app_name: str, *, separate_processes: bool) -> SparkSession:
     """Start a session with the given settings."""
     directory = _private_directory()
-    log4j = directory / "log4j2.properties"
-    log4j.write_text(LOG4J, encoding="utf-8")
-    options = f"-Dlog4j2.configurationFile={log4j.as_uri()}"
-    own = settings.get("spark.driver.extraJavaOptions", "")
-    settings = {**settings, "spark.driver.extraJavaOptions": f"{options} {own}".strip()}
+    if not logs.are_shown():
+        log4j = directory / "log4j2.properties"
+        log4j.write_text(LOG4J, encoding="utf-8")
+        options = f"-Dlog4j2.configurationFile={log4j.as_uri()}"
+        own = settings.get("spark.driver.extraJavaOptions", "")
+        settings = {**settings, "spark.driver.extraJavaOptions": f"{options} {own}".strip()}
     builder = SparkSession.builder.appName(app_name)
     for key, value in settings.items():
         builder = builder.config(key, value)
@@ -198,7 +201,8 @@ def _start(settings: dict[str, str], app_name: str, *, separate_processes: bool)
 
 def _launch_environment(directory: Path, separate_processes: bool) -> dict[str, str | None]:
     """Return environment variables that only the JVM needs to inherit."""
-    variables = java.environment(java.find_java(pyspark.__version__), directory)
+    found = java.find_java(pyspark.__version__)
+    variables = java.environment(found, directory, quiet=not logs.are_shown())
     if "SPARK_LOCAL_IP" not in os.environ:
         variables["SPARK_LOCAL_IP"] = LOOPBACK
     if separate_processes and os.name == "posix":
