@@ -88,7 +88,7 @@ DOORS = {
 }
 
 # Unpickling runs what it reads. These read only what Spark brought along with the job.
-UNPICKLING = {"cluster/bootstrap.py", "replica/custom_objects.py"}
+UNPICKLING = {"cluster/bootstrap.py", "replica/pickling.py"}
 PICKLES = {"cloudpickle", "dill", "marshal", "pickle", "shelve"}
 
 INTERNALS = ("keras.src", "tensorflow.python")
@@ -314,7 +314,7 @@ def test_every_module_has_one_place():
         ("job/epochs.py", "from kspark.job.fit import Fit"),
         ("rounds/task.py", "from kspark.worker import state"),
         ("spark_model/model.py", "from kspark import job, saving"),
-        ("replica/custom_objects.py", "from pyspark import cloudpickle"),
+        ("replica/pickling.py", "from pyspark import cloudpickle"),
         ("replica/spec.py", "from kspark.replica.backends import use_backend"),
         ("live/task.py", "from kspark.live.transport import AggregatorClient"),
         ("live/task.py", "from kspark.live import transport"),

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import uuid
 from collections.abc import Mapping
-from pathlib import Path
 from threading import RLock
 from typing import Any
 
@@ -19,8 +17,8 @@ from kspark.errors import ClusterError
 from kspark.job import SharedModel
 from kspark.ml.inner import inputs_of, outputs_of, up_to
 from kspark.replica import ReplicaSpec
-from kspark.replica.custom_objects import checked, collect
-from kspark.replica.spec import read_config, saved
+from kspark.replica.custom_objects import checked
+from kspark.replica.model_spec import ModelSpec
 
 
 class CarriedModel:
@@ -45,17 +43,11 @@ class CarriedModel:
         """Copy the model with its weights, compile arguments and optimizer state.
 
         Raises:
-            ValueError: If the model cannot be saved as plain data.
+            ValueError: If no equal copy can be made; see `ModelSpec`.
         """
         with self._lock:
-            self.build_optimizer()
-            model_bytes = saved(self.model)
-        objects = collect(self.model, read_config(model_bytes), self.custom_objects)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.keras"
-            path.write_bytes(model_bytes)
-            # These bytes come from the user's own model in this process, so code is allowed.
-            return keras.saving.load_model(path, custom_objects=objects, safe_mode=False)
+            spec = ModelSpec.of(self.model, self.custom_objects)
+        return spec.make()
 
     def build_optimizer(self) -> None:
         """Create the variables of the optimizer, which a complete saved model must have."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kspark.errors import EnvironmentMismatchError
-from kspark.replica import custom_objects as custom
 from kspark.replica.backends import use_backend
 from kspark.replica.spec import ReplicaSpec
-from kspark.replica.variables import assign_all, rng_variables, same_structure, weight_spec
+from kspark.replica.variables import same_structure, weight_spec
 
 if TYPE_CHECKING:
     from kspark.replica.replica import Replica
@@ -37,12 +36,11 @@ def build(spec: ReplicaSpec, threads: int | None = None) -> Replica:
     keras.config.set_floatx(spec.inputs.floatx)
     from kspark.replica.replica import Replica
 
-    objects = custom.load(spec.custom_objects)
-    model = spec.load_model(objects)
+    objects = spec.model.objects()
+    model = spec.model.make(objects)
     if not same_structure(weight_spec(model), spec.weights):
         raise EnvironmentMismatchError(
             f"Keras {keras.__version__} on this worker rebuilt the model with other "
             "variables than on the driver. Install the same version of Keras on both."
         )
-    assign_all(rng_variables(model), list(spec.rng_state), "rng_state")
     return Replica(model, spec.weights, spec.inputs, objects)

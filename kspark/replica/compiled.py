@@ -1,129 +1,93 @@
-"""Restore the parts of a model's compilation that a `.keras` file does not store.
+"""`Compilation`: what a model was compiled with, as plain data.
 
-The file stores the optimizer that was passed to `compile`. Whether Keras wraps the
-optimizer to scale the loss depends on the model's dtype policy, which functional
-models do not store, and on an argument of `compile` that is not stored either. Nor
-does any configuration list the variables that are excluded from weight decay.
+Keras rebuilds losses, metrics and the optimizer from their configurations. Much of what people
+write has none: their own losses and metrics, closures, lambdas, learning rate schedules. And no
+configuration tells which variables are excluded from weight decay, whether Keras wrapped the
+optimizer to scale the loss, and that metrics of an earlier `compile` are still in use. So the
+arguments of `compile` are sent by value, and the optimizer by its configuration, exclusions and
+state.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from kspark.replica.variables import assign_all, values_of
+from kspark.replica import pickling
+from kspark.replica.compile_arguments import compile_arguments
+from kspark.replica.optimizer import OptimizerSpec
 
 if TYPE_CHECKING:
     import keras
 
-SCALED_POLICY = "mixed_float16"
-"""The dtype policy of models whose optimizer Keras wraps to scale the loss."""
-
 
 @dataclass(frozen=True)
-class OptimizerSpec:
-    """An optimizer that a model's file does not restore, as plain data.
+class Compilation:
+    """What a model was compiled with, as plain data.
 
     Attributes:
-        config: String, the optimizer's configuration as JSON.
-        excluded: Tuple of integers, indices of the trainable variables without weight decay.
-        state: Tuple of arrays, values of the optimizer's variables.
+        arguments: Bytes, the pickled arguments of `compile` except the optimizer. `None` if the
+            model's class compiles itself from the configuration in the model's file.
+        optimizer: `OptimizerSpec`.
     """
 
-    config: str
-    excluded: tuple[int, ...]
-    state: tuple[np.ndarray, ...] = field(repr=False, compare=False)
+    arguments: bytes | None = field(repr=False)
+    optimizer: OptimizerSpec
 
     @classmethod
-    def of(cls, model: keras.Model) -> OptimizerSpec | None:
-        """Describe the optimizer of a model, or return `None` if the model's file restores it.
+    def of(cls, model: keras.Model) -> Compilation:
+        """Describe the compilation of a model with a built optimizer.
 
-        Args:
-            model: A compiled `keras.Model` with a built optimizer.
+        Raises:
+            ValueError: If an argument of `compile` cannot be pickled. The message names it.
         """
-        import keras
-
-        optimizer = model.optimizer
-        scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-        excluded = without_weight_decay(optimizer, model.trainable_variables)
-        if scales == (model.dtype_policy.name == SCALED_POLICY) and not excluded:
-            return None
-        config = json.dumps(keras.optimizers.serialize(optimizer))
-        return cls(config, excluded, tuple(values_of(optimizer.variables)))
+        arguments = None
+        if not compiles_itself(model):
+            arguments = pickling.dump(compile_arguments(model), known_parts(model))
+        return cls(arguments, OptimizerSpec.of(model))
 
     @property
-    def settings(self) -> tuple[Any, ...]:
-        """All attributes but the state."""
-        return self.config, self.excluded
+    def settings(self) -> list[Any]:
+        """The optimizer's configuration and exclusions, as JSON data."""
+        return [self.optimizer.config, self.optimizer.excluded]
 
-    def restore(self, model: keras.Model, custom_objects: Mapping[str, Any]) -> None:
-        """Replace the optimizer of a rebuilt model by this one."""
+    def compared(self, model: keras.Model, custom_objects: Mapping[str, Any]) -> Compilation:
+        """Add what the optimizer's configuration lacks; see `OptimizerSpec.compared`."""
+        return replace(self, optimizer=self.optimizer.compared(model, custom_objects))
+
+    def compile(self, model: keras.Model, custom_objects: Mapping[str, Any]) -> None:
+        """Compile a copy of the model in the same way, and build its optimizer."""
         import keras
 
-        # Variables can be excluded only before an optimizer is built, so make a new optimizer.
-        optimizer = keras.optimizers.deserialize(json.loads(self.config), dict(custom_objects))
-        if self.excluded:
-            variables = [model.trainable_variables[i] for i in self.excluded]
-            innermost(optimizer).exclude_from_weight_decay(var_list=variables)
-        optimizer.build(model.trainable_variables)
-        assign_all(optimizer.variables, list(self.state), "optimizer_state")
-        model.optimizer = optimizer
+        optimizer = self.optimizer.make(custom_objects)
+        if self.arguments is None:
+            model.optimizer = optimizer
+        else:
+            arguments = pickling.load(self.arguments, known_parts(model))
+            # Models that override `compile` get what their `compile` stored as attributes.
+            keras.Model.compile(model, optimizer, auto_scale_loss=False, **arguments)
+        self.optimizer.build(model)
 
 
-def innermost(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """Return the optimizer inside a `LossScaleOptimizer`, or the optimizer itself."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
-
-
-def without_weight_decay(
-    optimizer: keras.optimizers.Optimizer, variables: list[Any]
-) -> tuple[int, ...]:
-    """Return the variables that `exclude_from_weight_decay` excluded.
-
-    Keras has no public method for this. In Keras 3.8 to 3.15, optimizers decide with the
-    method `_use_weight_decay`, called with TensorFlow's variables on that backend. An
-    optimizer without the method is assumed to exclude no variable.
-
-    Args:
-        optimizer: A built `keras.optimizers.Optimizer`.
-        variables: List of the model's trainable variables.
-
-    Returns:
-        Tuple of indices into `variables`.
-    """
+def compiles_itself(model: keras.Model) -> bool:
+    """Whether a class of models overrides the methods that compile a loaded model."""
     import keras
 
-    decays = getattr(innermost(optimizer), "_use_weight_decay", None)
-    if decays is None:
-        return ()
-    if keras.backend.backend() == "tensorflow":
-        variables = [v.value for v in variables]
-    return tuple(i for i, variable in enumerate(variables) if not decays(variable))
+    names = ("get_compile_config", "compile_from_config")
+    return any(getattr(type(model), n) is not getattr(keras.Model, n) for n in names)
 
 
-def classes_of(optimizer: keras.optimizers.Optimizer) -> list[str]:
-    """Return the class name of an optimizer, and that of the optimizer inside it if any."""
-    inner = innermost(optimizer)
-    return [type(o).__name__ for o in ([optimizer] if inner is optimizer else [optimizer, inner])]
+def known_parts(model: keras.Model) -> list[Any]:
+    """Return the model, its layers and its variables, in an order that all copies share."""
+    return [model, *layers_of(model), *model.variables]
 
 
-@contextmanager
-def default_policy(config: str) -> Iterator[None]:
-    """Set the global dtype policy inside the block.
-
-    Args:
-        config: String, the policy's configuration as JSON.
-    """
+def layers_of(model: keras.Model) -> Iterator[Any]:
+    """Yield the layers of a model and of the models in it."""
     import keras
 
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(keras.dtype_policies.deserialize(json.loads(config)))
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from layers_of(layer)

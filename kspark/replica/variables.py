@@ -1,8 +1,9 @@
 """List a model's variables in a fixed order, and decide how each is merged.
 
 The order is that of `model.weights`, followed by the other variables in
-`model.variables`, which hold the state of random number generators. Metric and
-optimizer variables do not belong to the model.
+`model.variables`, which hold the state of random number generators, and by the
+variables of the compiled loss and metrics. Variables of the optimizer, and those
+that metrics reset, are not among them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kspark.errors import invalid
+from kspark.replica.compiled_variables import compiled_variables
 from kspark.weights import FIXED, STATE, TRAINABLE, Weight, WeightSpec
 
 if TYPE_CHECKING:
@@ -23,8 +25,8 @@ FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 
 
 def model_variables(model: keras.Model) -> list[Any]:
-    """Return all variables of a model: its weights in Keras' order, then its RNG state."""
-    return [*model.weights, *rng_variables(model)]
+    """Return all variables of a model: weights in Keras' order, RNG state, those of the loss."""
+    return [*model.weights, *rng_variables(model), *compiled_variables(model)]
 
 
 def rng_variables(model: keras.Model) -> list[Any]:

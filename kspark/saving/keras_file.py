@@ -58,7 +58,7 @@ def read(
         model_config = json.loads(archive.read("config.json"))
         document = read_document(archive, path)
     if safe_mode:
-        refuse_code(model_config, path)
+        refuse_code([model_config, document.facts if document else {}], path)
     with rebuilding(path, model_config, custom_objects):
         model = keras.saving.load_model(local, custom_objects=custom_objects, safe_mode=safe_mode)
     return model, document
@@ -69,10 +69,10 @@ def read_document(archive: zipfile.ZipFile, path: str) -> Document | None:
     if DOCUMENT not in archive.namelist():
         return None
     content = json.loads(archive.read(DOCUMENT))
-    config, names = names_in(content, path)
+    config, names, facts = names_in(content, path)
     class_name = checked_class(content.get("class_name", "SparkModel"), path)
     arrays = (read_array(archive, array_member(index)) for index in range(len(names)))
-    return Document(config, named(names, arrays), class_name)
+    return Document(config, named(names, arrays), class_name, facts)
 
 
 def read_array(archive: zipfile.ZipFile, member: str) -> np.ndarray:

@@ -16,6 +16,7 @@ from kspark.job.report import FitReport
 from kspark.plan import TrainingPlan
 from kspark.plan.settings import PLAN_SETTINGS, SETTINGS
 from kspark.replica import ReplicaSpec
+from kspark.replica.file_facts import FileFacts
 from kspark.spark_model.arguments import (
     check_backend,
     check_exclusive,
@@ -294,12 +295,14 @@ class SparkModel(InferenceModel):
             FileExistsError: If the file exists and `overwrite` is `False`.
             ValueError: If the path has another ending.
         """
+        facts = FileFacts.of(self._model, self.custom_objects)
         saving.save_model(
             self._model,
             self.get_config(),
             str(path),
             overwrite=overwrite,
-            server_state=self._outcome.server_state,
+            server_state={**self._outcome.server_state, **facts.arrays},
             spark=active_session(),
             class_name=self.saved_as,
+            facts=facts.data,
         )

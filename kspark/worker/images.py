@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pyspark import TaskContext
 
 from kspark.adapters.base import CHUNK_BYTES
@@ -88,7 +89,11 @@ def convert(task: ImageTask, batch: Any, place: Place) -> Any:
             raise place.error("images of 8 bits per channel", described(column[row]), row)
         kept = np.flatnonzero(valid)
         batch, out = batch.take(kept), out[kept]
-    return batch.append_column(task.output, nested(out.reshape(-1), (int(np.prod(task.shape)),)))
+    images = nested(out.reshape(-1), (int(np.prod(task.shape)),))
+    # `RecordBatch.append_column` needs PyArrow 16.
+    return pa.RecordBatch.from_arrays(
+        [*batch.columns, images], names=[*batch.schema.names, task.output]
+    )
 
 
 def described(value: Any) -> str:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from pyspark import cloudpickle
 
-from kspark.replica import custom_objects as custom
+from kspark.replica import pickling as custom
 
 NAME = "kspark_users_module"
 SOON = 60

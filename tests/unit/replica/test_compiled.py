@@ -10,7 +10,7 @@ import pytest
 
 from kspark.replica import ReplicaSpec
 from kspark.replica.building import build
-from kspark.replica.compiled import without_weight_decay
+from kspark.replica.optimizer import without_weight_decay
 
 layers = keras.layers
 
@@ -123,8 +123,9 @@ def test_exclusions_change_the_digest_and_keep_the_trained_state(mlp, rows):
     assert len(digests) == 3
 
 
-def test_an_optimizer_that_is_restored_as_another_class_is_refused(mlp):
+def test_an_optimizer_that_was_assigned_after_compile_is_restored(mlp):
     model = mlp("sgd")
-    model.optimizer = keras.optimizers.Adam()
-    with pytest.raises(ValueError, match=r"its optimizer comes back as SGD instead of Adam"):
-        ReplicaSpec.of(model)
+    model.optimizer = keras.optimizers.Adam(0.25)
+    replica = build(ReplicaSpec.of(model))
+    assert optimizers_of(replica.model) == optimizers_of(model)
+    assert replica.learning_rate == 0.25

@@ -10,8 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from kspark.replica import ReplicaSpec
-from kspark.replica import custom_objects as custom
+from kspark.replica import ReplicaSpec, pickling
 from kspark.replica.building import build
 
 layers, ops = keras.layers, keras.ops
@@ -88,7 +87,7 @@ def everything():
 
 
 def names_of(spec):
-    return sorted(custom.load(spec.custom_objects))
+    return sorted(spec.model.objects())
 
 
 def trained(model):
@@ -100,9 +99,7 @@ def trained(model):
 def test_all_kinds_of_custom_objects_are_found_and_work():
     model = everything()
     spec = ReplicaSpec.of(model)
-    assert names_of(spec) == [
-        "Counted", "Doubled", "Halved", "Slow", "Steps", "Tenth", "absolute", "swishy",
-    ]  # fmt: skip
+    assert names_of(spec) == ["Doubled", "Slow", "Tenth", "swishy"]
     rebuilt = build(spec).model
     for ours, theirs in zip(trained(rebuilt), trained(model), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-7)
@@ -114,7 +111,7 @@ def test_objects_inside_a_subclassed_model_are_shipped():
     model.compile("sgd", "mse")
     spec = ReplicaSpec.of(model)
     assert names_of(spec) == ["Wrapped"]
-    assert b"swishy" in spec.custom_objects
+    assert b"swishy" in spec.model.custom_objects
     rebuilt = build(spec).model
     for ours, theirs in zip(trained(rebuilt), trained(model), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-7)
@@ -151,32 +148,15 @@ def test_registered_objects_are_shipped_by_their_registered_names(mlp):
             return x
 
     @keras.saving.register_keras_serializable("kspark tests")
-    def squared(y_true, y_pred):
-        return ops.mean(ops.square(y_pred), axis=-1)
+    def squared(x):
+        return ops.square(x)
 
-    spec = ReplicaSpec.of(mlp("sgd", Registered(), loss=squared))
+    spec = ReplicaSpec.of(mlp("sgd", Registered(), layers.Dense(2, activation=squared)))
     assert names_of(spec) == ["kspark tests>Registered", "kspark tests>squared"]
     build(spec)
 
 
-def test_names_that_keras_resolves_at_the_first_step_are_shipped(mlp, rows, window_of):
-    """A registered loss given as a string is resolved late, on a worker without the registry."""
-    name = "kspark tests>late"
-    keras.saving.register_keras_serializable("kspark tests", "late")(rooted_mean)
-    spec = ReplicaSpec.of(mlp("sgd", loss=name, run_eagerly=True))
-    assert names_of(spec) == [name]
-    del keras.saving.get_custom_objects()[name]
-    replica = build(spec)
-    x, y = rows(4)
-    replica.train(window_of(x, y.astype("float32")), 4)
-    assert replica.metric_results()["loss"] > 0
-
-
-def rooted_mean(y_true, y_pred):
-    return ops.sqrt(ops.mean(ops.square(y_pred), axis=-1))
-
-
-def test_given_objects_take_precedence(mlp):
+def test_given_objects_are_shipped_and_do_not_replace_those_of_the_model(mlp):
     def replacement(x):
         return 0 * x
 
@@ -184,7 +164,7 @@ def test_given_objects_take_precedence(mlp):
     spec = ReplicaSpec.of(model, {"swishy": replacement, "unused": absolute})
     assert names_of(spec) == ["swishy", "unused"]
     activation = build(spec).model.layers[1].activation
-    np.testing.assert_array_equal(activation(np.ones(2)), [0.0, 0.0])
+    np.testing.assert_array_equal(activation(np.ones(2)), swishy(np.ones(2)))
 
 
 @pytest.mark.parametrize("given", [["swishy"], {"swishy": 3}, "swishy"])
@@ -200,11 +180,24 @@ def scaled_loss(factor):
     return loss
 
 
-def test_two_functions_of_one_name_are_refused(mlp):
-    model = mlp(loss=scaled_loss(1.0), metrics=[scaled_loss(2.0)])
-    with pytest.raises(ValueError, match="one custom object named 'loss'"):
-        ReplicaSpec.of(model)
-    ReplicaSpec.of(model, {"loss": scaled_loss(1.0)})
+def test_two_functions_of_one_name_stay_apart(mlp):
+    model = mlp("sgd", *(layers.Dense(2, activation=scaled(f)) for f in (2.0, 3.0)))
+    model.compile("sgd", scaled_loss(1.0), metrics=[scaled_loss(2.0)])
+    copy = build(ReplicaSpec.of(model)).model
+    assert [float(layer.activation(1.0)) for layer in copy.layers[1:3]] == [2.0, 3.0]
+    assert float(copy.loss(0.0, np.ones(1))) == 1.0
+
+
+def scaled(factor):
+    def activation(x):
+        return factor * x
+
+    return activation
+
+
+def test_two_classes_of_one_name_are_refused(mlp):
+    with pytest.raises(ValueError, match="one custom object named 'Local'"):
+        ReplicaSpec.of(mlp("sgd", local_layer()(), local_layer()()))
 
 
 TEACHER = keras.Sequential([keras.Input((4,)), layers.Dense(3)], name="teacher")
@@ -214,8 +207,8 @@ def distilled(y_true, y_pred):
     return ops.mean(ops.abs(y_pred - TEACHER(y_true)), axis=-1)
 
 
-@pytest.mark.parametrize("thing", [TEACHER, TEACHER.layers[0], TEACHER.weights[0]])
-def test_live_models_layers_and_weights_are_refused(thing, monkeypatch, mlp):
+@pytest.mark.parametrize("thing", [TEACHER, TEACHER.layers[0], keras.optimizers.SGD()])
+def test_other_models_layers_and_optimizers_are_refused(thing, monkeypatch, mlp):
     monkeypatch.setitem(globals(), "TEACHER", thing)
     with pytest.raises(ValueError, match="(?s)'distilled' cannot be sent.*live"):
         ReplicaSpec.of(mlp(loss=distilled))
@@ -234,22 +227,20 @@ def test_an_object_that_cannot_be_pickled_is_named_in_the_error(mlp):
         ReplicaSpec.of(mlp(loss=locked, metrics=[absolute]))
 
 
-def test_a_self_contained_lambda_is_restored(mlp):
-    model = mlp(loss=lambda y_true, y_pred: (y_pred - 1.0) ** 2)
-    with pytest.warns(UserWarning, match="lambda"):
-        spec = ReplicaSpec.of(model)
-    assert float(np.ravel(build(spec).model.loss(0.0, 3.0))[0]) == 4.0
-
-
-@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
-@pytest.mark.parametrize("place", ["loss", "layer"])
-def test_a_lambda_that_needs_global_names_is_refused(place, mlp):
+@pytest.mark.parametrize("place", ["loss", "layer", "closure", "exec"])
+def test_lambdas_are_restored_with_the_names_that_they_use(place, mlp):
+    loss, inner = "mse", []
     if place == "loss":
-        model = mlp(loss=lambda y_true, y_pred: FACTOR * (y_pred - 1.0) ** 2)
-    else:
-        model = mlp("sgd", layers.Lambda(lambda x: FACTOR * x))
-    with pytest.raises(ValueError, match="FACTOR"):
-        ReplicaSpec.of(model)
+        loss = lambda y_true, y_pred: FACTOR * (y_pred - y_true)  # noqa: E731
+    elif place == "layer":
+        inner = [layers.Lambda(lambda x: FACTOR * x)]
+    elif place == "closure":
+        inner = [layers.Lambda((lambda factor: lambda x: factor * x)(FACTOR))]
+    else:  # without source code, as in an interactive interpreter
+        loss = eval("lambda y_true, y_pred: 2.0 * (y_pred - y_true)")
+    copy = build(ReplicaSpec.of(mlp("sgd", *inner, loss=loss))).model
+    function = copy.layers[1] if inner else lambda x: copy.loss(0.0, x)
+    assert float(np.ravel(function(np.ones((1, 1), "float32")))[0]) == FACTOR
 
 
 def module_of(name, file, source):
@@ -279,7 +270,7 @@ def test_user_modules_are_shipped_by_value(project, mlp):
     spec = ReplicaSpec.of(mlp(loss=project.users))
     for name in ("kspark_users_parts", "kspark_users_losses"):
         del sys.modules[name]
-    assert float(custom.load(spec.custom_objects)["users"](1.0, 3.0)) == 12.0
+    assert float(build(spec).model.loss(1.0, 3.0)) == 12.0
 
 
 def test_the_registry_of_cloudpickle_is_not_changed(project, mlp):
@@ -310,7 +301,7 @@ def test_the_registry_of_cloudpickle_is_not_changed(project, mlp):
     ],
 )
 def test_libraries_are_distinguished_from_user_modules(name, library):
-    assert custom.is_library(name) is library
+    assert pickling.is_library(name) is library
 
 
 def test_a_linked_module_is_located_at_its_target(tmp_path, monkeypatch):
@@ -324,12 +315,12 @@ def test_a_linked_module_is_located_at_its_target(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for file, library in (("own.py", True), ("linked.py", False)):
         module.__file__ = str(installed / file)
-        assert custom.is_library(module.__name__) is library
+        assert pickling.is_library(module.__name__) is library
 
 
 def test_load_is_the_inverse_of_dump():
     objects = {"swishy": swishy, "Doubled": Doubled}
-    loaded = custom.load(custom.dump(objects))
+    loaded = pickling.load(pickling.dump(objects))
     assert loaded.keys() == objects.keys()
     assert loaded["Doubled"](3).units == 3
-    assert pickle.loads(custom.dump({})) == {}
+    assert pickle.loads(pickling.dump({})) == {}

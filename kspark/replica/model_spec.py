@@ -1,0 +1,297 @@
+"""`ModelSpec`: a Keras model as plain data, from which equal copies can be made.
+
+Whoever needs a copy of a user's model makes it here: the workers, the stages that train a copy, and
+the stages that score with one. A spec contains the bytes of a `.keras` file (architecture and
+weights), the custom objects that the file names, the model's compilation (see
+`kspark.replica.compiled`) and what else the file does not hold (see
+`kspark.replica.differences`). `of` makes a copy at once and compares it with the original, so that
+a model that cannot be copied is refused before any job runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kspark.replica import custom_objects as custom
+from kspark.replica import pickling
+from kspark.replica.comparing import shallow_copy, untouched_randomness
+from kspark.replica.compiled import Compilation, compiles_itself
+from kspark.replica.differences import Differences
+from kspark.replica.optimizer import classes_of
+
+if TYPE_CHECKING:
+    import keras
+
+CONFIG_FILE = "config.json"
+"""The member of a `.keras` file with the model's configuration."""
+
+REBUILD_ERRORS = (
+    TypeError,
+    ValueError,
+    AttributeError,
+    NameError,
+    LookupError,
+    ImportError,
+    RuntimeError,
+)
+"""Errors that `__init__`, `from_config` and `build` usually raise for incomplete configurations."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A Keras model as plain data that can be unpickled without Keras.
+
+    Create it with `ModelSpec.of`.
+
+    Attributes:
+        model_bytes: Bytes of a `.keras` file, in general without the model's compilation.
+        custom_objects: Bytes, pickled mapping from name to class or function.
+        dtype_policy: String, the model's own dtype policy as JSON.
+        compilation: `Compilation`, or `None` for a model that is not compiled.
+        differences: `Differences` between the model and what its bytes restore.
+    """
+
+    model_bytes: bytes = field(repr=False)
+    custom_objects: bytes = field(repr=False)
+    dtype_policy: str
+    compilation: Compilation | None
+    differences: Differences = Differences()
+
+    @classmethod
+    def of(cls, model: keras.Model, custom_objects: Mapping[str, Any] | None = None) -> ModelSpec:
+        """Describe a model, and check that it can be copied.
+
+        Builds the optimizer of a compiled model if necessary; changes nothing else.
+
+        Args:
+            model: A built `keras.Model`.
+            custom_objects: Mapping from name to class or function, for objects to which
+                the model does not refer itself.
+
+        Raises:
+            ValueError: If the model cannot be rebuilt from its configuration, or a part of it
+                cannot be sent.
+        """
+        compiled = model.compiled and getattr(model, "optimizer", None) is not None
+        if compiled and not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        compilation = Compilation.of(model) if compiled else None
+        model_bytes = saved(model)
+        names = [read_config(model_bytes)]
+        if compilation is not None:
+            names.append(json.loads(compilation.optimizer.config))
+        spec = cls(
+            model_bytes,
+            pickling.dump(custom.collect(model, names, custom_objects)),
+            policy_of(model),
+            compilation,
+        )
+        return spec._compared(model)
+
+    @property
+    def digest(self) -> str:
+        """Digest of 32 hexadecimal digits of all but the values of variables."""
+        compilation = None if self.compilation is None else self.compilation.settings
+        config = [read_config(self.model_bytes), self.dtype_policy, compilation]
+        text = json.dumps(config, sort_keys=True).encode()
+        parts = [text, self.custom_objects, self.differences.attribute_values]
+        if self.compilation is not None:
+            parts += [self.compilation.arguments or b"", self.compilation.optimizer.parts]
+        return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
+
+    def objects(self) -> dict[str, Any]:
+        """Return the custom objects by name."""
+        return pickling.load(self.custom_objects)
+
+    def make(self, objects: Mapping[str, Any] | None = None) -> keras.Model:
+        """Make a copy of the model.
+
+        Args:
+            objects: Mapping, the result of `objects`. Defaults to `None`, to load it here.
+        """
+        objects = self.objects() if objects is None else objects
+        copy = rebuilt(self.model_bytes, self.dtype_policy, objects, compiles=self._compiles)
+        self.differences.apply(copy)
+        if self.compilation is not None:
+            self.compilation.compile(copy, objects)
+            self.compilation.optimizer.set_state(copy)
+        return copy
+
+    @property
+    def _compiles(self) -> bool:
+        """Whether the model's class compiles itself from the configuration in the file."""
+        return self.compilation is not None and self.compilation.arguments is None
+
+    def _compared(self, model: keras.Model) -> ModelSpec:
+        """Make a copy, compare it with the original, and return a spec with the differences.
+
+        Raises:
+            ValueError: If no equal copy can be made.
+        """
+        with untouched_randomness():
+            try:
+                objects = self.objects()
+                copy = rebuilt(
+                    self.model_bytes, self.dtype_policy, objects, compiles=self._compiles
+                )
+            except REBUILD_ERRORS as error:
+                raise not_rebuilt(model, f"{type(error).__name__}: {error}") from error
+            check_variables(model, copy)
+            spec = replace(self, differences=Differences.between(model, copy))
+            if self.compilation is None:
+                return spec
+            check_compiled(model, copy, self.compilation)
+            try:
+                compilation = self.compilation.compared(model, objects)
+                spec.differences.apply(copy)
+                compilation.compile(copy, objects)
+            except REBUILD_ERRORS as error:
+                raise not_rebuilt(model, f"{type(error).__name__}: {error}") from error
+            check_optimizer(model, copy)
+            return replace(spec, compilation=compilation)
+
+
+def rebuilt(
+    model_bytes: bytes, dtype_policy: str, objects: Mapping[str, Any], *, compiles: bool = False
+) -> keras.Model:
+    """Rebuild a model from the bytes of `saved`.
+
+    Args:
+        model_bytes: Bytes of a `.keras` file.
+        dtype_policy: String, the dtype policy of the model as JSON.
+        objects: Mapping of the custom objects.
+        compiles: Boolean, whether to compile the model from the file. Defaults to `False`.
+    """
+    import keras
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        path.write_bytes(model_bytes)
+        # Loading code (a Lambda layer) is safe: `saved` made the bytes from a model of the
+        # same user, whose job runs here.
+        with default_policy(dtype_policy), warnings.catch_warnings():
+            # The optimizer of the file, if there is one, is replaced.
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+            return keras.saving.load_model(
+                path, custom_objects=dict(objects), compile=compiles, safe_mode=False
+            )
+
+
+def policy_of(model: keras.Model) -> str:
+    """Return the dtype policy of a model as JSON."""
+    import keras
+
+    return json.dumps(keras.dtype_policies.serialize(model.dtype_policy))
+
+
+def check_variables(model: keras.Model, copy: keras.Model) -> None:
+    """Refuse a model whose copy has other variables.
+
+    Raises:
+        ValueError: If the number, a shape or a dtype of the variables differs.
+    """
+    ours, theirs = ([(tuple(v.shape), str(v.dtype)) for v in m.variables] for m in (model, copy))
+    if ours != theirs:
+        raise not_rebuilt(model, "it comes back with other variables")
+
+
+def check_compiled(model: keras.Model, copy: keras.Model, compilation: Compilation) -> None:
+    """Refuse a model that has to compile itself and does not.
+
+    Raises:
+        ValueError: If the class overrides the methods that compile a loaded model, but they do
+            not.
+    """
+    compiled = copy.compiled and getattr(copy, "optimizer", None) is not None
+    if compilation.arguments is None and not compiled:
+        raise not_rebuilt(
+            model,
+            "it comes back without its compile arguments. A model that overrides `compile` "
+            "also overrides `get_compile_config` and `compile_from_config`",
+        )
+
+
+def check_optimizer(model: keras.Model, copy: keras.Model) -> None:
+    """Refuse a model whose optimizer cannot be rebuilt.
+
+    Raises:
+        ValueError: If the optimizer of the copy is of another class or has other variables.
+    """
+    ours, theirs = (" of ".join(classes_of(m.optimizer)) for m in (model, copy))
+    if ours != theirs:
+        reason = f"its optimizer comes back as {theirs} instead of {ours}"
+        raise not_rebuilt(model, f"{reason}. Give the optimizer to `compile`")
+    shapes = [[tuple(v.shape) for v in m.optimizer.variables] for m in (model, copy)]
+    if shapes[0] != shapes[1]:
+        raise not_rebuilt(
+            model,
+            "its optimizer comes back with other variables. Compile the model again after "
+            "changing what is trainable",
+        )
+
+
+def saved(model: keras.Model) -> bytes:
+    """Save a model as the bytes of a `.keras` file, in general without its compilation.
+
+    The compilation is saved only if the model's class restores it by itself. Saving a shallow
+    copy without it leaves the model as it is, also for other threads.
+
+    Raises:
+        ValueError: If a part of the model has no `get_config`, or one that returns more than
+            plain data.
+    """
+    if not compiles_itself(model):
+        model = shallow_copy(model, compiled=False, optimizer=None)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        try:
+            model.save(path)
+        except (NotImplementedError, *REBUILD_ERRORS) as error:
+            raise ValueError(
+                f"The model {model.name!r} cannot be sent to the workers, because a part of it "
+                "cannot be described by plain data. Custom layers and models need a "
+                f"`get_config` method. Keras says: {str(error).strip()}"
+            ) from error
+        return path.read_bytes()
+
+
+def read_config(model_bytes: bytes) -> Any:
+    """Read the configuration in a `.keras` file."""
+    with zipfile.ZipFile(io.BytesIO(model_bytes)) as file:
+        return json.loads(file.read(CONFIG_FILE))
+
+
+def not_rebuilt(model: keras.Model, reason: str) -> ValueError:
+    """Return the error for a model that cannot be rebuilt from its configuration."""
+    return ValueError(
+        f"The model {model.name!r} cannot be rebuilt from its configuration, so no worker can "
+        f"run it: {reason}.\nWrite a complete `get_config` for custom layers and models, and pass "
+        "classes and functions to which the model does not refer as `custom_objects`."
+    )
+
+
+@contextmanager
+def default_policy(config: str) -> Iterator[None]:
+    """Set the global dtype policy inside the block.
+
+    Args:
+        config: String, the policy's configuration as JSON.
+    """
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(keras.dtype_policies.deserialize(json.loads(config)))
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
