@@ -20,6 +20,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 
@@ -123,11 +124,23 @@ def ship(function: Callable[..., Any], *args: Any, shared: tuple[Any, ...] = ())
     """
     from pyspark import cloudpickle
 
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    by_value(sys.modules[__name__])
     archive, digest = package_archive()
     target = f"{function.__module__}:{function.__qualname__}"
     log = os.environ.get("KSPARK_LOG", "")
     return Shipped(target, cloudpickle.dumps(args), tuple(shared), archive, digest, log)
+
+
+def by_value(*modules: ModuleType) -> None:
+    """Let Spark pickle the functions of modules by value, for executors that do not import kspark.
+
+    Args:
+        *modules: Modules that import nothing of kspark but each other.
+    """
+    from pyspark import cloudpickle
+
+    for module in modules:
+        cloudpickle.register_pickle_by_value(module)
 
 
 @functools.lru_cache(maxsize=1)

@@ -73,6 +73,7 @@ def test_the_default_settings_are_passed_to_spark(fake):
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.execution.arrow.maxRecordsPerBatch": "500",
         "spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled": "false",
+        "spark.python.task.killTimeout": "100ms",
         "spark.python.worker.reuse": "true",
     }
     assert options.startswith("-Dlog4j2.configurationFile=file:///")
