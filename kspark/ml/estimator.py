@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import BooleanType
 
 from kspark.adapters.dataframe import chosen_column
+from kspark.cluster.running import check_running
 from kspark.errors import invalid
 from kspark.ml.carried import CarriedModel
 from kspark.ml.model import KerasModel, KerasRegressionModel
@@ -73,6 +74,7 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
 
     @naming(KERAS)
     def _fit(self, dataset: DataFrame) -> KerasModel:
+        check_running(dataset)
         carried = self._model()
         check_model(carried.model)
         model = carried.clone()

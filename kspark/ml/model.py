@@ -14,6 +14,7 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField
 from kspark import job
 from kspark.adapters import Columns
 from kspark.adapters.dataframe import check_new_column
+from kspark.cluster.running import check_running
 from kspark.errors import invalid
 from kspark.job.inference import output_type
 from kspark.ml.naming import KERAS, naming
@@ -92,6 +93,7 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
 
     @naming(KERAS)
     def _transform(self, dataset: DataFrame) -> DataFrame:
+        check_running(dataset)
         layer = self.value_of("featureLayer")
         added, scores = self._activations() if layer else self._scores()
         if not added:

@@ -13,6 +13,7 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField
 from kspark import job
 from kspark.adapters import Columns
 from kspark.adapters.dataframe import check_new_column
+from kspark.cluster.running import check_running
 from kspark.ml.carried import CarriedModel
 from kspark.ml.elephas import files
 from kspark.ml.elephas.losses import ModelType
@@ -124,6 +125,7 @@ class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
     @naming(ELEPHAS)
     @naming(KERAS)
     def _transform(self, dataset: DataFrame) -> DataFrame:
+        check_running(dataset)
         carried = self._model()
         kind, scores = self._score(carried.model)
         name = self.getOrDefault("outputCol")
