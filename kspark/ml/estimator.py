@@ -15,6 +15,7 @@ from pyspark.sql.types import BooleanType
 
 from kspark.adapters import Columns
 from kspark.adapters.dataframe import chosen_column
+from kspark.cluster.running import check_running
 from kspark.errors import invalid
 from kspark.ml.carried import CarriedModel
 from kspark.ml.model import KerasModel, KerasRegressionModel
@@ -88,6 +89,7 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
 
     @naming(KERAS)
     def _fit(self, dataset: DataFrame) -> KerasModel:
+        check_running(dataset)
         carried = self._model()
         self.check_trainable()
         carried.build(dataset, Columns(self.feature_columns(), None))

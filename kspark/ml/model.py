@@ -14,6 +14,7 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField
 from kspark import job
 from kspark.adapters import Columns
 from kspark.adapters.dataframe import check_new_column
+from kspark.cluster.running import check_running
 from kspark.errors import invalid
 from kspark.ml.naming import KERAS, naming
 from kspark.ml.params import HasFeatures, HasPrediction
@@ -95,6 +96,7 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
 
     @naming(KERAS)
     def _transform(self, dataset: DataFrame) -> DataFrame:
+        check_running(dataset)
         layer = self.value_of("featureLayer")
         columns = Columns(self.feature_columns(), None, None)
         self._model().build(dataset, columns)

@@ -243,6 +243,13 @@ class SparkModel(InferenceModel):
         self._model.history = history
         return history
 
+    def __repr__(self) -> str:
+        size = f"{self._model.count_params():,}" if self._model.built else "not built"
+        return (
+            f"{type(self).__name__}(model={self._model.name!r}, mode={self.mode!r}, "
+            f"frequency={self.frequency!r}, workers={self.num_workers}, parameters={size})"
+        )
+
     def _plan(self, **arguments: Any) -> TrainingPlan:
         """Check the current settings, with `arguments` in place of some, and make a plan."""
         settings = {name: getattr(self, name) for name in PLAN_SETTINGS}

@@ -9,6 +9,7 @@ import keras
 from pyspark.ml import Estimator
 from pyspark.sql import DataFrame, SparkSession
 
+from kspark.cluster.running import check_running
 from kspark.cluster.slots import task_slots
 from kspark.ml.accessors import ElephasEstimatorAccessors
 from kspark.ml.carried import CarriedModel
@@ -151,6 +152,7 @@ class ElephasEstimator(
 
     @naming(ELEPHAS)
     def _fit(self, dataset: DataFrame) -> ElephasTransformer:
+        check_running(dataset)
         model = self._compiled()
         mode, frequency = self.value_of("mode"), self.value_of("frequency")
         stage = KerasEstimator(
