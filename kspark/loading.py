@@ -8,6 +8,7 @@ from typing import Any
 from kspark import saving
 from kspark.mllib import SparkMLlibModel
 from kspark.plan.settings import SETTINGS
+from kspark.replica.file_facts import FileFacts
 from kspark.spark_model import SparkModel
 from kspark.spark_model.inputs import active_session
 
@@ -46,6 +47,8 @@ def load_spark_model(
         safe_mode=safe_mode,
         spark=active_session(),
     )
+    facts, server_state = FileFacts.loaded(saved.facts, saved.server_state)
+    facts.apply(saved.model, custom_objects or {}, safe_mode=safe_mode)
     known: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value  # JSON has no tuples
         for name, value in saved.config.items()
@@ -53,5 +56,5 @@ def load_spark_model(
     }
     kind = SparkMLlibModel if saved.class_name == SparkMLlibModel.saved_as else SparkModel
     loaded = kind(saved.model, custom_objects=custom_objects, **known)
-    loaded._outcome.server_state = dict(saved.server_state)
+    loaded._outcome.server_state = server_state
     return loaded

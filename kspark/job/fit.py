@@ -20,6 +20,7 @@ from kspark.job.collecting import collect_shards, not_busy
 from kspark.job.report import EpochFacts, FitReport, Workload
 from kspark.job.sent_weights import SentWeights
 from kspark.job.spooling import SpooledExamples
+from kspark.job.vocabularies import Vocabularies
 from kspark.plan import TrainingPlan
 from kspark.replica import ReplicaSpec
 from kspark.shards import LearningRate
@@ -49,6 +50,7 @@ class Fit:
         held_out: `SpooledExamples` of `validation`, or `None`.
         num_train: Dictionary from shard to its number of training examples.
         shared_spec: `Shared`, the broadcast `spec`; `None` while it is not shared.
+        vocabularies: `Vocabularies` that the workers have; `None` to ignore changes.
         sent_weights: `SentWeights`, which shares the weights with the jobs.
         state_counters: Tuple of integers, the `counters` of the optimizer state that the driver's
             model has. `None` before training begins.
@@ -73,6 +75,7 @@ class Fit:
     held_out: SpooledExamples | None = field(init=False, default=None)
     num_train: dict[int, int] = field(init=False, default_factory=dict)
     shared_spec: Shared | None = field(init=False, default=None)
+    vocabularies: Vocabularies | None = field(init=False, default=None)
     sent_weights: SentWeights = field(init=False)
     busy: Callable[[], bool] = field(init=False, default_factory=lambda: not_busy)
     late_shards: Callable[[], frozenset[int]] = field(init=False, default_factory=lambda: frozenset)

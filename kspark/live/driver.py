@@ -152,8 +152,9 @@ class LiveFit:
                 spark_job.cancel()
                 if done < stop and not over:  # Otherwise only the job's own results are lost.
                     self.lost(error)
-            except BaseException:
-                self.coordinator.close("the fit failed")
+            except BaseException as error:
+                interrupted = isinstance(error, KeyboardInterrupt)
+                self.coordinator.close(f"the fit {'was interrupted' if interrupted else 'failed'}")
                 spark_job.cancel()
                 raise
         return done, over

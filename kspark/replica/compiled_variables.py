@@ -82,9 +82,13 @@ def parts_of(value: Any) -> list[Any]:
 
 def enclosed(function: FunctionType) -> list[Any]:
     """Return the values that a function encloses, its defaults, and the globals that it uses."""
-    names = [name for name in names_in(function.__code__) if name in function.__globals__]
-    used = [function.__globals__[name] for name in names]
+    used = [function.__globals__[name] for name in used_globals(function)]
     return [*enclosed_values(function), *(function.__defaults__ or ()), *used]
+
+
+def used_globals(function: FunctionType) -> list[str]:
+    """Return the global names that a function uses and that are defined where it lives."""
+    return [name for name in names_in(function.__code__) if name in function.__globals__]
 
 
 def names_in(code: CodeType) -> list[str]:

@@ -27,6 +27,7 @@ from kspark.replica import pickling
 from kspark.replica.comparing import shallow_copy, untouched_randomness
 from kspark.replica.compiled import Compilation, compiles_itself
 from kspark.replica.differences import Differences
+from kspark.replica.lambdas import without_lambdas
 from kspark.replica.optimizer import classes_of
 
 if TYPE_CHECKING:
@@ -82,22 +83,13 @@ class ModelSpec:
             ValueError: If the model cannot be rebuilt from its configuration, or a part of it
                 cannot be sent.
         """
-        import keras
-
         compiled = model.compiled and getattr(model, "optimizer", None) is not None
         if compiled and not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         compilation = Compilation.of(model) if compiled else None
-        model_bytes = saved(model)
-        names = [read_config(model_bytes)]
-        if compilation is not None:
-            names.append(json.loads(compilation.optimizer.config))
-        spec = cls(
-            model_bytes,
-            pickling.dump(custom.collect(model, names, custom_objects)),
-            json.dumps(keras.dtype_policies.serialize(model.dtype_policy)),
-            compilation,
-        )
+        optimizer = None if compilation is None else json.loads(compilation.optimizer.config)
+        model_bytes, objects = described(model, custom_objects, optimizer)
+        spec = cls(model_bytes, pickling.dump(objects), policy_of(model), compilation)
         return spec._compared(model)
 
     @property
@@ -122,29 +114,17 @@ class ModelSpec:
             objects: Mapping, the result of `objects`. Defaults to `None`, to load it here.
         """
         objects = self.objects() if objects is None else objects
-        copy = self._rebuilt(objects)
+        copy = rebuilt(self.model_bytes, self.dtype_policy, objects, compiles=self._compiles)
         self.differences.apply(copy)
         if self.compilation is not None:
             self.compilation.compile(copy, objects)
             self.compilation.optimizer.set_state(copy)
         return copy
 
-    def _rebuilt(self, objects: Mapping[str, Any]) -> keras.Model:
-        """Rebuild the model from its file."""
-        import keras
-
-        compiles = self.compilation is not None and self.compilation.arguments is None
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.keras"
-            path.write_bytes(self.model_bytes)
-            # Loading code (a Lambda layer) is safe: `of` made the bytes from a model of the
-            # same user, whose job runs here.
-            with default_policy(self.dtype_policy), warnings.catch_warnings():
-                # The optimizer of the file, if there is one, is replaced.
-                warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
-                return keras.saving.load_model(
-                    path, custom_objects=dict(objects), compile=compiles, safe_mode=False
-                )
+    @property
+    def _compiles(self) -> bool:
+        """Whether the model's class compiles itself from the configuration in the file."""
+        return self.compilation is not None and self.compilation.arguments is None
 
     def _compared(self, model: keras.Model) -> ModelSpec:
         """Make a copy, compare it with the original, and return a spec with the differences.
@@ -155,7 +135,9 @@ class ModelSpec:
         with untouched_randomness():
             try:
                 objects = self.objects()
-                copy = self._rebuilt(objects)
+                copy = rebuilt(
+                    self.model_bytes, self.dtype_policy, objects, compiles=self._compiles
+                )
             except REBUILD_ERRORS as error:
                 raise not_rebuilt(model, f"{type(error).__name__}: {error}") from error
             check_variables(model, copy)
@@ -171,6 +153,61 @@ class ModelSpec:
                 raise not_rebuilt(model, f"{type(error).__name__}: {error}") from error
             check_optimizer(model, copy)
             return replace(spec, compilation=compilation)
+
+
+def described(
+    model: keras.Model, custom_objects: Mapping[str, Any] | None, further: Any = None
+) -> tuple[bytes, dict[str, Any]]:
+    """Describe a model by the bytes of a `.keras` file and the custom objects that it names.
+
+    Args:
+        model: A built `keras.Model`.
+        custom_objects: Mapping from name to object, or `None`.
+        further: JSON data, a further configuration that may name custom objects. Defaults to
+            `None`.
+
+    Raises:
+        ValueError: If a part of the model cannot be described by plain data.
+    """
+    model_bytes = saved(model)
+    config, lambdas = without_lambdas(read_config(model_bytes), custom.reachable(model))
+    if lambdas:
+        model_bytes = with_config(model_bytes, config)
+    objects = custom.collect(model, [config, further], custom_objects)
+    return model_bytes, objects | lambdas
+
+
+def rebuilt(
+    model_bytes: bytes, dtype_policy: str, objects: Mapping[str, Any], *, compiles: bool = False
+) -> keras.Model:
+    """Rebuild a model from the bytes of `saved`.
+
+    Args:
+        model_bytes: Bytes of a `.keras` file.
+        dtype_policy: String, the dtype policy of the model as JSON.
+        objects: Mapping of the custom objects.
+        compiles: Boolean, whether to compile the model from the file. Defaults to `False`.
+    """
+    import keras
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        path.write_bytes(model_bytes)
+        # Loading code (a Lambda layer) is safe: `saved` made the bytes from a model of the
+        # same user, whose job runs here.
+        with default_policy(dtype_policy), warnings.catch_warnings():
+            # The optimizer of the file, if there is one, is replaced.
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+            return keras.saving.load_model(
+                path, custom_objects=dict(objects), compile=compiles, safe_mode=False
+            )
+
+
+def policy_of(model: keras.Model) -> str:
+    """Return the dtype policy of a model as JSON."""
+    import keras
+
+    return json.dumps(keras.dtype_policies.serialize(model.dtype_policy))
 
 
 def check_variables(model: keras.Model, copy: keras.Model) -> None:
@@ -191,7 +228,8 @@ def check_compiled(model: keras.Model, copy: keras.Model, compilation: Compilati
         ValueError: If the class overrides the methods that compile a loaded model, but they do
             not.
     """
-    if compilation.arguments is None and not copy.compiled:
+    compiled = copy.compiled and getattr(copy, "optimizer", None) is not None
+    if compilation.arguments is None and not compiled:
         raise not_rebuilt(
             model,
             "it comes back without its compile arguments. A model that overrides `compile` "
@@ -228,12 +266,17 @@ def saved(model: keras.Model) -> bytes:
         ValueError: If a part of the model has no `get_config`, or one that returns more than
             plain data.
     """
+    from kspark.saving.vocabularies import record_vocabularies
+
+    record_vocabularies(model)
     if not compiles_itself(model):
         model = shallow_copy(model, compiled=False, optimizer=None)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         try:
-            model.save(path)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
+                model.save(path)
         except (NotImplementedError, *REBUILD_ERRORS) as error:
             raise ValueError(
                 f"The model {model.name!r} cannot be sent to the workers, because a part of it "
@@ -247,6 +290,16 @@ def read_config(model_bytes: bytes) -> Any:
     """Read the configuration in a `.keras` file."""
     with zipfile.ZipFile(io.BytesIO(model_bytes)) as file:
         return json.loads(file.read(CONFIG_FILE))
+
+
+def with_config(model_bytes: bytes, config: Any) -> bytes:
+    """Replace the configuration in a `.keras` file."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(model_bytes)) as old, zipfile.ZipFile(stream, "w") as new:
+        for name in old.namelist():
+            content = json.dumps(config) if name == CONFIG_FILE else old.read(name)
+            new.writestr(name, content)
+    return stream.getvalue()
 
 
 def not_rebuilt(model: keras.Model, reason: str) -> ValueError:

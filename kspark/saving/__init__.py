@@ -48,12 +48,15 @@ class SavedModel:
         server_state: Dictionary of name and array, the server optimizer's state.
         class_name: String, the class that wrote the file: `"SparkModel"`,
             `"SparkMLlibModel"` or Elephas' `"AsynchronousSparkModel"`.
+        facts: Dictionary of JSON data, facts of the model that Keras' part of the file leaves
+            out. Their arrays are in `server_state`, under names that begin with `"model/"`.
     """
 
     model: keras.Model
     config: dict[str, Any]
     server_state: dict[str, np.ndarray]
     class_name: str
+    facts: dict[str, Any]
 
 
 def save_model(
@@ -65,6 +68,7 @@ def save_model(
     server_state: dict[str, np.ndarray] | None = None,
     spark: SparkSession | None = None,
     class_name: str = "SparkModel",
+    facts: dict[str, Any] | None = None,
 ) -> None:
     """Save a model and kspark's configuration to one file.
 
@@ -83,6 +87,8 @@ def save_model(
         spark: `SparkSession` for a path with a scheme. Defaults to `None`, the active
             session.
         class_name: String, the class to load the file as. Defaults to `"SparkModel"`.
+        facts: Dictionary of JSON data, facts of the model that Keras leaves out. Defaults to
+            `None`, no facts.
 
     Raises:
         FileExistsError: If the file exists and `overwrite` is `False`.
@@ -94,7 +100,7 @@ def save_model(
     if not isinstance(model, keras.Model):
         raise invalid_type("model", "a `keras.Model`", model)
     name = checked(path)
-    document = Document(config, server_state or {}, class_name)
+    document = Document(config, server_state or {}, class_name, facts or {})
     document.check()
     write = hdf5_file.write if name.endswith(".h5") else keras_file.write
     with writing(name, overwrite=overwrite, spark=spark) as local:
@@ -131,7 +137,9 @@ def load_model(
     with reading(name, spark=spark) as local, recognized(local, name) as (read, file):
         model, document = read(file, name, dict(custom_objects or {}), safe_mode)
     document = document or Document({}, {})
-    return SavedModel(model, document.config, document.server_state, document.class_name)
+    return SavedModel(
+        model, document.config, document.server_state, document.class_name, document.facts
+    )
 
 
 def checked(path: str | os.PathLike[str]) -> str:

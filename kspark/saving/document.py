@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,17 +30,26 @@ class Document:
 
     Attributes:
         config: Dictionary of JSON data, kspark's configuration.
-        server_state: Dictionary of name and array, the server optimizer's state.
+        server_state: Dictionary of name and array, the server optimizer's state, and arrays of
+            the model that Keras' part of the file leaves out.
         class_name: String, the class that wrote the file, by its name in Elephas.
+        facts: Dictionary of JSON data, facts of the model that Keras' part of the file leaves
+            out. Defaults to `{}`.
     """
 
     config: dict[str, Any]
     server_state: dict[str, np.ndarray]
     class_name: str = "SparkModel"
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the document as JSON data, with the names of the arrays only."""
-        return {"format": FORMAT, "config": self.config, "server_state": list(self.server_state)}
+        content = {
+            "format": FORMAT,
+            "config": self.config,
+            "server_state": list(self.server_state),
+        }
+        return content | ({"facts": self.facts} if self.facts else {})
 
     def check(self) -> None:
         """Refuse data that could not be loaded again, before the file is written.
@@ -58,15 +67,15 @@ class Document:
                 raise invalid("server_state", f"arrays of numbers, also {name!r}", array)
 
 
-def names_in(document: object, path: str) -> tuple[dict[str, Any], list[str]]:
-    """Read a document's configuration and the names of its arrays.
+def names_in(document: object, path: str) -> tuple[dict[str, Any], list[str], dict[str, Any]]:
+    """Read a document's configuration, the names of its arrays, and its facts.
 
     Args:
         document: JSON data, as written by `Document.to_dict`.
         path: String, the file, for errors.
 
     Returns:
-        A pair (configuration, names).
+        A tuple (configuration, names, facts).
 
     Raises:
         ValueError: If this is not such a document, or a later kspark wrote it.
@@ -76,7 +85,8 @@ def names_in(document: object, path: str) -> tuple[dict[str, Any], list[str]]:
     if document.get("format") != FORMAT:
         rule = f"a file of kspark's format {FORMAT} (this one needs another kspark)"
         raise invalid("path", rule, path)
-    return document["config"], list(document.get("server_state", []))
+    names = list(document.get("server_state", []))
+    return document["config"], names, dict(document.get("facts", {}))
 
 
 def checked_class(name: object, path: str) -> str:

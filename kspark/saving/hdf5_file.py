@@ -87,7 +87,7 @@ def read(
         document = read_document(file, content, path)
         if model_config is None:
             raise invalid("path", "a file of a whole Keras model, not of weights only", path)
-        configs = [model_config, legacy, compile_config]
+        configs = [model_config, legacy, compile_config, document.facts if document else {}]
         if safe_mode:
             refuse_code(configs, path)
         with rebuilding(path, configs, custom_objects):
@@ -122,9 +122,9 @@ def read_document(file: h5py.File, content: dict[str, Any], path: str) -> Docume
         return None
     class_name = checked_class(content.get("class_name"), path)
     if "kspark" in content:
-        config, names = names_in(content["kspark"], path)
+        config, names, facts = names_in(content["kspark"], path)
         arrays = (read_array(file[STATE], str(index)) for index in range(len(names)))
-        return Document(config, named(names, arrays), class_name)
+        return Document(config, named(names, arrays), class_name, facts)
     config = content.get("config") or {}
     unknown = sorted(set(config) - set(ELEPHAS_KEYS))
     if unknown:

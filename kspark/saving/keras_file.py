@@ -16,6 +16,7 @@ import numpy as np
 
 from kspark.saving.document import Document, checked_class, named, names_in
 from kspark.saving.rebuild import rebuilding, refuse_code
+from kspark.saving.vocabularies import record_vocabularies
 
 DOCUMENT = "kspark.json"
 
@@ -27,6 +28,7 @@ def array_member(index: int) -> str:
 
 def write(local: str, model: keras.Model, document: Document) -> None:
     """Write the model and the document to the local file `local`."""
+    record_vocabularies(model)
     keras.saving.save_model(model, local)
     with zipfile.ZipFile(local, "a") as archive:
         content = document.to_dict() | {"class_name": document.class_name}
@@ -58,7 +60,7 @@ def read(
         model_config = json.loads(archive.read("config.json"))
         document = read_document(archive, path)
     if safe_mode:
-        refuse_code(model_config, path)
+        refuse_code([model_config, document.facts if document else {}], path)
     with rebuilding(path, model_config, custom_objects):
         model = keras.saving.load_model(local, custom_objects=custom_objects, safe_mode=safe_mode)
     return model, document
@@ -69,10 +71,10 @@ def read_document(archive: zipfile.ZipFile, path: str) -> Document | None:
     if DOCUMENT not in archive.namelist():
         return None
     content = json.loads(archive.read(DOCUMENT))
-    config, names = names_in(content, path)
+    config, names, facts = names_in(content, path)
     class_name = checked_class(content.get("class_name", "SparkModel"), path)
     arrays = (read_array(archive, array_member(index)) for index in range(len(names)))
-    return Document(config, named(names, arrays), class_name)
+    return Document(config, named(names, arrays), class_name, facts)
 
 
 def read_array(archive: zipfile.ZipFile, member: str) -> np.ndarray:

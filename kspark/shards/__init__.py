@@ -21,9 +21,10 @@ not grow with its shard.
 from kspark.shards.facts import LearningRate, ShardFacts, Usage
 from kspark.shards.handle import LabelStats, ShardHandle, StoredArray, merge_label_stats
 from kspark.shards.reading import Shard
+from kspark.shards.removal import remove_spools
 from kspark.shards.rows import Chunk, Window, num_batches
 from kspark.shards.spec import TEXT, ArraySpec, InputSpec
-from kspark.shards.writing import SpoolMissingError, remove_spools, spool, spool_directory
+from kspark.shards.writing import SpoolMissingError, spool, spool_directory
 
 __all__ = [
     "TEXT",

@@ -16,6 +16,7 @@ from kspark.job.report import FitReport
 from kspark.plan import TrainingPlan
 from kspark.plan.settings import PLAN_SETTINGS, SETTINGS
 from kspark.replica import ReplicaSpec
+from kspark.replica.file_facts import FileFacts
 from kspark.spark_model.arguments import (
     check_backend,
     check_exclusive,
@@ -23,6 +24,7 @@ from kspark.spark_model.arguments import (
     check_rule,
     check_schedule,
     check_single_target,
+    compiled_model,
     refuse_unknown,
 )
 from kspark.spark_model.inference import InferenceModel
@@ -152,7 +154,7 @@ class SparkModel(InferenceModel):
         *,
         features_col: Any = "features",
         label_col: Any = "label",
-        weight_col: str | None = None,
+        weight_col: Any = None,
         scale_lr: str | None = None,
         warmup_epochs: float = 0.0,
     ) -> keras.callbacks.History:
@@ -197,7 +199,9 @@ class SparkModel(InferenceModel):
                 list side by side; a model with several gets one each. Defaults to `"features"`.
             label_col: Column of the labels, or a list or dictionary of columns for a model
                 with several outputs. Defaults to `"label"`.
-            weight_col: String, column of the sample weights. Defaults to `None`.
+            weight_col: Column of the sample weights, which has numbers, or arrays of one weight
+                per time step; or a list or dictionary of columns, one per output. Defaults to
+                `None`.
             scale_lr: `"linear"` or `"sqrt"`, for `mode="synchronous"` with
                 `frequency="batch"`: k workers train with k or sqrt(k) times the learning rate.
                 The model keeps its own learning rate. Defaults to `None`, no scaling.
@@ -215,6 +219,7 @@ class SparkModel(InferenceModel):
             ClusterError: If the cluster cannot run the fit.
         """
         check_exclusive(validation_split, validation_data, class_weight, sample_weight)
+        self._model = compiled_model(self._model)
         plan = self._plan(
             batch_size=self.batch_size if batch_size is None else batch_size,
             epochs=epochs,
@@ -237,6 +242,13 @@ class SparkModel(InferenceModel):
         self._histories.append(history.history)
         self._model.history = history
         return history
+
+    def __repr__(self) -> str:
+        size = f"{self._model.count_params():,}" if self._model.built else "not built"
+        return (
+            f"{type(self).__name__}(model={self._model.name!r}, mode={self.mode!r}, "
+            f"frequency={self.frequency!r}, workers={self.num_workers}, parameters={size})"
+        )
 
     def _plan(self, **arguments: Any) -> TrainingPlan:
         """Check the current settings, with `arguments` in place of some, and make a plan."""
@@ -287,12 +299,14 @@ class SparkModel(InferenceModel):
             FileExistsError: If the file exists and `overwrite` is `False`.
             ValueError: If the path has another ending.
         """
+        facts = FileFacts.of(self._model, self.custom_objects)
         saving.save_model(
             self._model,
             self.get_config(),
             str(path),
             overwrite=overwrite,
-            server_state=self._outcome.server_state,
+            server_state={**self._outcome.server_state, **facts.arrays},
             spark=active_session(),
             class_name=self.saved_as,
+            facts=facts.data,
         )

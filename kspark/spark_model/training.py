@@ -16,6 +16,7 @@ from kspark.job.fit import Fit
 from kspark.job.optimizer_state import counted_steps
 from kspark.job.preparing import prepared
 from kspark.job.report import FitReport
+from kspark.job.vocabularies import Vocabularies
 from kspark.live.driver import train_live
 from kspark.optimizers import Average, ServerOptimizer
 from kspark.plan import TrainingPlan
@@ -88,6 +89,7 @@ def train(
         aggregator,
         monitor,
     )
+    fit.vocabularies = Vocabularies(replica.model)
     if plan.initial_epoch < plan.epochs:
         try:
             run(fit)
