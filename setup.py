@@ -37,7 +37,7 @@ setup(
         "Typing :: Typed",
     ],
     packages=find_packages(include=["kspark", "kspark.*"]),
-    package_data={"kspark": ["py.typed"]},
+    package_data={"kspark": ["py.typed", "ml/*.pyi"]},
     python_requires=">=3.10",
     install_requires=[
         "h5py>=3.10",

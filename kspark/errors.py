@@ -11,15 +11,17 @@ KSparkError(RuntimeError)
  │    └── IncompatibleDeltaError   wrong shape, size or dtype
  ├── ProtocolError                 received bytes are not a message of kspark
  └── ConnectionLostError           the peer closed the connection, or a wait timed out
+      └── FitEndedError            the driver ended the fit while a replica was connected
 ```
 
 A wrong argument is a `ValueError` or a `TypeError`, raised on the driver before a job
-starts. `invalid` and `invalid_type` make them.
+starts. `invalid`, `invalid_type` and `unknown_argument` make them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -54,6 +56,10 @@ class ProtocolError(KSparkError):
 
 class ConnectionLostError(KSparkError):
     """The peer closed the connection, or a wait timed out."""
+
+
+class FitEndedError(ConnectionLostError):
+    """The driver ended the fit. Its own error, if there is one, says why."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,27 @@ def sentence(name: str, rule: str, value: object) -> str:
     if len(shown) > 200:
         shown = shown[:197] + "..."
     return f"`{name}` must be {rule}. Received: {name}={shown}"
+
+
+def unknown_argument(name: str, names: Iterable[str]) -> TypeError:
+    """Make the error for an argument that does not exist, with a suggestion if a name is similar.
+
+    Args:
+        name: String, the name that was received.
+        names: Iterable of strings, the names that exist.
+
+    Returns:
+        A `TypeError` for the caller to raise.
+    """
+    by_form = {without_case(known): known for known in names}
+    near = difflib.get_close_matches(without_case(name), by_form, n=1, cutoff=0.5)
+    hint = f" Did you mean {by_form[near[0]]!r}?" if near else ""
+    return TypeError(f"Argument not recognized: {name!r}.{hint}")
+
+
+def without_case(name: str) -> str:
+    """Reduce a name to the letters that `batch_size`, `batchSize` and `BatchSize` share."""
+    return name.replace("_", "").lower()
 
 
 @contextmanager

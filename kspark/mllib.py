@@ -19,6 +19,8 @@ from kspark.data import (
     to_matrix,
     to_vector,
 )
+from kspark.errors import invalid
+from kspark.replica.labels import ONE_HOT, loss_name
 from kspark.spark_model import SparkModel
 
 __all__ = [
@@ -79,6 +81,7 @@ class SparkMLlibModel(SparkModel):
         Raises:
             ValueError: If the data does not fit the model.
         """
+        self._check_categorical(categorical)
         rows = lp_to_simple_rdd(labeled_points, categorical, nb_classes)
         return super().fit(
             rows,
@@ -89,6 +92,13 @@ class SparkMLlibModel(SparkModel):
         )
 
     train = fit
+
+    def _check_categorical(self, categorical: bool) -> None:
+        """Refuse class numbers for a loss that takes one-hot labels."""
+        loss = loss_name(self._model.loss)
+        if loss in ONE_HOT and not categorical:
+            rule = f"True for the loss {loss!r}, which takes one-hot labels"
+            raise invalid("categorical", rule, categorical)
 
     def predict(self, mllib_data: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """Compute the model's outputs for a matrix, a vector, or the data of `SparkModel.predict`.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from pyspark.sql import SparkSession
 
 from kspark.cluster.bootstrap import ship
@@ -10,17 +12,22 @@ from kspark.cluster.environment import WorkerEnvironment, environment, report_en
 from kspark.cluster.spark_job import run_once
 from kspark.errors import EnvironmentMismatchError
 
+logger = logging.getLogger("kspark")
+
 _checked: set[tuple[str, str]] = set()
 
 
 def check_cluster(spark: SparkSession, backend: str = "tensorflow") -> list[WorkerEnvironment]:
     """Check that the workers have the Python version and the packages that training needs.
 
+    kspark itself need not be installed there, because the driver sends its own code. If another
+    version is installed there, a warning says so.
+
     Example:
 
     ```python
     for worker in kspark.check_cluster(spark):
-        print(worker.host, worker.python, worker.packages)
+        print(worker.host, worker.python, worker.kspark, worker.packages)
     ```
 
     Args:
@@ -31,8 +38,9 @@ def check_cluster(spark: SparkSession, backend: str = "tensorflow") -> list[Work
         List of `WorkerEnvironment`, one per worker that answered, without duplicates.
 
     Raises:
-        EnvironmentMismatchError: If a worker runs another Python version, or lacks Keras,
-            NumPy, PyArrow or the backend. The message names the hosts and the remedy.
+        EnvironmentMismatchError: If a worker runs another version of Python, Keras or kspark,
+            or lacks Keras, NumPy, PyArrow or the backend. The message names the hosts and the
+            remedy.
     """
     task = ship(report_environment, backend)
     results = engine_of(spark).on_every_slot(task)
@@ -47,12 +55,14 @@ def check_cluster(spark: SparkSession, backend: str = "tensorflow") -> list[Work
             "spark.pyspark.python) to a Python that has them, or ship an environment with "
             "--archives (see `venv-pack` or `conda-pack`)."
         )
+    for worker in found:
+        warn_of_other_kspark(worker)
     return found
 
 
 def problems_of(worker: WorkerEnvironment, backend: str) -> list[str]:
     """Describe what prevents one worker from training, one text per problem."""
-    where = f"host {worker.host} ({worker.executable})"
+    where = place_of(worker)
     here = environment(backend)
     problems = [
         f"{where} has no {name}; the driver has {here.packages.get(name)}"
@@ -64,7 +74,25 @@ def problems_of(worker: WorkerEnvironment, backend: str) -> list[str]:
     keras_there, keras_here = worker.packages.get("keras"), here.packages.get("keras")
     if keras_there and keras_here and keras_there.split(".")[:2] != keras_here.split(".")[:2]:
         problems.append(f"{where} has keras {keras_there}, the driver {keras_here}")
+    if worker.kspark != here.kspark:
+        problems.append(f"{where} runs kspark {worker.kspark}, the driver {here.kspark}")
     return problems
+
+
+def warn_of_other_kspark(worker: WorkerEnvironment) -> None:
+    """Warn if another version of kspark is installed on a worker than the one that it runs."""
+    if worker.installed_kspark not in (None, worker.kspark):
+        logger.warning(
+            "%s has kspark %s installed. Its tasks run the driver's kspark %s instead.",
+            place_of(worker),
+            worker.installed_kspark,
+            worker.kspark,
+        )
+
+
+def place_of(worker: WorkerEnvironment) -> str:
+    """Return the host and the interpreter of a worker, for messages."""
+    return f"host {worker.host} ({worker.executable})"
 
 
 def check_cluster_once(spark: SparkSession, backend: str) -> None:

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from kspark.version import __version__
+
 PACKAGES = ("keras", "numpy", "pyarrow")
 BACKEND_PACKAGES = {
     "tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-intel", "tensorflow-macos"),
@@ -28,6 +30,9 @@ class WorkerEnvironment:
         executable: String, path of the Python interpreter.
         packages: Dictionary from package name to version, `None` if it is not installed.
         cores: Integer, CPU cores of the host.
+        kspark: String, version of the kspark that the process runs. Tasks run the driver's.
+        installed_kspark: String, version of the kspark that is installed there; `None` if none
+            is.
     """
 
     host: str
@@ -35,6 +40,8 @@ class WorkerEnvironment:
     executable: str
     packages: dict[str, str | None]
     cores: int
+    kspark: str
+    installed_kspark: str | None
 
 
 def environment(backend: str) -> WorkerEnvironment:
@@ -48,6 +55,8 @@ def environment(backend: str) -> WorkerEnvironment:
         sys.executable,
         packages,
         os.cpu_count() or 1,
+        __version__,
+        version_of("kspark"),
     )
 
 

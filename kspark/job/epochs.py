@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.slots import threads_per_task
+from kspark.errors import invalid
 from kspark.job.fit import Fit
 from kspark.job.optimizer_state import take_state
 from kspark.job.report import EpochFacts
@@ -20,10 +22,38 @@ logger = logging.getLogger("kspark")
 
 
 def open_epoch(fit: Fit, epoch: int) -> None:
-    """Run the callbacks of an epoch's beginning, and adopt the weights that they set."""
+    """Run the callbacks of an epoch's beginning, and adopt what they set."""
     changed = fit.monitor.begin_epoch(epoch)
     if changed is not None:
         fit.aggregator.replace(changed)
+    if fit.vocabularies is not None and fit.vocabularies.changed():
+        share_vocabularies(fit, epoch, fit.vocabularies.digest)
+
+
+def share_vocabularies(fit: Fit, epoch: int, digest: str) -> None:
+    """Send the model to the workers again, because a vocabulary has changed.
+
+    The optimizer state of each shard stays as it is.
+
+    Args:
+        fit: `Fit`.
+        epoch: Integer, the epoch that begins.
+        digest: String, digest of the vocabularies.
+
+    Raises:
+        ValueError: If workers are training, so that the model cannot be sent again.
+    """
+    plan = fit.plan
+    idle = plan.in_rounds and plan.straggler_timeout is None
+    if epoch > plan.initial_epoch and not idle:
+        rule = (
+            "free of callbacks that set a vocabulary after the first epoch has begun, except "
+            'with mode="synchronous", frequency="epoch" and no `straggler_timeout`'
+        )
+        raise invalid("callbacks", rule, f"a new vocabulary before epoch {epoch + 1}")
+    spec = fit.spec.renewed(fit.monitor.replica.model)
+    # Workers keep a replica as long as its digest is the same.
+    fit.share(replace(spec, digest=f"{spec.digest[:32]}{digest}"))
 
 
 def note_epoch(fit: Fit, facts: EpochFacts) -> None:
@@ -45,7 +75,11 @@ def note_rest(fit: Fit, results: Sequence[ShardResult]) -> None:
 
 
 def close_epoch(
-    fit: Fit, epoch: int, metrics: Sequence[list[np.ndarray]], num_examples: int
+    fit: Fit,
+    epoch: int,
+    metrics: Sequence[list[np.ndarray]],
+    num_examples: int,
+    counters: Sequence[int] = (),
 ) -> bool:
     """Validate the merged weights of an epoch and run the callbacks of its end.
 
@@ -54,16 +88,20 @@ def close_epoch(
         epoch: Integer.
         metrics: Sequence of the metric states of the merged shards.
         num_examples: Integer, number of examples that these shards trained on.
+        counters: Sequence of integers, the `counters` of the first of these shards. Callbacks see
+            them in the driver's model. Defaults to `()`: the model keeps its own.
 
     Returns:
         Boolean, whether training stops here.
     """
     logs = fit.monitor.logs_of(metrics)
+    if counters:
+        fit.monitor.replica.counters = counters
     if fit.monitor.needs_optimizer_state:
         take_state(fit, [], epoch)
     fit.rule_state = fit.aggregator.rule_state()
     logs |= validate(fit, epoch)
-    changed = fit.monitor.end_epoch(epoch, fit.aggregator.weights, logs, num_examples)
+    changed = fit.monitor.end_epoch(epoch, fit.aggregator.settled(), logs, num_examples)
     if changed is not None:
         fit.aggregator.replace(changed)
     return fit.monitor.stopped or fit.last_epoch(epoch)
@@ -82,7 +120,7 @@ def validate(fit: Fit, epoch: int) -> dict[str, float]:
     if fit.held_out is not None:
         held_out, skip = fit.held_out, {}
     task = InferenceTask(fit.fit_id, fit.plan.batch_size, threads_per_task(fit.spark), skip)
-    weights = fit.monitor.begin_validation(fit.aggregator.weights)
+    weights = fit.monitor.begin_validation(fit.aggregator.settled())
     with fit.sent_weights.share(weights) as (vector, _):
         shipped = ship(inference_worker.evaluate_shards, task, shared=(fit.shared_spec, vector))
         results = fit.collect(held_out, shipped, f"kspark: validate epoch {epoch + 1}")

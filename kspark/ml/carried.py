@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Mapping
 from threading import RLock
@@ -16,6 +15,7 @@ from kspark.cluster.engine import engine_of
 from kspark.cluster.remote import is_connect
 from kspark.errors import ClusterError, invalid
 from kspark.job import SharedModel
+from kspark.ml.digest import model_digest
 from kspark.ml.inner import inputs_of, outputs_of, up_to
 from kspark.replica import ReplicaSpec
 from kspark.replica.custom_objects import checked
@@ -95,7 +95,7 @@ class CarriedModel:
         """
         place = (engine_of(spark).application, layer)
         with self._lock:
-            key = f"{self._name}-{weights_digest(self.model)}-{layer or ''}"
+            key = f"{self._name}-{model_digest(self.model)}-{layer or ''}"
             kept = self._shared.get(place)
             if kept is None or kept.key != key:
                 spec = ReplicaSpec.of(self.predicting(layer), self.custom_objects)
@@ -145,11 +145,3 @@ def is_plain(model: keras.Model) -> bool:
     """Whether a model is functional or sequential, and not of a class of the user."""
     is_own = type(model).__module__.split(".")[0] == "keras"
     return is_own and bool(getattr(model, "inputs", None))
-
-
-def weights_digest(model: keras.Model) -> str:
-    """Return a digest of all weights, as 32 hexadecimal digits."""
-    digest = hashlib.blake2b(digest_size=16)
-    for variable in model.variables:
-        digest.update(keras.ops.convert_to_numpy(variable).tobytes())
-    return digest.hexdigest()

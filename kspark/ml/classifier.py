@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import keras
 from pyspark.ml.linalg import VectorUDT
@@ -18,6 +19,9 @@ from kspark.ml.params import HasClasses
 from kspark.ml.scoring import ClassifierFacts, check_thresholds, classifier_facts
 from kspark.spark_model.arguments import compiled_model
 from kspark.worker.scores import MULTILABEL, ClassScores, Scores
+
+if TYPE_CHECKING:
+    from kspark.ml.accessors import ClassificationModelArguments, ClassifierArguments, Unpack
 
 
 class KerasClassificationModel(KerasModel, HasClasses):
@@ -35,18 +39,61 @@ class KerasClassificationModel(KerasModel, HasClasses):
     ```
 
     Args:
-        model: As for `KerasModel`, like the other arguments.
+        model: As for `KerasModel`.
+        customObjects: As for `KerasModel`.
+        **params: Params by name.
     """
 
     __module__ = "kspark.ml"
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            model: Any = None,
+            *,
+            customObjects: Mapping[str, Any] | None = None,
+            **params: Unpack[ClassificationModelArguments],
+        ) -> None: ...
+
+    _saved_outputs: Mapping[str, Any] | None = None
+    """Kind and logits as they were inferred when the stage was saved, for a model without loss."""
 
     @property
     def numClasses(self) -> int:
         """Number of classes; with several labels per row, number of labels."""
         return self._facts().num_classes
 
+    def extra_metadata(self) -> dict[str, Any]:
+        """See `Stage.extra_metadata`. The loss may be unknown where the stage is loaded."""
+        outputs = self._saved_outputs
+        if self.carried is not None and self.carried.model.compiled:
+            facts = classifier_facts(self.carried.model)
+            outputs = {"kind": facts.kind, "logits": facts.logits}
+        return {**super().extra_metadata(), "outputs": outputs}
+
+    def take_metadata(self, metadata: dict[str, Any]) -> None:
+        """See `Stage.take_metadata`.
+
+        Raises:
+            ValueError: If the model was loaded without its loss, and kspark 0.1 saved it, which
+                did not save the meaning of the outputs.
+        """
+        super().take_metadata(metadata)
+        self._saved_outputs = metadata.get("outputs")
+        if self._saved_outputs is None and self.not_compiled is not None:
+            raise ValueError(
+                "A stage that kspark 0.1 saved needs its loss, which says whether the outputs are "
+                f"logits. {self.not_compiled}"
+            ) from self.not_compiled
+
     def _facts(self) -> ClassifierFacts:
-        return facts_of(self, self.kerasModel)
+        model = self.kerasModel
+        kind, logits = self.getOrDefault("classification"), self.value_of("fromLogits")
+        if self._saved_outputs is not None and not model.compiled:
+            kind = self._saved_outputs["kind"] if kind == "auto" else kind
+            logits = self._saved_outputs["logits"] if logits is None else logits
+        return classifier_facts(model, kind, logits)
 
     def _scores(self) -> tuple[list[StructField], Scores]:
         facts = self._facts()
@@ -87,10 +134,22 @@ class KerasClassifier(KerasEstimator, HasClasses):
     ```
 
     Args:
-        model: As for `KerasEstimator`, like the other arguments.
+        model: As for `KerasEstimator`.
+        customObjects: As for `KerasEstimator`.
+        **params: Params by name.
     """
 
     __module__ = "kspark.ml"
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            model: Any = None,
+            *,
+            customObjects: Mapping[str, Any] | None = None,
+            **params: Unpack[ClassifierArguments],
+        ) -> None: ...
 
     def _checked(self, model: Any) -> keras.Model:
         checked = compiled_model(model)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import keras
 from pyspark.ml import Estimator
@@ -15,6 +15,7 @@ from pyspark.sql.types import BooleanType
 
 from kspark.adapters import Columns
 from kspark.adapters.dataframe import chosen_column
+from kspark.cluster.running import check_running
 from kspark.errors import invalid
 from kspark.ml.carried import CarriedModel
 from kspark.ml.model import KerasModel, KerasRegressionModel
@@ -26,6 +27,9 @@ from kspark.ml.summary import TrainingSummary
 from kspark.replica.checks import check_model
 from kspark.spark_model import SparkModel
 from kspark.spark_model.arguments import compiled_model
+
+if TYPE_CHECKING:
+    from kspark.ml.accessors import EstimatorArguments, Unpack
 
 M = TypeVar("M", bound=KerasModel)
 
@@ -50,7 +54,7 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
         model: A compiled `keras.Model`, or a function without arguments that returns one.
         customObjects: Dictionary from names to custom classes or functions. Needed only for
             those that kspark does not find in the model. Defaults to `None`.
-        **params: Params by name. `explainParams()` describes them.
+        **params: Params by name.
 
     Raises:
         TypeError: If a Param does not exist, or has a wrong type.
@@ -59,10 +63,21 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
 
     __module__ = "kspark.ml"
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            model: Any = None,
+            *,
+            customObjects: Mapping[str, Any] | None = None,
+            **params: Unpack[EstimatorArguments],
+        ) -> None: ...
+
     def setModel(self, model: Any) -> KerasEstimator:
         """Set the compiled `keras.Model` to train. Returns `self`."""
         objects = self.carried.custom_objects if self.carried else None
         self.carried = CarriedModel(self._checked(model), objects)
+        self.not_compiled = None
         return self
 
     def getModel(self) -> keras.Model:
@@ -74,7 +89,9 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
 
     @naming(KERAS)
     def _fit(self, dataset: DataFrame) -> KerasModel:
+        check_running(dataset)
         carried = self._model()
+        self.check_trainable()
         carried.build(dataset, Columns(self.feature_columns(), None))
         check_model(carried.model)
         model = carried.clone()
@@ -101,6 +118,11 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
         report = trained.last_fit
         fitted._summary = TrainingSummary(history.history, report.workers if report else [])
         return fitted
+
+    def to_save(self) -> CarriedModel | None:
+        """Return the model to save with the stage, or `None`."""
+        self.check_trainable()
+        return self.carried
 
     def _labelled(self, dataset: DataFrame, model: keras.Model) -> DataFrame:
         """Return the rows with labels in the form that the loss of the model takes."""
@@ -131,7 +153,9 @@ class KerasRegressor(KerasEstimator):
     ```
 
     Args:
-        model: As for `KerasEstimator`, like the other arguments.
+        model: As for `KerasEstimator`.
+        customObjects: As for `KerasEstimator`.
+        **params: Params by name.
     """
 
     __module__ = "kspark.ml"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from pyspark.ml import Model
@@ -14,6 +14,7 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField
 from kspark import job
 from kspark.adapters import Columns
 from kspark.adapters.dataframe import check_new_column
+from kspark.cluster.running import check_running
 from kspark.errors import invalid
 from kspark.ml.naming import KERAS, naming
 from kspark.ml.params import HasFeatures, HasPrediction
@@ -21,6 +22,9 @@ from kspark.ml.stage import Stage
 from kspark.ml.summary import TrainingSummary
 from kspark.spark_model.inputs import active_session
 from kspark.worker.scores import Activations, Probabilities, Scores, Values
+
+if TYPE_CHECKING:
+    from kspark.ml.accessors import ModelArguments, Unpack
 
 NEW_COLUMNS = ("predictionCol", "probabilityCol", "rawPredictionCol", "outputCol")
 """Params with the names of columns that `transform` adds."""
@@ -45,8 +49,7 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         model: `keras.Model`.
         customObjects: Dictionary from names to custom classes or functions. Needed only for
             those that kspark does not find in the model. Defaults to `None`.
-        **params: `featuresCol`, `inputCols`, `predictionCol`, `inferenceBatchSize`,
-            `featureLayer`, `outputCol`; see `explainParams()`.
+        **params: Params by name.
 
     Raises:
         TypeError: If a Param does not exist, or has a wrong type.
@@ -56,7 +59,11 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
     __module__ = "kspark.ml"
 
     def __init__(
-        self, model: Any = None, *, customObjects: Mapping[str, Any] | None = None, **params: Any
+        self,
+        model: Any = None,
+        *,
+        customObjects: Mapping[str, Any] | None = None,
+        **params: Unpack[ModelArguments],
     ) -> None:
         super().__init__(model, customObjects=customObjects, **params)
         self._summary: TrainingSummary | None = None
@@ -89,6 +96,7 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
 
     @naming(KERAS)
     def _transform(self, dataset: DataFrame) -> DataFrame:
+        check_running(dataset)
         layer = self.value_of("featureLayer")
         columns = Columns(self.feature_columns(), None, None)
         self._model().build(dataset, columns)
@@ -187,6 +195,11 @@ class KerasRegressionModel(KerasModel):
     fitted = KerasRegressor(model, epochs=5).fit(train)
     predictions = fitted.transform(test).select("prediction")
     ```
+
+    Args:
+        model: As for `KerasModel`.
+        customObjects: As for `KerasModel`.
+        **params: Params by name.
     """
 
     __module__ = "kspark.ml"

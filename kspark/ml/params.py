@@ -6,15 +6,23 @@ setter: `epochs` has `getEpochs()` and `setEpochs(value)`.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Mapping, Sequence
+from inspect import Signature
+from typing import Any, ClassVar, TypeVar, get_type_hints
 
 from pyspark.ml.param import Param, Params
 
-from kspark.errors import invalid
+from kspark.errors import invalid, unknown_argument
 from kspark.ml import converters as to
+from kspark.ml.accessors import (
+    ClassAccessors,
+    FeatureAccessors,
+    PredictionAccessors,
+    TargetAccessors,
+    TrainingAccessors,
+)
 from kspark.ml.naming import camel_case
+from kspark.ml.signatures import StageParam, defaults_of, documented, signature_of
 from kspark.plan.checks import (
     check_boolean,
     check_choice,
@@ -23,21 +31,35 @@ from kspark.plan.checks import (
     check_number_of_epochs,
 )
 from kspark.plan.learning_rate import RULES
-from kspark.plan.settings import SETTINGS
+from kspark.plan.settings import SETTINGS, Settings
+
+BY_NAME = ("compression", "server_optimizer")
+"""Settings that are also given by a name or a configuration, and not only by an object."""
+
+SETTING_TYPES: Mapping[str, Any] = get_type_hints(Settings)
+"""The type of each setting, by name."""
 
 CLASSIFICATIONS = ("auto", "binary", "multiclass", "multilabel")
 
 S = TypeVar("S", bound="StageParams")
 
 
-def param(name: str, doc: str, converter: to.Converter) -> Param[Any]:
-    """Declare a Param in a class that stages inherit."""
-    return Param(Params._dummy(), name, doc, typeConverter=converter)
+def param(name: str, doc: str, converter: to.Converter, kind: Any) -> Param[Any]:
+    """Declare a Param in a class that stages inherit.
+
+    Args:
+        name: String, name of the Param.
+        doc: String, a short description.
+        converter: Function that checks a value and converts it.
+        kind: Type of the values that a user sets.
+    """
+    return StageParam(Params._dummy(), name, doc, converter, kind)
 
 
 def setting_param(setting: str) -> Param[Any]:
     """Declare the Param of a setting of `SparkModel`, from its declaration in `plan.settings`."""
-    return param(camel_case(setting), SETTINGS[setting].doc, to.setting(setting))
+    kind = Any if setting in BY_NAME else SETTING_TYPES[setting]
+    return param(camel_case(setting), SETTINGS[setting].doc, to.setting(setting), kind)
 
 
 class StageParams(Params):
@@ -47,18 +69,20 @@ class StageParams(Params):
     """
 
     DEFAULTS: ClassVar[dict[str, Any]] = {}
+    __signature__: ClassVar[Signature]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name, value in list(vars(cls).items()):
-            if isinstance(value, Param):
-                add_accessors(cls, name, value.doc)
+            if isinstance(value, StageParam):
+                add_accessors(cls, name, value)
+        cls.__signature__ = signature_of(cls)
+        cls.__doc__ = documented(cls)
 
     def __init__(self, **params: Any) -> None:
         super().__init__()
-        for base in reversed(type(self).__mro__):
-            defaults = vars(base).get("DEFAULTS", {})
-            self._setDefault(**{k: v for k, v in defaults.items() if self.hasParam(k)})
+        defaults = defaults_of(type(self))
+        self._setDefault(**{k: v for k, v in defaults.items() if self.hasParam(k)})
         self.setParams(**params)
 
     def setParams(self: S, **params: Any) -> S:
@@ -77,7 +101,7 @@ class StageParams(Params):
         names = [p.name for p in self.params]
         for name in params:
             if name not in names:
-                raise unknown(name, names)
+                raise unknown_argument(name, names)
         return self._set(**{k: v for k, v in params.items() if v is not None})
 
     def value_of(self, name: str) -> Any:
@@ -89,7 +113,7 @@ class StageParams(Params):
         return self.getOrDefault(name) if self.isDefined(name) else None
 
 
-def add_accessors(cls: type, name: str, doc: str) -> None:
+def add_accessors(cls: type, name: str, param: StageParam) -> None:
     """Add the getter and the setter of a Param to a class, unless the class defines them."""
 
     def get(self: StageParams) -> Any:
@@ -98,7 +122,8 @@ def add_accessors(cls: type, name: str, doc: str) -> None:
     def put(self: StageParams, value: Any) -> Any:
         return self._set(**{name: value})
 
-    title = name[0].upper() + name[1:]
+    put.__annotations__["value"] = param.kind
+    title, doc = name[0].upper() + name[1:], param.doc
     texts = {"get": f"The value of `{name}`: {doc}", "set": f"Set `{name}`: {doc} Returns `self`."}
     for verb, accessor in (("get", get), ("set", put)):
         if not hasattr(cls, verb + title):
@@ -108,20 +133,7 @@ def add_accessors(cls: type, name: str, doc: str) -> None:
             setattr(cls, verb + title, accessor)
 
 
-def unknown(name: str, names: Iterable[str]) -> TypeError:
-    """Make the error for a Param that does not exist, with a suggestion if a name is similar."""
-    by_form = {plain(n): n for n in names}
-    near = difflib.get_close_matches(plain(name), by_form, n=1, cutoff=0.5)
-    hint = f" Did you mean {by_form[near[0]]!r}?" if near else ""
-    return TypeError(f"Argument not recognized: {name!r}.{hint}")
-
-
-def plain(name: str) -> str:
-    """Reduce a name to the letters that `batch_size`, `batchSize` and `BatchSize` share."""
-    return name.replace("_", "").lower()
-
-
-class HasFeatures(StageParams):
+class HasFeatures(StageParams, FeatureAccessors):
     """Params for the inputs of the model."""
 
     featuresCol = param(
@@ -129,12 +141,14 @@ class HasFeatures(StageParams):
         "column of the features (vectors, numbers, text, nested arrays of numbers), or list of "
         "columns: a model of one input takes them side by side, a model of several one each.",
         to.column_names("featuresCol"),
+        str | Sequence[str],
     )
     inputCols = param(
         "inputCols",
         "dictionary from input name to column(s), in place of featuresCol, for a model of several "
         "inputs.",
         to.columns_by_name("inputCols", also_plain=False),
+        Mapping[str, str | Sequence[str]],
     )
     DEFAULTS = {"featuresCol": "features"}
 
@@ -152,7 +166,7 @@ class HasFeatures(StageParams):
         return self.getOrDefault("inputCols")
 
 
-class HasTargets(StageParams):
+class HasTargets(StageParams, TargetAccessors):
     """Params for the labels, the sample weights and the rows to validate on."""
 
     labelCol = param(
@@ -160,30 +174,36 @@ class HasTargets(StageParams):
         "column of the labels; for several outputs, a list of columns, or a dictionary from output "
         "name to column.",
         to.columns_by_name("labelCol", also_plain=True),
+        str | Sequence[str] | Mapping[str, str],
     )
     weightCol = param(
         "weightCol",
         "column of sample weights: a number per row, or an array of one per time step; for several "
         "outputs, also a list of columns, or a dictionary from output name to column.",
         to.columns_by_name("weightCol", also_plain=True),
+        str | Sequence[str] | Mapping[str, str],
     )
     validationIndicatorCol = param(
         "validationIndicatorCol",
         "boolean column that is true for rows to validate on instead of training.",
         to.text("validationIndicatorCol"),
+        str,
     )
     validationSplit = param(
         "validationSplit",
         "fraction of every partition to validate on instead of training.",
         to.checked("validationSplit", check_fraction),
+        float,
     )
     DEFAULTS = {"labelCol": "label", "validationSplit": 0.0}
 
 
-class HasTraining(StageParams):
+class HasTraining(StageParams, TrainingAccessors):
     """Params of training: the settings of `SparkModel` and the arguments of its `fit`."""
 
-    epochs = param("epochs", "passes over the data.", to.checked("epochs", check_integer, least=1))
+    epochs = param(
+        "epochs", "passes over the data.", to.checked("epochs", check_integer, least=1), int
+    )
     mode = setting_param("mode")
     frequency = setting_param("frequency")
     numWorkers = setting_param("num_workers")
@@ -201,24 +221,30 @@ class HasTraining(StageParams):
         "shuffle",
         "whether to shuffle every shard before each epoch.",
         to.checked("shuffle", check_boolean),
+        bool,
     )
-    classWeight = param("classWeight", "dictionary from class to weight.", to.class_weight)
+    classWeight = param(
+        "classWeight", "dictionary from class to weight.", to.class_weight, Mapping[int, float]
+    )
     callbacks = param(
         "callbacks",
         "list of Keras callbacks, which every fit copies, or a function that returns one, which "
         "every fit calls. Not saved.",
         to.callbacks,
+        Any,
     )
-    verbose = param("verbose", "0, 1, 2 or auto, as in keras.Model.fit.", to.verbosity)
+    verbose = param("verbose", "0, 1, 2 or auto, as in keras.Model.fit.", to.verbosity, int | str)
     scaleLr = param(
         "scaleLr",
         "how to scale the learning rate with the number of workers: linear or sqrt.",
         to.checked("scaleLr", check_choice, choices=RULES),
+        str,
     )
     warmupEpochs = param(
         "warmupEpochs",
         "number of epochs in which the factor of scaleLr grows from 1.",
         to.checked("warmupEpochs", check_number_of_epochs),
+        float,
     )
     DEFAULTS = {
         **{camel_case(name): s.default for name, s in SETTINGS.items() if s.default is not None},
@@ -238,26 +264,29 @@ class HasTraining(StageParams):
         return None if weights is None else {int(k): w for k, w in weights.items()}
 
 
-class HasPrediction(StageParams):
+class HasPrediction(StageParams, PredictionAccessors):
     """Params for the columns that `transform` adds."""
 
     predictionCol = param(
         "predictionCol",
         "new column of the predictions; an empty string adds none.",
         to.text("predictionCol"),
+        str,
     )
     inferenceBatchSize = param(
         "inferenceBatchSize",
         "examples per batch in transform.",
         to.checked("inferenceBatchSize", check_integer, least=1),
+        int,
     )
     featureLayer = param(
         "featureLayer",
         "name of a layer of the model (which may be a model itself). If it is set, transform adds "
         "the activations of the layer in outputCol, as vectors, in place of predictions.",
         to.text("featureLayer"),
+        str,
     )
-    outputCol = param("outputCol", "new column of the activations.", to.text("outputCol"))
+    outputCol = param("outputCol", "new column of the activations.", to.text("outputCol"), str)
     DEFAULTS = {
         "predictionCol": "prediction",
         "inferenceBatchSize": 1024,
@@ -265,34 +294,39 @@ class HasPrediction(StageParams):
     }
 
 
-class HasClasses(StageParams):
+class HasClasses(StageParams, ClassAccessors):
     """Params for the columns that a classifier adds, and for the meaning of its output."""
 
     probabilityCol = param(
         "probabilityCol",
         "new column of the probabilities; an empty string adds none.",
         to.text("probabilityCol"),
+        str,
     )
     rawPredictionCol = param(
         "rawPredictionCol",
         "new column of the logits; an empty string adds none.",
         to.text("rawPredictionCol"),
+        str,
     )
     thresholds = param(
         "thresholds",
         "one number per class. The prediction is the class with the largest ratio of probability "
         "to threshold; with several labels per row, each label whose probability exceeds it.",
         to.thresholds,
+        Sequence[float],
     )
     classification = param(
         "classification",
         "binary, multiclass, multilabel, or auto: inferred from the loss and the output.",
         to.checked("classification", check_choice, choices=CLASSIFICATIONS),
+        str,
     )
     fromLogits = param(
         "fromLogits",
         "whether the model's outputs are logits or margins; inferred from the loss if not set.",
         to.checked("fromLogits", check_boolean),
+        bool,
     )
     DEFAULTS = {
         "probabilityCol": "probability",

@@ -13,12 +13,15 @@ from collections.abc import Mapping
 from types import FunctionType
 from typing import Any, Generic, TypeVar
 
+import keras
 from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReadable, MLReader, MLWriter
 
 from kspark import saving
 from kspark.errors import invalid
 from kspark.ml.carried import CarriedModel, need_jvm
+from kspark.replica.model_spec import REBUILD_ERRORS
 from kspark.saving.hadoop import qualified
+from kspark.saving.uncompiled import load_uncompiled
 
 MODEL_FILE = "model.keras"
 NOT_SAVED = frozenset({"callbacks", "custom_objects"})
@@ -99,7 +102,8 @@ class StageReader(MLReader[S], Generic[S]):
 
         Raises:
             ValueError: If another kind of stage was saved there, or the model contains code
-                or needs other custom objects.
+                or needs other custom objects. Its loss, metrics and optimizer may be unknown:
+                the model is then not compiled, so that a fitted stage still predicts.
         """
         need_jvm(self.sparkSession, "`load`")
         metadata = DefaultParamsReader.loadMetadata(path, self.sc)
@@ -110,15 +114,50 @@ class StageReader(MLReader[S], Generic[S]):
         stage._resetUid(metadata["uid"])
         DefaultParamsReader.getAndSetParams(stage, metadata)
         if metadata["hasModel"]:
-            loaded = saving.load_model(
-                model_file(self, path),
-                custom_objects={**parts_of_main(), **self._objects},
-                safe_mode=self._safe,
-                spark=self.sparkSession,
-            )
-            stage.carried = CarriedModel(loaded.model, self._objects)
+            model, stage.not_compiled = self._load_model(path)
+            stage.carried = CarriedModel(model, self._objects)
         stage.take_metadata(metadata)
         return stage
+
+    def _load_model(self, path: str) -> tuple[keras.Model, ValueError | None]:
+        """Load the model of a stage, compiled if its loss, metrics and optimizer are known.
+
+        Returns:
+            Tuple of the model, and the reason why it is not compiled as it was when it was saved.
+        """
+        file, spark = model_file(self, path), self.sparkSession
+        objects = {**parts_of_main(), **self._objects}
+        try:
+            loaded = saving.load_model(
+                file, custom_objects=objects, safe_mode=self._safe, spark=spark
+            )
+            return loaded.model, None
+        except REBUILD_ERRORS as error:
+            model, names = load_uncompiled(
+                file, custom_objects=objects, safe_mode=self._safe, spark=spark
+            )
+            return model, cannot_train(self._cls.__name__, path, names, error)
+
+
+def cannot_train(kind: str, path: str, names: list[str], error: Exception) -> ValueError:
+    """Return the error for a stage whose model was loaded without its loss, metrics and optimizer.
+
+    Args:
+        kind: String, name of the class of the stage.
+        path: String, the path of the stage.
+        names: List of the names of losses, metrics and optimizers that are unknown.
+        error: The error of Keras that is the reason if no name is unknown.
+    """
+    reason, known = str(error), "..."
+    if names:
+        reason = f"these parts of it were not found: {', '.join(map(repr, names))}"
+        known = ", ".join(f"{name!r}: ..." for name in names)
+    return ValueError(
+        f"The model of this {kind} cannot train, because it was loaded without its loss, metrics "
+        f"and optimizer; {reason}. Load it by "
+        f"`{kind}.read().customObjects({{{known}}}).load({path!r})`, or load the pipeline or "
+        f"tuner inside `keras.saving.custom_object_scope({{{known}}})`."
+    )
 
 
 def parts_of_main() -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from kspark.saving.document import Document, checked_class, named, names_in
 from kspark.saving.rebuild import rebuilding, refuse_code
+from kspark.saving.vocabularies import record_vocabularies
 
 DOCUMENT = "kspark.json"
 
@@ -27,6 +28,7 @@ def array_member(index: int) -> str:
 
 def write(local: str, model: keras.Model, document: Document) -> None:
     """Write the model and the document to the local file `local`."""
+    record_vocabularies(model)
     keras.saving.save_model(model, local)
     with zipfile.ZipFile(local, "a") as archive:
         content = document.to_dict() | {"class_name": document.class_name}

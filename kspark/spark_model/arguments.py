@@ -10,15 +10,20 @@ import keras
 from pyspark.sql import SparkSession
 
 from kspark.cluster.remote import is_connect
-from kspark.errors import invalid, invalid_type
+from kspark.errors import invalid, invalid_type, unknown_argument
 from kspark.optimizers import ServerOptimizer
 from kspark.plan import TrainingPlan
 from kspark.plan.checks import check_fraction
+from kspark.plan.settings import SETTINGS
 from kspark.replica.backends import MERGING
+from kspark.shards import LearningRate
+from kspark.spark_model.positional_metrics import correct_positional_metrics
 
 
 def compiled_model(model: Any) -> keras.Model:
     """Return a compiled model; call `model` first if it is a function.
+
+    A model that was compiled with metrics in place of `loss_weights` is compiled again.
 
     Raises:
         TypeError: If `model` is not a Keras model, or does not return one.
@@ -31,6 +36,7 @@ def compiled_model(model: Any) -> keras.Model:
         raise invalid_type("model", "a compiled `keras.Model` or a function that returns one", made)
     if not made.compiled:
         raise invalid("model", "compiled: call `model.compile(...)` first", made.name)
+    correct_positional_metrics(made)
     return made
 
 
@@ -40,9 +46,9 @@ def refuse_unknown(arguments: Mapping[str, Any]) -> None:
     Raises:
         TypeError: If there is any other argument.
     """
-    unknown = sorted(set(arguments) - {"parameter_server_mode"})
-    if unknown:
-        raise TypeError(f"Argument(s) not recognized: {', '.join(unknown)}")
+    for name in arguments:
+        if name != "parameter_server_mode":
+            raise unknown_argument(name, ("model", "custom_objects", *SETTINGS))
     if "parameter_server_mode" in arguments:
         warnings.warn(
             "`parameter_server_mode` is not used: kspark has one aggregator of its own.",
@@ -129,18 +135,18 @@ def check_backend(plan: TrainingPlan) -> None:
         raise invalid("frequency", rule, plan.frequency)
 
 
-def check_schedule(plan: TrainingPlan, learning_rate: float | None) -> None:
+def check_schedule(plan: TrainingPlan, learning_rate: LearningRate) -> None:
     """Refuse `scale_lr` if a schedule sets the learning rate.
 
     Args:
         plan: `TrainingPlan`.
-        learning_rate: Float, the learning rate of the optimizer, or `None` if a schedule
-            sets it.
+        learning_rate: `LearningRate` of the optimizer.
 
     Raises:
         ValueError: If the plan scales the learning rate and a schedule sets it.
     """
-    if plan.scaling is not None and learning_rate is None:
+    rates = learning_rate if isinstance(learning_rate, tuple) else (learning_rate,)
+    if plan.scaling is not None and None in rates:
         rule = (
             "None when a `LearningRateSchedule` or a function sets the optimizer's learning rate: "
             "scale what it returns, or compile the model with a number"

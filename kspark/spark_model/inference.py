@@ -91,6 +91,7 @@ class InferenceModel:
             TypeError: If an argument has a wrong type.
             WorkerError: If a worker failed, or the state of a metric cannot be summed.
         """
+        self._model = compiled_model(self._model)
         size = self._batch_size(batch_size)
         columns = Columns(features_col, label_col, weight_col)
         source = Source(self._model, x, columns, self.num_workers, labelled=y is None)

@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 
 from kspark import job
 from kspark.adapters import Columns, Examples, adapt, is_table
+from kspark.cluster.running import check_running
 from kspark.errors import inside, invalid
 from kspark.replica import Replica
 from kspark.replica.labels import check_labels, check_text
@@ -29,8 +30,8 @@ def session_of(x: Any) -> SparkSession:
     session = own if own is not None else active_session()
     if session is None:
         raise RuntimeError(
-            "There is no Spark session. Start one with `kspark.session.local_session()`, or "
-            "with `SparkSession.builder.getOrCreate()`."
+            "There is no running Spark session. Start one with "
+            "`kspark.session.local_session()`, or with `SparkSession.builder.getOrCreate()`."
         )
     return session
 
@@ -91,6 +92,7 @@ class Source:
         *,
         labelled: bool,
     ) -> None:
+        check_running(x)
         self.columns = columns
         self.num_workers = num_workers
         self.replica = Replica.of(model, example_for(model, x, columns, labelled=labelled))
@@ -131,6 +133,7 @@ class Source:
             if len(data) not in (2, 3):
                 rule = "(x, y) or (x, y, sample_weight), an RDD or a DataFrame"
                 raise invalid("validation_data", rule, f"a {type(data).__name__} of {len(data)}")
+        check_running(data)
         with inside("validation_data"):
             return self._adapt(*data) if isinstance(data, tuple | list) else self._adapt(data)
 

@@ -24,6 +24,7 @@ from kspark.spark_model.arguments import (
     check_rule,
     check_schedule,
     check_single_target,
+    compiled_model,
     refuse_unknown,
 )
 from kspark.spark_model.inference import InferenceModel
@@ -218,6 +219,7 @@ class SparkModel(InferenceModel):
             ClusterError: If the cluster cannot run the fit.
         """
         check_exclusive(validation_split, validation_data, class_weight, sample_weight)
+        self._model = compiled_model(self._model)
         plan = self._plan(
             batch_size=self.batch_size if batch_size is None else batch_size,
             epochs=epochs,
@@ -240,6 +242,13 @@ class SparkModel(InferenceModel):
         self._histories.append(history.history)
         self._model.history = history
         return history
+
+    def __repr__(self) -> str:
+        size = f"{self._model.count_params():,}" if self._model.built else "not built"
+        return (
+            f"{type(self).__name__}(model={self._model.name!r}, mode={self.mode!r}, "
+            f"frequency={self.frequency!r}, workers={self.num_workers}, parameters={size})"
+        )
 
     def _plan(self, **arguments: Any) -> TrainingPlan:
         """Check the current settings, with `arguments` in place of some, and make a plan."""

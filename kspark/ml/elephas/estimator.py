@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from pyspark.ml import Estimator
 from pyspark.sql import DataFrame, SparkSession
 
+from kspark.cluster.running import check_running
 from kspark.cluster.slots import task_slots
+from kspark.ml.accessors import ElephasEstimatorAccessors
 from kspark.ml.carried import CarriedModel
 from kspark.ml.elephas import files
 from kspark.ml.elephas.compiling import ARGUMENTS, compile_arguments, own_parts
+from kspark.ml.elephas.labels import with_encoded_labels
 from kspark.ml.elephas.losses import LossModelTypeMapper, ModelType
 from kspark.ml.elephas.models import architecture, described, same_compiled
 from kspark.ml.elephas.params import (
@@ -32,20 +35,17 @@ from kspark.ml.elephas.params import (
 from kspark.ml.elephas.stage import ElephasStage
 from kspark.ml.elephas.transformer import ElephasTransformer
 from kspark.ml.estimator import KerasEstimator
-from kspark.ml.label_columns import refused_labels, with_labels
+from kspark.ml.label_columns import refused_labels
 from kspark.ml.naming import ELEPHAS, naming
-from kspark.ml.scoring import (
-    ClassifierFacts,
-    compiled_loss,
-    gives_margins,
-    last_activation,
-    takes_logits,
-)
+from kspark.ml.scoring import compiled_loss, gives_margins, last_activation, takes_logits
 from kspark.plan import TrainingPlan
-from kspark.replica.labels import SPARSE, loss_name
+from kspark.replica.labels import loss_name
 from kspark.saving.rebuild import rebuilt
 from kspark.spark_model.arguments import check_road
-from kspark.worker.scores import MULTICLASS
+from kspark.spark_model.positional_metrics import correct_positional_metrics
+
+if TYPE_CHECKING:
+    from kspark.ml.accessors import ElephasEstimatorArguments, Unpack
 
 logger = logging.getLogger("kspark")
 
@@ -72,6 +72,7 @@ class ElephasEstimator(
     HasLoss,
     HasMetrics,
     HasKerasOptimizerConfig,
+    ElephasEstimatorAccessors,
 ):
     """Trains a Keras model, given as JSON, on a DataFrame.
 
@@ -100,7 +101,9 @@ class ElephasEstimator(
     __module__ = "kspark.ml"
     DEFAULTS = {"outputCol": "prediction"}
 
-    def __init__(self, model: Any = None, **params: Any) -> None:
+    def __init__(self, model: Any = None, **params: Unpack[ElephasEstimatorArguments]) -> None:
+        if isinstance(model, keras.Model):
+            correct_positional_metrics(model)
         super().__init__(**{**described(model), **params})
         if model is not None:
             self.carried = CarriedModel(model, self.value_of("custom_objects"))
@@ -119,6 +122,11 @@ class ElephasEstimator(
     def set_metrics(self, metrics: Any) -> Any:
         """Set `metrics`: names or metrics. Adds custom functions to `custom_objects`."""
         return self.setParams(metrics=metrics)
+
+    def to_save(self) -> CarriedModel | None:
+        """Return the model to save with the stage, or `None`."""
+        self.check_trainable()
+        return self.carried
 
     def get_config(self) -> dict[str, Any]:
         """Return the configuration that Elephas writes for an estimator."""
@@ -144,6 +152,7 @@ class ElephasEstimator(
 
     @naming(ELEPHAS)
     def _fit(self, dataset: DataFrame) -> ElephasTransformer:
+        check_running(dataset)
         model = self._compiled()
         mode, frequency = self.value_of("mode"), self.value_of("frequency")
         stage = KerasEstimator(
@@ -160,7 +169,15 @@ class ElephasEstimator(
             validationSplit=self.value_of("validation_split"),
         )
         with refused_labels():
-            fitted = stage.fit(self._labelled(dataset))
+            fitted = stage.fit(
+                with_encoded_labels(
+                    dataset,
+                    self.getOrDefault("labelCol"),
+                    model,
+                    categorical=self.value_of("categorical"),
+                    nb_classes=self.value_of("nb_classes"),
+                )
+            )
         return self._transformer(fitted.kerasModel, fitted.history)
 
     def _workers(self, spark: SparkSession) -> int:
@@ -196,6 +213,8 @@ class ElephasEstimator(
         """
         params = {name: self.value_of(name) for name in (*ARGUMENTS, "custom_objects")}
         given = self.given()
+        if given is not None:
+            self.check_trainable()
         if given is not None and given.model.compiled:
             return same_compiled(given, params)
         model = self.get_model()
@@ -203,15 +222,6 @@ class ElephasEstimator(
             model.set_weights(given.model.get_weights())
         model.compile(**compile_arguments(params, params["custom_objects"]))
         return model
-
-    def _labelled(self, dataset: DataFrame) -> DataFrame:
-        """Convert labels to one-hot if `categorical` is set and the loss takes one-hot labels."""
-        if not self.value_of("categorical") or loss_name(self.value_of("loss")) == SPARSE:
-            return dataset
-        facts = ClassifierFacts(
-            MULTICLASS, self.value_of("nb_classes"), False, self.value_of("loss")
-        )
-        return with_labels(dataset, self.getOrDefault("labelCol"), facts, always_one_hot=True)
 
     def _transformer(
         self, model: keras.Model, history: dict[str, list[float]]

@@ -21,6 +21,7 @@ from kspark.errors import invalid
 from kspark.ml.elephas.losses import ModelType
 from kspark.saving.filesystem import is_remote, local_path, reading, writing
 from kspark.saving.rebuild import refuse_code
+from kspark.saving.uncompiled import remove_compilation
 
 ATTRIBUTE = "distributed_config"
 WEIGHTS = "kspark_weights"
@@ -97,17 +98,18 @@ def read(path: str, class_name: str, safe: bool) -> tuple[dict[str, Any], list[n
         raise invalid("file_name", rule, path)
     config = {**content["config"], **content.get("kspark", {})}
     if safe:
-        refuse_code_in(config, path)
+        refuse_code_in(config, path, trains=class_name == "ElephasEstimator")
     listed = [np.asarray(w, np.float32) for w in config.pop("weights", [])]
     return config, weights or listed
 
 
-def refuse_code_in(params: Mapping[str, Any], path: str) -> None:
-    """Refuse code in the model, its loss, metrics or optimizer.
+def refuse_code_in(params: Mapping[str, Any], path: str, *, trains: bool) -> None:
+    """Refuse code in the model, and in its loss, metrics and optimizer if the stage trains.
 
     Args:
         params: Mapping with the values of Params.
         path: String, the file that they were read from.
+        trains: Boolean, whether the stage compiles the model.
 
     Raises:
         ValueError: If they contain code.
@@ -115,6 +117,8 @@ def refuse_code_in(params: Mapping[str, Any], path: str) -> None:
     parts = [params.get(name) for name in ("optimizer_config", "loss", "metrics")]
     with contextlib.suppress(json.JSONDecodeError):  # Building the model raises the error.
         parts.append(json.loads(params.get("keras_model_config") or "null"))
+    if not trains:
+        remove_compilation(parts)
     refuse_code(parts, path)
 
 

@@ -13,6 +13,7 @@ from kspark.ml.carried import CarriedModel
 from kspark.ml.elephas.compiling import ARGUMENTS, FAILURES, compile_arguments, first_line
 from kspark.replica.custom_objects import collect
 from kspark.saving.rebuild import custom_names, known
+from kspark.saving.uncompiled import remove_compilation
 
 
 def described(model: Any) -> dict[str, Any]:
@@ -50,6 +51,8 @@ def titles(value: Any) -> list[str]:
 def architecture(config: str | None) -> Any:
     """Parse a model's JSON and remove the compile arguments, which Keras 3 also writes.
 
+    Those of models inside the model are removed, too.
+
     Raises:
         ValueError: If `config` is not the JSON of a model.
     """
@@ -62,7 +65,7 @@ def architecture(config: str | None) -> Any:
         raise invalid("keras_model_config", rule, config) from error
     if not isinstance(content, dict) or "class_name" not in content:
         raise invalid("keras_model_config", rule, config)
-    content.pop("compile_config", None)
+    remove_compilation(content)
     return content
 
 

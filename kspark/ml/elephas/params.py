@@ -6,14 +6,14 @@ Most classes have one Param with its setter and getter, and can be used separate
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from inspect import Parameter, Signature
 from typing import Any, ClassVar
-
-from pyspark.ml.param import Param
 
 from kspark.ml import converters as to
 from kspark.ml.elephas import compiling as compiling
 from kspark.ml.params import StageParams, param
+from kspark.ml.signatures import StageParam
 from kspark.ml.unsaved import CustomObjects
 from kspark.plan.checks import check_boolean, check_choice, check_fraction, check_integer
 
@@ -31,19 +31,21 @@ class ElephasParams(StageParams):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name, value in list(vars(cls).items()):
-            if isinstance(value, Param):
-                add_snake_accessors(cls, name, value.doc)
+            if isinstance(value, StageParam):
+                add_snake_accessors(cls, name, value)
 
 
-def add_snake_accessors(cls: type[ElephasParams], name: str, doc: str) -> None:
+def add_snake_accessors(cls: type[ElephasParams], name: str, param: StageParam) -> None:
     """Add a getter and a setter for a Param to a class, unless the class defines them.
 
     They are named `get_title` and `set_title`, where the title is the entry in `ACCESSORS` or
     else the Param's name.
     """
     title, keyword = cls.ACCESSORS.get(name, name), cls.KEYWORDS.get(name, name)
-    words = (Parameter(word, Parameter.POSITIONAL_OR_KEYWORD) for word in ("self", keyword))
-    signature = Signature(list(words))
+    words = (("self", Parameter.empty), (keyword, param.kind))
+    signature = Signature(
+        [Parameter(w, Parameter.POSITIONAL_OR_KEYWORD, annotation=kind) for w, kind in words]
+    )
 
     def get(self: ElephasParams) -> Any:
         return self.getOrDefault(name)
@@ -56,7 +58,7 @@ def add_snake_accessors(cls: type[ElephasParams], name: str, doc: str) -> None:
     for verb, accessor in (("get", get), ("set", put)):
         accessor.__name__ = f"{verb}_{title}"
         accessor.__qualname__ = f"{cls.__name__}.{verb}_{title}"
-        accessor.__doc__ = f"{verb.capitalize()} `{name}`: {doc}"
+        accessor.__doc__ = f"{verb.capitalize()} `{name}`: {param.doc}"
         if not hasattr(cls, accessor.__name__):
             setattr(cls, accessor.__name__, accessor)
 
@@ -73,13 +75,14 @@ class HasKerasModelConfig(ElephasParams):
         "keras_model_config",
         "the model as model.to_json() gives it.",
         to.text("keras_model_config"),
+        str,
     )
 
 
 class HasMode(ElephasParams):
     """The training mode."""
 
-    mode = param("mode", "synchronous, asynchronous or hogwild.", to.setting("mode"))
+    mode = param("mode", "synchronous, asynchronous or hogwild.", to.setting("mode"), str)
     DEFAULTS = {"mode": "asynchronous"}
 
 
@@ -87,9 +90,7 @@ class HasFrequency(ElephasParams):
     """How often workers exchange weights."""
 
     frequency = param(
-        "frequency",
-        "epoch, batch, or a number of batches.",
-        to.setting("frequency"),
+        "frequency", "epoch, batch, or a number of batches.", to.setting("frequency"), str | int
     )
     DEFAULTS = {"frequency": "epoch"}
 
@@ -98,7 +99,7 @@ class HasNumberOfClasses(ElephasParams):
     """The number of classes."""
 
     nb_classes = param(
-        "nb_classes", "number of classes.", to.checked("nb_classes", check_integer, least=1)
+        "nb_classes", "number of classes.", to.checked("nb_classes", check_integer, least=1), int
     )
     DEFAULTS = {"nb_classes": 10}
 
@@ -107,7 +108,10 @@ class HasCategoricalLabels(ElephasParams):
     """Whether to convert labels to one-hot."""
 
     categorical = param(
-        "categorical", "whether labels become one-hot.", to.checked("categorical", check_boolean)
+        "categorical",
+        "whether labels become one-hot.",
+        to.checked("categorical", check_boolean),
+        bool,
     )
     DEFAULTS = {"categorical": True}
     ACCESSORS = {"categorical": "categorical_labels"}
@@ -116,7 +120,9 @@ class HasCategoricalLabels(ElephasParams):
 class HasEpochs(ElephasParams):
     """Passes over the data."""
 
-    epochs = param("epochs", "passes over the data.", to.checked("epochs", check_integer, least=1))
+    epochs = param(
+        "epochs", "passes over the data.", to.checked("epochs", check_integer, least=1), int
+    )
     DEFAULTS = {"epochs": 10}
 
 
@@ -124,7 +130,7 @@ class HasBatchSize(ElephasParams):
     """Examples per batch and worker."""
 
     batch_size = param(
-        "batch_size", "examples per batch.", to.checked("batch_size", check_integer, least=1)
+        "batch_size", "examples per batch.", to.checked("batch_size", check_integer, least=1), int
     )
     DEFAULTS = {"batch_size": 32}
 
@@ -132,7 +138,7 @@ class HasBatchSize(ElephasParams):
 class HasVerbosity(ElephasParams):
     """The output while training."""
 
-    verbose = param("verbose", "0, 1 or 2.", to.verbosity)
+    verbose = param("verbose", "0, 1 or 2.", to.verbosity, int | str)
     DEFAULTS = {"verbose": 0}
     ACCESSORS = {"verbose": "verbosity"}
 
@@ -144,6 +150,7 @@ class HasValidationSplit(ElephasParams):
         "validation_split",
         "part of every partition.",
         to.checked("validation_split", check_fraction),
+        float,
     )
     DEFAULTS = {"validation_split": 0.1}
 
@@ -152,7 +159,7 @@ class HasNumberOfWorkers(ElephasParams):
     """The number of shards that the data is divided into."""
 
     num_workers = param(
-        "num_workers", "number of workers.", to.checked("num_workers", check_integer, least=1)
+        "num_workers", "number of workers.", to.checked("num_workers", check_integer, least=1), int
     )
     DEFAULTS = {"num_workers": 8}
 
@@ -164,6 +171,7 @@ class HasKerasOptimizerConfig(ElephasParams):
         "optimizer_config",
         "an optimizer's name, or its configuration as keras.optimizers.serialize returns it.",
         compiling.optimizer_config,
+        str | Mapping[str, Any],
     )
     DEFAULTS = {"optimizer_config": None}
 
@@ -171,21 +179,24 @@ class HasKerasOptimizerConfig(ElephasParams):
 class HasMetrics(ElephasParams):
     """The metrics."""
 
-    metrics = param("metrics", "list of metrics.", compiling.metrics)
+    metrics = param("metrics", "list of metrics.", compiling.metrics, Sequence[Any])
     DEFAULTS = {"metrics": ["acc"]}
 
 
 class HasLoss(ElephasParams):
     """The loss."""
 
-    loss = param("loss", "the loss' name.", compiling.loss)
+    loss = param("loss", "the loss' name.", compiling.loss, Any)
 
 
 class HasCustomObjects(ElephasParams):
     """Custom layers, losses and other custom objects."""
 
     custom_objects = param(
-        "custom_objects", "dictionary from name to object. Not saved.", custom_objects
+        "custom_objects",
+        "dictionary from name to object. Not saved.",
+        custom_objects,
+        Mapping[str, Any],
     )
     DEFAULTS: ClassVar[dict[str, Any]] = {"custom_objects": {}}
 
@@ -197,6 +208,7 @@ class HasInferenceBatchSize(ElephasParams):
         "inference_batch_size",
         "examples per batch of transform.",
         to.checked("inference_batch_size", check_integer, least=1),
+        int,
     )
     DEFAULTS = {"inference_batch_size": None}
     KEYWORDS = {"inference_batch_size": "batch_size"}
@@ -209,12 +221,14 @@ class HasOutputType(ElephasParams):
         "output_type",
         "probability for an array of class probabilities, class for the class as a double.",
         to.checked("output_type", check_choice, choices=("probability", "class")),
+        str,
     )
     from_logits = param(
         "from_logits",
         "whether a classifier's output are logits or margins, for output_type='class'; decided by "
         "the loss if not set.",
         to.checked("from_logits", check_boolean),
+        bool,
     )
     DEFAULTS = {"output_type": "probability", "from_logits": None}
 
@@ -222,9 +236,14 @@ class HasOutputType(ElephasParams):
 class HasElephasColumns(StageParams):
     """Names of columns. Elephas deprecates their setters in favour of the constructor."""
 
-    featuresCol = param("featuresCol", "column of the features.", to.column_names("featuresCol"))
-    labelCol = param("labelCol", "column of the labels.", to.text("labelCol"))
-    outputCol = param("outputCol", "column of the predictions.", to.text("outputCol"))
+    featuresCol = param(
+        "featuresCol",
+        "column of the features.",
+        to.column_names("featuresCol"),
+        str | Sequence[str],
+    )
+    labelCol = param("labelCol", "column of the labels.", to.text("labelCol"), str)
+    outputCol = param("outputCol", "column of the predictions.", to.text("outputCol"), str)
     DEFAULTS = {"featuresCol": "features", "labelCol": "label"}
 
     def setFeaturesCol(self, value: Any) -> Any:

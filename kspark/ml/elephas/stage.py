@@ -7,7 +7,9 @@ from abc import abstractmethod
 from typing import Any, Generic, TypeVar
 
 import keras
+from pyspark.ml import Estimator
 
+from kspark.ml.accessors import ElephasStageAccessors
 from kspark.ml.elephas import files
 from kspark.ml.elephas.models import model_from_config
 from kspark.ml.elephas.params import (
@@ -45,11 +47,19 @@ class ElephasReader(StageReader[E], Generic[E]):
             return self._cls.from_file(name, self._objects, self._safe)
         stage = super().load(name)
         if self._safe:
-            files.refuse_code_in({p.name: v for p, v in stage.extractParamMap().items()}, name)
+            params = {param.name: value for param, value in stage.extractParamMap().items()}
+            files.refuse_code_in(params, name, trains=isinstance(stage, Estimator))
         return stage.set_params(custom_objects=self._objects) if self._objects else stage
 
 
-class ElephasStage(Stage, HasKerasModelConfig, HasCustomObjects, HasElephasColumns, HasOutputType):
+class ElephasStage(
+    Stage,
+    HasKerasModelConfig,
+    HasCustomObjects,
+    HasElephasColumns,
+    HasOutputType,
+    ElephasStageAccessors,
+):
     """The base class of both stages."""
 
     def set_params(self, **kwargs: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -13,6 +13,8 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField
 from kspark import job
 from kspark.adapters import Columns
 from kspark.adapters.dataframe import check_new_column
+from kspark.cluster.running import check_running
+from kspark.ml.accessors import ElephasTransformerAccessors
 from kspark.ml.carried import CarriedModel
 from kspark.ml.elephas import files
 from kspark.ml.elephas.losses import ModelType
@@ -22,8 +24,11 @@ from kspark.ml.naming import ELEPHAS, KERAS, naming
 from kspark.ml.scoring import output_width
 from kspark.worker.scores import BINARY, MULTICLASS, ClassScores, Probabilities, Scores, Values
 
+if TYPE_CHECKING:
+    from kspark.ml.accessors import ElephasTransformerArguments, Unpack
 
-class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
+
+class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize, ElephasTransformerAccessors):
     """Adds a column of predictions: a double for regression, an array of class probabilities else.
 
     The values are the model's outputs without change: if the model returns logits, the column
@@ -50,7 +55,7 @@ class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
         weights: Any = None,
         model_type: ModelType | None = None,
         history: Any = (),
-        **params: Any,
+        **params: Unpack[ElephasTransformerArguments],
     ) -> None:
         super().__init__(**params)
         if not self.isDefined("outputCol"):
@@ -124,6 +129,7 @@ class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize):
     @naming(ELEPHAS)
     @naming(KERAS)
     def _transform(self, dataset: DataFrame) -> DataFrame:
+        check_running(dataset)
         carried = self._model()
         columns = Columns(self.getOrDefault("featuresCol"), None, None)
         carried.build(dataset, columns)

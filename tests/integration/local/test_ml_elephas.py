@@ -216,9 +216,21 @@ def test_regression_gives_doubles_and_does_not_truncate_labels(spark):
 
 
 def test_labels_out_of_range_are_refused(train_data):
-    stage = ElephasEstimator(network(), nb_classes=2)
-    with pytest.raises(ValueError, match="class numbers from 0 to 1.*'label' with 2.0"):
-        stage.fit(train_data)
+    frame = train_data.withColumn("label", train_data["label"] + 1)
+    with pytest.raises(ValueError, match="class numbers from 0 to 9.*'label' with 10.0"):
+        ElephasEstimator(network()).fit(frame)
+
+
+@pytest.mark.parametrize(
+    ("params", "rule"),
+    [
+        ({"nb_classes": 2}, "`nb_classes` must be 10, the number of the model's outputs"),
+        ({"categorical": False}, "`categorical` must be True for the loss 'categorical_cross"),
+    ],
+)
+def test_labels_that_the_model_does_not_take_are_refused_by_the_param(train_data, params, rule):
+    with pytest.raises(ValueError, match=rule):
+        ElephasEstimator(network(), **params).fit(train_data)
 
 
 def test_df_to_simple_rdd_gives_pairs_with_one_hot_labels(train_data):

@@ -183,6 +183,59 @@ def test_missing_custom_objects_are_named_in_the_error(tmp_path, monkeypatch):
         assert type(KerasEstimator.load(path).getModel().layers[1]) is Hidden
 
 
+class OwnLoss(keras.losses.Loss):
+    def __init__(self, from_logits=True, **kwargs):
+        super().__init__(**kwargs)
+        self.from_logits = from_logits
+
+    def get_config(self):
+        return {**super().get_config(), "from_logits": self.from_logits}
+
+    def call(self, y, p):
+        return keras.losses.sparse_categorical_crossentropy(y, p, from_logits=True)
+
+
+@pytest.fixture
+def without_its_loss(assembler, frame, monkeypatch):
+    """A pipeline's stages, estimator and fitted, whose loss cannot be imported any more."""
+    monkeypatch.setattr(OwnLoss, "__module__", "elsewhere")
+    model = network(3, None, OwnLoss())
+    return Pipeline(stages=[assembler, KerasClassifier(model)]), PipelineModel(
+        [assembler, KerasClassificationModel(model)]
+    )
+
+
+def test_a_fitted_pipeline_predicts_without_its_loss(without_its_loss, frame, tmp_path):
+    _, fitted = without_its_loss
+    path = str(tmp_path / "model")
+    fitted.save(path)
+    loaded = PipelineModel.load(path)
+    assert not loaded.stages[-1].kerasModel.compiled
+    assert loaded.transform(frame).orderBy("id").collect() == (
+        fitted.transform(frame).orderBy("id").collect()
+    )
+    with keras.saving.custom_object_scope({"OwnLoss": OwnLoss}):
+        stage = PipelineModel.load(path).stages[-1]
+    assert type(stage.kerasModel.loss) is OwnLoss
+
+
+def test_a_tuned_pipeline_predicts_without_its_loss(without_its_loss, frame, tmp_path):
+    pipeline, fitted = without_its_loss
+    search = CrossValidator(
+        estimator=pipeline,
+        estimatorParamMaps=[{}],
+        evaluator=MulticlassClassificationEvaluator(),
+    )
+    model = search._copyValues(CrossValidatorModel(fitted, [0.5]))
+    model.save(str(tmp_path / "model"))
+    loaded = CrossValidatorModel.load(str(tmp_path / "model"))
+    assert loaded.bestModel.stages[-1]._facts().logits
+    estimator = loaded.getEstimator().getStages()[-1]
+    for method in (lambda: estimator.fit(frame), lambda: estimator.save(str(tmp_path / "again"))):
+        with pytest.raises(ValueError, match="not found: 'OwnLoss'. Load it by `KerasClassifier.r"):
+            method()
+
+
 def test_code_in_a_file_is_refused_unless_it_is_trusted(tmp_path):
     path = str(tmp_path / "stage")
     layer = keras.layers.Lambda(lambda x: x * 2, output_shape=(4,))

@@ -10,7 +10,8 @@ import pytest
 from kspark.ml import (
     KerasEstimator,
 )
-from kspark.ml.carried import CarriedModel, weights_digest
+from kspark.ml.carried import CarriedModel
+from kspark.ml.digest import model_digest
 
 X = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
 
@@ -48,9 +49,9 @@ def test_a_clone_predicts_the_same_and_trains_independently(make):
     np.testing.assert_array_equal(clone.predict(X, verbose=0), model.predict(X, verbose=0))
     assert clone.optimizer.iterations == model.optimizer.iterations == 1
     assert float(clone.optimizer.learning_rate) == 0.125
-    before = weights_digest(model)
+    before = model_digest(model)
     clone.fit(X, np.arange(6) % 3, verbose=0)
-    assert weights_digest(model) == before != weights_digest(clone)
+    assert model_digest(model) == before != model_digest(clone)
 
 
 def test_cloning_gives_no_warning(make, recwarn):
@@ -89,6 +90,27 @@ def test_a_subclassed_model_that_is_not_compiled_is_shared(monkeypatch):
     thread.join(60)
     assert not thread.is_alive(), "it waits for itself"
     assert [spec.weights.size for spec in made] == [4 * 2 + 2]
+
+
+def test_a_new_vocabulary_is_sent_to_the_workers(monkeypatch):
+    words = keras.layers.StringLookup(vocabulary=["a", "b"], output_mode="multi_hot")
+    model = keras.Sequential([keras.Input((1,), dtype="string"), words, keras.layers.Dense(1)])
+    application = types.SimpleNamespace(application="a")
+    monkeypatch.setattr("kspark.ml.carried.engine_of", lambda spark: application)
+    monkeypatch.setattr(
+        "kspark.ml.carried.SharedModel",
+        lambda spark, spec, key: types.SimpleNamespace(spec=spec, key=key),
+    )
+    stage, rows = CarriedModel(model), keras.ops.convert_to_tensor([["a"], ["b"], ["c"]])
+    first = stage.shared(None)
+    assert stage.shared(None) is first
+    words.set_vocabulary(["c", "b"])
+    second = stage.shared(None)
+    assert second is not first
+    assert stage.shared(None) is second
+    expected = model.predict(rows, verbose=0)
+    found = second.spec.model.make().predict(rows, verbose=0)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_subclassed_models_predict_but_have_no_layers_to_show():

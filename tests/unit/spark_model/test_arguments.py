@@ -48,6 +48,26 @@ def test_positional_arguments_of_elephas_6_end_with_the_frequency():
         assert found == ("synchronous", "batch", 4, 16, 4000)
 
 
+@pytest.mark.parametrize("kind", [SparkModel, SparkMLlibModel])
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("num_worker", "num_workers"),
+        ("batchSize", "batch_size"),
+        ("server_optimiser", "server_optimizer"),
+        ("custom_object", "custom_objects"),
+    ],
+)
+def test_unknown_arguments_are_refused_with_the_nearest_name(kind, name, meant):
+    with pytest.raises(TypeError, match=f"not recognized: '{name}'. Did you mean '{meant}'\\?$"):
+        kind(small(), **{name: 2})
+
+
+def test_an_unknown_argument_that_resembles_no_name_gets_no_suggestion():
+    with pytest.raises(TypeError, match="not recognized: 'xyzzy'.$"):
+        SparkModel(small(), xyzzy=2, parameter_server_mode="http")
+
+
 def test_positional_arguments_of_elephas_7_are_refused():
     """Elephas 7 takes the number of workers second, and custom objects third."""
     with pytest.raises(ValueError, match="`mode` must be one of .*Received: mode=4"):
@@ -218,3 +238,17 @@ def test_a_server_optimizer_may_be_set_by_its_name():
     changed = SparkModel(small())
     changed.server_optimizer = "median"
     assert changed.get_config()["server_optimizer"]["class_name"] == "Median"
+
+
+def test_a_model_tells_its_mode_its_workers_and_its_parameters():
+    model = keras.Sequential([keras.Input((300,)), keras.layers.Dense(10)], name="digits")
+    model.compile("sgd", "mse")
+    assert repr(SparkModel(model, "asynchronous", 8, num_workers=2)) == (
+        "SparkModel(model='digits', mode='asynchronous', frequency=8, workers=2, parameters=3,010)"
+    )
+    unbuilt = keras.Sequential([keras.layers.Dense(1)], name="later")
+    unbuilt.compile("sgd", "mse")
+    assert repr(SparkMLlibModel(unbuilt)) == (
+        "SparkMLlibModel(model='later', mode='synchronous', frequency='epoch', workers=None, "
+        "parameters=not built)"
+    )

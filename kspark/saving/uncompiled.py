@@ -1,0 +1,89 @@
+"""Load the model of a `.keras` file without its loss, metrics and optimizer.
+
+A model predicts without them, so none of their classes and functions are needed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from pyspark.sql import SparkSession
+
+from kspark.saving.filesystem import reading
+from kspark.saving.rebuild import custom_names, known, objects_in, rebuilding, refuse_code
+
+CONFIG = "config.json"
+COMPILATION = "compile_config"
+"""The key of the compile arguments in the configuration of a model, or of a model inside it."""
+
+
+def load_uncompiled(
+    path: str,
+    *,
+    custom_objects: Mapping[str, Any],
+    safe_mode: bool = True,
+    spark: SparkSession | None = None,
+) -> tuple[keras.Model, list[str]]:
+    """Load a model, and find out which parts of its compilation are unknown.
+
+    Args:
+        path: String, as for `kspark.saving.load_model`.
+        custom_objects: Mapping from names to classes or functions.
+        safe_mode: Boolean, whether to refuse a model that contains Python code. Code in the
+            loss and metrics is not loaded and not refused. Defaults to `True`.
+        spark: `SparkSession` for a path with a scheme. Defaults to `None`, the active session.
+
+    Returns:
+        Tuple of the model, which is not compiled, and the list of the names of losses, metrics
+        and optimizers that neither Keras nor `custom_objects` knows.
+
+    Raises:
+        ValueError: If the model contains code, or needs other custom objects.
+    """
+    objects = dict(custom_objects)
+    with reading(path, spark=spark) as local, zipfile.ZipFile(local) as archive:
+        config = json.loads(archive.read(CONFIG))
+        removed = remove_compilation(config)
+        if safe_mode:
+            refuse_code(config, path)
+        with (
+            tempfile.TemporaryDirectory(prefix="kspark-") as folder,
+            rebuilding(path, config, objects),
+        ):
+            file = os.path.join(folder, "model.keras")
+            copy_with_config(archive, config, file)
+            model = keras.saving.load_model(
+                file, custom_objects=objects, compile=False, safe_mode=safe_mode
+            )
+    return model, [name for name in custom_names(removed) if not known(name, objects)]
+
+
+def remove_compilation(config: object) -> list[Any]:
+    """Remove the compile arguments of a model, and of the models inside it.
+
+    Args:
+        config: JSON data, the configuration of a model, which is changed.
+
+    Returns:
+        List of the compile configurations that were removed.
+    """
+    removed = [part.pop(COMPILATION, None) for part in objects_in(config)]
+    return [compilation for compilation in removed if compilation is not None]
+
+
+def copy_with_config(archive: zipfile.ZipFile, config: object, file: str) -> None:
+    """Copy the members of a `.keras` file to another one, with another configuration."""
+    with zipfile.ZipFile(file, "w") as copy:
+        for member in archive.infolist():
+            if member.filename == CONFIG:
+                copy.writestr(member, json.dumps(config))
+                continue
+            with archive.open(member) as source, copy.open(member, "w", force_zip64=True) as target:
+                for piece in iter(lambda: source.read(1 << 20), b""):
+                    target.write(piece)

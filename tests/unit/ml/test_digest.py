@@ -1,0 +1,133 @@
+"""The digest of a model changes with everything that its predictions depend on."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from kspark.ml.digest import model_digest
+
+
+class Scale(keras.layers.Layer):
+    def __init__(self, by=2.0, **kwargs):
+        super().__init__(**kwargs)
+        self.by = by
+
+    def call(self, x):
+        return self.by * x
+
+    def get_config(self):
+        return {**super().get_config(), "by": self.by}
+
+
+class Unfinished(keras.layers.Layer):
+    """A layer whose configuration is not known."""
+
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+        self.width = width
+
+    def call(self, x):
+        return x
+
+    def get_config(self):
+        raise NotImplementedError
+
+
+def strings():
+    return keras.layers.StringLookup(vocabulary=["a", "b"], output_mode="multi_hot")
+
+
+def integers():
+    return keras.layers.IntegerLookup(vocabulary=[3, 5], output_mode="multi_hot")
+
+
+def text():
+    return keras.layers.TextVectorization(vocabulary=["a", "b"], output_mode="multi_hot")
+
+
+def tf_idf():
+    return keras.layers.StringLookup(
+        vocabulary=["a", "b"], idf_weights=[1.0, 2.0], output_mode="tf_idf"
+    )
+
+
+def bins():
+    layer = keras.layers.Discretization(num_bins=3)
+    layer.adapt(np.arange(10.0))
+    return layer
+
+
+def normalization():
+    layer = keras.layers.Normalization()
+    layer.adapt(np.arange(10.0)[:, None])
+    return layer
+
+
+CHANGES = {
+    "strings": ("string", strings, lambda layer: layer.set_vocabulary(["c", "b"])),
+    "order of strings": ("string", strings, lambda layer: layer.set_vocabulary(["b", "a"])),
+    "integers": ("int64", integers, lambda layer: layer.set_vocabulary([7, 5])),
+    "text": ("string", text, lambda layer: layer.set_vocabulary(["c", "b"])),
+    "weights for TF-IDF": (
+        *("string", tf_idf),
+        lambda layer: layer.set_vocabulary(["a", "b"], idf_weights=[1.0, 3.0]),
+    ),
+    "bins": ("float32", bins, lambda layer: layer.adapt(np.arange(20.0))),
+    "normalization": (
+        "float32",
+        normalization,
+        lambda layer: layer.adapt(np.arange(20.0)[:, None]),
+    ),
+    "attribute in the configuration": (
+        *("float32", Scale),
+        lambda layer: setattr(layer, "by", 3.0),
+    ),
+}
+
+
+def model_with(layer, dtype):
+    """A model that has a layer inside an inner model, and another layer after it."""
+    entry = keras.Input((1,), dtype=dtype)
+    inner = keras.Model(entry, layer(entry))
+    outer = keras.Input((1,), dtype=dtype)
+    return keras.Model(outer, keras.layers.Flatten()(inner(outer)))
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_a_layer_changes_the_digest(change):
+    dtype, make, alter = CHANGES[change]
+    layer = make()
+    model = model_with(layer, dtype)
+    before = model_digest(model)
+    assert model_digest(model) == before
+    alter(layer)
+    after = model_digest(model)
+    assert after != before
+    assert model_digest(model) == after
+
+
+def test_a_change_of_a_weight_changes_the_digest():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    before = model_digest(model)
+    model.layers[0].bias.assign([0.0, 1e-7])
+    assert model_digest(model) != before
+    model.layers[0].bias.assign([0.0, 0.0])
+    assert model_digest(model) == before
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_weights_of_all_types_have_a_digest(dtype):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, dtype=dtype)])
+    before = model_digest(model)
+    model.layers[0].bias.assign([0.0, 1.0])
+    assert model_digest(model) != before
+
+
+def test_a_layer_without_a_configuration_has_a_digest_of_its_weights():
+    model = keras.Sequential([keras.Input((2,)), Unfinished(3), keras.layers.Dense(1)])
+    before = model_digest(model)
+    assert model_digest(model) == before
+    model.layers[1].bias.assign([1.0])
+    assert model_digest(model) != before
