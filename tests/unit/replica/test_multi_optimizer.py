@@ -13,7 +13,7 @@ from kspark.replica.stepping import assignment
 layers, optimizers = keras.layers, keras.optimizers
 
 
-def by_pattern(pattern, *others):
+def by_pattern(pattern):
     """Two optimizers of the same class, which differ in their learning rate only."""
     chosen = optimizers.OptimizerMap(optimizers.SGD(0.1), {pattern: optimizers.SGD(0.01)})
     return optimizers.MultiOptimizer(chosen)
