@@ -17,6 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kspark.ml import KerasClassifier
+from kspark.session import local_session
+
 import keras
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.evaluation import BinaryClassificationEvaluator
@@ -24,9 +27,6 @@ from pyspark.ml.feature import OneHotEncoder, StandardScaler, StringIndexer, Vec
 from pyspark.ml.tuning import CrossValidator
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-
-from kspark.ml import KerasClassifier
-from kspark.session import local_session
 
 # Passes over the data, and examples per batch, to choose from.
 CHOICES = tuple((epochs, size) for epochs in (1, 6) for size in (16, 64))

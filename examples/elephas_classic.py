@@ -16,15 +16,15 @@ import sys
 import tempfile
 from pathlib import Path
 
+from kspark.ml import ElephasEstimator, image_columns, to_data_frame
+from kspark.session import local_session
+
 import keras
 import numpy as np
 from pyspark.ml import Pipeline
 from pyspark.ml.evaluation import MulticlassClassificationEvaluator
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-
-from kspark.ml import ElephasEstimator, image_columns, to_data_frame
-from kspark.session import local_session
 
 
 def read(folder: Path, name: str) -> bytes:

@@ -13,15 +13,15 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from kspark.ml import KerasClassifier, image_columns
+from kspark.session import local_session
+
 import keras
 from pyspark.ml.classification import LogisticRegression
 from pyspark.ml.evaluation import MulticlassClassificationEvaluator
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from sklearn.datasets import load_digits
-
-from kspark.ml import KerasClassifier, image_columns
-from kspark.session import local_session
 
 SIZE = (16, 16)
 

@@ -17,12 +17,12 @@ import os
 import struct
 from pathlib import Path
 
+from kspark import SparkModel
+from kspark.session import local_session
+
 import keras
 import numpy as np
 from pyspark.sql import SparkSession
-
-from kspark import SparkModel
-from kspark.session import local_session
 
 Arrays = tuple[np.ndarray, np.ndarray]
 

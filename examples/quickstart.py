@@ -11,14 +11,14 @@ from __future__ import annotations
 import sys
 import time
 
+from kspark import SparkModel
+from kspark.session import local_session
+
 import keras
 import numpy as np
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-
-from kspark import SparkModel
-from kspark.session import local_session
 
 EPOCHS = 10
 BATCH_SIZE = 16

@@ -8,15 +8,15 @@ well they go together. The network sees only (user, item, rating).
 
 from __future__ import annotations
 
+from kspark.ml import KerasModel, KerasRegressor
+from kspark.session import local_session
+
 import keras
 import numpy as np
 import pandas as pd
 from pyspark.ml.evaluation import RegressionEvaluator
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-
-from kspark.ml import KerasModel, KerasRegressor
-from kspark.session import local_session
 
 NUM_USERS, NUM_ITEMS, NUM_TASTES = 200, 100, 3
 

@@ -11,6 +11,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from kspark.ml import KerasClassifier
+from kspark.session import local_session
+
 import keras
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.feature import StandardScaler
@@ -18,9 +21,6 @@ from pyspark.ml.functions import array_to_vector
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from sklearn.datasets import load_wine
-
-from kspark.ml import KerasClassifier
-from kspark.session import local_session
 
 SCHEMA = "id long, measured array<double>, label double"
 

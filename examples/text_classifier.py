@@ -8,14 +8,14 @@ The descriptions are those of the installed libraries.
 
 from __future__ import annotations
 
+from kspark.ml import KerasClassifier
+from kspark.session import local_session
+
 import keras
 import numpy as np
 import pyspark.sql.functions
 from pyspark.ml.evaluation import MulticlassClassificationEvaluator
 from pyspark.sql import DataFrame, SparkSession
-
-from kspark.ml import KerasClassifier
-from kspark.session import local_session
 
 LIBRARIES = {"numpy": np, "pyspark": pyspark.sql.functions, "keras": keras.ops}
 NUM_WORDS = 2000

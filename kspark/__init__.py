@@ -5,7 +5,8 @@ reads a saved one; `check_cluster` looks at the workers' environment;
 `kspark.session.local_session` starts a local Spark.
 
 Names are imported when they are first used: an executor that only writes rows
-to disk must not wait for Keras.
+to disk must not wait for Keras. Importing kspark hides the messages of TensorFlow;
+the environment variable `KSPARK_LOG=1` shows them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from kspark import logs
 from kspark.version import __version__
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ _LAZY = {
 }
 
 __all__ = ["SparkModel", "__version__", "check_cluster", "load_spark_model"]
+
+logs.hide_tensorflow()
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,9 @@ in the results of Spark jobs (rounds), or through `live.coordinator` and
 * `exchange` does so for a replica that keeps its own weights;
 * `replace` copies weights that were computed elsewhere (exact synchronous steps).
 
+If the model has constraints (see `keep_constraints`), they are applied after each change by a
+delta, and only here. Weights that `replace` copies fulfil them, or were set by the user.
+
 Invariant: `version` is the number of changes that produced `weights`. Without a
 lock (hogwild mode) it is approximate.
 """
@@ -16,7 +19,7 @@ lock (hogwild mode) it is approximate.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -66,6 +69,24 @@ class Aggregator:
         self._lock: AbstractContextManager[object] = (
             nullcontext() if mode == "hogwild" else threading.Lock()
         )
+        self._project: Callable[[np.ndarray], None] | None = None
+
+    def keep_constraints(self, project: Callable[[np.ndarray], None]) -> None:
+        """Apply constraints after each merge from now on. Call it before the first one.
+
+        A lock is used in hogwild mode, too: otherwise replicas would pull weights to which a delta
+        was added, but not yet the constraints.
+
+        Args:
+            project: Function that applies the constraints to a vector of weights, in place.
+        """
+        self._project = project
+        self._lock = threading.Lock()
+
+    @property
+    def keeps_constraints(self) -> bool:
+        """Whether constraints are applied after each merge."""
+        return self._project is not None
 
     @property
     def keeps_replica_weights(self) -> bool:
@@ -104,7 +125,7 @@ class Aggregator:
             if cut < self.spec.size:
                 state = weighted_mean((d.vector[cut:], d.num_examples) for d in deltas)
                 apply_delta(self.weights[cut:], state)
-            self.version += 1
+            self._complete_change()
             return self.version
 
     def push(
@@ -182,7 +203,25 @@ class Aggregator:
         self.optimizer.apply(self.weights[:cut], vector[:cut], context)
         if cut < self.spec.size:
             apply_delta(self.weights[cut:], vector[cut:], context.share)
+        self._complete_change()
+
+    def _complete_change(self) -> None:
+        """Apply the constraints, and count the change. The caller holds the lock."""
+        if self._project is not None:
+            self._project(self.weights)
         self.version += 1
+
+    def settled(self) -> np.ndarray:
+        """Return the weights to show to the user.
+
+        Returns:
+            The vector itself. If constraints are applied, a copy that was taken between two
+            changes, because replicas may push at any time.
+        """
+        if self._project is None:
+            return self.weights
+        with self._lock:
+            return self.weights.copy()
 
     def pull(self, out: np.ndarray) -> int:
         """Copy the weights into `out`. The copy is consistent, except in hogwild mode.

@@ -11,6 +11,7 @@ KSparkError(RuntimeError)
  │    └── IncompatibleDeltaError   wrong shape, size or dtype
  ├── ProtocolError                 received bytes are not a message of kspark
  └── ConnectionLostError           the peer closed the connection, or a wait timed out
+      └── FitEndedError            the driver ended the fit while a replica was connected
 ```
 
 A wrong argument is a `ValueError` or a `TypeError`, raised on the driver before a job
@@ -55,6 +56,10 @@ class ProtocolError(KSparkError):
 
 class ConnectionLostError(KSparkError):
     """The peer closed the connection, or a wait timed out."""
+
+
+class FitEndedError(ConnectionLostError):
+    """The driver ended the fit. Its own error, if there is one, says why."""
 
 
 @dataclass(frozen=True)

@@ -27,24 +27,20 @@ from kspark.adapters.arrays import adapt_arrays
 from kspark.adapters.base import Columns, Examples
 from kspark.adapters.dataframe import adapt_frame
 from kspark.adapters.rdd import adapt_rdd
-from kspark.adapters.tables import adapt_pandas, adapt_table, head, is_pandas
-from kspark.errors import invalid, invalid_type
+from kspark.adapters.refusals import ACCEPTED, refused
+from kspark.adapters.tables import adapt_pandas, adapt_table, head, is_array_like, is_pandas
+from kspark.errors import invalid
 from kspark.shards import InputSpec
 
-__all__ = ["Columns", "Examples", "adapt", "head"]
+__all__ = ["Columns", "Examples", "adapt", "head", "is_table"]
 
 Matches = Callable[[object], bool]
 Factory = Callable[[SparkSession, Any, Any, Any, InputSpec, Columns], Examples]
 
-ACCEPTED = (
-    "numpy arrays, or a list or dictionary of arrays; an RDD of (x, y) or (x, y, sample_weight); "
-    "a Spark DataFrame; a pandas DataFrame; or a pyarrow Table"
-)
 
-
-def is_array_like(value: object) -> bool:
-    """Whether a value is an array, or a list or dictionary that may hold arrays."""
-    return hasattr(value, "__array__") or isinstance(value, list | tuple | dict)
+def is_table(value: object) -> bool:
+    """Whether a value has named columns."""
+    return is_pandas(value) or isinstance(value, pa.Table | DataFrame)
 
 
 KINDS: tuple[tuple[Matches, Factory], ...] = (
@@ -92,4 +88,4 @@ def adapt(
         if matches(x):
             examples = factory(spark, x, y, sample_weight, spec, columns)
             return examples if num_workers is None else examples.repartition(num_workers)
-    raise invalid_type("x", ACCEPTED, x)
+    raise refused("x", ACCEPTED, x)

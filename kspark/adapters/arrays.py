@@ -20,12 +20,22 @@ from pyspark import RDD, Broadcast, SparkContext
 from pyspark.sql import SparkSession
 
 from kspark.adapters.base import CHUNK_BYTES, Columns, Examples, Task, run_task
-from kspark.adapters.conform import Place, cast, conform, reshaped, stack
+from kspark.adapters.conform import Place, cast, conform, reshaped, stack, unnested
+from kspark.adapters.refusals import plain_array
 from kspark.adapters.structure import leaves, part_name, weight_specs
+from kspark.adapters.summary import summary_of
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.remote import is_connect
-from kspark.errors import invalid, invalid_type, sentence
-from kspark.shards import TEXT, ArraySpec, Chunk, InputSpec, Shard, ShardHandle, spool
+from kspark.errors import invalid, invalid_type
+from kspark.shards import (
+    TEXT,
+    ArraySpec,
+    Chunk,
+    InputSpec,
+    Shard,
+    ShardHandle,
+    spool,
+)
 
 
 class ArrayExamples(Examples):
@@ -69,6 +79,11 @@ class ArrayExamples(Examples):
         """See `Examples.text_labels`."""
         targets = zip(self._spec.targets, self._chunk.y, strict=False)
         return {spec.name: "text" for spec, array in targets if holds_text(array)}
+
+    @property
+    def summary(self) -> ShardHandle:
+        """See `Examples.summary`."""
+        return summary_of(self._chunk, self._spec)
 
     def _repartition(self, num_partitions: int) -> ArrayExamples:
         return ArrayExamples(self._context, self._chunk, self._spec, num_partitions)
@@ -163,13 +178,16 @@ def chunk_of(x: Any, y: Any, sample_weight: Any, spec: InputSpec) -> Chunk:
     if y is None and spec.targets:
         raise invalid("y", f"labels for the outputs {[t.name for t in spec.targets]}", y)
     weights = weight_specs(sample_weight, spec)
+    outputs = spec.outputs if len(weights) > 1 else ()
     chunk = Chunk(
-        shaped(x, spec.inputs, "x"),
-        [] if y is None else shaped(y, spec.targets, "y", spec.outputs),
+        shaped(x, spec.inputs, "x", spec.floatx),
+        [] if y is None else shaped(y, spec.targets, "y", spec.floatx, spec.outputs),
         []
         if sample_weight is None
-        else shaped(sample_weight, weights, "sample_weight", spec.outputs),
+        else shaped(sample_weight, weights, "sample_weight", spec.floatx, outputs),
     )
+    if not all(np.isfinite(array).all() for array in chunk.sample_weight):
+        raise invalid("sample_weight", "finite", "weights with NaN or infinity")
     lengths = [len(a) for a in chunk.arrays]
     if len(set(lengths)) > 1:
         raise ValueError(
@@ -182,15 +200,25 @@ def chunk_of(x: Any, y: Any, sample_weight: Any, spec: InputSpec) -> Chunk:
 
 
 def shaped(
-    value: Any, specs: Sequence[ArraySpec], name: str, outputs: Sequence[str] = ()
+    value: Any, specs: Sequence[ArraySpec], name: str, floatx: str, outputs: Sequence[str] = ()
 ) -> list[np.ndarray]:
-    """Return one array per spec, in the shape of the spec."""
+    """Return one array per spec, in the shape of the spec.
+
+    Raises:
+        TypeError: If a part is no array.
+        ValueError: If its values are of another kind than those of the spec.
+    """
     arrays = []
     if len(specs) == 1 and is_one_array(value):
         value = value[0]
     for i, leaf in enumerate(leaves(value, specs, name, outputs)):
         place = Place(part_name(name, specs, i))
-        arrays.append(reshaped(as_array(leaf, place), specs[i], place))
+        array = as_array(leaf, place)
+        if array.dtype == object:
+            array = cast(array, specs[i].dtype, floatx, place)
+        else:
+            cast(array[:1], specs[i].dtype, floatx, place)  # the others when they are sent
+        arrays.append(reshaped(array, specs[i], place))
     return arrays
 
 
@@ -209,10 +237,8 @@ def as_array(value: Any, place: Place) -> np.ndarray:
             value = value[0]  # a list of the input's array
         else:
             value = stack(value, place) if value else np.empty(0)
-    array = np.asarray(value)
-    if array.ndim == 0:
-        raise TypeError(sentence(place.name.strip("`"), "an array with one row per example", value))
-    return array
+    array = plain_array(value, place.name.strip("`"))
+    return unnested(array, place) if array.dtype == object else array
 
 
 def conform_chunk(chunk: Chunk, spec: InputSpec, partition: int | None, first_row: int) -> Chunk:

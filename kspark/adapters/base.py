@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from kspark.cluster.results import Results
-from kspark.shards import Chunk
+from kspark.shards import Chunk, ShardHandle
 
 CHUNK_BYTES = 8 << 20
 """Approximate size of the data that is converted at a time: large enough for NumPy to be fast,
@@ -30,12 +30,13 @@ class Columns:
             column(s). A model with one input gets the columns of a list side by side; a
             model with several gets one each.
         label_col: As `features_col`, for the targets; `None` if there are no labels.
-        weight_col: The column of sample weights, or `None`.
+        weight_col: The column of sample weights, one weight per example or an array of one per
+            time step; a list or dictionary of columns, one per target; or `None`.
     """
 
     features_col: str | list[str] | dict[str, str | list[str]] = "features"
     label_col: str | list[str] | dict[str, str | list[str]] | None = "label"
-    weight_col: str | None = None
+    weight_col: str | list[str] | dict[str, str | list[str]] | None = None
 
 
 class Examples(ABC):
@@ -60,6 +61,11 @@ class Examples(ABC):
     def text_labels(self) -> dict[str, str]:
         """Targets that contain text, with its place, as far as the driver knows without a job."""
         return {}
+
+    @property
+    def summary(self) -> ShardHandle | None:
+        """Shapes and statistics of labels and weights, or `None` if that needs a job."""
+        return None
 
     @abstractmethod
     def map_chunks(self, task: Task) -> Results:

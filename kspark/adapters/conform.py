@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from numbers import Number
 from typing import Any
@@ -202,10 +202,22 @@ def stack(values: Sequence[Any], place: Place) -> np.ndarray:
         values = [v.toArray() if hasattr(v, "toArray") else v for v in values]
     try:
         if isinstance(values[0], np.ndarray):
-            return np.stack([np.asarray(v) for v in values])
-        return np.asarray(values)
+            stacked = np.stack([np.asarray(v) for v in values])
+        else:
+            stacked = np.asarray(values)
     except ValueError as error:
         raise ragged(values, place) or error from None
+    return unnested(stacked, place) if stacked.dtype == object else stacked
+
+
+def unnested(values: np.ndarray, place: Place) -> np.ndarray:
+    """Stack the elements of an array of objects, if they are arrays, lists or vectors."""
+    flat = values.reshape(-1)
+    if not len(flat) or np.ndim(flat[0]) == 0:
+        return values
+    items = place.items * max(1, prod(values.shape[1:]))
+    inner = stack(flat.tolist(), replace(place, items=items))
+    return inner.reshape(*values.shape, *inner.shape[1:])
 
 
 def ragged(values: Sequence[Any], place: Place) -> ValueError | None:

@@ -10,24 +10,15 @@ from typing import Any
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import (
-    ArrayType,
-    BooleanType,
-    DataType,
-    NumericType,
-    StringType,
-    UserDefinedType,
-)
 
 from kspark.adapters.base import Columns, Examples, Task, run_task
+from kspark.adapters.column_types import check_types, innermost, is_text, summary_of_schema
 from kspark.adapters.feeds import FramePlan, missing, plan_frame
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.remote import map_frame
 from kspark.cluster.results import Results
 from kspark.errors import invalid
-from kspark.shards import Chunk, InputSpec
-
-VECTOR_TYPES = ("pyspark.ml.linalg.VectorUDT", "pyspark.mllib.linalg.VectorUDT")
+from kspark.shards import Chunk, InputSpec, ShardHandle
 
 
 class DataFrameExamples(Examples):
@@ -61,6 +52,12 @@ class DataFrameExamples(Examples):
         text = {n for n, k in zip(self._plan.names, kinds, strict=True) if is_text(k)}
         feeds = [feed for feed in self._plan.y if text.intersection(feed.names)]
         return {f.spec.name: f"text in {f.title[0].lower()}{f.title[1:]}" for f in feeds}
+
+    @property
+    def summary(self) -> ShardHandle:
+        """See `Examples.summary`. From the schema: only the shapes of columns of numbers."""
+        kinds = [field.dataType for field in self._frame.schema.fields]
+        return summary_of_schema(self._plan, dict(zip(self._plan.names, kinds, strict=True)))
 
     def repartition(self, num_partitions: int) -> DataFrameExamples:
         """See `Examples.repartition`. `map_chunks` determines whether rows must move."""
@@ -109,11 +106,23 @@ def adapt_frame(
     if x.isStreaming:
         raise invalid("x", "a DataFrame that is not streaming", x)
     plan = plan_frame(columns, spec)
-    chosen = [chosen_column(x, name, f"c{i}") for i, name in enumerate(plan.names)]
-    frame = x.select(chosen)
-    for name, field in zip(plan.names, frame.schema.fields, strict=True):
-        check_type(name, field.dataType)
-    return DataFrameExamples(frame, plan)
+    return DataFrameExamples(chosen_columns(x, plan), plan)
+
+
+def chosen_columns(frame: DataFrame, plan: FramePlan) -> DataFrame:
+    """Select the columns of `plan.names`, in their order, under the names c0, c1 and so on.
+
+    Raises:
+        ValueError: If a column is missing, or of a type that the model does not take.
+    """
+    columns = [
+        chosen_column(frame, name, f"c{i}", argument)
+        for i, (name, argument) in enumerate(plan.arguments.items())
+    ]
+    chosen = frame.select(columns)
+    kinds = [field.dataType for field in chosen.schema.fields]
+    check_types(plan, dict(zip(plan.names, kinds, strict=True)))
+    return chosen
 
 
 def column_name(frame: DataFrame, name: str) -> str | None:
@@ -144,49 +153,25 @@ def check_new_column(frame: DataFrame, name: str, argument: str) -> None:
         raise invalid(argument, rule, name)
 
 
-def chosen_column(frame: DataFrame, name: str, alias: str) -> Any:
-    """Return a column by its name, which may have any characters, or a field "struct.field"."""
+def chosen_column(frame: DataFrame, name: str, alias: str, argument: str | None = None) -> Any:
+    """Return a column by its name, which may have any characters, or a field "struct.field".
+
+    Args:
+        frame: DataFrame.
+        name: String, the name.
+        alias: String, the new name of the column.
+        argument: String, the argument that names the column, for the error. Defaults to `None`.
+
+    Raises:
+        ValueError: If there is no such column.
+    """
     own = column_name(frame, name)
     if own is not None:
         return F.col("`" + own.replace("`", "``") + "`").alias(alias)
     head = name.partition(".")[0]
     if head == name or column_name(frame, head) is None:
-        raise missing(name, frame.columns)
+        raise missing(name, frame.columns, argument)
     return F.col(name).alias(alias)
-
-
-def check_type(name: str, kind: DataType) -> None:
-    """Refuse a column whose values are neither numbers nor text.
-
-    Raises:
-        ValueError: If the type is another one.
-    """
-    inner = innermost(kind)
-    if isinstance(inner, NumericType | BooleanType | StringType) or is_vector_type(inner):
-        return
-    raise ValueError(
-        f"Column {name!r} must hold numbers, text, vectors, or arrays of these. "
-        f"Received: type {kind.simpleString()}"
-    )
-
-
-def innermost(kind: DataType) -> DataType:
-    """Return the type of the elements of arrays of any depth, or the type itself."""
-    while isinstance(kind, ArrayType):
-        kind = kind.elementType
-    return kind
-
-
-def is_text(kind: DataType) -> bool:
-    """Whether values of a type are strings."""
-    return isinstance(kind, StringType)
-
-
-def is_vector_type(kind: DataType) -> bool:
-    """Whether a type is one of Spark's two vector types."""
-    if not isinstance(kind, UserDefinedType):
-        return False
-    return f"{kind.module()}.{type(kind).__name__}" in VECTOR_TYPES
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +11,9 @@ import pyarrow as pa
 from kspark.adapters.base import CHUNK_BYTES, Columns
 from kspark.adapters.columns import row_bytes, to_numpy
 from kspark.adapters.conform import Place, conform
+from kspark.adapters.structure import weight_specs
 from kspark.errors import invalid
-from kspark.shards import ArraySpec, Chunk, InputSpec
+from kspark.shards import TEXT, ArraySpec, Chunk, InputSpec
 
 Names = str | Sequence[str]
 
@@ -24,10 +25,12 @@ class Feed:
     Attributes:
         spec: `ArraySpec` of the input or target.
         names: Tuple of strings, the columns.
+        argument: String, the argument that names the columns, for errors.
     """
 
     spec: ArraySpec
     names: tuple[str, ...]
+    argument: str = "features_col"
 
     @property
     def title(self) -> str:
@@ -39,8 +42,24 @@ class Feed:
         """Join the arrays of the columns, in the dtype and shape of the spec."""
         if len(parts) == 1:
             return conform(parts[0], self.spec, floatx, place)
+        self.check_kinds(parts, place)
         flat = [p.reshape(len(p), -1) for p in parts]
         return conform(np.concatenate(flat, axis=1), self.spec, floatx, place)
+
+    def check_kinds(self, parts: Sequence[np.ndarray], place: Place) -> None:
+        """Refuse columns that cannot be joined, because one has text and another one numbers.
+
+        Raises:
+            ValueError: If a column is not of the kind that the spec or the first column has.
+        """
+        kinds = ["text" if p.dtype.kind in "OU" else "numbers" for p in parts]
+        wanted = {TEXT: "text", "": kinds[0]}.get(self.spec.dtype, "numbers")
+        for name, part, kind in zip(self.names, parts, kinds, strict=True):
+            column = replace(place, name=f"Column {name!r}")
+            if kind != wanted:
+                raise column.error(wanted, kind)
+            if part.dtype.kind not in "biufOU":
+                raise column.error(wanted, f"{part.dtype} values")
 
 
 @dataclass(frozen=True)
@@ -50,7 +69,7 @@ class FramePlan:
     Attributes:
         x: Tuple of `Feed`, one per input.
         y: Tuple of `Feed`, one per target; empty without labels.
-        sample_weight: Tuple of at most one `Feed`.
+        sample_weight: Tuple of `Feed`: none, one for all targets, or one per target.
         floatx: String, see `InputSpec`.
     """
 
@@ -62,8 +81,15 @@ class FramePlan:
     @property
     def names(self) -> list[str]:
         """The names of all columns that are needed, each once."""
-        feeds = (*self.x, *self.y, *self.sample_weight)
-        return list(dict.fromkeys(name for feed in feeds for name in feed.names))
+        return list(self.arguments)
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """The names of all columns that are needed, with the argument that names each first."""
+        feeds = (*self.sample_weight, *self.y, *self.x)
+        found = {name: feed.argument for feed in feeds for name in feed.names}
+        ordered = (*self.x, *self.y, *self.sample_weight)
+        return {name: found[name] for feed in ordered for name in feed.names}
 
     def chunks(
         self, batch: pa.RecordBatch, partition: int | None, first_row: int
@@ -111,8 +137,9 @@ def plan_frame(columns: Columns, spec: InputSpec) -> FramePlan:
         y = feeds(columns.label_col, spec.targets, "label_col", spec.outputs)
     weights: tuple[Feed, ...] = ()
     if spec.targets and columns.weight_col is not None:
-        weight = ArraySpec("sample_weight", (), spec.floatx)
-        weights = feeds(columns.weight_col, (weight,), "weight_col")
+        specs = weight_specs(columns.weight_col, spec)
+        outputs = spec.outputs if len(specs) > 1 else ()
+        weights = feeds(columns.weight_col, specs, "weight_col", outputs)
     return FramePlan(x, y, weights, spec.floatx)
 
 
@@ -122,8 +149,10 @@ def feeds(
     argument: str,
     outputs: Sequence[str] = (),
 ) -> tuple[Feed, ...]:
-    """Assign columns to each spec. A dictionary may have further keys for other `outputs`."""
+    """Assign columns to each spec. A list or dictionary may have columns of other `outputs`."""
     names = [s.name for s in specs]
+    if outputs and not isinstance(value, str | Mapping) and len(value) == len(outputs):
+        value = dict(zip(outputs, value, strict=True))
     if isinstance(value, Mapping):
         if not set(names) <= set(value) <= {*names, *outputs}:
             raise invalid(argument, f"a dictionary with the keys {names}", value)
@@ -135,7 +164,8 @@ def feeds(
         raise invalid(argument, rule, value)
     else:
         chosen = value
-    return tuple(Feed(s, as_names(c, argument)) for s, c in zip(specs, chosen, strict=True))
+    pairs = zip(specs, chosen, strict=True)
+    return tuple(Feed(spec, as_names(names, argument), argument) for spec, names in pairs)
 
 
 def as_names(value: Names, argument: str) -> tuple[str, ...]:
@@ -146,6 +176,7 @@ def as_names(value: Names, argument: str) -> tuple[str, ...]:
     return names
 
 
-def missing(name: str, available: Sequence[str]) -> ValueError:
-    """Make the error for a column that does not exist."""
-    return ValueError(f"There is no column {name!r}. The columns are: {list(available)}")
+def missing(name: str, available: Sequence[str], argument: str | None = None) -> ValueError:
+    """Make the error for a column that does not exist, with the argument that names it."""
+    which = f", which `{argument}` names" if argument else ""
+    return ValueError(f"There is no column {name!r}{which}. The columns are: {list(available)}")

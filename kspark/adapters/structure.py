@@ -65,8 +65,8 @@ def weight_specs(value: Any, spec: InputSpec) -> list[ArraySpec]:
     """Return the specs of sample weights: one for all targets, or one for each target.
 
     Args:
-        value: The weights of all rows, or of one row. A dictionary has one part per target,
-            and so has a list or tuple if there are several targets.
+        value: The weights of all rows or of one row, or the names of their columns. A dictionary
+            has one part per target, and so has a list or tuple if there are several targets.
         spec: `InputSpec`.
     """
     many = isinstance(value, Mapping) or (isinstance(value, list | tuple) and len(spec.targets) > 1)

@@ -25,12 +25,19 @@ def is_pandas(value: object) -> bool:
     return pandas is not None and isinstance(value, pandas.DataFrame)
 
 
+def is_array_like(value: object) -> bool:
+    """Whether a value is an array, or a list or dictionary that may hold arrays."""
+    return hasattr(value, "__array__") or isinstance(value, list | tuple | dict)
+
+
 def head(x: Any) -> Any:
     """Return the first row of data on the driver, in the structure of the data."""
     if is_pandas(x):
         return x.head(1)
     if isinstance(x, pa.Table):
         return x.slice(0, 1)
+    if not is_array_like(x):
+        return x
     if is_one_array(x):
         x = x[0]
     if hasattr(x, "__array__"):
@@ -53,13 +60,11 @@ def adapt_pandas(
     Raises:
         ValueError: If a column is missing, or does not fit `spec`.
     """
-    bare = y is not None or not spec.targets
-    if bare and columns.features_col == "features" and "features" not in x.columns:
-        return adapt_arrays(spark, x.to_numpy(), y, sample_weight, spec, columns)
+    if all_are_features(list(x.columns), y, spec, columns):
+        return adapt_arrays(spark, values_of(x, spec), y, sample_weight, spec, columns)
 
     def read(name: str, place: Place) -> np.ndarray:
-        values = x[name].to_numpy()
-        return stack(values.tolist(), place) if values.dtype == object else values
+        return column_values(x[name], place)
 
     return adapt_columns(spark, read, list(x.columns), y, sample_weight, spec, columns)
 
@@ -67,11 +72,14 @@ def adapt_pandas(
 def adapt_table(
     spark: SparkSession, x: pa.Table, y: Any, sample_weight: Any, spec: InputSpec, columns: Columns
 ) -> ArrayExamples:
-    """Make examples from a pyarrow Table.
+    """Make examples from a pyarrow Table. All columns are features as in `adapt_pandas`.
 
     Raises:
         ValueError: If a column is missing, or does not fit `spec`.
     """
+    if all_are_features(x.column_names, y, spec, columns):
+        names = x.column_names
+        columns = replace(columns, features_col=names[0] if len(names) == 1 else names)
 
     def read(name: str, place: Place) -> np.ndarray:
         column = x.column(name).combine_chunks()
@@ -80,6 +88,36 @@ def adapt_table(
         return to_numpy(column, place)
 
     return adapt_columns(spark, read, x.column_names, y, sample_weight, spec, columns)
+
+
+def all_are_features(available: Sequence[str], y: Any, spec: InputSpec, columns: Columns) -> bool:
+    """Whether all columns of a table are features: no other argument names a column of it."""
+    bare = y is not None or not spec.targets
+    return bare and columns.features_col == "features" and "features" not in available
+
+
+def values_of(x: Any, spec: InputSpec) -> Any:
+    """Return the values of a pandas DataFrame: one array, or one per column and input.
+
+    Columns of arrays, lists or vectors become arrays with further axes.
+    """
+    split = len(spec.inputs) > 1
+    if not split and all(kind.kind in "biuf" for kind in x.dtypes):
+        return x.to_numpy()
+    parts = []
+    for i, name in enumerate(x.columns):
+        parts.append(column_values(x.iloc[:, i], Place(f"Column {name!r}")))
+    if split or len(parts) == 1:
+        return parts if split else parts[0]
+    feed = Feed(spec.inputs[0], tuple(map(str, x.columns)))
+    return feed.array(parts, spec.floatx, Place("The columns of `x`"))
+
+
+def column_values(column: Any, place: Place) -> np.ndarray:
+    """Return the values of a pandas column; one array if they are arrays, lists or vectors."""
+    values = column.to_numpy()
+    is_objects = values.dtype == object and len(values)
+    return stack(values.tolist(), place) if is_objects else values
 
 
 def adapt_columns(
@@ -97,9 +135,9 @@ def adapt_columns(
     if sample_weight is not None:
         columns = replace(columns, weight_col=None)
     plan = plan_frame(columns, spec)
-    for name in plan.names:
+    for name, argument in plan.arguments.items():
         if name not in available:
-            raise missing(name, available)
+            raise missing(name, available, argument)
 
     def arrays(feeds: Sequence[Feed]) -> Any:
         found = []

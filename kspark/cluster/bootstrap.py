@@ -20,6 +20,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 
@@ -33,19 +34,29 @@ class Shipped:
             positional arguments after `args`.
         archive: Bytes, kspark as a zip archive.
         digest: String, digest of the code in `archive`.
+        log: String, the driver's setting of `KSPARK_LOG`, see `kspark.logs`.
     """
 
     def __init__(
-        self, target: str, args: bytes, shared: tuple[Any, ...], archive: bytes, digest: str
+        self,
+        target: str,
+        args: bytes,
+        shared: tuple[Any, ...],
+        archive: bytes,
+        digest: str,
+        log: str,
     ) -> None:
         self.target = target
         self.args = args
         self.shared = shared
         self.archive = archive
         self.digest = digest
+        self.log = log
 
     def __call__(self, *call_args: Any) -> Any:
         """Call the function with the shipped arguments, the shared values, then `call_args`."""
+        if self.log:
+            os.environ["KSPARK_LOG"] = self.log
         use_code(self.archive, self.digest)
         module, name = self.target.split(":")
         function = getattr(importlib.import_module(module), name)
@@ -113,10 +124,23 @@ def ship(function: Callable[..., Any], *args: Any, shared: tuple[Any, ...] = ())
     """
     from pyspark import cloudpickle
 
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    by_value(sys.modules[__name__])
     archive, digest = package_archive()
     target = f"{function.__module__}:{function.__qualname__}"
-    return Shipped(target, cloudpickle.dumps(args), tuple(shared), archive, digest)
+    log = os.environ.get("KSPARK_LOG", "")
+    return Shipped(target, cloudpickle.dumps(args), tuple(shared), archive, digest, log)
+
+
+def by_value(*modules: ModuleType) -> None:
+    """Let Spark pickle the functions of modules by value, for executors that do not import kspark.
+
+    Args:
+        *modules: Modules that import nothing of kspark but each other.
+    """
+    from pyspark import cloudpickle
+
+    for module in modules:
+        cloudpickle.register_pickle_by_value(module)
 
 
 @functools.lru_cache(maxsize=1)

@@ -98,11 +98,19 @@ def interruptible() -> Iterator[None]:
 
 
 def defers_interrupts(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function to run inside `deferred`."""
+    """Decorate a function to run inside `deferred`, and to raise interrupts with a short traceback.
+
+    Where kspark was interrupted says nothing to users, so the traceback ends at the decorated
+    function.
+    """
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:
-        with deferred():
-            return function(*args, **kwargs)
+        try:
+            with deferred():
+                return function(*args, **kwargs)
+        except KeyboardInterrupt as error:
+            texts = error.args or (f"`{function.__name__}` was interrupted.",)
+        raise KeyboardInterrupt(*texts)
 
     return wrapper

@@ -18,7 +18,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import ArrayType
 
 from kspark.adapters import Columns, Examples, adapt
-from kspark.adapters.dataframe import chosen_column, is_vector_type
+from kspark.adapters.column_types import is_vector_type
+from kspark.adapters.dataframe import chosen_column
 from kspark.adapters.slices import rows_rdd, vector_frame
 from kspark.cluster.bootstrap import ship
 from kspark.errors import invalid, invalid_type

@@ -12,3 +12,4 @@ from kspark.job.inference import predict as predict
 from kspark.job.inference import predict_frame as predict_frame
 from kspark.job.inference import score_frame as score_frame
 from kspark.job.inference import score_udf as score_udf
+from kspark.job.outputs import output_fields as output_fields

@@ -19,6 +19,7 @@ from kspark.cluster.interrupts import interruptible
 from kspark.errors import invalid, invalid_type
 from kspark.job.progress import Progress
 from kspark.replica import Replica
+from kspark.shards import LearningRate
 
 logger = logging.getLogger("kspark")
 
@@ -82,7 +83,7 @@ class FitMonitor:
         self._recorded: set[str] = set()
 
     @property
-    def learning_rate(self) -> float | None:
+    def learning_rate(self) -> LearningRate:
         """The optimizer's learning rate; `None` if it is a schedule."""
         return self.replica.learning_rate
 

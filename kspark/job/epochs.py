@@ -75,7 +75,11 @@ def note_rest(fit: Fit, results: Sequence[ShardResult]) -> None:
 
 
 def close_epoch(
-    fit: Fit, epoch: int, metrics: Sequence[list[np.ndarray]], num_examples: int
+    fit: Fit,
+    epoch: int,
+    metrics: Sequence[list[np.ndarray]],
+    num_examples: int,
+    counters: Sequence[int] = (),
 ) -> bool:
     """Validate the merged weights of an epoch and run the callbacks of its end.
 
@@ -84,16 +88,20 @@ def close_epoch(
         epoch: Integer.
         metrics: Sequence of the metric states of the merged shards.
         num_examples: Integer, number of examples that these shards trained on.
+        counters: Sequence of integers, the `counters` of the first of these shards. Callbacks see
+            them in the driver's model. Defaults to `()`: the model keeps its own.
 
     Returns:
         Boolean, whether training stops here.
     """
     logs = fit.monitor.logs_of(metrics)
+    if counters:
+        fit.monitor.replica.counters = counters
     if fit.monitor.needs_optimizer_state:
         take_state(fit, [], epoch)
     fit.rule_state = fit.aggregator.rule_state()
     logs |= validate(fit, epoch)
-    changed = fit.monitor.end_epoch(epoch, fit.aggregator.weights, logs, num_examples)
+    changed = fit.monitor.end_epoch(epoch, fit.aggregator.settled(), logs, num_examples)
     if changed is not None:
         fit.aggregator.replace(changed)
     return fit.monitor.stopped or fit.last_epoch(epoch)
@@ -112,7 +120,7 @@ def validate(fit: Fit, epoch: int) -> dict[str, float]:
     if fit.held_out is not None:
         held_out, skip = fit.held_out, {}
     task = InferenceTask(fit.fit_id, fit.plan.batch_size, threads_per_task(fit.spark), skip)
-    weights = fit.monitor.begin_validation(fit.aggregator.weights)
+    weights = fit.monitor.begin_validation(fit.aggregator.settled())
     with fit.sent_weights.share(weights) as (vector, _):
         shipped = ship(inference_worker.evaluate_shards, task, shared=(fit.shared_spec, vector))
         results = fit.collect(held_out, shipped, f"kspark: validate epoch {epoch + 1}")

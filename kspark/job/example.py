@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from kspark.adapters import Columns, adapt, head
 from kspark.adapters.arrays import ArrayExamples
 from kspark.adapters.conform import Place, stack
-from kspark.adapters.dataframe import chosen_column
+from kspark.adapters.dataframe import chosen_column, chosen_columns
 from kspark.adapters.feeds import plan_frame
 from kspark.adapters.rdd import RowReader
 from kspark.cluster.spark_job import run
@@ -38,9 +38,7 @@ class FirstRow:
         return list(self.rows.take(1))
 
 
-def first_example(
-    spark: SparkSession, x: Any, columns: Columns, *, labelled: bool
-) -> np.ndarray | None:
+def first_example(spark: SparkSession, x: Any, columns: Columns, *, labelled: bool) -> Any:
     """Return the first row of the features. Runs a small job if the data is on Spark.
 
     Args:
@@ -50,36 +48,67 @@ def first_example(
         labelled: Boolean, whether `x` contains the labels too.
 
     Returns:
-        Array of one row. `None` if there is no row, or if the features are several arrays.
+        Array of one row, or a dictionary of arrays if `features_col` is one of several inputs.
+        `None` if there is no row.
 
     Raises:
-        ValueError: If the row is not usable.
+        ValueError: If the row is not usable, or a column is missing.
         TypeError: If `x` is of no supported kind.
     """
-    spec = LABELLED if labelled else FEATURES
     if isinstance(x, RDD):
         rows = run(spark, FirstRow(x), "kspark: look at the first row")
-        return RowReader(spec, 0).chunk(rows, 0).x[0] if rows else None
-    feature = columns.features_col
-    if isinstance(feature, Mapping):
-        if len(feature) != 1:
-            return None
-        columns = replace(columns, features_col=next(iter(feature.values())))
+        return (
+            RowReader(LABELLED if labelled else FEATURES, 0).chunk(rows, 0).x[0] if rows else None
+        )
+    names: list[str] = []
+    if isinstance(columns.features_col, Mapping):
+        names = sorted(columns.features_col)
+        if len(names) == 1:
+            columns = replace(columns, features_col=columns.features_col[names[0]])
+    inputs = tuple(ArraySpec(name) for name in names) if len(names) > 1 else FEATURES.inputs
+    spec = InputSpec(inputs, LABELLED.targets if labelled else ())
     if isinstance(x, DataFrame):
-        return first_of_frame(spark, x, columns)
-    examples = adapt(spark, head(x), spec=spec, columns=columns)
-    return examples.first.x[0] if isinstance(examples, ArrayExamples) else None
+        arrays = first_of_frame(spark, x, columns, spec)
+    else:
+        examples = adapt(spark, head(x), spec=spec, columns=columns)
+        arrays = examples.first.x if isinstance(examples, ArrayExamples) else []
+    if len(arrays) > 1:
+        return dict(zip(names, arrays, strict=True))
+    return arrays[0] if arrays else None
 
 
-def first_of_frame(spark: SparkSession, frame: DataFrame, columns: Columns) -> np.ndarray | None:
-    """Return the features in the first row of a DataFrame; `None` if it is empty or a stream."""
+def first_of_frame(
+    spark: SparkSession, frame: DataFrame, columns: Columns, spec: InputSpec
+) -> list[np.ndarray]:
+    """Return the features in the first row of a DataFrame; none if it is empty or a stream."""
     if frame.isStreaming:
-        return None
-    (feed,) = plan_frame(replace(columns, label_col=None, weight_col=None), FEATURES).x
-    chosen = [chosen_column(frame, name, f"c{i}") for i, name in enumerate(feed.names)]
-    rows = run(spark, FirstRow(frame.select(chosen)), "kspark: look at the first row")
+        return []
+    if spec.targets:
+        check_named(frame, columns)
+    plan = plan_frame(replace(columns, label_col=None, weight_col=None), spec)
+    rows = run(spark, FirstRow(chosen_columns(frame, plan)), "kspark: look at the first row")
     if not rows:
-        return None
-    places = [Place(f"Column {name!r}") for name in feed.names]
-    parts = [stack([value], place) for value, place in zip(rows[0], places, strict=True)]
-    return feed.array(parts, FEATURES.floatx, Place(feed.title))
+        return []
+    values = dict(zip(plan.names, rows[0], strict=True))
+    return [
+        feed.array(
+            [stack([values[name]], Place(f"Column {name!r}")) for name in feed.names],
+            spec.floatx,
+            Place(feed.title),
+        )
+        for feed in plan.x
+    ]
+
+
+def check_named(frame: DataFrame, columns: Columns) -> None:
+    """Refuse names of labels and weights that the DataFrame lacks, before a job reads a row.
+
+    Raises:
+        ValueError: If a column is missing.
+    """
+    for argument in ("label_col", "weight_col"):
+        value = getattr(columns, argument)
+        values = value.values() if isinstance(value, Mapping) else [value]
+        for names in values:
+            for name in [names] if isinstance(names, str) else names or ():
+                chosen_column(frame, name, name, argument)

@@ -23,6 +23,7 @@ from kspark.job.spooling import SpooledExamples
 from kspark.job.vocabularies import Vocabularies
 from kspark.plan import TrainingPlan
 from kspark.replica import ReplicaSpec
+from kspark.shards import LearningRate
 from kspark.worker.tasks import FitTask, ShardResult
 
 logger = logging.getLogger("kspark")
@@ -51,6 +52,8 @@ class Fit:
         shared_spec: `Shared`, the broadcast `spec`; `None` while it is not shared.
         vocabularies: `Vocabularies` that the workers have; `None` to ignore changes.
         sent_weights: `SentWeights`, which shares the weights with the jobs.
+        state_counters: Tuple of integers, the `counters` of the optimizer state that the driver's
+            model has. `None` before training begins.
         busy: Function that returns whether late shards occupy task slots.
         late_shards: Function that returns the shards that still train an earlier epoch.
     """
@@ -67,6 +70,7 @@ class Fit:
     epochs: list[EpochFacts] = field(default_factory=list)
 
     rule_state: Mapping[str, np.ndarray] | None = field(init=False, default=None)
+    state_counters: tuple[int, ...] | None = field(init=False, default=None)
     train: SpooledExamples = field(init=False)
     held_out: SpooledExamples | None = field(init=False, default=None)
     num_train: dict[int, int] = field(init=False, default_factory=dict)
@@ -107,19 +111,22 @@ class Fit:
         updates = max(exchanges) if plan.mode == "synchronous" else sum(exchanges)
         return Workload(sum(counts), len(counts), plan.batch_size, updates)
 
-    def learning_rate(self, epoch: int) -> float | None:
+    def learning_rate(self, epoch: int) -> LearningRate:
         """Return the learning rate that the workers use in an epoch, scaled if `fit` asks for it.
 
         The driver's model, its callbacks and the files that they save keep the unscaled rate,
         so that no rate is scaled twice.
 
         Returns:
-            Float; `None` if the model uses a learning rate schedule.
+            `LearningRate`. Schedules are not scaled; see `check_schedule`.
         """
         rate, scaling = self.monitor.learning_rate, self.plan.scaling
         if rate is None or scaling is None:
             return rate
-        return rate * scaling.factor(self.workload.num_workers, epoch)
+        factor = scaling.factor(self.workload.num_workers, epoch)
+        if isinstance(rate, tuple):
+            return tuple(None if one is None else one * factor for one in rate)
+        return rate * factor
 
     def collect(
         self, spooled: SpooledExamples, task: Shipped, description: str

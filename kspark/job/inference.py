@@ -12,10 +12,15 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import pandas_udf
-from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField, StructType
+from pyspark.sql.types import DataType, StructField, StructType
 
 from kspark.adapters import Columns, Examples
-from kspark.adapters.dataframe import check_new_column, chosen_column, column_name
+from kspark.adapters.dataframe import (
+    check_new_column,
+    chosen_column,
+    chosen_columns,
+    column_name,
+)
 from kspark.adapters.feeds import FramePlan, plan_frame
 from kspark.cluster.bootstrap import Shipped, ship
 from kspark.cluster.engine import engine_of
@@ -143,7 +148,7 @@ def predict_frame(
     spec: ReplicaSpec,
     frame: DataFrame,
     columns: Columns,
-    outputs: dict[str, tuple[int | None, ...]],
+    added: list[StructField],
     batch_size: int,
 ) -> DataFrame:
     """Return a lazy DataFrame with the columns of `frame` and the model's outputs.
@@ -153,15 +158,14 @@ def predict_frame(
         spec: `ReplicaSpec`.
         frame: DataFrame to read.
         columns: `Columns` that name the features.
-        outputs: Dictionary from the name of a new column to the output's shape per example.
+        added: List of `StructField`, the new columns, one per output.
         batch_size: Integer.
 
     Raises:
         ValueError: If a new column's name is taken, or a feature column is missing.
     """
-    for name in outputs:
-        check_new_column(frame, name, "output_col")
-    added = [StructField(name, output_type(shape)) for name, shape in outputs.items()]
+    for field in added:
+        check_new_column(frame, field.name, "output_col")
     return score_frame(SharedModel(spark, spec), frame, columns, added, Values(), batch_size)
 
 
@@ -186,9 +190,10 @@ def score_frame(
         batch_size: Integer.
 
     Raises:
-        ValueError: If a feature column is missing.
+        ValueError: If a feature column is missing, or of a type that the model does not take.
     """
     plan = plan_frame(columns, model.inputs)
+    chosen_columns(frame, plan)  # checks their types
     task = InferenceTask(model.key, batch_size, threads_per_task(frame.sparkSession))
     score = score_by_column if ARROW_UDF is not None else score_by_row
     return score(model, frame, task, plan, added, scores)
@@ -289,11 +294,3 @@ def score_udf(
 
     make: Any = pandas_udf  # its overloads have no variadic functions
     return make(score, kind)
-
-
-def output_type(shape: tuple[int | None, ...]) -> DataType:
-    """Return the column type of an output: double, or (nested) arrays of doubles."""
-    kind: DataType = DoubleType()
-    for _ in () if shape == (1,) else shape:
-        kind = ArrayType(kind)
-    return kind

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,8 @@ def take_state(fit: Fit, states: Sequence[tuple[State, int]], epoch: int) -> Non
     merged = mean.result()
     if merged is None:
         logger.warning("No replica's optimizer state is left; the model keeps its previous state.")
+        if fit.state_counters is not None:
+            fit.monitor.replica.withdraw_steps(fit.state_counters)
         return
     replica = fit.monitor.replica
     rate = replica.learning_rate
@@ -44,6 +47,23 @@ def take_state(fit: Fit, states: Sequence[tuple[State, int]], epoch: int) -> Non
     if rate is not None:
         replica.learning_rate = rate
     replica.set_fixed(merged[1])
+    fit.state_counters = replica.counters
+
+
+@contextmanager
+def counted_steps(fit: Fit) -> Iterator[None]:
+    """Train in the block, in which callbacks see the step counters of the replicas.
+
+    If training fails, the driver's model gets back the counters of the optimizer state that it has:
+    the states of the replicas are lost.
+    """
+    replica = fit.monitor.replica
+    fit.state_counters = replica.counters
+    try:
+        yield
+    except BaseException:
+        replica.withdraw_steps(fit.state_counters)
+        raise
 
 
 def states_of(fit: Fit, results: Iterable[Result]) -> list[tuple[State, int]]:

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from kspark.shards import ShardFacts, Usage
+from kspark.job.plotting import (
+    draw_staleness,
+    draw_timeline,
+    matplotlib_figure,
+    spans_by_shard,
+)
+from kspark.job.tables import html_table, text_table
+from kspark.shards import LearningRate, ShardFacts, Usage
+
+COLUMNS = (
+    *("epoch", "examples", "computing s", "waiting s"),
+    *("MB sent", "MB received", "rate", "staleness"),
+)
+"""Columns of the table of a `FitReport`."""
+
+LINE = 80
+"""Characters in a line of a terminal."""
 
 LISTS = ("workers", "stragglers", "late")
 """Figures of an epoch that are lists, which the rows of a table leave out."""
-
-COMPUTING, WAITING = "tab:blue", "tab:orange"
 
 
 @dataclass(frozen=True)
@@ -70,7 +85,8 @@ class EpochFacts:
             this worker pulled the weights. Empty where it is not counted: in synchronous
             modes and with shared memory.
         learning_rate: Float, the learning rate at which the workers began, scaled if `fit` was
-            given `scale_lr`; `None` if the model uses a learning rate schedule.
+            given `scale_lr`; `None` if the model uses a learning rate schedule; a tuple of these
+            for a `MultiOptimizer`.
         stragglers: Tuple of integers, the shards that exceeded `straggler_timeout`, and without
             which the epoch's round was merged.
         late: Tuple of integers, the shards whose delta of an earlier round was merged in this
@@ -81,7 +97,7 @@ class EpochFacts:
     merges: int
     workers: tuple[Mapping[str, Any], ...] = ()
     staleness: tuple[int, ...] = ()
-    learning_rate: float | None = None
+    learning_rate: LearningRate = None
     stragglers: tuple[int, ...] = ()
     late: tuple[int, ...] = ()
 
@@ -106,6 +122,21 @@ class EpochFacts:
             for worker in self.workers
         )
         return replace(self, workers=workers)
+
+    def table_row(self) -> tuple[str, ...]:
+        """Return the epoch's figures as texts, one per column of `COLUMNS`."""
+        figures = self.exchange(True)
+        rate = "schedule" if self.learning_rate is None else f"{self.learning_rate:.4g}"
+        return (
+            str(self.epoch + 1),
+            f"{sum(worker.get('num_examples', 0) for worker in self.workers):,}",
+            f"{figures['computing_seconds']:.2f}",
+            f"{figures['waiting_seconds']:.2f}",
+            f"{figures['bytes_sent'] / 1e6:.3g}",
+            f"{figures['bytes_received'] / 1e6:.3g}",
+            rate,
+            "" if self.staleness_mean is None else f"{self.staleness_mean:.1f}",
+        )
 
     def exchange(self, counted: bool) -> dict[str, float]:
         """Return the epoch's figures for `FitReport.exchanges`.
@@ -140,12 +171,13 @@ class EpochFacts:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FitReport:
     """The figures of a fit per epoch and worker.
 
     ```python
     spark_model.fit(x, y, epochs=5)
+    print(spark_model.last_fit)  # a table with a row per epoch
     pandas.DataFrame(spark_model.last_fit.rows())
     spark_model.last_fit.plot().savefig("fit.png")
     ```
@@ -162,6 +194,29 @@ class FitReport:
     frequency: str | int
     epochs: tuple[EpochFacts, ...] = field(default=())
     workload: Workload | None = None
+
+    def __repr__(self) -> str:
+        workers = None if self.workload is None else self.workload.num_workers
+        return (
+            f"FitReport(mode={self.mode!r}, frequency={self.frequency!r}, "
+            f"workers={workers}, epochs={len(self.epochs)})"
+        )
+
+    def __str__(self) -> str:
+        """Return a table with a row per epoch: means of the workers, and sums of their bytes."""
+        table = f"\n{text_table(COLUMNS, self._table())}" if self.epochs else ""
+        return f"{textwrap.fill(self._title(), LINE)}{table}"
+
+    def _repr_html_(self) -> str:
+        """Return the table as HTML, which notebooks show."""
+        return html_table(self._title(), COLUMNS, self._table())
+
+    def _title(self) -> str:
+        work = "no epoch was trained" if self.workload is None else str(self.workload)
+        return f"{self.mode}, {self.frequency!r}: {work}"
+
+    def _table(self) -> list[tuple[str, ...]]:
+        return [facts.table_row() for facts in self.epochs]
 
     @property
     def workers(self) -> list[list[dict[str, Any]]]:
@@ -213,6 +268,9 @@ class FitReport:
 
         The timeline has a bar per worker with the seconds spent computing and waiting in each
         epoch. All bars begin at zero, because the clocks of different hosts are not compared.
+        If the first epoch of a worker took more than twice as long as its later ones, the
+        difference is to the left of zero: the worker started, imported Keras and compiled the
+        training step.
 
         Returns:
             `matplotlib.figure.Figure`, which is not shown.
@@ -224,7 +282,8 @@ class FitReport:
         histogram = self.staleness_counts()
         figure = figure_class(figsize=(10, 4), layout="constrained")
         axes = figure.subplots(1, 2 if histogram else 1, squeeze=False)[0]
-        draw_timeline(axes[0], self.epochs)
+        spans = [[(int(w["shard"]), spans_of(w)) for w in facts.workers] for facts in self.epochs]
+        draw_timeline(axes[0], spans_by_shard(spans))
         if histogram:
             draw_staleness(axes[1], histogram)
         return figure
@@ -240,47 +299,8 @@ def add_usage(worker: Mapping[str, Any], usage: Usage) -> dict[str, Any]:
     return {**worker, **{name: worker.get(name, 0) + n for name, n in asdict(usage).items()}}
 
 
-def matplotlib_figure() -> Any:
-    """Import and return `matplotlib.figure.Figure`.
-
-    Raises:
-        ImportError: If matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "`plot()` needs matplotlib, which is not installed. Install it with "
-            "`pip install matplotlib`."
-        ) from error
-    return Figure
-
-
 def spans_of(worker: Mapping[str, Any]) -> tuple[float, float]:
     """Return the seconds that a worker spent computing and waiting in an epoch."""
     seconds = float(worker.get("seconds", 0.0))
     waiting = min(float(worker.get("waiting", 0.0)), seconds)
     return seconds - waiting, waiting
-
-
-def draw_timeline(axis: Any, epochs: Sequence[EpochFacts]) -> None:
-    """Draw one bar per shard, from the first epoch to the last."""
-    ends: dict[int, float] = {}
-    for facts in epochs:
-        for worker in facts.workers:
-            shard, (computing, waiting) = int(worker["shard"]), spans_of(worker)
-            start = ends.get(shard, 0.0)
-            axis.barh(shard, computing, left=start, color=COMPUTING, edgecolor="white")
-            axis.barh(shard, waiting, left=start + computing, color=WAITING, edgecolor="white")
-            ends[shard] = start + computing + waiting
-    axis.barh([], [], color=COMPUTING, label="computing")
-    axis.barh([], [], color=WAITING, label="waiting")
-    axis.set(xlabel="seconds", ylabel="shard", title="Workers, epoch by epoch")
-    axis.set_yticks(sorted(ends))
-    axis.legend()
-
-
-def draw_staleness(axis: Any, histogram: Mapping[int, int]) -> None:
-    """Draw a histogram of the staleness of the pushes."""
-    axis.bar(list(histogram), list(histogram.values()), width=0.9, color=COMPUTING)
-    axis.set(xlabel="staleness in versions", ylabel="pushes", title="Staleness of the pushes")

@@ -18,7 +18,8 @@ from kspark.cluster.results import Results
 from kspark.cluster.spark_job import run, run_once
 from kspark.errors import Failure, KSparkError
 from kspark.shards import ShardHandle
-from kspark.worker.spooling import clean_host, clean_up, spool_shard
+from kspark.worker.removal import clean_host, clean_up, task_of
+from kspark.worker.spooling import spool_shard
 
 logger = logging.getLogger("kspark")
 
@@ -114,7 +115,7 @@ class SpooledExamples:
             self._examples.close()
             return
         try:
-            task = ship(clean_up, self.run_id)
+            task = task_of(clean_up, self.run_id)
             self._clean_up(self.handles.mapPartitionsWithIndex(task))
         finally:
             self._unpersist()
@@ -125,7 +126,7 @@ class SpooledExamples:
 
         Reading the handles would write the files again.
         """
-        task = ship(clean_host, self.run_id)
+        task = task_of(clean_host, self.run_id)
         self._clean_up(engine_of(self.spark).on_every_slot(task, per_slot=2), CLEAN_UP_SECONDS)
 
     def _clean_up(self, deletions: Results, timeout: float | None = None) -> None:

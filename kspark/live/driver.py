@@ -152,8 +152,9 @@ class LiveFit:
                 spark_job.cancel()
                 if done < stop and not over:  # Otherwise only the job's own results are lost.
                     self.lost(error)
-            except BaseException:
-                self.coordinator.close("the fit failed")
+            except BaseException as error:
+                interrupted = isinstance(error, KeyboardInterrupt)
+                self.coordinator.close(f"the fit {'was interrupted' if interrupted else 'failed'}")
                 spark_job.cancel()
                 raise
         return done, over
@@ -241,7 +242,8 @@ class LiveFit:
         facts = EpochFacts(epoch, merges, workers, staleness, fit.learning_rate(epoch))
         note_epoch(fit, facts)
         metrics = [report.metrics[s] for s in sorted(report.metrics)]
-        over = close_epoch(fit, epoch, metrics, fit.num_examples)
+        counters = report.counters[min(report.counters)] if report.counters else ()
+        over = close_epoch(fit, epoch, metrics, fit.num_examples, counters)
         if not over:
             open_epoch(fit, epoch + 1)
         rate = fit.learning_rate(epoch + 1)
@@ -261,10 +263,15 @@ class LiveFit:
 
 @contextmanager
 def shared_weights(fit: Fit, coordinator: Coordinator) -> Iterator[None]:
-    """In hogwild mode, keep the weights in a file that replicas on the driver's host map."""
+    """In hogwild mode, keep the weights in a file that replicas on the driver's host map.
+
+    Only a sum of scaled deltas can be left to the replicas: other rules, and constraints, are
+    applied by the aggregator.
+    """
     shards = sorted(coordinator.shards)
     rule = fit.aggregator.optimizer
-    if fit.plan.mode != "hogwild" or not isinstance(rule, ScaledDelta) or not rule.is_a_scale:
+    wanted = fit.plan.mode == "hogwild" and not fit.aggregator.keeps_constraints
+    if not wanted or not isinstance(rule, ScaledDelta) or not rule.is_a_scale:
         yield
         return
     shared = SharedWeights.create(fit.aggregator.weights, fit.spec.weights, len(shards))

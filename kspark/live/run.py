@@ -13,7 +13,7 @@ from kspark.live.transport import AggregatorClient
 from kspark.live.wire import Instructions, Welcome
 from kspark.live.wire.reports import EpochEnd, MetricsReport
 from kspark.replica import ReplicaSpec
-from kspark.shards import Shard, Usage, Window
+from kspark.shards import LearningRate, Shard, Usage, Window
 from kspark.weights import Packer, compute_delta
 from kspark.worker.own_weights import PushedWeights, RoundWeights
 from kspark.worker.state import ShardState
@@ -37,7 +37,7 @@ class LiveTask:
         host: String, address of the aggregator.
         port: Integer, port of the aggregator.
         token: Bytes, the fit's secret.
-        learning_rate: Float, or `None` to keep the optimizer's schedule.
+        learning_rate: `LearningRate`. `None` keeps the optimizer's schedule.
         wants_state: Boolean, whether to return the optimizer state at the end.
     """
 
@@ -47,7 +47,7 @@ class LiveTask:
     host: str
     port: int
     token: bytes
-    learning_rate: float | None
+    learning_rate: LearningRate
     wants_state: bool
 
 
@@ -124,12 +124,14 @@ class LiveRun:
         if fit.rule is None:
             return None
         share = fit.share(self.num_examples)
-        return PushedWeights(fit.rule, self.spec.weights, folder, share, fit.plan.mode)
+        spec, project = self.spec.weights, self.replica.projection
+        return PushedWeights(fit.rule, spec, folder, share, fit.plan.mode, project)
 
     def round_weights(self, epoch: int) -> RoundWeights | None:
         """Return the weights that a synchronous replica keeps in an epoch, or `None`."""
         weights, folder = self.spec.weights, self.state.folder
-        return RoundWeights.of(self.task.fit, weights, folder, self.num_examples, epoch)
+        project = self.replica.projection
+        return RoundWeights.of(self.task.fit, weights, folder, self.num_examples, epoch, project)
 
     def windows(self, epoch: int) -> Iterator[Window]:
         """Read the training rows of an epoch, window by window."""
@@ -189,7 +191,7 @@ class LiveRun:
         began, self.reported = self.reported or started, time.perf_counter()
         usage = self.new_usage(self.reported - began)
         facts = facts_of(self.batches, self.num_examples, self.state_kept, usage)
-        report = MetricsReport(epoch, facts)
+        report = MetricsReport(epoch, facts, self.replica.counters)
         self.client.report(report.to_json(), self.replica.metric_state())
         self.state_kept = True
 

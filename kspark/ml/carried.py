@@ -8,17 +8,20 @@ from threading import RLock
 from typing import Any
 
 import keras
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
+from kspark.adapters import Columns
 from kspark.cluster.engine import engine_of
 from kspark.cluster.remote import is_connect
-from kspark.errors import ClusterError
+from kspark.errors import ClusterError, invalid
 from kspark.job import SharedModel
 from kspark.ml.digest import model_digest
 from kspark.ml.inner import inputs_of, outputs_of, up_to
 from kspark.replica import ReplicaSpec
 from kspark.replica.custom_objects import checked
 from kspark.replica.model_spec import ModelSpec
+from kspark.replica.signature import build_model, is_arrays
+from kspark.spark_model.inputs import example_for
 
 
 class CarriedModel:
@@ -48,6 +51,33 @@ class CarriedModel:
         with self._lock:
             spec = ModelSpec.of(self.model, self.custom_objects)
         return spec.make()
+
+    def build(self, dataset: DataFrame, columns: Columns) -> None:
+        """Build a model without an input shape from the first row of a DataFrame.
+
+        Args:
+            dataset: DataFrame.
+            columns: `Columns` that name the features.
+
+        Raises:
+            ValueError: If there is no row to build the model from.
+        """
+        with self._lock:
+            if not self.model.built:
+                example = example_for(self.model, dataset, columns, labelled=False)
+                if is_arrays(example):
+                    build_model(self.model, example)
+        self.check_built()
+
+    def check_built(self) -> None:
+        """Refuse a model that has no variables yet.
+
+        Raises:
+            ValueError: If the model is not built.
+        """
+        if not self.model.built:
+            rule = "built: give it a `keras.Input`, or call it on one example"
+            raise invalid("model", rule, self.model.name)
 
     def build_optimizer(self) -> None:
         """Create the variables of the optimizer, which a complete saved model must have."""

@@ -13,7 +13,9 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import BooleanType
 
+from kspark.adapters import Columns
 from kspark.adapters.dataframe import chosen_column
+from kspark.cluster.running import check_running
 from kspark.errors import invalid
 from kspark.ml.carried import CarriedModel
 from kspark.ml.model import KerasModel, KerasRegressionModel
@@ -46,7 +48,7 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
     ```
 
     `fit` trains a copy of the model. The model itself does not change, and every fit starts
-    from its weights.
+    from its weights. A model without an input shape is built from the first row of the first fit.
 
     Args:
         model: A compiled `keras.Model`, or a function without arguments that returns one.
@@ -87,8 +89,10 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
 
     @naming(KERAS)
     def _fit(self, dataset: DataFrame) -> KerasModel:
+        check_running(dataset)
         carried = self._model()
         self.check_trainable()
+        carried.build(dataset, Columns(self.feature_columns(), None))
         check_model(carried.model)
         model = carried.clone()
         trained = SparkModel(model, custom_objects=carried.custom_objects, **self.model_arguments())

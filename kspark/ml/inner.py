@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from kspark.errors import invalid
+from kspark.replica.outputs import text_outputs
 
 
 def up_to(model: keras.Model, name: str) -> keras.Model:
@@ -22,14 +23,17 @@ def up_to(model: keras.Model, name: str) -> keras.Model:
 
     Raises:
         ValueError: If there is no such layer, it has several outputs or is called several
-            times, or the model is subclassed.
+            times, or its output is text, or the model is subclassed.
     """
     layer = layer_of(model, name)
     calls = outputs_of_calls(model, layer)
     if len(calls) != 1:
         rule = f"a layer that the model calls once, not {len(calls)} times"
         raise invalid("featureLayer", rule, name)
-    return keras.Model(inputs_of(model), keras.tree.flatten(calls[0])[0])
+    inner = keras.Model(inputs_of(model), keras.tree.flatten(calls[0])[0])
+    if text_outputs(inner):
+        raise invalid("featureLayer", "a layer that returns numbers, not text", name)
+    return inner
 
 
 def layer_of(model: keras.Model, name: str) -> keras.layers.Layer:

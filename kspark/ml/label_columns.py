@@ -11,7 +11,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BooleanType, DataType, NumericType
 
-from kspark.adapters.dataframe import chosen_column, is_vector_type
+from kspark.adapters.column_types import is_vector_type
+from kspark.adapters.dataframe import chosen_column
 from kspark.errors import KSparkError, invalid
 from kspark.ml.scoring import ClassifierFacts
 from kspark.replica.labels import NUMBERS, ONE_HOT, SPARSE
@@ -37,7 +38,7 @@ def with_labels(
         ValueError: If there is no such column, or it has class numbers although each row has
             several labels.
     """
-    label = chosen_column(frame, name, name)
+    label = chosen_column(frame, name, name, "label_col")
     kind = frame.select(label).schema.fields[0].dataType
     if isinstance(kind, NumericType | BooleanType):
         if always_one_hot or wants_one_hot(name, kind, facts):

@@ -14,14 +14,12 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField
 from kspark import job
 from kspark.adapters import Columns
 from kspark.adapters.dataframe import check_new_column
+from kspark.cluster.running import check_running
 from kspark.errors import invalid
-from kspark.job.inference import output_type
 from kspark.ml.naming import KERAS, naming
 from kspark.ml.params import HasFeatures, HasPrediction
 from kspark.ml.stage import Stage
 from kspark.ml.summary import TrainingSummary
-from kspark.replica.labels import output_shapes
-from kspark.replica.signature import output_names
 from kspark.spark_model.inputs import active_session
 from kspark.worker.scores import Activations, Probabilities, Scores, Values
 
@@ -98,14 +96,16 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
 
     @naming(KERAS)
     def _transform(self, dataset: DataFrame) -> DataFrame:
+        check_running(dataset)
         layer = self.value_of("featureLayer")
+        columns = Columns(self.feature_columns(), None, None)
+        self._model().build(dataset, columns)
         added, scores = self._activations() if layer else self._scores()
         if not added:
             return dataset
         for field in added:
             check_new_column(dataset, field.name, self._param_of(field.name))
         model = self._model().shared(dataset.sparkSession, layer)
-        columns = Columns(self.feature_columns(), None, None)
         size = self.getOrDefault("inferenceBatchSize")
         return job.score_frame(model, dataset, columns, added, scores, size)
 
@@ -139,11 +139,12 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
             The function, for use with DataFrames.
 
         Raises:
-            ValueError: If the model has several outputs, or no session is active.
+            ValueError: If the model has several outputs or is not built, or no session is active.
         """
         spark = active_session()
         if spark is None:
             raise invalid("name", "registered while a SparkSession is active", name)
+        self._model().check_built()
         layer = self.value_of("featureLayer")
         kind, scores = (ArrayType(DoubleType()), Probabilities()) if layer else self._one_score()
         function = job.score_udf(
@@ -173,13 +174,7 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         column = self.getOrDefault("predictionCol")
         if not column:
             return [], Values()
-        names, _ = output_names(self.kerasModel)
-        shapes = output_shapes(self.kerasModel, names)
-        titles = [column] if len(names) == 1 else [f"{column}_{name}" for name in names]
-        return [
-            StructField(title, output_type(shapes[name]))
-            for title, name in zip(titles, names, strict=True)
-        ], Values()
+        return job.output_fields(self.kerasModel, column), Values()
 
     def extra_metadata(self) -> dict[str, Any]:
         """See `Stage.extra_metadata`."""

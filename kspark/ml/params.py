@@ -176,7 +176,13 @@ class HasTargets(StageParams, TargetAccessors):
         to.columns_by_name("labelCol", also_plain=True),
         str | Sequence[str] | Mapping[str, str],
     )
-    weightCol = param("weightCol", "column of sample weights.", to.text("weightCol"), str)
+    weightCol = param(
+        "weightCol",
+        "column of sample weights: a number per row, or an array of one per time step; for several "
+        "outputs, also a list of columns, or a dictionary from output name to column.",
+        to.columns_by_name("weightCol", also_plain=True),
+        str | Sequence[str] | Mapping[str, str],
+    )
     validationIndicatorCol = param(
         "validationIndicatorCol",
         "boolean column that is true for rows to validate on instead of training.",

@@ -11,6 +11,7 @@ import keras
 from kspark.errors import invalid
 from kspark.replica.labels import BINARY as BINARY_LOSSES
 from kspark.replica.labels import loss_name, loss_of, output_shapes, reads_labels
+from kspark.replica.outputs import text_outputs
 from kspark.replica.signature import output_names
 from kspark.worker.scores import BINARY, MULTICLASS, MULTILABEL
 
@@ -71,7 +72,8 @@ def output_width(model: keras.Model) -> int:
     """Return the number of values per row in a model's only output.
 
     Raises:
-        ValueError: If there are several outputs, or the output is not a vector of known length.
+        ValueError: If there are several outputs, or the output is text, or is not a vector of
+            known length.
     """
     names, _ = output_names(model)
     shapes = [output_shapes(model, names).get(n) for n in names]
@@ -81,6 +83,8 @@ def output_width(model: keras.Model) -> int:
         raise invalid(
             "model", f"{rule} (or use `KerasEstimator`)", dict(zip(names, shapes, strict=True))
         )
+    if text_outputs(model):
+        raise invalid("model", "a model of numbers (or use `KerasModel` for text)", model.name)
     return int(shape[0]) if shape else 1
 
 

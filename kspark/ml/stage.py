@@ -9,11 +9,15 @@ import keras
 from pyspark.ml.util import MLReadable, MLWritable
 
 from kspark.errors import invalid, invalid_type
+from kspark.job.tables import html_table
 from kspark.ml.carried import CarriedModel
 from kspark.ml.params import StageParams
 from kspark.ml.persistence import StageReader, StageWriter
 
 S = TypeVar("S", bound="Stage")
+
+LONGEST_VALUE = 60
+"""Characters of a Param's value that a notebook shows."""
 
 
 class Stage(StageParams, MLWritable, MLReadable[Any]):
@@ -67,6 +71,13 @@ class Stage(StageParams, MLWritable, MLReadable[Any]):
         if self.not_compiled is not None:
             raise self.not_compiled
 
+    def _repr_html_(self) -> str:
+        """Return the model and the Params that were set as an HTML table, which notebooks show."""
+        model = None if self.carried is None else self.carried.model
+        rows = [("model", "none" if model is None else described(model))]
+        rows += [(p.name, shortened(self.getOrDefault(p))) for p in self.params if self.isSet(p)]
+        return html_table(self.uid, ("Param", "value"), rows)
+
     @classmethod
     def read(cls: type[S]) -> StageReader[S]:
         """Return a reader with `load(path)`, `customObjects(dictionary)`, `safeMode(boolean)`."""
@@ -90,3 +101,15 @@ class Stage(StageParams, MLWritable, MLReadable[Any]):
         Args:
             metadata: Dictionary, the saved JSON data.
         """
+
+
+def described(model: keras.Model) -> str:
+    """Return the name and the size of a model."""
+    size = f"{model.count_params():,} parameters" if model.built else "not built"
+    return f"{model.name}, {size}"
+
+
+def shortened(value: Any) -> str:
+    """Return a value as text of at most `LONGEST_VALUE` characters."""
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."

@@ -50,7 +50,7 @@ class Compilation:
     @property
     def settings(self) -> list[Any]:
         """The optimizer's configuration and exclusions, as JSON data."""
-        return [self.optimizer.config, self.optimizer.excluded]
+        return [self.optimizer.config, self.optimizer.excluded, self.optimizer.numbers]
 
     def compared(self, model: keras.Model, custom_objects: Mapping[str, Any]) -> Compilation:
         """Add what the optimizer's configuration lacks; see `OptimizerSpec.compared`."""

@@ -29,8 +29,9 @@ from kspark.replica.differences import (
     named,
     part_at,
 )
-from kspark.replica.model_spec import policy_of, read_config, rebuilt, saved
-from kspark.replica.optimizer import innermost, without_weight_decay
+from kspark.replica.model_spec import described, policy_of, rebuilt
+from kspark.replica.optimizer import without_weight_decay
+from kspark.replica.stepping import innermost
 from kspark.replica.variables import assign_all, values_of
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ class FileFacts:
     def of(cls, model: keras.Model, custom_objects: Mapping[str, Any] | None = None) -> FileFacts:
         """Compare a model with what its file would restore.
 
-        Builds the optimizer of a compiled model if necessary; changes nothing else. Logs a warning for each attribute that cannot be saved.
+        Builds the optimizer of a compiled model if necessary; changes nothing else. Logs a
+        warning for each attribute that cannot be saved.
 
         Args:
             model: `keras.Model`. Nothing is left out of one that is not built.
@@ -74,8 +76,7 @@ class FileFacts:
         """
         if not model.built:
             return cls()
-        model_bytes = saved(model)
-        objects = custom.collect(model, read_config(model_bytes), custom_objects)
+        model_bytes, objects = described(model, custom_objects)
         with untouched_randomness():
             copy = rebuilt(model_bytes, policy_of(model), objects)
             found = list(different_attributes(model, copy))

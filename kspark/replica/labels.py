@@ -13,7 +13,13 @@ from typing import Any
 import keras
 
 from kspark.errors import invalid
-from kspark.replica.signature import arranged, output_names, output_tensors, target_names
+from kspark.replica.signature import (
+    arranged,
+    names_in_keras,
+    output_names,
+    output_tensors,
+    target_names,
+)
 from kspark.shards import LabelStats, ShardHandle, StoredArray, merge_label_stats
 
 SPARSE = "sparse_categorical_crossentropy"
@@ -22,23 +28,33 @@ BINARY = ("binary_crossentropy", "binary_focal_crossentropy")
 NUMBERS = ("circle", "categorical_generalized_cross_entropy")
 """Losses besides `SPARSE` whose labels are one class number per example."""
 
+PER_VALUE = (
+    *(SPARSE, *ONE_HOT, *BINARY),
+    *("mean_squared_error", "mean_absolute_error", "mean_absolute_percentage_error"),
+    *("mean_squared_logarithmic_error", "huber", "log_cosh", "poisson", "cosine_similarity"),
+    *("hinge", "squared_hinge", "categorical_hinge"),
+)
+"""Losses with one value per example and position, which is the mean over the last axis."""
+
 STEPS = ("train_step", "test_step", "compute_loss")
 """Methods of `keras.Model` that take the labels before the loss does."""
 
 
 def check_labels(model: keras.Model, handles: Sequence[ShardHandle]) -> None:
-    """Check every target's labels against its loss and its output.
+    """Check every target's labels and sample weights against its loss and its output.
 
     Args:
         model: A compiled `keras.Model`.
         handles: Sequence of `ShardHandle`, one per shard; empty shards are ignored.
 
     Raises:
-        ValueError: If labels are missing, not finite, out of range or of the wrong shape.
+        ValueError: If labels are missing, not finite, out of range or of the wrong shape, or
+            weights are of the wrong shape.
     """
     filled = [h for h in handles if h.num_examples]
     if filled:
         check_facts(model, filled[0].y, merge_label_stats(filled))
+        check_weights(model, filled[0].sample_weight)
 
 
 def check_facts(
@@ -69,6 +85,44 @@ def check_facts(
                 check_shape(name, loss_name(loss), array.shape, output)
         elif array.is_text:
             check_text(model, {name: "text"})
+
+
+def check_weights(model: keras.Model, stored: Sequence[StoredArray]) -> None:
+    """Check that sample weights have one value per example, or per value of the loss.
+
+    Args:
+        model: A compiled `keras.Model`.
+        stored: Sequence of `StoredArray`: none, one for all targets, or one per target.
+
+    Raises:
+        ValueError: If the shape of weights does not fit a loss of Keras. Keras would fail, or
+            weight values by the weights of other examples.
+    """
+    names, _ = target_names(model)
+    if not stored or reads_labels(model):
+        return
+    shapes = output_shapes(model, names)
+    per_target = stored if len(stored) == len(names) else [stored[0]] * len(names)
+    for name, weights in zip(names, per_target, strict=True):
+        kind = loss_name(loss_of(model, name))
+        output = shapes.get(name)
+        if kind not in PER_VALUE or not output:
+            continue
+        if not fits_values(weights.shape, output[:-1]):
+            shaped = f", or weights of shape {output[:-1]} per example" if output[:-1] else ""
+            rule = f"one weight per example{shaped}, for {name!r}"
+            found = f"weights of shape {weights.shape} per example"
+            raise invalid("sample_weight", rule, found)
+
+
+def fits_values(weights: tuple[int, ...], values: tuple[Any, ...]) -> bool:
+    """Whether Keras multiplies the values of a loss by weights of a shape, both per example."""
+    if len(weights) == len(values) + 1 and weights[-1] == 1:
+        weights = weights[:-1]
+    if len(values) == len(weights) + 1 and values[-1] == 1:
+        values = values[:-1]
+    pairs = zip(weights, values, strict=False)
+    return len(weights) == len(values) and all(w == 1 or v in (None, w) for w, v in pairs)
 
 
 def check_text(model: keras.Model, found: Mapping[str, str]) -> None:
@@ -175,12 +229,13 @@ def spread(stats: LabelStats) -> str:
 def loss_of(model: keras.Model, name: str) -> Any:
     """Return the loss that a target was compiled with."""
     loss = model.loss
+    if not isinstance(loss, Mapping | list | tuple):
+        return loss
+    position = output_names(model)[0].index(name)
+    compiled, _ = names_in_keras(model)
     if isinstance(loss, Mapping):
-        return loss.get(name)
-    if isinstance(loss, list | tuple):
-        outputs = output_names(model)[0]
-        return loss[outputs.index(name)] if len(loss) == len(outputs) else None
-    return loss
+        return loss.get(compiled[position])
+    return loss[position] if len(loss) == len(compiled) else None
 
 
 def loss_name(loss: Any) -> str:

@@ -63,7 +63,8 @@ def run_once(model: keras.Model, inputs: InputSpec, labels: list[Zeros]) -> None
 
     names, tensors, structure = arranged(output_tensors(model))
     if model.losses:
-        renew_losses(model, inputs)
+        # They may be tensors of a graph that no longer exists, and `compute_loss` adds them up.
+        called_on_zeros(model, inputs)
     outputs = [keras.ops.zeros((1, *known(t.shape[1:])), dtype=t.dtype) for t in tensors]
     y_pred = rearranged(outputs, names, structure)
     zeros = [keras.ops.zeros((1, *shape), dtype=dtype) for shape, dtype in labels]
@@ -72,10 +73,10 @@ def run_once(model: keras.Model, inputs: InputSpec, labels: list[Zeros]) -> None
     model.compute_metrics(None, y, y_pred)
 
 
-def renew_losses(model: keras.Model, inputs: InputSpec) -> None:
-    """Call the model to replace the losses of `add_loss` and of activity regularizers.
+def called_on_zeros(model: keras.Model, inputs: InputSpec) -> Any:
+    """Return the outputs for one row of zeros, or of empty text.
 
-    They may be tensors of a graph that no longer exists, and `compute_loss` adds them up.
+    The call replaces the losses of `add_loss` and of activity regularizers.
     """
     import keras
 
@@ -88,7 +89,7 @@ def renew_losses(model: keras.Model, inputs: InputSpec) -> None:
         for array, spec in zip(arrays, inputs.inputs, strict=True)
     ]
     names = [a.name for a in inputs.inputs]
-    model(structured(tensors, names, inputs.x_structure), training=False)
+    return model(structured(tensors, names, inputs.x_structure), training=False)
 
 
 def label_shapes(

@@ -27,6 +27,7 @@ from kspark.replica import pickling
 from kspark.replica.comparing import shallow_copy, untouched_randomness
 from kspark.replica.compiled import Compilation, compiles_itself
 from kspark.replica.differences import Differences
+from kspark.replica.lambdas import without_lambdas
 from kspark.replica.optimizer import classes_of
 
 if TYPE_CHECKING:
@@ -86,16 +87,9 @@ class ModelSpec:
         if compiled and not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         compilation = Compilation.of(model) if compiled else None
-        model_bytes = saved(model)
-        names = [read_config(model_bytes)]
-        if compilation is not None:
-            names.append(json.loads(compilation.optimizer.config))
-        spec = cls(
-            model_bytes,
-            pickling.dump(custom.collect(model, names, custom_objects)),
-            policy_of(model),
-            compilation,
-        )
+        optimizer = None if compilation is None else json.loads(compilation.optimizer.config)
+        model_bytes, objects = described(model, custom_objects, optimizer)
+        spec = cls(model_bytes, pickling.dump(objects), policy_of(model), compilation)
         return spec._compared(model)
 
     @property
@@ -159,6 +153,28 @@ class ModelSpec:
                 raise not_rebuilt(model, f"{type(error).__name__}: {error}") from error
             check_optimizer(model, copy)
             return replace(spec, compilation=compilation)
+
+
+def described(
+    model: keras.Model, custom_objects: Mapping[str, Any] | None, further: Any = None
+) -> tuple[bytes, dict[str, Any]]:
+    """Describe a model by the bytes of a `.keras` file and the custom objects that it names.
+
+    Args:
+        model: A built `keras.Model`.
+        custom_objects: Mapping from name to object, or `None`.
+        further: JSON data, a further configuration that may name custom objects. Defaults to
+            `None`.
+
+    Raises:
+        ValueError: If a part of the model cannot be described by plain data.
+    """
+    model_bytes = saved(model)
+    config, lambdas = without_lambdas(read_config(model_bytes), custom.reachable(model))
+    if lambdas:
+        model_bytes = with_config(model_bytes, config)
+    objects = custom.collect(model, [config, further], custom_objects)
+    return model_bytes, objects | lambdas
 
 
 def rebuilt(
@@ -258,7 +274,9 @@ def saved(model: keras.Model) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         try:
-            model.save(path)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
+                model.save(path)
         except (NotImplementedError, *REBUILD_ERRORS) as error:
             raise ValueError(
                 f"The model {model.name!r} cannot be sent to the workers, because a part of it "
@@ -272,6 +290,16 @@ def read_config(model_bytes: bytes) -> Any:
     """Read the configuration in a `.keras` file."""
     with zipfile.ZipFile(io.BytesIO(model_bytes)) as file:
         return json.loads(file.read(CONFIG_FILE))
+
+
+def with_config(model_bytes: bytes, config: Any) -> bytes:
+    """Replace the configuration in a `.keras` file."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(model_bytes)) as old, zipfile.ZipFile(stream, "w") as new:
+        for name in old.namelist():
+            content = json.dumps(config) if name == CONFIG_FILE else old.read(name)
+            new.writestr(name, content)
+    return stream.getvalue()
 
 
 def not_rebuilt(model: keras.Model, reason: str) -> ValueError:

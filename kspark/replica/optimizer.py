@@ -11,6 +11,7 @@ import numpy as np
 
 from kspark.replica import pickling
 from kspark.replica.comparing import changed_attributes, shallow_copy
+from kspark.replica.stepping import assignment, has_several, innermost, several, stepping
 from kspark.replica.variables import assign_all, values_of
 
 if TYPE_CHECKING:
@@ -22,16 +23,20 @@ class OptimizerSpec:
     """The optimizer of a model, as plain data.
 
     Attributes:
-        config: String, the optimizer's configuration as JSON, without `parts`.
-        parts: Bytes, pickled mapping of what the configuration lacks: `"learning_rate"`, a
-            schedule or a function, and `"attributes"` of the user's own optimizer class.
+        config: String, the optimizer's configuration as JSON, without `parts`. A `MultiOptimizer`
+            has its optimizers in it, but not which variables they are for.
+        parts: Bytes, pickled mapping of what the configuration lacks: `"learning_rates"`, schedules
+            and functions, and `"attributes"` of the user's own optimizer classes. Both are mappings
+            from the optimizer's position in `stepping`.
         excluded: Tuple of integers, indices of the trainable variables without weight decay.
+        numbers: Tuple of integers, the position of each trainable variable's optimizer.
         state: Tuple of arrays, values of the optimizer's variables.
     """
 
     config: str
     parts: bytes = field(repr=False)
     excluded: tuple[int, ...]
+    numbers: tuple[int, ...]
     state: tuple[np.ndarray, ...] = field(repr=False, compare=False)
 
     @classmethod
@@ -47,18 +52,24 @@ class OptimizerSpec:
         """
         import keras
 
-        optimizer = model.optimizer
-        rate = function_of_rate(optimizer)
-        described = optimizer if rate is None else without_rate(optimizer)
-        config = json.dumps(keras.optimizers.serialize(described))
-        parts = {} if rate is None else {"learning_rate": rate}
-        excluded = without_weight_decay(optimizer, model.trainable_variables)
-        return cls(config, pickling.dump(parts), excluded, tuple(values_of(optimizer.variables)))
+        optimizer, variables = model.optimizer, model.trainable_variables
+        config = json.dumps(keras.optimizers.serialize(describable(optimizer)))
+        rates = enumerate(map(function_of_rate, stepping(optimizer)))
+        parts = {"learning_rates": {i: rate for i, rate in rates if rate is not None}}
+        return cls(
+            config,
+            pickling.dump(parts),
+            without_weight_decay(optimizer, variables),
+            assignment(optimizer, variables),
+            tuple(values_of(optimizer.variables)),
+        )
 
     def compared(self, model: keras.Model, custom_objects: Mapping[str, Any]) -> OptimizerSpec:
-        """Add the attributes of the user's own optimizer class that its configuration lacks."""
-        copy = innermost(self.make(custom_objects))
-        attributes = changed_attributes(innermost(model.optimizer), copy)
+        """Add the attributes of the user's own optimizer classes that the configuration lacks."""
+        copies = stepping(self.make(custom_objects))
+        pairs = enumerate(zip(stepping(model.optimizer), copies, strict=True))
+        changed = ((i, changed_attributes(*pair)) for i, pair in pairs)
+        attributes = {i: found for i, found in changed if found}
         if not attributes:
             return self
         parts = {**pickling.load(self.parts), "attributes": attributes}
@@ -70,17 +81,34 @@ class OptimizerSpec:
 
         optimizer = keras.optimizers.deserialize(json.loads(self.config), dict(custom_objects))
         parts = pickling.load(self.parts)
-        if "learning_rate" in parts:
-            innermost(optimizer).learning_rate = parts["learning_rate"]
-        pickling.set_attributes(innermost(optimizer), parts.get("attributes", {}))
+        for i, one in enumerate(stepping(optimizer)):
+            if i in parts["learning_rates"]:
+                one.learning_rate = parts["learning_rates"][i]
+            pickling.set_attributes(one, parts.get("attributes", {}).get(i, {}))
         return optimizer
 
     def build(self, model: keras.Model) -> None:
         """Build the optimizer of a compiled copy of the model."""
-        if self.excluded:  # Variables can be excluded only before an optimizer is built.
-            variables = [model.trainable_variables[i] for i in self.excluded]
-            innermost(model.optimizer).exclude_from_weight_decay(var_list=variables)
-        model.optimizer.build(model.trainable_variables)
+        variables = model.trainable_variables
+        if has_several(model.optimizer):
+            self._assign_variables(model)
+        # Variables can be excluded only before an optimizer is built.
+        for number, optimizer in enumerate(stepping(model.optimizer)):
+            excluded = [variables[i] for i in self.excluded if self.numbers[i] == number]
+            if excluded:
+                optimizer.exclude_from_weight_decay(var_list=excluded)
+        model.optimizer.build(variables)
+
+    def _assign_variables(self, model: keras.Model) -> None:
+        """Replace a `MultiOptimizer` by one that knows which variables its optimizers are for."""
+        made: Any = innermost(model.optimizer)
+        paths = [variable.path for variable in model.trainable_variables]
+        optimizers = several(made.optimizers, paths, self.numbers)
+        new = type(made)(optimizers, made.loss_scale_factor, made.name)
+        if made is model.optimizer:
+            model.optimizer = new
+        else:
+            vars(model.optimizer)["inner_optimizer"] = new
 
     def set_state(self, model: keras.Model) -> None:
         """Set the state of the built optimizer of a copy of the model.
@@ -91,27 +119,32 @@ class OptimizerSpec:
         assign_all(model.optimizer.variables, list(self.state), "optimizer_state")
 
 
-def innermost(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """Return the optimizer inside a `LossScaleOptimizer`, or the optimizer itself."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
-
-
 def function_of_rate(optimizer: keras.optimizers.Optimizer) -> Any:
     """Return the learning rate of an optimizer if it is a schedule or a function, else `None`.
 
     Keras has no public way to get a schedule, because `learning_rate` is its current value. In
     Keras 3.12 to 3.15 it is in the attribute `_learning_rate`.
     """
-    rate = getattr(innermost(optimizer), "_learning_rate", None)
+    rate = getattr(optimizer, "_learning_rate", None)
     return rate if callable(rate) else None
 
 
-def without_rate(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """Return a shallow copy of an optimizer that can be described without its learning rate."""
-    copy = shallow_copy(optimizer, _learning_rate=None)
-    if innermost(optimizer) is not optimizer:
-        copy = shallow_copy(optimizer, inner_optimizer=without_rate(innermost(optimizer)))
-    return copy
+def describable(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """Return a shallow copy of an optimizer that has a configuration.
+
+    It lacks schedules and functions that set the learning rate, and those that choose the optimizer
+    of a variable.
+    """
+    inner: Any = innermost(optimizer)
+    if inner is not optimizer:
+        return shallow_copy(optimizer, inner_optimizer=describable(inner))
+    if has_several(optimizer):
+        return shallow_copy(
+            optimizer, _optimizer_map=several([describable(one) for one in inner.optimizers])
+        )
+    if function_of_rate(optimizer) is None:
+        return optimizer
+    return shallow_copy(optimizer, _learning_rate=None)
 
 
 def without_weight_decay(
@@ -132,12 +165,11 @@ def without_weight_decay(
     """
     import keras
 
-    decays = getattr(innermost(optimizer), "_use_weight_decay", None)
-    if decays is None:
-        return ()
+    optimizers, numbers = stepping(optimizer), assignment(optimizer, variables)
     if keras.backend.backend() == "tensorflow":
         variables = [v.value for v in variables]
-    return tuple(i for i, variable in enumerate(variables) if not decays(variable))
+    rules = [getattr(one, "_use_weight_decay", lambda variable: True) for one in optimizers]
+    return tuple(i for i, variable in enumerate(variables) if not rules[numbers[i]](variable))
 
 
 def classes_of(optimizer: keras.optimizers.Optimizer) -> list[str]:

@@ -7,6 +7,7 @@ the shapes that it was built with, and knows its outputs only after a call.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,12 +36,17 @@ def build_model(model: keras.Model, example: Any) -> None:
     """
     if model.built:
         return
+    import keras
+
     from kspark.replica.backends.base import cast_floats
 
     names, arrays, structure = arranged(example)
     if any(np.ndim(a) == 0 or len(a) == 0 for a in arrays):
         raise invalid("example", "arrays with at least one row", [np.shape(a) for a in arrays])
     rows = [cast_floats(np.asarray(a)[:1]) for a in arrays]
+    if isinstance(model, keras.Sequential) and structure == SINGLE and rows[0].dtype.kind == "f":
+        model.build((None, *rows[0].shape[1:]))  # a call would fix the batch size, too
+        return
     model(rearranged(rows, names, structure), training=False)
 
 
@@ -123,8 +129,15 @@ def dtype_of(array: Any) -> str:
 def output_names(model: keras.Model) -> tuple[list[str], str]:
     """Return the names of the outputs in the order of `Replica.predict`, and their structure.
 
-    The outputs of a dictionary are ordered by their keys.
+    The outputs of a dictionary are ordered by their keys. A name that Keras uses twice, as for a
+    layer that computes two outputs, gets a number: `dense` and `dense_1`.
     """
+    names, structure = names_in_keras(model)
+    return unique(names), structure
+
+
+def names_in_keras(model: keras.Model) -> tuple[list[str], str]:
+    """Return the names of the outputs as `compile` knows them, which may repeat."""
     names, parts, structure = arranged(output_tensors(model))
     if structure == DICT:
         return names, structure
@@ -132,6 +145,25 @@ def output_names(model: keras.Model) -> tuple[list[str], str]:
     if len(known) != len(parts):
         known = ["output"] if structure == SINGLE else [f"output_{i}" for i in range(len(parts))]
     return known, structure
+
+
+def unique(names: Sequence[str], *, ignore_case: bool = False) -> list[str]:
+    """Add a number to each name that occurred before.
+
+    Args:
+        names: Sequence of strings.
+        ignore_case: Boolean, whether names that differ only in case count as the same, as the
+            names of columns in Spark. Defaults to `False`.
+    """
+    fold = str.lower if ignore_case else str
+    reserved, taken, found = {fold(name) for name in names}, set[str](), []
+    for name in names:
+        numbered = (f"{name}_{i}" for i in count(1))
+        fresh = (n for n in numbered if fold(n) not in taken | reserved)
+        own = name if fold(name) not in taken else next(fresh)
+        taken.add(fold(own))
+        found.append(own)
+    return found
 
 
 def output_tensors(model: keras.Model) -> Any:
@@ -159,14 +191,15 @@ def target_names(model: keras.Model) -> tuple[list[str], str]:
     names, structure = output_names(model)
     if len(names) == 1:
         return names, SINGLE if structure == LIST else structure
-    used = named_parts(model.loss, names) | metric_outputs(model, names)
-    return [n for n in names if n in used], structure
+    compiled, _ = names_in_keras(model)
+    used = named_parts(model.loss, compiled) | metric_outputs(model, compiled)
+    return [n for i, n in enumerate(names) if i in used], structure
 
 
-def metric_outputs(model: keras.Model, names: Sequence[str]) -> set[str]:
-    """Return the names of the outputs with a metric, for a model with several outputs."""
+def metric_outputs(model: keras.Model, names: Sequence[str]) -> set[int]:
+    """Return the positions of the outputs with a metric, for a model with several outputs."""
     config = model.get_compile_config()
-    found: set[str] = set()
+    found: set[int] = set()
     for key in ("metrics", "weighted_metrics"):
         given = config.get(key) if isinstance(config, Mapping) else None
         if isinstance(given, Mapping) and given.get("class_name") == "__tuple__":
@@ -176,16 +209,16 @@ def metric_outputs(model: keras.Model, names: Sequence[str]) -> set[str]:
     return found
 
 
-def named_parts(given: Any, names: Sequence[str]) -> set[str]:
-    """Return the outputs for which `given` has an entry, by name or by position.
+def named_parts(given: Any, names: Sequence[str]) -> set[int]:
+    """Return the positions of the outputs for which `given` has an entry, by name or position.
 
     A single entry, or a list of another length than `names`, is for all outputs.
     """
     if isinstance(given, Mapping):
-        return {n for n in names if given.get(n)}
+        return {i for i, name in enumerate(names) if given.get(name)}
     if isinstance(given, list | tuple) and len(given) == len(names):
-        return {n for n, part in zip(names, given, strict=True) if part}
-    return set(names)
+        return {i for i, part in enumerate(given) if part}
+    return set(range(len(names)))
 
 
 def symbolic(model: keras.Model, attribute: str, flat: str) -> Any:

@@ -15,6 +15,8 @@ import numpy as np
 from kspark.errors import invalid
 from kspark.replica.backends import get_backend
 from kspark.replica.backends.base import Engine
+from kspark.replica.constraints import projection_of
+from kspark.replica.stepping import counters_of, has_schedule, has_several, stepping
 from kspark.replica.variables import (
     assign_all,
     model_variables,
@@ -23,7 +25,7 @@ from kspark.replica.variables import (
     values_of,
     weight_spec,
 )
-from kspark.shards import InputSpec
+from kspark.shards import InputSpec, LearningRate
 from kspark.weights import FIXED, WeightSpec
 
 
@@ -39,6 +41,8 @@ class ReplicaState:
         model: The `keras.Model`.
         spec: The `WeightSpec`.
         inputs: The `InputSpec`.
+        projection: Function that applies the model's constraints to a vector of weights, in place;
+            `None` if the model has none.
 
     Raises:
         ValueError: If `spec` does not fit the model.
@@ -52,6 +56,7 @@ class ReplicaState:
         self.inputs = inputs
         variables = model_variables(model)
         self._fixed = [v for v, w in zip(variables, spec.weights, strict=True) if w.role == FIXED]
+        self.projection = projection_of(variables, spec)
         backend = get_backend(str(keras.backend.backend()))
         self._engine: Engine = backend.Engine(model, variables, spec, inputs)
 
@@ -127,28 +132,64 @@ class ReplicaState:
         assign_all(self.model.optimizer.variables, values, "optimizer_state")
 
     @property
-    def learning_rate(self) -> float | None:
-        """The optimizer's learning rate, or `None` if it has a schedule."""
-        rate = self.model.optimizer.learning_rate
-        if not isinstance(rate, keras.Variable):
-            return None
-        return float(keras.ops.convert_to_numpy(rate.value))
+    def learning_rate(self) -> LearningRate:
+        """The optimizer's learning rate. `None` stands for a schedule, also in a tuple."""
+        optimizers = stepping(self.model.optimizer)
+        rates = tuple(
+            None if has_schedule(one) else float(keras.ops.convert_to_numpy(one.learning_rate))
+            for one in optimizers
+        )
+        return rates if has_several(self.model.optimizer) else rates[0]
 
     @learning_rate.setter
-    def learning_rate(self, value: float) -> None:
-        if self.learning_rate is None:
-            rule = "left unset, because the optimizer has a learning rate schedule"
-            raise invalid("learning_rate", rule, value)
-        self.model.optimizer.learning_rate = value
+    def learning_rate(self, value: LearningRate) -> None:
+        rates = value if isinstance(value, tuple) else (value,)
+        for optimizer, rate in zip(stepping(self.model.optimizer), rates, strict=True):
+            if rate is None:
+                continue
+            if has_schedule(optimizer):
+                rule = "left unset, because the optimizer has a learning rate schedule"
+                raise invalid("learning_rate", rule, value)
+            optimizer.learning_rate = rate
+
+    @property
+    def counters(self) -> tuple[int, ...]:
+        """The optimizer's scalar integers, such as `iterations`, in the order of its variables."""
+        return tuple(int(value) for value in values_of(counters_of(self.model.optimizer)))
+
+    @counters.setter
+    def counters(self, values: Sequence[int]) -> None:
+        arrays = [np.asarray(value) for value in values]
+        assign_all(counters_of(self.model.optimizer), arrays, "counters")
 
     def advance_schedule(self, steps: int) -> None:
-        """Advance a learning rate schedule by a number of steps.
+        """Advance learning rate schedules by a number of steps.
 
         An optimizer without a schedule is left alone: Adam corrects the bias of its moments
         by the step counter, so a counter without the moments of these steps would be wrong.
         """
-        if steps and self.learning_rate is None:
-            self.model.optimizer.iterations.assign_add(steps)
+        for optimizer in stepping(self.model.optimizer):
+            if steps and has_schedule(optimizer):
+                counters_of(optimizer)[0].assign_add(steps)
+
+    def withdraw_steps(self, counters: Sequence[int]) -> None:
+        """Set the counters back to those of steps whose state the optimizer has.
+
+        Learning rate schedules are not set back, for the reason that `advance_schedule` gives.
+
+        Args:
+            counters: Sequence of integers, an earlier value of `counters`.
+        """
+        scheduled = {
+            id(variable)
+            for optimizer in stepping(self.model.optimizer)
+            if has_schedule(optimizer)
+            for variable in counters_of(optimizer)
+        }
+        found = counters_of(self.model.optimizer)
+        for variable, value in zip(found, counters, strict=True):
+            if id(variable) not in scheduled:
+                variable.assign(value)
 
     def finalize(self) -> None:
         """Finish training as Keras does: with `use_ema`, set the weights to their averages."""

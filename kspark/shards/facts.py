@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+LearningRate = float | tuple[float | None, ...] | None
+"""The learning rate of a model's optimizer: `None` if it has a schedule. A `MultiOptimizer` has a
+tuple, with one entry for each of its optimizers."""
+
 
 @dataclass(frozen=True)
 class Usage:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 from kspark.errors import invalid
 from kspark.shards.files import NumberWriter, TextWriter
 from kspark.shards.handle import LabelStats, ShardHandle, StoredArray
+from kspark.shards.removal import folder_name, local_folders
 from kspark.shards.rows import Chunk
 from kspark.shards.spec import ArraySpec, InputSpec
 
@@ -23,12 +23,6 @@ RUN_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 class SpoolMissingError(FileNotFoundError):
     """The files of a shard are missing or incomplete on this host."""
-
-
-def local_folders() -> list[str]:
-    """Return Spark's local directories in this process, else the system's temporary directory."""
-    folders = [f for f in os.environ.get("SPARK_LOCAL_DIRS", "").split(",") if f]
-    return folders or [tempfile.gettempdir()]
 
 
 def spool_directory(run_id: str, index: int = 0) -> str:
@@ -44,23 +38,10 @@ def spool_directory(run_id: str, index: int = 0) -> str:
     Returns:
         String, a path.
     """
-    folders = local_folders()
-    return os.path.join(folders[index % len(folders)], _tree(run_id))
-
-
-def remove_spools(run_id: str) -> None:
-    """Delete all files that were spooled under a run id on this host.
-
-    Only finds files of processes that have the same local directories as this one.
-    """
-    for folder in local_folders():
-        shutil.rmtree(os.path.join(folder, _tree(run_id)), ignore_errors=True)
-
-
-def _tree(run_id: str) -> str:
     if not RUN_ID.fullmatch(run_id) or set(run_id) == {"."}:
         raise invalid("run_id", "1 to 128 letters, digits, '-', '_' or '.'", run_id)
-    return f"kspark-{run_id}"
+    folders = local_folders()
+    return os.path.join(folders[index % len(folders)], folder_name(run_id))
 
 
 def spool(

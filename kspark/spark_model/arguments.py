@@ -16,6 +16,7 @@ from kspark.plan import TrainingPlan
 from kspark.plan.checks import check_fraction
 from kspark.plan.settings import SETTINGS
 from kspark.replica.backends import MERGING
+from kspark.shards import LearningRate
 from kspark.spark_model.positional_metrics import correct_positional_metrics
 
 
@@ -134,18 +135,18 @@ def check_backend(plan: TrainingPlan) -> None:
         raise invalid("frequency", rule, plan.frequency)
 
 
-def check_schedule(plan: TrainingPlan, learning_rate: float | None) -> None:
+def check_schedule(plan: TrainingPlan, learning_rate: LearningRate) -> None:
     """Refuse `scale_lr` if a schedule sets the learning rate.
 
     Args:
         plan: `TrainingPlan`.
-        learning_rate: Float, the learning rate of the optimizer, or `None` if a schedule
-            sets it.
+        learning_rate: `LearningRate` of the optimizer.
 
     Raises:
         ValueError: If the plan scales the learning rate and a schedule sets it.
     """
-    if plan.scaling is not None and learning_rate is None:
+    rates = learning_rate if isinstance(learning_rate, tuple) else (learning_rate,)
+    if plan.scaling is not None and None in rates:
         rule = (
             "None when a `LearningRateSchedule` or a function sets the optimizer's learning rate: "
             "scale what it returns, or compile the model with a number"

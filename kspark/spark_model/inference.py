@@ -16,7 +16,7 @@ from kspark.job.callbacks import listed, merged_metrics
 from kspark.plan.checks import check_integer
 from kspark.replica import ReplicaSpec
 from kspark.spark_model.arguments import compiled_model
-from kspark.spark_model.inputs import Source, gathered, output_columns
+from kspark.spark_model.inputs import Source, gathered
 
 
 class InferenceModel:
@@ -54,7 +54,7 @@ class InferenceModel:
         *,
         features_col: Any = "features",
         label_col: Any = "label",
-        weight_col: str | None = None,
+        weight_col: Any = None,
     ) -> Any:
         """Compute the loss and the metrics over all rows.
 
@@ -78,7 +78,9 @@ class InferenceModel:
             return_dict: Boolean, whether to return a dictionary. Defaults to `False`.
             features_col: Column(s) of the features, as for `fit`. Defaults to `"features"`.
             label_col: Column(s) of the labels, as for `fit`. Defaults to `"label"`.
-            weight_col: String, column of the sample weights. Defaults to `None`.
+            weight_col: Column of the sample weights, which has numbers, or arrays of one weight
+                per time step; or a list or dictionary of columns, one per output. Defaults to
+                `None`.
 
         Returns:
             The loss as a scalar, or a list `[loss, *metrics]` if the model has metrics. With
@@ -145,8 +147,8 @@ class InferenceModel:
         source = Source(self._model, x, columns, self.num_workers, labelled=False)
         spec = ReplicaSpec.of(self._model, self.custom_objects)
         if isinstance(x, DataFrame):
-            outputs = output_columns(source.replica, output_col)
-            return job.predict_frame(source.spark, spec, x, columns, outputs, size)
+            added = job.output_fields(self._model, output_col)
+            return job.predict_frame(source.spark, spec, x, columns, added, size)
         examples = source.features(x)
         check_cluster_once(source.spark, spec.backend)
         chunks = job.predict(source.spark, spec, examples, size)

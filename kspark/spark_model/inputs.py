@@ -13,11 +13,11 @@ from pyspark import RDD
 from pyspark.sql import SparkSession
 
 from kspark import job
-from kspark.adapters import Columns, Examples, adapt
+from kspark.adapters import Columns, Examples, adapt, is_table
+from kspark.cluster.running import check_running
 from kspark.errors import inside, invalid
 from kspark.replica import Replica
-from kspark.replica.labels import check_text, output_shapes
-from kspark.replica.signature import output_names
+from kspark.replica.labels import check_labels, check_text
 
 
 def session_of(x: Any) -> SparkSession:
@@ -30,8 +30,8 @@ def session_of(x: Any) -> SparkSession:
     session = own if own is not None else active_session()
     if session is None:
         raise RuntimeError(
-            "There is no Spark session. Start one with `kspark.session.local_session()`, or "
-            "with `SparkSession.builder.getOrCreate()`."
+            "There is no running Spark session. Start one with "
+            "`kspark.session.local_session()`, or with `SparkSession.builder.getOrCreate()`."
         )
     return session
 
@@ -51,18 +51,20 @@ def active_session() -> SparkSession | None:
 def example_for(model: keras.Model, x: Any, columns: Columns, *, labelled: bool) -> Any:
     """Return the data from which `Replica.of` can build a model.
 
-    A `keras.Sequential` without an input shape needs the first row; for other models, and for
-    arrays, it is `x` itself.
+    A model without an input shape needs the first row; for other models, and for arrays, it is
+    `x` itself.
 
     Args:
-        model: A compiled `keras.Model`.
+        model: A `keras.Model`.
         x: The user's data.
         columns: `Columns` of a DataFrame.
         labelled: Boolean, whether the rows of `x` must contain labels.
     """
     is_plain = isinstance(x, np.ndarray | Mapping)
-    if model.built or is_plain or not isinstance(model, keras.Sequential):
+    if model.built or is_plain:
         return x
+    if not isinstance(model, keras.Sequential) and not is_table(x):
+        return x  # rows of other data may have several inputs
     wanted = labelled and model.loss is not None
     return job.first_example(session_of(x), x, columns, labelled=wanted)
 
@@ -90,6 +92,7 @@ class Source:
         *,
         labelled: bool,
     ) -> None:
+        check_running(x)
         self.columns = columns
         self.num_workers = num_workers
         self.replica = Replica.of(model, example_for(model, x, columns, labelled=labelled))
@@ -130,6 +133,7 @@ class Source:
             if len(data) not in (2, 3):
                 rule = "(x, y) or (x, y, sample_weight), an RDD or a DataFrame"
                 raise invalid("validation_data", rule, f"a {type(data).__name__} of {len(data)}")
+        check_running(data)
         with inside("validation_data"):
             return self._adapt(*data) if isinstance(data, tuple | list) else self._adapt(data)
 
@@ -154,6 +158,8 @@ class Source:
             num_workers=self.num_workers,
         )
         check_text(self.replica.model, examples.text_labels)
+        if examples.summary is not None:
+            check_labels(self.replica.model, [examples.summary])
         return examples
 
 
@@ -167,17 +173,6 @@ def gathered(chunks: list[list[np.ndarray]], replica: Replica, *, as_rows: bool)
     if len(outputs) == 1:
         return list(outputs[0])
     return [list(row) for row in zip(*outputs, strict=True)]
-
-
-def output_columns(replica: Replica, output_col: str) -> dict[str, tuple[int | None, ...]]:
-    """Return the names of the columns to add to a DataFrame, with the shape of one value each.
-
-    A model with several outputs adds one column for each, `<output_col>_<name of the output>`.
-    """
-    shapes = output_shapes(replica.model, output_names(replica.model)[0])
-    if len(shapes) == 1:
-        return {output_col: next(iter(shapes.values()))}
-    return {f"{output_col}_{name}": shape for name, shape in shapes.items()}
 
 
 @dataclass(frozen=True)

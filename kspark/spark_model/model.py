@@ -154,7 +154,7 @@ class SparkModel(InferenceModel):
         *,
         features_col: Any = "features",
         label_col: Any = "label",
-        weight_col: str | None = None,
+        weight_col: Any = None,
         scale_lr: str | None = None,
         warmup_epochs: float = 0.0,
     ) -> keras.callbacks.History:
@@ -199,7 +199,9 @@ class SparkModel(InferenceModel):
                 list side by side; a model with several gets one each. Defaults to `"features"`.
             label_col: Column of the labels, or a list or dictionary of columns for a model
                 with several outputs. Defaults to `"label"`.
-            weight_col: String, column of the sample weights. Defaults to `None`.
+            weight_col: Column of the sample weights, which has numbers, or arrays of one weight
+                per time step; or a list or dictionary of columns, one per output. Defaults to
+                `None`.
             scale_lr: `"linear"` or `"sqrt"`, for `mode="synchronous"` with
                 `frequency="batch"`: k workers train with k or sqrt(k) times the learning rate.
                 The model keeps its own learning rate. Defaults to `None`, no scaling.
@@ -240,6 +242,13 @@ class SparkModel(InferenceModel):
         self._histories.append(history.history)
         self._model.history = history
         return history
+
+    def __repr__(self) -> str:
+        size = f"{self._model.count_params():,}" if self._model.built else "not built"
+        return (
+            f"{type(self).__name__}(model={self._model.name!r}, mode={self.mode!r}, "
+            f"frequency={self.frequency!r}, workers={self.num_workers}, parameters={size})"
+        )
 
     def _plan(self, **arguments: Any) -> TrainingPlan:
         """Check the current settings, with `arguments` in place of some, and make a plan."""

@@ -13,11 +13,12 @@ from kspark.aggregator import Aggregator
 from kspark.cluster.check import check_cluster_once
 from kspark.job.callbacks import FitMonitor
 from kspark.job.fit import Fit
+from kspark.job.optimizer_state import counted_steps
 from kspark.job.preparing import prepared
 from kspark.job.report import FitReport
 from kspark.job.vocabularies import Vocabularies
 from kspark.live.driver import train_live
-from kspark.optimizers import ServerOptimizer
+from kspark.optimizers import Average, ServerOptimizer
 from kspark.plan import TrainingPlan
 from kspark.replica import ReplicaSpec
 from kspark.rounds.driver import train_rounds
@@ -126,7 +127,8 @@ def run(fit: Fit) -> None:
     with prepared(fit):
         begin(fit)
         if fit.plan.initial_epoch < fit.plan.epochs:
-            road_of(fit.plan)(fit)
+            with counted_steps(fit):
+                road_of(fit.plan)(fit)
         fit.monitor.end()
 
 
@@ -138,6 +140,20 @@ def begin(fit: Fit) -> None:
     if fit.monitor.restored:
         fit.share(fit.spec.renewed(fit.monitor.replica.model))
     fit.plan = replace(fit.plan, initial_epoch=fit.monitor.initial_epoch)
+    keep_constraints(fit)
+
+
+def keep_constraints(fit: Fit) -> None:
+    """Apply the model's constraints after each merge, unless merges change nothing.
+
+    The average of one worker is its own weights, to which Keras has applied the constraints. To
+    apply them again would change the result if they move weights only a part of the way, as
+    `MinMaxNorm(rate=0.5)` does.
+    """
+    project = fit.monitor.replica.projection
+    alone = fit.workload.num_workers == 1 and fit.plan.compression is None
+    if project is not None and not (alone and type(fit.aggregator.optimizer) is Average):
+        fit.aggregator.keep_constraints(project)
 
 
 def road_of(plan: TrainingPlan) -> Callable[[Fit], None]:

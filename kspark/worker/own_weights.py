@@ -13,7 +13,7 @@ retried task continues from them.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,8 @@ import numpy as np
 from kspark.optimizers import MergeContext, ServerOptimizer
 from kspark.weights import WeightSpec
 from kspark.worker.tasks import FitTask
+
+Projection = Callable[[np.ndarray], None]
 
 
 class OwnWeights:
@@ -32,16 +34,31 @@ class OwnWeights:
         folder: `Path` of the shard's state files.
         share: Float, the shard's fraction of all examples.
         mode: String, the plan's mode.
+        project: Function that applies the model's constraints to a vector of trainable weights, in
+            place. Defaults to `None`: the model has none.
     """
 
     def __init__(
-        self, rule: ServerOptimizer, spec: WeightSpec, folder: Path, share: float, mode: str
+        self,
+        rule: ServerOptimizer,
+        spec: WeightSpec,
+        folder: Path,
+        share: float,
+        mode: str,
+        project: Projection | None = None,
     ) -> None:
         self._rule = rule
+        self._project = project
         self._cut = spec.trainable_size
         self._folder = folder
         self._context = MergeContext(mode, share)
         self._slots = rule.replica_slots(self._cut, spec.dtype)
+
+    def _update(self, local: np.ndarray, gap: np.ndarray, start: np.ndarray) -> None:
+        """Apply the replica's half of an exchange, and the model's constraints, to `local`."""
+        self._rule.replica_update(local, gap, start, self._slots, self._context)
+        if self._project is not None:
+            self._project(local)
 
     def _read(self, name: str, base: np.ndarray, numbers: Collection[int]) -> None:
         """Load a file into `base` and the slots if its exchange or epoch number is in `numbers`."""
@@ -76,9 +93,15 @@ class PushedWeights(OwnWeights):
     """
 
     def __init__(
-        self, rule: ServerOptimizer, spec: WeightSpec, folder: Path, share: float, mode: str
+        self,
+        rule: ServerOptimizer,
+        spec: WeightSpec,
+        folder: Path,
+        share: float,
+        mode: str,
+        project: Projection | None = None,
     ) -> None:
-        super().__init__(rule, spec, folder, share, mode)
+        super().__init__(rule, spec, folder, share, mode, project)
         self.answer = np.empty(spec.size, spec.dtype)
 
     def restore(self, base: np.ndarray, exchanges: int) -> None:
@@ -105,7 +128,7 @@ class PushedWeights(OwnWeights):
         """
         cut, local = self._cut, pushed[: self._cut]
         gap, start = self.answer[:cut], base[:cut]
-        self._rule.replica_update(local, gap, start, self._slots, self._context)
+        self._update(local, gap, start)
         base[:cut] = local
         base[cut:] = self.answer[cut:]
         self._write("own-weights", local, exchanges)
@@ -118,7 +141,7 @@ class RoundWeights(OwnWeights):
     merges both in the same way. A replica does not need the driver's answer for its own update.
 
     Args:
-        rule: As for `OwnWeights`, like all other arguments except the last.
+        rule: As for `OwnWeights`, like all other arguments except `epoch`.
         epoch: Integer.
 
     Attributes:
@@ -134,20 +157,28 @@ class RoundWeights(OwnWeights):
         share: float,
         mode: str,
         epoch: int,
+        project: Projection | None = None,
     ) -> None:
-        super().__init__(rule, spec, folder, share, mode)
+        super().__init__(rule, spec, folder, share, mode, project)
         self.centre = np.empty(spec.size, spec.dtype)
         self._local = np.empty(self._cut, spec.dtype)
         self._epoch = epoch
 
     @classmethod
     def of(
-        cls, fit: FitTask, spec: WeightSpec, folder: Path, num_examples: int, epoch: int
+        cls,
+        fit: FitTask,
+        spec: WeightSpec,
+        folder: Path,
+        num_examples: int,
+        epoch: int,
+        project: Projection | None = None,
     ) -> RoundWeights | None:
         """Create the own weights of a shard, or return `None` if the fit's rule has none."""
         if fit.rule is None:
             return None
-        return cls(fit.rule, spec, folder, fit.share(num_examples), fit.plan.mode, epoch)
+        share = fit.share(num_examples)
+        return cls(fit.rule, spec, folder, share, fit.plan.mode, epoch, project)
 
     def restore(self, centre: np.ndarray) -> np.ndarray:
         """Return the weights at the beginning of the epoch: the own ones after the epoch before.
@@ -182,7 +213,7 @@ class RoundWeights(OwnWeights):
             gap: Vector that `leave` converted.
         """
         cut = self._cut
-        self._rule.replica_update(self._local, gap[:cut], base[:cut], self._slots, self._context)
+        self._update(self._local, gap[:cut], base[:cut])
         base[:cut] = self._local
         base[cut:] = self.centre[cut:]
 

@@ -31,7 +31,7 @@ class Scores(Protocol):
 
 @dataclass(frozen=True)
 class Values:
-    """Every output unchanged: a double, or (nested) arrays of doubles."""
+    """Every output unchanged: a double or text, or (nested) arrays of them."""
 
     def columns(self, outputs: list[np.ndarray]) -> list[pa.Array]:
         """See `Scores.columns`."""
@@ -156,16 +156,24 @@ def chosen_labels(chosen: np.ndarray) -> pa.ListArray:
 
 
 def arrow_array(values: np.ndarray) -> pa.Array:
-    """Return one value per row: a double if it is a single number, else (nested) lists."""
-    values = np.ascontiguousarray(values, np.float64)
+    """Return one value per row: a double or text if it is single, else (nested) lists."""
+    is_text = values.dtype.kind in "OSU"
+    values = np.ascontiguousarray(values, None if is_text else np.float64)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
-    return nested(values.reshape(-1), values.shape[1:])
+    flat = values.reshape(-1)
+    return nested(text_array(flat) if is_text else flat, values.shape[1:])
 
 
-def nested(flat: np.ndarray, shape: tuple[int, ...]) -> pa.Array:
-    """Divide consecutive numbers into values of a shape: (nested) lists, or single numbers."""
-    array = pa.array(flat)
+def text_array(values: np.ndarray) -> pa.Array:
+    """Convert a vector of text, which TensorFlow returns as UTF-8 bytes, to an Arrow array."""
+    texts = (v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values.tolist())
+    return pa.array(texts, pa.string())
+
+
+def nested(flat: np.ndarray | pa.Array, shape: tuple[int, ...]) -> pa.Array:
+    """Divide consecutive values into values of a shape: (nested) lists, or single values."""
+    array = flat if isinstance(flat, pa.Array) else pa.array(flat)
     for length in reversed(shape):
         offsets = np.arange(0, len(array) + 1, length, dtype=np.int32)
         array = pa.ListArray.from_arrays(pa.array(offsets), array)

@@ -70,6 +70,7 @@ class ShardResult:
         facts: `ShardFacts` of a round. Defaults to `None`.
         rest: `Usage` of a live run after its last report. Defaults to `None`.
         state: `State`, if requested. Defaults to `None`.
+        counters: Tuple of integers, the `counters` of the replica after a round. Defaults to `()`.
         y: Tuple of `StoredArray`, the labels of an evaluation, as in a `ShardHandle`. Defaults to
             `()`.
     """
@@ -81,6 +82,7 @@ class ShardResult:
     facts: ShardFacts | None = None
     rest: Usage | None = None
     state: State | None = None
+    counters: tuple[int, ...] = ()
     y: tuple[StoredArray, ...] = ()
 
 

@@ -40,6 +40,7 @@ class CountingReplica:
     """
 
     model = SimpleNamespace(loss=None)
+    projection = None
 
     def __init__(self):
         self.spec = SPEC
@@ -116,6 +117,10 @@ class CountingReplica:
 
     def set_optimizer_state(self, values):
         self.steps = int(values[0])
+
+    @property
+    def counters(self):
+        return (self.steps,)
 
     def get_fixed(self):
         return [np.array(self.seeds)]

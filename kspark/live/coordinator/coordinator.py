@@ -35,6 +35,7 @@ from kspark.live.coordinator.pushes import Pushes
 from kspark.live.coordinator.rendezvous import Rendezvous
 from kspark.live.wire import Instructions, Restart, SharedOffer, Welcome
 from kspark.live.wire.reports import EpochEnd, FailureReport, MissingFilesReport, read_report
+from kspark.shards import LearningRate
 from kspark.weights import PackingScheme, Whole
 
 logger = logging.getLogger("kspark")
@@ -301,13 +302,13 @@ class Coordinator:
                 raise self._gate.error
             return self._progress.report_of(epoch) if self._progress.finished(epoch) else None
 
-    def close_epoch(self, epoch: int, *, stop: bool, learning_rate: float | None) -> None:
+    def close_epoch(self, epoch: int, *, stop: bool, learning_rate: LearningRate) -> None:
         """Close an epoch, so that synchronous replicas begin the next one.
 
         Args:
             epoch: Integer, the settled epoch.
             stop: Boolean, whether training is over.
-            learning_rate: Float, rate of the next epoch, or `None` to keep the schedule.
+            learning_rate: `LearningRate` of the next epoch.
         """
         with self._gate.changed:
             self.instructions = Instructions(stop, learning_rate)

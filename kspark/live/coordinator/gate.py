@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from kspark.errors import ConnectionLostError, KSparkError
+from kspark.errors import FitEndedError, KSparkError
 
 LONGEST_NAP = 1.0
 """Seconds between checks of a wait. Nothing notifies it when a lost replica's timeout passes."""
@@ -38,10 +38,10 @@ class Gate:
         """Check that the gate is open.
 
         Raises:
-            ConnectionLostError: If it is closed.
+            FitEndedError: If it is closed.
         """
         if self.reason is not None:
-            raise ConnectionLostError(f"The aggregator is closed: {self.reason}.")
+            raise FitEndedError(f"The aggregator is closed: {self.reason}.")
 
     def wait(self, over: Callable[[], bool], seconds: float, check: Callable[[], None]) -> bool:
         """Wait until a condition is true. The caller must hold `changed`.
@@ -55,7 +55,7 @@ class Gate:
             Boolean, whether the condition became true.
 
         Raises:
-            ConnectionLostError: If the gate closes during the wait.
+            FitEndedError: If the gate closes during the wait.
         """
         deadline = time.monotonic() + seconds
         while not over():

@@ -73,11 +73,13 @@ class EpochReport:
     Attributes:
         metrics: Mapping from shard to its metric state, a list of arrays.
         facts: Mapping from shard to its `ShardFacts`.
+        counters: Mapping from shard to the step counters of its replica.
         staleness: List of integers, the staleness of each push.
     """
 
     metrics: dict[int, list[np.ndarray]] = field(default_factory=dict)
     facts: dict[int, ShardFacts] = field(default_factory=dict)
+    counters: dict[int, tuple[int, ...]] = field(default_factory=dict)
     staleness: list[int] = field(default_factory=list)
 
 
@@ -158,16 +160,15 @@ class FitProgress:
         """Return the report of an epoch, and create it if necessary."""
         return self._reports.setdefault(epoch, EpochReport())
 
-    def take_metrics(
-        self, shard: int, epoch: int, metrics: list[np.ndarray], facts: ShardFacts
-    ) -> None:
+    def take_metrics(self, shard: int, given: MetricsReport, metrics: list[np.ndarray]) -> None:
         """Record a shard's metrics and figures. A later report replaces an earlier one.
 
         Reports of closed epochs are ignored.
         """
-        if epoch >= self.closed:
-            report = self.report_of(epoch)
-            report.metrics[shard], report.facts[shard] = metrics, facts
+        if given.epoch >= self.closed:
+            report = self.report_of(given.epoch)
+            report.metrics[shard], report.facts[shard] = metrics, given.facts
+            report.counters[shard] = given.counters
 
     def take_staleness(self, shard: int, sequence: int, staleness: int) -> None:
         """Record the staleness of a push: the versions between its pull and its application."""
@@ -185,7 +186,7 @@ class FitProgress:
     def note(self, shard: int, report: Report, arrays: Sequence[np.ndarray]) -> Answer:
         """Record or answer a report that does not change the progress."""
         if isinstance(report, MetricsReport):
-            self.take_metrics(shard, report.epoch, list(arrays), report.facts)
+            self.take_metrics(shard, report, list(arrays))
         elif isinstance(report, StateReport):
             self.take_leader_state(report.epoch, arrays)
         elif isinstance(report, StateRequest):

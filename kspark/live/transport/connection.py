@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kspark.errors import KSparkError, ProtocolError
+from kspark.errors import FitEndedError, KSparkError, ProtocolError
 from kspark.live.transport.channel import Channel
 from kspark.live.transport.handler import Handler
 from kspark.live.transport.handshake import greet
@@ -92,7 +92,9 @@ class Connection:
             self._serve()
         except KSparkError as error:
             reason = str(error)
-            logger.warning("Closing the connection from %s: %s", self._peer, reason)
+            # When the driver ends a fit, that is no news.
+            level = logging.DEBUG if isinstance(error, FitEndedError) else logging.WARNING
+            logger.log(level, "Closing the connection from %s: %s", self._peer, reason)
             self._refuse(error)
         except Exception as error:
             # Nobody would receive an exception that leaves this thread.

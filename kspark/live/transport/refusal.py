@@ -18,6 +18,7 @@ _CLASSES: dict[str, type[errors.KSparkError]] = {
         errors.IncompatibleDeltaError,
         errors.ProtocolError,
         errors.ConnectionLostError,
+        errors.FitEndedError,
     )
 }
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
-from typing import Any, TypeVar, get_args, get_type_hints
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from kspark.errors import ProtocolError
+from kspark.shards import LearningRate
 
 T = TypeVar("T")
 
@@ -38,15 +40,15 @@ class Instructions:
 
     Attributes:
         stop: Boolean, whether training is over. Defaults to `False`.
-        learning_rate: Float, the learning rate to continue with. Defaults to `None`, the rate of
-            the replica's task.
+        learning_rate: `LearningRate` to continue with. Defaults to `None`, the rate of the
+            replica's task.
         hold: Boolean, whether the replica must ask again before it continues. Defaults to
             `False`.
         restart: `Restart` of the epoch. Defaults to `None`: the epoch continues.
     """
 
     stop: bool = False
-    learning_rate: float | None = None
+    learning_rate: LearningRate = None
     hold: bool = False
     restart: Restart | None = None
 
@@ -175,21 +177,35 @@ def read(kind: type[T], document: Any) -> T:
     if not isinstance(document, dict) or not required <= document.keys() <= types.keys():
         raise ProtocolError(f"{kind.__name__} must have the fields {list(types)}.")
     for name, value in document.items():
-        if type(value) not in types[name]:
-            allowed = " or ".join(found.__name__ for found in types[name])
+        if not fits(value, types[name]):
+            allowed = " or ".join(getattr(t, "__name__", str(t)) for t in types[name])
             raise ProtocolError(f"`{name}` of {kind.__name__} must be of type {allowed}.")
-    return kind(**document)
+    return kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in document.items()})
+
+
+def fits(value: Any, types: tuple[Any, ...]) -> bool:
+    """Whether a JSON value is of one of some types. A list stands for a `tuple[X, ...]`."""
+    if not isinstance(value, list | tuple):
+        return type(value) in types
+    items = [get_args(t)[0] for t in types if get_origin(t) is tuple]
+    return any(all(fits(one, alternatives(item)) for one in value) for item in items)
+
+
+def alternatives(hint: Any) -> tuple[Any, ...]:
+    """Return the types that a type hint allows.
+
+    Float also accepts an integer, because JSON may have integers for floats.
+    """
+    union = get_origin(hint) in (Union, UnionType)
+    types = get_args(hint) if union else (hint,)
+    return (*types, int) if float in types else types
 
 
 @cache
-def fields_of(kind: Any) -> tuple[Mapping[str, tuple[type, ...]], frozenset[str]]:
-    """Return the types that each field of a dataclass may have, and the fields without a default.
-
-    A field of type float also accepts an integer, because JSON may have integers for floats.
-    """
+def fields_of(kind: Any) -> tuple[Mapping[str, tuple[Any, ...]], frozenset[str]]:
+    """Return the types that each field of a dataclass may have, and the required fields."""
     hints = get_type_hints(kind)
-    allowed = {f.name: get_args(hints[f.name]) or (hints[f.name],) for f in fields(kind)}
-    types = {name: (*found, int) if float in found else found for name, found in allowed.items()}
+    types = {field.name: alternatives(hints[field.name]) for field in fields(kind)}
     required = (field.name for field in fields(kind) if field.default is MISSING)
     return types, frozenset(required)
 

@@ -34,12 +34,14 @@ class MetricsReport(Report):
     Attributes:
         epoch: Integer.
         facts: `ShardFacts`.
+        counters: Tuple of integers, the `counters` of the replica. Defaults to `()`.
     """
 
     kind: ClassVar[str] = "metrics"
 
     epoch: int
     facts: ShardFacts
+    counters: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import keras
 from pyspark.ml import Estimator
 from pyspark.sql import DataFrame, SparkSession
 
+from kspark.cluster.running import check_running
 from kspark.cluster.slots import task_slots
 from kspark.ml.accessors import ElephasEstimatorAccessors
 from kspark.ml.carried import CarriedModel
@@ -151,6 +152,7 @@ class ElephasEstimator(
 
     @naming(ELEPHAS)
     def _fit(self, dataset: DataFrame) -> ElephasTransformer:
+        check_running(dataset)
         model = self._compiled()
         mode, frequency = self.value_of("mode"), self.value_of("frequency")
         stage = KerasEstimator(
@@ -235,7 +237,8 @@ class ElephasEstimator(
             from_logits=from_logits,
         )
         fitted._resetUid(self.uid)
-        return self._copyValues(fitted)
+        # The JSON of the estimator may be that of a model that the rows have built since.
+        return self._copyValues(fitted, {self.keras_model_config: model.to_json()})
 
 
 def model_type(loss: str, model: keras.Model) -> ModelType:

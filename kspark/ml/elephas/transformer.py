@@ -13,6 +13,7 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField
 from kspark import job
 from kspark.adapters import Columns
 from kspark.adapters.dataframe import check_new_column
+from kspark.cluster.running import check_running
 from kspark.ml.accessors import ElephasTransformerAccessors
 from kspark.ml.carried import CarriedModel
 from kspark.ml.elephas import files
@@ -128,11 +129,13 @@ class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize, ElephasTran
     @naming(ELEPHAS)
     @naming(KERAS)
     def _transform(self, dataset: DataFrame) -> DataFrame:
+        check_running(dataset)
         carried = self._model()
+        columns = Columns(self.getOrDefault("featuresCol"), None, None)
+        carried.build(dataset, columns)
         kind, scores = self._score(carried.model)
         name = self.getOrDefault("outputCol")
         check_new_column(dataset, name, "outputCol")
-        columns = Columns(self.getOrDefault("featuresCol"), None, None)
         size = self.value_of("inference_batch_size") or 1024
         shared = carried.shared(dataset.sparkSession)
         added = [StructField(name, kind)]

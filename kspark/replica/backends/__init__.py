@@ -63,7 +63,6 @@ def use_backend(name: str, threads: int | None = None) -> None:
     running = running_backend()
     if running is None:
         os.environ["KERAS_BACKEND"] = name
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     elif running != name:
         raise EnvironmentMismatchError(
             f"The model was made with the Keras backend {name!r}, but Keras already runs on "

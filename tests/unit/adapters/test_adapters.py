@@ -389,6 +389,12 @@ def test_invalid_arrays_are_refused(x, y, words):
         chunk_of(x, y, None, BARE if y is None else ONE)
 
 
+@pytest.mark.parametrize("weights", [[1.0, np.nan], [np.inf, 1.0]])
+def test_weights_that_are_not_finite_are_refused(weights):
+    with pytest.raises(ValueError, match="`sample_weight` must be finite"):
+        chunk_of(np.ones((2, 2)), np.ones(2), np.array(weights), ONE)
+
+
 def test_a_scalar_is_refused_as_input():
     with pytest.raises(TypeError, match="`x` must be an array with one row per example"):
         chunk_of(np.float32(3), None, None, BARE)
@@ -466,6 +472,25 @@ def test_plan_frame_assigns_columns_to_inputs_and_targets():
     assert plan_frame(Columns(label_col=None), ONE).names == ["features"]
 
 
+def test_weight_columns_are_for_all_targets_or_one_each():
+    features = ["u", "i"]
+    (all_targets,) = plan_frame(Columns(features, ["r", "l"], "w"), TWO).sample_weight
+    assert (all_targets.names, all_targets.spec.shape) == (("w",), None)
+    for weights in (["v", "w"], {"rating": "v", "liked": "w"}):
+        plan = plan_frame(Columns(features, ["r", "l"], weights), TWO)
+        assert names_of(plan.sample_weight) == [("v",), ("w",)]
+    (steps,) = plan_frame(Columns("a", "b", ["v", "w"]), ONE).sample_weight
+    assert steps.names == ("v", "w")
+    with pytest.raises(ValueError, match="`weight_col` must be a list of 2 columns"):
+        plan_frame(Columns(features, ["r", "l"], ["w"]), TWO)
+
+
+def test_a_column_of_arrays_becomes_weights_per_step():
+    plan = plan_frame(Columns("a", "b", "w"), InputSpec((ArraySpec("x"),), (ArraySpec("y"),)))
+    (chunk,) = plan.chunks(batch_of(a=[1], b=[2], w=[[0.5, 1.0]]), 0, 0)
+    assert chunk.sample_weight[0].tolist() == [[0.5, 1.0]]
+
+
 @pytest.mark.parametrize(
     ("columns", "spec", "words"),
     [
@@ -526,6 +551,8 @@ def test_errors_of_several_columns_name_them():
         ValueError, match=r"^Columns 'a', 'b', 'c' must hold examples of shape \(2,\)"
     ):
         list(plan.chunks(batch, 0, 0))
+    with pytest.raises(ValueError, match="^Column 'b' must hold numbers. Received: text"):
+        list(plan.chunks(batch_of(a=[1], b=["x"], c=[3]), 0, 0))
     with pytest.raises(ValueError, match="^Column 'b' must hold no nulls"):
         list(plan.chunks(batch_of(a=[1], b=[None], c=[1]), 0, 0))
 

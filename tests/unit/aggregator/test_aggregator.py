@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import pytest
@@ -312,3 +312,100 @@ def test_the_state_of_the_rule_is_given_as_a_copy():
     assert {name: slot.tolist() for name, slot in state.items()} == {"velocity": [1, 2]}
     state["velocity"][:] = 9
     assert shared.rule_state()["velocity"].tolist() == [1, 2]
+
+
+# -- constraints -----------------------------------------------------------------------------------
+
+RULES = [
+    *("average", "adam", "yogi", "adagrad", "median", "trimmed_mean"),
+    *({"class_name": "sgd", "config": c} for c in ({}, {"momentum": 0.9, "nesterov": True})),
+    {"class_name": "elastic_average", "config": {"momentum": 0.9}},
+]
+PUSHING = ("average", "adam", "sgd", "downpour", "adag", "staleness_aware")
+
+
+def not_negative(weights):
+    """A constraint on the trainable weights of `SPEC`."""
+    np.maximum(weights[:2], 0, out=weights[:2])
+
+
+def constrained(*arguments, **more):
+    shared = aggregator(*arguments, **more)
+    shared.keep_constraints(not_negative)
+    return shared
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_constraints_hold_after_a_merge_with_every_rule(rule):
+    """Without them, momentum and adaptive steps leave the set even if all replicas are in it."""
+    start = (0.01, 0.01, 1)
+    shared, free = constrained(rule, start=start), aggregator(rule, start=start)
+    for _ in range(8):
+        for each in (shared, free):
+            each.merge([Delta(k, vector(-0.5, 1, -1), 1) for k in range(3)])
+        assert shared.weights[0] >= 0
+    assert free.weights[0] < 0
+    assert shared.weights[1] > 0
+    assert shared.weights[2] == free.weights[2] < 0
+
+
+@pytest.mark.parametrize("mode", ["asynchronous", "hogwild"])
+@pytest.mark.parametrize("rule", PUSHING)
+def test_constraints_hold_after_a_push_with_every_rule(mode, rule):
+    shared = constrained(rule, mode, start=(0.01, 1, 1))
+    for _ in range(4):
+        shared.push(vector(-2, 1, -1), 0.5, 0)
+        assert shared.weights[0] == 0
+
+
+def test_constraints_hold_after_an_exchange_with_a_replica_of_own_weights():
+    shared, gap = constrained("elastic_average", "asynchronous", start=(1, 1, 1)), vector(0, 0, 0)
+    shared.exchange(vector(-9, 1, 0), 0.5, 0, gap)
+    assert gap[:2].tolist() == [-10, 0]  # from the centre before it moved
+    assert shared.weights[0] == 0
+
+
+def test_constraints_are_not_applied_to_weights_that_the_user_sets():
+    shared = constrained()
+    shared.replace(vector(-1, 2, 3))
+    assert shared.weights.tolist() == [-1, 2, 3]
+
+
+def test_a_constraint_is_applied_once_per_change():
+    """It may move weights only a part of the way, so that twice is further than once."""
+    applied = []
+    shared = aggregator("average", "asynchronous")
+    shared.keep_constraints(applied.append)
+    shared.push(vector(1, 1, 1), 0.5, 0)
+    shared.merge([Delta(0, vector(1, 1, 1), 1), Delta(1, vector(1, 1, 1), 1)])
+    assert (len(applied), shared.version) == (2, 2)
+
+
+@pytest.mark.parametrize("mode", ["asynchronous", "hogwild"])
+def test_nobody_sees_weights_between_a_push_and_its_constraints(mode):
+    """Also in hogwild mode, which has a lock then."""
+    shared, pushed, resume = aggregator("downpour", mode), threading.Event(), threading.Event()
+
+    def project(weights):
+        pushed.set()
+        assert resume.wait(30)
+        not_negative(weights)
+
+    shared.keep_constraints(project)
+    out = vector(9, 9, 9)
+    with ThreadPoolExecutor(3) as pool:
+        pushing = pool.submit(shared.push, vector(-1, -1, 0), 1.0, 0)
+        assert pushed.wait(30)
+        readers = [pool.submit(shared.pull, out), pool.submit(shared.settled)]
+        assert not wait(readers, 0.05).done
+        resume.set()
+        assert pushing.result(30) == (1, 0)
+        assert readers[1].result(30).tolist() == [0, 0, 0]
+    assert out.tolist() == [0, 0, 0]
+
+
+def test_without_constraints_the_settled_weights_are_not_copied():
+    shared = aggregator()
+    assert not shared.keeps_constraints
+    assert shared.settled() is shared.weights
+    assert constrained().settled() is not shared.weights

@@ -187,6 +187,22 @@ def test_arguments_are_shipped_as_bytes():
     assert pickle.loads(shipped.args)[0].host == "h"
 
 
+def test_executors_show_messages_if_the_driver_does(monkeypatch):
+    monkeypatch.setenv("KSPARK_LOG", "1")
+    shipped = bootstrap.ship(order)
+    monkeypatch.delenv("KSPARK_LOG")
+    shipped()
+    assert os.environ["KSPARK_LOG"] == "1"
+
+
+def test_executors_keep_their_own_setting_if_the_driver_has_none(monkeypatch):
+    monkeypatch.delenv("KSPARK_LOG", raising=False)
+    shipped = bootstrap.ship(order)
+    monkeypatch.setenv("KSPARK_LOG", "1")
+    shipped()
+    assert os.environ["KSPARK_LOG"] == "1"
+
+
 # -- the archive -----------------------------------------------------------------------------
 
 

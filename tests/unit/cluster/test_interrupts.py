@@ -110,3 +110,29 @@ def test_a_decorated_function_keeps_its_name_and_result():
         return 2 * number
 
     assert (twice(4), twice.__name__, twice.__doc__) == (8, "twice", "Say so.")
+
+
+def test_a_decorated_function_is_interrupted_with_a_short_traceback():
+    def deep(levels):
+        if levels:
+            deep(levels - 1)
+        press()
+
+    @defers_interrupts
+    def work():
+        with interruptible():
+            deep(20)
+
+    with pytest.raises(KeyboardInterrupt, match=r"^`work` was interrupted\.$") as caught:
+        work()
+    assert [entry.name for entry in caught.traceback][1:] == ["wrapper"]
+    assert caught.value.__context__ is None
+
+
+def test_the_text_of_an_interrupt_is_kept():
+    @defers_interrupts
+    def work():
+        raise KeyboardInterrupt("enough")
+
+    with pytest.raises(KeyboardInterrupt, match="^enough$"):
+        work()

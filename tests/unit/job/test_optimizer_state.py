@@ -82,6 +82,7 @@ class Model:
     """Stands for the driver's replica."""
 
     learning_rate = 0.5
+    counters = (7,)
 
     def set_optimizer_state(self, arrays):
         self.learning_rate = None

@@ -26,6 +26,12 @@ REPORT = FitReport(
     Workload(30, 2, 4, 8),
 )
 
+STEADY = replace(
+    REPORT,
+    epochs=(*REPORT.epochs, EpochFacts(2, 1, (worker(0, 1.5, 0.0), worker(1, 1.5, 0.0)))),
+)
+"""The first epoch is less than twice as long as the longest later one."""
+
 
 def test_an_epoch_has_the_mean_and_the_maximum_of_its_staleness():
     assert (REPORT.epochs[0].staleness_mean, REPORT.epochs[0].staleness_max) == (1.0, 3)
@@ -114,6 +120,36 @@ def test_there_is_one_row_per_epoch_and_worker():
     }  # fmt: skip
 
 
+def test_a_report_is_one_line_where_it_is_not_printed():
+    assert repr(REPORT) == "FitReport(mode='asynchronous', frequency=2, workers=2, epochs=2)"
+    assert repr(FitReport("hogwild", "batch")) == (
+        "FitReport(mode='hogwild', frequency='batch', workers=None, epochs=0)"
+    )
+
+
+def test_a_printed_report_is_a_table_of_80_characters():
+    sent = {"bytes_sent": 2_500_000, "bytes_received": 1_000_000, "num_examples": 12_345}
+    facts = EpochFacts(0, 1, ({**worker(0, 3.0, 1.0), **sent}, {**worker(1, 2.0, 0.0), **sent}))
+    report = FitReport("synchronous", "epoch", (facts, *REPORT.epochs[1:]), REPORT.workload)
+    assert (
+        str(report)
+        == """\
+synchronous, 'epoch': 30 examples with 2 workers, 4 examples per batch and
+worker, global batch 8, 8 updates of the weights per epoch
+epoch  examples  computing s  waiting s  MB sent  MB received      rate  staleness
+    1    24,690         2.00       0.50        5            2  schedule
+    2         0         0.75       0.75        0            0      0.25        0.5"""
+    )
+    assert str(FitReport("hogwild", "batch")) == "hogwild, 'batch': no epoch was trained"
+
+
+def test_a_notebook_shows_a_report_as_a_table():
+    html = REPORT._repr_html_()
+    assert html.count("<tr>") == 3
+    assert "<caption>asynchronous, 2: 30 examples with 2 workers" in html
+    assert "<tr><td>2</td><td>0</td><td>0.75</td><td>0.75</td>" in html
+
+
 def test_stragglers_are_in_the_epochs_but_not_in_the_rows():
     facts = EpochFacts(0, 1, (worker(0, 1.0, 0.0),), stragglers=(1, 4), late=(2,))
     report = FitReport("synchronous", "epoch", (facts,))
@@ -122,18 +158,73 @@ def test_stragglers_are_in_the_epochs_but_not_in_the_rows():
     assert not {"stragglers", "late"} & set(report.rows()[0])
 
 
+def bars_of(axes):
+    """Shard, start and length of each bar."""
+    return [(b.get_y() + b.get_height() / 2, b.get_x(), b.get_width()) for b in axes.patches]
+
+
 def test_the_timeline_puts_a_shards_epochs_end_to_end():
     pytest.importorskip("matplotlib")
-    timeline, staleness = REPORT.plot().axes
-    bars = [(b.get_y() + b.get_height() / 2, b.get_x(), b.get_width()) for b in timeline.patches]
+    timeline, staleness = STEADY.plot().axes
     # shard, start, length: computing, then waiting; no longer waiting than there were seconds
-    assert bars == [
-        (0, 0, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0),
-        (0, 3, 0), (0, 3, 1), (1, 2, 1.5), (1, 3.5, 0.5),
+    assert bars_of(timeline) == [
+        (0, 0, 2), (0, 2, 1), (0, 3, 0), (0, 3, 1), (0, 4, 1.5), (0, 5.5, 0),
+        (1, 0, 2), (1, 2, 0), (1, 2, 1.5), (1, 3.5, 0.5), (1, 4, 1.5), (1, 5.5, 0),
     ]  # fmt: skip
-    assert [t.get_text() for t in timeline.get_legend().get_texts()] == ["computing", "waiting"]
     heights = {b.get_x() + b.get_width() / 2: b.get_height() for b in staleness.patches}
     assert heights == pytest.approx({0: 3, 1: 1, 3: 1})
+
+
+def test_computing_and_waiting_have_the_colours_of_the_legend():
+    pytest.importorskip("matplotlib")
+    timeline = STEADY.plot().axes[0]
+    legend = timeline.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["computing", "waiting"]
+    shown = [patch.get_facecolor() for patch in legend.get_patches()]
+    assert shown[0] != shown[1]
+    assert [bar.get_facecolor() for bar in timeline.patches] == shown * (len(timeline.patches) // 2)
+
+
+def test_the_legend_covers_no_bar():
+    pytest.importorskip("matplotlib")
+    figure = STEADY.plot()
+    figure.draw_without_rendering()
+    timeline = figure.axes[0]
+    legend = timeline.get_legend().get_window_extent()
+    assert not any(legend.overlaps(bar.get_window_extent()) for bar in timeline.patches)
+    assert not any(legend.overlaps(axes.bbox) for axes in figure.axes)
+
+
+def test_the_start_of_a_worker_is_left_of_zero_and_does_not_squeeze_the_epochs():
+    pytest.importorskip("matplotlib")
+    epochs = tuple(
+        EpochFacts(e, 1, (worker(0, 91.0 if e == 0 else 1.0, 0.0), worker(1, 1.5, 0.0)))
+        for e in range(6)
+    )
+    timeline = FitReport("synchronous", "epoch", epochs).plot().axes[0]
+    computed = [bar for bar in bars_of(timeline) if bar[2]]
+    assert computed[:-1] == [
+        *((0, start, 1) for start in range(6)),
+        *((1, 1.5 * epoch, 1.5) for epoch in range(6)),
+    ]
+    # A quarter of the axis; the seconds are written.
+    assert computed[-1] == (0, -3, 3)
+    assert timeline.get_xlim() == pytest.approx((-3, 9 * 1.02))
+    assert [text.get_text() for text in timeline.texts] == ["90.0 s"]
+    legend = timeline.get_legend().get_texts()
+    assert [text.get_text() for text in legend] == ["starting", "computing", "waiting"]
+
+
+def test_an_only_epoch_has_no_start_that_can_be_told_apart():
+    pytest.importorskip("matplotlib")
+    facts = EpochFacts(0, 1, (worker(0, 9.0, 1.0),))
+    timeline = FitReport("synchronous", "epoch", (facts,)).plot().axes[0]
+    assert bars_of(timeline) == [(0, 0, 8), (0, 8, 1)]
+
+
+def test_a_report_without_epochs_has_an_empty_plot():
+    pytest.importorskip("matplotlib")
+    assert bars_of(FitReport("synchronous", "epoch").plot().axes[0]) == []
 
 
 def test_without_staleness_there_is_only_the_timeline():

@@ -49,7 +49,7 @@ class EveryHost:
 
     def on_every_slot(self, task, per_slot):
         assert not self.examples.kept, "the handles would be asked for again"
-        return task.target.rpartition(":")[2]
+        return task.func.__name__
 
 
 @pytest.fixture

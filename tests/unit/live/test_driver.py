@@ -9,7 +9,7 @@ import pytest
 
 from kspark import optimizers
 from kspark.aggregator import Aggregator
-from kspark.errors import ClusterError
+from kspark.errors import ClusterError, FitEndedError
 from kspark.job.collecting import ShardsMissing
 from kspark.job.report import EpochFacts
 from kspark.live import driver as live
@@ -73,6 +73,27 @@ def test_usage_after_the_last_report_of_a_job_is_added_to_its_last_epoch(monkeyp
 
 
 @pytest.mark.parametrize(
+    ("error", "reason"),
+    [(KeyboardInterrupt(), "the fit was interrupted"), (ClusterError("no"), "the fit failed")],
+)
+def test_replicas_are_told_whether_the_fit_failed_or_was_interrupted(monkeypatch, error, reason):
+    fit, coordinator = a_fit("asynchronous", "average")
+    live_fit, cancelled = LiveFit(fit, coordinator, None, b""), []
+
+    def wait(spark_job, epoch):
+        raise error
+
+    job = SimpleNamespace(cancel=lambda: cancelled.append(True))
+    monkeypatch.setattr(live_fit, "submit", lambda first, stop: job)
+    monkeypatch.setattr(live_fit, "wait", wait)
+    with pytest.raises(type(error)):
+        live_fit.run_to(0, 1)
+    assert cancelled
+    with pytest.raises(FitEndedError, match=reason):
+        coordinator.hello(0, 0)
+
+
+@pytest.mark.parametrize(
     ("waited", "active", "enough"),
     [(59, 0, True), (61, 1, False), (61, 2, True), (299, 2, True), (301, 2, False)],
 )
@@ -133,6 +154,14 @@ class Halving(Downpour):
 
 def test_a_rule_that_is_more_than_a_scale_stays_on_the_driver():
     fit, coordinator = a_fit("hogwild", Halving())
+    with shared_weights(fit, coordinator):
+        assert coordinator.offers == {}
+
+
+def test_a_model_with_constraints_does_not_share_memory():
+    """The aggregator applies them after each push."""
+    fit, coordinator = a_fit("hogwild", "average")
+    fit.aggregator.keep_constraints(lambda weights: None)
     with shared_weights(fit, coordinator):
         assert coordinator.offers == {}
 

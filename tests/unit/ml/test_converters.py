@@ -28,7 +28,7 @@ from kspark.optimizers import Adam
         ("inputCols", "a", "`inputCols` must be a dictionary"),
         ("inputCols", {}, "`inputCols` must be a dictionary"),
         ("labelCol", 3, "`labelCol` must be"),
-        ("weightCol", 3, "`weightCol` must be a string"),
+        ("weightCol", 3, "`weightCol` must be the name of a column, or a list of names"),
         ("thresholds", [0.5, -1], "`thresholds` must be"),
         ("thresholds", [0, 0, 1], "at most one of them 0"),
         ("thresholds", "ab", "`thresholds` must be"),

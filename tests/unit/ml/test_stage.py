@@ -31,3 +31,19 @@ def test_a_stage_without_a_model_raises_an_error():
         KerasModel().kerasModel  # noqa: B018
     with pytest.raises(ValueError, match="`customObjects` must be left out without a model"):
         KerasEstimator(customObjects={"Twice": Twice})
+
+
+def test_a_notebook_shows_the_model_and_the_params_that_were_set(make):
+    stage = KerasEstimator(make(), epochs=3, featuresCol="x" * 100)
+    html = stage._repr_html_()
+    assert f"<caption>{stage.uid}</caption>" in html
+    assert f"<td>model</td><td>{stage.getModel().name}, 43 parameters</td>" in html
+    assert "<td>epochs</td><td>3</td>" in html
+    assert f"<td>featuresCol</td><td>{'x' * 57}...</td>" in html
+    assert html.count("<tr>") == 4
+
+
+def test_a_stage_without_a_model_and_one_that_is_not_built_are_shown():
+    assert "<td>model</td><td>none</td>" in KerasModel()._repr_html_()
+    unbuilt = keras.Sequential([keras.layers.Dense(1)], name="later")
+    assert "<td>model</td><td>later, not built</td>" in KerasModel(unbuilt)._repr_html_()

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from kspark.replica.labels import check_facts, check_labels, check_text
+from kspark.replica.labels import check_facts, check_labels, check_text, check_weights
 from kspark.shards import LabelStats, ShardHandle, StoredArray
 
 
@@ -105,3 +105,34 @@ def test_labels_of_custom_losses_are_not_checked():
 def test_labels_of_all_shards_are_checked_together():
     with pytest.raises(ValueError, match="whole numbers from -1 to 1"):
         check_labels(model(SPARSE), [handle(0, np.array([0, 1])), handle(1, np.array([-1]))])
+
+
+@pytest.mark.parametrize(
+    ("output", "shape", "fits"),
+    [
+        ((3,), (), True),
+        ((3,), (1,), True),
+        ((3,), (3,), False),
+        ((5, 3), (5,), True),
+        ((5, 3), (5, 1), True),
+        ((5, 3), (1,), True),
+        ((5, 3), (4,), False),
+        ((5, 3), (), False),
+        ((1, 3), (), True),
+    ],
+)
+def test_weights_are_accepted_where_keras_multiplies_each_value_by_its_own(output, shape, fits):
+    x = keras.Input((15,))
+    hidden = keras.layers.Dense(int(np.prod(output)))(x)
+    model = keras.Model(x, keras.layers.Reshape(output)(hidden))
+    model.compile("sgd", "mse")
+    data, labels, weights = np.ones((2, 15)), np.ones((2, *output)), np.ones((2, *shape))
+    stored = [StoredArray("sample_weight0", "float32", shape, "", 0)]
+    if fits:
+        check_weights(model, stored)
+        model.evaluate(data, labels, sample_weight=weights, verbose=0)
+    else:
+        with pytest.raises(ValueError, match="`sample_weight` must be one weight per example"):
+            check_weights(model, stored)
+        with pytest.raises(Exception, match="(?i)shape|dimension|incompatible"):
+            model.evaluate(data, labels, sample_weight=weights, verbose=0)

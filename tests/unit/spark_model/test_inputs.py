@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import keras
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 
 from kspark import SparkModel, job
@@ -38,6 +40,41 @@ def test_errors_in_validation_data_name_the_argument(source, data, kind, text):
     with pytest.raises(kind) as caught:
         source.validation(data)
     assert str(caught.value).startswith(f"In `validation_data`: {text}")
+
+
+@pytest.mark.parametrize(
+    ("y", "words"),
+    [
+        (Y - 1, "class numbers from 0 to 2 .*whole numbers from -1 to 1"),
+        (Y + 1, "class numbers from 0 to 2 .*whole numbers from 1 to 3"),
+        (Y + 0.5, "class numbers from 0 to 2"),
+        (np.eye(3)[Y], "class numbers, not one-hot"),
+        (np.where(Y == 1, np.nan, Y), "finite"),
+        (np.array(list("abcabc")), "numbers for the loss"),
+        (np.array([None] * 6), "must hold numbers"),
+    ],
+)
+def test_labels_on_the_driver_are_checked_before_any_job(source, y, words):
+    tables = [pd.DataFrame({"features": list(X), "label": list(y)})]
+    if y.dtype != object:
+        tables.append(pa.table({"features": X.tolist(), "label": y.tolist()}))
+    for data in ((X, y), *((table,) for table in tables)):
+        with pytest.raises(ValueError, match=f"{words}|Column 'label' must hold"):
+            source.training(data[0], data[1] if len(data) > 1 else None, None, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        (np.ones((6, 2)), "one weight per example, for"),
+        (np.full(6, np.nan), "finite"),
+        (np.array(["a"] * 6), "must hold numbers"),
+        (np.ones(5), "same number of rows"),
+    ],
+)
+def test_weights_on_the_driver_are_checked_before_any_job(source, weights, words):
+    with pytest.raises(ValueError, match=words):
+        source.training(X, Y, weights, 0.0)
 
 
 @pytest.mark.parametrize("data", [(X, Y), [X, Y], (X, Y, np.ones(6))])

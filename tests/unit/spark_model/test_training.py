@@ -11,7 +11,7 @@ from kspark import optimizers
 from kspark.errors import ClusterError
 from kspark.job.report import EpochFacts, FitReport
 from kspark.plan import TrainingPlan
-from kspark.spark_model.training import Outcome, train
+from kspark.spark_model.training import Outcome, keep_constraints, train
 
 
 def test_a_fit_that_fails_at_once_reports_no_epochs_and_keeps_the_rule_state(monkeypatch):
@@ -27,3 +27,29 @@ def test_a_fit_that_fails_at_once_reports_no_epochs_and_keeps_the_rule_state(mon
         train(source, plan, spec, None, optimizers.get("average"), outcome, [], 0)
     assert outcome.report == FitReport("synchronous", "epoch")
     assert outcome.server_state is before
+
+
+@pytest.mark.parametrize(
+    ("workers", "rule", "codec", "applied"),
+    [
+        (1, "average", None, False),
+        (2, "average", None, True),
+        (1, "average", "int8", True),
+        (1, "adam", None, True),
+        (1, "elastic_average", None, True),
+    ],
+)
+def test_constraints_are_applied_unless_merges_change_nothing(workers, rule, codec, applied):
+    kept = []
+    fit = SimpleNamespace(
+        plan=TrainingPlan.create(compression=codec),
+        aggregator=SimpleNamespace(optimizer=optimizers.get(rule), keep_constraints=kept.append),
+        monitor=SimpleNamespace(replica=SimpleNamespace(projection="project")),
+        workload=SimpleNamespace(num_workers=workers),
+    )
+    keep_constraints(fit)
+    assert kept == (["project"] if applied else [])
+    fit.monitor.replica.projection = None  # the model has no constraints
+    kept.clear()
+    keep_constraints(fit)
+    assert not kept

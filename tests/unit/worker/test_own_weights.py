@@ -131,3 +131,18 @@ def test_a_push_that_comes_twice_moves_the_replica_alone(tools):
             version, _ = world.coordinator.push(0, 0, 1, 0, 4, vector, out)
             assert (version, out.tolist()) == (1, gap)
         assert world.aggregator.weights.tolist() == [1, 1.5, 1]
+
+
+def at_most_five(weights):
+    np.minimum(weights[:2], 5, out=weights[:2])
+
+
+@pytest.mark.parametrize("mode", ["asynchronous", "synchronous"])
+def test_constraints_hold_for_the_weights_of_replicas(tools, monkeypatch, mode):
+    """Momentum carries them out of the set otherwise, even if the centre is in it."""
+    monkeypatch.setattr(tools.replica, "projection", staticmethod(at_most_five))
+    plan = plan_of(tools, mode=mode, frequency=1)
+    with tools.world([8], plan, rule=elastic(momentum=0.5)) as world:
+        world.train()
+        assert bases(world.runs[0])[-1][:2] == (5, 5)
+        assert max(max(base[:2]) for base in bases(world.runs[0])) == 5

@@ -122,3 +122,10 @@ def test_activations_are_flat_vectors():
 def test_probabilities_are_arrays_even_of_one():
     (column,) = Probabilities().columns([np.array([[0.25], [0.75]])])
     assert column.to_pylist() == [[0.25], [0.75]]
+
+
+def test_text_becomes_strings():
+    one = np.array([b"cat", "é".encode()], dtype=object)
+    single, pairs = Values().columns([one, np.array([[b"a", b"b"], [b"c", b"d"]], dtype=object)])
+    assert single.to_pylist() == ["cat", "é"]
+    assert pairs.to_pylist() == [["a", "b"], ["c", "d"]]

@@ -9,7 +9,13 @@ import threading
 import numpy as np
 import pytest
 
-from kspark.errors import ClusterError, ConnectionLostError, KSparkError
+from kspark.errors import (
+    AggregationError,
+    ClusterError,
+    ConnectionLostError,
+    FitEndedError,
+    KSparkError,
+)
 from kspark.live.transport import AggregatorServer
 from kspark.live.transport.listener import Listener, listen, port_candidates
 from kspark.live.wire import Kind, encode, request_limits
@@ -70,6 +76,17 @@ def test_close_ends_a_call_that_blocks(serve, insider, handler):
     assert handler.entered.wait(30)
     server.close()
     assert handler.lost_replica()[2] == "the fit is over"
+
+
+@pytest.mark.parametrize(
+    ("error", "warns"), [(FitEndedError("the end"), False), (AggregationError("a fault"), True)]
+)
+def test_the_end_of_a_fit_is_no_warning(serve, insider, handler, caplog, error, warns):
+    sock = insider(serve())
+    handler.error = error
+    sock.sendall(PULL)
+    assert handler.lost_replica()[2] == str(error)
+    assert bool(caplog.records) == warns
 
 
 def test_close_ends_a_reply_that_nobody_reads(serve, insider, handler):

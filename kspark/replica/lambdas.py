@@ -1,0 +1,68 @@
+"""Replace the lambdas in a model's configuration by names of custom objects.
+
+Keras saves the code of a lambda without the global names that it uses, so that it fails when a
+functional model is rebuilt.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from types import FunctionType
+from typing import Any
+
+LAMBDA = "__lambda__"
+"""Keras' name of the class of a serialized lambda."""
+
+
+def without_lambdas(config: Any, functions: Iterable[Any]) -> tuple[Any, dict[str, FunctionType]]:
+    """Replace the lambdas in a configuration by references to custom objects.
+
+    Of several lambdas with the same code, which may enclose different values, the first one is
+    used; `kspark.replica.differences` corrects the others.
+
+    Args:
+        config: JSON data.
+        functions: Iterable of the functions of the live model. Others than lambdas are ignored.
+
+    Returns:
+        Tuple of the new configuration, and a dictionary from name to lambda.
+    """
+    lambdas = [f for f in functions if isinstance(f, FunctionType) and f.__name__ == "<lambda>"]
+    known = code_texts(lambdas)
+    used: dict[str, FunctionType] = {}
+
+    def replaced(part: Any) -> Any:
+        if isinstance(part, list):
+            return [replaced(item) for item in part]
+        if not isinstance(part, Mapping):
+            return part
+        function = known.get(code_of(part)) if part.get("class_name") == LAMBDA else None
+        if function is not None:
+            name = f"kspark_lambda_{lambdas.index(function)}"
+            used[name] = function
+            return {"class_name": "function", "config": name, "registered_name": name}
+        return {key: replaced(value) for key, value in part.items()}
+
+    return replaced(config), used
+
+
+def code_of(part: Any) -> Any:
+    """Return the code of a serialized lambda as text, or `None` if it has another form.
+
+    `Lambda` layers write it as `code`, other objects as the first item of `value`.
+    """
+    config = part.get("config") if isinstance(part, Mapping) else None
+    if not isinstance(config, Mapping):
+        return None
+    return config["code"] if "code" in config else next(iter(config.get("value", ())), None)
+
+
+def code_texts(functions: Iterable[FunctionType]) -> dict[Any, FunctionType]:
+    """Return the functions by their code as Keras serializes it; of several, the first."""
+    import keras
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
+        texts = [(code_of(keras.saving.serialize_keras_object(f)), f) for f in functions]
+    return dict(reversed(texts))

@@ -1,0 +1,120 @@
+"""All that a script shows on a terminal of 80 columns, until it is interrupted."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SECONDS = 300
+
+SCRIPT = """\
+from kspark import SparkModel
+from kspark.session import local_session
+
+import keras
+import numpy as np
+
+spark = local_session(2)
+x, y = np.random.rand(400, 8).astype("float32"), np.arange(400) % 2
+model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2, "softmax")], name="small")
+model.compile("sgd", "sparse_categorical_crossentropy")
+spark_model = SparkModel(model, num_workers=2)
+spark_model.fit(x, y, epochs=2)
+print(spark_model)
+print(repr(spark_model.last_fit))
+spark_model.fit(x, y, epochs=100000)
+"""
+
+EPOCH = re.compile(r"Epoch \d+/\d+ (\.\.\.|- .* examples/s.*)")
+
+
+class Terminal:
+    """A script that runs on a terminal of 80 columns.
+
+    Args:
+        script: Path of the script.
+        environment: Dictionary of environment variables.
+    """
+
+    def __init__(self, script: Path, environment: dict[str, str]) -> None:
+        self.screen, inside = pty.openpty()
+        fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.process = subprocess.Popen(
+            [sys.executable, str(script)],
+            stdin=inside, stdout=inside, stderr=inside,
+            env=environment, cwd=script.parent, start_new_session=True,
+        )  # fmt: skip
+        os.close(inside)
+        self.shown = ""
+
+    def read(self, until: str | None = None) -> None:
+        """Read until a text is on the screen, or the script has ended."""
+        deadline = time.monotonic() + SECONDS
+        while until is None or until not in self.shown:
+            ready, _, _ = select.select([self.screen], [], [], max(0, deadline - time.monotonic()))
+            assert ready, self.shown
+            try:
+                text = os.read(self.screen, 65536)
+            except OSError:  # Linux: the last process has closed the terminal.
+                text = b""
+            if not text:
+                assert until is None, self.shown
+                return
+            self.shown += text.decode()
+
+    def interrupt(self) -> None:
+        """Do what Ctrl-C does: interrupt all processes of the terminal."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def close(self) -> None:
+        os.close(self.screen)
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def terminal(tmp_path: Path, variables: dict[str, str]) -> Iterator[Terminal]:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    started = Terminal(script, {k: v for k, v in variables.items() if "LOG_LEVEL" not in k})
+    try:
+        yield started
+    finally:
+        started.close()
+
+
+def test_a_script_shows_its_own_lines_and_those_of_fit_also_when_it_is_interrupted(
+    terminal: Terminal,
+) -> None:
+    terminal.read(until="Epoch 3/100000 ...")
+    terminal.interrupt()
+    terminal.read()
+    shown, trace = terminal.shown.split("Traceback (most recent call last):")
+
+    lines = [part for part in re.split(r"[\r\n]+", shown.replace("^C", "")) if part]
+    others = [line for line in lines if not EPOCH.fullmatch(line)]
+    assert others == [
+        "SparkModel(model='small', mode='synchronous', frequency='epoch', workers=2, "
+        "parameters=18)",
+        "FitReport(mode='synchronous', frequency='epoch', workers=2, epochs=2)",
+    ]
+    assert [line for line in lines if line.startswith("Epoch 2/2 - ")]
+
+    frames = [line for line in trace.splitlines() if line.startswith("  File ")]
+    assert len(frames) == 2
+    assert trace.splitlines()[-1] == "KeyboardInterrupt: `fit` was interrupted."
+    assert terminal.process.wait(SECONDS) != 0
