@@ -70,7 +70,7 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
 
     @property
     def kerasModel(self) -> keras.Model:
-        """The Keras model. `transform` uses the weights that it has when `transform` is called."""
+        """The Keras model. `transform` uses the weights and vocabularies that it has at that time."""
         return self._model().model
 
     @property

@@ -190,7 +190,7 @@ def test_live_workers_get_the_rate_of_the_next_epoch(monkeypatch):
     monkeypatch.setattr(Fit, "task", lambda self: None)
     fit.train = SimpleNamespace(handles=SimpleNamespace(mapPartitionsWithIndex=lambda _: None))
     assert live.submit(2, 9) == 7
-    report = SimpleNamespace(facts={}, staleness=(), metrics={})
+    report = SimpleNamespace(facts={}, staleness=(), metrics={}, counters={})
     assert not live.finish_epoch(2, report)
     assert (told[0].stop_epoch, told[0].learning_rate) == (9, 0.75)
     assert told[1] == (2, 0.875)
