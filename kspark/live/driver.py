@@ -270,8 +270,12 @@ def shared_weights(fit: Fit, coordinator: Coordinator) -> Iterator[None]:
     """
     shards = sorted(coordinator.shards)
     rule = fit.aggregator.optimizer
-    adds = isinstance(rule, ScaledDelta) and rule.is_a_scale
-    if fit.plan.mode != "hogwild" or not adds or fit.aggregator.keeps_constraints:
+    if (
+        fit.plan.mode != "hogwild"
+        or not isinstance(rule, ScaledDelta)
+        or not rule.is_a_scale
+        or fit.aggregator.keeps_constraints
+    ):
         yield
         return
     shared = SharedWeights.create(fit.aggregator.weights, fit.spec.weights, len(shards))

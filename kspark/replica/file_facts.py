@@ -30,7 +30,8 @@ from kspark.replica.differences import (
     part_at,
 )
 from kspark.replica.model_spec import described, policy_of, rebuilt
-from kspark.replica.optimizer import innermost, without_weight_decay
+from kspark.replica.optimizer import without_weight_decay
+from kspark.replica.stepping import innermost
 from kspark.replica.variables import assign_all, values_of
 
 if TYPE_CHECKING:
