@@ -93,7 +93,8 @@ def test_a_saved_model_goes_on_as_the_model_itself(tmp_path, spark):
     ours.fit(X, Y, epochs=1, **fit)
     ours.save(str(tmp_path / "model.keras"))
     loaded = load_spark_model(str(tmp_path / "model.keras"))
-    assert ours.fit(X, Y, epochs=2, **fit).history == loaded.fit(X, Y, epochs=2, **fit).history
+    histories = [each.fit(X, Y, epochs=2, **fit).history["loss"] for each in (ours, loaded)]
+    np.testing.assert_allclose(*histories, rtol=1e-6)
     for mine, theirs in zip(
         ours.master_network.variables, loaded.master_network.variables, strict=True
     ):
