@@ -70,7 +70,7 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
 
     @property
     def kerasModel(self) -> keras.Model:
-        """The Keras model. `transform` uses the weights and vocabularies that it has at that time."""
+        """The Keras model. `transform` uses the weights and vocabularies that it has then."""
         return self._model().model
 
     @property
