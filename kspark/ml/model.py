@@ -70,7 +70,7 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
 
     @property
     def kerasModel(self) -> keras.Model:
-        """The Keras model. `transform` uses the weights and vocabularies that it has then."""
+        """The Keras model. `transform` uses its current weights and vocabularies."""
         return self._model().model
 
     @property

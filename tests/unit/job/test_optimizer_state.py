@@ -14,7 +14,7 @@ from kspark.job import collecting, groups, optimizer_state
 from kspark.job.collecting import MAX_STRAYS
 from kspark.job.fit import Fit
 from kspark.job.groups import grouping_of
-from kspark.job.optimizer_state import fetched_states, take_state
+from kspark.job.optimizer_state import counted_steps, fetched_states, take_state
 from kspark.plan import TrainingPlan
 from kspark.shards import ShardFacts
 from kspark.weights import TRAINABLE, Weight, WeightSpec
@@ -129,6 +129,59 @@ def test_lost_state_is_logged(monkeypatch, session, caplog, outcome, submitted, 
     assert jobs.submitted == submitted
     assert message in caplog.text
     assert "No replica's optimizer state is left; the model keeps its previous state" in caplog.text
+
+
+class Counted(Model):
+    """Notes to which counters it is set back."""
+
+    counters = (3,)
+    withdrawn = ()
+
+    def withdraw_steps(self, counters):
+        self.withdrawn = counters
+
+
+def a_counted_fit():
+    fit = a_fit([1] * 16)
+    fit.monitor = SimpleNamespace(replica=Counted())
+    return fit, fit.monitor.replica
+
+
+def test_a_fit_that_fails_withdraws_the_steps_since_its_state_was_taken(monkeypatch, session):
+    """Adam corrects the bias of its moments by the counter, which therefore belongs to them."""
+    session(grouped=True)
+    fit, replica = a_counted_fit()
+
+    def interrupted(steps, state=()):
+        with counted_steps(fit):
+            if state:
+                take_state(fit, state, 3)
+            replica.counters = (steps,)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(12)
+    assert replica.withdrawn == (3,)
+    replica.counters = (9,)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(12, [(([np.array([1.0]), np.array(9)], []), 1)])
+    assert replica.withdrawn == (9,)
+
+
+def test_a_fit_that_ends_keeps_its_steps(monkeypatch, session):
+    fit, replica = a_counted_fit()
+    with counted_steps(fit):
+        replica.counters = (9,)
+    assert (replica.counters, replica.withdrawn) == ((9,), ())
+
+
+def test_if_no_state_is_left_the_steps_are_withdrawn(monkeypatch, session):
+    session(grouped=True)
+    fit, replica = a_counted_fit()
+    fit.train = Jobs(monkeypatch, [broken(0, ShardResult(0, 4))])
+    with counted_steps(fit):
+        take_state(fit, [], 3)
+    assert replica.withdrawn == (3,)
 
 
 def fetched(session, monkeypatch, *outcomes, grouped=True, late=()):

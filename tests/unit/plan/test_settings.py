@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from kspark import SparkModel
-from kspark.ml import KerasEstimator
+from kspark.ml import KerasClassifier, KerasEstimator, KerasRegressor
 from kspark.ml.naming import KERAS, camel_case
+from kspark.mllib import SparkMLlibModel
 from kspark.plan import TrainingPlan
 from kspark.plan.settings import PLAN_SETTINGS, SETTINGS
 
@@ -36,6 +37,16 @@ def test_a_setting_has_one_default(name):
     assert SIGNATURE[name].default == default
     stage = KerasEstimator()
     assert stage.value_of(camel_case(name)) == default
+
+
+@pytest.mark.parametrize("front", [KerasClassifier, KerasRegressor, KerasEstimator])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_all_stages_have_the_default_of_a_setting(name, front):
+    assert front().value_of(camel_case(name)) == SETTINGS[name].default
+
+
+def test_the_model_for_mllib_has_the_defaults_of_all_settings():
+    assert SparkMLlibModel(compiled()).get_config() == SparkModel(compiled()).get_config()
 
 
 @pytest.mark.parametrize("name", SETTINGS)

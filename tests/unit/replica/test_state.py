@@ -212,6 +212,71 @@ def test_only_a_schedule_is_advanced(mlp):
     assert int(other.model.optimizer.iterations) == 0
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_the_schedule_of_accumulated_gradients_is_advanced(mlp, wrapped):
+    """`iterations` is no variable then, but its value divided by the accumulated steps."""
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+    optimizer = keras.optimizers.Adam(schedule, gradient_accumulation_steps=3)
+    whole = keras.optimizers.LossScaleOptimizer(optimizer) if wrapped else optimizer
+    replica = Replica.of(mlp(whole))
+    replica.advance_schedule(10)
+    assert int(optimizer.iterations) == 3
+    assert float(optimizer.learning_rate) == pytest.approx(0.05)
+
+
+def multi_optimizer(pattern=".*dense.*kernel", rate=0.1):
+    optimizers = keras.optimizers
+    others = {pattern: optimizers.Adam(0.01)}
+    return optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.SGD(rate), others))
+
+
+def test_a_multi_optimizer_has_a_learning_rate_per_optimizer(mlp):
+    replica = Replica.of(mlp(multi_optimizer()))
+    assert replica.learning_rate == pytest.approx((0.01, 0.1))
+    replica.learning_rate = (0.5, None)
+    assert replica.learning_rate == pytest.approx((0.5, 0.1))
+    with pytest.raises(ValueError, match="shorter"):
+        replica.learning_rate = 0.5
+
+
+def test_the_schedules_of_a_multi_optimizer_are_advanced(mlp):
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+    replica = Replica.of(mlp(multi_optimizer(rate=schedule)))
+    assert replica.learning_rate == (pytest.approx(0.01), None)
+    replica.advance_schedule(10)
+    adam, sgd = replica.model.optimizer.optimizers
+    assert (int(adam.iterations), int(sgd.iterations)) == (0, 10)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        (lambda: keras.optimizers.SGD(0.1), (2,)),
+        (lambda: keras.optimizers.SGD(0.1, gradient_accumulation_steps=2), (2,)),
+        (lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()), (0, 2, 2)),
+        (multi_optimizer, (2, 2, 2)),
+    ],
+)
+def test_counters_are_all_integers_of_the_optimizer(mlp, rows, window_of, optimizer, expected):
+    """Of a wrapper: its own counter, which Keras does not use, and the steps since it rescaled."""
+    replica = Replica.of(mlp(optimizer()))
+    replica.train(window_of(*rows(8)), 4)
+    assert replica.counters == expected
+    other = Replica.of(mlp(optimizer()))
+    other.counters = replica.counters
+    assert other.counters == expected
+    with pytest.raises(ValueError, match="`counters` must be arrays of shapes"):
+        other.counters = (*expected, 1)
+
+
+def test_steps_whose_state_is_lost_are_withdrawn_except_from_schedules(mlp):
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+    replica = Replica.of(mlp(multi_optimizer(rate=schedule)))
+    replica.counters = (7, 8, 9)
+    replica.withdraw_steps((1, 2, 3))
+    assert replica.counters == (1, 2, 9)
+
+
 def generator_states(replica):
     return [a.tolist() for a in replica.get_fixed() if a.shape == (2,) and a.dtype != bool]
 

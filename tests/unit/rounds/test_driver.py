@@ -17,7 +17,7 @@ from kspark.job.groups import grouping_of
 from kspark.optimizers import Average
 from kspark.plan import TrainingPlan
 from kspark.rounds import driver
-from kspark.rounds.driver import grouping_of_round, run_grouped_round
+from kspark.rounds.driver import Round, grouping_of_round, run_grouped_round
 from kspark.shards import ShardFacts
 from kspark.weights import TRAINABLE, Weight, WeightSpec
 from kspark.worker.groups import Grouping, GroupResult
@@ -143,6 +143,15 @@ def test_the_driver_merges_a_vector_per_group(monkeypatch):
     assert [s.shard for s in result.shards] == [0, 1]
     assert result.num_steps == 5
     assert result.states == []  # which are fetched, see `take_state`
+
+
+@pytest.mark.parametrize(
+    ("late", "expected"), [((None, None), (4,)), ((0, 0), (4,)), ((2, 0), (5,)), ((2, 1), ())]
+)
+def test_the_step_counters_of_a_round_are_those_of_the_first_shard_that_is_not_late(late, expected):
+    facts = [ShardFacts("h", 1, 2, 0.5, 8, True, 0.0, 0, 0, rounds) for rounds in late]
+    shards = [ShardResult(i, 8, facts=f, counters=(4 + i,)) for i, f in enumerate(facts)]
+    assert Round(shards, [], []).counters == expected
 
 
 def test_incomplete_groups_train_again(monkeypatch):

@@ -23,6 +23,7 @@ def sent(document):
     [
         (Instructions(), '{"stop": false}'),
         (Instructions(True, 0.5), '{"stop": true, "learning_rate": 0.5}'),
+        (Instructions(False, (0.5, None)), '{"stop": false, "learning_rate": [0.5, null]}'),
         (Instructions(hold=True), '{"stop": false, "hold": true}'),
         (
             Instructions(False, 0.5, restart=Restart(6, 1)),
@@ -75,6 +76,12 @@ def test_a_value_must_be_of_its_type_and_is_not_shown(value):
     with pytest.raises(ProtocolError) as caught:
         read(Failure, {**vars(FAILURE), "shard": value})
     assert str(caught.value) == "`shard` of Failure must be of type int."
+
+
+@pytest.mark.parametrize("rate", ["0.5", [0.5, "1"], [[0.5]], {"0": 0.5}, [True]])
+def test_a_learning_rate_is_a_number_or_a_list_of_numbers(rate):
+    with pytest.raises(ProtocolError, match="`learning_rate` of Instructions must be of type"):
+        Instructions.from_json({"learning_rate": rate})
 
 
 def test_plain_data_is_read():

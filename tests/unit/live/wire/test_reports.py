@@ -26,6 +26,7 @@ REPORTS = [
     EpochEnd(4, generation=1, last=False),
     FailureReport(Failure(2, "host", 0, "ValueError", "a mistake", "traceback")),
     MetricsReport(3, FACTS),
+    MetricsReport(3, FACTS, (8, 0, 8)),
     MissingFilesReport(),
     StateReport(1),
     StateRequest(0),
@@ -55,6 +56,14 @@ def test_fields_that_are_none_are_not_sent():
         ({"kind": "state", "epoch": 1, "more": 2}, "StateReport must have the fields"),
         ({"kind": "metrics", "epoch": 1, "facts": []}, "ShardFacts must have the fields"),
         ({"kind": "failure", "failure": None}, "Failure must have the fields"),
+        (
+            {"kind": "metrics", "epoch": 1, "facts": vars(FACTS), "counters": [1, "2"]},
+            r"`counters` of MetricsReport must be of type tuple",
+        ),
+        (
+            {"kind": "metrics", "epoch": 1, "facts": vars(FACTS), "counters": 1},
+            r"`counters` of MetricsReport must be of type tuple",
+        ),
     ],
 )
 def test_a_malformed_report_is_refused(document, reason):

@@ -1,0 +1,115 @@
+"""Callbacks see the step counters and learning rates that they see in Keras; on `local[2]`."""
+
+import keras
+import numpy as np
+import pytest
+
+from kspark import SparkModel
+
+optimizers, layers = keras.optimizers, keras.layers
+
+
+class Watch(keras.callbacks.Callback):
+    """Notes the learning rate and the steps of each optimizer whenever it is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def note(self, hook):
+        several = getattr(self.model.optimizer, "optimizers", [self.model.optimizer])
+        for one in several:
+            self.seen.append((hook, float(one.learning_rate), int(one.iterations)))
+
+    def on_train_begin(self, logs=None):
+        self.note("train_begin")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.note("begin")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.note("end")
+
+    def on_train_end(self, logs=None):
+        self.note("train_end")
+
+
+def schedule():
+    return optimizers.schedules.ExponentialDecay(0.1, 8, 0.5)
+
+
+def accumulating():
+    """Eight steps an epoch, of which every third changes the weights."""
+    return optimizers.Adam(schedule(), gradient_accumulation_steps=3)
+
+
+def with_schedules():
+    chosen = optimizers.OptimizerMap(optimizers.SGD(schedule()), {".*first/.*": accumulating()})
+    return optimizers.MultiOptimizer(chosen)
+
+
+def with_rates():
+    chosen = optimizers.OptimizerMap(optimizers.SGD(0.1), {".*first/.*": optimizers.Adam(0.01)})
+    return optimizers.MultiOptimizer(chosen)
+
+
+def scaled():
+    return optimizers.LossScaleOptimizer(optimizers.Adam(schedule()), dynamic_growth_steps=5)
+
+
+def model_with(optimizer):
+    keras.utils.set_random_seed(1)
+    first, last = layers.Dense(4, "tanh", name="first"), layers.Dense(1, name="last")
+    model = keras.Sequential([keras.Input((3,)), first, last])
+    model.compile(optimizer, "mse")
+    return model
+
+
+def train(model, fit, halved):
+    """Train in two fits. Returns what callbacks saw."""
+    x = np.random.default_rng(0).normal(size=(256, 3)).astype("float32")
+    watch = Watch()
+    rates = [keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)] if halved else []
+    for _ in range(2):
+        fit(x, x[:, :1], 32, 2, 0, callbacks=[*rates, watch], shuffle=False)
+    return watch.seen, model.get_weights()
+
+
+LIVE = [("synchronous", 3), ("synchronous", "batch"), ("asynchronous", 3), ("hogwild", "batch")]
+ROADS = [("synchronous", "epoch"), *LIVE]
+SHORT = [(with_schedules, "synchronous", "epoch"), (with_rates, "asynchronous", 3)]
+CASES = [
+    (made, *road) for made in (accumulating, with_schedules, with_rates, scaled) for road in ROADS
+]
+THOROUGH = [pytest.param(*case, marks=pytest.mark.thorough) for case in CASES if case not in SHORT]
+
+
+@pytest.mark.parametrize(("made", "mode", "frequency"), [*SHORT, *THOROUGH])
+def test_one_worker_shows_callbacks_what_keras_shows(spark, made, mode, frequency):
+    plain, ours = model_with(made()), model_with(made())
+    halved = made is with_rates
+    seen, expected = train(plain, plain.fit, halved)
+    spark_model = SparkModel(ours, mode, frequency, num_workers=1)
+    found, weights = train(ours, spark_model.fit, halved)
+    assert len(found) > 8
+    assert found == seen
+    for one, other in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(("mode", "frequency"), ROADS)
+def test_two_workers_show_callbacks_the_steps_of_the_first(spark, mode, frequency):
+    """Its three batches of an epoch, if the other has five; except where all make joint steps."""
+    sizes, steps = (12, 20), 5 if (mode, frequency) == ("synchronous", "batch") else 3
+    x = np.random.default_rng(0).normal(size=(sum(sizes), 3)).astype("float32")
+    parts = [list(zip(part, part[:, :1], strict=True)) for part in np.split(x, [sizes[0]])]
+    rows = spark.sparkContext.parallelize(parts, 2).flatMap(lambda part: part)
+    watch, model = Watch(), model_with(optimizers.SGD(schedule()))
+    spark_model = SparkModel(model, mode, frequency, batch_size=4)
+    for _ in range(2):
+        spark_model.fit(rows, epochs=2, verbose=0, callbacks=[watch])
+    assert [count for hook, _, count in watch.seen if hook == "end"] == [
+        steps * epoch for epoch in (1, 2, 3, 4)
+    ]
+    assert int(model.optimizer.iterations) == 4 * steps
