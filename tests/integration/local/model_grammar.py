@@ -388,8 +388,8 @@ OPTIMIZERS = [adam_w, adam_w, decaying, rising, accumulating, averaged, clipped,
 LOSSES = [pinball, scheduled, cubed, huber, summed, mean_squared, as_lambda]
 METRICS = [
     lambda: "mae",
-    lambda: Share(0.2),
+    lambda: Share(0.2, name="share"),
     lambda: power(1),
     lambda: keras.metrics.RootMeanSquaredError(),
-    lambda: Pinball(0.3),
+    lambda: Pinball(0.3, name="pinball"),
 ]
