@@ -270,12 +270,8 @@ def shared_weights(fit: Fit, coordinator: Coordinator) -> Iterator[None]:
     """
     shards = sorted(coordinator.shards)
     rule = fit.aggregator.optimizer
-    if (
-        fit.plan.mode != "hogwild"
-        or not isinstance(rule, ScaledDelta)
-        or not rule.is_a_scale
-        or fit.aggregator.keeps_constraints
-    ):
+    wanted = fit.plan.mode == "hogwild" and not fit.aggregator.keeps_constraints
+    if not wanted or not isinstance(rule, ScaledDelta) or not rule.is_a_scale:
         yield
         return
     shared = SharedWeights.create(fit.aggregator.weights, fit.spec.weights, len(shards))

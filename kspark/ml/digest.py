@@ -29,7 +29,7 @@ def model_digest(model: keras.Model) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for variable in model.variables:
         value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
-        digest.update(memoryview(value.reshape(-1).view(np.uint8)))
+        digest.update(value.reshape(-1).view(np.uint8).data)
     for layer in layers_of(model):
         if is_lookup(layer):
             digest.update(table_digest(layer))

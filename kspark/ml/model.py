@@ -70,7 +70,11 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
 
     @property
     def kerasModel(self) -> keras.Model:
-        """The Keras model. `transform` uses the weights that it has when `transform` is called."""
+<<<<<<< .merge_file_KX4m5K
+        """The Keras model. `transform` uses its current weights and vocabularies."""
+=======
+        """The Keras model. `transform` uses the weights and vocabularies that it has then."""
+>>>>>>> .merge_file_nqX4KP
         return self._model().model
 
     @property

@@ -19,7 +19,9 @@ from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReadable
 from kspark import saving
 from kspark.errors import invalid
 from kspark.ml.carried import CarriedModel, need_jvm
+from kspark.replica.file_facts import FileFacts
 from kspark.replica.model_spec import REBUILD_ERRORS
+from kspark.saving.document import Document
 from kspark.saving.hadoop import qualified
 from kspark.saving.uncompiled import load_uncompiled
 
@@ -54,7 +56,15 @@ class StageWriter(MLWriter):
         if carried is not None:
             file = model_file(self, path)
             carried.build_optimizer()
-            saving.save_model(carried.model, {}, file, spark=self.sparkSession)
+            facts = FileFacts.of(carried.model, carried.custom_objects)
+            saving.save_model(
+                carried.model,
+                {},
+                file,
+                spark=self.sparkSession,
+                server_state=facts.arrays,
+                facts=facts.data,
+            )
 
 
 class StageReader(MLReader[S], Generic[S]):
@@ -131,12 +141,19 @@ class StageReader(MLReader[S], Generic[S]):
             loaded = saving.load_model(
                 file, custom_objects=objects, safe_mode=self._safe, spark=spark
             )
+            facts, _ = FileFacts.loaded(loaded.facts, loaded.server_state)
+            facts.apply(loaded.model, objects, safe_mode=self._safe)
             return loaded.model, None
         except REBUILD_ERRORS as error:
-            model, names = load_uncompiled(
-                file, custom_objects=objects, safe_mode=self._safe, spark=spark
-            )
-            return model, cannot_train(self._cls.__name__, path, names, error)
+            found = load_uncompiled(file, custom_objects=objects, safe_mode=self._safe, spark=spark)
+            without_compilation(found.document).apply(found.model, objects)
+            return found.model, cannot_train(self._cls.__name__, path, found.missing, error)
+
+
+def without_compilation(document: Document) -> FileFacts:
+    """Return the facts of a model's file that do not belong to its compilation."""
+    facts, _ = FileFacts.loaded(document.facts, document.server_state)
+    return FileFacts({"attributes": facts.data.get("attributes", [])}, facts.arrays)
 
 
 def cannot_train(kind: str, path: str, names: list[str], error: Exception) -> ValueError:

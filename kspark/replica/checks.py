@@ -15,6 +15,8 @@ import numpy as np
 
 from kspark.errors import invalid, invalid_type
 from kspark.replica import custom_objects as custom
+from kspark.replica.compiled_variables import compiled_variables
+from kspark.replica.variables import assign_all, values_of
 
 if TYPE_CHECKING:
     import keras
@@ -169,12 +171,14 @@ def close(left: np.ndarray, right: np.ndarray) -> bool:
 
 @contextmanager
 def kept_fixed(replica: Evaluated) -> Iterator[None]:
-    """Restore counters and random number generators at the end of the block."""
-    fixed = replica.get_fixed()
+    """Restore counters, generators and the loss's own variables at the end of the block."""
+    fixed, own = replica.get_fixed(), compiled_variables(replica.model)
+    values = values_of(own)
     try:
         yield
     finally:
         replica.set_fixed(fixed)
+        assign_all(own, values, "values")
 
 
 def states_after(replica: Evaluated, window: Window, batch_size: int) -> list[np.ndarray]:

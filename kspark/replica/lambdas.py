@@ -6,10 +6,9 @@ functional model is rebuilt.
 
 from __future__ import annotations
 
-import base64
-import marshal
+import warnings
 from collections.abc import Iterable, Mapping
-from types import CodeType, FunctionType
+from types import FunctionType
 from typing import Any
 
 LAMBDA = "__lambda__"
@@ -29,7 +28,8 @@ def without_lambdas(config: Any, functions: Iterable[Any]) -> tuple[Any, dict[st
     Returns:
         Tuple of the new configuration, and a dictionary from name to lambda.
     """
-    known = [f for f in functions if isinstance(f, FunctionType) and f.__name__ == "<lambda>"]
+    lambdas = [f for f in functions if isinstance(f, FunctionType) and f.__name__ == "<lambda>"]
+    known = code_texts(lambdas)
     used: dict[str, FunctionType] = {}
 
     def replaced(part: Any) -> Any:
@@ -37,24 +37,32 @@ def without_lambdas(config: Any, functions: Iterable[Any]) -> tuple[Any, dict[st
             return [replaced(item) for item in part]
         if not isinstance(part, Mapping):
             return part
-        if part.get("class_name") == LAMBDA:
-            code = code_of(part)
-            for index, function in enumerate(known):
-                if function.__code__ == code:
-                    name = f"kspark_lambda_{index}"
-                    used[name] = function
-                    return {"class_name": "function", "config": name, "registered_name": name}
+        function = known.get(code_of(part)) if part.get("class_name") == LAMBDA else None
+        if function is not None:
+            name = f"kspark_lambda_{lambdas.index(function)}"
+            used[name] = function
+            return {"class_name": "function", "config": name, "registered_name": name}
         return {key: replaced(value) for key, value in part.items()}
 
     return replaced(config), used
 
 
-def code_of(part: Mapping[str, Any]) -> CodeType | None:
-    """Return the code of a serialized lambda, or `None` if it has another form."""
-    config = part.get("config")
-    text = config.get("code") if isinstance(config, Mapping) else None
-    if not isinstance(text, str):
+def code_of(part: Any) -> Any:
+    """Return the code of a serialized lambda as text, or `None` if it has another form.
+
+    `Lambda` layers write it as `code`, other objects as the first item of `value`.
+    """
+    config = part.get("config") if isinstance(part, Mapping) else None
+    if not isinstance(config, Mapping):
         return None
-    # This is safe: the configuration was made from the user's model in this process.
-    code = marshal.loads(base64.b64decode(text))
-    return code if isinstance(code, CodeType) else None
+    return config["code"] if "code" in config else next(iter(config.get("value", ())), None)
+
+
+def code_texts(functions: Iterable[FunctionType]) -> dict[Any, FunctionType]:
+    """Return the functions by their code as Keras serializes it; of several, the first."""
+    import keras
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
+        texts = [(code_of(keras.saving.serialize_keras_object(f)), f) for f in functions]
+    return dict(reversed(texts))

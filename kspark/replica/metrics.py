@@ -62,15 +62,16 @@ def run_once(model: keras.Model, inputs: InputSpec, labels: list[Zeros]) -> None
     import keras
 
     names, tensors, structure = arranged(output_tensors(model))
+    x = features_of_zeros(inputs)
     if model.losses:
         # They may be tensors of a graph that no longer exists, and `compute_loss` adds them up.
-        called_on_zeros(model, inputs)
+        model(x, training=False)
     outputs = [keras.ops.zeros((1, *known(t.shape[1:])), dtype=t.dtype) for t in tensors]
     y_pred = rearranged(outputs, names, structure)
     zeros = [keras.ops.zeros((1, *shape), dtype=dtype) for shape, dtype in labels]
     y = per_output(zeros, inputs)
-    model.compute_loss(x=None, y=y, y_pred=y_pred, sample_weight=None)
-    model.compute_metrics(None, y, y_pred)
+    model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=None)
+    model.compute_metrics(x, y, y_pred)
 
 
 def called_on_zeros(model: keras.Model, inputs: InputSpec) -> Any:
@@ -78,6 +79,11 @@ def called_on_zeros(model: keras.Model, inputs: InputSpec) -> Any:
 
     The call replaces the losses of `add_loss` and of activity regularizers.
     """
+    return model(features_of_zeros(inputs), training=False)
+
+
+def features_of_zeros(inputs: InputSpec) -> Any:
+    """Return the features of one row of zeros, or of empty text, as tensors."""
     import keras
 
     arrays = [
@@ -89,7 +95,7 @@ def called_on_zeros(model: keras.Model, inputs: InputSpec) -> Any:
         for array, spec in zip(arrays, inputs.inputs, strict=True)
     ]
     names = [a.name for a in inputs.inputs]
-    return model(structured(tensors, names, inputs.x_structure), training=False)
+    return structured(tensors, names, inputs.x_structure)
 
 
 def label_shapes(

@@ -62,7 +62,7 @@ class Replica(ReplicaState):
         self._summable = False
 
     @classmethod
-    def of(cls, model: keras.Model, x: Any = None) -> Replica:
+    def of(cls, model: keras.Model, x: Any = None, *, with_labels: bool = False) -> Replica:
         """Make a replica of the user's model on the driver.
 
         Args:
@@ -70,6 +70,7 @@ class Replica(ReplicaState):
                 model itself from `x`.
             x: Array, or list or dictionary of arrays, with at least one row of input. Only
                 used for a model that was defined without an input shape.
+            with_labels: Boolean, see `input_spec`. Defaults to `False`.
 
         Raises:
             ValueError: If the model is not compiled, or if it is not built and `x` contains
@@ -81,7 +82,8 @@ class Replica(ReplicaState):
         check_model(model)
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
-        return cls(model, weight_spec(model), input_spec(model, example))
+        inputs = input_spec(model, example, with_labels=with_labels)
+        return cls(model, weight_spec(model), inputs)
 
     def train(
         self, window: Window, batch_size: int, start: int = 0, stop: int | None = None

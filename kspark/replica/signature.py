@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kspark.errors import invalid
+from kspark.replica.compile_arguments import compile_arguments
 from kspark.shards import TEXT, ArraySpec, InputSpec
 
 if TYPE_CHECKING:
@@ -50,13 +51,15 @@ def build_model(model: keras.Model, example: Any) -> None:
     model(rearranged(rows, names, structure), training=False)
 
 
-def input_spec(model: keras.Model, example: Any = None) -> InputSpec:
+def input_spec(model: keras.Model, example: Any = None, *, with_labels: bool = False) -> InputSpec:
     """Return the inputs and targets of a model.
 
     Args:
         model: A built `keras.Model`.
         example: Rows of input in the structure that the model takes. Needed for the
             dtypes of a subclassed model's inputs if they are not floating point.
+        with_labels: Boolean, whether a model that computes its loss itself, and has none among
+            its compile arguments, takes one array of labels per output. Defaults to `False`.
 
     Returns:
         An `InputSpec`. Its targets are the outputs with a loss or a metric, without shapes
@@ -69,6 +72,9 @@ def input_spec(model: keras.Model, example: Any = None) -> InputSpec:
 
     inputs, structure = described_inputs(model, example)
     names, y_structure = target_names(model)
+    if with_labels and model.loss is None and computes_loss(model):
+        names, y_structure = output_names(model)
+        y_structure = SINGLE if len(names) == 1 and y_structure == LIST else y_structure
     outputs = output_names(model)[0] if names else []
     return InputSpec(
         inputs=tuple(inputs),
@@ -196,16 +202,21 @@ def target_names(model: keras.Model) -> tuple[list[str], str]:
     return [n for i, n in enumerate(names) if i in used], structure
 
 
+def computes_loss(model: keras.Model) -> bool:
+    """Whether a model's class computes the loss itself, like `keras.distillation.Distiller`."""
+    import keras
+
+    names = ("compute_loss", "train_step")
+    return any(getattr(type(model), n) is not getattr(keras.Model, n) for n in names)
+
+
 def metric_outputs(model: keras.Model, names: Sequence[str]) -> set[int]:
     """Return the positions of the outputs with a metric, for a model with several outputs."""
-    config = model.get_compile_config()
+    arguments = compile_arguments(model)
     found: set[int] = set()
     for key in ("metrics", "weighted_metrics"):
-        given = config.get(key) if isinstance(config, Mapping) else None
-        if isinstance(given, Mapping) and given.get("class_name") == "__tuple__":
-            given = given["config"]["value"]
-        if given:
-            found |= named_parts(given, names)
+        if arguments[key]:
+            found |= named_parts(arguments[key], names)
     return found
 
 

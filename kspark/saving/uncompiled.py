@@ -10,11 +10,14 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 from pyspark.sql import SparkSession
 
+from kspark.saving import keras_file
+from kspark.saving.document import Document
 from kspark.saving.filesystem import reading
 from kspark.saving.rebuild import custom_names, known, objects_in, rebuilding, refuse_code
 
@@ -23,13 +26,29 @@ COMPILATION = "compile_config"
 """The key of the compile arguments in the configuration of a model, or of a model inside it."""
 
 
+@dataclass(frozen=True)
+class Uncompiled:
+    """A model without its compilation.
+
+    Attributes:
+        model: `keras.Model`, not compiled.
+        missing: List of the names of losses, metrics and optimizers that neither Keras nor the
+            custom objects know.
+        document: `Document` of the file.
+    """
+
+    model: keras.Model
+    missing: list[str]
+    document: Document
+
+
 def load_uncompiled(
     path: str,
     *,
     custom_objects: Mapping[str, Any],
     safe_mode: bool = True,
     spark: SparkSession | None = None,
-) -> tuple[keras.Model, list[str]]:
+) -> Uncompiled:
     """Load a model, and find out which parts of its compilation are unknown.
 
     Args:
@@ -40,8 +59,7 @@ def load_uncompiled(
         spark: `SparkSession` for a path with a scheme. Defaults to `None`, the active session.
 
     Returns:
-        Tuple of the model, which is not compiled, and the list of the names of losses, metrics
-        and optimizers that neither Keras nor `custom_objects` knows.
+        An `Uncompiled`.
 
     Raises:
         ValueError: If the model contains code, or needs other custom objects.
@@ -61,7 +79,9 @@ def load_uncompiled(
             model = keras.saving.load_model(
                 file, custom_objects=objects, compile=False, safe_mode=safe_mode
             )
-    return model, [name for name in custom_names(removed) if not known(name, objects)]
+        document = keras_file.read_document(archive, path) or Document({}, {})
+    missing = [name for name in custom_names(removed) if not known(name, objects)]
+    return Uncompiled(model, missing, document)
 
 
 def remove_compilation(config: object) -> list[Any]:
@@ -82,8 +102,11 @@ def copy_with_config(archive: zipfile.ZipFile, config: object, file: str) -> Non
     with zipfile.ZipFile(file, "w") as copy:
         for member in archive.infolist():
             if member.filename == CONFIG:
-                copy.writestr(member, json.dumps(config))
+                copy.writestr(CONFIG, json.dumps(config))
                 continue
-            with archive.open(member) as source, copy.open(member, "w", force_zip64=True) as target:
+            with (
+                archive.open(member) as source,
+                copy.open(member.filename, "w", force_zip64=True) as target,
+            ):
                 for piece in iter(lambda: source.read(1 << 20), b""):
                     target.write(piece)

@@ -94,9 +94,16 @@ class InferenceModel:
         self._model = compiled_model(self._model)
         size = self._batch_size(batch_size)
         columns = Columns(features_col, label_col, weight_col)
-        source = Source(self._model, x, columns, self.num_workers, labelled=y is None)
+        source = Source(
+            self._model,
+            x,
+            columns,
+            self.num_workers,
+            labelled=y is None,
+            with_labels=y is not None,
+        )
         examples, _ = source.training(x, y, sample_weight, 0.0)
-        spec = ReplicaSpec.of(self._model, self.custom_objects)
+        spec = ReplicaSpec.of(self._model, self.custom_objects, source.replica.inputs)
         check_cluster_once(source.spark, spec.backend)
         parts = job.evaluate(source.spark, spec, examples, size)
         source.replica.prepare_metrics(parts)

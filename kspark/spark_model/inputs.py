@@ -78,6 +78,7 @@ class Source:
         columns: `Columns` of a DataFrame.
         num_workers: Integer, number of shards, or `None` for the partitions of the data.
         labelled: Boolean, whether the rows of `x` must contain labels.
+        with_labels: Boolean, whether there are labels beside `x`. Defaults to `False`.
 
     Attributes:
         replica: `Replica` that uses `model` itself, not a copy.
@@ -91,11 +92,13 @@ class Source:
         num_workers: int | None,
         *,
         labelled: bool,
+        with_labels: bool = False,
     ) -> None:
         check_running(x)
         self.columns = columns
         self.num_workers = num_workers
-        self.replica = Replica.of(model, example_for(model, x, columns, labelled=labelled))
+        example = example_for(model, x, columns, labelled=labelled)
+        self.replica = Replica.of(model, example, with_labels=with_labels)
         self._x = x
 
     @cached_property

@@ -232,12 +232,19 @@ class SparkModel(InferenceModel):
         )
         checked = checked_callbacks(callbacks)
         columns = Columns(features_col, label_col, weight_col)
-        source = Source(self._model, x, columns, self.num_workers, labelled=y is None)
+        source = Source(
+            self._model,
+            x,
+            columns,
+            self.num_workers,
+            labelled=y is None,
+            with_labels=y is not None,
+        )
         check_schedule(plan, source.replica.learning_rate)
         check_single_target(class_weight, len(source.replica.inputs.targets))
         check_road(source.spark, plan)
         data = TrainingData.of(source, (x, y, sample_weight), validation_split, validation_data)
-        spec = ReplicaSpec.of(self._model, self.custom_objects)
+        spec = ReplicaSpec.of(self._model, self.custom_objects, source.replica.inputs)
         history = train(source, plan, spec, data, self._rule(), self._outcome, checked, verbose)
         self._histories.append(history.history)
         self._model.history = history

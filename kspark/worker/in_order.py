@@ -11,7 +11,7 @@ from typing import IO
 import numpy as np
 
 from kspark.shards.files import as_bytes
-from kspark.shards.writing import local_folders
+from kspark.shards.removal import local_folders
 
 Place = tuple[int, np.dtype, tuple[int, ...]]
 """Location of an array in the file: position, dtype, shape."""

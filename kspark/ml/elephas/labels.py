@@ -30,7 +30,7 @@ def with_encoded_labels(
         ValueError: If the labels would not fit the loss and the output of the model.
     """
     loss = loss_name(compiled_loss(model))
-    label = frame.select(chosen_column(frame, column, column)).schema.fields[0]
+    label = frame.select(chosen_column(frame, column, column, "label_col")).schema.fields[0]
     if isinstance(label.dataType, NumericType):
         check_encoding(model, loss, categorical, nb_classes)
     if not categorical or loss == SPARSE:

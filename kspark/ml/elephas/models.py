@@ -11,6 +11,7 @@ import keras
 from kspark.errors import invalid, invalid_type
 from kspark.ml.carried import CarriedModel
 from kspark.ml.elephas.compiling import ARGUMENTS, FAILURES, compile_arguments, first_line
+from kspark.replica.compile_arguments import compile_arguments as arguments_in_force
 from kspark.replica.custom_objects import collect
 from kspark.saving.rebuild import custom_names, known
 from kspark.saving.uncompiled import remove_compilation
@@ -109,8 +110,5 @@ def same_compiled(carried: CarriedModel, params: Mapping[str, Any]) -> keras.Mod
         config = model.get_compile_config()
         objects = {**collect(model, config, carried.custom_objects), **params["custom_objects"]}
         new = compile_arguments(params, objects, changed)
-        with keras.saving.custom_object_scope(objects):
-            # Loading code is safe: the configuration comes from the user's model in this process.
-            arguments = keras.saving.deserialize_keras_object(config, safe_mode=False)
-        model.compile(**{**arguments, "optimizer": model.optimizer, **new})
+        model.compile(**{**arguments_in_force(model), "optimizer": model.optimizer, **new})
     return model

@@ -79,7 +79,7 @@ class Share(keras.metrics.Metric):
         return self.hits / self.seen
 
 
-class AtMost(keras.constraints.Constraint):
+class Bounded(keras.constraints.Constraint):
     def __init__(self, limit=9.0):
         self.limit = limit
 
@@ -257,12 +257,12 @@ class Writer:
         return self.choose(makers)()
 
     def dense(self):
-        kernels = [AtMost(0.3), keras.constraints.NonNeg(), keras.constraints.UnitNorm()]
+        kernels = [Bounded(0.3), keras.constraints.NonNeg(), keras.constraints.UnitNorm()]
         return layers.Dense(
             self.random.randint(2, 4),
             self.choose(["relu", "tanh", softsign, leaky(0.1), leaky(0.3)]),
             kernel_constraint=self.random.choice([None] * 3 + kernels),
-            bias_constraint=self.random.choice([None, None, AtMost(0.2)]),
+            bias_constraint=self.random.choice([None, None, Bounded(0.2)]),
             kernel_regularizer=self.random.choice([None, None, "l2", Pull(0.1)]),
         )
 

@@ -353,9 +353,12 @@ def test_each_input_may_have_a_column_of_its_own(spark):
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        (Columns("nothing"), "no column 'nothing'. The columns are: .'features', 'label', 'day'"),
+        (
+            Columns("nothing"),
+            "'nothing', which `features_col` names. The columns are: .'features', 'label'",
+        ),
         (Columns("features.x"), "Column 'features.x'|features.x"),
-        (Columns("day"), "Column 'day' must hold numbers, text.*Received: type date"),
+        (Columns("day"), "Column 'day' must hold numbers, vectors.*Received: type date"),
         (Columns("raw"), "Column 'raw' must hold .*Received: type binary"),
         (Columns("days"), r"Column 'days' must hold .*Received: type array<date>"),
         (Columns("map"), "Column 'map' must hold .*Received: type map"),

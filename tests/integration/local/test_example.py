@@ -79,10 +79,10 @@ def test_feature_columns_are_joined_in_the_given_order(spark, columns):
 def test_a_model_is_not_built_without_rows_or_labels(spark):
     empty = spark.sparkContext.emptyRDD()
     assert first_example(spark, empty, Columns(), labelled=True) is None
-    assert (
-        first_example(spark, spark.createDataFrame([], "features double"), Columns(), labelled=True)
-        is None
-    )
+    frame = spark.createDataFrame([], "features double, label double")
+    assert first_example(spark, frame, Columns(), labelled=True) is None
+    with pytest.raises(ValueError, match="'label', which `label_col` names"):
+        first_example(spark, frame.drop("label"), Columns(), labelled=True)
     with pytest.raises(ValueError, match="`model` must be built"):
         built_from(empty, True)
     with pytest.raises(ValueError, match="`y` must be labels"):

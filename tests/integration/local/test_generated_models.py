@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from model_grammar import sentence
 
 from kspark import SparkModel
 from kspark.ml import KerasEstimator
 
 FIT = {"epochs": 2, "shuffle": False, "verbose": 0}
 BATCH = 8
+
+
+def grammar():
+    """Import the grammar, a module of a user's project that workers do not have."""
+    if "model_grammar" not in sys.modules:
+        path = Path(__file__).with_name("model_grammar.py")
+        spec = importlib.util.spec_from_file_location("model_grammar", path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["model_grammar"] = module
+        spec.loader.exec_module(module)
+    return sys.modules["model_grammar"]
+
+
+def sentence(seed):
+    return grammar().sentence(seed)
 
 
 def by_keras(seed, spark):
@@ -69,11 +86,13 @@ def check_all_equal(seeds, spark):
     assert len(refused) <= 0.05 * len(seeds), refused
 
 
+@pytest.mark.timeout(600)
 def test_thirty_generated_models_train_as_in_keras(spark):
     check_all_equal(range(30), spark)
 
 
 @pytest.mark.thorough
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("first", range(30, 330, 30))
 def test_further_generated_models_train_as_in_keras(first, spark):
     check_all_equal(range(first, first + 30), spark)

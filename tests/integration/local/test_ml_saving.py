@@ -219,6 +219,20 @@ def test_a_fitted_pipeline_predicts_without_its_loss(without_its_loss, frame, tm
     assert type(stage.kerasModel.loss) is OwnLoss
 
 
+def test_a_saved_stage_keeps_lora_factors(without_its_loss, tmp_path):
+    for loss in ("mse", OwnLoss()):
+        model = network(3, None, loss)
+        model.layers[0].enable_lora(2)
+        factor = model.layers[0].lora_kernel_b
+        factor.assign(np.ones(factor.shape))
+        path = str(tmp_path / str(loss != "mse"))
+        KerasModel(model).save(path)
+        loaded = KerasModel.load(path).kerasModel
+        assert loaded.compiled is (loss == "mse")
+        for ours, theirs in zip(model.variables, loaded.variables, strict=True):
+            np.testing.assert_array_equal(theirs.numpy(), ours.numpy())
+
+
 def test_a_tuned_pipeline_predicts_without_its_loss(without_its_loss, frame, tmp_path):
     pipeline, fitted = without_its_loss
     search = CrossValidator(

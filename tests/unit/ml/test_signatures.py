@@ -79,7 +79,7 @@ def test_types_are_those_of_the_settings_and_of_the_params():
         int | None,
     )
     assert (found["validationSplit"], found["shuffle"], found["compression"]) == (float, bool, Any)
-    assert (found["weightCol"], found["fromLogits"]) == (str | None, bool | None)
+    assert (found["scaleLr"], found["fromLogits"]) == (str | None, bool | None)
 
 
 def test_setters_have_the_type_of_their_param():

@@ -190,7 +190,7 @@ def test_a_frozen_block_with_a_trainable_layer_trains_alike(data, window_of):
 # -- layers -------------------------------------------------------------------------------------
 
 
-class AtMost(keras.constraints.Constraint):
+class Bounded(keras.constraints.Constraint):
     def __init__(self, limit=9.0):
         self.limit = limit
 
@@ -221,7 +221,7 @@ class Shifted(layers.Layer):
 
 
 def test_own_constraints_and_regularizers_train_alike(data, window_of):
-    first = layers.Dense(3, kernel_constraint=AtMost(0.2), bias_regularizer=Pull(0.5))
+    first = layers.Dense(3, kernel_constraint=Bounded(0.2), bias_regularizer=Pull(0.5))
     model = dense(first)
     check_trains_alike(model, *data, window_of)
     assert np.abs(first.kernel.numpy()).max() <= 0.2

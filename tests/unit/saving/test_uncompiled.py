@@ -72,10 +72,10 @@ def test_a_model_predicts_without_the_parts_that_train_it(case, tmp_path):
     saving.save_model(model, {}, path)
     with pytest.raises((TypeError, ValueError)):
         saving.load_model(path)
-    loaded, missing = load_uncompiled(path, custom_objects={})
-    assert not loaded.compiled
-    assert missing == names
-    np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
+    loaded = load_uncompiled(path, custom_objects={})
+    assert not loaded.model.compiled
+    assert loaded.missing == names
+    np.testing.assert_array_equal(loaded.model.predict(X, verbose=0), model.predict(X, verbose=0))
 
 
 def test_a_missing_layer_is_named_and_the_loss_is_not(tmp_path):
@@ -83,9 +83,9 @@ def test_a_missing_layer_is_named_and_the_loss_is_not(tmp_path):
     saving.save_model(model, {}, path)
     with pytest.raises(ValueError, match="`custom_objects` must be .* with 'OwnLayer', used by"):
         load_uncompiled(path, custom_objects={})
-    loaded, missing = load_uncompiled(path, custom_objects={"OwnLayer": OwnLayer})
-    assert missing == ["OwnLoss"]
-    np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
+    loaded = load_uncompiled(path, custom_objects={"OwnLayer": OwnLayer})
+    assert loaded.missing == ["OwnLoss"]
+    np.testing.assert_array_equal(loaded.model.predict(X, verbose=0), model.predict(X, verbose=0))
 
 
 def test_code_in_a_layer_is_refused(tmp_path):
@@ -94,7 +94,7 @@ def test_code_in_a_layer_is_refused(tmp_path):
     saving.save_model(network(layer), {}, path)
     with pytest.raises(ValueError, match="without code inside"):
         load_uncompiled(path, custom_objects={})
-    loaded, _ = load_uncompiled(path, custom_objects={}, safe_mode=False)
+    loaded = load_uncompiled(path, custom_objects={}, safe_mode=False).model
     assert loaded.predict(X, verbose=0).shape == (5, 2)
 
 
@@ -105,5 +105,5 @@ def test_vocabularies_are_kept(tmp_path):
     model.compile("sgd", OwnLoss())
     path = str(tmp_path / "model.keras")
     saving.save_model(model, {}, path)
-    loaded, _ = load_uncompiled(path, custom_objects={})
+    loaded = load_uncompiled(path, custom_objects={}).model
     assert loaded.layers[0].get_vocabulary() == words.get_vocabulary() == ["[UNK]", "c", "b"]

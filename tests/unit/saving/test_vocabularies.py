@@ -108,7 +108,7 @@ def test_a_saved_model_has_the_current_vocabulary(make, tmp_path):
     expected = outputs(model, rows)
     for loaded in (
         saving.load_model(path).model,
-        load_uncompiled(path, custom_objects={})[0],
+        load_uncompiled(path, custom_objects={}).model,
         keras.saving.load_model(path),
     ):
         np.testing.assert_array_equal(outputs(loaded, rows), expected)
