@@ -70,11 +70,7 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
 
     @property
     def kerasModel(self) -> keras.Model:
-<<<<<<< .merge_file_KX4m5K
         """The Keras model. `transform` uses its current weights and vocabularies."""
-=======
-        """The Keras model. `transform` uses the weights and vocabularies that it has then."""
->>>>>>> .merge_file_nqX4KP
         return self._model().model
 
     @property
