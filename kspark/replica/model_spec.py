@@ -217,8 +217,15 @@ def check_variables(model: keras.Model, copy: keras.Model) -> None:
         ValueError: If the number, a shape or a dtype of the variables differs.
     """
     ours, theirs = ([(tuple(v.shape), str(v.dtype)) for v in m.variables] for m in (model, copy))
-    if ours != theirs:
-        raise not_rebuilt(model, "it comes back with other variables")
+    if ours == theirs:
+        return
+    reason = "it comes back with other variables"
+    if sorted(ours) == sorted(theirs):
+        reason = (
+            "it comes back with its variables in another order, as Keras does after "
+            '`quantize("float8")`. Use "int8" or "int4" instead'
+        )
+    raise not_rebuilt(model, reason)
 
 
 def check_compiled(model: keras.Model, copy: keras.Model, compilation: Compilation) -> None:
