@@ -101,11 +101,12 @@ def filtered_stderr() -> Iterator[None]:
     import tempfile  # Only executors that import TensorFlow need it.
 
     try:
+        temporary = tempfile.TemporaryFile()  # noqa: SIM115 (closed by the block below)
         stderr = os.dup(2)
-    except OSError:  # This process has no stderr.
+    except OSError:  # There is no folder for the file, or the process has no stderr.
         yield
         return
-    with os.fdopen(stderr, "wb") as screen, tempfile.TemporaryFile() as held:
+    with os.fdopen(stderr, "wb") as screen, temporary as held:
         watches = not faulthandler.is_enabled()
         if watches:
             faulthandler.enable(screen)

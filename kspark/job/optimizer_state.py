@@ -52,10 +52,10 @@ def take_state(fit: Fit, states: Sequence[tuple[State, int]], epoch: int) -> Non
 
 @contextmanager
 def counted_steps(fit: Fit) -> Iterator[None]:
-    """Train in the block, in which callbacks see the step counters of the replicas.
+    """Restore the step counters of the driver's model if the block raises an exception.
 
-    If training fails, the driver's model gets back the counters of the optimizer state that it has:
-    the states of the replicas are lost.
+    Callbacks see the counters of the replicas. If training fails, the states of the replicas are
+    lost, and the model gets back the counters that belong to its own optimizer state.
     """
     replica = fit.monitor.replica
     fit.state_counters = replica.counters

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from types import FunctionType
 from typing import Any
 
 import keras
 import numpy as np
 
+from kspark.replica.comparing import enclosed_values, is_data, is_own, managed_names
 from kspark.saving.vocabularies import is_lookup, layers_of, table_digest
 
 SCALARS = (bool, int, float, complex, str, bytes, type(None), np.generic)
@@ -23,8 +25,9 @@ VOCABULARY = frozenset({"vocabulary", "idf_weights", "vocabulary_size"})
 def model_digest(model: keras.Model) -> str:
     """Return a digest of what a model predicts with, as 32 hexadecimal digits.
 
-    It covers all variables, the vocabularies of lookup layers, and the configurations of all
-    layers, which also hold the state of layers such as `Discretization`.
+    It covers all variables, the vocabularies of lookup layers, the configurations of all layers,
+    which also hold the state of layers such as `Discretization`, and the attributes of layers of
+    the user's classes.
     """
     digest = hashlib.blake2b(digest_size=16)
     for variable in model.variables:
@@ -35,7 +38,16 @@ def model_digest(model: keras.Model) -> str:
             digest.update(table_digest(layer))
         elif not isinstance(layer, keras.Model):  # Its layers are among the others.
             update(digest, config_of(layer))
+        update(digest, own_attributes(layer))
     return digest.hexdigest()
+
+
+def own_attributes(layer: keras.Layer) -> dict[str, Any]:
+    """Return the attributes of a layer of the user's class that Keras does not manage."""
+    if not is_own(layer):
+        return {}
+    names = vars(layer).keys() - managed_names()
+    return {name: vars(layer)[name] for name in sorted(names) if is_data(vars(layer)[name])}
 
 
 def config_of(layer: keras.Layer) -> dict[str, Any]:
@@ -61,5 +73,8 @@ def update(digest: Any, value: Any) -> None:
         digest.update(str(len(value)).encode())
         for item in value:
             update(digest, item)
+    elif isinstance(value, FunctionType):
+        digest.update(value.__code__.co_code)
+        update(digest, [*value.__code__.co_names, *enclosed_values(value)])
     else:
         digest.update(type(value).__qualname__.encode())

@@ -20,7 +20,7 @@ from kspark import saving
 from kspark.errors import invalid
 from kspark.ml.carried import CarriedModel, need_jvm
 from kspark.replica.file_facts import FileFacts
-from kspark.replica.model_spec import REBUILD_ERRORS
+from kspark.replica.model_bytes import REBUILD_ERRORS
 from kspark.saving.document import Document
 from kspark.saving.hadoop import qualified
 from kspark.saving.uncompiled import load_uncompiled

@@ -6,7 +6,7 @@ only if each state is a sum over its batches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +16,7 @@ import numpy as np
 from kspark.errors import invalid, invalid_type
 from kspark.replica import custom_objects as custom
 from kspark.replica.compiled_variables import compiled_variables
+from kspark.replica.pickling import leaves
 from kspark.replica.variables import assign_all, values_of
 
 if TYPE_CHECKING:
@@ -88,15 +89,6 @@ def check_gradient_merging(model: keras.Model) -> None:
         if reduction not in MEANS:
             name = getattr(loss, "name", loss)
             raise not_merged(f"the loss {name!r} has reduction={reduction!r} instead of a mean")
-
-
-def leaves(value: Any) -> list[Any]:
-    """Return the items of nested lists and mappings."""
-    if isinstance(value, Mapping):
-        return leaves(list(value.values()))
-    if isinstance(value, list | tuple):
-        return [leaf for item in value for leaf in leaves(item)]
-    return [value]
 
 
 def not_merged(reason: str) -> ValueError:

@@ -91,17 +91,30 @@ def has_own(value: Any) -> bool:
     return is_own(value)
 
 
-def is_data(value: Any) -> bool:
-    """Whether a value is plain data, a function, or an object of the user's without live parts."""
+def is_data(value: Any, depth: int = 4) -> bool:
+    """Whether a value is plain data, a function, or an object of the user's that holds such.
+
+    Args:
+        value: Any object.
+        depth: Integer, how deep the user's own objects may be nested. Defaults to `4`.
+    """
     if isinstance(value, (*SCALARS, np.ndarray, FunctionType)):
         return True
     if isinstance(value, Mapping):
-        return all(map(is_data, value.values()))
+        return all(is_data(item, depth) for item in value.values())
     if isinstance(value, (*SEQUENCES, set, frozenset)):
-        return all(map(is_data, value))
+        return all(is_data(item, depth) for item in value)
     if isinstance(value, partial):
-        return is_data(value.func) and is_data(value.args) and is_data(value.keywords)
-    return is_part(value)
+        return all(is_data(item, depth) for item in parts_of_partial(value))
+    return is_part(value) or (depth > 0 and is_record(value) and is_data(vars(value), depth - 1))
+
+
+def is_record(value: Any) -> bool:
+    """Whether a value is an object of the user's own class that is no layer or variable."""
+    import keras
+
+    live = keras.Layer | keras.Variable | keras.optimizers.Optimizer
+    return is_own(value) and hasattr(value, "__dict__") and not isinstance(value, live)
 
 
 def is_part(value: Any) -> bool:
@@ -130,13 +143,22 @@ def differ(left: Any, right: Any) -> bool:
         return left.keys() != right.keys() or any(differ(left[k], right[k]) for k in left)
     if isinstance(left, SEQUENCES) and isinstance(right, SEQUENCES):
         return len(left) != len(right) or any(map(differ, left, right))
+    if isinstance(left, (set, frozenset)) and isinstance(right, (set, frozenset)):
+        return left != right
+    if isinstance(left, partial) and isinstance(right, partial):
+        return differ(parts_of_partial(left), parts_of_partial(right))
     if isinstance(left, FunctionType) and isinstance(right, FunctionType):
         return functions_differ(left, right)
     if isinstance(left, (MethodType, ModuleType, type)):
         return False
     if type(left) is not type(right):
         return type(left).__qualname__ != type(right).__qualname__
-    return is_part(left) and differ(vars(left), vars(right))
+    return (is_part(left) or is_record(left)) and differ(vars(left), vars(right))
+
+
+def parts_of_partial(value: partial[Any]) -> list[Any]:
+    """Return the function and the arguments of a partial function."""
+    return [value.func, value.args, value.keywords]
 
 
 def same_arrays(left: Any, right: Any) -> bool:
@@ -160,8 +182,13 @@ def functions_differ(left: FunctionType, right: FunctionType) -> bool:
     """
     if left.__name__ == "<lambda>" or left.__code__ != right.__code__:
         return True
-    enclosed = enclosed_values(left), enclosed_values(right)
-    return differ(left.__defaults__, right.__defaults__) or differ(*enclosed)
+    pairs = [
+        (enclosed_values(left), enclosed_values(right)),
+        (left.__defaults__, right.__defaults__),
+        (left.__kwdefaults__, right.__kwdefaults__),
+        (left.__module__, right.__module__),
+    ]
+    return any(differ(*pair) for pair in pairs)
 
 
 def enclosed_values(function: FunctionType) -> list[Any]:

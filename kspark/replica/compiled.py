@@ -60,14 +60,12 @@ class Compilation:
         """Compile a copy of the model in the same way, and build its optimizer."""
         import keras
 
-        optimizer = self.optimizer.make(custom_objects)
-        if self.arguments is None:
-            model.optimizer = optimizer
-        else:
+        model.optimizer = self.optimizer.make(custom_objects)
+        self.optimizer.build(model)
+        if self.arguments is not None:
             arguments = pickling.load(self.arguments, known_parts(model))
             # Models that override `compile` get what their `compile` stored as attributes.
-            keras.Model.compile(model, optimizer, auto_scale_loss=False, **arguments)
-        self.optimizer.build(model)
+            keras.Model.compile(model, model.optimizer, auto_scale_loss=False, **arguments)
 
 
 def compiles_itself(model: keras.Model) -> bool:
@@ -79,8 +77,13 @@ def compiles_itself(model: keras.Model) -> bool:
 
 
 def known_parts(model: keras.Model) -> list[Any]:
-    """Return the model, its layers and its variables, in an order that all copies share."""
-    return [model, *layers_of(model), *model.variables]
+    """Return a model, its layers, variables and those of its optimizer, in the order of all copies.
+
+    Those of the optimizer come last, because a copy is compared before it is compiled.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    own = [] if optimizer is None else optimizer.variables
+    return [model, *layers_of(model), *model.variables, *own]
 
 
 def layers_of(model: keras.Model) -> Iterator[Any]:

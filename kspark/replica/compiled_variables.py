@@ -7,13 +7,15 @@ refer to them.
 
 from __future__ import annotations
 
+import dis
 from collections.abc import Iterator, Mapping
 from functools import partial
 from types import CodeType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
-from kspark.replica.comparing import enclosed_values, is_own
+from kspark.replica.comparing import SCALARS, enclosed_values
 from kspark.replica.compile_arguments import compile_arguments
+from kspark.replica.pickling import is_library
 
 if TYPE_CHECKING:
     import keras
@@ -47,7 +49,7 @@ def variables_in(value: Any, seen: set[int]) -> Iterator[Any]:
     """
     import keras
 
-    if id(value) in seen:
+    if isinstance(value, SCALARS) or id(value) in seen:
         return
     seen.add(id(value))
     if isinstance(value, keras.Variable):
@@ -75,15 +77,27 @@ def parts_of(value: Any) -> list[Any]:
         return [value.__self__, value.__func__]
     if isinstance(value, partial):
         return [value.func, *value.args, *value.keywords.values()]
-    if isinstance(value, keras.losses.Loss | keras.metrics.Metric) or is_own(value):
-        return list(getattr(value, "__dict__", {}).values())
+    if isinstance(value, keras.losses.Loss | keras.metrics.Metric) or is_users(type(value)):
+        return [*getattr(value, "__dict__", {}).values(), *methods_of(type(value))]
     return []
+
+
+def is_users(kind: type) -> bool:
+    """Whether a class is not part of Python or of an installed package."""
+    return kind.__module__ != "builtins" and not is_library(kind.__module__)
+
+
+def methods_of(kind: type) -> list[FunctionType]:
+    """Return the functions of a class and of its bases, except those of libraries."""
+    bases = [base for base in kind.__mro__ if is_users(base)]
+    return [f for base in bases for f in vars(base).values() if isinstance(f, FunctionType)]
 
 
 def enclosed(function: FunctionType) -> list[Any]:
     """Return the values that a function encloses, its defaults, and the globals that it uses."""
     used = [function.__globals__[name] for name in used_globals(function)]
-    return [*enclosed_values(function), *(function.__defaults__ or ()), *used]
+    defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    return [*enclosed_values(function), *defaults, *used]
 
 
 def used_globals(function: FunctionType) -> list[str]:
@@ -92,6 +106,9 @@ def used_globals(function: FunctionType) -> list[str]:
 
 
 def names_in(code: CodeType) -> list[str]:
-    """Return the names that code uses, also in the functions that it defines."""
+    """Return the global names that code uses, also in the functions that it defines."""
+    names = [
+        i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")
+    ]
     inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    return [*code.co_names, *(name for part in inner for name in names_in(part))]
+    return [*dict.fromkeys(names), *(name for part in inner for name in names_in(part))]

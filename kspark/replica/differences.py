@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kspark.replica import pickling
-from kspark.replica.comparing import changed_attributes, differ, has_own
+from kspark.replica.comparing import changed_attributes, differ
 from kspark.replica.compiled import known_parts
 from kspark.replica.variables import values_of
 
@@ -93,7 +93,7 @@ def different_attributes(
     for index, (ours, theirs) in enumerate(variables):
         for name in ("constraint", "regularizer"):
             value = getattr(ours, name, None)
-            if has_own(value) and differ(value, getattr(theirs, name, None)):
+            if differ(value, getattr(theirs, name, None)):
                 yield ("variables", index), name, value
     yield from different_flags(pairs, variables)
 

@@ -18,7 +18,8 @@ import numpy as np
 
 from kspark.errors import invalid
 from kspark.replica import custom_objects as custom
-from kspark.replica.comparing import changed_attributes, is_part, untouched_randomness
+from kspark.replica import pickling
+from kspark.replica.comparing import changed_attributes, differ, is_part, untouched_randomness
 from kspark.replica.compile_arguments import compile_arguments
 from kspark.replica.compiled import compiles_itself
 from kspark.replica.compiled_variables import used_globals
@@ -27,12 +28,12 @@ from kspark.replica.differences import (
     different_attributes,
     different_values,
     named,
-    part_at,
+    paired_layers,
 )
-from kspark.replica.model_spec import described, policy_of, rebuilt
-from kspark.replica.optimizer import without_weight_decay
-from kspark.replica.stepping import innermost
-from kspark.replica.variables import assign_all, values_of
+from kspark.replica.model_bytes import REBUILD_ERRORS, policy_of, read_config, rebuilt, saved
+from kspark.replica.model_spec import check_variables
+from kspark.replica.optimizer import OptimizerSpec
+from kspark.replica.variables import values_of
 
 if TYPE_CHECKING:
     import keras
@@ -44,6 +45,9 @@ PREFIX = "model/"
 
 VARIABLE, OPTIMIZER = f"{PREFIX}variables/", f"{PREFIX}optimizer/"
 """Prefixes of the names of arrays: values of variables, and of the optimizer's variables."""
+
+FLAGS = frozenset({"trainable", "constraint", "regularizer"})
+"""Attributes of layers and variables that are properties."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,19 @@ class FileFacts:
         """
         if not model.built:
             return cls()
-        model_bytes, objects = described(model, custom_objects)
+        try:
+            return cls._of(model, custom_objects)
+        except (NotImplementedError, *REBUILD_ERRORS) as error:
+            logger.warning("What Keras' file of %r leaves out is not saved: %s", model.name, error)
+            return cls()
+
+    @classmethod
+    def _of(cls, model: keras.Model, custom_objects: Mapping[str, Any] | None) -> FileFacts:
+        model_bytes = saved(model)
+        objects = custom.collect(model, read_config(model_bytes), custom_objects)
         with untouched_randomness():
             copy = rebuilt(model_bytes, policy_of(model), objects)
+            check_variables(model, copy)
             found = list(different_attributes(model, copy))
             attributes = list(as_data(found))
             arrays = {f"{VARIABLE}{i}": value for i, value in different_values(model, copy)}
@@ -116,9 +130,10 @@ class FileFacts:
         """
         import keras
 
+        parts = {address: part for address, part, _ in paired_layers(model, model)}
+        parts |= {("variables", i): variable for i, variable in enumerate(model.variables)}
         for address, name, value in self.data.get("attributes", []):
-            check_address([*address, name])
-            setattr(part_at(model, tuple(address)), name, value)
+            set_attribute(parts.get(tuple(address)), name, value)
         variables = model.variables
         for name, value in self.arrays.items():
             if name.startswith(VARIABLE):
@@ -129,46 +144,59 @@ class FileFacts:
                 arguments = keras.saving.deserialize_keras_object(config, safe_mode=safe_mode)
                 keras.Model.compile(model, **arguments)
             if "optimizer" in self.data:
-                model.optimizer = self._optimizer(model)
+                self._set_optimizer(model, custom_objects)
         for address, name, value in self.data.get("compiled", []):
-            check_address([*address, name])
-            setattr(part_at(compile_arguments(model), tuple(address)), name, value)
+            set_attribute(item_at(compile_arguments(model), address), name, value)
 
-    def _optimizer(self, model: keras.Model) -> keras.optimizers.Optimizer:
-        """Make the optimizer of the model, with its state."""
-        import keras
-
+    def _set_optimizer(self, model: keras.Model, custom_objects: Mapping[str, Any]) -> None:
+        """Give the model its optimizer, with its state."""
         saved_as = self.data["optimizer"]
-        optimizer = keras.optimizers.deserialize(saved_as["config"])
-        trainable = model.trainable_variables
-        if saved_as["excluded"]:
-            excluded = [trainable[i] for i in saved_as["excluded"]]
-            innermost(optimizer).exclude_from_weight_decay(var_list=excluded)
-        optimizer.build(trainable)
-        count = len(optimizer.variables)
-        state = [self.arrays[f"{OPTIMIZER}{i}"] for i in range(count)]
-        assign_all(optimizer.variables, state, "optimizer_state")
-        return optimizer
+        count = sum(name.startswith(OPTIMIZER) for name in self.arrays)
+        spec = OptimizerSpec(
+            json.dumps(saved_as["config"]),
+            pickling.dump({"learning_rates": {}}),
+            tuple(saved_as["excluded"]),
+            tuple(saved_as["numbers"]),
+            tuple(self.arrays[f"{OPTIMIZER}{i}"] for i in range(count)),
+        )
+        model.optimizer = spec.make(custom_objects)
+        spec.build(model)
+        spec.set_state(model)
 
 
-def check_address(steps: list[Any]) -> None:
-    """Refuse an address in a file that leads out of a model's own attributes.
+def set_attribute(part: Any, name: str, value: Any) -> None:
+    """Set an attribute that a file names, if it is one of a layer, variable, loss or metric.
 
     Raises:
-        ValueError: If a step is a special attribute.
+        ValueError: If it is not, so that the file is damaged or was not written by kspark.
     """
-    if any(str(step).startswith("__") for step in steps):
-        raise invalid("path", "a file whose facts name attributes of the model", steps)
+    known = part is not None and (name in FLAGS or not hasattr(type(part), name))
+    if not known or name.startswith("__"):
+        rule = "a file that is whole and was written by kspark; this one names an unknown attribute"
+        raise invalid("path", rule, name)
+    setattr(part, name, value)
+
+
+def item_at(arguments: Any, address: Iterable[Any]) -> Any:
+    """Return the loss or metric at an address in nested lists and mappings, or `None`."""
+    found = arguments
+    for step in address:
+        if isinstance(found, Mapping):
+            found = found.get(step)
+        elif isinstance(found, list | tuple) and isinstance(step, int) and step < len(found):
+            found = found[step]
+        else:
+            return None
+    return found if is_part(found) else None
 
 
 def as_data(found: Iterable[tuple[Any, str, Any]]) -> Iterator[list[Any]]:
     """Yield the attributes whose values are JSON data, and warn of the others."""
     for address, name, value in found:
-        if isinstance(value, FunctionType) and not used_globals(value):
-            continue  # Keras' files contain it.
-        try:
-            json.dumps(value)
-        except TypeError:
+        if is_saved_lambda(value):
+            continue
+        value = value.item() if isinstance(value, np.generic) else value
+        if not is_json(value):
             logger.warning(
                 "`%s` is not saved: a file has no place for %s. Write a complete `get_config`, "
                 "or set it again after loading.",
@@ -177,6 +205,20 @@ def as_data(found: Iterable[tuple[Any, str, Any]]) -> Iterator[list[Any]]:
             )
             continue
         yield [list(address), name, value]
+
+
+def is_saved_lambda(value: Any) -> bool:
+    """Whether a value is a lambda that Keras' files contain completely."""
+    is_lambda = isinstance(value, FunctionType) and value.__name__ == "<lambda>"
+    return is_lambda and not used_globals(value)
+
+
+def is_json(value: Any) -> bool:
+    """Whether a value comes back from JSON as it is."""
+    try:
+        return not differ(value, json.loads(json.dumps(value)))
+    except (TypeError, ValueError):
+        return False
 
 
 def compiled_attributes(
@@ -230,12 +272,16 @@ def compilation_data(model: keras.Model, *, frozen: bool) -> dict[str, Any]:
     """
     import keras
 
-    optimizer = model.optimizer
-    excluded = without_weight_decay(optimizer, model.trainable_variables)
     own_compile = type(model).compile is not keras.Model.compile and not compiles_itself(model)
-    scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-    if not (excluded or frozen or own_compile or scales):
+    scales = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    spec = OptimizerSpec.of(model)
+    if not (spec.excluded or frozen or own_compile or scales):
         return {}
-    config = keras.optimizers.serialize(optimizer)
-    data: dict[str, Any] = {"optimizer": {"config": config, "excluded": list(excluded)}}
+    data: dict[str, Any] = {
+        "optimizer": {
+            "config": keras.optimizers.serialize(model.optimizer),
+            "excluded": list(spec.excluded),
+            "numbers": list(spec.numbers),
+        }
+    }
     return data | ({"compile": model.get_compile_config()} if own_compile else {})

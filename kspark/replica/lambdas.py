@@ -6,8 +6,7 @@ functional model is rebuilt.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -58,11 +57,9 @@ def code_of(part: Any) -> Any:
     return config["code"] if "code" in config else next(iter(config.get("value", ())), None)
 
 
-def code_texts(functions: Iterable[FunctionType]) -> dict[Any, FunctionType]:
+def code_texts(functions: Sequence[FunctionType]) -> dict[Any, FunctionType]:
     """Return the functions by their code as Keras serializes it; of several, the first."""
     import keras
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
-        texts = [(code_of(keras.saving.serialize_keras_object(f)), f) for f in functions]
-    return dict(reversed(texts))
+    parts = [keras.layers.Lambda(f, name="lambda").get_config()["function"] for f in functions]
+    return dict(reversed([(code_of(p), f) for p, f in zip(parts, functions, strict=True)]))

@@ -11,41 +11,30 @@ a model that cannot be copied is refused before any job runs.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import tempfile
-import warnings
-import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kspark.replica import custom_objects as custom
 from kspark.replica import pickling
-from kspark.replica.comparing import shallow_copy, untouched_randomness
-from kspark.replica.compiled import Compilation, compiles_itself
+from kspark.replica.comparing import untouched_randomness
+from kspark.replica.compiled import Compilation
 from kspark.replica.differences import Differences
 from kspark.replica.lambdas import without_lambdas
+from kspark.replica.model_bytes import (
+    REBUILD_ERRORS,
+    policy_of,
+    read_config,
+    rebuilt,
+    saved,
+    with_config,
+)
 from kspark.replica.optimizer import classes_of
 
 if TYPE_CHECKING:
     import keras
-
-CONFIG_FILE = "config.json"
-"""The member of a `.keras` file with the model's configuration."""
-
-REBUILD_ERRORS = (
-    TypeError,
-    ValueError,
-    AttributeError,
-    NameError,
-    LookupError,
-    ImportError,
-    RuntimeError,
-)
-"""Errors that `__init__`, `from_config` and `build` usually raise for incomplete configurations."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +103,10 @@ class ModelSpec:
             objects: Mapping, the result of `objects`. Defaults to `None`, to load it here.
         """
         objects = self.objects() if objects is None else objects
+        with untouched_randomness():
+            return self._made(objects)
+
+    def _made(self, objects: Mapping[str, Any]) -> keras.Model:
         copy = rebuilt(self.model_bytes, self.dtype_policy, objects, compiles=self._compiles)
         self.differences.apply(copy)
         if self.compilation is not None:
@@ -177,46 +170,13 @@ def described(
     return model_bytes, objects | lambdas
 
 
-def rebuilt(
-    model_bytes: bytes, dtype_policy: str, objects: Mapping[str, Any], *, compiles: bool = False
-) -> keras.Model:
-    """Rebuild a model from the bytes of `saved`.
-
-    Args:
-        model_bytes: Bytes of a `.keras` file.
-        dtype_policy: String, the dtype policy of the model as JSON.
-        objects: Mapping of the custom objects.
-        compiles: Boolean, whether to compile the model from the file. Defaults to `False`.
-    """
-    import keras
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.keras"
-        path.write_bytes(model_bytes)
-        # Loading code (a Lambda layer) is safe: `saved` made the bytes from a model of the
-        # same user, whose job runs here.
-        with default_policy(dtype_policy), warnings.catch_warnings():
-            # The optimizer of the file, if there is one, is replaced.
-            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
-            return keras.saving.load_model(
-                path, custom_objects=dict(objects), compile=compiles, safe_mode=False
-            )
-
-
-def policy_of(model: keras.Model) -> str:
-    """Return the dtype policy of a model as JSON."""
-    import keras
-
-    return json.dumps(keras.dtype_policies.serialize(model.dtype_policy))
-
-
 def check_variables(model: keras.Model, copy: keras.Model) -> None:
     """Refuse a model whose copy has other variables.
 
     Raises:
         ValueError: If the number, a shape or a dtype of the variables differs.
     """
-    ours, theirs = ([(tuple(v.shape), str(v.dtype)) for v in m.variables] for m in (model, copy))
+    ours, theirs = (list(map(signature_of, m.variables)) for m in (model, copy))
     if ours == theirs:
         return
     reason = "it comes back with other variables"
@@ -228,13 +188,29 @@ def check_variables(model: keras.Model, copy: keras.Model) -> None:
     raise not_rebuilt(model, reason)
 
 
+def signature_of(variable: Any) -> tuple[str, tuple[int, ...], str]:
+    """Return the name, without its number in the process, the shape and the dtype of a variable."""
+    return re.sub(r"_\d+$", "", variable.name), tuple(variable.shape), str(variable.dtype)
+
+
 def check_compiled(model: keras.Model, copy: keras.Model, compilation: Compilation) -> None:
-    """Refuse a model that has to compile itself and does not.
+    """Refuse a model whose own `compile` does more than kspark can repeat.
 
     Raises:
-        ValueError: If the class overrides the methods that compile a loaded model, but they do
-            not.
+        ValueError: If the copy lacks layers or optimizers, or if the class overrides the methods
+            that compile a loaded model, but they do not compile it.
     """
+    import keras
+
+    live = keras.optimizers.Optimizer | keras.Layer
+    names = [n for n, v in vars(model).items() if isinstance(v, live) and n not in vars(copy)]
+    lost = [name for name in names if name != "optimizer"]
+    if lost:
+        raise not_rebuilt(
+            model,
+            f"it comes back without {', '.join(lost)}. A model whose `compile` stores layers or "
+            "optimizers also overrides `get_compile_config` and `compile_from_config`",
+        )
     compiled = copy.compiled and getattr(copy, "optimizer", None) is not None
     if compilation.arguments is None and not compiled:
         raise not_rebuilt(
@@ -263,52 +239,6 @@ def check_optimizer(model: keras.Model, copy: keras.Model) -> None:
         )
 
 
-def saved(model: keras.Model) -> bytes:
-    """Save a model as the bytes of a `.keras` file, in general without its compilation.
-
-    The compilation is saved only if the model's class restores it by itself. Saving a shallow
-    copy without it leaves the model as it is, also for other threads.
-
-    Raises:
-        ValueError: If a part of the model has no `get_config`, or one that returns more than
-            plain data.
-    """
-    from kspark.saving.vocabularies import record_vocabularies
-
-    record_vocabularies(model)
-    if not compiles_itself(model):
-        model = shallow_copy(model, compiled=False, optimizer=None)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.keras"
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
-                model.save(path)
-        except (NotImplementedError, *REBUILD_ERRORS) as error:
-            raise ValueError(
-                f"The model {model.name!r} cannot be sent to the workers, because a part of it "
-                "cannot be described by plain data. Custom layers and models need a "
-                f"`get_config` method. Keras says: {str(error).strip()}"
-            ) from error
-        return path.read_bytes()
-
-
-def read_config(model_bytes: bytes) -> Any:
-    """Read the configuration in a `.keras` file."""
-    with zipfile.ZipFile(io.BytesIO(model_bytes)) as file:
-        return json.loads(file.read(CONFIG_FILE))
-
-
-def with_config(model_bytes: bytes, config: Any) -> bytes:
-    """Replace the configuration in a `.keras` file."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(model_bytes)) as old, zipfile.ZipFile(stream, "w") as new:
-        for name in old.namelist():
-            content = json.dumps(config) if name == CONFIG_FILE else old.read(name)
-            new.writestr(name, content)
-    return stream.getvalue()
-
-
 def not_rebuilt(model: keras.Model, reason: str) -> ValueError:
     """Return the error for a model that cannot be rebuilt from its configuration."""
     return ValueError(
@@ -316,20 +246,3 @@ def not_rebuilt(model: keras.Model, reason: str) -> ValueError:
         f"run it: {reason}.\nWrite a complete `get_config` for custom layers and models, and pass "
         "classes and functions to which the model does not refer as `custom_objects`."
     )
-
-
-@contextmanager
-def default_policy(config: str) -> Iterator[None]:
-    """Set the global dtype policy inside the block.
-
-    Args:
-        config: String, the policy's configuration as JSON.
-    """
-    import keras
-
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(keras.dtype_policies.deserialize(json.loads(config)))
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)

@@ -20,6 +20,9 @@ import numpy as np
 from kspark.errors import invalid
 
 FORMAT = 1
+FORMAT_WITH_FACTS = 2
+"""The format of files with facts, which earlier versions of kspark cannot read."""
+
 NUMBERS = "biuf"  # NumPy's kinds: boolean, signed, unsigned, floating
 SPARK_MODELS = ("SparkModel", "AsynchronousSparkModel", "SparkMLlibModel")
 
@@ -45,7 +48,7 @@ class Document:
     def to_dict(self) -> dict[str, Any]:
         """Return the document as JSON data, with the names of the arrays only."""
         content = {
-            "format": FORMAT,
+            "format": FORMAT_WITH_FACTS if self.facts else FORMAT,
             "config": self.config,
             "server_state": list(self.server_state),
         }
@@ -82,8 +85,8 @@ def names_in(document: object, path: str) -> tuple[dict[str, Any], list[str], di
     """
     if not isinstance(document, dict) or not isinstance(document.get("config"), dict):
         raise invalid("path", "a file with an intact kspark configuration", path)
-    if document.get("format") != FORMAT:
-        rule = f"a file of kspark's format {FORMAT} (this one needs another kspark)"
+    if document.get("format") not in (FORMAT, FORMAT_WITH_FACTS):
+        rule = "a file of kspark's format 1 or 2 (this one needs another kspark)"
         raise invalid("path", rule, path)
     names = list(document.get("server_state", []))
     return document["config"], names, dict(document.get("facts", {}))

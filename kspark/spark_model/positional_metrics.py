@@ -15,7 +15,7 @@ import keras
 
 from kspark.errors import invalid
 from kspark.replica.custom_objects import collect
-from kspark.replica.model_spec import REBUILD_ERRORS
+from kspark.replica.model_bytes import REBUILD_ERRORS
 
 
 def correct_positional_metrics(model: keras.Model) -> None:

@@ -131,8 +131,34 @@ def test_a_lambda_with_global_names_is_named_in_a_warning(caplog):
     ]
 
 
-@pytest.mark.parametrize("address", [["__class__"], ["layers", 0, "__dict__"]])
-def test_special_attributes_are_refused(address):
-    facts = FileFacts({"attributes": [[address, "x", 1]]})
-    with pytest.raises(ValueError, match="`path` must be"):
-        facts.apply(dense(), {})
+@pytest.mark.parametrize(
+    "attribute",
+    [
+        [["__class__"], "x", 1],
+        [["layers", 0, "backend"], "floatx", 1],
+        [["_layers", 1], "call", 1],
+        [[], "__doc__", 1],
+    ],
+)
+def test_attributes_of_nothing_in_the_model_are_refused(attribute):
+    for key in ("attributes", "compiled"):
+        with pytest.raises(ValueError, match="unknown attribute"):
+            FileFacts({key: [attribute]}).apply(dense(), {})
+
+
+def test_values_that_json_changes_are_named_in_a_warning(tmp_path, caplog):
+    loss = Pinball(0.9)
+    loss.table = {0: 1.0}
+    loss.factor = np.float32(0.5)
+    with caplog.at_level(logging.WARNING, "kspark"):
+        loaded = through_a_file(dense(loss=loss), tmp_path, {"Pinball": Pinball})
+    assert "`loss.table` is not saved" in caplog.text
+    assert loaded.loss.q == 0.9
+
+
+def test_a_model_that_keras_restores_in_another_order_is_saved_as_keras_does(caplog):
+    model = dense(layers.Dense(8, "relu"))
+    model.quantize("float8")
+    with caplog.at_level(logging.WARNING, "kspark"):
+        assert FileFacts.of(model) == FileFacts()
+    assert "leaves out is not saved" in caplog.text

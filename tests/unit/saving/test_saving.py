@@ -310,7 +310,7 @@ def test_the_h5_attribute_has_the_settings_that_elephas_knows(tmp_path: Path) ->
         assert json.loads(file.attrs["distributed_config"])["config"] == config
 
 
-@pytest.mark.parametrize("change", [{"format": 2}, {"config": None}])
+@pytest.mark.parametrize("change", [{"format": 3}, {"config": None}])
 def test_document_of_another_format_is_refused(tmp_path: Path, change: dict) -> None:
     path = tmp_path / "a.keras"
     model_of_tests().save(path)
