@@ -143,7 +143,7 @@ class Daemon:
 @pytest.fixture
 def java_variables(variables: dict[str, str], tmp_path: Path) -> dict[str, str]:
     """The environment in which Spark's own programs start, on the Java that kspark finds."""
-    found = java.environment(java.find_java(pyspark.__version__), tmp_path)
+    found = java.environment(java.find_java(pyspark.__version__), tmp_path, quiet=True)
     own = {"SPARK_HOME": str(SPARK_HOME), "SPARK_LOCAL_IP": "127.0.0.1"}
     both = {**variables, **found, **own}
     return {name: value for name, value in both.items() if value is not None}

@@ -393,3 +393,38 @@ METRICS = [
     lambda: keras.metrics.RootMeanSquaredError(),
     lambda: Pinball(0.3, name="pinball"),
 ]
+
+
+# -- comparison ---------------------------------------------------------------------------------
+
+FIT = {"epochs": 2, "shuffle": False, "verbose": 0}
+BATCH = 8
+
+
+def check_trains_as_in_keras(way, seeds) -> None:
+    """Train the models of some seeds with Keras and in another way, and compare both.
+
+    At most 5 % of the models may be refused, and only those of which no copy can be made, so that
+    all ways refuse the same ones.
+
+    Args:
+        way: Function of a `Sentence`. It returns the trained model and the history.
+        seeds: Sequence of integers.
+    """
+    refused = {}
+    for seed in seeds:
+        expected, made = sentence(seed), sentence(seed)
+        print(f"model {seed}: {made.words}")  # shown if the test fails
+        kept = expected.model.fit(expected.x, expected.y, batch_size=BATCH, **FIT).history
+        try:
+            model, history = way(made)
+        except ValueError as error:
+            refused[seed] = str(error)
+            continue
+        for ours, theirs in zip(model.variables, expected.model.variables, strict=True):
+            np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-6, err_msg=theirs.path)
+        assert history.keys() == kept.keys()
+        for name, values in history.items():
+            np.testing.assert_allclose(values, kept[name], rtol=1e-4, atol=1e-6)
+    assert len(refused) <= 0.05 * len(seeds), refused
+    assert all("cannot be" in message for message in refused.values()), refused

@@ -28,7 +28,7 @@ def found(tmp_path_factory):
         "PYSPARK_PYTHON": sys.executable,
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_TESTING": "1",  # any free port, in place of a fixed one
-        **java.environment(java.find_java(pyspark.__version__), folder),
+        **java.environment(java.find_java(pyspark.__version__), folder, quiet=True),
     }
     variables = {**os.environ, **own}
     run = subprocess.run(
