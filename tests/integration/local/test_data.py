@@ -152,7 +152,8 @@ def test_a_missing_column_is_named_in_the_error(spark):
     frame = spark.createDataFrame([(1.0, 2.0)], ["a", "b"])
     with pytest.raises(
         ValueError,
-        match=r"no column 'features', which .features_col. names. The columns are: \['a', 'b'\]",
+        match = r"no column 'features', which .features_col. names. The columns are: \['a', 'b'\]"
+        with pytest.raises(ValueError, match=match):
     ):
         data.df_to_simple_rdd(frame)
 
