@@ -150,11 +150,8 @@ def test_a_data_frame_becomes_rows(spark, vectors):
 
 def test_a_missing_column_is_named_in_the_error(spark):
     frame = spark.createDataFrame([(1.0, 2.0)], ["a", "b"])
-    with pytest.raises(
-        ValueError,
-        match = r"no column 'features', which .features_col. names. The columns are: \['a', 'b'\]"
-        with pytest.raises(ValueError, match=match):
-    ):
+    text = r"no column 'features', which .features_col. names. The columns are: \['a', 'b'\]"
+    with pytest.raises(ValueError, match=text):
         data.df_to_simple_rdd(frame)
 
 
