@@ -126,7 +126,9 @@ class EpochFacts:
     def table_row(self) -> tuple[str, ...]:
         """Return the epoch's figures as texts, one per column of `COLUMNS`."""
         figures = self.exchange(True)
-        rate = "schedule" if self.learning_rate is None else f"{self.learning_rate:.4g}"
+        rates = (
+            self.learning_rate if isinstance(self.learning_rate, tuple) else [self.learning_rate]
+        )
         return (
             str(self.epoch + 1),
             f"{sum(worker.get('num_examples', 0) for worker in self.workers):,}",
@@ -134,7 +136,7 @@ class EpochFacts:
             f"{figures['waiting_seconds']:.2f}",
             f"{figures['bytes_sent'] / 1e6:.3g}",
             f"{figures['bytes_received'] / 1e6:.3g}",
-            rate,
+            ", ".join("schedule" if one is None else f"{one:.4g}" for one in rates),
             "" if self.staleness_mean is None else f"{self.staleness_mean:.1f}",
         )
 

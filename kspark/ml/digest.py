@@ -10,10 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from kspark.replica.comparing import enclosed_values, is_data, is_own, managed_names
+from kspark.replica.comparing import SCALARS, enclosed_values, is_data, is_own, managed_names
 from kspark.saving.vocabularies import is_lookup, layers_of, table_digest
-
-SCALARS = (bool, int, float, complex, str, bytes, type(None), np.generic)
 
 UNKNOWN_CONFIG = (NotImplementedError, TypeError, ValueError, AttributeError)
 """Errors of `get_config` of layers without a complete one."""

@@ -32,7 +32,8 @@ def compiled_variables(model: keras.Model) -> list[Any]:
     if not model.compiled:
         return []
     arguments = compile_arguments(model)
-    found = list(variables_in([arguments["loss"], arguments["metrics"]], set()))
+    compiled = [arguments[name] for name in ("loss", "metrics", "weighted_metrics")]
+    found = list(variables_in(compiled, set()))
     if not found:
         return []
     known = [*model.variables, *model.metrics_variables, *model.optimizer.variables]

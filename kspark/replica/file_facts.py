@@ -71,8 +71,9 @@ class FileFacts:
     def of(cls, model: keras.Model, custom_objects: Mapping[str, Any] | None = None) -> FileFacts:
         """Compare a model with what its file would restore.
 
-        Builds the optimizer of a compiled model if necessary; changes nothing else. Logs a
-        warning for each attribute that cannot be saved.
+        Builds the optimizer of a compiled model if necessary, and brings the configurations of
+        lookup layers up to date with their vocabularies; changes nothing else. Logs a warning
+        for each attribute that cannot be saved.
 
         Args:
             model: `keras.Model`. Nothing is left out of one that is not built.

@@ -61,7 +61,8 @@ class ModelSpec:
     def of(cls, model: keras.Model, custom_objects: Mapping[str, Any] | None = None) -> ModelSpec:
         """Describe a model, and check that it can be copied.
 
-        Builds the optimizer of a compiled model if necessary; changes nothing else.
+        Builds the optimizer of a compiled model if necessary, and brings the configurations of
+        lookup layers up to date with their vocabularies; changes nothing else.
 
         Args:
             model: A built `keras.Model`.
@@ -174,7 +175,7 @@ def check_variables(model: keras.Model, copy: keras.Model) -> None:
     """Refuse a model whose copy has other variables.
 
     Raises:
-        ValueError: If the number, a shape or a dtype of the variables differs.
+        ValueError: If the number, a name, a shape or a dtype of the variables differs.
     """
     ours, theirs = (list(map(signature_of, m.variables)) for m in (model, copy))
     if ours == theirs:
@@ -203,9 +204,9 @@ def check_compiled(model: keras.Model, copy: keras.Model, compilation: Compilati
     import keras
 
     live = keras.optimizers.Optimizer | keras.Layer
-    names = [n for n, v in vars(model).items() if isinstance(v, live) and n not in vars(copy)]
-    lost = [name for name in names if name != "optimizer"]
-    if lost:
+    missing = vars(model).keys() - vars(copy).keys() - {"optimizer"}
+    lost = sorted(name for name in missing if isinstance(vars(model)[name], live))
+    if lost and type(model).compile is not keras.Model.compile:
         raise not_rebuilt(
             model,
             f"it comes back without {', '.join(lost)}. A model whose `compile` stores layers or "

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import keras
 
 from kspark.replica.backends.base import flat_outputs
 from kspark.replica.metrics import called_on_zeros
 from kspark.replica.signature import input_spec, output_names, output_tensors
+from kspark.saving.vocabularies import layers_of
 from kspark.shards import TEXT
 
 
@@ -22,7 +21,7 @@ def text_outputs(model: keras.Model) -> set[str]:
         model: A built `keras.Model`.
     """
     names, _ = output_names(model)
-    if any(gives_text(layer) for layer in all_layers(model)):
+    if any(gives_text(layer) for layer in layers_of(model)):
         tensors = flat_outputs(called_on_zeros(model, input_spec(model)))
     else:
         tensors = flat_outputs(output_tensors(model))
@@ -33,10 +32,3 @@ def text_outputs(model: keras.Model) -> set[str]:
 def gives_text(layer: keras.layers.Layer) -> bool:
     """Whether a layer turns numbers into text."""
     return isinstance(layer, keras.layers.StringLookup) and layer.invert
-
-
-def all_layers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
-    """Yield the layers of a model and of the models among them."""
-    for one in getattr(layer, "layers", ()):
-        yield one
-        yield from all_layers(one)

@@ -56,7 +56,8 @@ def dump(objects: Mapping[str, Any], known: Sequence[Any] = ()) -> bytes:
 def load(data: bytes, known: Sequence[Any] = ()) -> dict[str, Any]:
     """Unpickle objects, the inverse of `dump`.
 
-    This is safe: Spark delivered the bytes inside a job, together with the job's code.
+    This is safe: the bytes come from `dump` in this process, or from that of the driver whose
+    job, and so whose code, runs here.
 
     Args:
         data: Bytes that `dump` returned.
@@ -123,10 +124,8 @@ def unpicklable(objects: Mapping[str, Any], known: Sequence[Any], error: Excepti
                 pickled({name: leaf}, known)
             except UNPICKLABLE as reason:
                 title = getattr(leaf, "__name__", None) or name
-                return ValueError(
-                    f"Custom object {title!r} cannot be sent to the workers: {reason}"
-                )
-    return ValueError(f"The custom objects cannot be sent to the workers: {error}")
+                return ValueError(f"{title!r} cannot be sent to the workers: {reason}")
+    return ValueError(f"{', '.join(objects)} cannot be sent to the workers: {error}")
 
 
 def leaves(value: Any) -> Iterator[Any]:

@@ -237,3 +237,9 @@ def test_plot_names_the_package_when_matplotlib_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match="pip install matplotlib"):
         REPORT.plot()
+
+
+def test_a_table_has_the_rate_of_each_optimizer():
+    facts = EpochFacts(0, 1, (worker(0, 3.0, 1.0),), learning_rate=(0.5, None))
+    assert "0.5, schedule" in facts.table_row()
+    assert "0.5, schedule" in str(FitReport("synchronous", "epoch", (facts,)))

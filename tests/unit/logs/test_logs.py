@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import kspark
+from kspark import logs
 
 MESSAGES = """\
 WARNING: All log messages before absl::InitializeLog() is called are written to STDERR
@@ -109,3 +110,13 @@ def test_the_module_keeps_its_own_loader(run):
 def test_a_process_without_stderr_imports_tensorflow(run):
     program = "import kspark, os; os.close(2); import tensorflow; print(tensorflow.answer)"
     assert run(program, "answer = 42").stdout == "42\n"
+
+
+def test_nothing_is_filtered_where_no_file_can_be_made(monkeypatch, capfd):
+    def fail():
+        raise FileNotFoundError("no folder for temporary files")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", fail)
+    with logs.filtered_stderr():
+        os.write(2, b"I0000 00:00:1.0 1 any.cc:1] a message\n")
+    assert "a message" in capfd.readouterr().err

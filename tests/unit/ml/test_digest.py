@@ -65,6 +65,18 @@ def normalization():
     return layer
 
 
+class Plain(keras.layers.Layer):
+    """A layer whose attributes its configuration lacks."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.by = 2.0
+        self.shape_of = lambda x: x
+
+    def call(self, x):
+        return self.by * x
+
+
 CHANGES = {
     "strings": ("string", strings, lambda layer: layer.set_vocabulary(["c", "b"])),
     "order of strings": ("string", strings, lambda layer: layer.set_vocabulary(["b", "a"])),
@@ -79,6 +91,14 @@ CHANGES = {
         "float32",
         normalization,
         lambda layer: layer.adapt(np.arange(20.0)[:, None]),
+    ),
+    "attribute that is in no configuration": (
+        *("float32", Plain),
+        lambda layer: setattr(layer, "by", 3.0),
+    ),
+    "function that is in no configuration": (
+        *("float32", Plain),
+        lambda layer: setattr(layer, "shape_of", lambda x: -x),
     ),
     "attribute in the configuration": (
         *("float32", Scale),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from functools import partial
 
 import keras
 import numpy as np
@@ -125,6 +126,16 @@ def test_a_loss_may_use_weights_of_the_model(data, window_of):
     check_trains_alike(dense(first, loss=penalized), *data, window_of)
 
 
+def test_a_loss_may_use_the_step_counter_of_the_optimizer(data, window_of):
+    optimizer = keras.optimizers.Adam(0.05)
+    iterations = optimizer.iterations
+
+    def growing(y_true, y_pred):
+        return ops.cast(iterations, "float32") * ops.mean(ops.abs(y_true - y_pred), axis=-1)
+
+    check_trains_alike(dense(optimizer=optimizer, loss=growing), *data, window_of)
+
+
 # -- optimizers ---------------------------------------------------------------------------------
 
 
@@ -231,6 +242,58 @@ def test_attributes_of_own_layers_are_carried_over(data, window_of):
     shifted = Shifted()
     shifted.shift = 2.5
     check_trains_alike(dense(shifted), *data, window_of)
+
+
+class Settings:
+    def __init__(self, shift):
+        self.shift = shift
+
+
+class Configured(layers.Layer):
+    """A layer whose attributes are objects of several kinds."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.settings, self.scale, self.skipped = Settings(0.0), partial(ops.multiply, 1.0), {0}
+
+    def call(self, x):
+        return self.scale(x) + self.settings.shift + len(self.skipped)
+
+
+def test_objects_in_attributes_of_own_layers_are_carried_over(data, window_of):
+    layer = Configured()
+    layer.settings, layer.scale, layer.skipped = Settings(2.0), partial(ops.multiply, 3.0), {0, 1}
+    copy = build(crossed(ReplicaSpec.of(dense(layer)))).model.layers[0]
+    assert copy.settings.shift == 2.0
+    assert copy.scale.args == (3.0,)
+    assert copy.skipped == {0, 1}
+
+
+def test_functions_with_other_keyword_defaults_stay_apart():
+    def scaled(factor):
+        def activation(x, *, factor=factor):
+            return factor * x
+
+        return activation
+
+    model = dense(*(layers.Dense(2, activation=scaled(factor)) for factor in (2.0, 3.0)))
+    copy = build(crossed(ReplicaSpec.of(model))).model
+    assert [float(layer.activation(1.0)) for layer in copy.layers[:2]] == [2.0, 3.0]
+
+
+def test_regularizers_that_keras_does_not_use_are_not_used_by_a_copy(data, window_of):
+    first = layers.Dense(3)
+    model = dense(first)
+    first.kernel_regularizer = keras.regularizers.L2(1.0)  # after the variables were made
+    check_trains_alike(model, *data, window_of)
+
+
+def test_constraints_of_single_variables_are_carried_over(data, window_of):
+    first = layers.Dense(3)
+    model = dense(first)
+    first.kernel.constraint = keras.constraints.NonNeg()
+    check_trains_alike(model, *data, window_of)
+    assert first.kernel.numpy().min() >= 0
 
 
 def test_dropout_without_a_seed_trains_alike(data, window_of):

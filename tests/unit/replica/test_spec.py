@@ -241,6 +241,26 @@ def test_what_an_own_compile_stores_is_restored():
     assert (copy.scale, copy.loss, type(copy).__name__) == (3.0, "mse", "OwnCompile")
 
 
+class TwoOptimizers(keras.Sequential):
+    def compile(self, *args, second=None, **kwargs):
+        super().compile(*args, **kwargs)
+        self.second = second
+
+
+def test_a_second_optimizer_that_an_own_compile_stores_is_refused():
+    model = TwoOptimizers([keras.Input((1,)), layers.Dense(1)])
+    model.compile("sgd", "mse", second=keras.optimizers.Adam())
+    with pytest.raises(ValueError, match="comes back without second"):
+        ReplicaSpec.of(model)
+
+
+def test_a_layer_that_is_also_an_attribute_of_the_model_is_no_obstacle(mlp):
+    model = mlp("adam", layers.Dense(3))
+    model.encoder = model.layers[0]
+    copy = build(crossed(ReplicaSpec.of(model))).model
+    assert len(copy.variables) == len(model.variables)
+
+
 class LosesCompilation(keras.Sequential):
     def compile_from_config(self, config):
         """Forget to compile."""

@@ -321,6 +321,21 @@ def test_document_of_another_format_is_refused(tmp_path: Path, change: dict) -> 
         load_model(path)
 
 
+@pytest.mark.parametrize(("facts", "number"), [({}, 1), ({"attributes": []}, 2)])
+def test_only_files_with_facts_have_a_format_that_earlier_versions_refuse(
+    path: Path, facts: dict, number: int
+) -> None:
+    save_model(model_of_tests(), CONFIG, path, facts=facts)
+    assert load_model(path).facts == facts
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            document = json.loads(archive.read("kspark.json"))
+    else:
+        with h5py.File(path) as file:
+            document = json.loads(file.attrs["distributed_config"])["kspark"]
+    assert document["format"] == number
+
+
 def test_the_extension_does_not_decide_the_format_that_is_read(tmp_path: Path) -> None:
     save_model(model_of_tests(), CONFIG, tmp_path / "a.keras")
     os.rename(tmp_path / "a.keras", tmp_path / "a.h5")
