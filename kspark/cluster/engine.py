@@ -18,6 +18,7 @@ from kspark.cluster.bootstrap import Enclosed
 from kspark.cluster.remote import is_connect, map_frame
 from kspark.cluster.results import Collectable, PartitionFunction, Results
 from kspark.cluster.slots import task_slots
+from kspark.cluster.workers import use_warm_workers
 
 MANY_ROWS = 4096
 """Rows of a DataFrame whose partitions should all get some, at Spark's default parallelism."""
@@ -189,5 +190,6 @@ class ConnectEngine(Engine):
 
 
 def engine_of(spark: SparkSession) -> Engine:
-    """Return the engine for a session."""
+    """Return the engine for a session, whose functions run in warm workers from now on."""
+    use_warm_workers(spark)
     return ConnectEngine(spark) if is_connect(spark) else ClassicEngine(spark)

@@ -33,6 +33,7 @@ from pyspark.sql import SparkSession
 from kspark import logs
 from kspark.errors import invalid
 from kspark.session import java
+from kspark.session.warm import start_fork_server, warm_settings
 
 __all__ = ["local_session"]
 
@@ -178,7 +179,11 @@ def _megabytes(memory: str) -> int:
 
 def _defaults(cores: int | None, executors: int | None, memory: str) -> dict[str, str]:
     """Return the default settings of a session."""
-    settings = {**DEFAULTS, "spark.master": _master(cores, executors, memory)}
+    settings = {
+        **DEFAULTS,
+        **warm_settings(str(_private_directory())),
+        "spark.master": _master(cores, executors, memory),
+    }
     if executors is None:
         return {**settings, "spark.driver.memory": memory}
     # A killed executor cannot remove its files. This process removes its private directory.
@@ -201,6 +206,7 @@ def _start(settings: dict[str, str], app_name: str, *, separate_processes: bool)
     if python := settings.get("spark.pyspark.python", sys.executable):
         os.environ.setdefault("PYSPARK_PYTHON", python)
         os.environ.setdefault("PYSPARK_DRIVER_PYTHON", python)
+    start_fork_server(settings, os.environ["PYSPARK_PYTHON"])
     with _environment(_launch_environment(directory, separate_processes)):
         spark: SparkSession = builder.getOrCreate()
     if separate_processes:
