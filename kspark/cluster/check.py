@@ -14,6 +14,13 @@ from kspark.errors import EnvironmentMismatchError
 
 logger = logging.getLogger("kspark")
 
+COLD = (
+    "Each Python worker imports Keras itself, which takes several seconds per worker, also for one "
+    "that replaces another. Where kspark is installed on all hosts, set "
+    "spark.python.daemon.module=kspark.cluster.daemon before the session starts: the import then "
+    "takes place once per host."
+)
+
 _checked: set[tuple[str, str]] = set()
 
 
@@ -42,8 +49,9 @@ def check_cluster(spark: SparkSession, backend: str = "tensorflow") -> list[Work
             or lacks Keras, NumPy, PyArrow or the backend. The message names the hosts and the
             remedy.
     """
-    task = ship(report_environment, backend)
-    results = engine_of(spark).on_every_slot(task)
+    engine = engine_of(spark)
+    engine.use_warm_workers(backend)
+    results = engine.on_every_slot(ship(report_environment, backend))
     answers = run_once(spark, results, "kspark: check the workers")
     found = list({(a.host, a.executable): a for a in answers}.values())
     problems = [text for a in found for text in problems_of(a, backend)]
@@ -57,6 +65,8 @@ def check_cluster(spark: SparkSession, backend: str = "tensorflow") -> list[Work
         )
     for worker in found:
         warn_of_other_kspark(worker)
+    if not all(worker.warm for worker in found):
+        logger.info(COLD)
     return found
 
 

@@ -57,12 +57,15 @@ AFTER_KERAS = (
 )
 """Modules to import last, which a task imports in any case."""
 
+THREADS = "OMP_NUM_THREADS"
+"""Environment variable that Spark sets to the cores of a task."""
+
 LENGTH_BYTES = 8
 """Bytes of the length that a request to `serve_forks` begins with."""
 
 
 def main() -> None:
-    """Run as the daemon of Spark, or with the argument `--serve PATH BACKEND` as the fork server."""
+    """Run as Spark's daemon, or with the arguments `--serve PATH BACKEND` as the fork server."""
     if sys.argv[1:2] == ["--serve"]:
         serve_forks(sys.argv[2], sys.argv[3])
         return
@@ -145,7 +148,7 @@ def serve_forks(path: str, backend: str) -> None:
         listener.listen()
         preload(backend)
         while True:
-            ready, _, _ = select.select([0, listener], [], [])
+            ready, _, _ = select.select([0, listener.fileno()], [], [])
             if 0 in ready:
                 return
             connection, _ = listener.accept()
@@ -156,19 +159,23 @@ def serve_forks(path: str, backend: str) -> None:
                     return
 
 
+def fixed_at_start() -> list[str | None]:
+    """Return what a process cannot change after Python has started and NumPy was imported."""
+    return [sys.executable, *(os.environ.get(name) for name in ("PYTHONHASHSEED", THREADS))]
+
+
 def become_daemon(connection: socket.socket) -> None:
     """Serve workers in the place of the process that sent a request, as its fork would."""
     length, fds, _, _ = socket.recv_fds(connection, LENGTH_BYTES, 3)
     with connection.makefile("rb") as stream:
         request = json.loads(stream.read(int.from_bytes(length, "big")))
-    if request["environment"].get(BACKEND) != os.environ.get(MARK):
+    if request["fixed"] != fixed_at_start() or request["backend"] != os.environ.get(MARK):
         return
     for number, fd in enumerate(fds):
         os.dup2(fd, number)
         os.close(fd)
     os.environ.clear()
-    os.environ.update(request["environment"])
-    os.environ[MARK] = os.environ[BACKEND]
+    os.environ.update({**request["environment"], MARK: request["backend"]})
     os.chdir(request["directory"])
     sys.path[:] = request["path"]
     sys.argv[:] = request["arguments"]
@@ -190,7 +197,9 @@ def run_in_fork(path: str, backend: str) -> bool:
         Boolean, whether there was such a fork. If so, it has ended.
     """
     request = {
-        "environment": {**os.environ, BACKEND: backend},
+        "backend": backend,
+        "fixed": fixed_at_start(),
+        "environment": dict(os.environ),
         "directory": os.getcwd(),
         "path": sys.path,
         "arguments": sys.argv,

@@ -14,11 +14,11 @@ from typing import Any, ClassVar, Protocol
 from pyspark import InheritableThread
 from pyspark.sql import SparkSession
 
+from kspark.cluster import daemon
 from kspark.cluster.bootstrap import Enclosed
 from kspark.cluster.remote import is_connect, map_frame
 from kspark.cluster.results import Collectable, PartitionFunction, Results
 from kspark.cluster.slots import task_slots
-from kspark.cluster.workers import use_warm_workers
 
 MANY_ROWS = 4096
 """Rows of a DataFrame whose partitions should all get some, at Spark's default parallelism."""
@@ -59,6 +59,16 @@ class Engine(ABC):
     @abstractmethod
     def groups(self) -> bool:
         """Whether executors can group the results of tasks before they are collected."""
+
+    @abstractmethod
+    def use_warm_workers(self, backend: str) -> None:
+        """Run the functions that Spark creates from now on in workers that start with Keras.
+
+        Without effect where `spark.python.daemon.module` is not `kspark.cluster.daemon`.
+
+        Args:
+            backend: String, the Keras backend.
+        """
 
     @abstractmethod
     def share(self, value: Any) -> Shared:
@@ -108,6 +118,10 @@ class ClassicEngine(Engine):
     def groups(self) -> bool:
         """`True`: an RDD's partitioner can group results."""
         return True
+
+    def use_warm_workers(self, backend: str) -> None:
+        """Add to the environment with which Spark starts the workers of new functions."""
+        self.spark.sparkContext.environment[daemon.BACKEND] = backend
 
     def share(self, value: Any) -> Shared:
         """Broadcast a value."""
@@ -160,6 +174,9 @@ class ConnectEngine(Engine):
         """`False`: results are pieces of pickles, and no column holds a key to group by."""
         return False
 
+    def use_warm_workers(self, backend: str) -> None:
+        """Do nothing: the server's settings decide about the environment of all functions."""
+
     def share(self, value: Any) -> Shared:
         """Pickle a value into the function of each job that uses it."""
         return Enclosed(value)
@@ -190,6 +207,5 @@ class ConnectEngine(Engine):
 
 
 def engine_of(spark: SparkSession) -> Engine:
-    """Return the engine for a session, whose functions run in warm workers from now on."""
-    use_warm_workers(spark)
+    """Return the engine for a session."""
     return ConnectEngine(spark) if is_connect(spark) else ClassicEngine(spark)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from kspark.cluster.daemon import MARK
 from kspark.version import __version__
 
 PACKAGES = ("keras", "numpy", "pyarrow")
@@ -33,6 +34,8 @@ class WorkerEnvironment:
         kspark: String, version of the kspark that the process runs. Tasks run the driver's.
         installed_kspark: String, version of the kspark that is installed there; `None` if none
             is.
+        warm: Boolean, whether the process started with Keras imported; see
+            `kspark.cluster.daemon`.
     """
 
     host: str
@@ -42,6 +45,7 @@ class WorkerEnvironment:
     cores: int
     kspark: str
     installed_kspark: str | None
+    warm: bool
 
 
 def environment(backend: str) -> WorkerEnvironment:
@@ -57,6 +61,7 @@ def environment(backend: str) -> WorkerEnvironment:
         os.cpu_count() or 1,
         __version__,
         version_of("kspark"),
+        os.environ.get(MARK) == backend,
     )
 
 

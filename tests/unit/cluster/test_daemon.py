@@ -1,0 +1,132 @@
+"""The daemon of warm workers, run as Spark runs it, with small stand-ins for Keras."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kspark.cluster import daemon
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers start warm on Linux only")
+
+IMPORTED = b"Keras is imported"
+FAILS = "raise ImportError('this module is broken')"
+
+
+@pytest.fixture
+def modules(tmp_path):
+    """A folder of modules that stand in for Keras and for what is imported with it."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "keras.py").write_text(f"import os; os.write(1, {IMPORTED!r})")
+    for name in ("tensorflow", "kspark", "pandas", "pyarrow"):
+        (folder / f"{name}.py").write_text(FAILS)
+    return folder
+
+
+class Started:
+    """A process of the daemon's module; a context that ends it."""
+
+    def __init__(self, modules, *arguments, **variables):
+        path = os.pathsep.join([str(modules), *sys.path])
+        self.process = subprocess.Popen(
+            [sys.executable, daemon.__file__, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path, **variables},
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.process.kill()
+        self.process.communicate()
+
+    def port(self):
+        """The port that Spark would read."""
+        return int.from_bytes(self.process.stdout.read(4), "big")
+
+    def end(self):
+        """Close its stdin, as Spark does, and return what it wrote to stdout and stderr."""
+        return self.process.communicate(timeout=60)
+
+
+@pytest.fixture
+def server(modules, tmp_path):
+    path = tmp_path / "forks"
+    with Started(modules, "--serve", str(path), "tensorflow") as server:
+        deadline = time.monotonic() + 60
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        yield {"process": server, "variables": {daemon.FORK_SERVER: str(path)}}
+
+
+def test_functions_of_others_get_sparks_daemon(modules):
+    with Started(modules, "pyspark.worker") as started:
+        assert 0 < started.port() < 2**16
+        assert started.end() == (b"", b"")
+
+
+def test_the_output_of_imports_is_not_taken_for_the_port(modules):
+    with Started(modules, "pyspark.worker", **{daemon.BACKEND: "tensorflow"}) as started:
+        assert 0 < started.port() < 2**16
+        assert started.end() == (b"", IMPORTED)
+
+
+def test_a_module_that_cannot_be_imported_does_not_end_the_daemon(modules):
+    (modules / "keras.py").write_text(FAILS)
+    with Started(modules, "pyspark.worker", **{daemon.BACKEND: "tensorflow"}) as started:
+        assert 0 < started.port() < 2**16
+        assert started.end() == (b"", b"")
+
+
+def test_a_fork_of_the_server_serves_without_another_import(modules, server):
+    variables = {**server["variables"], daemon.BACKEND: "tensorflow"}
+    for _ in range(2):
+        with Started(modules, "pyspark.worker", **variables) as started:
+            assert 0 < started.port() < 2**16
+            assert started.end() == (b"", b"")
+    assert server["process"].end() == (IMPORTED, b"")
+    assert server["process"].process.returncode == 0
+
+
+def test_sparks_signal_ends_the_fork_as_well(modules, server):
+    variables = {**server["variables"], daemon.BACKEND: "tensorflow"}
+    with Started(modules, "pyspark.worker", **variables) as started:
+        assert started.port()
+        children = Path(f"/proc/{server['process'].process.pid}/task").glob("*/children")
+        (fork,) = " ".join(path.read_text() for path in children).split()
+        started.process.terminate()
+        deadline = time.monotonic() + 60
+        while Path(f"/proc/{fork}").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not Path(f"/proc/{fork}").exists()
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {daemon.BACKEND: "jax"},
+        {daemon.BACKEND: "tensorflow", "PYTHONHASHSEED": "7"},
+        {daemon.BACKEND: "tensorflow", daemon.THREADS: "7"},
+        {daemon.BACKEND: "tensorflow", daemon.FORK_SERVER: "/no/such/socket"},
+    ],
+)
+def test_a_daemon_that_the_server_cannot_replace_imports_keras_itself(modules, server, variables):
+    with Started(modules, "pyspark.worker", **{**server["variables"], **variables}) as started:
+        assert 0 < started.port() < 2**16
+        assert started.end() == (b"", IMPORTED)
+
+
+def test_a_new_process_draws_its_own_random_numbers():
+    np.random.seed(1)
+    expected = np.random.rand()
+    np.random.seed(1)
+    daemon.seed_anew()
+    assert np.random.rand() != expected
