@@ -19,6 +19,10 @@ class EpochClock(keras.callbacks.Callback):
         """Note the time."""
         self._ends.append(time.perf_counter())
 
+    def first_epoch_after(self, moment: float) -> float | None:
+        """Seconds from a moment of `time.perf_counter` to the end of the first epoch."""
+        return self._ends[0] - moment if self._ends else None
+
     def warm_epochs(self) -> np.ndarray:
         """Seconds from each epoch's end to the next one's. The first epoch is left out."""
         return np.diff(self._ends)

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,9 @@ def run_case(module: str, case: Case, timeout: float) -> Result:
     python = os.environ["ELEPHAS_PYTHON"] if case["engine"] == "elephas" else sys.executable
     with tempfile.TemporaryDirectory(prefix="kspark-benchmark-") as folder:
         result = Path(folder) / "result.json"
-        document = json.dumps({**case, "result": str(result)})
+        # On Linux and macOS, processes of one machine read the same `perf_counter`.
+        started = {"result": str(result), "launched": time.perf_counter()}
+        document = json.dumps({**case, **started})
         reason = run_process([python, "-m", module, document], environment(python), timeout)
         if reason is None and result.exists():
             return json.loads(result.read_text(encoding="utf-8"))

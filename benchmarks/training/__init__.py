@@ -12,12 +12,17 @@ training that merges after every batch combines two batches into one step, so co
 `keras/batch_size=128`. Every fit runs in a process of its own with a seed per repeat, and the
 processes run one after the other.
 
-The table shows medians over the repeats. Ratios are relative to plain Keras. Columns:
+The table shows medians over the repeats. Ratios are relative to plain Keras, and those called "of
+tuned" to `keras/steps_per_execution=50`. Columns:
 
 * warm epoch: median seconds from the end of one epoch to the end of the next, measured by a
   callback on the driver. The first epoch is left out. Elephas has no such callback: its value
   is the difference between a whole fit and a fit of one epoch, divided by the number of
   remaining epochs.
+* first epoch: seconds from the call of `fit` to the end of the first epoch, in the first fit of the
+  session.
+* from the start: seconds from the start of the process to the end of the first epoch, with
+  the imports and the start of Spark.
 * whole fit: seconds from the call of `fit` to its return. Before the call, Keras is imported,
   Spark runs and the rows are NumPy arrays in memory. For kspark and Elephas, the call includes
   handing the rows to Spark, starting its Python workers, and their import of TensorFlow.

@@ -23,7 +23,8 @@ def measured_fit(
         trainer: `SparkModel` or `keras.Model` whose `fit` is called.
         model: `keras.Model` that `trainer` trains.
         data: List of the arrays `x`, `y`, `x_test` and `y_test`.
-        case: Dictionary with `batch_size` and `epochs`.
+        case: Dictionary with `batch_size`, `epochs` and `launched`, the moment when the process
+            was started.
     """
     x, y, x_test, y_test = data
     clock = EpochClock()
@@ -34,6 +35,8 @@ def measured_fit(
     warm = clock.warm_epochs()
     return {
         "whole": whole,
+        "first": clock.first_epoch_after(started),
+        "script": clock.first_epoch_after(case["launched"]),
         "warm": float(np.median(warm)) if len(warm) else None,
         "accuracy": accuracy,
     }
