@@ -144,7 +144,8 @@ def serve_forks(path: str, backend: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
+        with short_name(path) as name:
+            listener.bind(name)
         listener.listen()
         preload(backend)
         while True:
@@ -205,7 +206,8 @@ def run_in_fork(path: str, backend: str) -> bool:
         "arguments": sys.argv,
     }
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(path)
+        with short_name(path) as name:
+            connection.connect(name)
         content = json.dumps(request).encode()
         socket.send_fds(connection, [len(content).to_bytes(LENGTH_BYTES, "big")], [0, 1, 2])
         connection.sendall(content)
@@ -213,6 +215,16 @@ def run_in_fork(path: str, backend: str) -> bool:
             wait_for_fork(int(answer), connection)
             return True
     return False
+
+
+@contextlib.contextmanager
+def short_name(path: str) -> Iterator[str]:
+    """Yield another name of a file. The path of a socket must not exceed 107 bytes."""
+    folder = os.open(os.path.dirname(path), os.O_RDONLY)
+    try:
+        yield f"/proc/self/fd/{folder}/{os.path.basename(path)}"
+    finally:
+        os.close(folder)
 
 
 def wait_for_fork(pid: int, connection: socket.socket) -> None:

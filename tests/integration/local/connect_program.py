@@ -18,7 +18,7 @@ from pyspark import SparkContext, TaskContext
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from kspark import SparkModel
+from kspark import SparkModel, check_cluster
 from kspark.cluster.remote import map_frame
 from kspark.cluster.spark_job import SparkJob
 from kspark.errors import ClusterError, KSparkError, WorkerError
@@ -55,6 +55,11 @@ def uneven(spark):
     features = "array(sin(id), cos(2.0d * id), sin(3.0d * id)) as features"
     rows = spark.range(0, 100 * len(ROWS), 1, len(ROWS)).where(" or ".join(kept))
     return rows.selectExpr("id", features, "cast(id % 3 as int) as label", "id % 4 = 0 as held")
+
+
+def warm(spark):
+    """Whether each worker started with Keras imported."""
+    return [worker.warm for worker in check_cluster(spark)]
 
 
 def fit_uneven(spark):
@@ -268,8 +273,10 @@ def transformed(spark):
 
 
 def main():
-    spark = SparkSession.builder.remote("local[2]").getOrCreate()
-    work = (transformed, fit_uneven, fit_shuffled, one_shard, counted, read_once, continued)
+    # `KSPARK_WARM` is in the environment, as on a cluster with `spark.executorEnv.KSPARK_WARM`.
+    builder = SparkSession.builder.remote("local[2]")
+    spark = builder.config("spark.python.daemon.module", "kspark.cluster.daemon").getOrCreate()
+    work = (warm, transformed, fit_uneven, fit_shuffled, one_shard, counted, read_once, continued)
     found = {}
     for part in (*work, refusals, cancelled, left_behind, bad_labels):
         started = time.monotonic()

@@ -3,6 +3,7 @@
 import glob
 import os
 import signal
+import tempfile
 import threading
 import time
 
@@ -13,6 +14,7 @@ from pyspark import TaskContext
 
 from kspark import SparkModel
 from kspark.errors import NonFiniteError, NotEnoughSlotsError, WorkerError
+from kspark.live import shared_memory
 
 ROADS = ["synchronous", "hogwild", pytest.param("asynchronous", marks=pytest.mark.thorough)]
 
@@ -56,6 +58,17 @@ class EndsTheProcess(keras.layers.Layer):
         return {**super().get_config(), "flag": self.flag}
 
 
+@pytest.fixture(autouse=True)
+def own_memory(monkeypatch):
+    """A folder for the memory that this process shares, apart from other processes' tests."""
+    if os.path.isdir(shared_memory.MEMORY):
+        with tempfile.TemporaryDirectory(dir=shared_memory.MEMORY) as folder:
+            monkeypatch.setattr(shared_memory, "MEMORY", folder)
+            yield
+    else:
+        yield
+
+
 def local_directories(spark):
     """Where Python workers of this session write."""
     rows = spark.sparkContext.parallelize([0], 1)
@@ -67,7 +80,7 @@ def left_behind(spark):
     return {
         "threads": sorted(t.name for t in threading.enumerate() if t.name.startswith("kspark")),
         "persisted": spark.sparkContext._jsc.getPersistentRDDs().size(),
-        "shared": glob.glob("/dev/shm/kspark-*"),
+        "shared": glob.glob(f"{shared_memory.MEMORY}/kspark-*"),
         "spools": [f for d in local_directories(spark) for f in glob.glob(f"{d}/kspark-*/*")],
     }
 

@@ -27,6 +27,7 @@ def found(tmp_path_factory):
     own = {
         "PYSPARK_PYTHON": sys.executable,
         "SPARK_LOCAL_IP": "127.0.0.1",
+        "KSPARK_WARM": "tensorflow",
         "SPARK_TESTING": "1",  # any free port, in place of a fixed one
         **java.environment(java.find_java(pyspark.__version__), folder, quiet=True),
     }
@@ -51,6 +52,12 @@ def program():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers start warm on Linux only")
+def test_workers_start_with_keras_imported(found):
+    assert found["warm"]
+    assert all(found["warm"])
 
 
 def test_transform_gives_the_predictions_of_the_model(found):

@@ -59,7 +59,9 @@ class Started:
 
 @pytest.fixture
 def server(modules, tmp_path):
-    path = tmp_path / "forks"
+    folder = tmp_path / ("a folder whose name is too long for the address of a socket " * 3)
+    folder.mkdir()
+    path = folder / "forks"
     with Started(modules, "--serve", str(path), "tensorflow") as server:
         deadline = time.monotonic() + 60
         while not path.exists() and time.monotonic() < deadline:
