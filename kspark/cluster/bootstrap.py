@@ -187,9 +187,10 @@ def sources_digest(sources: list[tuple[str, bytes]]) -> str:
 
 def use_code(archive: bytes, digest: str) -> None:
     """Make `import kspark` in this process import exactly the code in `archive`."""
-    if getattr(sys, "_kspark_digest", None) == digest:
+    imported = getattr(sys, "_kspark_digest", None)
+    if imported == digest:
         return
-    if installed_digest() != digest:
+    if imported is not None or installed_digest() != digest:
         for name in [n for n in sys.modules if n == "kspark" or n.startswith("kspark.")]:
             del sys.modules[name]
         sys.path.insert(0, write_archive(archive, digest))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 from pyspark.sql import SparkSession
 
@@ -16,10 +17,12 @@ logger = logging.getLogger("kspark")
 
 COLD = (
     "Each Python worker imports Keras itself, which takes several seconds per worker, also for one "
-    "that replaces another. Where kspark is installed on all hosts, set "
-    "spark.python.daemon.module=kspark.cluster.daemon before the session starts: the import then "
-    "takes place once per host."
+    "that replaces another. If kspark is installed on all hosts, set "
+    "spark.python.daemon.module=kspark.cluster.daemon before the session starts, and over Spark "
+    "Connect also spark.executorEnv.KSPARK_WARM to the name of the backend. The import then takes "
+    "place once per executor."
 )
+"""Message if workers do not start with Keras imported."""
 
 _checked: set[tuple[str, str]] = set()
 
@@ -65,7 +68,7 @@ def check_cluster(spark: SparkSession, backend: str = "tensorflow") -> list[Work
         )
     for worker in found:
         warn_of_other_kspark(worker)
-    if not all(worker.warm for worker in found):
+    if sys.platform == "linux" and not all(worker.warm for worker in found):
         logger.info(COLD)
     return found
 
@@ -107,7 +110,9 @@ def place_of(worker: WorkerEnvironment) -> str:
 
 def check_cluster_once(spark: SparkSession, backend: str) -> None:
     """Call `check_cluster` unless this application passed it with this backend before."""
-    key = (engine_of(spark).application, backend)
+    engine = engine_of(spark)
+    key = (engine.application, backend)
+    engine.use_warm_workers(backend)
     if key not in _checked:
         check_cluster(spark, backend)
         _checked.add(key)

@@ -2,7 +2,7 @@
 
 Spark forks its Python workers from a daemon, which it runs as
 `python -m <spark.python.daemon.module>`. With this module as the daemon, the workers start with
-Keras and its backend imported. The import takes place once per host instead of once per worker,
+Keras and its backend imported. The import takes place once per executor instead of once per worker,
 also for workers that replace others after a crash or an interrupt.
 
 The daemon imports Keras only for functions that have `BACKEND` in their environment, as kspark's
@@ -30,8 +30,14 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import FrameType
+
+COPY = "kspark_daemon"
+"""Name of this module's copy in a local session."""
+
+NAMES = ("kspark.cluster.daemon", COPY)
+"""Names of this module in `spark.python.daemon.module`."""
 
 BACKEND = "KSPARK_WARM"
 """Environment variable of kspark's functions: the Keras backend to import."""
@@ -57,11 +63,17 @@ AFTER_KERAS = (
 )
 """Modules to import last, which a task imports in any case."""
 
-THREADS = "OMP_NUM_THREADS"
-"""Environment variable that Spark sets to the cores of a task."""
+OF_SPARK = ("KSPARK_", "PYSPARK_", "PYTHON_", "SPARK_", "_")
+"""Prefixes of variables that Spark and kspark set for a daemon. Imports do not read them."""
+
+UNREAD = ("JAVA_HOME", "KERAS_BACKEND", "OLDPWD", "PWD", "PYTHONPATH", "SHLVL")
+"""Other variables that may differ between the fork server and a daemon that it replaces."""
 
 LENGTH_BYTES = 8
 """Bytes of the length that a request to `serve_forks` begins with."""
+
+ANSWER_SECONDS = 120.0
+"""How long a daemon waits for the fork server, which may still import Keras, in seconds."""
 
 
 def main() -> None:
@@ -74,50 +86,77 @@ def main() -> None:
         if path and run_in_fork(path, backend):
             return
         with stdout_to_stderr():
-            preload(backend)
+            warm = preload(backend)
+        if not warm:  # Parts of Keras may be in memory, on a backend that is not installed.
+            sys.stdout.flush()
+            os.execv(sys.executable, [sys.executable, "-m", "pyspark.daemon", *sys.argv[1:]])
     serve_workers()
 
 
 def serve_workers() -> None:
-    """Fork workers whenever Spark asks for one, until it closes this process' stdin."""
+    """Fork workers whenever Spark asks for one, until it closes the stdin of this process."""
     # PySpark, 3.5 to 4.3, has no public name for its daemon.
     from pyspark.daemon import manager
 
     manager()
 
 
-def preload(backend: str) -> None:
+def preload(backend: str) -> bool:
     """Import Keras on a backend, and prepare this process to be forked.
 
-    A module that cannot be imported is no error here: the task that needs it raises one.
+    Args:
+        backend: String, the name of the Keras backend.
+
+    Returns:
+        Boolean, whether Keras could be imported. Other modules may be missing: the task that
+        needs one raises an error.
     """
     os.environ["KERAS_BACKEND"] = backend
+    # torch would start CUDA to find out whether there is a GPU, and CUDA does not survive a fork.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     for name in BEFORE_KERAS:
         imported(name)
-    if imported("keras"):
-        os.environ[MARK] = backend
+    if not imported("keras"):
+        return False
     for name in AFTER_KERAS:
         imported(name)
-    os.register_at_fork(after_in_child=seed_anew)
+    note_code()
+    os.environ[MARK] = backend
+    seed_children()
     gc.collect()
     # Collections in the workers do not touch, and so do not copy, the memory that they share.
     gc.freeze()
+    return True
 
 
 def imported(name: str) -> bool:
     """Import a module, and return whether that was possible."""
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception, SystemExit):
         importlib.import_module(name)
         return True
     return False
 
 
-def seed_anew() -> None:
-    """Give a new process random numbers of its own, instead of those of its parent."""
-    random.seed()
-    for name in ("numpy.random", "torch"):
-        if name in sys.modules:
-            sys.modules[name].seed()
+def note_code() -> None:
+    """Note which code of kspark is imported, so that tasks of another kspark replace it."""
+    with contextlib.suppress(ImportError):
+        bootstrap = importlib.import_module("kspark.cluster.bootstrap")
+        sys._kspark_digest = bootstrap.installed_digest()  # type: ignore[attr-defined]
+
+
+def seed_children() -> None:
+    """Give each fork of this process random numbers of its own, but not the forks of these."""
+    parent = os.getpid()
+
+    def seed() -> None:
+        if os.getppid() != parent:
+            return
+        random.seed()
+        for name in ("numpy.random", "torch"):
+            if name in sys.modules:
+                sys.modules[name].seed()
+
+    os.register_at_fork(after_in_child=seed)
 
 
 @contextlib.contextmanager
@@ -135,55 +174,81 @@ def stdout_to_stderr() -> Iterator[None]:
 
 
 def serve_forks(path: str, backend: str) -> None:
-    """Import Keras, then fork a daemon for every request, until this process' stdin is closed.
+    """Import Keras, then fork a daemon for every request, until the stdin of this process closes.
 
     Args:
         path: String, the Unix socket to listen on.
         backend: String, the Keras backend to import.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    at_start = dict(os.environ)
     with socket.socket(socket.AF_UNIX) as listener:
         with short_name(path) as name:
             listener.bind(name)
         listener.listen()
-        preload(backend)
+        if not preload(backend):
+            return
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Nobody waits for the forks.
+        added = {name: value for name, value in os.environ.items() if name not in at_start}
         while True:
             ready, _, _ = select.select([0, listener.fileno()], [], [])
             if 0 in ready:
                 return
             connection, _ = listener.accept()
-            with connection:
-                if os.fork() == 0:
+            sys.stdout.flush()
+            if os.fork() == 0:
+                try:
                     listener.close()
-                    become_daemon(connection)
-                    return
+                    become_daemon(connection, fixed_at_start(at_start), added)
+                finally:
+                    os._exit(0)
+            connection.close()
 
 
-def fixed_at_start() -> list[str | None]:
-    """Return what a process cannot change after Python has started and NumPy was imported."""
-    return [sys.executable, *(os.environ.get(name) for name in ("PYTHONHASHSEED", THREADS))]
+def fixed_at_start(environment: Mapping[str, str]) -> list[object]:
+    """Return what a process cannot change any more when it has started and imported Keras.
+
+    Args:
+        environment: Mapping, the environment variables with which the process started.
+    """
+    read = {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(OF_SPARK) and name not in UNREAD
+    }
+    return [sys.executable, sorted(map(list, read.items()))]
 
 
-def become_daemon(connection: socket.socket) -> None:
-    """Serve workers in the place of the process that sent a request, as its fork would."""
+def become_daemon(connection: socket.socket, fixed: list[object], added: Mapping[str, str]) -> None:
+    """Serve workers in the place of the process that sent a request.
+
+    Returns at once if this process cannot take its place.
+
+    Args:
+        connection: Socket of the request.
+        fixed: List, `fixed_at_start` of this process.
+        added: Mapping of the environment variables that imports have set.
+    """
     length, fds, _, _ = socket.recv_fds(connection, LENGTH_BYTES, 3)
     with connection.makefile("rb") as stream:
         request = json.loads(stream.read(int.from_bytes(length, "big")))
-    if request["fixed"] != fixed_at_start() or request["backend"] != os.environ.get(MARK):
+    backend = os.environ[MARK]
+    if request["backend"] != backend or request["fixed"] != fixed:
         return
     for number, fd in enumerate(fds):
         os.dup2(fd, number)
         os.close(fd)
     os.environ.clear()
-    os.environ.update({**request["environment"], MARK: request["backend"]})
+    os.environ.update({**added, **request["environment"], "KERAS_BACKEND": backend, MARK: backend})
     os.chdir(request["directory"])
     sys.path[:] = request["path"]
     sys.argv[:] = request["arguments"]
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     connection.sendall(b"%d" % os.getpid())
-    # The other process waits until nobody has the connection open.
+    if not connection.recv(1):  # The other process did not wait.
+        return
+    # It waits now, until this process has ended. The workers do not count.
     os.register_at_fork(after_in_child=connection.close)
+    seed_children()
     serve_workers()
 
 
@@ -197,38 +262,37 @@ def run_in_fork(path: str, backend: str) -> bool:
     Returns:
         Boolean, whether there was such a fork. If so, it has ended.
     """
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(ANSWER_SECONDS)
+        try:
+            answer = request_fork(connection, path, backend)
+        except OSError:
+            return False
+        if answer:
+            wait_for_fork(int(answer), connection)
+        return bool(answer)
+
+
+def request_fork(connection: socket.socket, path: str, backend: str) -> bytes:
+    """Send a request to the fork server, and return its answer, which is empty if it refuses."""
     request = {
         "backend": backend,
-        "fixed": fixed_at_start(),
+        "fixed": fixed_at_start(os.environ),
         "environment": dict(os.environ),
         "directory": os.getcwd(),
         "path": sys.path,
         "arguments": sys.argv,
     }
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
-        with short_name(path) as name:
-            connection.connect(name)
-        content = json.dumps(request).encode()
-        socket.send_fds(connection, [len(content).to_bytes(LENGTH_BYTES, "big")], [0, 1, 2])
-        connection.sendall(content)
-        if answer := connection.recv(32):
-            wait_for_fork(int(answer), connection)
-            return True
-    return False
-
-
-@contextlib.contextmanager
-def short_name(path: str) -> Iterator[str]:
-    """Yield another name of a file. The path of a socket must not exceed 107 bytes."""
-    folder = os.open(os.path.dirname(path), os.O_RDONLY)
-    try:
-        yield f"/proc/self/fd/{folder}/{os.path.basename(path)}"
-    finally:
-        os.close(folder)
+    content = json.dumps(request).encode()
+    with short_name(path) as name:
+        connection.connect(name)
+    socket.send_fds(connection, [len(content).to_bytes(LENGTH_BYTES, "big")], [0, 1, 2])
+    connection.sendall(content)
+    return connection.recv(32)
 
 
 def wait_for_fork(pid: int, connection: socket.socket) -> None:
-    """Wait until a fork has closed its connection, and hand on Spark's signal to end."""
+    """Let a fork start, wait until it has ended, and hand on Spark's signal to end."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -236,7 +300,20 @@ def wait_for_fork(pid: int, connection: socket.socket) -> None:
         os._exit(1)
 
     signal.signal(signal.SIGTERM, stop)
-    connection.recv(1)
+    connection.settimeout(None)
+    with contextlib.suppress(OSError):
+        connection.sendall(b"!")
+        connection.recv(1)
+
+
+@contextlib.contextmanager
+def short_name(path: str) -> Iterator[str]:
+    """Yield another name of a file: the address of a socket has at most 107 bytes."""
+    folder = os.open(os.path.dirname(path), os.O_RDONLY)
+    try:
+        yield f"/proc/self/fd/{folder}/{os.path.basename(path)}"
+    finally:
+        os.close(folder)
 
 
 if __name__ == "__main__":

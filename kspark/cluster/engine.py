@@ -6,6 +6,7 @@ A Spark Connect session is a client of a remote server and has only DataFrames a
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from threading import Thread
@@ -14,6 +15,7 @@ from typing import Any, ClassVar, Protocol
 from pyspark import InheritableThread
 from pyspark.sql import SparkSession
 
+from kspark import logs
 from kspark.cluster import daemon
 from kspark.cluster.bootstrap import Enclosed
 from kspark.cluster.remote import is_connect, map_frame
@@ -62,9 +64,9 @@ class Engine(ABC):
 
     @abstractmethod
     def use_warm_workers(self, backend: str) -> None:
-        """Run the functions that Spark creates from now on in workers that start with Keras.
+        """Let the functions that are created from now on run in workers with Keras imported.
 
-        Without effect where `spark.python.daemon.module` is not `kspark.cluster.daemon`.
+        Has no effect if the daemon of the workers is not that of `kspark.cluster.daemon`.
 
         Args:
             backend: String, the Keras backend.
@@ -120,8 +122,12 @@ class ClassicEngine(Engine):
         return True
 
     def use_warm_workers(self, backend: str) -> None:
-        """Add to the environment with which Spark starts the workers of new functions."""
-        self.spark.sparkContext.environment[daemon.BACKEND] = backend
+        """Add to the environment in which Spark starts the workers of new functions."""
+        context = self.spark.sparkContext
+        if context.getConf().get("spark.python.daemon.module", "") in daemon.NAMES:
+            context.environment[daemon.BACKEND] = backend
+            if logs.are_shown():
+                context.environment[logs.VARIABLE] = os.environ[logs.VARIABLE]
 
     def share(self, value: Any) -> Shared:
         """Broadcast a value."""

@@ -105,6 +105,10 @@ def local_session(
     to this Python, unless they are set. Stop the session with `spark.stop()`;
     otherwise it ends with the process.
 
+    On Linux, a process of its own imports Keras while Spark starts, and workers are forks of it;
+    see `kspark.cluster.daemon`. It keeps the memory that the import takes until this process
+    ends. The setting `spark.python.daemon.module=pyspark.daemon` in `config` turns it off.
+
     Example:
 
     ```python
@@ -206,8 +210,9 @@ def _start(settings: dict[str, str], app_name: str, *, separate_processes: bool)
     if python := settings.get("spark.pyspark.python", sys.executable):
         os.environ.setdefault("PYSPARK_PYTHON", python)
         os.environ.setdefault("PYSPARK_DRIVER_PYTHON", python)
-    start_fork_server(settings, os.environ["PYSPARK_PYTHON"])
-    with _environment(_launch_environment(directory, separate_processes)):
+    variables = _launch_environment(directory, separate_processes)
+    start_fork_server(settings, os.environ.get("PYSPARK_PYTHON", ""))
+    with _environment(variables):
         spark: SparkSession = builder.getOrCreate()
     if separate_processes:
         # Stop executors before the private directory is removed: their files are inside it.

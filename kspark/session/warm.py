@@ -7,23 +7,24 @@ Python task, and kspark may be imported from a directory that the workers do not
 from __future__ import annotations
 
 import atexit
-import functools
+import contextlib
+import inspect
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import pyspark
+
 from kspark.cluster import daemon
 
 MODULE = "spark.python.daemon.module"
+USES_DAEMON = "spark.python.use.daemon"
 PYTHONPATH = "spark.executorEnv.PYTHONPATH"
 SOCKET = f"spark.executorEnv.{daemon.FORK_SERVER}"
-
-COPY = "kspark_daemon"
-"""Name of the copied module."""
+VARIABLES = "spark.executorEnv."
 
 _servers: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -31,62 +32,76 @@ _servers: dict[str, subprocess.Popen[bytes]] = {}
 def warm_settings(settings: Mapping[str, str], directory: Path) -> dict[str, str]:
     """Return the settings to add to those of a session, so that its workers start warm.
 
-    There are none if the user chose another daemon, and on systems other than Linux, where a fork
-    of a process that imported the backends may crash.
+    There are none if the workers run on other hosts, if the user chose a daemon or the path of
+    its modules elsewhere, and on systems other than Linux, where a fork of a process that
+    imported the backends may crash.
 
     Args:
         settings: Mapping of Spark's settings.
         directory: `Path` of a directory that lives as long as this process.
     """
-    if MODULE in settings or sys.platform != "linux":
-        return {}
-    folder = _copied(directory)
-    path = os.pathsep.join(filter(None, [str(folder), settings.get(PYTHONPATH)]))
-    return {MODULE: COPY, PYTHONPATH: path, SOCKET: str(folder / "forks")}
-
-
-@functools.cache
-def _copied(directory: Path) -> Path:
-    """Copy the daemon into a directory below `directory`."""
     folder = directory / "python"
-    folder.mkdir()
-    shutil.copyfile(daemon.__file__, folder / f"{COPY}.py")
-    return folder
+    usable = sys.platform == "linux" and os.pathsep not in str(folder)
+    local = settings.get("spark.master", "").startswith("local")
+    own = MODULE in settings or USES_DAEMON in settings or settings_elsewhere()
+    if own or not (usable and local):
+        return {}
+    folder.mkdir(exist_ok=True)
+    (folder / f"{daemon.COPY}.py").write_text(inspect.getsource(daemon), encoding="utf-8")
+    path = os.pathsep.join(filter(None, [str(folder), settings.get(PYTHONPATH)]))
+    return {MODULE: daemon.COPY, PYTHONPATH: path, SOCKET: str(folder / "forks")}
+
+
+def settings_elsewhere() -> bool:
+    """Whether Spark's file of defaults or its command line has one of the settings."""
+    home = os.environ.get("SPARK_HOME") or str(Path(pyspark.__file__).parent)
+    folder = os.environ.get("SPARK_CONF_DIR") or os.path.join(home, "conf")
+    found = os.environ.get("PYSPARK_SUBMIT_ARGS", "")
+    with contextlib.suppress(OSError):
+        found += Path(folder, "spark-defaults.conf").read_text(encoding="utf-8", errors="replace")
+    return any(name in found for name in (MODULE, USES_DAEMON, PYTHONPATH))
 
 
 def start_fork_server(settings: Mapping[str, str], python: str) -> None:
     """Import Keras in a process of its own, of which the daemons of the session are forks.
 
     The first call starts the process, for all sessions of this one. A daemon imports Keras itself
-    if it differs from the process in what is fixed when Python starts.
+    if the process is not there, or differs from it in what is fixed when Python starts.
 
     Args:
         settings: Mapping of Spark's settings.
         python: String, the Python of the workers.
     """
     path = settings.get(SOCKET)
-    if path is None or path in _servers:
+    if path is None or path in _servers or python != sys.executable:
         return
-    cores = settings.get("spark.task.cpus", "1")
+    own = {
+        key.removeprefix(VARIABLES): value
+        for key, value in settings.items()
+        if key.startswith(VARIABLES)
+    }
     environment = {
         **os.environ,
-        # The values that Spark gives its workers.
+        # The values that Spark gives its workers, unless the user does.
         "PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", "0"),
-        daemon.THREADS: settings.get(f"spark.executorEnv.{daemon.THREADS}", cores),
-        "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
+        "PYTHONUNBUFFERED": "YES",
+        "OMP_NUM_THREADS": settings.get("spark.task.cpus", "1"),
+        **own,
+        "PYTHONPATH": os.pathsep.join(str(entry) or os.getcwd() for entry in sys.path),
     }
-    _servers[path] = subprocess.Popen(
-        [python, Path(path).with_name(f"{COPY}.py"), "--serve", path, keras_backend()],
-        # The process ends when this one does, because nobody else has the other end.
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        env=environment,
-    )
-    atexit.register(_stop, _servers[path], os.getpid())
+    program = str(Path(path).with_name(f"{daemon.COPY}.py"))
+    with contextlib.suppress(OSError):
+        _servers[path] = server = subprocess.Popen(
+            [python, program, "--serve", path, keras_backend()],
+            stdin=subprocess.PIPE,  # The process ends when its stdin is closed.
+            stdout=subprocess.DEVNULL,
+            env=environment,
+        )
+        atexit.register(_stop, server, os.getpid())
 
 
 def _stop(server: subprocess.Popen[bytes], owner: int) -> None:
-    if os.getpid() == owner:
+    if os.getpid() == owner:  # A forked child leaves it to its parent.
         server.terminate()
         server.wait()
 
@@ -97,8 +112,9 @@ def keras_backend() -> str:
         return str(sys.modules["keras"].config.backend())
     if "KERAS_BACKEND" in os.environ:
         return os.environ["KERAS_BACKEND"]
-    home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
+    home = os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras")
     try:
-        return str(json.loads((home / "keras.json").read_text())["backend"])
-    except (OSError, ValueError, KeyError):
+        text = Path(home, "keras.json").read_text(encoding="utf-8")
+        return str(json.loads(text)["backend"])
+    except (OSError, ValueError, KeyError, TypeError):
         return "tensorflow"

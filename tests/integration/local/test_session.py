@@ -1,5 +1,6 @@
 """`local_session` in this process, and in scripts that run without an activated environment."""
 
+import contextlib
 import os
 import random
 import subprocess
@@ -83,6 +84,8 @@ def test_workers_start_with_keras_imported_and_random_numbers_of_their_own(spark
     processes, warm, *numbers = zip(*drawn, strict=True)
     assert all(warm)
     assert [len(set(values)) for values in (processes, *numbers)] == [2, 2, 2]
+    commands = spark.sparkContext.range(1).map(lambda _: Path("/proc/self/cmdline").read_bytes())
+    assert b"--serve" in commands.first()  # the worker is a fork of the fork server
 
 
 @linux
@@ -100,11 +103,25 @@ import keras
 (worker,) = check_cluster(spark)
 after = spark.sparkContext.range(1).map(facts).first()
 print(before[0], worker.warm, after[0], before[1:] == after[1:])
+spark.sparkContext.range(1).foreach(lambda _: print("from a worker"))
 """
     done = run(script, tmp_path, PATH=os.environ["PATH"])
-    assert (done.stdout.split(), done.stderr) == (["False", "True", "True", "True"], "")
-    running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-    assert not [command for command in running if bytes(tmp_path) in command]
+    assert done.stdout.split() == ["False", "True", "True", "True"]
+    assert done.stderr == "from a worker\n"  # where Spark shows what workers print
+    deadline = time.monotonic() + 60
+    while of_script(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert of_script(tmp_path) == []
+
+
+def of_script(tmp_path):
+    """The processes that a script started and that still run, by their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if bytes(tmp_path) in path.read_bytes():
+                found.append(path.parent.name)
+    return found
 
 
 @linux

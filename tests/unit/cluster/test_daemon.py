@@ -6,7 +6,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from kspark.cluster import daemon
@@ -38,7 +37,7 @@ class Started:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path, **variables},
+            env={**os.environ, "PYTEST_CURRENT_TEST": "", "PYTHONPATH": path, **variables},
         )
 
     def __enter__(self):
@@ -116,7 +115,8 @@ def test_sparks_signal_ends_the_fork_as_well(modules, server):
     [
         {daemon.BACKEND: "jax"},
         {daemon.BACKEND: "tensorflow", "PYTHONHASHSEED": "7"},
-        {daemon.BACKEND: "tensorflow", daemon.THREADS: "7"},
+        {daemon.BACKEND: "tensorflow", "OMP_NUM_THREADS": "7"},
+        {daemon.BACKEND: "tensorflow", "READ_BY_AN_IMPORT": "7"},
         {daemon.BACKEND: "tensorflow", daemon.FORK_SERVER: "/no/such/socket"},
     ],
 )
@@ -126,9 +126,37 @@ def test_a_daemon_that_the_server_cannot_replace_imports_keras_itself(modules, s
         assert started.end() == (b"", IMPORTED)
 
 
-def test_a_new_process_draws_its_own_random_numbers():
+FORKED = """
+import os, random, sys
+from kspark.cluster import daemon
+
+def drawn(parent=None):
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        numbers = parent() if parent else f"{np.random.rand()} {random.random()}"
+        os.write(writer, numbers.encode())
+        os._exit(0)
+    os.wait()
+    return os.read(reader, 1000).decode()
+
+daemon.seed_children()
+print(drawn(), drawn())
+def of_a_worker():
     np.random.seed(1)
-    expected = np.random.rand()
-    np.random.seed(1)
-    daemon.seed_anew()
-    assert np.random.rand() != expected
+    return f"{drawn().split()[0]} {drawn().split()[0]}"
+print(drawn(of_a_worker))
+"""
+
+
+def test_workers_draw_their_own_random_numbers_and_their_forks_draw_as_usual():
+    path = os.pathsep.join(sys.path)
+    run = subprocess.run(
+        [sys.executable, "-c", FORKED],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    of_workers, of_forks = (line.split() for line in run.stdout.splitlines())
+    assert len(set(of_workers)) == 4
+    assert len(set(of_forks)) == 1
