@@ -127,7 +127,8 @@ def test_a_daemon_that_the_server_cannot_replace_imports_keras_itself(modules, s
 
 
 FORKED = """
-import os, random, sys
+import os, random
+import numpy as np
 from kspark.cluster import daemon
 
 def drawn(parent=None):
@@ -136,6 +137,7 @@ def drawn(parent=None):
         numbers = parent() if parent else f"{np.random.rand()} {random.random()}"
         os.write(writer, numbers.encode())
         os._exit(0)
+    os.close(writer)
     os.wait()
     return os.read(reader, 1000).decode()
 
@@ -156,6 +158,7 @@ def test_workers_draw_their_own_random_numbers_and_their_forks_draw_as_usual():
         capture_output=True,
         text=True,
         check=True,
+        timeout=60,
     )
     of_workers, of_forks = (line.split() for line in run.stdout.splitlines())
     assert len(set(of_workers)) == 4
