@@ -110,6 +110,13 @@ def test_different_code_is_replaced_even_if_it_was_imported(executor, tmp_path, 
     assert executor(before + "use()" + code, site)[0].startswith(str(executor.local))
 
 
+def test_code_that_was_imported_before_an_upgrade_is_replaced(executor, tmp_path):
+    """A daemon that lives long notes what it imported; the files may be others now."""
+    site = installed(tmp_path / "site")
+    before = "import kspark.errors; sys._kspark_digest = 'of older files';"
+    assert executor(before + "use()" + TELL, site)[0].startswith(str(executor.local))
+
+
 def test_broken_installed_code_is_replaced(executor, tmp_path):
     site = installed(tmp_path / "site", __init__="import no_such_module")
     assert executor("use()" + TELL, site)[0].startswith(str(executor.local))

@@ -70,6 +70,29 @@ class Context:
         self.log.append(("cancel", group))
 
 
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        ("kspark_daemon", {"KSPARK_WARM": "jax"}),
+        ("kspark.cluster.daemon", {"KSPARK_WARM": "jax"}),
+        ("pyspark.daemon", {}),
+        (None, {}),
+    ],
+)
+def test_functions_ask_for_warm_workers_only_where_there_are_some(module, expected, monkeypatch):
+    monkeypatch.delenv("KSPARK_LOG", raising=False)
+    settings = {"spark.python.daemon.module": module} if module else {}
+    conf = SimpleNamespace(get=lambda name, default: settings.get(name, default))
+    context = SimpleNamespace(getConf=lambda: conf, environment={})
+    engine = ClassicEngine(SimpleNamespace(sparkContext=context))
+    engine.use_warm_workers("jax")
+    assert context.environment == expected
+    monkeypatch.setenv("KSPARK_LOG", "1")
+    engine.use_warm_workers("jax")
+    assert context.environment == {**expected, **({"KSPARK_LOG": "1"} if expected else {})}
+    ConnectEngine(Remote()).use_warm_workers("jax")
+
+
 def test_a_classic_session_uses_job_groups_and_broadcasts():
     spark = SimpleNamespace(sparkContext=Context())
     engine = engine_of(spark)
