@@ -86,9 +86,11 @@ def different_attributes(
 ) -> Iterator[tuple[Address, str, Any]]:
     """Yield address, name and value of each attribute of a layer or variable that differs."""
     pairs = list(paired_layers(model, copy))
+    layers = {id(layer) for _, layer, _ in pairs}
     for address, ours, theirs in pairs:
         for name, value in changed_attributes(ours, theirs).items():
-            yield address, name, value
+            if not is_derived(value, layers):
+                yield address, name, value
     variables = list(zip(model.variables, copy.variables, strict=True))
     for index, (ours, theirs) in enumerate(variables):
         for name in ("constraint", "regularizer"):
@@ -96,6 +98,21 @@ def different_attributes(
             if differ(value, getattr(theirs, name, None)):
                 yield ("variables", index), name, value
     yield from different_flags(pairs, variables)
+
+
+def is_derived(value: Any, layers: set[int]) -> bool:
+    """Whether a value that differs makes no difference to a built model.
+
+    Args:
+        value: An initializer, whose weights are drawn already; the `id` of each layer in a set,
+            as models of KerasHub keep it; or another value.
+        layers: Set of the `id` of each layer.
+    """
+    import keras
+
+    if isinstance(value, set | frozenset):
+        return bool(value) and value <= layers
+    return isinstance(value, keras.initializers.Initializer)
 
 
 def different_flags(
