@@ -42,7 +42,8 @@ def correct_positional_metrics(model: keras.Model) -> None:
     model.compile(
         optimizer=model.optimizer,
         loss=model.loss,
-        metrics=given["loss_weights"],
+        # Keras 3.12 takes no tuples.
+        metrics=list(found) if isinstance(found := given["loss_weights"], tuple) else found,
         loss_weights=given["metrics"],
         weighted_metrics=given.get("weighted_metrics"),
         run_eagerly=model.run_eagerly,

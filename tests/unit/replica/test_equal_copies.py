@@ -235,7 +235,7 @@ def test_own_constraints_and_regularizers_train_alike(data, window_of):
     first = layers.Dense(3, kernel_constraint=Bounded(0.2), bias_regularizer=Pull(0.5))
     model = dense(first)
     check_trains_alike(model, *data, window_of)
-    assert np.abs(first.kernel.numpy()).max() <= 0.2
+    assert np.abs(first.kernel.numpy()).max() <= np.float32(0.2)
 
 
 def test_attributes_of_own_layers_are_carried_over(data, window_of):

@@ -12,6 +12,10 @@ from kspark.replica.stepping import assignment
 
 layers, optimizers = keras.layers, keras.optimizers
 
+pytestmark = pytest.mark.skipif(
+    not hasattr(optimizers, "MultiOptimizer"), reason="this Keras has no `MultiOptimizer`"
+)
+
 
 def by_pattern(pattern):
     """Two optimizers of the same class, which differ in their learning rate only."""

@@ -224,12 +224,18 @@ def test_the_schedule_of_accumulated_gradients_is_advanced(mlp, wrapped):
     assert float(optimizer.learning_rate) == pytest.approx(0.05)
 
 
+needs_multi_optimizer = pytest.mark.skipif(
+    not hasattr(keras.optimizers, "MultiOptimizer"), reason="this Keras has no `MultiOptimizer`"
+)
+
+
 def multi_optimizer(pattern=".*dense.*kernel", rate=0.1):
     optimizers = keras.optimizers
     others = {pattern: optimizers.Adam(0.01)}
     return optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.SGD(rate), others))
 
 
+@needs_multi_optimizer
 def test_a_multi_optimizer_has_a_learning_rate_per_optimizer(mlp):
     replica = Replica.of(mlp(multi_optimizer()))
     assert replica.learning_rate == pytest.approx((0.01, 0.1))
@@ -239,6 +245,7 @@ def test_a_multi_optimizer_has_a_learning_rate_per_optimizer(mlp):
         replica.learning_rate = 0.5
 
 
+@needs_multi_optimizer
 def test_the_schedules_of_a_multi_optimizer_are_advanced(mlp):
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
     replica = Replica.of(mlp(multi_optimizer(rate=schedule)))
@@ -254,7 +261,7 @@ def test_the_schedules_of_a_multi_optimizer_are_advanced(mlp):
         (lambda: keras.optimizers.SGD(0.1), (2,)),
         (lambda: keras.optimizers.SGD(0.1, gradient_accumulation_steps=2), (2,)),
         (lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()), (0, 2, 2)),
-        (multi_optimizer, (2, 2, 2)),
+        pytest.param(multi_optimizer, (2, 2, 2), marks=needs_multi_optimizer),
     ],
 )
 def test_counters_are_all_integers_of_the_optimizer(mlp, rows, window_of, optimizer, expected):
@@ -269,6 +276,7 @@ def test_counters_are_all_integers_of_the_optimizer(mlp, rows, window_of, optimi
         other.counters = (*expected, 1)
 
 
+@needs_multi_optimizer
 def test_steps_whose_state_is_lost_are_withdrawn_except_from_schedules(mlp):
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
     replica = Replica.of(mlp(multi_optimizer(rate=schedule)))

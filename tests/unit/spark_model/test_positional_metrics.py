@@ -59,7 +59,7 @@ def test_metrics_in_third_place_are_metrics(metrics):
     model = network(metrics)
     with pytest.warns(UserWarning, match="metrics as the third positional argument"):
         correct_positional_metrics(model)
-    expected = trained(network(metrics=metrics))
+    expected = trained(network(metrics=list(metrics)))
     same(trained(model), expected)
 
 

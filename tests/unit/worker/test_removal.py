@@ -13,9 +13,12 @@ from kspark.worker.removal import clean_up, task_of
 
 RUN = """
 import pickle, sys
+import pyspark.cloudpickle  # with which Spark 3.5 imports NumPy
+before = set(sys.modules)
 task = pickle.load(open(sys.argv[1], "rb"))
 done = list(task(0, [open(sys.argv[2], "rb").read()]))
-print(done, "kspark" in sys.modules, "numpy" in sys.modules)
+added = set(sys.modules) - before
+print(done, "kspark" in added, "numpy" in added)
 """
 
 
