@@ -90,9 +90,12 @@ def test_workers_start_with_keras_imported_and_random_numbers_of_their_own(spark
 
 @linux
 def test_only_functions_of_kspark_wait_for_keras(tmp_path):
-    """The user's own functions run in Spark's workers until kspark uses the session."""
+    """The user's own functions run in Spark's workers until kspark uses the session.
+
+    The script is killed, and everything that it started ends.
+    """
     script = """
-import os, sys
+import os, signal, sys
 from kspark import check_cluster
 from kspark.session import local_session
 
@@ -102,8 +105,9 @@ before = spark.sparkContext.range(1).map(facts).first()
 import keras
 (worker,) = check_cluster(spark)
 after = spark.sparkContext.range(1).map(facts).first()
-print(before[0], worker.warm, after[0], before[1:] == after[1:])
+print(before[0], worker.warm, after[0], before[1:] == after[1:], flush=True)
 spark.sparkContext.range(1).foreach(lambda _: print("from a worker"))
+os.kill(os.getpid(), signal.SIGKILL)
 """
     done = run(script, tmp_path, PATH=os.environ["PATH"])
     assert done.stdout.split() == ["False", "True", "True", "True"]
