@@ -77,7 +77,8 @@ def test_the_defaults_are_the_documented_ones(name):
     rule = optimizers.get(name)
     assert rule.get_config() == DEFAULTS[name]
     for argument, value in DEFAULTS[name].items():
-        documented = type(rule).__doc__.split(f"\n        {argument}: ")[1].split("Defaults to")[1]
+        text = inspect.getdoc(type(rule)).split(f"\n    {argument}: ")[1]
+        documented = text.split("Defaults to")[1]
         assert documented.split()[0].strip("`.:,") == str(value)
 
 
