@@ -146,6 +146,7 @@ class LiveRun:
         self.state.depart()
         self.set_learning_rate()
         self.replica.reset_metrics()
+        self.replica.seed_backend(self.task.fit.plan.backend_seed(self.shard.index, epoch))
 
     def resume(self, epoch: int) -> None:
         """Restore the shard's state at the beginning of `epoch`, unless the replica has it."""

@@ -174,3 +174,7 @@ class TrainingPlan(PlanSettings):
         if not self.shuffle:
             return None
         return np.random.default_rng([self.seed, shard, epoch])
+
+    def backend_seed(self, shard: int, epoch: int) -> int:
+        """Return the seed for the backend's own random numbers in an epoch of a shard."""
+        return int(np.random.default_rng([self.seed, shard, epoch, 1]).integers(2**63))

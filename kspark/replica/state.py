@@ -195,6 +195,13 @@ class ReplicaState:
         """Finish training as Keras does: with `use_ema`, set the weights to their averages."""
         self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
 
+    def seed_backend(self, value: int) -> None:
+        """Seed the random numbers that the backend draws without a variable of the model.
+
+        The variables, such as the states of `keras.random.SeedGenerator`, are set apart from this.
+        """
+        self._engine.seed_backend(value)
+
     # -- metrics ----------------------------------------------------------------------------
 
     def reset_metrics(self) -> None:

@@ -143,6 +143,7 @@ def train_epoch(
         NonFiniteLossError: If the loss is NaN or infinite, and the plan says to raise.
     """
     replica.reset_metrics()
+    replica.seed_backend(plan.backend_seed(shard.index, epoch))
     rng = plan.generator(shard.index, epoch)
     for window in shard.windows(plan.batch_size, stop=num_examples, rng=rng):
         replica.train(weighted(window, plan), plan.batch_size)

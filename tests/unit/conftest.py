@@ -50,6 +50,7 @@ class CountingReplica:
         self.learning_rate = 0.5
         self.finite = True
         self.calls = []
+        self.backend_seeds = []
 
     def get_vector(self, out=None):
         out = np.empty(3, "f4") if out is None else out
@@ -105,6 +106,9 @@ class CountingReplica:
 
     def predict(self, window, batch_size):
         return [window.x[0] * self.vector[0]]
+
+    def seed_backend(self, value):
+        self.backend_seeds.append(value)
 
     def reset_metrics(self):
         self.seen = np.zeros(NUM_IDS)

@@ -69,6 +69,13 @@ class Engine:
     def prepare(self, window: Window) -> None:
         """Do nothing: on these backends Keras creates the metrics' variables itself."""
 
+    def seed_backend(self, value: int) -> None:
+        """Seed torch's generator, from which Keras draws for `Dropout`. JAX has none."""
+        if keras.backend.backend() == "torch":
+            import torch
+
+            torch.manual_seed(value)
+
     def get_vector(self, out: np.ndarray | None = None) -> np.ndarray:
         """Return the mergeable weights as one vector, written into `out` if given."""
         return self._spec.flatten(

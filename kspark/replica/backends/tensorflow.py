@@ -128,6 +128,9 @@ class Engine:
         model.test_step(self._first_rows(window, 1))
         model.reset_metrics()
 
+    def seed_backend(self, value: int) -> None:
+        """Do nothing: Keras draws all random numbers with variables of the model."""
+
     def get_vector(self, out: np.ndarray | None = None) -> np.ndarray:
         """Return the mergeable weights as one vector, written into `out` if given."""
         return self._weights.get(out)

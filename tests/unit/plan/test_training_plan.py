@@ -143,3 +143,6 @@ def test_shuffling_is_reproducible_and_differs_by_shard_epoch_and_seed():
     others = [made.generator(2, 1), made.generator(1, 3), plan(seed=6).generator(1, 2)]
     assert all(rng.permutation(100).tolist() != order for rng in others)
     assert plan(shuffle=False).generator(1, 2) is None
+    seed = made.backend_seed(1, 2)
+    assert made.backend_seed(1, 2) == seed
+    assert seed not in (made.backend_seed(2, 1), made.backend_seed(1, 3))

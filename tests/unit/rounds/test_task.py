@@ -137,6 +137,16 @@ def test_each_epoch_has_its_own_order(tools, monkeypatch):
     assert orders[0] == orders[2] != orders[1]
 
 
+def test_the_backend_draws_the_same_random_numbers_in_each_try_of_an_epoch(tools):
+    documents = [spooled("fit", 0, range(4)), spooled("fit", 1, range(4, 8))]
+    for epoch in (0, 1, 1):
+        train(task_of(tools, {0: 4, 1: 4}, epoch), documents, tools=tools)
+    plan = tools.plan("synchronous", "epoch")
+    expected = [plan.backend_seed(shard, epoch) for epoch in (0, 1, 1) for shard in (0, 1)]
+    assert replica_for(tools.spec(), "fit", 2).backend_seeds == expected
+    assert len(set(expected)) == 4
+
+
 def test_class_weights_become_sample_weights(tools, monkeypatch):
     seen = []
 

@@ -126,6 +126,7 @@ import numpy as np
 import keras
 from kspark.replica.backends import running_backend
 from kspark.replica import Replica, ReplicaSpec, check_gradient_merging
+from kspark.replica.building import build
 from kspark.shards import Window
 
 assert running_backend() == sys.argv[1]
@@ -153,7 +154,7 @@ w = {"one": rng.random(10), "two": rng.random(10)}
 window = Window([x["a"], x["b"]], [y["one"], y["two"]], [w["one"], w["two"]])
 
 plain = model()
-replica = ReplicaSpec.of(model()).build(threads=1)
+replica = build(ReplicaSpec.of(model()), threads=1)
 replica.train(window, 4)
 history = plain.fit(x, y, sample_weight=w, batch_size=4, shuffle=False, verbose=0).history
 for ours, theirs in zip(replica.model.variables, plain.variables, strict=True):
@@ -215,7 +216,10 @@ assert "kspark.replica.backends.tensorflow" not in sys.modules
 if sys.argv[1] == "torch":
     import torch
     assert torch.get_num_threads() == 1
-    assert "tensorflow" not in sys.modules
+    replica.seed_backend(5)
+    first = torch.rand(3)
+    replica.seed_backend(5)
+    assert torch.equal(torch.rand(3), first)
 print("done")
 """
 
