@@ -28,6 +28,31 @@ def open_epoch(fit: Fit, epoch: int) -> None:
         fit.aggregator.replace(changed)
     if fit.vocabularies is not None and fit.vocabularies.changed():
         share_vocabularies(fit, epoch, fit.vocabularies.digest)
+    adopt_counters(fit, epoch)
+
+
+def adopt_counters(fit: Fit, epoch: int) -> None:
+    """Note the step counters that callbacks have set, for the replicas that train this epoch.
+
+    Args:
+        fit: `Fit`.
+        epoch: Integer, the epoch that begins.
+
+    Raises:
+        ValueError: If the replicas are running already, so that they cannot get the counters.
+    """
+    found = fit.monitor.replica.counters
+    fit.new_counters = None if found == fit.shown_counters else found
+    fit.shown_counters = found
+    if fit.new_counters is None or fit.plan.in_rounds:
+        return
+    if epoch > fit.plan.initial_epoch:
+        rule = (
+            "free of callbacks that set the optimizer's `iterations` after the first epoch has "
+            'begun, except with mode="synchronous" and frequency="epoch"'
+        )
+        raise invalid("callbacks", rule, f"new step counters before epoch {epoch + 1}")
+    fit.share(fit.spec.renewed(fit.monitor.replica.model))
 
 
 def share_vocabularies(fit: Fit, epoch: int, digest: str) -> None:
@@ -99,6 +124,7 @@ def close_epoch(
         fit.monitor.replica.counters = counters
     if fit.monitor.needs_optimizer_state:
         take_state(fit, [], epoch)
+    fit.shown_counters = fit.monitor.replica.counters
     fit.rule_state = fit.aggregator.rule_state()
     logs |= validate(fit, epoch)
     changed = fit.monitor.end_epoch(epoch, fit.aggregator.settled(), logs, num_examples)

@@ -54,6 +54,10 @@ class Fit:
         sent_weights: `SentWeights`, which shares the weights with the jobs.
         state_counters: Tuple of integers, the `counters` of the optimizer state that the driver's
             model has. `None` before training begins.
+        shown_counters: Tuple of integers, the `counters` that callbacks saw last. Empty before
+            training begins.
+        new_counters: Tuple of integers, the `counters` that a callback has set for the epoch that
+            begins, or `None`.
         busy: Function that returns whether late shards occupy task slots.
         late_shards: Function that returns the shards that still train an earlier epoch.
     """
@@ -71,6 +75,8 @@ class Fit:
 
     rule_state: Mapping[str, np.ndarray] | None = field(init=False, default=None)
     state_counters: tuple[int, ...] | None = field(init=False, default=None)
+    shown_counters: tuple[int, ...] = field(init=False, default=())
+    new_counters: tuple[int, ...] | None = field(init=False, default=None)
     train: SpooledExamples = field(init=False)
     held_out: SpooledExamples | None = field(init=False, default=None)
     num_train: dict[int, int] = field(init=False, default_factory=dict)

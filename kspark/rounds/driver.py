@@ -89,7 +89,8 @@ def run_round(fit: Fit, epoch: int) -> Round:
     # Groups return states in a job of their own: records with a delta and a state are too long.
     wants_state = fit.last_epoch(epoch) and grouping is None
     with fit.sent_weights.share(fit.aggregator.weights) as (weights, nbytes):
-        task = RoundTask(fit.task(), epoch, fit.learning_rate(epoch), wants_state, nbytes)
+        rate, counters = fit.learning_rate(epoch), fit.new_counters
+        task = RoundTask(fit.task(), epoch, rate, wants_state, nbytes, counters)
         shipped = ship(train_round, task, shared=(fit.shared_spec, weights))
         if grouping is not None:
             return run_grouped_round(fit, grouping, shipped, description)

@@ -105,7 +105,8 @@ class ShardJobs:
     def start(self, shards: Iterable[int], epoch: int) -> None:
         """Start a job per shard, which trains an epoch from the global weights of this moment."""
         fit = self._fit
-        task = RoundTask(fit.task(), epoch, fit.learning_rate(epoch), fit.last_epoch(epoch))
+        rate, last = fit.learning_rate(epoch), fit.last_epoch(epoch)
+        task = RoundTask(fit.task(), epoch, rate, last, counters=fit.new_counters)
         weights = engine_of(fit.spark).share(fit.aggregator.weights.copy())
         shipped = ship(train_round, task, shared=(fit.shared_spec, weights))
         for shard in shards:

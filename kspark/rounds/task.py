@@ -53,6 +53,8 @@ class RoundTask:
         wants_state: Boolean, whether to return the replica's optimizer state too.
         weights_bytes: Integer, size of the weights as sent, in bytes. `None` means that all
             weights were sent.
+        counters: Tuple of integers, the optimizer's step counters to set. `None` keeps those of the
+            shard.
     """
 
     fit: FitTask
@@ -60,6 +62,7 @@ class RoundTask:
     learning_rate: LearningRate
     wants_state: bool
     weights_bytes: int | None = None
+    counters: tuple[int, ...] | None = None
 
 
 def train_round(
@@ -113,6 +116,8 @@ def train_shard(
         replica.set_vector(base)
         if task.learning_rate is not None:
             replica.learning_rate = task.learning_rate
+        if task.counters is not None:
+            replica.counters = task.counters
         train_epoch(replica, shard, fit.plan, num_examples, task.epoch)
         state.save(replica, task.epoch)
         delta = compute_delta(replica.get_vector(), base)

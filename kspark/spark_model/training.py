@@ -134,11 +134,13 @@ def run(fit: Fit) -> None:
 
 def begin(fit: Fit) -> None:
     """Run the callbacks for the start of a fit, and apply their changes of weights and epoch."""
+    fit.shown_counters = fit.monitor.replica.counters
     changed = fit.monitor.begin()
     if changed is not None:
         fit.aggregator.replace(changed)
     if fit.monitor.restored:
         fit.share(fit.spec.renewed(fit.monitor.replica.model))
+        fit.shown_counters = fit.monitor.replica.counters
     fit.plan = replace(fit.plan, initial_epoch=fit.monitor.initial_epoch)
     keep_constraints(fit)
 

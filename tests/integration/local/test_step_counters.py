@@ -98,6 +98,54 @@ def test_one_worker_shows_callbacks_what_keras_shows(spark, made, mode, frequenc
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
 
 
+class StartsAgain(keras.callbacks.Callback):
+    """Sets the step counter back, so that a schedule begins anew."""
+
+    def __init__(self, hook, epoch):
+        super().__init__()
+        setattr(self, hook, lambda *given: self.start_again(given[0] if len(given) > 1 else 0))
+        self.epoch = epoch
+
+    def start_again(self, epoch):
+        if epoch == self.epoch:
+            self.model.optimizer.iterations.assign(2)
+
+
+@pytest.mark.parametrize(
+    ("hook", "epoch", "frequency"),
+    [
+        ("on_epoch_end", 0, "epoch"),
+        ("on_epoch_begin", 0, "epoch"),
+        ("on_epoch_begin", 1, "epoch"),
+        ("on_epoch_begin", 0, 3),
+        ("on_train_begin", 0, 3),
+    ],
+)
+def test_workers_get_the_steps_that_a_callback_sets(spark, hook, epoch, frequency):
+    x = np.random.default_rng(0).normal(size=(64, 3)).astype("float32")
+    models, seen = [], []
+    for fit_of in (
+        lambda model: model.fit,
+        lambda model: SparkModel(model, frequency=frequency, num_workers=1).fit,
+    ):
+        model, watch = model_with(optimizers.Adam(schedule())), Watch()
+        callbacks = [StartsAgain(hook, epoch), watch]
+        fit_of(model)(x, x[:, :1], 8, 3, 0, callbacks=callbacks, shuffle=False)
+        models.append(model)
+        seen.append(watch.seen)
+    assert seen[0] == seen[1]
+    assert int(models[1].optimizer.iterations) != 24
+    for one, other in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
+def test_steps_that_running_workers_would_not_get_are_refused(spark):
+    x = np.zeros((64, 3), "float32")
+    spark_model = SparkModel(model_with(optimizers.Adam(0.1)), frequency=3, num_workers=1)
+    with pytest.raises(ValueError, match=r"set the optimizer's `iterations` after the first epoch"):
+        spark_model.fit(x, x[:, :1], 8, 3, 0, callbacks=[StartsAgain("on_epoch_end", 0)])
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize(("mode", "frequency"), ROADS)
 def test_two_workers_show_callbacks_the_steps_of_the_first(spark, mode, frequency):

@@ -50,3 +50,39 @@ def test_callbacks_see_the_step_counters_of_the_replicas(monkeypatch, stateful):
     assert order == [*taken, ("validate", (5, 4)), ("end", (5, 4))]
     epochs.close_epoch(fit, 4, [], 8)
     assert replica.counters == (5, 4)  # nobody reported any
+
+
+class Opened:
+    """A fit whose epochs begin; the model that a callback changes has two counters."""
+
+    def __init__(self, in_rounds):
+        self.counters = (0, 0)
+        self.shown_counters, self.new_counters = (0, 0), None
+        self.vocabularies = None
+        self.plan = SimpleNamespace(in_rounds=in_rounds, initial_epoch=2)
+        self.monitor = SimpleNamespace(replica=self, begin_epoch=lambda epoch: None)
+        self.spec = SimpleNamespace(renewed=lambda model: ("renewed", model.counters))
+        self.model = self
+        self.shared = []
+        self.share = self.shared.append
+
+    def open(self, epoch, counters):
+        self.counters = counters
+        epochs.open_epoch(self, epoch)
+        return self.new_counters
+
+
+def test_rounds_get_the_counters_that_callbacks_set_once():
+    fit = Opened(in_rounds=True)
+    found = [fit.open(*given) for given in ((2, (0, 0)), (3, (5, 0)), (4, (5, 0)), (5, (0, 0)))]
+    assert found == [None, (5, 0), None, (0, 0)]
+    assert fit.shared == []
+
+
+def test_a_live_fit_begins_with_the_counters_that_callbacks_set_and_refuses_later_ones():
+    fit = Opened(in_rounds=False)
+    fit.open(2, (5, 0))
+    assert fit.shared == [("renewed", (5, 0))]
+    fit.open(3, (5, 0))
+    with pytest.raises(ValueError, match="new step counters before epoch 5"):
+        fit.open(4, (6, 0))

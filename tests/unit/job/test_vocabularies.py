@@ -33,8 +33,9 @@ class OneFit:
         self.plan = TrainingPlan.create(seed=0, epochs=3, **settings)
         self.spec = ReplicaSpec.of(self.model)
         self.monitor = SimpleNamespace(
-            replica=SimpleNamespace(model=self.model), begin_epoch=self.begin_epoch
+            replica=SimpleNamespace(model=self.model, counters=()), begin_epoch=self.begin_epoch
         )
+        self.shown_counters = ()
         self.vocabularies = Vocabularies(self.model)
         self.shared = []
 
