@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from kspark.replica import pickling
 from kspark.replica.compile_arguments import compile_arguments
 from kspark.replica.optimizer import OptimizerSpec
+from kspark.replica.variables import in_order
 
 if TYPE_CHECKING:
     import keras
@@ -83,7 +84,7 @@ def known_parts(model: keras.Model) -> list[Any]:
     """
     optimizer = getattr(model, "optimizer", None)
     own = [] if optimizer is None else optimizer.variables
-    return [model, *layers_of(model), *model.variables, *own]
+    return [model, *layers_of(model), *in_order(model, model.variables), *own]
 
 
 def layers_of(model: keras.Model) -> Iterator[Any]:

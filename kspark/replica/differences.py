@@ -17,7 +17,7 @@ import numpy as np
 from kspark.replica import pickling
 from kspark.replica.comparing import changed_attributes, differ
 from kspark.replica.compiled import known_parts
-from kspark.replica.variables import values_of
+from kspark.replica.variables import in_order, values_of
 
 if TYPE_CHECKING:
     import keras
@@ -33,7 +33,7 @@ class Differences:
     Attributes:
         attributes: Tuple of pairs of the address of a part and the name of an attribute.
         attribute_values: Bytes, the pickled values of these attributes.
-        variables: Tuple of pairs of a position in `model.variables` and a value.
+        variables: Tuple of pairs of a position among the variables, `in_order`, and a value.
     """
 
     attributes: tuple[tuple[Address, str], ...] = ()
@@ -61,7 +61,7 @@ class Differences:
             values = pickling.load(self.attribute_values, known_parts(copy))
             for address, name in self.attributes:
                 setattr(part_at(copy, address), name, values[named(address, name)])
-        variables = copy.variables
+        variables = in_order(copy, copy.variables)
         for index, value in self.variables:
             variables[index].assign(value)
 
@@ -75,6 +75,8 @@ def named(address: Address, name: str) -> str:
 def part_at(model: keras.Model, address: Address) -> Any:
     """Return the part of a model at an address."""
     part: Any = model
+    if address[:1] == ("variables",):
+        part, address = in_order(model, model.variables), address[1:]
     for step in address:
         item = isinstance(step, int) or isinstance(part, dict)
         part = part[step] if item else getattr(part, str(step))
@@ -91,7 +93,8 @@ def different_attributes(
         for name, value in changed_attributes(ours, theirs).items():
             if not is_derived(value, layers):
                 yield address, name, value
-    variables = list(zip(model.variables, copy.variables, strict=True))
+    both = (in_order(each, each.variables) for each in (model, copy))
+    variables = list(zip(*both, strict=True))
     for index, (ours, theirs) in enumerate(variables):
         for name in ("constraint", "regularizer"):
             value = getattr(ours, name, None)
@@ -134,7 +137,7 @@ def different_flags(
 
 def different_values(model: keras.Model, copy: keras.Model) -> Iterator[tuple[int, np.ndarray]]:
     """Yield position and value of each variable whose value differs."""
-    ours, theirs = values_of(model.variables), values_of(copy.variables)
+    ours, theirs = (values_of(in_order(each, each.variables)) for each in (model, copy))
     for index, (value, other) in enumerate(zip(ours, theirs, strict=True)):
         if value.tobytes() != other.tobytes():
             yield index, value

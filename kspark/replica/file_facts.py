@@ -33,7 +33,7 @@ from kspark.replica.differences import (
 from kspark.replica.model_bytes import REBUILD_ERRORS, policy_of, read_config, rebuilt, saved
 from kspark.replica.model_spec import check_variables
 from kspark.replica.optimizer import OptimizerSpec
-from kspark.replica.variables import values_of
+from kspark.replica.variables import in_order, values_of
 
 if TYPE_CHECKING:
     import keras
@@ -132,10 +132,10 @@ class FileFacts:
         import keras
 
         parts = {address: part for address, part, _ in paired_layers(model, model)}
-        parts |= {("variables", i): variable for i, variable in enumerate(model.variables)}
+        variables = in_order(model, model.variables)
+        parts |= {("variables", i): variable for i, variable in enumerate(variables)}
         for address, name, value in self.data.get("attributes", []):
             set_attribute(parts.get(tuple(address)), name, value)
-        variables = model.variables
         for name, value in self.arrays.items():
             if name.startswith(VARIABLE):
                 variables[int(name.removeprefix(VARIABLE))].assign(value)
@@ -158,6 +158,7 @@ class FileFacts:
             pickling.dump({"learning_rates": {}}),
             tuple(saved_as["excluded"]),
             tuple(saved_as["numbers"]),
+            tuple(saved_as.get("order", range(len(model.trainable_variables)))),
             tuple(self.arrays[f"{OPTIMIZER}{i}"] for i in range(count)),
         )
         model.optimizer = spec.make(custom_objects)
@@ -283,6 +284,7 @@ def compilation_data(model: keras.Model, *, frozen: bool) -> dict[str, Any]:
             "config": keras.optimizers.serialize(model.optimizer),
             "excluded": list(spec.excluded),
             "numbers": list(spec.numbers),
+            "order": list(spec.order),
         }
     }
     return data | ({"compile": model.get_compile_config()} if own_compile else {})

@@ -32,6 +32,7 @@ from kspark.replica.model_bytes import (
     with_config,
 )
 from kspark.replica.optimizer import classes_of
+from kspark.replica.variables import in_order
 
 if TYPE_CHECKING:
     import keras
@@ -177,16 +178,9 @@ def check_variables(model: keras.Model, copy: keras.Model) -> None:
     Raises:
         ValueError: If the number, a name, a shape or a dtype of the variables differs.
     """
-    ours, theirs = (list(map(signature_of, m.variables)) for m in (model, copy))
-    if ours == theirs:
-        return
-    reason = "it comes back with other variables"
-    if sorted(ours) == sorted(theirs):
-        reason = (
-            "it comes back with its variables in another order, as Keras does after "
-            '`quantize("float8")`. Use "int8" or "int4" instead'
-        )
-    raise not_rebuilt(model, reason)
+    ours, theirs = (list(map(signature_of, in_order(m, m.variables))) for m in (model, copy))
+    if ours != theirs:
+        raise not_rebuilt(model, "it comes back with other variables")
 
 
 def signature_of(variable: Any) -> tuple[str, tuple[int, ...], str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from kspark.replica import pickling
 from kspark.replica.comparing import changed_attributes, shallow_copy
 from kspark.replica.stepping import assignment, has_several, innermost, several, stepping
-from kspark.replica.variables import assign_all, values_of
+from kspark.replica.variables import assign_all, in_order, values_of
 
 if TYPE_CHECKING:
     import keras
@@ -30,6 +30,7 @@ class OptimizerSpec:
             from the optimizer's position in `stepping`.
         excluded: Tuple of integers, indices of the trainable variables without weight decay.
         numbers: Tuple of integers, the position of each trainable variable's optimizer.
+        order: Tuple of integers, the position of each trainable variable `in_order`.
         state: Tuple of arrays, values of the optimizer's variables.
     """
 
@@ -37,6 +38,7 @@ class OptimizerSpec:
     parts: bytes = field(repr=False)
     excluded: tuple[int, ...]
     numbers: tuple[int, ...]
+    order: tuple[int, ...]
     state: tuple[np.ndarray, ...] = field(repr=False, compare=False)
 
     @classmethod
@@ -61,6 +63,7 @@ class OptimizerSpec:
             pickling.dump(parts),
             without_weight_decay(optimizer, variables),
             assignment(optimizer, variables),
+            positions_in_order(model),
             tuple(values_of(optimizer.variables)),
         )
 
@@ -89,9 +92,10 @@ class OptimizerSpec:
 
     def build(self, model: keras.Model) -> None:
         """Build the optimizer of a compiled copy of the model."""
-        variables = model.trainable_variables
+        ordered = in_order(model, model.trainable_variables)
+        variables = [ordered[i] for i in self.order]
         if has_several(model.optimizer):
-            self._assign_variables(model)
+            self._assign_variables(model, variables)
         # Variables can be excluded only before an optimizer is built.
         for number, optimizer in enumerate(stepping(model.optimizer)):
             excluded = [variables[i] for i in self.excluded if self.numbers[i] == number]
@@ -99,10 +103,10 @@ class OptimizerSpec:
                 optimizer.exclude_from_weight_decay(var_list=excluded)
         model.optimizer.build(variables)
 
-    def _assign_variables(self, model: keras.Model) -> None:
+    def _assign_variables(self, model: keras.Model, variables: Sequence[Any]) -> None:
         """Replace a `MultiOptimizer` by one that knows which variables its optimizers are for."""
         made: Any = innermost(model.optimizer)
-        paths = [variable.path for variable in model.trainable_variables]
+        paths = [variable.path for variable in variables]
         optimizers = several(made.optimizers, paths, self.numbers)
         new = type(made)(optimizers, made.loss_scale_factor, made.name)
         if made is model.optimizer:
@@ -117,6 +121,13 @@ class OptimizerSpec:
             ValueError: If the optimizer has other variables than the state.
         """
         assign_all(model.optimizer.variables, list(self.state), "optimizer_state")
+
+
+def positions_in_order(model: keras.Model) -> tuple[int, ...]:
+    """Return the position of each trainable variable of a model `in_order`."""
+    variables = model.trainable_variables
+    positions = {id(v): i for i, v in enumerate(in_order(model, variables))}
+    return tuple(positions[id(v)] for v in variables)
 
 
 def function_of_rate(optimizer: keras.optimizers.Optimizer) -> Any:

@@ -26,7 +26,23 @@ FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 
 def model_variables(model: keras.Model) -> list[Any]:
     """Return all variables of a model: weights in Keras' order, RNG state, those of the loss."""
-    return [*model.weights, *rng_variables(model), *compiled_variables(model)]
+    weights = in_order(model, model.weights)
+    return [*weights, *rng_variables(model), *compiled_variables(model)]
+
+
+def in_order(model: keras.Model, variables: Sequence[Any]) -> list[Any]:
+    """Return variables of a model in an order in which a copy of the model has them, too.
+
+    It is Keras' order, except for a model with layers that are quantized to float8. When Keras
+    loads such a layer, it creates the variables in another order than `quantize` did. They are
+    ordered by their paths.
+    """
+    from kspark.saving.vocabularies import layers_of
+
+    modes = (getattr(layer, "quantization_mode", None) for layer in layers_of(model))
+    if "float8" not in modes:
+        return list(variables)
+    return sorted(variables, key=lambda variable: str(variable.path))
 
 
 def rng_variables(model: keras.Model) -> list[Any]:
