@@ -1,6 +1,6 @@
 """List a model's variables in a fixed order, and decide how each is merged.
 
-The order is that of `model.weights`, followed by the other variables in
+The order is that of `model.weights` (but see `in_order`), followed by the other variables in
 `model.variables`, which hold the state of random number generators, and by the
 variables of the compiled loss and metrics. Variables of the optimizer, and those
 that metrics reset, are not among them.
@@ -25,7 +25,7 @@ FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 
 
 def model_variables(model: keras.Model) -> list[Any]:
-    """Return all variables of a model: weights in Keras' order, RNG state, those of the loss."""
+    """Return all variables of a model: weights (see `in_order`), RNG state, those of the loss."""
     weights = in_order(model, model.weights)
     return [*weights, *rng_variables(model), *compiled_variables(model)]
 

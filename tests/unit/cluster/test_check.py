@@ -23,7 +23,7 @@ WORKER = replace(HERE, host="node7", executable="/opt/python", installed_kspark=
 @pytest.fixture
 def cluster(monkeypatch):
     """A session without Spark, whose workers answer with the environments in `answers`."""
-    session = SimpleNamespace(answers=[WORKER], jobs=[])
+    session = SimpleNamespace(answers=[WORKER], jobs=[], warm=[])
 
     def run_once(spark, results, description):
         session.jobs.append(description)
@@ -31,7 +31,7 @@ def cluster(monkeypatch):
 
     engine = SimpleNamespace(
         on_every_slot=lambda task: task,
-        use_warm_workers=lambda backend: None,
+        use_warm_workers=session.warm.append,
         application="an-application",
     )
     monkeypatch.setattr(check, "engine_of", lambda spark: engine)
@@ -146,3 +146,11 @@ def test_an_application_that_failed_the_check_is_checked_again(cluster):
         with pytest.raises(EnvironmentMismatchError):
             check_cluster_once(cluster, "tensorflow")
     assert len(cluster.jobs) == 2
+
+
+def test_each_fit_asks_for_workers_of_its_own_backend(cluster):
+    """Also if the application was checked before, and another backend has been checked since."""
+    check_cluster_once(cluster, "tensorflow")
+    cluster.warm.clear()
+    check_cluster_once(cluster, "tensorflow")
+    assert cluster.warm == ["tensorflow"]

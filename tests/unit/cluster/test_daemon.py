@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kspark.cluster import daemon
+from kspark.cluster.bootstrap import package_archive
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers start warm on Linux only")
 
@@ -66,6 +67,12 @@ def server(modules, tmp_path):
         while not path.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         yield {"process": server, "variables": {daemon.FORK_SERVER: str(path)}}
+
+
+def test_the_code_that_is_imported_is_noted_for_tasks_of_another_kspark(monkeypatch):
+    monkeypatch.setattr(sys, "_kspark_digest", None, raising=False)
+    daemon.note_code()
+    assert sys._kspark_digest == package_archive()[1]
 
 
 def test_functions_of_others_get_sparks_daemon(modules):

@@ -136,6 +136,8 @@ def test_an_epoch_begins_with_the_shards_state_and_fresh_metrics(run):
     run.replica.steps = 4
     run.begin(1)  # the replica is in the shard's state already
     assert run.replica.steps == 4
+    plan = run.task.fit.plan
+    assert run.replica.backend_seeds == [plan.backend_seed(1, epoch) for epoch in (0, 1)]
 
 
 @pytest.mark.parametrize(
