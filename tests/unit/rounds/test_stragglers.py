@@ -159,6 +159,19 @@ def test_without_late_shards_rounds_are_those_of_the_default_mode(monkeypatch):
     assert ([n for _, n in states], epoch) == ([1, 2, 3], 2)
 
 
+def test_jobs_get_the_step_counters_that_a_callback_sets(monkeypatch):
+    cluster = Cluster(monkeypatch, ON_TIME)
+    monkeypatch.setattr(
+        stragglers,
+        "open_epoch",
+        lambda fit, epoch: (cluster.open_epoch(fit, epoch), setattr(fit, "new_counters", (epoch,))),
+    )
+    cluster.train()
+    assert [job.task.counters for job in cluster.jobs] == [
+        (job.task.epoch,) for job in cluster.jobs
+    ]
+
+
 def test_a_late_shard_is_merged_in_the_round_in_which_it_arrives(monkeypatch, caplog):
     """It trains epoch 0 from the first weights, and does not start epoch 1."""
     cluster = Cluster(monkeypatch, {0: [0, 1, 2], 1: [1, 2], 2: [0, 1, 2]})
