@@ -14,8 +14,7 @@ the daemons that Spark starts later are forks of it.
 Nothing may run on the backend before the fork. TensorFlow, JAX and torch do not work in a fork of
 a process in which they computed something, and threads and devices are set in the worker.
 
-This module imports nothing of kspark when it is loaded, so that `local_session` can copy it to a
-directory where the workers find it.
+Loading it imports nothing of kspark, so that `local_session` can copy it to where workers find it.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import io
 import json
 import os
 import random
@@ -30,7 +30,8 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from types import FrameType
 
 COPY = "kspark_daemon"
@@ -95,10 +96,39 @@ def main() -> None:
 
 def serve_workers() -> None:
     """Fork workers whenever Spark asks for one, until it closes the stdin of this process."""
-    # PySpark, 3.5 to 4.3, has no public name for its daemon.
-    from pyspark.daemon import manager
+    # PySpark, 3.5 to 4.3, has no public names for its daemon and for what its workers run.
+    from pyspark import daemon
 
-    manager()
+    if hasattr(daemon, "worker"):
+        daemon.worker = partial(run_worker, daemon.worker)
+    daemon.manager()
+
+
+def run_worker(worker: Callable[..., int], connection: socket.socket, *more: bool) -> int:
+    """Run PySpark's worker, and end it without a traceback if Spark has closed the connection."""
+    if sys.unraisablehook is sys.__unraisablehook__:  # A user's function may set its own.
+        sys.unraisablehook = partial(show_unraisable, connection)
+    try:
+        return worker(connection, *more)
+    except (ConnectionError, EOFError):
+        if not is_closed(connection):
+            raise
+        os._exit(1)  # Spark has cancelled the task, and waits for no answer.
+
+
+def show_unraisable(connection: socket.socket, error: sys.UnraisableHookArgs) -> None:
+    """Show an error that nobody can catch, but not that of a file if `connection` is closed."""
+    # PySpark's file writes its buffer when it is deleted. Python 3.13 and later show the error.
+    broken = isinstance(error.exc_value, ConnectionError)
+    if not (broken and isinstance(error.object, io.BufferedWriter) and is_closed(connection)):
+        sys.__unraisablehook__(error)
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the other side has closed a connection, even if not all it has sent is read."""
+    poller = select.poll()
+    poller.register(connection, getattr(select, "POLLRDHUP", 0))  # macOS does not have it.
+    return bool(poller.poll(0))
 
 
 def preload(backend: str) -> bool:

@@ -1,10 +1,13 @@
 """The daemon of warm workers, run as Spark runs it, with small stand-ins for Keras."""
 
 import os
+import socket
+import struct
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -52,9 +55,21 @@ class Started:
         """The port that Spark would read."""
         return int.from_bytes(self.process.stdout.read(4), "big")
 
+    def connect(self):
+        """A connection to a new worker, as Spark opens one, and the worker's process."""
+        connection = socket.create_connection(("127.0.0.1", self.port()), timeout=60)
+        return connection, int.from_bytes(connection.recv(4), "big")
+
     def end(self):
         """Close its stdin, as Spark does, and return what it wrote to stdout and stderr."""
         return self.process.communicate(timeout=60)
+
+
+def wait_for_end(pid):
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not Path(f"/proc/{pid}").exists()
 
 
 @pytest.fixture
@@ -111,10 +126,7 @@ def test_sparks_signal_ends_the_fork_as_well(modules, server):
         children = Path(f"/proc/{server['process'].process.pid}/task").glob("*/children")
         (fork,) = " ".join(path.read_text() for path in children).split()
         started.process.terminate()
-        deadline = time.monotonic() + 60
-        while Path(f"/proc/{fork}").exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert not Path(f"/proc/{fork}").exists()
+        wait_for_end(fork)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +143,99 @@ def test_a_daemon_that_the_server_cannot_replace_imports_keras_itself(modules, s
     with Started(modules, "pyspark.worker", **{**server["variables"], **variables}) as started:
         assert 0 < started.port() < 2**16
         assert started.end() == (b"", IMPORTED)
+
+
+# Spark 4.1 and later ask for the last: an error of a worker that cannot write ends it.
+TASK = {
+    "PYTHON_WORKER_FACTORY_SECRET": "secret",
+    "SPARK_REUSE_WORKER": "1",
+    "PYTHON_DAEMON_KILL_WORKER_ON_FLUSH_FAILURE": "True",
+}
+
+
+def say_the_secret(connection):
+    connection.sendall((6).to_bytes(4, "big") + b"secret")
+    assert connection.recv(6, socket.MSG_WAITALL) == (2).to_bytes(4, "big") + b"ok"
+
+
+def reset(connection):
+    """Close a connection as it is closed if not all that the worker wrote has been read."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def close_at_once(connection):
+    """The worker's error is an EOFError."""
+    connection.close()
+
+
+def reset_at_once(connection):
+    """The worker's error is a ConnectionResetError."""
+    reset(connection)
+
+
+def reset_later(connection):
+    """The worker's error is a BrokenPipeError when it tells the one of its task."""
+    say_the_secret(connection)
+    reset(connection)
+
+
+@pytest.mark.parametrize("cancel", [close_at_once, reset_at_once, reset_later])
+def test_a_worker_whose_task_spark_cancels_shows_no_traceback(modules, cancel):
+    with Started(modules, "pyspark.worker", **TASK) as started:
+        connection, worker = started.connect()
+        cancel(connection)
+        wait_for_end(worker)
+        assert started.end() == (b"", b"")
+
+
+def test_a_worker_whose_connection_is_open_shows_the_same_error(modules):
+    end_of_section = (-1).to_bytes(4, "big", signed=True)
+    with Started(modules, "pyspark.worker", **TASK) as started:
+        connection, worker = started.connect()
+        with connection:
+            connection.sendall(end_of_section)  # To PySpark, this is an EOFError.
+            wait_for_end(worker)
+        assert started.end()[1].splitlines()[-1] == b"EOFError"
+
+
+@pytest.fixture
+def connection():
+    """Two ends of a connection."""
+    spark, worker = socket.socketpair()
+    with spark, worker:
+        yield spark, worker
+
+
+def test_a_connection_is_closed_even_if_not_all_is_read(connection):
+    spark, worker = connection
+    assert not daemon.is_closed(worker)
+    spark.sendall(b"rows")
+    assert not daemon.is_closed(worker)
+    spark.close()
+    assert daemon.is_closed(worker)
+
+
+@pytest.mark.parametrize(
+    ("error", "closed", "shown"),
+    [
+        (BrokenPipeError(), True, False),
+        (BrokenPipeError(), False, True),
+        (ValueError("of a user's class"), True, True),
+    ],
+)
+def test_what_a_deleted_file_cannot_write_is_shown_if_the_connection_is_open(
+    error, closed, shown, connection, monkeypatch, tmp_path
+):
+    spark, worker = connection
+    if closed:
+        spark.close()
+    found = []
+    monkeypatch.setattr(sys, "__unraisablehook__", found.append)
+    with open(tmp_path / "file", "wb") as file:
+        unraisable = SimpleNamespace(exc_value=error, object=file)
+        daemon.show_unraisable(worker, unraisable)
+    assert found == [unraisable] * shown
 
 
 FORKED = """
