@@ -52,6 +52,9 @@ class Engine(ABC):
     keeps_shared: ClassVar[bool]
     """Whether executors keep a shared value, so that several jobs transfer it only once."""
 
+    reaches_driver: ClassVar[bool]
+    """Whether executors can connect to a server in the process that has the session."""
+
     @property
     @abstractmethod
     def application(self) -> str:
@@ -110,6 +113,7 @@ class ClassicEngine(Engine):
     """The operations of a classic session, which can use the JVM's `SparkContext`."""
 
     keeps_shared = True
+    reaches_driver = True
 
     @property
     def application(self) -> str:
@@ -169,6 +173,7 @@ class ConnectEngine(Engine):
     """The operations of a Spark Connect session."""
 
     keeps_shared = False
+    reaches_driver = False
 
     @property
     def application(self) -> str:

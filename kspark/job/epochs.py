@@ -16,7 +16,7 @@ from kspark.job.optimizer_state import take_state
 from kspark.job.report import EpochFacts
 from kspark.worker import inference as inference_worker
 from kspark.worker.inference import InferenceTask
-from kspark.worker.tasks import ShardResult
+from kspark.worker.tasks import ShardResult, State
 
 logger = logging.getLogger("kspark")
 
@@ -105,6 +105,7 @@ def close_epoch(
     metrics: Sequence[list[np.ndarray]],
     num_examples: int,
     counters: Sequence[int] = (),
+    states: Sequence[tuple[State, int]] = (),
 ) -> bool:
     """Validate the merged weights of an epoch and run the callbacks of its end.
 
@@ -115,6 +116,8 @@ def close_epoch(
         num_examples: Integer, number of examples that these shards trained on.
         counters: Sequence of integers, the `counters` of the first of these shards. Callbacks see
             them in the driver's model. Defaults to `()`: the model keeps its own.
+        states: Sequence, the optimizer states of these shards, see `take_state`. Defaults to
+            `()`: they are fetched if callbacks need them.
 
     Returns:
         Boolean, whether training stops here.
@@ -123,7 +126,7 @@ def close_epoch(
     if counters:
         fit.monitor.replica.counters = counters
     if fit.monitor.needs_optimizer_state:
-        take_state(fit, [], epoch)
+        take_state(fit, states, epoch)
     fit.shown_counters = fit.monitor.replica.counters
     fit.rule_state = fit.aggregator.rule_state()
     logs |= validate(fit, epoch)
@@ -142,12 +145,19 @@ def validate(fit: Fit, epoch: int) -> dict[str, float]:
     """
     if not fit.validates or not fit.plan.validates(epoch):
         return {}
+    weights = fit.monitor.begin_validation(fit.aggregator.settled())
+    results = fit.evaluate_live(weights)
+    if results is None:
+        results = evaluate_in_job(fit, epoch, weights)
+    return fit.monitor.end_validation([r.metrics for r in results])
+
+
+def evaluate_in_job(fit: Fit, epoch: int, weights: np.ndarray) -> list[ShardResult]:
+    """Evaluate the validation examples in a Spark job. Returns the results by shard."""
     held_out, skip = fit.train, fit.num_train
     if fit.held_out is not None:
         held_out, skip = fit.held_out, {}
     task = InferenceTask(fit.fit_id, fit.plan.batch_size, threads_per_task(fit.spark), skip)
-    weights = fit.monitor.begin_validation(fit.aggregator.settled())
     with fit.sent_weights.share(weights) as (vector, _):
         shipped = ship(inference_worker.evaluate_shards, task, shared=(fit.shared_spec, vector))
-        results = fit.collect(held_out, shipped, f"kspark: validate epoch {epoch + 1}")
-    return fit.monitor.end_validation([r.metrics for r in results])
+        return fit.collect(held_out, shipped, f"kspark: validate epoch {epoch + 1}")

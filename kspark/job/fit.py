@@ -60,6 +60,11 @@ class Fit:
             begins, or `None`.
         busy: Function that returns whether late shards occupy task slots.
         late_shards: Function that returns the shards that still train an earlier epoch.
+        road: String, `"rounds"` or `"live"`, see `FitReport`. Empty before that is decided.
+        road_reason: String, a sentence that says why.
+        evaluate_live: Function of a vector of weights that evaluates the validation examples in
+            tasks that run already, and returns the results by shard; or `None` if there are no
+            such tasks.
     """
 
     spark: SparkSession
@@ -85,6 +90,11 @@ class Fit:
     sent_weights: SentWeights = field(init=False)
     busy: Callable[[], bool] = field(init=False, default_factory=lambda: not_busy)
     late_shards: Callable[[], frozenset[int]] = field(init=False, default_factory=lambda: frozenset)
+    road: str = field(init=False, default="")
+    road_reason: str = field(init=False, default="")
+    evaluate_live: Callable[[np.ndarray], list[ShardResult] | None] = field(
+        init=False, default_factory=lambda: no_live_tasks
+    )
 
     def task(self) -> FitTask:
         """Return what the tasks need of the fit."""
@@ -107,7 +117,18 @@ class Fit:
     def report(self) -> FitReport:
         """The report on the epochs so far."""
         work = self.workload if any(self.num_train.values()) else None
-        return FitReport(self.plan.mode, self.plan.frequency, tuple(self.epochs), work)
+        plan, epochs = self.plan, tuple(self.epochs)
+        return FitReport(plan.mode, plan.frequency, epochs, work, self.road, self.road_reason)
+
+    def take_road(self, road: str, reason: str) -> None:
+        """Note which road the fit takes, and why.
+
+        Args:
+            road: String, `"rounds"` or `"live"`.
+            reason: String, a sentence.
+        """
+        self.road, self.road_reason = road, reason
+        logger.info("Road: %s. %s", road, reason)
 
     @property
     def workload(self) -> Workload:
@@ -152,6 +173,15 @@ class Fit:
             self.shared_spec.destroy()
             self.shared_spec = None
 
+    def wants_state(self, epoch: int) -> bool:
+        """Whether the driver needs the replicas' optimizer states after an epoch."""
+        return self.last_epoch(epoch) or self.monitor.needs_optimizer_state
+
     def last_epoch(self, epoch: int) -> bool:
         """Whether an epoch is the last one of the plan."""
         return epoch + 1 >= self.plan.epochs
+
+
+def no_live_tasks(weights: np.ndarray) -> list[ShardResult] | None:
+    """The default of `Fit.evaluate_live`: no task runs between two jobs."""
+    return None

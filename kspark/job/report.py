@@ -190,12 +190,18 @@ class FitReport:
         epochs: Tuple of `EpochFacts`, in their order.
         workload: `Workload` of an epoch; `None` if the fit ended before the examples were
             spooled.
+        road: String, how the driver and the workers exchanged at last: `"rounds"`, in a Spark job
+            per epoch, or `"live"`, in a long Spark job whose tasks are connected to the driver.
+            Empty if the fit ended before that was decided.
+        road_reason: String, a sentence that says why.
     """
 
     mode: str
     frequency: str | int
     epochs: tuple[EpochFacts, ...] = field(default=())
     workload: Workload | None = None
+    road: str = ""
+    road_reason: str = ""
 
     def __repr__(self) -> str:
         workers = None if self.workload is None else self.workload.num_workers
@@ -233,6 +239,8 @@ class FitReport:
             "mode": self.mode,
             "frequency": self.frequency,
             "workload": work,
+            "road": self.road,
+            "road_reason": self.road_reason,
             "epochs": epochs,
         }
 

@@ -16,8 +16,8 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
+from kspark.cluster.addresses import advertised_host, bind_host
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.failures import worker_error
 from kspark.cluster.interrupts import interruptible
@@ -52,6 +52,7 @@ IMPORT_FACTOR = 5
 def train_live(fit: Fit) -> None:
     """Train all epochs, in one Spark job per segment (see `segment_end`)."""
     epoch, over = fit.plan.initial_epoch, False
+    fit.take_road("live", "Replicas exchange within an epoch.")
     # Callbacks may set weights. The coordinator copies them, to restart the first epoch from them.
     open_epoch(fit, epoch)
     with live_fit(fit) as live:
@@ -98,7 +99,7 @@ def live_fit(fit: Fit) -> Iterator[LiveFit]:
             coordinator,
             packing,
             token,
-            host=bind_host(fit),
+            host=bind_host(fit.spark),
             port=plan.port,
             timeout=plan.timeout,
         )
@@ -168,7 +169,7 @@ class LiveFit:
             fit.task(),
             stop,
             self.submissions,
-            advertised_host(fit, host),
+            advertised_host(fit.spark, host),
             port,
             self.token,
             fit.learning_rate(first),
@@ -289,14 +290,3 @@ def shared_weights(fit: Fit, coordinator: Coordinator) -> Iterator[None]:
         own[:] = shared.vector
         fit.aggregator.weights = own
         shared.unlink()
-
-
-def bind_host(fit: Fit) -> str:
-    """Return the address that the driver listens on: `spark.driver.bindAddress`."""
-    conf = fit.spark.sparkContext.getConf()
-    return str(conf.get("spark.driver.bindAddress") or conf.get("spark.driver.host") or "")
-
-
-def advertised_host(fit: Fit, bound: Any) -> str:
-    """Return the address at which executors reach the driver: `spark.driver.host`."""
-    return str(fit.spark.sparkContext.getConf().get("spark.driver.host") or bound)

@@ -210,6 +210,7 @@ class HasTraining(StageParams, TrainingAccessors):
     serverOptimizer = setting_param("server_optimizer")
     batchSize = setting_param("batch_size")
     port = setting_param("port")
+    road = setting_param("road")
     seed = setting_param("seed")
     timeout = setting_param("timeout")
     maxFailures = setting_param("max_failures")

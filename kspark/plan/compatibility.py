@@ -14,6 +14,7 @@ def check_compatible(settings: PlanSettings) -> None:
     """
     check_max_staleness(settings)
     check_straggler_timeout(settings)
+    check_road(settings)
     if settings.compression is not None and settings.mode == "hogwild":
         rule = (
             'None with mode="hogwild", where replicas on the host of the driver write to shared '
@@ -54,3 +55,19 @@ def check_straggler_timeout(settings: PlanSettings) -> None:
         reason = "where a replica that misses an exchange cannot take part in the next one"
         rule = f"None with frequency={settings.frequency!r}, {reason}"
         raise invalid("straggler_timeout", rule, value)
+
+
+def check_road(settings: PlanSettings) -> None:
+    """Refuse a road on which the mode, the frequency or a timeout for stragglers is not possible.
+
+    Raises:
+        ValueError: If it is set.
+    """
+    mode, frequency = settings.mode, settings.frequency
+    if settings.road == "rounds" and (mode, frequency) != ("synchronous", "epoch"):
+        reason = "where replicas exchange within an epoch"
+        rule = f'"auto" or "live" with mode="{mode}" and frequency={frequency!r}, {reason}'
+        raise invalid("road", rule, settings.road)
+    if settings.road == "live" and settings.straggler_timeout is not None:
+        rule = '"auto" or "rounds" with a `straggler_timeout`, which needs a Spark job per shard'
+        raise invalid("road", rule, settings.road)

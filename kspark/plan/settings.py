@@ -28,6 +28,9 @@ from kspark.plan.checks import (
     check_server_optimizer,
 )
 
+ROADS = ("auto", "rounds", "live")
+"""Choices of `road`."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -91,7 +94,13 @@ class PlanSettings:
         0,
         check_port,
         "port on which the driver listens, or a list of the first and the last port to try; "
-        "0 for any free port. Not used in the default mode.",
+        "0 for any free port. Not used with road=rounds.",
+    )
+    road: str = setting(
+        "auto",
+        partial(check_choice, choices=ROADS),
+        "how the driver and the workers exchange: in a Spark job per epoch (rounds), in one long "
+        "job (live), or live where that is possible (auto).",
     )
     seed: int | None = setting(
         None, partial(check_integer, least=0), "random seed, for repeatable fits."

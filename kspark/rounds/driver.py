@@ -10,7 +10,9 @@ each round:
 4. It validates the new weights and runs the callbacks.
 
 A round is one ordinary Spark job. There is no server and no port, and tasks need not run at the
-same time: Spark's retries, locality, dynamic allocation and more shards than slots all work.
+same time: Spark's retries, locality, dynamic allocation and more shards than slots all work. Where
+tasks do run at the same time, those of one long job train all epochs, which is faster; see
+`long_job.py`.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from kspark.job.fit import Fit
 from kspark.job.groups import collect_groups, grouping_of, missing_of
 from kspark.job.optimizer_state import states_of, take_state
 from kspark.job.report import EpochFacts, worker_figures
+from kspark.live.wire import Order
+from kspark.rounds.road import LongJobs, long_jobs
 from kspark.rounds.task import RoundTask, train_round
 from kspark.worker.groups import Grouping, GroupResult
 from kspark.worker.tasks import ShardResult, State
@@ -67,17 +71,32 @@ class Round:
 
 def train_rounds(fit: Fit) -> None:
     """Train all epochs of a fit, one round per epoch."""
-    for epoch in range(fit.plan.initial_epoch, fit.plan.epochs):
-        open_epoch(fit, epoch)
-        result = run_round(fit, epoch)
-        merge_deltas(fit, result)
-        if finish_round(fit, epoch, result):
-            break
+    with long_jobs(fit) as jobs:
+        for epoch in range(fit.plan.initial_epoch, fit.plan.epochs):
+            open_epoch(fit, epoch)
+            result = run_round_live(fit, epoch, jobs) or run_round(fit, epoch)
+            merge_deltas(fit, result)
+            if finish_round(fit, epoch, result):
+                break
     take_state(fit, result.states, epoch)
 
 
+def run_round_live(fit: Fit, epoch: int, jobs: LongJobs) -> Round | None:
+    """Train every shard for one epoch in the long job.
+
+    Returns:
+        `Round`; `None` if the epoch has to be trained in a job of its own.
+
+    Raises:
+        WorkerError: If a replica failed.
+    """
+    rate, wants_state = fit.learning_rate(epoch), fit.wants_state(epoch)
+    results = jobs.train(Order(0, "train", epoch, rate, fit.new_counters, wants_state))
+    return None if results is None else round_of_shards(fit, results)
+
+
 def run_round(fit: Fit, epoch: int) -> Round:
-    """Train every shard for one epoch from the global weights, and collect the deltas.
+    """Train every shard for one epoch in a job of its own, and collect the deltas.
 
     Lost jobs are submitted again. If a host lost its files, the examples are spooled again.
 
@@ -87,7 +106,7 @@ def run_round(fit: Fit, epoch: int) -> Round:
     """
     description, grouping = f"kspark: epoch {epoch + 1}", grouping_of_round(fit)
     # Groups return states in a job of their own: records with a delta and a state are too long.
-    wants_state = fit.last_epoch(epoch) and grouping is None
+    wants_state = fit.wants_state(epoch) and grouping is None
     with fit.sent_weights.share(fit.aggregator.weights) as (weights, nbytes):
         rate, counters = fit.learning_rate(epoch), fit.new_counters
         task = RoundTask(fit.task(), epoch, rate, wants_state, nbytes, counters)
@@ -138,7 +157,7 @@ def finish_round(fit: Fit, epoch: int, result: Round, **figures: Any) -> bool:
     note_epoch(fit, EpochFacts(epoch, 1, result.workers, learning_rate=rate, **figures))
     metrics = [shard.metrics for shard in result.shards]
     num_examples = sum(shard.num_examples for shard in result.shards)
-    return close_epoch(fit, epoch, metrics, num_examples, result.counters)
+    return close_epoch(fit, epoch, metrics, num_examples, result.counters, result.states)
 
 
 # -- rounds of many shards: executors average groups of deltas, see `kspark.job.groups` ------------

@@ -37,6 +37,7 @@ def train_rounds_with_timeout(fit: Fit) -> None:
     The last round waits for all shards. If callbacks stop training earlier, the deltas of late
     shards are merged afterwards.
     """
+    fit.take_road("rounds", "`straggler_timeout` needs a Spark job per shard.")
     shards = [shard for shard, count in sorted(fit.num_train.items()) if count]
     with ShardJobs(fit) as jobs:
         for epoch in range(fit.plan.initial_epoch, fit.plan.epochs):

@@ -194,9 +194,11 @@ def check_road(spark: SparkSession, plan: TrainingPlan) -> None:
     if plan.straggler_timeout is not None:
         rule = "None over Spark Connect, which cannot run a job for a single partition"
         raise invalid("straggler_timeout", rule, plan.straggler_timeout)
+    where = "over Spark Connect, whose workers cannot reach a server in this process"
+    if plan.road == "live":
+        raise invalid("road", f'"auto" or "rounds" {where}', plan.road)
     if plan.in_rounds:
         return
-    where = "over Spark Connect, whose workers cannot reach a server in this process"
     if plan.mode != "synchronous":
         raise invalid("mode", f'"synchronous" {where}', plan.mode)
     raise invalid("frequency", f'"epoch" {where}', plan.frequency)

@@ -68,9 +68,13 @@ class SparkModel(InferenceModel):
             those that kspark does not find in the model. Defaults to `None`.
         batch_size: Integer >= 1, examples per batch and worker, the default of `fit`,
             `evaluate` and `predict`. Defaults to `32`.
-        port: Integer, the port on which the driver listens in all but the default mode and
-            frequency, or a pair `(first, last)` to try one after the other. Defaults to `0`,
-            any free port.
+        port: Integer, the port on which the driver listens, except with `road="rounds"`, or a
+            pair `(first, last)` to try one after the other. Defaults to `0`, any free port.
+        road: String, how the driver and the workers exchange. `"rounds"`: in one Spark job per
+            epoch, for the default mode and frequency. `"live"`: in one long Spark job, whose
+            tasks all run at the same time and are connected to the driver. Defaults to
+            `"auto"`: live where that is possible; `last_fit.road` says which one and why. Both
+            give the same weights.
         seed: Integer >= 0. With the same seed, two synchronous fits give the same bytes.
             Defaults to `None`: each `fit` draws a seed from NumPy's global generator.
         timeout: Float, seconds to wait for a worker that is not connected. Defaults to `60.0`.
@@ -108,6 +112,7 @@ class SparkModel(InferenceModel):
         custom_objects: Mapping[str, Any] | None = None,
         batch_size: int = 32,
         port: int | tuple[int, int] = 0,
+        road: str = "auto",
         seed: int | None = None,
         timeout: float = 60.0,
         max_failures: int = 2,
@@ -123,6 +128,7 @@ class SparkModel(InferenceModel):
         self.frequency = frequency
         self.server_optimizer = optimizers.get(server_optimizer, custom_objects)
         self.port = port
+        self.road = road
         self.seed = seed
         self.timeout = timeout
         self.max_failures = max_failures

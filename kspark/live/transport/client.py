@@ -74,6 +74,8 @@ class AggregatorClient:
         attempt: Integer. Shard and attempt identify a replica.
         timeout: Float, the longest wait in seconds for the server within a message.
         ssl_context: Client-side `ssl.SSLContext`. Defaults to `None`, no TLS.
+        connect_timeout: Float, seconds to wait for each step of the handshake. Defaults to
+            `CONNECT_TIMEOUT`.
 
     Attributes:
         shard: As given.
@@ -92,6 +94,7 @@ class AggregatorClient:
         timeout: float,
         *,
         ssl_context: ssl.SSLContext | None = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
     ) -> None:
         self.seconds_waiting = 0.0
         self._address = (host, port)
@@ -101,6 +104,7 @@ class AggregatorClient:
         self._timeout = timeout
         self._reply_timeout = REPLY_TIMEOUTS * timeout
         self._ssl_context = ssl_context
+        self._connect_timeout = connect_timeout
         self._channel: Channel | None = None
         self._kept = Kept(Layout.of(packing.spec))
         self._requests = request_limits(packing, self._kept.layout)
@@ -139,7 +143,7 @@ class AggregatorClient:
             raise
 
     def _introduce(self) -> Message:
-        channel = Channel(self._open(), UNPROVED_SERVER, CONNECT_TIMEOUT)
+        channel = Channel(self._open(), UNPROVED_SERVER, self._connect_timeout)
         self._channel = channel
         try:
             digest = self._packing.digest()
@@ -160,7 +164,7 @@ class AggregatorClient:
 
     def _open(self) -> socket.socket:
         try:
-            sock = socket.create_connection(self._address, CONNECT_TIMEOUT)
+            sock = socket.create_connection(self._address, self._connect_timeout)
         except OSError as error:
             raise ClusterError(
                 f"The aggregator on the driver cannot be reached at {self._where} from "

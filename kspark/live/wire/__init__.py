@@ -29,7 +29,15 @@ encodes messages, and `decoder` decodes them.
 """
 
 from kspark.live.wire.decoder import Decoder
-from kspark.live.wire.documents import Instructions, Restart, SharedOffer, Start, Welcome, read
+from kspark.live.wire.documents import (
+    Instructions,
+    Order,
+    Restart,
+    SharedOffer,
+    Start,
+    Welcome,
+    read,
+)
 from kspark.live.wire.frames import as_bytes, encode
 from kspark.live.wire.messages import (
     UNPROVED_CLIENT,
@@ -51,6 +59,7 @@ __all__ = [
     "Limit",
     "Limits",
     "Message",
+    "Order",
     "Restart",
     "SharedOffer",
     "Start",

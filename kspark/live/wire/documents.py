@@ -162,6 +162,42 @@ class Welcome:
         return read(cls, {**given, "start": start, "instructions": instructions})
 
 
+@dataclass(frozen=True)
+class Order:
+    """What the tasks of a long job do next, see `kspark.rounds.long_job`.
+
+    Attributes:
+        number: Integer >= 1, number of the order in its job. 0 for `"wait"` and `"stop"`.
+        work: String: `"train"` an epoch, `"evaluate"`, `"wait"` (ask again) or `"stop"`.
+        epoch: Integer, the epoch to train. Defaults to `0`.
+        learning_rate: `LearningRate` to set. Defaults to `None`: the optimizer has a schedule.
+        counters: Tuple of integers, the optimizer's step counters to set. Defaults to `None`:
+            those of the shard are kept.
+        wants_state: Boolean, whether to return the replica's optimizer state too. Defaults to
+            `False`.
+    """
+
+    number: int
+    work: str
+    epoch: int = 0
+    learning_rate: LearningRate = None
+    counters: tuple[int, ...] | None = None
+    wants_state: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the order as JSON data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Order:
+        """The inverse of `to_json`.
+
+        Raises:
+            ProtocolError: If a field is missing, unknown or of a wrong type.
+        """
+        return read(cls, document)
+
+
 def read(kind: type[T], document: Any) -> T:
     """Read JSON data that is not trusted.
 

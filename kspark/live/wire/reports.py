@@ -111,10 +111,53 @@ class MissingFilesReport(Report):
     kind: ClassVar[str] = "missing"
 
 
+@dataclass(frozen=True)
+class OrderRequest(Report):
+    """The task of a long job asks for its next `Order`.
+
+    Attributes:
+        done: Integer, number of the last order that it has carried out; 0 before the first.
+    """
+
+    kind: ClassVar[str] = "order_request"
+
+    done: int
+
+
+@dataclass(frozen=True)
+class ResultReport(Report):
+    """The result of a shard, of a task in a long job.
+
+    Its arrays are sent beside it: the delta, the metric state, the optimizer state and the fixed
+    weights, in this order.
+
+    Attributes:
+        shard: Integer.
+        num_examples: Integer, number of examples that were used.
+        has_delta: Boolean, whether the first array is a delta.
+        num_metrics: Integer, number of arrays of the metric state.
+        num_optimizer: Integer, number of arrays of the optimizer state. Defaults to `None`: no
+            state is sent.
+        facts: `ShardFacts`. Defaults to `None`.
+        counters: Tuple of integers, the `counters` of the replica. Defaults to `()`.
+    """
+
+    kind: ClassVar[str] = "result"
+
+    shard: int
+    num_examples: int
+    has_delta: bool
+    num_metrics: int
+    num_optimizer: int | None = None
+    facts: ShardFacts | None = None
+    counters: tuple[int, ...] = ()
+
+
 KINDS: Mapping[str, type[Report]] = {
     report.kind: report
     for report in (
         *(EpochEnd, FailureReport, MetricsReport, MissingFilesReport, StateReport, StateRequest),
+        *(OrderRequest, ResultReport),
     )
 }
 

@@ -33,6 +33,8 @@ def a_fit(mode, rule, shards=(6, 2)):
         aggregator=aggregator,
         spec=SimpleNamespace(weights=SPEC),
         monitor=SimpleNamespace(begin_epoch=lambda epoch: None),
+        spark=None,
+        take_road=lambda road, reason: None,
     )
     return fit, Coordinator(aggregator, plans, Whole(SPEC))
 
@@ -174,7 +176,7 @@ def test_an_epoch_that_starts_again_has_the_weights_its_callbacks_set(monkeypatc
     fit.monitor.needs_optimizer_state, fit.validates = False, False
     monkeypatch.setattr(live, "open_epoch", lambda fit, epoch: fit.aggregator.weights.fill(7))
     monkeypatch.setattr(live, "AggregatorServer", lambda *args, **more: Idle())
-    monkeypatch.setattr(live, "bind_host", lambda fit: "")
+    monkeypatch.setattr(live, "bind_host", lambda spark: "")
 
     def run_to(live_fit, epoch, stop):
         live_fit.coordinator.hello(0, 0)
@@ -196,7 +198,7 @@ def test_pushes_tell_the_rule_how_many_batches_are_behind_them(monkeypatch):
     fit.num_train = {0: 10}
 
     monkeypatch.setattr(live, "AggregatorServer", lambda *args, **more: Idle())
-    monkeypatch.setattr(live, "bind_host", lambda fit: "")
+    monkeypatch.setattr(live, "bind_host", lambda spark: "")
     with live.live_fit(fit) as live_fit:
         live_fit.coordinator.hello(0, 0)
         delta, out = np.array([8, 0, 0], "f4"), np.empty(3, "f4")

@@ -89,7 +89,7 @@ class Cluster:
     def open_epoch(self, fit, epoch):
         self.epoch = epoch
 
-    def close_epoch(self, fit, epoch, metrics, num_examples, counters):
+    def close_epoch(self, fit, epoch, metrics, num_examples, counters, states):
         self.examples.append(num_examples)
         return epoch == self.stop_after or fit.last_epoch(epoch)
 

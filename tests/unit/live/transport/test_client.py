@@ -107,12 +107,11 @@ def test_a_service_that_hangs_up(client_of, service):
         client_of(service(lambda sock: None))
 
 
-def test_a_silent_service(client_of, service, monkeypatch):
-    monkeypatch.setattr("kspark.live.transport.client.CONNECT_TIMEOUT", 0.1)
+def test_a_silent_service(client_of, service):
     done = threading.Event()
     port = service(lambda sock: done.wait(30))
     with pytest.raises(ClusterError, match=r"silent or slow for 0\.1 s"):
-        client_of(port)
+        client_of(port, connect_timeout=0.1)
     done.set()
 
 

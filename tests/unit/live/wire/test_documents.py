@@ -7,7 +7,7 @@ import json
 import pytest
 
 from kspark.errors import Failure, ProtocolError
-from kspark.live.wire import Instructions, Restart, SharedOffer, Start, Welcome, read
+from kspark.live.wire import Instructions, Order, Restart, SharedOffer, Start, Welcome, read
 
 OFFER = SharedOffer("/shm/weights", "00ff", 2, 1, 0.25, 1.0)
 FAILURE = Failure(1, "host", 0, "ValueError", "bad", "trace")
@@ -86,3 +86,29 @@ def test_a_learning_rate_is_a_number_or_a_list_of_numbers(rate):
 
 def test_plain_data_is_read():
     assert read(Failure, sent(vars(FAILURE))) == FAILURE
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        Order(0, "stop"),
+        Order(4, "train", 2, 0.1, (3, 0), True),
+        Order(5, "train", 2, (0.1, None)),
+        Order(6, "evaluate"),
+    ],
+)
+def test_an_order_survives_json(order):
+    assert Order.from_json(json.loads(json.dumps(order.to_json()))) == order
+
+
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        ({"work": "train"}, "Order must have the fields"),
+        ({"number": 1, "work": 2}, "`work` of Order must be of type str"),
+        ({"number": 1, "work": "train", "counters": [0.5]}, "`counters` of Order"),
+    ],
+)
+def test_a_malformed_order_is_refused(document, reason):
+    with pytest.raises(ProtocolError, match=reason):
+        Order.from_json(document)

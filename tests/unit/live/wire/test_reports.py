@@ -13,6 +13,8 @@ from kspark.live.wire.reports import (
     FailureReport,
     MetricsReport,
     MissingFilesReport,
+    OrderRequest,
+    ResultReport,
     StateReport,
     StateRequest,
     read_report,
@@ -28,6 +30,9 @@ REPORTS = [
     MetricsReport(3, FACTS),
     MetricsReport(3, FACTS, (8, 0, 8)),
     MissingFilesReport(),
+    OrderRequest(3),
+    ResultReport(1, 8, True, 2),
+    ResultReport(1, 8, False, 2, num_optimizer=4, facts=FACTS, counters=(3, 0)),
     StateReport(1),
     StateRequest(0),
 ]

@@ -1,0 +1,23 @@
+"""Where the driver listens, and where executors reach it: Spark's own settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+
+def bind_host(spark: SparkSession) -> str:
+    """Return the address that the driver listens on: `spark.driver.bindAddress`."""
+    conf = spark.sparkContext.getConf()
+    return str(conf.get("spark.driver.bindAddress") or conf.get("spark.driver.host") or "")
+
+
+def advertised_host(spark: SparkSession, bound: Any) -> str:
+    """Return the address at which executors reach the driver: `spark.driver.host`.
+
+    Args:
+        spark: `SparkSession`.
+        bound: The address that the driver listens on, if Spark does not know another one.
+    """
+    return str(spark.sparkContext.getConf().get("spark.driver.host") or bound)

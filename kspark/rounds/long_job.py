@@ -1,0 +1,221 @@
+"""Train rounds in one long Spark job, instead of in a job per epoch. On the driver.
+
+```
+driver                                          task of shard k, in the long job
+LongJob.train(epoch)  → Dispatcher ← server ←── asks for an order        (`long_task.py`)
+                                            ──→ the order and the weights
+                                            ←── the delta and the metrics of the shard
+```
+
+The tasks do the same as those of a job per epoch, from the same states, so the weights are the same
+bytes. What falls away is what lies between two jobs: scheduling, the transfer of the weights
+through the JVM, and the start of the tasks. That is worth it where all tasks run at the same time
+and reach the driver.
+
+At the first obstacle, such as a lost process, `LongJob` raises an `Obstacle`. The epoch then starts
+again in a job of its own: the state of each shard is on its host's disk after each epoch.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from kspark.cluster.addresses import advertised_host, bind_host
+from kspark.cluster.bootstrap import ship
+from kspark.cluster.interrupts import interruptible
+from kspark.cluster.slots import threads_per_task
+from kspark.cluster.spark_job import SparkJob
+from kspark.errors import KSparkError
+from kspark.job.collecting import shard_results
+from kspark.job.fit import Fit
+from kspark.live.transport import AggregatorServer
+from kspark.live.wire import Order
+from kspark.rounds.dispatcher import Dispatcher
+from kspark.rounds.long_task import LongTask, carry_out_orders
+from kspark.shards import ShardHandle
+from kspark.worker.inference import InferenceTask
+from kspark.worker.tasks import ShardResult
+
+logger = logging.getLogger("kspark")
+
+POLL_SECONDS = 0.2
+"""Seconds between two checks of the Spark job while the driver waits for results."""
+
+END_SECONDS = 5.0
+"""Seconds that idle tasks have to end before their job is cancelled."""
+
+
+class Obstacle(Exception):
+    """A long job cannot go on. The message is a sentence that says why."""
+
+
+class Unreachable(Obstacle):
+    """Executors cannot open a connection to the driver."""
+
+
+@dataclass
+class LongJob:
+    """One long Spark job of a fit, and the server that its tasks talk to.
+
+    Create it with `start`, and call `close` in any case.
+
+    Attributes:
+        fit: `Fit`.
+        digest: String, the digest of the model that the tasks have.
+        held_out: See `LongTask`.
+        dispatcher: `Dispatcher`.
+        server: `AggregatorServer` that is listening.
+        token: Bytes, the secret of this job.
+        spark_job: `SparkJob`; `None` before the first order.
+    """
+
+    fit: Fit
+    digest: str
+    held_out: Mapping[int, tuple[bytes, ...]] | None
+    dispatcher: Dispatcher
+    server: AggregatorServer
+    token: bytes
+    spark_job: SparkJob | None = None
+
+    @classmethod
+    def start(cls, fit: Fit) -> LongJob:
+        """Start the server. The Spark job starts with the first order.
+
+        Raises:
+            Obstacle: If no port is free, or a host has validation examples only.
+        """
+        held_out = validation_handles(fit)
+        shards = [handle.index for handle in fit.train.infos if handle.num_examples]
+        dispatcher, token = Dispatcher(shards), secrets.token_bytes(32)
+        server = AggregatorServer(
+            dispatcher,
+            fit.plan.packing(fit.spec.weights),
+            token,
+            host=bind_host(fit.spark),
+            port=fit.plan.port,
+            timeout=fit.plan.timeout,
+        )
+        try:
+            server.start()
+        except KSparkError as error:
+            raise Obstacle(str(error)) from error
+        return cls(fit, fit.spec.digest, held_out, dispatcher, server, token)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the tasks have the current model, and take an order."""
+        return self.digest == self.fit.spec.digest and self.dispatcher.ending is None
+
+    def train(self, order: Order) -> list[ShardResult]:
+        """Let the tasks train an epoch from the global weights.
+
+        Returns:
+            List of the results of the shards with training examples, by shard.
+
+        Raises:
+            WorkerError: If a replica failed.
+            Obstacle: If the job cannot go on.
+        """
+        return self._carry_out(order, self.fit.aggregator.weights)
+
+    def evaluate(self, weights: np.ndarray) -> list[ShardResult]:
+        """Let the tasks evaluate the validation examples. Returns and raises the same as `train`.
+
+        Args:
+            weights: Vector, the weights to evaluate.
+        """
+        return self._carry_out(Order(0, "evaluate"), weights)
+
+    def _carry_out(self, order: Order, weights: np.ndarray) -> list[ShardResult]:
+        if not self.dispatcher.post(order, weights):
+            raise Obstacle(str(self.dispatcher.ending))
+        if self.spark_job is None:
+            self.spark_job = self._submit(f"kspark: train from epoch {order.epoch + 1} on")
+        results = None
+        with interruptible():
+            while results is None:
+                results = self.dispatcher.wait(POLL_SECONDS)
+                if results is None:
+                    self._check(self.spark_job)
+        return [result for result in shard_results(results) if result.num_examples]
+
+    def _submit(self, description: str) -> SparkJob:
+        fit = self.fit
+        threads = threads_per_task(fit.spark)
+        skipped = {} if fit.held_out is not None else fit.num_train
+        host, port = self.server.address
+        task = LongTask(
+            fit.task(),
+            InferenceTask(fit.fit_id, fit.plan.batch_size, threads, skipped),
+            self.held_out,
+            advertised_host(fit.spark, host),
+            port,
+            self.token,
+        )
+        shipped = ship(carry_out_orders, task, shared=(fit.shared_spec,))
+        results = fit.train.handles.mapPartitionsWithIndex(shipped)
+        return SparkJob(fit.spark, results, description).start()
+
+    def _check(self, spark_job: SparkJob) -> None:
+        """Check that the order can end, and let tasks end that keep others from starting.
+
+        Raises:
+            Obstacle: If it cannot.
+        """
+        if self.dispatcher.obstacle is not None:
+            raise Obstacle(self.dispatcher.obstacle)
+        if spark_job.finished.is_set():
+            raise obstacle_of(spark_job)
+        missing = self.dispatcher.waiting_for_tasks()
+        if missing and spark_job.active_tasks() < len(self.fit.train.infos):
+            self.dispatcher.end(f"{missing} of the tasks have no task slot.")
+
+    def close(self) -> None:
+        """End the tasks, the job and the server. It may be called more than once."""
+        self.dispatcher.end("The fit is over.")
+        try:
+            if self.spark_job is not None and self.dispatcher.idle:
+                self.spark_job.finished.wait(END_SECONDS)
+        finally:
+            self.server.close()
+            if self.spark_job is not None:
+                self.spark_job.cancel()
+
+
+def obstacle_of(spark_job: SparkJob) -> Obstacle:
+    """Return why a job ended before its time."""
+    try:
+        ends = [end for end in spark_job.result() if end.reason]
+    except KSparkError as error:
+        return Obstacle(str(error))
+    for end in ends:
+        return Obstacle(end.reason) if end.connected else Unreachable(end.reason)
+    return Obstacle("The tasks ended.")
+
+
+def validation_handles(fit: Fit) -> Mapping[int, tuple[bytes, ...]] | None:
+    """Divide the validation shards among the tasks of the training shards on the same host.
+
+    Returns:
+        Mapping from training shard to handles as JSON. `None` if the fit has no validation shards
+        of their own.
+
+    Raises:
+        Obstacle: If a validation shard is on a host without a training shard.
+    """
+    if fit.held_out is None:
+        return None
+    given: dict[int, list[ShardHandle]] = {h.index: [] for h in fit.train.infos if h.num_examples}
+    hosts = {handle.index: handle.host for handle in fit.train.infos}
+    for handle in fit.held_out.infos:
+        near = [shard for shard in given if hosts[shard] == handle.host]
+        if not near:
+            raise Obstacle(f"Host {handle.host} has validation examples only.")
+        least = min(near, key=lambda shard: (sum(h.num_examples for h in given[shard]), shard))
+        given[least].append(handle)
+    return {shard: tuple(h.to_json() for h in found) for shard, found in given.items()}

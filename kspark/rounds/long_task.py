@@ -1,0 +1,182 @@
+"""What a task of a long job does: carry out the orders of the driver, one after the other.
+
+The work is that of the jobs that train or evaluate one epoch: `train_shard` in `task.py`, and
+`evaluate_shard` in `kspark.worker.inference`. Orders come, and results go, over a connection to the
+driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from kspark.errors import Failure, KSparkError
+from kspark.live.transport import AggregatorClient
+from kspark.live.wire import Order
+from kspark.live.wire.reports import FailureReport, MissingFilesReport, OrderRequest
+from kspark.replica import ReplicaSpec
+from kspark.rounds.results import report_of
+from kspark.rounds.task import RoundTask, train_shard
+from kspark.shards import ShardHandle
+from kspark.worker.inference import InferenceTask, evaluate_shard
+from kspark.worker.tasks import FitTask, MissingShard, Result, ShardResult, guarded, task_number
+
+CONNECT_SECONDS = 5.0
+"""Timeout for connecting to the driver. A firewall may drop packets without an answer."""
+
+
+@dataclass(frozen=True)
+class LongTask:
+    """What the tasks of a long job need.
+
+    Attributes:
+        fit: `FitTask`.
+        evaluation: `InferenceTask` of the validation examples.
+        held_out: Mapping from shard to the handles of the validation shards that its task
+            evaluates, as JSON. `None`: it evaluates the held-out rows of its own shard.
+        host: String, address of the driver.
+        port: Integer, port of the driver.
+        token: Bytes, the secret of this job.
+    """
+
+    fit: FitTask
+    evaluation: InferenceTask
+    held_out: Mapping[int, tuple[bytes, ...]] | None
+    host: str
+    port: int
+    token: bytes
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The end of the task of one shard.
+
+    Attributes:
+        reason: String, why it ended, as a sentence. Empty if the driver told it to.
+        connected: Boolean, whether it has reached the driver. Defaults to `True`.
+    """
+
+    reason: str
+    connected: bool = True
+
+
+def carry_out_orders(
+    task: LongTask, spec: ReplicaSpec, index: int, handles: Iterable[bytes]
+) -> Iterator[Ended]:
+    """Carry out orders for the shards of one partition, until the driver has no more.
+
+    Yields:
+        `Ended`, one per shard with examples.
+    """
+    for document in list(handles):
+        handle = ShardHandle.from_json(document)
+        if handle.num_examples:
+            yield serve(task, spec, handle)
+
+
+def serve(task: LongTask, spec: ReplicaSpec, handle: ShardHandle) -> Ended:
+    """Connect to the driver and carry out its orders.
+
+    No error may fail the task: the driver goes on in jobs of their own.
+    """
+    with client_of(task, spec, handle.index) as client:
+        try:
+            client.connect()
+        except KSparkError as error:
+            return Ended(str(error), connected=False)
+        try:
+            carry_out(task, spec, handle, client)
+        except KSparkError as error:
+            return Ended(str(error))
+        except ValueError as error:  # A result is too large for the connection.
+            return Ended(f"The result of shard {handle.index} cannot be sent: {error}")
+    return Ended("")
+
+
+def client_of(task: LongTask, spec: ReplicaSpec, shard: int) -> AggregatorClient:
+    """Create a client for one shard, without connecting it."""
+    return AggregatorClient(
+        task.host,
+        task.port,
+        task.token,
+        task.fit.plan.packing(spec.weights),
+        shard,
+        task_number(),
+        task.fit.plan.timeout,
+        connect_timeout=CONNECT_SECONDS,
+    )
+
+
+def carry_out(
+    task: LongTask, spec: ReplicaSpec, handle: ShardHandle, client: AggregatorClient
+) -> None:
+    """Carry out orders with a connected client, until the driver says to stop."""
+    weights, done = np.empty(spec.weights.size, spec.weights.dtype), 0
+    while (order := next_order(client, done)).work != "stop":
+        if order.work == "wait":
+            continue
+        before = client.bytes_received
+        client.pull(weights)
+        received = client.bytes_received - before
+        for result in results_of(task, spec, weights, handle, order, received):
+            send(client, result)
+        done = order.number
+
+
+def next_order(client: AggregatorClient, done: int) -> Order:
+    """Ask the driver for the order after `done`."""
+    answer, _ = client.report(OrderRequest(done).to_json())
+    return Order.from_json(answer)
+
+
+def results_of(
+    task: LongTask,
+    spec: ReplicaSpec,
+    weights: np.ndarray,
+    handle: ShardHandle,
+    order: Order,
+    received: int,
+) -> Iterator[Result]:
+    """Carry out one order. Yields the same results as the job of one epoch."""
+    if order.work == "train":
+        work = RoundTask(
+            task.fit,
+            order.epoch,
+            order.learning_rate,
+            order.wants_state,
+            received,
+            order.counters,
+        )
+        train = partial(train_shard, work, spec, weights, handle)
+        yield guarded(handle.index, train, handle.host)
+        return
+    for shard in evaluated_by(task, handle):
+        evaluate = partial(evaluate_shard, task.evaluation, spec, weights, shard)
+        yield guarded(shard.index, evaluate, shard.host)
+
+
+def evaluated_by(task: LongTask, handle: ShardHandle) -> list[ShardHandle]:
+    """Return the handles of the shards that the task of a shard evaluates."""
+    if task.held_out is None:
+        return [handle]
+    return [ShardHandle.from_json(document) for document in task.held_out.get(handle.index, ())]
+
+
+def send(client: AggregatorClient, result: Result) -> None:
+    """Send a result to the driver."""
+    if isinstance(result, ShardResult):
+        report, arrays = report_of(result)
+        client.report(report.to_json(), [sendable(array) for array in arrays])
+    elif isinstance(result, Failure):
+        client.report(FailureReport(result).to_json())
+    elif isinstance(result, MissingShard):
+        client.report(MissingFilesReport().to_json())
+
+
+def sendable(array: np.ndarray) -> np.ndarray:
+    """Return an array with a dtype of the connection. Keras casts float32 back to float8."""
+    known = array.dtype.kind != "V" or array.dtype.name == "bfloat16"
+    return array if known else array.astype(np.float32)

@@ -1,0 +1,241 @@
+"""When rounds take the live road, and what happens at an obstacle; without Spark."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from kspark.errors import ClusterError
+from kspark.job.fit import Fit
+from kspark.live.wire import Order
+from kspark.plan import TrainingPlan
+from kspark.rounds import road
+from kspark.rounds.long_job import Obstacle, Unreachable, obstacle_of, validation_handles
+from kspark.rounds.long_task import Ended
+from kspark.rounds.road import LongJobs, reason_for_jobs
+from kspark.shards import ShardHandle
+
+ORDER = Order(0, "train", 2)
+
+
+def handle(index, host="h", rows=4):
+    return ShardHandle(index, rows, f"/{index}", host, 0)
+
+
+@pytest.fixture
+def a_fit(monkeypatch):
+    """Make a fit of two shards in a session with two task slots."""
+
+    def make(conf=None, slots=2, shards=2, size=3, reaches=True, grouping=None, **plan):
+        plan = TrainingPlan.create(**{"epochs": 5, **plan})
+        engine = SimpleNamespace(reaches_driver=reaches, application="app")
+        monkeypatch.setattr(road, "engine_of", lambda spark: engine)
+        monkeypatch.setattr(road, "task_slots", lambda spark: slots)
+        monkeypatch.setattr(road, "grouping_of", lambda fit: grouping)
+        context = SimpleNamespace(getConf=lambda: conf or {})
+        spec = SimpleNamespace(weights=SimpleNamespace(size=size), digest="a")
+        spark = SimpleNamespace(sparkContext=context)
+        aggregator = SimpleNamespace(weights=np.zeros(3, "f4"))
+        fit = Fit(spark, spec, plan, None, None, 0.0, aggregator, None)
+        fit.num_train = dict.fromkeys(range(shards), 4)
+        fit.train = SimpleNamespace(
+            infos=[handle(index) for index in range(shards)], num_examples=4 * shards
+        )
+        return fit
+
+    return make
+
+
+class Job:
+    """Stands for `LongJob`: a script has the outcomes of its orders."""
+
+    started: list[Job] = []
+
+    def __init__(self, fit, script):
+        self.fit, self.script, self.closed = fit, script, 0
+        self.digest, self.dispatcher = fit.spec.digest, SimpleNamespace(ending=None)
+
+    @property
+    def ready(self):
+        return self.digest == self.fit.spec.digest and self.dispatcher.ending is None
+
+    def train(self, order):
+        outcome = self.script.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    evaluate = train
+
+    def close(self):
+        self.closed += 1
+
+
+@pytest.fixture
+def jobs_of(monkeypatch):
+    def make(fit, *scripts):
+        scripts, started = list(scripts), []
+
+        def start(fit):
+            started.append(Job(fit, list(scripts.pop(0))))
+            return started[-1]
+
+        monkeypatch.setattr(road, "LongJob", SimpleNamespace(start=start))
+        return LongJobs(fit), started
+
+    return make
+
+
+# -- which road ------------------------------------------------------------------------------
+
+
+def test_rounds_are_live_where_all_workers_run_at_the_same_time(a_fit):
+    fit = a_fit()
+    LongJobs(fit)
+    assert (fit.road, fit.road_reason) == ("live", "All workers run at the same time.")
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"road": "rounds"}, 'road="rounds"'),
+        ({"reaches": False}, "Spark Connect"),
+        ({"size": 0}, "no weights"),
+        ({"conf": {"spark.speculation": "true"}}, "spark.speculation is on"),
+        ({"shards": 3}, "3 shards and 2 task slots"),
+        ({"grouping": object()}, "average the deltas"),
+        ({"epochs": 1}, "One epoch is one job"),
+    ],
+)
+def test_otherwise_each_epoch_is_a_job(a_fit, settings, reason):
+    fit = a_fit(**settings)
+    LongJobs(fit)
+    assert fit.road == "rounds"
+    assert reason in fit.road_reason
+
+
+def test_one_epoch_with_validation_is_live(a_fit):
+    """Its tasks train, and then validate."""
+    fit = a_fit(epochs=1)
+    fit.num_train = {0: 3, 1: 3}
+    assert reason_for_jobs(fit) is None
+
+
+@pytest.mark.parametrize("settings", [{"grouping": object()}, {"epochs": 1}])
+def test_the_live_road_can_be_forced(a_fit, settings):
+    fit = a_fit(road="live", **settings)
+    LongJobs(fit)
+    assert fit.road == "live"
+
+
+def test_a_forced_road_that_is_not_possible_is_refused(a_fit):
+    with pytest.raises(ClusterError, match=r'road="live" is not possible. spark.speculation is on'):
+        LongJobs(a_fit(road="live", conf={"spark.speculation": "true"}))
+
+
+# -- obstacles -------------------------------------------------------------------------------
+
+
+def test_an_epoch_starts_again_in_a_job_of_its_own_at_an_obstacle(a_fit, jobs_of):
+    fit = a_fit()
+    jobs, started = jobs_of(fit, [["first"], Obstacle("A task is lost.")])
+    assert jobs.train(ORDER) == ["first"]
+    assert jobs.train(ORDER) is None
+    assert started[0].closed == 1  # its slots are free for the job
+    assert (fit.road, fit.road_reason) == ("rounds", "Epoch 3: A task is lost.")
+    assert jobs.train(ORDER) is None  # no further long job
+    assert jobs.evaluate(None) is None
+
+
+def test_a_validation_at_an_obstacle_is_a_job_of_its_own(a_fit, jobs_of):
+    fit = a_fit()
+    jobs, started = jobs_of(fit, [["first"], Obstacle("A task is lost.")])
+    jobs.train(ORDER)
+    assert jobs.evaluate(None) is None
+    assert started[0].closed == 1
+    assert fit.road == "rounds"
+
+
+def test_tasks_that_have_ended_because_callbacks_took_long_are_not_started_again(a_fit, jobs_of):
+    """Callbacks that need the slots would wait after every epoch."""
+    fit = a_fit()
+    jobs, started = jobs_of(fit, [["first"]])
+    jobs.train(ORDER)
+    started[0].dispatcher.ending = "The driver was busy between two epochs."
+    assert jobs.evaluate(None) is None
+    assert jobs.train(ORDER) is None
+    assert (fit.road, len(started)) == ("rounds", 1)
+    assert "busy" in fit.road_reason
+
+
+def test_a_driver_that_cannot_be_reached_is_not_tried_again(a_fit, jobs_of, monkeypatch):
+    """The next fits of the session begin with rounds at once."""
+    monkeypatch.setattr(road, "_unreachable", set())
+    fit = a_fit()
+    jobs, _ = jobs_of(fit, [Unreachable("The driver cannot be reached.")])
+    assert jobs.train(ORDER) is None
+    assert "could not connect to the driver in an earlier fit" in reason_for_jobs(a_fit())
+    assert reason_for_jobs(a_fit(road="live")) is None
+
+
+def test_a_changed_model_gets_a_new_long_job(a_fit, jobs_of):
+    fit = a_fit()
+    jobs, started = jobs_of(fit, [["first"]], [["second"]])
+    jobs.train(ORDER)
+    fit.spec.digest = "b"
+    assert jobs.evaluate(None) is None
+    assert jobs.train(ORDER) == ["second"]
+    assert [job.closed for job in started] == [1, 0]
+    assert fit.road == "live"
+
+
+def test_a_port_that_is_taken_is_an_obstacle(a_fit, monkeypatch):
+    fit = a_fit()
+    jobs = LongJobs(fit)
+
+    def start(fit):
+        raise Obstacle("Port 4000 is taken.")
+
+    monkeypatch.setattr(road, "LongJob", SimpleNamespace(start=start))
+    assert jobs.train(ORDER) is None
+    assert fit.road_reason == "Epoch 3: Port 4000 is taken."
+
+
+# -- validation shards -----------------------------------------------------------------------
+
+
+def test_validation_shards_are_divided_among_the_tasks_on_their_hosts(a_fit):
+    fit = a_fit(shards=0)
+    fit.train.infos = [handle(0, "a"), handle(1, "a"), handle(2, "b"), handle(3, "b", rows=0)]
+    held_out = [handle(0, "a", 9), handle(1, "a", 2), handle(2, "a", 2), handle(3, "b", 5)]
+    fit.held_out = SimpleNamespace(infos=held_out)
+    found = validation_handles(fit)
+    numbers = {s: [ShardHandle.from_json(d).index for d in ds] for s, ds in found.items()}
+    assert numbers == {0: [0], 1: [1, 2], 2: [3]}
+
+
+def test_a_host_with_validation_shards_only_is_an_obstacle(a_fit):
+    fit = a_fit()
+    fit.held_out = SimpleNamespace(infos=[handle(0, "elsewhere")])
+    with pytest.raises(Obstacle, match="Host elsewhere has validation examples only"):
+        validation_handles(fit)
+
+
+def test_rows_held_out_of_the_training_shards_need_no_other_shards(a_fit):
+    assert validation_handles(a_fit()) is None
+
+
+def test_the_reason_of_a_job_that_has_ended():
+    """Its tasks' own words, or Spark's error."""
+    for connected, kind in ((True, Obstacle), (False, Unreachable)):
+        ends = [Ended(""), Ended("No answer.", connected)]
+        found = obstacle_of(SimpleNamespace(result=lambda ends=ends: ends))
+        assert (type(found), str(found)) == (kind, "No answer.")
+
+    def lost():
+        raise ClusterError("Spark gave up.")
+
+    assert str(obstacle_of(SimpleNamespace(result=lost))) == "Spark gave up."
+    assert str(obstacle_of(SimpleNamespace(result=lambda: [Ended("")]))) == "The tasks ended."
