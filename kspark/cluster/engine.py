@@ -108,6 +108,10 @@ class Engine(ABC):
     def active_tasks(self, group: str) -> int:
         """Return the number of running tasks of a group's jobs."""
 
+    @abstractmethod
+    def has_other_jobs(self, group: str) -> bool:
+        """Return whether jobs outside of a group are running or waiting."""
+
 
 class ClassicEngine(Engine):
     """The operations of a classic session, which can use the JVM's `SparkContext`."""
@@ -168,6 +172,11 @@ class ClassicEngine(Engine):
         stages = [tracker.getStageInfo(s) for job in jobs if job for s in job.stageIds]
         return sum(stage.numActiveTasks for stage in stages if stage)
 
+    def has_other_jobs(self, group: str) -> bool:
+        """Compare the active jobs with those of the group, with Spark's status tracker."""
+        tracker = self.spark.sparkContext.statusTracker()
+        return not set(tracker.getActiveJobsIds()) <= set(tracker.getJobIdsForGroup(group))
+
 
 class ConnectEngine(Engine):
     """The operations of a Spark Connect session."""
@@ -215,6 +224,10 @@ class ConnectEngine(Engine):
     def active_tasks(self, group: str) -> int:
         """Return 0. Only live training uses this number, and it does not run on Spark Connect."""
         return 0
+
+    def has_other_jobs(self, group: str) -> bool:
+        """Return `False`. Only live training asks, and it does not run on Spark Connect."""
+        return False
 
 
 def engine_of(spark: SparkSession) -> Engine:

@@ -45,3 +45,8 @@ def cores_of_master(master: str) -> int | None:
 def threads_per_task(spark: SparkSession) -> int:
     """Return the threads that a replica may use, `spark.task.cpus`, so that tasks share cores."""
     return int(spark.conf.get("spark.task.cpus", "1") or 1)
+
+
+def has_speculation(spark: SparkSession) -> bool:
+    """Return whether Spark starts second tasks beside slow ones: `spark.speculation`."""
+    return str(spark.sparkContext.getConf().get("spark.speculation", "false")).lower() == "true"

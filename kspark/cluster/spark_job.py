@@ -110,6 +110,10 @@ class SparkJob:
         """Return the number of the job's running tasks."""
         return self._engine.active_tasks(self._group)
 
+    def has_company(self) -> bool:
+        """Return whether the session runs other jobs at the moment."""
+        return self._engine.has_other_jobs(self._group)
+
     def cancel(self) -> None:
         """Cancel the job and wait until its thread has ended.
 

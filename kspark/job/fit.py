@@ -173,10 +173,6 @@ class Fit:
             self.shared_spec.destroy()
             self.shared_spec = None
 
-    def wants_state(self, epoch: int) -> bool:
-        """Whether the driver needs the replicas' optimizer states after an epoch."""
-        return self.last_epoch(epoch) or self.monitor.needs_optimizer_state
-
     def last_epoch(self, epoch: int) -> bool:
         """Whether an epoch is the last one of the plan."""
         return epoch + 1 >= self.plan.epochs

@@ -48,6 +48,12 @@ def grouping_of(fit: Fit, without: Collection[int] = ()) -> Grouping | None:
     return Grouping.of(counts) if engine_of(fit.spark).groups else None
 
 
+def delta_grouping_of(fit: Fit) -> Grouping | None:
+    """Return `grouping_of(fit)`; `None` if the server optimizer needs the delta of every shard."""
+    grouping = grouping_of(fit)
+    return grouping if grouping and fit.aggregator.optimizer.averages_deltas else None
+
+
 def missing_of(group: GroupResult) -> list[MissingShard]:
     """Return the shards of a group whose tasks found no files."""
     return [part for part in group.parts if isinstance(part, MissingShard)]

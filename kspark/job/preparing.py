@@ -51,6 +51,8 @@ def placed(fit: Fit, examples: Examples) -> Examples:
         if wanted is None:
             wanted = min(slots, max(examples.num_partitions, 1))
         check_slots(fit.plan, wanted, slots)
+    elif fit.plan.road == "live":
+        check_slots(fit.plan, wanted or examples.num_partitions, task_slots(fit.spark))
     if wanted is None or wanted == examples.num_partitions:
         return examples
     return examples.repartition(wanted)
@@ -67,12 +69,14 @@ def check_slots(plan: TrainingPlan, num_workers: int, slots: int) -> None:
     setting = f'mode="{plan.mode}" with frequency={plan.frequency!r}'
     if plan.straggler_timeout is not None:
         setting = f"straggler_timeout={plan.straggler_timeout:g}"
+    elif plan.in_rounds:
+        setting = 'road="live"'
     raise NotEnoughSlotsError(
         f"{setting} runs all workers at the same time: `num_workers` is {num_workers}, but the "
         f"cluster has {slots} free task slots. Use fewer workers, or raise "
         "spark.executor.instances or spark.executor.cores. "
-        'mode="synchronous" with frequency="epoch" and without `straggler_timeout` runs with '
-        "any number of slots."
+        'mode="synchronous" with frequency="epoch", without `straggler_timeout` and with '
+        'road="auto", runs with any number of slots.'
     )
 
 

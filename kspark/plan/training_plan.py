@@ -112,8 +112,7 @@ class TrainingPlan(PlanSettings):
         Replicas that exchange within an epoch wait for each other. With a `straggler_timeout`, a
         shard that waits for a slot would look like a slow one.
         """
-        at_once = self.straggler_timeout is not None or self.road == "live"
-        return at_once or not self.in_rounds
+        return not self.in_rounds or self.straggler_timeout is not None
 
     @property
     def merges_gradients(self) -> bool:

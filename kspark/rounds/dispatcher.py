@@ -23,6 +23,7 @@ from kspark.live.wire import Instructions, Order, Start, Welcome
 from kspark.live.wire.reports import (
     FailureReport,
     MissingFilesReport,
+    ObstacleReport,
     OrderRequest,
     ResultReport,
     read_report,
@@ -34,7 +35,8 @@ IDLE_SECONDS = 2.0
 """Seconds without a new order after which the tasks end."""
 
 ANSWER_SECONDS = 5.0
-"""Seconds after which a task that asks for an order is told to ask again."""
+"""Seconds after which a task that asks for an order is told to ask again, unless the timeout of its
+connection is shorter."""
 
 STOP, WAIT = Order(0, "stop"), Order(0, "wait")
 
@@ -44,12 +46,21 @@ class Dispatcher:
 
     Args:
         shards: Iterable of integers, the shards that have a task in the job.
+        timeout: Float, seconds in which a request must be answered.
         idle_seconds: Float, seconds without a new order after which the tasks end. Defaults to
             `IDLE_SECONDS`.
+
+    Attributes:
+        shards: Set of integers, as given.
+        idled: Boolean, whether the tasks ended because there was no new order.
     """
 
-    def __init__(self, shards: Iterable[int], idle_seconds: float = IDLE_SECONDS) -> None:
-        self._shards = frozenset(shards)
+    def __init__(
+        self, shards: Iterable[int], timeout: float, idle_seconds: float = IDLE_SECONDS
+    ) -> None:
+        self.shards = frozenset(shards)
+        self.idled = False
+        self._answer_seconds = min(ANSWER_SECONDS, timeout)
         self._idle_seconds = idle_seconds
         self._gate = Gate()
         self._attempts: dict[int, int] = {}
@@ -90,7 +101,10 @@ class Dispatcher:
         """
         with self._gate.changed:
             self._gate.changed.wait_for(lambda: self._complete or self._obstacle, seconds)
-            return sorted(self._results, key=lambda r: r.shard) if self._complete else None
+            if not self._complete:
+                return None
+            results, self._results = self._results, []
+            return sorted(results, key=lambda r: r.shard)
 
     @property
     def obstacle(self) -> str | None:
@@ -113,7 +127,7 @@ class Dispatcher:
     def waiting_for_tasks(self) -> int:
         """Return how many tasks have not started, if others have waited for them for long."""
         with self._gate.changed:
-            missing = len(self._shards - set(self._attempts))
+            missing = len(self.shards - set(self._attempts))
             waits = self._order.number in self._done.values()
             long = time.monotonic() - self._ready_since > self._idle_seconds
             return missing if waits and long else 0
@@ -133,14 +147,20 @@ class Dispatcher:
     def hello(self, shard: int, attempt: int) -> Welcome:
         """Admit the task of a shard.
 
+        A second task of a shard is an obstacle. Spark starts one if it believes that the first one
+        is lost, and the first one may have sent results.
+
         Raises:
             FitEndedError: If the job is over.
-            AggregationError: If the shard is unknown, or has a newer task.
+            AggregationError: If the shard is unknown, or has a task.
         """
         with self._gate.changed:
             self._gate.check_open()
-            if shard not in self._shards or attempt < self._attempts.get(shard, attempt):
-                raise AggregationError(f"Attempt {attempt} of shard {shard} is not expected.")
+            if shard not in self.shards:
+                raise AggregationError(f"Shard {shard} is not part of this job.")
+            if shard in self._attempts:
+                self._stumble(f"Spark has started a second task of shard {shard}.")
+                raise AggregationError(f"Shard {shard} has a task already.")
             self._attempts[shard] = attempt
             self._gate.changed.notify_all()
         return Welcome(steps=0, leader=False, version=0, start=Start(epoch=0))
@@ -148,7 +168,7 @@ class Dispatcher:
     def pull(self, shard: int, attempt: int, out: np.ndarray) -> tuple[int, Instructions]:
         """Write the weights of the current order into `out`."""
         with self._gate.changed:
-            self._check_current(shard, attempt)
+            self._gate.check_open()
             np.copyto(out, self._weights)
             return self._order.number, Instructions()
 
@@ -169,16 +189,18 @@ class Dispatcher:
 
         Raises:
             FitEndedError: If the job is over.
-            AggregationError: If the kind of the report is unknown.
+            AggregationError: If the kind of the report is not expected.
             ProtocolError: If it is malformed.
         """
         report = read_report(meta)
         with self._gate.changed:
-            self._check_current(shard, attempt)
+            self._gate.check_open()
             if isinstance(report, OrderRequest):
                 return self._next_order(shard, report.done).to_json(), []
             if isinstance(report, ResultReport):
                 self._results.append(result_of(report, arrays))
+            elif isinstance(report, ObstacleReport):
+                self._stumble(f"Shard {shard}: {report.reason}")
             elif isinstance(report, FailureReport):
                 self._results.append(report.failure)
             elif isinstance(report, MissingFilesReport):
@@ -188,13 +210,10 @@ class Dispatcher:
         return {}, []
 
     def lost(self, shard: int, attempt: int, reason: str) -> None:
-        """Note that the connection of a task has ended. Unless it was told to, that is an obstacle.
-
-        Another attempt of the task would find a round in progress, so there is none.
-        """
+        """Note that a task's connection has ended: an obstacle, unless it was told to end."""
         with self._gate.changed:
-            if shard not in self._stopped and attempt == self._attempts.get(shard):
-                self._stumble(f"The connection to the task of shard {shard} ended.")
+            if shard not in self._stopped:
+                self._stumble(f"The connection to the task of shard {shard} ended: {reason}")
 
     def close(self, reason: str = "the job is over") -> None:
         """End every wait, current and later."""
@@ -205,22 +224,18 @@ class Dispatcher:
     @property
     def _complete(self) -> bool:
         number = self._order.number
-        return bool(number) and all(self._done.get(shard) == number for shard in self._shards)
-
-    def _check_current(self, shard: int, attempt: int) -> None:
-        self._gate.check_open()
-        if self._attempts.get(shard) != attempt:
-            raise AggregationError(f"Attempt {attempt} of shard {shard} was superseded.")
+        return bool(number) and all(self._done.get(shard) == number for shard in self.shards)
 
     def _next_order(self, shard: int, done: int) -> Order:
-        """Return the order after `done`; wait for it, for at most `ANSWER_SECONDS`."""
+        """Return the order after `done`, or `WAIT` if there is none before an answer is due."""
         if done > self._done.get(shard, 0):
             self._done[shard], self._ready_since = done, time.monotonic()
             self._gate.changed.notify_all()
-        answer_at = time.monotonic() + ANSWER_SECONDS
-        while self._order.number <= done:
+        answer_at = time.monotonic() + self._answer_seconds
+        while self._order.number <= done or self._obstacle:
             self._gate.check_open()
             if self._complete and time.monotonic() - self._ready_since > self._idle_seconds:
+                self.idled = self.idled or self._ending is None
                 self._ending = self._ending or "The driver was busy between two epochs."
             if self._ending or self._obstacle:
                 self._stopped.add(shard)

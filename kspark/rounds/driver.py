@@ -27,7 +27,7 @@ from kspark.cluster.spark_job import JobLostError
 from kspark.job.collecting import Retries, shard_results
 from kspark.job.epochs import close_epoch, note_epoch, open_epoch
 from kspark.job.fit import Fit
-from kspark.job.groups import collect_groups, grouping_of, missing_of
+from kspark.job.groups import collect_groups, delta_grouping_of, missing_of
 from kspark.job.optimizer_state import states_of, take_state
 from kspark.job.report import EpochFacts, worker_figures
 from kspark.live.wire import Order
@@ -90,7 +90,8 @@ def run_round_live(fit: Fit, epoch: int, jobs: LongJobs) -> Round | None:
     Raises:
         WorkerError: If a replica failed.
     """
-    rate, wants_state = fit.learning_rate(epoch), fit.wants_state(epoch)
+    rate = fit.learning_rate(epoch)
+    wants_state = fit.last_epoch(epoch) or fit.monitor.needs_optimizer_state
     results = jobs.train(Order(0, "train", epoch, rate, fit.new_counters, wants_state))
     return None if results is None else round_of_shards(fit, results)
 
@@ -104,9 +105,10 @@ def run_round(fit: Fit, epoch: int) -> Round:
         WorkerError: If a replica failed, or the job was lost too often.
         ClusterError: If tasks kept running on hosts without their files.
     """
-    description, grouping = f"kspark: epoch {epoch + 1}", grouping_of_round(fit)
+    description, grouping = f"kspark: epoch {epoch + 1}", delta_grouping_of(fit)
     # Groups return states in a job of their own: records with a delta and a state are too long.
-    wants_state = fit.wants_state(epoch) and grouping is None
+    # Callbacks get the states of other epochs from a job of its own, too.
+    wants_state = fit.last_epoch(epoch) and grouping is None
     with fit.sent_weights.share(fit.aggregator.weights) as (weights, nbytes):
         rate, counters = fit.learning_rate(epoch), fit.new_counters
         task = RoundTask(fit.task(), epoch, rate, wants_state, nbytes, counters)
@@ -157,16 +159,13 @@ def finish_round(fit: Fit, epoch: int, result: Round, **figures: Any) -> bool:
     note_epoch(fit, EpochFacts(epoch, 1, result.workers, learning_rate=rate, **figures))
     metrics = [shard.metrics for shard in result.shards]
     num_examples = sum(shard.num_examples for shard in result.shards)
-    return close_epoch(fit, epoch, metrics, num_examples, result.counters, result.states)
+    over = close_epoch(fit, epoch, metrics, num_examples, result.counters, result.states)
+    if not over:
+        result.states.clear()  # makes room, as `merge_deltas` does
+    return over
 
 
 # -- rounds of many shards: executors average groups of deltas, see `kspark.job.groups` ------------
-
-
-def grouping_of_round(fit: Fit) -> Grouping | None:
-    """Return `grouping_of(fit)`; `None` if the server optimizer needs the delta of every shard."""
-    grouping = grouping_of(fit)
-    return grouping if grouping and fit.aggregator.optimizer.averages_deltas else None
 
 
 def run_grouped_round(fit: Fit, grouping: Grouping, task: Shipped, description: str) -> Round:

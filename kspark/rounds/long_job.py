@@ -30,7 +30,7 @@ from kspark.cluster.bootstrap import ship
 from kspark.cluster.interrupts import interruptible
 from kspark.cluster.slots import threads_per_task
 from kspark.cluster.spark_job import SparkJob
-from kspark.errors import KSparkError
+from kspark.errors import Failure, KSparkError
 from kspark.job.collecting import shard_results
 from kspark.job.fit import Fit
 from kspark.live.transport import AggregatorServer
@@ -52,6 +52,10 @@ END_SECONDS = 5.0
 
 class Obstacle(Exception):
     """A long job cannot go on. The message is a sentence that says why."""
+
+
+class Lost(Obstacle):
+    """A task was lost, or could not carry out an order."""
 
 
 class Unreachable(Obstacle):
@@ -91,7 +95,7 @@ class LongJob:
         """
         held_out = validation_handles(fit)
         shards = [handle.index for handle in fit.train.infos if handle.num_examples]
-        dispatcher, token = Dispatcher(shards), secrets.token_bytes(32)
+        dispatcher, token = Dispatcher(shards, fit.plan.timeout), secrets.token_bytes(32)
         server = AggregatorServer(
             dispatcher,
             fit.plan.packing(fit.spec.weights),
@@ -110,6 +114,11 @@ class LongJob:
     def ready(self) -> bool:
         """Whether the tasks have the current model, and take an order."""
         return self.digest == self.fit.spec.digest and self.dispatcher.ending is None
+
+    def make_room(self) -> None:
+        """Let the tasks end if there are other jobs in the session, which may wait for slots."""
+        if self.spark_job is not None and self.spark_job.has_company():
+            self.dispatcher.end("Another Spark job of the session is running.")
 
     def train(self, order: Order) -> list[ShardResult]:
         """Let the tasks train an epoch from the global weights.
@@ -136,13 +145,16 @@ class LongJob:
             raise Obstacle(str(self.dispatcher.ending))
         if self.spark_job is None:
             self.spark_job = self._submit(f"kspark: train from epoch {order.epoch + 1} on")
-        results = None
-        with interruptible():
-            while results is None:
-                results = self.dispatcher.wait(POLL_SECONDS)
-                if results is None:
-                    self._check(self.spark_job)
+        while (results := self._wait(POLL_SECONDS)) is None:
+            ended = self.spark_job.finished.is_set()
+            if ended and (results := self._wait(0.0)) is not None:
+                break  # The last task sent its result, and the job ended, since the last look.
+            self._check(self.spark_job)
         return [result for result in shard_results(results) if result.num_examples]
+
+    def _wait(self, seconds: float) -> list[ShardResult | Failure] | None:
+        with interruptible():
+            return self.dispatcher.wait(seconds)
 
     def _submit(self, description: str) -> SparkJob:
         fit = self.fit
@@ -168,23 +180,25 @@ class LongJob:
             Obstacle: If it cannot.
         """
         if self.dispatcher.obstacle is not None:
-            raise Obstacle(self.dispatcher.obstacle)
+            raise Lost(self.dispatcher.obstacle)
         if spark_job.finished.is_set():
             raise obstacle_of(spark_job)
         missing = self.dispatcher.waiting_for_tasks()
-        if missing and spark_job.active_tasks() < len(self.fit.train.infos):
+        if missing and spark_job.active_tasks() < len(self.dispatcher.shards):
             self.dispatcher.end(f"{missing} of the tasks have no task slot.")
 
     def close(self) -> None:
         """End the tasks, the job and the server. It may be called more than once."""
-        self.dispatcher.end("The fit is over.")
         try:
             if self.spark_job is not None and self.dispatcher.idle:
+                self.dispatcher.end("The fit is over.")
                 self.spark_job.finished.wait(END_SECONDS)
         finally:
-            self.server.close()
-            if self.spark_job is not None:
-                self.spark_job.cancel()
+            try:
+                self.server.close()
+            finally:
+                if self.spark_job is not None:
+                    self.spark_job.cancel()
 
 
 def obstacle_of(spark_job: SparkJob) -> Obstacle:
@@ -192,10 +206,10 @@ def obstacle_of(spark_job: SparkJob) -> Obstacle:
     try:
         ends = [end for end in spark_job.result() if end.reason]
     except KSparkError as error:
-        return Obstacle(str(error))
+        return Lost(str(error))
     for end in ends:
-        return Obstacle(end.reason) if end.connected else Unreachable(end.reason)
-    return Obstacle("The tasks ended.")
+        return Lost(end.reason) if end.connected else Unreachable(end.reason)
+    return Lost("The tasks ended.")
 
 
 def validation_handles(fit: Fit) -> Mapping[int, tuple[bytes, ...]] | None:

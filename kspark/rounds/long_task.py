@@ -7,22 +7,36 @@ driver.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from kspark.errors import Failure, KSparkError
+from kspark.errors import ClusterError, Failure, KSparkError
 from kspark.live.transport import AggregatorClient
 from kspark.live.wire import Order
-from kspark.live.wire.reports import FailureReport, MissingFilesReport, OrderRequest
+from kspark.live.wire.reports import (
+    FailureReport,
+    MissingFilesReport,
+    ObstacleReport,
+    OrderRequest,
+)
 from kspark.replica import ReplicaSpec
 from kspark.rounds.results import report_of
 from kspark.rounds.task import RoundTask, train_shard
 from kspark.shards import ShardHandle
 from kspark.worker.inference import InferenceTask, evaluate_shard
-from kspark.worker.tasks import FitTask, MissingShard, Result, ShardResult, guarded, task_number
+from kspark.worker.tasks import (
+    FitTask,
+    MissingShard,
+    Result,
+    ShardResult,
+    guarded,
+    task_number,
+    widened,
+)
 
 CONNECT_SECONDS = 5.0
 """Timeout for connecting to the driver. A firewall may drop packets without an answer."""
@@ -80,20 +94,30 @@ def carry_out_orders(
 def serve(task: LongTask, spec: ReplicaSpec, handle: ShardHandle) -> Ended:
     """Connect to the driver and carry out its orders.
 
-    No error may fail the task: the driver goes on in jobs of their own.
+    Errors of kspark do not fail the task, because Spark would then start it again: the driver
+    goes on with a Spark job per epoch.
     """
     with client_of(task, spec, handle.index) as client:
         try:
             client.connect()
-        except KSparkError as error:
+        except ClusterError as error:
             return Ended(str(error), connected=False)
+        except KSparkError as error:
+            return Ended(str(error))
         try:
             carry_out(task, spec, handle, client)
         except KSparkError as error:
-            return Ended(str(error))
+            return gave_up(client, str(error))
         except ValueError as error:  # A result is too large for the connection.
-            return Ended(f"The result of shard {handle.index} cannot be sent: {error}")
+            return gave_up(client, f"The result cannot be sent: {error}")
     return Ended("")
+
+
+def gave_up(client: AggregatorClient, reason: str) -> Ended:
+    """Tell the driver why this task ends, unless the connection is gone."""
+    with contextlib.suppress(KSparkError):
+        client.report(ObstacleReport(reason).to_json())
+    return Ended(reason)
 
 
 def client_of(task: LongTask, spec: ReplicaSpec, shard: int) -> AggregatorClient:
@@ -149,6 +173,7 @@ def results_of(
             order.wants_state,
             received,
             order.counters,
+            counts_deaths=False,
         )
         train = partial(train_shard, work, spec, weights, handle)
         yield guarded(handle.index, train, handle.host)
@@ -169,14 +194,8 @@ def send(client: AggregatorClient, result: Result) -> None:
     """Send a result to the driver."""
     if isinstance(result, ShardResult):
         report, arrays = report_of(result)
-        client.report(report.to_json(), [sendable(array) for array in arrays])
+        client.report(report.to_json(), [widened(array) for array in arrays])
     elif isinstance(result, Failure):
         client.report(FailureReport(result).to_json())
     elif isinstance(result, MissingShard):
         client.report(MissingFilesReport().to_json())
-
-
-def sendable(array: np.ndarray) -> np.ndarray:
-    """Return an array with a dtype of the connection. Keras casts float32 back to float8."""
-    known = array.dtype.kind != "V" or array.dtype.name == "bfloat16"
-    return array if known else array.astype(np.float32)

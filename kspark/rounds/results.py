@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 
+from kspark.errors import ProtocolError
 from kspark.live.wire.reports import ResultReport
 from kspark.worker.tasks import ShardResult
 
 
 def result_of(report: ResultReport, arrays: list[np.ndarray]) -> ShardResult:
-    """Return the result of a shard that a task has sent; the inverse of `report_of`."""
+    """Return the result of a shard that a task has sent; the inverse of `report_of`.
+
+    Raises:
+        ProtocolError: If there are fewer arrays than the report says.
+    """
+    count = report.num_optimizer
+    if len(arrays) < report.has_delta + report.num_metrics + (count or 0):
+        raise ProtocolError("A result must have the arrays that its report names.")
     rest = list(arrays)
     delta = rest.pop(0) if report.has_delta else None
-    metrics, rest = rest[: report.num_metrics], rest[report.num_metrics :]
-    count = report.num_optimizer
+    # All arrays are views of one buffer. The metrics are kept longer than the delta.
+    metrics = [array.copy() for array in rest[: report.num_metrics]]
+    rest = rest[report.num_metrics :]
     return ShardResult(
         report.shard,
         report.num_examples,

@@ -9,15 +9,18 @@ from contextlib import contextmanager
 import numpy as np
 
 from kspark.cluster.engine import engine_of
-from kspark.cluster.slots import task_slots
+from kspark.cluster.slots import has_speculation, task_slots
 from kspark.errors import ClusterError
 from kspark.job.fit import Fit
-from kspark.job.groups import grouping_of
+from kspark.job.groups import delta_grouping_of
 from kspark.live.wire import Order
-from kspark.rounds.long_job import LongJob, Obstacle, Unreachable
+from kspark.rounds.long_job import LongJob, Lost, Obstacle, Unreachable
 from kspark.worker.tasks import ShardResult
 
 logger = logging.getLogger("kspark")
+
+MAX_IDLE_ENDS = 3
+"""How often the tasks of a fit may end because callbacks took long, before each epoch is a job."""
 
 _unreachable: set[str] = set()
 """Applications whose executors could not connect to the driver."""
@@ -33,6 +36,8 @@ class LongJobs:
     def __init__(self, fit: Fit) -> None:
         self._fit = fit
         self._job: LongJob | None = None
+        self._trained = False
+        self._idle_ends = 0
         reason = reason_for_jobs(fit)
         if reason is None:
             fit.take_road("live", "All workers run at the same time.")
@@ -50,16 +55,17 @@ class LongJobs:
 
         Raises:
             WorkerError: If a replica failed.
+            ClusterError: If the first epoch cannot be trained live, and the plan says that it must.
         """
         if self._fit.road != "live":
             return None
         try:
-            return self._ready_job().train(order)
+            results = self._ready_job().train(order)
         except Obstacle as obstacle:
-            if isinstance(obstacle, Unreachable):
-                _unreachable.add(engine_of(self._fit.spark).application)
-            self._give_up(f"Epoch {order.epoch + 1}: {obstacle}")
+            self._give_up(obstacle, f"Epoch {order.epoch + 1}")
             return None
+        self._trained = True
+        return results
 
     def evaluate(self, weights: np.ndarray) -> list[ShardResult] | None:
         """Let the tasks of the long job evaluate the validation examples.
@@ -75,7 +81,7 @@ class LongJobs:
         try:
             return self._job.evaluate(weights)
         except Obstacle as obstacle:
-            self._give_up(f"Validation: {obstacle}")
+            self._give_up(obstacle, "Validation")
             return None
 
     def close(self) -> None:
@@ -85,17 +91,37 @@ class LongJobs:
             job.close()
 
     def _ready_job(self) -> LongJob:
-        if self._job is not None and not self._job.ready:
-            if self._job.digest == self._fit.spec.digest:
-                raise Obstacle(str(self._job.dispatcher.ending))
-            self.close()  # Callbacks have changed the model: its tasks need the new one.
+        """Return a long job whose tasks take an order.
+
+        Raises:
+            Obstacle: If there must not be one any more.
+        """
+        if self._job is not None:
+            self._job.make_room()
+            if not self._job.ready:
+                self._replace(self._job)
         if self._job is None:
             self._job = LongJob.start(self._fit)
         return self._job
 
-    def _give_up(self, obstacle: str) -> None:
+    def _replace(self, job: LongJob) -> None:
+        """End a job that has another model, or whose tasks have ended because it was idle."""
+        ending = job.dispatcher.ending
+        self._idle_ends += job.dispatcher.idled
+        if ending is not None and not (job.dispatcher.idled and self._idle_ends < MAX_IDLE_ENDS):
+            raise (Lost if job.dispatcher.obstacle else Obstacle)(ending)
         self.close()
-        self._fit.take_road("rounds", obstacle)
+
+    def _give_up(self, obstacle: Obstacle, where: str) -> None:
+        self.close()
+        reason = f"{where}: {obstacle}"
+        if self._fit.plan.road == "live" and not self._trained:
+            raise ClusterError(f'road="live" is not possible. {reason}')
+        if isinstance(obstacle, Unreachable):
+            _unreachable.add(engine_of(self._fit.spark).application)
+        self._fit.take_road("rounds", reason)
+        if isinstance(obstacle, Unreachable | Lost):
+            logger.warning("Training goes on with one Spark job per epoch. %s", reason)
 
 
 @contextmanager
@@ -126,17 +152,17 @@ def reason_for_jobs(fit: Fit) -> str | None:
         return "Workers of Spark Connect cannot reach a server in this process."
     if not fit.spec.weights.size:
         return "The model has no weights."
-    if fit.spark.sparkContext.getConf().get("spark.speculation", "false") == "true":
+    if has_speculation(fit.spark):
         return "spark.speculation is on: Spark would start second tasks beside long ones."
     tasks, slots = sum(1 for h in fit.train.infos if h.num_examples), task_slots(fit.spark)
     if tasks > slots:
         return f"There are {tasks} shards and {slots} task slots."
+    if delta_grouping_of(fit) is not None:
+        return "Executors average the deltas of this many shards before the driver gets them."
     if plan.road == "live":
         return None
     if engine.application in _unreachable:
         return "Executors could not connect to the driver in an earlier fit."
-    if grouping_of(fit) is not None:
-        return "Executors average the deltas of this many shards before the driver gets them."
     if plan.epochs - plan.initial_epoch == 1 and not fit.validates:
         return "One epoch is one job."
     return None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -55,6 +56,8 @@ class RoundTask:
             weights were sent.
         counters: Tuple of integers, the optimizer's step counters to set. `None` keeps those of the
             shard.
+        counts_deaths: Boolean, whether a process that dies counts as a failure of the shard.
+            Defaults to `True`. In a long job, the driver ends healthy processes, too.
     """
 
     fit: FitTask
@@ -63,6 +66,7 @@ class RoundTask:
     wants_state: bool
     weights_bytes: int | None = None
     counters: tuple[int, ...] | None = None
+    counts_deaths: bool = True
 
 
 def train_round(
@@ -105,7 +109,7 @@ def train_shard(
     if tries.exhausted:
         return lost_too_often(handle.index, tries.count)
     batches = fit.plan.batches(num_examples)
-    with tries:
+    with tries if task.counts_deaths else nullcontext():
         replica = replica_for(spec, fit.fit_id, fit.threads)
         state_kept = state.restore(replica, task.epoch, fit.plan, batches)
         # With `ElasticAverage`, a replica starts from weights of its own.

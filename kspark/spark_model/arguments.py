@@ -10,6 +10,7 @@ import keras
 from pyspark.sql import SparkSession
 
 from kspark.cluster.remote import is_connect
+from kspark.cluster.slots import has_speculation
 from kspark.errors import invalid, invalid_type, unknown_argument
 from kspark.optimizers import ServerOptimizer
 from kspark.plan import TrainingPlan
@@ -181,24 +182,27 @@ def check_exclusive(
         raise invalid("class_weight", "`None` when `sample_weight` is given", class_weight)
 
 
-def check_road(spark: SparkSession, plan: TrainingPlan) -> None:
-    """Refuse a plan that Spark Connect cannot run.
+def check_session(spark: SparkSession, plan: TrainingPlan) -> None:
+    """Refuse a plan that the session cannot run.
 
-    Live training needs a server on the driver, and `straggler_timeout` a job for each shard.
+    Over Spark Connect, live training would need a server that its workers cannot reach, and
+    `straggler_timeout` a job for each shard.
 
     Raises:
-        ValueError: If `spark` is a session of Spark Connect and the plan needs one of them.
+        ValueError: If the plan needs one of them, or if `road="live"` meets `spark.speculation`.
     """
     if not is_connect(spark):
+        if plan.road == "live" and plan.in_rounds and has_speculation(spark):
+            rule = '"auto" or "rounds" with spark.speculation, which starts second tasks of shards'
+            raise invalid("road", rule, plan.road)
         return
     if plan.straggler_timeout is not None:
         rule = "None over Spark Connect, which cannot run a job for a single partition"
         raise invalid("straggler_timeout", rule, plan.straggler_timeout)
     where = "over Spark Connect, whose workers cannot reach a server in this process"
-    if plan.road == "live":
-        raise invalid("road", f'"auto" or "rounds" {where}', plan.road)
-    if plan.in_rounds:
-        return
     if plan.mode != "synchronous":
         raise invalid("mode", f'"synchronous" {where}', plan.mode)
-    raise invalid("frequency", f'"epoch" {where}', plan.frequency)
+    if plan.frequency != "epoch":
+        raise invalid("frequency", f'"epoch" {where}', plan.frequency)
+    if plan.road == "live":
+        raise invalid("road", f'"auto" or "rounds" {where}', plan.road)

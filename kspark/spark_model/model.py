@@ -20,9 +20,9 @@ from kspark.replica.file_facts import FileFacts
 from kspark.spark_model.arguments import (
     check_backend,
     check_exclusive,
-    check_road,
     check_rule,
     check_schedule,
+    check_session,
     check_single_target,
     compiled_model,
     refuse_unknown,
@@ -248,7 +248,7 @@ class SparkModel(InferenceModel):
         )
         check_schedule(plan, source.replica.learning_rate)
         check_single_target(class_weight, len(source.replica.inputs.targets))
-        check_road(source.spark, plan)
+        check_session(source.spark, plan)
         data = TrainingData.of(source, (x, y, sample_weight), validation_split, validation_data)
         spec = ReplicaSpec.of(self._model, self.custom_objects, source.replica.inputs)
         history = train(source, plan, spec, data, self._rule(), self._outcome, checked, verbose)

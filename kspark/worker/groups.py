@@ -16,7 +16,7 @@ import numpy as np
 from kspark.errors import Failure
 from kspark.weights import PACKED, PackingScheme, WeightedMean
 from kspark.worker.in_order import InOrder
-from kspark.worker.tasks import MissingShard, Result, ShardResult, State
+from kspark.worker.tasks import MissingShard, Result, ShardResult, State, widened
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class StateMean:
 
     def add(self, state: State, num_examples: int) -> None:
         """Add the state of one replica, or the mean of several."""
-        optimizer, fixed = state
+        optimizer, fixed = [widened(array) for array in state[0]], state[1]
         if self._first is None:
             floating = [np.issubdtype(array.dtype, np.floating) for array in optimizer]
             self._means = {i: WeightedMean() for i, yes in enumerate(floating) if yes}

@@ -21,7 +21,7 @@ from kspark.plan import TrainingPlan
 from kspark.replica import ReplicaSpec
 from kspark.replica.building import build
 from kspark.shards import Shard, ShardHandle
-from kspark.worker.tasks import MissingShard, Result, ShardResult, State
+from kspark.worker.tasks import MissingShard, Result, ShardResult, State, widened
 
 if TYPE_CHECKING:
     from kspark.replica import Replica
@@ -111,9 +111,7 @@ class ShardState:
         partial = self.folder / f".{epoch}.{os.getpid()}"
         with partial.open("wb") as file:
             for array in (np.array(len(optimizer)), *optimizer, *fixed):
-                # Files have no bfloat16. Keras casts float32 back to it without loss.
-                stored = array.astype(np.float32) if array.dtype.kind == "V" else array
-                np.save(file, stored, allow_pickle=False)
+                np.save(file, widened(array), allow_pickle=False)
         os.replace(partial, self._path(epoch))
         self._forget_before(epoch, "state")
         _standing[self.fit_id] = (replica, self.index, epoch, fixed)

@@ -167,6 +167,14 @@ def state_of(replica: Replica) -> State:
     return replica.get_optimizer_state(), replica.get_fixed()
 
 
+def widened(array: np.ndarray) -> np.ndarray:
+    """Return a bfloat16 or float8 array as float32, and others unchanged.
+
+    NumPy knows these dtypes as bytes only. Keras casts float32 back to them without loss.
+    """
+    return array.astype(np.float32) if array.dtype.kind == "V" else array
+
+
 def training_rows(fit: FitTask, handle: ShardHandle) -> int:
     """Return the number of rows at the start of a shard that train.
 

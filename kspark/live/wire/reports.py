@@ -153,11 +153,24 @@ class ResultReport(Report):
     counters: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class ObstacleReport(Report):
+    """The task of a long job cannot carry out an order.
+
+    Attributes:
+        reason: String, a sentence.
+    """
+
+    kind: ClassVar[str] = "obstacle"
+
+    reason: str
+
+
 KINDS: Mapping[str, type[Report]] = {
     report.kind: report
     for report in (
         *(EpochEnd, FailureReport, MetricsReport, MissingFilesReport, StateReport, StateRequest),
-        *(OrderRequest, ResultReport),
+        *(ObstacleReport, OrderRequest, ResultReport),
     )
 }
 

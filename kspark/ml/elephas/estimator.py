@@ -41,7 +41,7 @@ from kspark.ml.scoring import compiled_loss, gives_margins, last_activation, tak
 from kspark.plan import TrainingPlan
 from kspark.replica.labels import loss_name
 from kspark.saving.rebuild import rebuilt
-from kspark.spark_model.arguments import check_road
+from kspark.spark_model.arguments import check_session
 from kspark.spark_model.positional_metrics import correct_positional_metrics
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class ElephasEstimator(
         wanted = int(self.value_of("num_workers"))
         mode, frequency = self.value_of("mode"), self.value_of("frequency")
         plan = TrainingPlan.create(mode=mode, frequency=frequency)
-        check_road(spark, plan)
+        check_session(spark, plan)
         if plan.in_rounds or wanted <= (slots := task_slots(spark)):
             return wanted
         logger.warning(

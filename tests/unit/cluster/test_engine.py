@@ -7,10 +7,11 @@ import pytest
 
 from kspark.cluster.engine import ClassicEngine, ConnectEngine, engine_of
 from kspark.cluster.remote import RemoteResults
+from kspark.cluster.slots import has_speculation
 from kspark.cluster.spark_job import JobLostError, job_error
 from kspark.errors import ClusterError, EnvironmentMismatchError
 from kspark.plan import TrainingPlan
-from kspark.spark_model.arguments import check_road
+from kspark.spark_model.arguments import check_session
 
 
 class Remote:
@@ -140,15 +141,53 @@ def test_live_modes_are_refused_over_spark_connect(mode, frequency, name):
     plan = TrainingPlan.create(mode=mode, frequency=frequency)
     received = repr({"mode": mode, "frequency": frequency}[name])
     with pytest.raises(ValueError, match=f"^`{name}` must .* Connect.*: {name}={received}$"):
-        check_road(Remote(), plan)
-    check_road(SimpleNamespace(sparkContext=Context()), plan)
+        check_session(Remote(), plan)
+    check_session(SimpleNamespace(sparkContext=Context()), plan)
+
+
+def test_the_live_road_is_refused_over_spark_connect():
+    """The mode comes first, because no road of another mode is possible."""
+    for mode, name in (("synchronous", "road"), ("asynchronous", "mode")):
+        plan = TrainingPlan.create(mode=mode, road="live")
+        with pytest.raises(ValueError, match=f"^`{name}` must be .* over Spark Connect"):
+            check_session(Remote(), plan)
+
+
+def test_the_live_road_is_refused_with_speculation(monkeypatch):
+    monkeypatch.setattr("kspark.spark_model.arguments.has_speculation", lambda spark: True)
+    spark = SimpleNamespace(sparkContext=Context())
+    check_session(spark, TrainingPlan.create(road="auto"))
+    check_session(spark, TrainingPlan.create(mode="asynchronous", road="live"))
+    with pytest.raises(ValueError, match='^`road` must be "auto" or "rounds" with spark.specul'):
+        check_session(spark, TrainingPlan.create(road="live"))
+
+
+@pytest.mark.parametrize(
+    ("value", "on"), [(None, False), ("false", False), ("true", True), ("True", True)]
+)
+def test_speculation_is_read_as_spark_reads_it(value, on):
+    conf = {} if value is None else {"spark.speculation": value}
+    spark = SimpleNamespace(sparkContext=SimpleNamespace(getConf=lambda: conf))
+    assert has_speculation(spark) == on
+
+
+def test_other_jobs_are_those_outside_of_the_group():
+    jobs = {"active": [3], "group": [1, 3]}
+    tracker = SimpleNamespace(
+        getActiveJobsIds=lambda: jobs["active"], getJobIdsForGroup=lambda group: jobs["group"]
+    )
+    spark = SimpleNamespace(sparkContext=SimpleNamespace(statusTracker=lambda: tracker))
+    assert not ClassicEngine(spark).has_other_jobs("ours")
+    jobs["active"] = [3, 4]
+    assert ClassicEngine(spark).has_other_jobs("ours")
+    assert not ConnectEngine(None).has_other_jobs("ours")
 
 
 def test_a_straggler_timeout_is_refused_over_spark_connect():
     plan = TrainingPlan.create(mode="synchronous", frequency="epoch", straggler_timeout=3)
     with pytest.raises(ValueError, match="^`straggler_timeout` must be None over Spark Connect"):
-        check_road(Remote(), plan)
-    check_road(SimpleNamespace(sparkContext=Context()), plan)
+        check_session(Remote(), plan)
+    check_session(SimpleNamespace(sparkContext=Context()), plan)
 
 
 def test_only_a_classic_session_groups_results():
@@ -157,7 +196,7 @@ def test_only_a_classic_session_groups_results():
 
 
 def test_rounds_are_accepted_over_spark_connect():
-    check_road(Remote(), TrainingPlan.create(mode="synchronous", frequency="epoch"))
+    check_session(Remote(), TrainingPlan.create(mode="synchronous", frequency="epoch"))
 
 
 def test_an_error_of_spark_connect_gives_the_reason():

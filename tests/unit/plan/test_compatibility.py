@@ -55,3 +55,19 @@ def test_straggler_timeout_is_refused_outside_rounds(given, value, kind, rule):
     told = f"^`straggler_timeout` must be {rule}.*Received: straggler_timeout="
     with pytest.raises(kind, match=told):
         plan(**given, straggler_timeout=value)
+
+
+@pytest.mark.parametrize(
+    ("mode", "frequency"), [("synchronous", "batch"), ("asynchronous", "epoch"), ("hogwild", 3)]
+)
+def test_rounds_are_refused_where_replicas_exchange_within_an_epoch(mode, frequency):
+    rule = rf'`road` must be "auto" or "live" with mode="{mode}" and frequency={frequency!r}'
+    with pytest.raises(ValueError, match=rule):
+        TrainingPlan.create(mode=mode, frequency=frequency, road="rounds")
+    TrainingPlan.create(mode=mode, frequency=frequency, road="live")
+
+
+def test_the_live_road_is_refused_with_a_straggler_timeout():
+    with pytest.raises(ValueError, match='`road` must be "auto" or "rounds" with a `straggler_ti'):
+        TrainingPlan.create(road="live", straggler_timeout=1.0)
+    TrainingPlan.create(road="rounds", straggler_timeout=1.0)

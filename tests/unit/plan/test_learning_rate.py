@@ -161,7 +161,7 @@ def test_a_round_gets_the_rate_of_its_epoch(tools, monkeypatch, grouping):
         monkeypatch.setattr(rounds, name, lambda *_: [])
     collected = [ShardResult(0, 8, facts=tools.facts(batches=1))]
     monkeypatch.setattr(Fit, "collect", lambda *_: collected)
-    monkeypatch.setattr(rounds, "grouping_of_round", lambda fit: grouping)
+    monkeypatch.setattr(rounds, "delta_grouping_of", lambda fit: grouping)
     monkeypatch.setattr(rounds, "run_grouped_round", lambda *_: Round(collected, [], []))
     fit.aggregator = SimpleNamespace(weights=np.zeros(3), merge=lambda *_, num_steps: None)
     fit.train = None

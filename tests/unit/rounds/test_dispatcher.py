@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from kspark.live.wire.reports import (
     EpochEnd,
     FailureReport,
     MissingFilesReport,
+    ObstacleReport,
     OrderRequest,
     ResultReport,
 )
@@ -30,7 +32,7 @@ FACTS = ShardFacts("h", 1, 2, 0.5, 8, True, 0.0, 12, 12)
 @pytest.fixture
 def dispatcher():
     """Two tasks, which are connected."""
-    made = Dispatcher([0, 1], idle_seconds=60.0)
+    made = Dispatcher([0, 1], timeout=60.0, idle_seconds=60.0)
     for shard in (0, 1):
         made.hello(shard, 0)
     return made
@@ -89,9 +91,15 @@ def test_orders_have_increasing_numbers(dispatcher):
         assert ask(dispatcher, 0, done=number - 1).number == number
 
 
-def test_a_task_that_asks_too_early_waits(dispatcher, monkeypatch):
-    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.01)
+@pytest.mark.parametrize("timeout", [0.01, 60.0])
+def test_a_task_that_asks_too_early_is_told_to_ask_again(monkeypatch, timeout):
+    """Before its connection times out."""
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 5.0 if timeout < 1 else 0.01)
+    dispatcher = Dispatcher([0], timeout)
+    dispatcher.hello(0, 0)
+    started = time.monotonic()
     assert ask(dispatcher, 0) == WAIT
+    assert time.monotonic() - started < 4.0
 
 
 def test_tasks_end_when_the_driver_says_so(dispatcher):
@@ -122,17 +130,16 @@ def test_tasks_end_if_the_driver_is_busy_for_long(dispatcher):
     assert "busy" in dispatcher.ending
 
 
-def test_tasks_that_wait_for_others_do_not_end(dispatcher, monkeypatch):
-    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.1)
+def test_tasks_that_wait_for_others_do_not_end(dispatcher):
+    dispatcher._answer_seconds = 0.1
     dispatcher._idle_seconds = 0.01
     dispatcher.post(Order(0, "train"), WEIGHTS)
     assert ask(dispatcher, 1, done=1) == WAIT  # the other one still trains
     assert dispatcher.ending is None
 
 
-def test_tasks_that_have_not_started_are_counted_when_others_wait(monkeypatch):
-    dispatcher = Dispatcher([0, 1, 2], idle_seconds=0.0)
-    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.0)
+def test_tasks_that_have_not_started_are_counted_when_others_wait():
+    dispatcher = Dispatcher([0, 1, 2], timeout=0.0, idle_seconds=0.0)
     dispatcher.hello(0, 0)
     dispatcher.post(Order(0, "train"), WEIGHTS)
     assert dispatcher.waiting_for_tasks() == 0
@@ -140,32 +147,35 @@ def test_tasks_that_have_not_started_are_counted_when_others_wait(monkeypatch):
     assert dispatcher.waiting_for_tasks() == 2
 
 
-@pytest.mark.parametrize("by", ["connection", "files"])
-def test_a_lost_task_is_an_obstacle(dispatcher, by):
+@pytest.mark.parametrize(
+    ("event", "obstacle"),
+    [
+        (lambda d: d.lost(1, 0, "Reset by peer."), "task of shard 1 ended: Reset by peer."),
+        (lambda d: d.report(1, 0, MissingFilesReport().to_json(), []), "files of shard 1"),
+        (lambda d: d.report(1, 0, ObstacleReport("Too large.").to_json(), []), "1: Too large."),
+        (lambda d: second_task(d, 1), "second task of shard 1"),
+    ],
+)
+def test_what_a_task_cannot_do_is_an_obstacle(dispatcher, event, obstacle):
     dispatcher.post(Order(0, "train"), WEIGHTS)
-    if by == "connection":
-        dispatcher.lost(1, 0, "reset by peer")
-    else:
-        dispatcher.report(1, 0, MissingFilesReport().to_json(), [])
+    event(dispatcher)
     assert dispatcher.wait(30.0) is None  # at once
-    assert "shard 1" in dispatcher.obstacle
+    assert obstacle in dispatcher.obstacle
+    assert ask(dispatcher, 0) == STOP  # also a task that has not begun
     assert not dispatcher.post(Order(0, "train"), WEIGHTS)
     assert ask(dispatcher, 0, done=1) == STOP
 
 
-def test_a_replaced_attempt_changes_nothing(dispatcher):
-    dispatcher.hello(1, 5)
-    dispatcher.lost(1, 0, "superseded")
-    assert dispatcher.obstacle is None
-    with pytest.raises(AggregationError, match="superseded"):
-        ask(dispatcher, 1, attempt=0)
-    with pytest.raises(AggregationError, match="not expected"):
-        dispatcher.hello(1, 4)
+def second_task(dispatcher, shard):
+    """The first one may have sent results, which must not be merged twice."""
+    with pytest.raises(AggregationError, match="has a task already"):
+        dispatcher.hello(shard, 5)
 
 
 def test_an_unknown_shard_is_refused(dispatcher):
-    with pytest.raises(AggregationError, match="shard 7 is not expected"):
+    with pytest.raises(AggregationError, match="Shard 7 is not part of this job"):
         dispatcher.hello(7, 0)
+    assert dispatcher.obstacle is None
 
 
 def test_a_failure_is_a_result(dispatcher):
@@ -212,3 +222,22 @@ def test_a_result_arrives_as_it_was_sent(delta, state):
     assert isinstance(report, ResultReport)
     found = result_of(report, arrays)
     assert repr(found) == repr(result)
+
+
+@pytest.mark.parametrize("sizes", [(True, 2, 1), (False, 4, None), (False, 0, 4)])
+def test_a_result_without_its_arrays_is_refused(dispatcher, sizes):
+    document = ResultReport(0, 4, *sizes).to_json()
+    with pytest.raises(ProtocolError, match="arrays that its report names"):
+        dispatcher.report(0, 0, document, [WEIGHTS] * 3)
+    assert dispatcher.wait(0.0) is None
+
+
+def test_results_are_handed_over_once(dispatcher):
+    """Their arrays take memory."""
+    dispatcher.post(Order(0, "train"), WEIGHTS)
+    asking = [bring(dispatcher, shard) for shard in (0, 1)]
+    assert len(dispatcher.wait(30.0)) == 2
+    assert dispatcher._results == []
+    dispatcher.close()
+    for thread in asking:
+        thread.join(30.0)

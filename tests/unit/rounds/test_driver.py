@@ -13,11 +13,11 @@ from kspark.errors import ClusterError, Failure, WorkerError
 from kspark.job import groups
 from kspark.job.collecting import MAX_STRAYS
 from kspark.job.fit import Fit
-from kspark.job.groups import grouping_of
+from kspark.job.groups import delta_grouping_of, grouping_of
 from kspark.optimizers import Average
 from kspark.plan import TrainingPlan
 from kspark.rounds import driver
-from kspark.rounds.driver import Round, grouping_of_round, run_grouped_round
+from kspark.rounds.driver import Round, run_grouped_round
 from kspark.shards import ShardFacts
 from kspark.weights import TRAINABLE, Weight, WeightSpec
 from kspark.worker.groups import Grouping, GroupResult
@@ -51,7 +51,7 @@ def session(monkeypatch):
 @pytest.mark.parametrize(("counts", "groups"), [([1] * 15, None), ([1] * 16, 4)])
 def test_from_sixteen_shards_on_a_round_has_groups(session, counts, groups):
     session(grouped=True)
-    found = grouping_of_round(a_fit(counts))
+    found = delta_grouping_of(a_fit(counts))
     assert (found and len(found.groups)) == groups
 
 
@@ -73,7 +73,7 @@ class Largest(Average):
 def test_rules_that_look_at_all_deltas_get_them(session, rule, sums):
     session(grouped=True)
     fit = a_fit([1] * 16, rule)
-    assert (grouping_of_round(fit) is not None) == sums
+    assert (delta_grouping_of(fit) is not None) == sums
     assert grouping_of(fit) is not None  # their replicas' state is a mean all the same
 
 

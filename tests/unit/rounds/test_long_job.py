@@ -14,7 +14,7 @@ from kspark.job.fit import Fit
 from kspark.live.wire import Order
 from kspark.plan import TrainingPlan
 from kspark.rounds import dispatcher, long_job, long_task
-from kspark.rounds.long_job import LongJob, Obstacle, Unreachable
+from kspark.rounds.long_job import LongJob, Lost, Obstacle, Unreachable
 from kspark.shards import ShardFacts, ShardHandle
 from kspark.weights import TRAINABLE, Weight, WeightSpec
 from kspark.worker.tasks import MissingShard, ShardResult
@@ -30,6 +30,7 @@ class Tasks:
         self.shards, self.slots = shards, threading.Semaphore(slots)
         self.finished, self.results, self.error, self.cancelled = threading.Event(), [], None, False
         self.threads, self.lock = [], threading.Lock()
+        self.counts, self.company = False, False
 
     def start(self, task, spec):
         self.threads = [
@@ -59,7 +60,10 @@ class Tasks:
         return self.results
 
     def active_tasks(self):
-        return min(len(self.shards), 1)
+        return sum(thread.is_alive() for thread in self.threads) if self.counts else 1
+
+    def has_company(self):
+        return self.company
 
     def cancel(self):
         self.cancelled = True
@@ -68,7 +72,7 @@ class Tasks:
 @pytest.fixture
 def world(monkeypatch):
     """Make a long job of a fit with some shards. `world.train` is what a task does."""
-    made = SimpleNamespace(jobs=[], tasks=[], trained=[])
+    made = SimpleNamespace(jobs=[], tasks=[], trained=[], monkeypatch=monkeypatch)
 
     def train(work, spec, weights, handle):
         made.trained.append((handle.index, work.epoch, work.learning_rate, work.counters))
@@ -84,7 +88,7 @@ def world(monkeypatch):
         fit = Fit(
             SimpleNamespace(),
             SimpleNamespace(weights=SPEC, digest="a"),
-            TrainingPlan.create(epochs=3, timeout=10.0, **plan),
+            TrainingPlan.create(epochs=3, **{"timeout": 10.0, **plan}),
             *(None, None, 0.0),
             SimpleNamespace(weights=np.arange(3, dtype="f4")),
             None,
@@ -199,7 +203,7 @@ def test_a_task_that_loses_its_connection_is_an_obstacle(world):
         raise ConnectionLostError("The process was killed.")
 
     world.train = train
-    with pytest.raises(Obstacle, match="connection to the task of shard . ended"):
+    with pytest.raises(Lost, match="Shard .: The process was killed"):
         world.start().train(order())
 
 
@@ -238,7 +242,7 @@ def test_a_result_that_cannot_be_sent_is_an_obstacle(world):
         return ShardResult(handle.index, 4, np.zeros(3, "complex64"), [], FACTS)
 
     world.train = train
-    with pytest.raises(Obstacle, match=r"cannot be sent|connection to the task"):
+    with pytest.raises(Lost, match=r"Shard .: The result cannot be sent: `arrays` must be"):
         world.start().train(order())
 
 
@@ -254,6 +258,50 @@ def test_bytes_that_the_connection_does_not_know_are_sent_as_float32(world):
     found = world.start().train(order(wants_state=True))[0].state[0][0]
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, [1, 1])
+
+
+def test_an_empty_shard_has_no_task_to_wait_for(world):
+    """A task that starts late is waited for, if it has a slot."""
+    job = world.start()
+    world.tasks[0].counts = True
+    job.dispatcher._idle_seconds = 0.02
+    late = threading.Event()
+    threading.Timer(0.5, late.set).start()
+    connect = long_task.client_of
+
+    def connect_late(task, spec, shard):
+        assert shard == 0 or late.wait(30.0)
+        return connect(task, spec, shard)
+
+    world.monkeypatch.setattr(long_task, "client_of", connect_late)
+    job.train(order())
+    assert job.dispatcher.ending in (None, "The driver was busy between two epochs.")
+
+
+def test_other_jobs_of_the_session_get_the_slots(world):
+    job = world.start()
+    job.train(order())
+    job.make_room()
+    assert job.ready
+    world.tasks[0].company = True
+    job.make_room()
+    assert not job.ready
+    assert "Another Spark job" in job.dispatcher.ending
+    assert world.tasks[0].finished.wait(30.0)
+
+
+def test_a_small_timeout_is_no_obstacle(world):
+    """A task that waits for a slower one is told to ask again before its connection times out."""
+    job = world.start(timeout=0.05)
+    train = world.train
+
+    def slowly(work, spec, weights, handle):
+        if handle.index == 1:
+            threading.Event().wait(1.0)
+        return train(work, spec, weights, handle)
+
+    world.train = slowly
+    assert len(job.train(order())) == 2
 
 
 def test_a_port_that_is_taken_is_an_obstacle(world):

@@ -12,7 +12,7 @@ from kspark.job.fit import Fit
 from kspark.live.wire import Order
 from kspark.plan import TrainingPlan
 from kspark.rounds import road
-from kspark.rounds.long_job import Obstacle, Unreachable, obstacle_of, validation_handles
+from kspark.rounds.long_job import Lost, Obstacle, Unreachable, obstacle_of, validation_handles
 from kspark.rounds.long_task import Ended
 from kspark.rounds.road import LongJobs, reason_for_jobs
 from kspark.shards import ShardHandle
@@ -33,13 +33,13 @@ def a_fit(monkeypatch):
         engine = SimpleNamespace(reaches_driver=reaches, application="app")
         monkeypatch.setattr(road, "engine_of", lambda spark: engine)
         monkeypatch.setattr(road, "task_slots", lambda spark: slots)
-        monkeypatch.setattr(road, "grouping_of", lambda fit: grouping)
+        monkeypatch.setattr(road, "delta_grouping_of", lambda fit: grouping)
         context = SimpleNamespace(getConf=lambda: conf or {})
         spec = SimpleNamespace(weights=SimpleNamespace(size=size), digest="a")
         spark = SimpleNamespace(sparkContext=context)
         aggregator = SimpleNamespace(weights=np.zeros(3, "f4"))
         fit = Fit(spark, spec, plan, None, None, 0.0, aggregator, None)
-        fit.num_train = dict.fromkeys(range(shards), 4)
+        fit.num_train, fit.company = dict.fromkeys(range(shards), 4), None
         fit.train = SimpleNamespace(
             infos=[handle(index) for index in range(shards)], num_examples=4 * shards
         )
@@ -55,7 +55,8 @@ class Job:
 
     def __init__(self, fit, script):
         self.fit, self.script, self.closed = fit, script, 0
-        self.digest, self.dispatcher = fit.spec.digest, SimpleNamespace(ending=None)
+        self.digest = fit.spec.digest
+        self.dispatcher = SimpleNamespace(ending=None, obstacle=None, idled=False)
 
     @property
     def ready(self):
@@ -68,6 +69,9 @@ class Job:
         return outcome
 
     evaluate = train
+
+    def make_room(self):
+        self.dispatcher.ending = self.dispatcher.ending or self.fit.company
 
     def close(self):
         self.closed += 1
@@ -123,16 +127,39 @@ def test_one_epoch_with_validation_is_live(a_fit):
     assert reason_for_jobs(fit) is None
 
 
-@pytest.mark.parametrize("settings", [{"grouping": object()}, {"epochs": 1}])
-def test_the_live_road_can_be_forced(a_fit, settings):
-    fit = a_fit(road="live", **settings)
+def test_the_live_road_can_be_forced(a_fit):
+    fit = a_fit(road="live", epochs=1)
     LongJobs(fit)
     assert fit.road == "live"
 
 
-def test_a_forced_road_that_is_not_possible_is_refused(a_fit):
-    with pytest.raises(ClusterError, match=r'road="live" is not possible. spark.speculation is on'):
-        LongJobs(a_fit(road="live", conf={"spark.speculation": "true"}))
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"grouping": object()}, "average the deltas"),
+        ({"shards": 3}, "3 shards and 2 task slots"),
+        ({"conf": {"spark.speculation": "True"}}, "spark.speculation is on"),
+    ],
+)
+def test_a_forced_road_that_is_not_possible_is_refused(a_fit, settings, reason):
+    with pytest.raises(ClusterError, match=f'road="live" is not possible. .*{reason}'):
+        LongJobs(a_fit(road="live", **settings))
+
+
+def test_an_obstacle_in_the_first_epoch_of_a_forced_road_is_an_error(a_fit, jobs_of):
+    jobs, started = jobs_of(a_fit(road="live"), [Unreachable("No answer.")])
+    with pytest.raises(ClusterError, match=r'road="live" is not possible. Epoch 3: No answer.'):
+        jobs.train(ORDER)
+    assert started[0].closed == 1
+
+
+def test_an_obstacle_in_a_later_epoch_of_a_forced_road_is_not(a_fit, jobs_of, caplog):
+    fit = a_fit(road="live")
+    jobs, _ = jobs_of(fit, [["first"], Lost("A task is lost.")])
+    jobs.train(ORDER)
+    assert jobs.train(ORDER) is None
+    assert fit.road == "rounds"
+    assert "one Spark job per epoch. Epoch 3: A task is lost." in caplog.text
 
 
 # -- obstacles -------------------------------------------------------------------------------
@@ -158,16 +185,37 @@ def test_a_validation_at_an_obstacle_is_a_job_of_its_own(a_fit, jobs_of):
     assert fit.road == "rounds"
 
 
-def test_tasks_that_have_ended_because_callbacks_took_long_are_not_started_again(a_fit, jobs_of):
-    """Callbacks that need the slots would wait after every epoch."""
+def test_tasks_that_have_ended_because_callbacks_took_long_are_started_again(a_fit, jobs_of):
+    """But only twice: callbacks that need the slots would wait after every epoch."""
     fit = a_fit()
-    jobs, started = jobs_of(fit, [["first"]])
-    jobs.train(ORDER)
-    started[0].dispatcher.ending = "The driver was busy between two epochs."
-    assert jobs.evaluate(None) is None
+    jobs, started = jobs_of(fit, [["1st"]], [["2nd"]], [["3rd"]])
+    for result in ("1st", "2nd", "3rd"):
+        assert jobs.train(ORDER) == [result]
+        started[-1].dispatcher.ending = "The driver was busy between two epochs."
+        started[-1].dispatcher.idled = True
+        assert jobs.evaluate(None) is None
     assert jobs.train(ORDER) is None
-    assert (fit.road, len(started)) == ("rounds", 1)
+    assert (fit.road, len(started)) == ("rounds", 3)
     assert "busy" in fit.road_reason
+
+
+def test_with_other_jobs_in_the_session_each_epoch_is_a_job(a_fit, jobs_of):
+    """They get slots between two epochs."""
+    fit = a_fit()
+    jobs, started = jobs_of(fit, [["1st"]])
+    jobs.train(ORDER)
+    fit.company = "Another Spark job of the session is running."
+    assert jobs.train(ORDER) is None
+    assert (fit.road, started[0].closed) == ("rounds", 1)
+
+
+def test_a_task_that_is_lost_between_two_epochs_is_logged(a_fit, jobs_of, caplog):
+    fit = a_fit()
+    jobs, started = jobs_of(fit, [["1st"]])
+    jobs.train(ORDER)
+    started[0].dispatcher.ending = started[0].dispatcher.obstacle = "A task is lost."
+    assert jobs.train(ORDER) is None
+    assert "A task is lost." in caplog.text
 
 
 def test_a_driver_that_cannot_be_reached_is_not_tried_again(a_fit, jobs_of, monkeypatch):
@@ -229,7 +277,7 @@ def test_rows_held_out_of_the_training_shards_need_no_other_shards(a_fit):
 
 def test_the_reason_of_a_job_that_has_ended():
     """Its tasks' own words, or Spark's error."""
-    for connected, kind in ((True, Obstacle), (False, Unreachable)):
+    for connected, kind in ((True, Lost), (False, Unreachable)):
         ends = [Ended(""), Ended("No answer.", connected)]
         found = obstacle_of(SimpleNamespace(result=lambda ends=ends: ends))
         assert (type(found), str(found)) == (kind, "No answer.")

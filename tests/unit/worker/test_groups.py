@@ -180,6 +180,16 @@ def test_floating_state_is_averaged_and_everything_else_is_the_first_ones():
     assert momentum.dtype == np.float32
 
 
+def test_bfloat16_state_is_averaged():
+    import ml_dtypes
+
+    mean = StateMean()
+    for value in (1, 2):
+        mean.add(([np.full(2, value, ml_dtypes.bfloat16)], []), 1)
+    (momentum,), _ = mean.result()
+    assert momentum.tolist() == [1.5, 1.5]
+
+
 def test_states_of_groups_are_those_of_all():
     """Also where one was lost with its host, and where they come with no delta at all."""
     grouping = Grouping(({0: 2, 1: 1, 2: 1}, {3: 4}))
