@@ -1,11 +1,12 @@
-"""Compare the steps of a Spark ML pipeline with plain Keras and with Elephas.
+"""Compare the steps of a Spark ML pipeline with plain Keras, Elephas and functions of Spark.
 
     python -m benchmarks.inference
     python -m benchmarks.inference --repeats 1 --epochs 1 --only keras kspark
     python -m benchmarks.inference --repeats 1 --only "scoring/*"
     ELEPHAS_PYTHON=/path/to/python python -m benchmarks.inference
 
-The first command takes about 20 minutes on two cores, the second about two minutes.
+The first command takes about an hour on two cores, the second about two minutes, and the third
+about ten. A case of `scoring` may take longer than the default `--timeout` on a busy machine.
 
 Each case trains a 784-128-128-10 perceptron on 48,000 rows with Adam, batches of 64, three
 epochs (`--epochs`) and two workers, and predicts the same rows. Every repeat of a case runs in a
