@@ -65,7 +65,7 @@ DEFAULTS = {
 # in batches of 10,000. Small batches of narrow rows take several times as long to score.
 BY_BYTES = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": "10000",
-    "spark.sql.execution.arrow.maxBytesPerBatch": str(1 << 20),
+    "spark.sql.execution.arrow.maxBytesPerBatch": str(2 << 20),
 }
 BY_ROWS = {"spark.sql.execution.arrow.maxRecordsPerBatch": "500"}
 """For versions of Spark before `BY_BYTES_FROM`, which do not limit bytes for all functions."""

@@ -75,7 +75,7 @@ def batches():
 
 @pytest.mark.parametrize(
     ("version", "bytes_", "rows"),
-    [("4.0.1", None, "500"), ("4.1.0.dev1", "1048576", "10000"), ("10.2.0", "1048576", "10000")],
+    [("4.0.1", None, "500"), ("4.1.0.dev1", "2097152", "10000"), ("10.2.0", "2097152", "10000")],
 )
 def test_batches_are_limited_by_bytes_where_spark_can(fake, monkeypatch, version, bytes_, rows):
     monkeypatch.setattr(local.pyspark, "__version__", version)
