@@ -17,6 +17,13 @@ from benchmarks.common.tables import failure_of, median, number, versions, with_
 BASELINE = "keras"
 STEPS = ("fit", "refit", "first", "warm")
 ROWS = (24_000, 240_000)
+SCORED = ("narrow", "arrays", "vectors")
+OTHERS = {
+    "noop": "function that does nothing",
+    "predict_on_batch": "`predict_on_batch`",
+    "predict": "`predict`",
+}
+"""Ways of scoring that kspark is compared with, and their titles."""
 
 
 def arguments() -> argparse.Namespace:
@@ -36,12 +43,14 @@ def cases() -> dict[str, Case]:
         cases["elephas"] = {"engine": "elephas"}
     for rows in ROWS:
         cases[f"memory/{rows}"] = {"engine": "memory", "rows": rows}
+    for kind in SCORED:
+        cases[f"scoring/{kind}"] = {"engine": "scoring", "rows": kind}
     return cases
 
 
 def measure(epochs: int, timeout: float, case: Case) -> Result:
     """Measure one repeat of one case."""
-    name = "elephas" if case["engine"] == "elephas" else "case"
+    name = case["engine"] if case["engine"] in ("elephas", "scoring") else "case"
     return run_case(f"benchmarks.inference.{name}", {**case, "epochs": epochs}, timeout)
 
 
@@ -54,7 +63,7 @@ def table(results: dict[str, list[Result]]) -> list[str]:
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, repeats in results.items():
-        if name.startswith("memory/"):
+        if "/" in name:
             continue
         if reason := failure_of(repeats):
             lines.append(f"| {name} | failed: {reason} | | | | | | | | |")
@@ -62,6 +71,29 @@ def table(results: dict[str, list[Result]]) -> list[str]:
         cells = [number(median(repeats, "frame"), "{:.2f}")]
         for step in STEPS:
             cells += with_ratio(median(repeats, step), median(base, step), "{:.2f}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def scoring_table(results: dict[str, list[Result]]) -> list[str]:
+    """The lines of the table of scoring."""
+    chosen = {n: r for n, r in results.items() if n.startswith("scoring/")}
+    if not chosen:
+        return []
+    titles = " | ".join(f"{title}, s | kspark / this" for title in OTHERS.values())
+    lines = [
+        f"| | first `transform`, s | first / warm | warm, s | {titles} |",
+        f"|---|{'--:|' * (3 + 2 * len(OTHERS))}",
+    ]
+    for name, repeats in chosen.items():
+        if reason := failure_of(repeats):
+            lines.append(f"| {name} | failed: {reason} |{' |' * (2 + 2 * len(OTHERS))}")
+            continue
+        warm = median(repeats, "kspark")
+        cells = [*with_ratio(median(repeats, "first"), warm, "{:.2f}"), number(warm, "{:.2f}")]
+        for other in OTHERS:
+            seconds = median(repeats, other)
+            cells += [number(seconds, "{:.2f}"), with_ratio(warm, seconds, "{:.2f}")[1]]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
@@ -93,7 +125,8 @@ def main() -> None:
         }
         results = measure_all(chosen, partial(measure, args.epochs, args.timeout), args.repeats)
     print(f"{origin}. {args.epochs} epochs, medians of {args.repeats}. {versions()}.\n")
-    print("\n".join([*table(results), "", *memory_lines(results)]))
+    parts = [table(results), scoring_table(results), memory_lines(results)]
+    print("\n\n".join("\n".join(lines) for lines in parts if lines))
 
 
 if __name__ == "__main__":

@@ -264,6 +264,15 @@ def is_library(name: str | None) -> bool:
     file = getattr(sys.modules.get(name), "__file__", None)
     if file is None:
         return name in sys.modules
+    return is_library_file(file)
+
+
+@lru_cache(maxsize=32768)
+def is_library_file(file: str) -> bool:
+    """Whether a file of a module is part of Python or of an installed package.
+
+    Cached, because each copy of a model checks thousands of modules.
+    """
     if os.path.islink(file):
         file = os.path.realpath(file)
     return is_library_folder(os.path.dirname(file))
@@ -273,7 +282,7 @@ def is_library(name: str | None) -> bool:
 def is_library_folder(folder: str) -> bool:
     """Whether the modules in a folder are part of Python or of an installed package.
 
-    Cached, because each fit checks thousands of modules in a few hundred folders.
+    Cached, because thousands of modules are in a few hundred folders.
     """
     resolved = Path(folder).resolve()
     places = (resolved, *resolved.parents)

@@ -252,6 +252,8 @@ def predict_rows(
     features = pa.RecordBatch.from_arrays(columns, names=plan.names)
     chunks = plan.chunks(features, None, first_row)
     parts = [replica.predict(chunk.window(), task.batch_size) for chunk in chunks]
+    if len(parts) == 1:
+        return parts[0]
     return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 

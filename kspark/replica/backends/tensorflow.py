@@ -26,7 +26,10 @@ from kspark.replica.backends.tensorflow_losses import counting
 from kspark.replica.backends.tensorflow_rows import (
     Loop,
     RowCache,
+    Rows,
     as_tensor,
+    batch_of,
+    joined,
     number,
     repeat,
     repeat_keeping,
@@ -102,7 +105,7 @@ class Engine:
         self._train_exchanging = Loop(self._exchanging_loop, eager)
         self._train_merging = Loop(self._merging_loop, eager)
         self._evaluate = Loop(self._test_loop, eager)
-        self._predict = Loop(self._predict_loop, eager)
+        self._predict = Loop(self._predict_batch, eager)
         self._apply: Callable[[Any], None] = self._apply_mean
         if not eager:
             self._apply = LazilyCompiled(self._apply_mean, self._trainable.spec, eager_calls=0)
@@ -185,10 +188,14 @@ class Engine:
             self._evaluate(*self._rows.load(window), number(batch_size), number(stop))
 
     def predict(self, window: Window, batch_size: int) -> list[np.ndarray]:
-        """Predict the rows of a window. Returns one array per output."""
+        """Predict the rows of a window. Returns one array per output.
+
+        Each batch is a call of its own. A loop in TensorFlow would copy the rows of every batch,
+        and the outputs, once more.
+        """
         stop = max(num_batches(window.num_examples, batch_size), 1)
-        outputs = self._predict(*self._rows.load(window), number(batch_size), number(stop))
-        return [output.numpy() for output in outputs]
+        parts = [self._predict(Rows.of(batch_of(window, batch_size, i))) for i in range(stop)]
+        return [joined(list(tensors)) for tensors in zip(*parts, strict=True)]
 
     def loss(self, window: Window) -> float:
         """Compute the loss of a window as one batch, without training."""
@@ -243,22 +250,8 @@ class Engine:
     def _test_loop(self, rows: Any, order: Any, size: Any, stop: Any) -> None:
         repeat(lambda i: self._test_step(self._batch(rows, order, size, i)), tf.constant(0), stop)
 
-    def _predict_loop(self, rows: Any, order: Any, size: Any, stop: Any) -> list[Any]:
-        features = (rows[0], (), ())
-
-        def step(i: Any) -> list[Any]:
-            return flat_outputs(self._predict_step(self._batch(features, order, size, i)))
-
-        def body(i: Any, arrays: list[Any]) -> tuple[Any, list[Any]]:
-            outputs = step(i)
-            return i + 1, [a.write(i, t) for a, t in zip(arrays, outputs, strict=True)]
-
-        first = step(tf.constant(0))
-        arrays = [tf.TensorArray(t.dtype, stop, infer_shape=False).write(0, t) for t in first]
-        _, arrays = tf.while_loop(
-            lambda i, _: i < stop, body, [tf.constant(1), arrays], parallel_iterations=1
-        )
-        return [a.concat() for a in arrays]
+    def _predict_batch(self, rows: Any) -> list[Any]:
+        return flat_outputs(self._predict_step(pack(self._inputs, rows[0])))
 
     # -- parts of a training step -----------------------------------------------------------
 

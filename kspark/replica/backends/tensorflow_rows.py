@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from kspark.replica.backends.base import cast_floats
-
-if TYPE_CHECKING:
-    from kspark.shards import Window
+from kspark.shards import Window
 
 MAX_KEPT_BYTES = 256 * 2**20
 """Memory for rows kept as tensors, in bytes: two default windows, for training and validation."""
@@ -31,7 +29,6 @@ class Rows:
     def __init__(self, groups: tuple[tuple[Any, ...], ...]) -> None:
         self.groups = groups
         self.flat = [tensor for group in groups for tensor in group]
-        self.nbytes = sum(int(tf.size(t)) * t.dtype.size for t in self.flat)
         self.shapes: Shapes = tuple(tuple(t.shape[1:]) for t in self.flat)
         types = tuple((t.dtype.as_datatype_enum, len(t.shape)) for t in self.flat)
         self.kind: Hashable = (tuple(map(len, groups)), types)
@@ -41,6 +38,11 @@ class Rows:
         """Convert the rows of a window."""
         groups = (window.x, window.y, window.sample_weight)
         return cls(tuple(tuple(as_tensor(array) for array in group) for group in groups))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the tensors, in bytes."""
+        return sum(t.shape.num_elements() * t.dtype.size for t in self.flat)
 
     def regrouped(self, flat: tuple[Any, ...]) -> tuple[tuple[Any, ...], ...]:
         """Arrange a flat sequence of tensors in the same groups as `groups`."""
@@ -53,6 +55,20 @@ def as_tensor(array: np.ndarray) -> Any:
     if array.dtype.kind in "OU":
         return tf.convert_to_tensor(array.astype(object), tf.string)
     return tf.constant(cast_floats(array))
+
+
+def batch_of(window: Window, size: int, index: int) -> Window:
+    """Return the inputs of batch `index`, of `size` rows, as a window of their own."""
+    rows: Any = slice(index * size, (index + 1) * size)
+    if window.order is not None:
+        rows = window.order[rows]
+    return Window([array[rows] for array in window.x])
+
+
+def joined(tensors: list[Any]) -> np.ndarray:
+    """Convert the tensors of consecutive rows to one array."""
+    arrays = [tensor.numpy() for tensor in tensors]
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 @lru_cache(maxsize=4096)
@@ -101,7 +117,7 @@ class Loop:
     called directly, because TensorFlow's lookup takes longer than a step of a small model.
 
     Args:
-        body: Function of the groups of tensors, the rows' order, and the call's tensors.
+        body: Function of the groups of tensors and the call's tensors, such as the rows' order.
         eager: Boolean, whether to call it without compiling it.
     """
 
@@ -111,14 +127,14 @@ class Loop:
         self._shapes: dict[Hashable, Shapes] = {}
         self._compiled: dict[Hashable, Any] = {}
 
-    def __call__(self, rows: Rows, order: Any, *tensors: Any) -> Any:
+    def __call__(self, rows: Rows, *tensors: Any) -> Any:
         """Call the function, and compile it first if necessary."""
         if self._eager:
-            return self._body(rows.groups, order, *tensors)
+            return self._body(rows.groups, *tensors)
         compiled = self._compiled.get((rows.kind, rows.shapes))
         if compiled is None:
-            compiled = self._compile(rows, (order, *tensors))
-        return compiled(*rows.flat, order, *tensors)
+            compiled = self._compile(rows, tensors)
+        return compiled(*rows.flat, *tensors)
 
     def _compile(self, rows: Rows, tensors: tuple[Any, ...]) -> Any:
         known = self._shapes.get(rows.kind)

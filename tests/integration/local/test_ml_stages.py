@@ -161,9 +161,12 @@ def test_the_model_can_be_called_in_sql(spark, fitted, frame):
     assert [len(r.h) for r in few.collect()] == [16] * 3
 
 
-def test_columnar_sources_are_scored_without_conversion_to_rows(spark, fitted, frame, tmp_path):
+@pytest.mark.parametrize("columnar", ["true", "false"])
+def test_columnar_sources_are_scored_without_conversion_to_rows(
+    spark, fitted, frame, tmp_path, columnar
+):
     """The query plan has no step between reader and model that converts columns to rows."""
-    spark.conf.set(COLUMNAR_INPUT, "true")  # a function of SQL turns it off
+    spark.conf.set(COLUMNAR_INPUT, columnar)  # a function of SQL turns it off
     path = str(tmp_path / "rows")
     frame.write.parquet(path)
     read = spark.read.parquet(path)

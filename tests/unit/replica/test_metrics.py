@@ -267,6 +267,35 @@ def test_predictions_equal_those_of_the_model(mlp, rows, window_of):
     assert replica.structured_outputs([predicted]) is predicted
 
 
+class CountsTraces(keras.Model):
+    """Doubles its input, and counts how often its step is traced."""
+
+    def __init__(self):
+        super().__init__()
+        self.double = keras.layers.Rescaling(2.0)
+        self.traces = 0
+
+    def call(self, x):
+        return self.double(x)
+
+    def predict_step(self, data):
+        self.traces += 1
+        return super().predict_step(data)
+
+
+def test_batches_of_any_length_are_predicted_by_one_trace(window_of):
+    model = CountsTraces()
+    model.compile("sgd", "mse")
+    x = np.arange(22, dtype="float32").reshape(11, 2)
+    model(x)
+    replica = Replica.of(model, x)
+    before = model.traces
+    for rows in (11, 4, 7, 1):
+        (predicted,) = replica.predict(window_of(x[:rows]), 4)
+        np.testing.assert_array_equal(predicted, 2 * x[:rows])
+    assert model.traces == before + 1
+
+
 class TwoHeads(keras.Model):
     """Two outputs, and a mean of the model's own beside those that Keras keeps."""
 

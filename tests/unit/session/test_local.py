@@ -69,6 +69,21 @@ def fake(monkeypatch):
     return spark
 
 
+def batches():
+    return local.BY_BYTES if local._version(pyspark.__version__) >= (4, 1) else local.BY_ROWS
+
+
+@pytest.mark.parametrize(
+    ("version", "bytes_", "rows"),
+    [("4.0.1", None, "500"), ("4.1.0.dev1", "2097152", "10000"), ("10.2.0", "2097152", "10000")],
+)
+def test_batches_are_limited_by_bytes_where_spark_can(fake, monkeypatch, version, bytes_, rows):
+    monkeypatch.setattr(local.pyspark, "__version__", version)
+    settings = local._defaults(2, None, "2g")
+    assert settings["spark.sql.execution.arrow.maxRecordsPerBatch"] == rows
+    assert settings.get("spark.sql.execution.arrow.maxBytesPerBatch") == bytes_
+
+
 def test_the_default_settings_are_passed_to_spark(fake):
     assert local_session() is fake
     options = fake.settings.pop("spark.driver.extraJavaOptions")
@@ -82,7 +97,8 @@ def test_the_default_settings_are_passed_to_spark(fake):
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        "spark.sql.execution.arrow.maxRecordsPerBatch": "500",
+        **batches(),
+        "spark.sql.execution.arrow.pythonUDF.columnarInput.enabled": "false",
         "spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled": "false",
         "spark.python.task.killTimeout": "100ms",
         "spark.python.worker.reuse": "true",

@@ -263,6 +263,16 @@ def test_columns_get_their_scores_batch_by_batch(tools, no_predictors):
         list(predict_columns(task, plan(), ["out"], Doubled(), spec, bad))
 
 
+def test_a_batch_is_predicted_in_chunks_if_it_is_large(tools, no_predictors, monkeypatch):
+    monkeypatch.setattr("kspark.adapters.feeds.CHUNK_BYTES", 16)
+    spec, task = tools.spec(), InferenceTask("model", 4, 3)
+    predictor_for(spec, "model", 3).vector[0] = 5
+    (found,) = predict_columns(
+        task, plan(), ["out"], Doubled(), spec, iter([(pa.array([1.0, 2.0, 3.0, 4.0, 5.0]),)])
+    )
+    assert [row["out"] for row in found.to_pylist()] == [10, 20, 30, 40, 50]
+
+
 def test_a_model_is_built_once_per_process(tools, no_predictors):
     spec = tools.spec()
     for _ in range(3):
