@@ -59,7 +59,10 @@ def run_fit(fit: Fit, epochs: int = EPOCHS) -> Times:
     y = rng.integers(0, CLASSES, count, dtype="int32")
     mode, frequency = ROADS[fit.road]
     clock = EpochClock()
-    trainer = SparkModel(build_model(fit.units), mode, frequency, num_workers=fit.workers, seed=0)
+    road = "rounds" if (mode, frequency) == ("synchronous", "epoch") else "auto"
+    trainer = SparkModel(
+        build_model(fit.units), mode, frequency, num_workers=fit.workers, road=road, seed=0
+    )
     trainer.fit(x, y, BATCH_SIZE, epochs, verbose=0, callbacks=[clock])
     slowest = [max(w["seconds"] - w["waiting"] for w in e) for e in trainer.last_fit.workers]
     times = Times(float(clock.warm_epochs().min()), min(slowest[1:]))

@@ -26,6 +26,8 @@ tuned" to `keras/steps_per_execution=50`. Columns:
 * whole fit: seconds from the call of `fit` to its return. Before the call, Keras is imported,
   Spark runs and the rows are NumPy arrays in memory. For kspark and Elephas, the call includes
   handing the rows to Spark, starting its Python workers, and their import of TensorFlow.
-* accuracy: accuracy of the trained model on the test rows.
+* accuracy: accuracy of the trained model on the test rows. Under a seed, plain Keras on TensorFlow
+  shuffles every epoch the same way, which costs it accuracy; kspark's order differs from epoch to
+  epoch. The case `keras/reshuffled` is plain Keras with a seed per epoch.
 * MB per epoch: bytes sent between the aggregator and the replicas, in both directions.
 """

@@ -36,6 +36,7 @@ def cases() -> dict[str, Case]:
     cases: dict[str, Case] = {
         BASELINE: {"engine": "keras"},
         TUNED: {"engine": "keras", "steps_per_execution": 50},
+        "keras/reshuffled": {"engine": "keras", "reshuffled": True},
         "keras/batch_size=128": {"engine": "keras", "batch_size": 2 * BATCH_SIZE},
     }
     for mode in MODES:

@@ -42,9 +42,29 @@ def measured_fit(
     }
 
 
+class Reshuffled:
+    """A `keras.Model` whose `fit` trains one epoch per call, each with a seed of its own.
+
+    Args:
+        model: `keras.Model`.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+
+    def fit(
+        self, x: np.ndarray, y: np.ndarray, batch_size: int, epochs: int, **options: Any
+    ) -> None:
+        """Train for a number of epochs."""
+        for epoch in range(epochs):
+            keras.utils.set_random_seed(epoch)
+            self._model.fit(x, y, batch_size, epoch + 1, initial_epoch=epoch, **options)
+
+
 def run_keras(case: dict[str, Any]) -> dict[str, float | None]:
     model = build_model(case["seed"], case.get("steps_per_execution", 1))
-    return measured_fit(model, model, mnist.read(case["data"]), case)
+    trainer = Reshuffled(model) if case.get("reshuffled") else model
+    return measured_fit(trainer, model, mnist.read(case["data"]), case)
 
 
 def run_kspark(case: dict[str, Any]) -> dict[str, float | None]:

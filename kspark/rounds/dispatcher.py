@@ -63,7 +63,7 @@ class Dispatcher:
         self._answer_seconds = min(ANSWER_SECONDS, timeout)
         self._idle_seconds = idle_seconds
         self._gate = Gate()
-        self._attempts: dict[int, int] = {}
+        self._started: set[int] = set()
         self._done: dict[int, int] = {}
         self._stopped: set[int] = set()
         self._order = WAIT
@@ -127,7 +127,7 @@ class Dispatcher:
     def waiting_for_tasks(self) -> int:
         """Return how many tasks have not started, if others have waited for them for long."""
         with self._gate.changed:
-            missing = len(self.shards - set(self._attempts))
+            missing = len(self.shards - self._started)
             waits = self._order.number in self._done.values()
             long = time.monotonic() - self._ready_since > self._idle_seconds
             return missing if waits and long else 0
@@ -158,10 +158,10 @@ class Dispatcher:
             self._gate.check_open()
             if shard not in self.shards:
                 raise AggregationError(f"Shard {shard} is not part of this job.")
-            if shard in self._attempts:
+            if shard in self._started:
                 self._stumble(f"Spark has started a second task of shard {shard}.")
                 raise AggregationError(f"Shard {shard} has a task already.")
-            self._attempts[shard] = attempt
+            self._started.add(shard)
             self._gate.changed.notify_all()
         return Welcome(steps=0, leader=False, version=0, start=Start(epoch=0))
 
