@@ -12,11 +12,12 @@ from kspark.cluster.engine import ClassicEngine
 ROWS, WIDTH, LOOKED_UP = 50_000, 16, 200
 EPOCHS, BATCH, EXAMPLES = 3, 25, 400
 ROADS = [
-    ("synchronous", "epoch", 2),
-    ("asynchronous", 4, 1),
-    pytest.param("synchronous", "batch", 2, marks=pytest.mark.thorough),
+    ("synchronous", "epoch", 2, "rounds"),
+    ("synchronous", "epoch", 2, "live"),
+    ("asynchronous", 4, 1, "auto"),
+    pytest.param("synchronous", "batch", 2, "auto", marks=pytest.mark.thorough),
     # So many shards are summed in groups.
-    pytest.param("synchronous", "epoch", 16, marks=pytest.mark.thorough),
+    pytest.param("synchronous", "epoch", 16, "auto", marks=pytest.mark.thorough),
 ]
 
 
@@ -55,11 +56,11 @@ def made(flat):
     return model
 
 
-def trained(mode, frequency, workers, flat):
+def trained(mode, frequency, workers, road, flat):
     random = np.random.default_rng(0)
     ids = random.integers(0, ROWS, LOOKED_UP)[random.integers(0, LOOKED_UP, (EXAMPLES, 4))]
     targets = (ids % 7).mean(axis=1, keepdims=True).astype("f4")
-    spark_model = SparkModel(made(flat), mode, frequency, num_workers=workers, seed=1)
+    spark_model = SparkModel(made(flat), mode, frequency, num_workers=workers, road=road, seed=1)
     spark_model.fit(ids.astype("int32"), targets, epochs=EPOCHS, batch_size=BATCH, verbose=0)
     return spark_model
 
@@ -79,10 +80,10 @@ def shared(monkeypatch):
     return broadcasts
 
 
-@pytest.mark.parametrize(("mode", "frequency", "workers"), ROADS)
-def test_only_changed_weights_are_sent(spark, shared, mode, frequency, workers):
+@pytest.mark.parametrize(("mode", "frequency", "workers", "road"), ROADS)
+def test_only_changed_weights_are_sent(spark, shared, mode, frequency, workers, road):
     """The flat table is sent whole. The weights have the same bytes, and no broadcast is left."""
-    small, large = (trained(mode, frequency, workers, flat) for flat in (False, True))
+    small, large = (trained(mode, frequency, workers, road, flat) for flat in (False, True))
     weights, others = (m.master_network.get_weights() for m in (small, large))
     assert [w.tobytes() for w in weights] == [w.tobytes() for w in others]
     start = made(flat=False).get_weights()
@@ -95,5 +96,6 @@ def test_only_changed_weights_are_sent(spark, shared, mode, frequency, workers):
     state = 2 * 4 * (small.master_network.count_params() - frozen // 4) * (frequency == "batch")
     assert exchanged(small) - state < 0.05 * exchanges * 2 * (table + frozen)
     assert exchanged(large) - state > exchanges * 2 * table
-    assert len(shared) == (8 if frequency == "epoch" else 2)  # a model each, and three rounds
+    in_rounds = small.last_fit.road == "rounds"
+    assert len(shared) == (8 if in_rounds else 2)  # a model each, and three rounds
     assert not any(os.path.exists(broadcast._path) for broadcast in shared)
