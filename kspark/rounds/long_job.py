@@ -103,6 +103,7 @@ class LongJob:
             host=bind_host(fit.spark),
             port=fit.plan.port,
             timeout=fit.plan.timeout,
+            broken_level=logging.DEBUG,  # `LongJobs` logs what it means for the fit.
         )
         try:
             server.start()

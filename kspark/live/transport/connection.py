@@ -43,6 +43,8 @@ class Terms:
         token: Bytes, the secret of this fit.
         timeout: Float, the longest wait in seconds within a message.
         reference: `Reference` of the weights. Defaults to `None`: weights are always sent whole.
+        broken_level: Integer, level at which to log that the connection of a replica broke.
+            Defaults to `logging.WARNING`.
     """
 
     handler: Handler
@@ -50,6 +52,7 @@ class Terms:
     token: bytes
     timeout: float
     reference: Reference | None = None
+    broken_level: int = logging.WARNING
 
 
 class Connection:
@@ -93,7 +96,8 @@ class Connection:
         except KSparkError as error:
             reason = str(error)
             # When the driver ends a fit, that is no news.
-            level = logging.DEBUG if isinstance(error, FitEndedError) else logging.WARNING
+            level = self._terms.broken_level if self.proved else logging.WARNING
+            level = logging.DEBUG if isinstance(error, FitEndedError) else level
             logger.log(level, "Closing the connection from %s: %s", self._peer, reason)
             self._refuse(error)
         except Exception as error:

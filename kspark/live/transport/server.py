@@ -45,6 +45,8 @@ class AggregatorServer:
             Defaults to `0`.
         timeout: Float, the longest wait in seconds for a replica within a message.
         ssl_context: Server-side `ssl.SSLContext`. Defaults to `None`, no TLS.
+        broken_level: Integer, level at which to log that the connection of a replica broke.
+            Defaults to `logging.WARNING`.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class AggregatorServer:
         port: int | tuple[int, int] = 0,
         timeout: float,
         ssl_context: ssl.SSLContext | None = None,
+        broken_level: int = logging.WARNING,
     ) -> None:
         if packing.spec.size == 0:
             raise invalid("packing", "a scheme for a model with weights", packing)
@@ -64,7 +67,7 @@ class AggregatorServer:
             raise invalid("token", "at least one byte", token)
         layout = Layout.of(packing.spec)
         reference = None if layout is None else Reference(layout)
-        self._terms = Terms(handler, packing, token, timeout, reference)
+        self._terms = Terms(handler, packing, token, timeout, reference, broken_level)
         self._host, self._ports = host, port_candidates(port)
         self._ssl_context = ssl_context
         self._address: tuple[str, int] | None = None

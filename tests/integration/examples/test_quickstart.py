@@ -20,8 +20,8 @@ def test_quickstart_prints_a_table_of_all_modes_and_saves_the_curves(
     plain = ["plain Keras", "Keras, 50 steps at once"]
     modes = ['synchronous, "epoch"', 'asynchronous, "batch"', 'hogwild, "batch"']
     assert list(accuracy) == plain + modes, output
-    assert all(value > 0.9 for value in accuracy.values()), accuracy
-    assert len(re.findall(r"Epoch 5/5 - .*val_accuracy: 0\.\d+.* examples/s", output)) == 3
+    assert all(value > 0.85 for value in accuracy.values()), accuracy
+    assert len(re.findall(r"Epoch 8/8 - .*val_accuracy: 0\.\d+.* examples/s", output)) == 3
     assert (tmp_path / "quickstart.png").read_bytes().startswith(PNG)
 
 

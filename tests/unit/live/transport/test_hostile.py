@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import socket
@@ -110,6 +111,21 @@ def test_a_truncated_frame_changes_nothing(sent, serve, insider, handler, caplog
     assert "The stream ends after" in handler.lost_replica()[2]
     assert "The stream ends after" in caplog.text
     assert untouched(handler, ("hello", 0, 0))
+
+
+def test_the_handler_may_log_broken_connections_itself(serve, insider, stranger, handler, caplog):
+    """But those of strangers are always logged."""
+    server = serve(broken_level=logging.DEBUG)
+    caplog.set_level(logging.INFO, "kspark")
+    sock = insider(server)
+    sock.sendall(push()[:47])
+    sock.shutdown(socket.SHUT_WR)
+    assert "The stream ends after" in handler.lost_replica()[2]
+    assert caplog.text == ""
+    other = stranger(server)
+    other.sendall(b"no message of kspark" * 9)
+    read_to_the_end(other)
+    assert "Closing the connection" in caplog.text
 
 
 def test_a_client_killed_inside_a_frame_changes_nothing(serve, insider, handler):
