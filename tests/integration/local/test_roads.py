@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 
 import keras
 import numpy as np
@@ -142,6 +143,7 @@ class Background(keras.callbacks.Callback):
 
     def __init__(self, spark):
         super().__init__()
+        self.jobs = spark.sparkContext.statusTracker().getActiveJobsIds
         self.thread = threading.Thread(
             target=spark.sparkContext.parallelize(range(8), 2).count, daemon=True
         )
@@ -149,12 +151,15 @@ class Background(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == 1:
             self.thread.start()
+            while len(self.jobs()) < 2 and self.thread.is_alive():
+                time.sleep(0.01)
         if epoch == 3:
             self.thread.join(60)
             assert not self.thread.is_alive()
 
 
-def test_a_job_of_another_thread_gets_slots_before_the_fit_ends(spark):
+def test_a_job_of_another_thread_gets_slots_before_the_fit_ends(spark, monkeypatch):
+    monkeypatch.setattr(Dispatcher.__init__, "__defaults__", (60.0,))  # not because of idleness
     _, spark_model, _ = fitted("auto", labelled(60), callbacks=[Background(spark)])
     assert spark_model.last_fit.road == "rounds"
     assert "Another Spark job of the session is running" in spark_model.last_fit.road_reason
