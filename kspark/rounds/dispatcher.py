@@ -162,7 +162,6 @@ class Dispatcher:
                 self._stumble(f"Spark has started a second task of shard {shard}.")
                 raise AggregationError(f"Shard {shard} has a task already.")
             self._started.add(shard)
-            self._gate.changed.notify_all()
         return Welcome(steps=0, leader=False, version=0, start=Start(epoch=0))
 
     def pull(self, shard: int, attempt: int, out: np.ndarray) -> tuple[int, Instructions]:

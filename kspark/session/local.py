@@ -68,6 +68,7 @@ LATE_OPTIMIZATION = (
     "-XX:Tier4MinInvocationThreshold=6000 -XX:Tier4CompileThreshold=150000 "
     "-XX:Tier4BackEdgeThreshold=400000"
 )
+
 # Wide rows reach Python faster in batches of a few megabytes than in batches of 10,000 rows. Narrow
 # rows take almost twice as long to score in batches of 500 rows as in batches of 10,000.
 BY_BYTES = {

@@ -196,8 +196,8 @@ def test_missing_files_are_an_obstacle(world):
         world.start().train(order())
 
 
-def test_a_task_that_loses_its_connection_is_an_obstacle(world):
-    """As that of a killed process, whose socket the system closes."""
+def test_a_task_that_cannot_go_on_says_why(world):
+    """An error of kspark for which Spark would start the task again."""
 
     def train(work, spec, weights, handle):
         raise ConnectionLostError("The process was killed.")
@@ -225,6 +225,23 @@ def test_a_job_that_spark_gives_up_is_an_obstacle(world):
     world.tasks[0].error = JobLostError("Spark gave up on the job: stage failed.")
     with pytest.raises(Obstacle, match="Spark gave up on the job"):
         job.train(order())
+
+
+def test_a_job_that_ends_with_its_last_result_is_no_obstacle(world):
+    """The last task may end between two looks of the driver."""
+    job, seen = world.start(), []
+    wait = job.dispatcher.wait
+
+    def wait_for_the_end(seconds):
+        if seen:
+            return seen.pop()
+        seen.append(wait(30.0))
+        job.dispatcher.end("The test ends the tasks.")
+        assert world.tasks[0].finished.wait(30.0)
+        return None
+
+    job.dispatcher.wait = wait_for_the_end
+    assert [result.shard for result in job.train(order())] == [0, 1]
 
 
 def test_tasks_that_wait_for_others_without_a_slot_make_room(world, monkeypatch):
@@ -302,6 +319,22 @@ def test_a_small_timeout_is_no_obstacle(world):
 
     world.train = slowly
     assert len(job.train(order())) == 2
+
+
+def test_the_spark_job_is_cancelled_even_if_the_server_does_not_close(world, monkeypatch):
+    job = world.start()
+    job.train(order())
+    close = job.server.close
+
+    def interrupted():
+        close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job.server, "close", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        job.close()
+    assert world.tasks[0].cancelled
+    monkeypatch.setattr(job.server, "close", close)
 
 
 def test_a_port_that_is_taken_is_an_obstacle(world):

@@ -242,6 +242,16 @@ def test_a_process_that_keeps_dying_is_given_up(tools, monkeypatch):
     assert "ended 2 times" in failure.message
 
 
+def test_a_process_that_dies_in_a_long_job_is_not_held_against_the_shard(tools, monkeypatch):
+    """The driver may have ended it, because another one was lost."""
+    document = spooled("fit", 0, [1])
+    failing(tools, monkeypatch, SystemExit(1))
+    task = replace(task_of(tools, {0: 1}, max_failures=0), counts_deaths=False)
+    for _ in range(3):
+        with pytest.raises(SystemExit):
+            train(task, [document], tools=tools)
+
+
 def test_a_round_that_succeeds_forgives(tools):
     document = spooled("fit", 0, [1])
     state = ShardState.of("fit", ShardHandle.from_json(document))
