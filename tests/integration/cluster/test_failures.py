@@ -1,8 +1,10 @@
 """Fits on executors that are processes of their own, some of which are killed."""
 
+import contextlib
 import os
 import signal
 import threading
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -46,15 +48,22 @@ def classifier(*layers, optimizer=None):
     return model
 
 
-def executor_process(_):
-    """The executor that started this Python worker: its daemon's parent."""
-    with open(f"/proc/{os.getppid()}/stat") as stat:
-        yield int(stat.read().rpartition(")")[2].split()[1])
+def executors():
+    """The executors' processes. Their Python workers may descend from another process."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            runs_executor = b"CoarseGrainedExecutorBackend" in (folder / "cmdline").read_bytes()
+            if runs_executor and os.getpid() in ancestors(int(folder.name)):
+                found.append(int(folder.name))
+    return sorted(found)
 
 
-def executors(spark):
-    rows = spark.sparkContext.parallelize(range(8), 8)
-    return sorted(set(rows.mapPartitions(executor_process).collect()))
+def ancestors(process):
+    while process > 1:
+        state = Path(f"/proc/{process}/stat").read_text()
+        process = int(state.rpartition(")")[2].split()[1])
+        yield process
 
 
 class KillOnce(keras.callbacks.Callback):
@@ -70,11 +79,14 @@ class KillOnce(keras.callbacks.Callback):
             os.kill(self.process, signal.SIGKILL)
             self.killed.set()
 
+    def on_train_end(self, logs=None):
+        assert self.process not in executors()
+
 
 @pytest.mark.parametrize(("mode", "frequency", "more"), MODES)
 def test_training_completes_when_an_executor_is_killed(cluster, mode, frequency, more):
     x, y = labelled(1200)
-    killer = KillOnce(executors(cluster)[0])
+    killer = KillOnce(executors()[0])
     model = classifier()
     history = SparkModel(model, mode, frequency, num_workers=2, **more).fit(
         x, y, epochs=6, verbose=0, callbacks=[killer]
@@ -90,7 +102,7 @@ def test_group_sums_are_identical_when_an_executor_is_killed(cluster):
     """With plain SGD, because a lost executor loses the optimizer state of its shards."""
     x, y = labelled(1200)
     models = []
-    for killer in (None, KillOnce(executors(cluster)[0])):
+    for killer in (None, KillOnce(executors()[0])):
         model = classifier(optimizer=keras.optimizers.SGD(0.1))
         spark_model = SparkModel(model, num_workers=16, seed=1)
         callbacks = [] if killer is None else [killer]
@@ -117,6 +129,8 @@ def test_a_worker_that_dies_repeatedly_raises_a_worker_error(cluster, mode):
 
 
 def test_both_executors_train(cluster):
+    # An earlier test has killed one. A barrier job waits for the one that takes its place.
+    cluster.sparkContext.parallelize(range(2), 2).barrier().mapPartitions(iter).collect()
     x, y = labelled(400)
     spark_model = SparkModel(classifier(), num_workers=2)
     spark_model.fit(x, y, epochs=2, verbose=0)
