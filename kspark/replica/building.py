@@ -1,4 +1,4 @@
-"""Build a replica from a `ReplicaSpec` in the process that runs it."""
+"""Build a replica from a `ReplicaSpec` in the process that runs it, or renew one."""
 
 from __future__ import annotations
 
@@ -44,3 +44,28 @@ def build(spec: ReplicaSpec, threads: int | None = None) -> Replica:
             "variables than on the driver. Install the same version of Keras on both."
         )
     return Replica(model, spec.weights, spec.inputs, objects)
+
+
+def renewed(replica: Replica, spec: ReplicaSpec) -> bool:
+    """Set all variables of a replica to those of a spec of the same model.
+
+    What the replica has compiled stays compiled. A model that runs eagerly may keep values that
+    are not variables, so its replica is never renewed.
+
+    Args:
+        replica: `Replica`.
+        spec: `ReplicaSpec` with the digest of the spec that the replica was built from.
+
+    Returns:
+        Boolean, `False` if the replica has to be built anew. Then nothing has changed.
+    """
+    values, compilation = spec.values, spec.model.compilation
+    if values is None or compilation is None or replica.model.run_eagerly:
+        return False
+    if replica.inputs != spec.inputs or not same_structure(replica.spec, spec.weights):
+        return False
+    replica.set_vector(values.vector)
+    replica.set_fixed(values.fixed)
+    replica.set_optimizer_state(compilation.optimizer.state)
+    replica.reset_metrics()
+    return True

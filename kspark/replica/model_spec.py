@@ -81,7 +81,11 @@ class ModelSpec:
         optimizer = None if compilation is None else json.loads(compilation.optimizer.config)
         model_bytes, objects = described(model, custom_objects, optimizer)
         spec = cls(model_bytes, pickling.dump(objects), policy_of(model), compilation)
-        return spec._compared(model)
+        compared = spec._compared(model)
+        if not objects:
+            return compared
+        # To pickle a class and its instances changes the class, and so its bytes, the first time.
+        return replace(compared, custom_objects=pickling.dump(objects))
 
     @property
     def digest(self) -> str:

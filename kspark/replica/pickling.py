@@ -79,6 +79,7 @@ def pickled(objects: dict[str, Any], known: Sequence[Any]) -> bytes:
     from pyspark import cloudpickle
 
     positions = {id(thing): i for i, thing in enumerate(known)}
+    states: set[int] = set()
     live = (keras.Layer, keras.optimizers.Optimizer)
 
     class Pickler(cloudpickle.CloudPickler):
@@ -90,7 +91,9 @@ def pickled(objects: dict[str, Any], known: Sequence[Any]) -> bytes:
             return None
 
         def reducer_override(self, obj: Any) -> Any:
-            reduced = reduced_by_value(obj)
+            if isinstance(obj, keras.metrics.Metric) and resets_to_zero(obj):
+                states.update(map(id, obj.variables))
+            reduced = reduced_by_value(obj, is_zero=id(obj) in states)
             return super().reducer_override(obj) if reduced is None else reduced
 
     stream = io.BytesIO()
@@ -141,12 +144,27 @@ def leaves(value: Any) -> Iterator[Any]:
 # -- objects of Keras ---------------------------------------------------------------------------
 
 
-def reduced_by_value(obj: Any) -> tuple[Any, ...] | None:
-    """Return how to pickle an object of Keras by value; `None` for all other objects."""
+def resets_to_zero(metric: Any) -> bool:
+    """Whether a metric sets its whole state to zero before it is used.
+
+    The methods of Keras 3.12 to 3.15 do. One of the user's own may keep a part.
+    """
+    return is_library(type(metric).reset_state.__module__)
+
+
+def reduced_by_value(obj: Any, *, is_zero: bool = False) -> tuple[Any, ...] | None:
+    """Return how to pickle an object of Keras by value; `None` for all other objects.
+
+    Args:
+        obj: Object of any kind.
+        is_zero: Boolean, whether it is a variable that will be zero when it is used. Then its value
+            is left out, so that the bytes do not depend on it. Defaults to `False`.
+    """
     import keras
 
     if isinstance(obj, keras.Variable):
         value = np.asarray(keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(obj)))
+        value = np.zeros_like(value) if is_zero else value
         return make_variable, (value, str(obj.dtype), obj.trainable, obj.name, obj.aggregation)
     for base in (keras.losses.Loss, keras.metrics.Metric):
         if isinstance(obj, base):

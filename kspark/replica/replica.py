@@ -157,6 +157,10 @@ class Replica(ReplicaState):
         with keras.saving.custom_object_scope(self._objects):
             return self._engine.predict(window, batch_size)
 
+    def forget_rows(self) -> None:
+        """Free the rows that are kept for the next epoch."""
+        self._engine.forget_rows()
+
     def structured_outputs(self, outputs: list[np.ndarray]) -> Any:
         """Arrange the outputs of `predict` as `keras.Model.predict` does."""
         names, structure = output_names(self.model)

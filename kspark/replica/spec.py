@@ -7,18 +7,48 @@ choose Keras' backend first.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from kspark.replica.checks import check_model
 from kspark.replica.model_spec import ModelSpec
 from kspark.replica.signature import input_spec
-from kspark.replica.variables import weight_spec
+from kspark.replica.variables import model_variables, values_of, weight_spec
 from kspark.shards import InputSpec
-from kspark.weights import WeightSpec
+from kspark.weights import FIXED, WeightSpec
 
 if TYPE_CHECKING:
     import keras
+
+
+MAX_VALUES_BYTES = 64 * 2**20
+"""Size up to which the values of a model are sent in a form that a built replica takes, too."""
+
+
+@dataclass(frozen=True)
+class Values:
+    """The values of all variables of a model but its optimizer's.
+
+    They are those in the model's file. A replica that is built already takes them from here.
+
+    Attributes:
+        vector: Vector of the mergeable weights.
+        fixed: Tuple of the other arrays, as `Replica.get_fixed` returns them.
+    """
+
+    vector: np.ndarray
+    fixed: tuple[np.ndarray, ...]
+
+    @classmethod
+    def of(cls, model: keras.Model, spec: WeightSpec) -> Values | None:
+        """Copy the values of a model. Returns `None` if they are large."""
+        if spec.nbytes > MAX_VALUES_BYTES:
+            return None
+        arrays = values_of(model_variables(model))
+        fixed = (a for a, w in zip(arrays, spec.weights, strict=True) if w.role == FIXED)
+        return cls(spec.flatten(arrays), tuple(fixed))
 
 
 @dataclass(frozen=True)
@@ -34,6 +64,7 @@ class ReplicaSpec:
         inputs: `InputSpec` of the model.
         digest: String, digest of the architecture, compile arguments and custom objects. The
             values of weights do not enter it.
+        values: `Values`. Defaults to `None`: then a replica is always built anew.
     """
 
     model: ModelSpec
@@ -41,6 +72,7 @@ class ReplicaSpec:
     weights: WeightSpec
     inputs: InputSpec
     digest: str
+    values: Values | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -70,13 +102,14 @@ class ReplicaSpec:
         import keras
 
         check_model(model)
-        described = ModelSpec.of(model, custom_objects)
+        described, weights = ModelSpec.of(model, custom_objects), weight_spec(model)
         return cls(
             model=described,
             backend=str(keras.backend.backend()),
-            weights=weight_spec(model),
+            weights=weights,
             inputs=input_spec(model) if inputs is None else inputs,
             digest=described.digest,
+            values=Values.of(model, weights),
         )
 
     def renewed(self, model: keras.Model) -> ReplicaSpec:
@@ -85,4 +118,5 @@ class ReplicaSpec:
         Args:
             model: The `keras.Model` that was passed to `of`.
         """
-        return replace(self, model=ModelSpec.of(model, self.model.objects()))
+        described = ModelSpec.of(model, self.model.objects())
+        return replace(self, model=described, values=Values.of(model, self.weights))

@@ -1,9 +1,10 @@
 """Data that a Python worker keeps between tasks: the built replica, and each shard's state.
 
-A replica is built once per process and fit. The optimizer state of a shard, with its integers and
-RNG state, belongs to the shard and not to the process. It is saved beside the shard's files after
-each epoch. So the next round may run in any process of the host, and a retried task starts from
-the same bytes.
+A replica is built once per process and fit. A later fit of the same model takes it over with what
+it has compiled, and sets all of its variables. The optimizer state of a shard, with its integers
+and RNG state, belongs to the shard and not to the process. It is saved beside the shard's files
+after each epoch. So the next round may run in any process of the host, and a retried task starts
+from the same bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 
 from kspark.plan import TrainingPlan
 from kspark.replica import ReplicaSpec
-from kspark.replica.building import build
+from kspark.replica.building import build, renewed
 from kspark.shards import Shard, ShardHandle
 from kspark.worker.tasks import MissingShard, Result, ShardResult, State, widened
 
@@ -27,27 +28,46 @@ if TYPE_CHECKING:
     from kspark.replica import Replica
 
 _replicas: dict[str, tuple[str, Replica, State]] = {}
+"""By fit: the digest of the model, the replica, and its state at the start. At most one entry."""
 
 _standing: dict[str, tuple[Replica, int, int, list[np.ndarray]]] = {}
 """By fit: the replica, shard and epoch that this process trained last, and its fixed state."""
 
+SPARE = ""
+"""Stands for the fit of a replica whose fit is over."""
+
 
 def replica_for(spec: ReplicaSpec, key: str, threads: int) -> Replica:
-    """Return this process' replica of a model, built at the first call. Others are freed."""
+    """Return this process' replica of a model.
+
+    The first call for a fit builds it, or renews that of an earlier fit of the same model. The
+    replica of another model is freed.
+    """
     kept = _replicas.get(key)
     if kept is not None and kept[0] == spec.digest:
         return kept[1]
+    spare = [replica for digest, replica, _ in _replicas.values() if digest == spec.digest]
     _replicas.clear()
     _standing.clear()
-    replica = build(spec, threads)
+    if spare and renewed(spare[0], spec):
+        replica = spare[0]
+    else:
+        spare.clear()  # Free its memory before another one is built.
+        replica = build(spec, threads)
     _replicas[key] = (spec.digest, replica, (replica.get_optimizer_state(), replica.get_fixed()))
     return replica
 
 
 def release(key: str) -> None:
-    """Free the replica of a finished fit."""
-    _replicas.pop(key, None)
+    """Free the rows of a finished fit. Its replica waits for a fit of the same model.
+
+    Spark ends Python workers that had nothing to do for a minute, and with them the replica.
+    """
     _standing.pop(key, None)
+    kept = _replicas.pop(key, None)
+    if kept is not None:
+        kept[1].forget_rows()
+        _replicas[SPARE] = kept
 
 
 class ShardState:

@@ -52,6 +52,9 @@ class CountingReplica:
         self.calls = []
         self.backend_seeds = []
 
+    def forget_rows(self):
+        self.calls.append("forget_rows")
+
     def get_vector(self, out=None):
         out = np.empty(3, "f4") if out is None else out
         out[:] = self.vector

@@ -34,6 +34,9 @@ class Engine(Protocol):
     def prepare(self, window: Window) -> None:
         """Create the metrics' variables with one row of a window, and reset the metrics."""
 
+    def forget_rows(self) -> None:
+        """Free the rows that it keeps as tensors."""
+
     def seed_backend(self, value: int) -> None:
         """Seed the random numbers that the backend draws without a variable of the model."""
 

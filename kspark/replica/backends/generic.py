@@ -69,6 +69,9 @@ class Engine:
     def prepare(self, window: Window) -> None:
         """Do nothing: on these backends Keras creates the metrics' variables itself."""
 
+    def forget_rows(self) -> None:
+        """Do nothing: it keeps no rows."""
+
     def seed_backend(self, value: int) -> None:
         """Seed torch's generator, from which Keras draws for `Dropout`. JAX has none."""
         if keras.backend.backend() == "torch":

@@ -131,6 +131,10 @@ class Engine:
         model.test_step(self._first_rows(window, 1))
         model.reset_metrics()
 
+    def forget_rows(self) -> None:
+        """Free the rows that it keeps as tensors."""
+        self._rows = RowCache()
+
     def seed_backend(self, value: int) -> None:
         """Do nothing: Keras draws all random numbers with variables of the model."""
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kspark.replica import Replica, ReplicaSpec
-from kspark.replica.building import build
+from kspark.replica.building import build, renewed
 
 layers, ops = keras.layers, keras.ops
 
@@ -21,8 +21,21 @@ def crossed(spec):
 
 
 def check_trains_alike(model, x, y, window_of, atol=1e-6):
-    """Train a copy and the model itself, and compare weights, optimizer state and metrics."""
-    replica = build(crossed(ReplicaSpec.of(model)))
+    """Train a copy and the model itself, and compare weights, optimizer state and metrics.
+
+    Then do it again with the same copy, as a worker does in a second fit.
+    """
+    spec = crossed(ReplicaSpec.of(model))
+    replica = build(spec)
+    train_both(replica, model, x, y, window_of, atol)
+    second = crossed(ReplicaSpec.of(model))
+    assert second.digest == spec.digest
+    replica.train(window_of(x, y), 4)  # The driver's model does not get these steps.
+    assert renewed(replica, second) is (not model.run_eagerly)
+    train_both(build(second) if model.run_eagerly else replica, model, x, y, window_of, atol)
+
+
+def train_both(replica, model, x, y, window_of, atol):
     for _ in range(3):
         replica.reset_metrics()
         replica.train(window_of(x, y), 4)

@@ -39,22 +39,38 @@ def test_a_replica_is_built_once_per_process_and_fit(tools):
     assert spec.built == [3]
 
 
-def test_another_fit_or_model_builds_anew_and_the_old_one_is_dropped(tools):
+def test_another_model_is_built_anew_and_the_old_one_is_dropped(tools):
     """It may take half of the memory."""
     first = replica_for(tools.spec(), "fit", 1)
-    assert replica_for(tools.spec(), "other", 1) is not first
+    second = replica_for(tools.spec(digest="changed"), "fit", 1)
+    assert second is not first
+    assert list(state_module._replicas) == ["fit"]
+    assert replica_for(tools.spec(digest="changed"), "fit", 1) is second
+    assert replica_for(tools.spec(), "other", 1) is not second
     assert list(state_module._replicas) == ["other"]
-    second = replica_for(tools.spec(digest="changed"), "other", 1)
-    assert replica_for(tools.spec(digest="changed"), "other", 1) is second
 
 
-def test_the_replica_of_a_fit_that_is_over_is_forgotten(tools):
-    replica_for(tools.spec(), "fit", 1)
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("renewable", [True, False])
+def test_a_later_fit_of_the_same_model_takes_the_replica_over(tools, monkeypatch, ends, renewable):
+    given = []
+    monkeypatch.setattr(state_module, "renewed", lambda *both: given.append(both) or renewable)
+    first, spec = replica_for(tools.spec(), "fit", 1), tools.spec()
+    if ends:
+        release("fit")
+    assert (replica_for(spec, "other", 1) is first) == renewable
+    assert given == [(first, spec)]
+    assert list(state_module._replicas) == ["other"]
+
+
+def test_the_rows_of_a_fit_that_is_over_are_freed(tools):
+    replica = replica_for(tools.spec(), "fit", 1)
     release("other")
     assert list(state_module._replicas) == ["fit"]
     release("fit")
     release("fit")
-    assert state_module._replicas == {}
+    assert "fit" not in state_module._replicas
+    assert replica.calls == ["forget_rows"]
 
 
 def test_outside_of_spark_there_is_one_attempt():
