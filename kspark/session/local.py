@@ -33,6 +33,7 @@ from pyspark.sql import SparkSession
 from kspark import logs
 from kspark.errors import invalid
 from kspark.session import java
+from kspark.session.archive import archive_options
 from kspark.session.warm import PYTHONPATH, start_fork_server, warm_settings
 
 __all__ = ["local_session"]
@@ -230,20 +231,21 @@ def _defaults(cores: int | None, executors: int | None, memory: str) -> dict[str
 def _start(settings: dict[str, str], app_name: str, *, separate_processes: bool) -> SparkSession:
     """Start a session with the given settings."""
     directory = _private_directory()
-    options = [LATE_OPTIMIZATION]
+    found = java.find_java(pyspark.__version__)
+    options = [LATE_OPTIMIZATION, archive_options(found)]
     if not logs.are_shown():
         log4j = directory / "log4j2.properties"
         log4j.write_text(LOG4J, encoding="utf-8")
         options.append(f"-Dlog4j2.configurationFile={log4j.as_uri()}")
     options.append(settings.get("spark.driver.extraJavaOptions", ""))
-    settings = {**settings, "spark.driver.extraJavaOptions": " ".join(options).strip()}
+    settings = {**settings, "spark.driver.extraJavaOptions": " ".join(filter(None, options))}
     builder = SparkSession.builder.appName(app_name)
     for key, value in settings.items():
         builder = builder.config(key, value)
     if python := settings.get("spark.pyspark.python", sys.executable):
         os.environ.setdefault("PYSPARK_PYTHON", python)
         os.environ.setdefault("PYSPARK_DRIVER_PYTHON", python)
-    variables = _launch_environment(directory, separate_processes)
+    variables = _launch_environment(found, directory, separate_processes)
     start_fork_server(settings, os.environ.get("PYSPARK_PYTHON", ""))
     with _environment(variables):
         spark: SparkSession = builder.getOrCreate()
@@ -253,9 +255,10 @@ def _start(settings: dict[str, str], app_name: str, *, separate_processes: bool)
     return spark
 
 
-def _launch_environment(directory: Path, separate_processes: bool) -> dict[str, str | None]:
+def _launch_environment(
+    found: java.Java, directory: Path, separate_processes: bool
+) -> dict[str, str | None]:
     """Return environment variables that only the JVM needs to inherit."""
-    found = java.find_java(pyspark.__version__)
     variables = java.environment(found, directory, quiet=not logs.are_shown())
     if "SPARK_LOCAL_IP" not in os.environ:
         variables["SPARK_LOCAL_IP"] = LOOPBACK

