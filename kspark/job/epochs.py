@@ -157,7 +157,9 @@ def evaluate_in_job(fit: Fit, epoch: int, weights: np.ndarray) -> list[ShardResu
     held_out, skip = fit.train, fit.num_train
     if fit.held_out is not None:
         held_out, skip = fit.held_out, {}
-    task = InferenceTask(fit.fit_id, fit.plan.batch_size, threads_per_task(fit.spark), skip)
+    task = InferenceTask(
+        fit.fit_id, fit.plan.validation_batch_size, threads_per_task(fit.spark), skip
+    )
     with fit.sent_weights.share(weights) as (vector, _):
         shipped = ship(inference_worker.evaluate_shards, task, shared=(fit.shared_spec, vector))
         return fit.collect(held_out, shipped, f"kspark: validate epoch {epoch + 1}")

@@ -39,6 +39,7 @@ class TrainingPlan(PlanSettings):
         initial_epoch: Integer, epoch to start at, counted from 0.
         shuffle: Boolean, whether to shuffle each shard before each epoch.
         class_weight: Mapping from class index to weight, or `None`.
+        validation_batch_size: Integer, examples per batch of the validation.
         validation_freq: Integer, a number of epochs between validations, or tuple of epochs,
             counted from 1, to validate after.
         scaling: `Scaling` of the learning rate, or `None`.
@@ -49,6 +50,7 @@ class TrainingPlan(PlanSettings):
     initial_epoch: int = 0
     shuffle: bool = True
     class_weight: Mapping[int, float] | None = None
+    validation_batch_size: int = 32
     validation_freq: int | tuple[int, ...] = 1
     scaling: Scaling | None = None
 
@@ -60,6 +62,7 @@ class TrainingPlan(PlanSettings):
         initial_epoch: int = 0,
         shuffle: bool = True,
         class_weight: Mapping[int, float] | None = None,
+        validation_batch_size: int | None = None,
         validation_freq: int | list[int] | tuple[int, ...] = 1,
         scale_lr: str | None = None,
         warmup_epochs: float = 0.0,
@@ -84,11 +87,16 @@ class TrainingPlan(PlanSettings):
         if settings:
             raise TypeError(f"Argument(s) not recognized: {', '.join(sorted(settings))}")
         check_compatible(PlanSettings(**checked))
+        if validation_batch_size is None:
+            validation_batch_size = checked["batch_size"]
         arguments: dict[str, Any] = {
             "epochs": check_integer("epochs", epochs, 1),
             "initial_epoch": check_integer("initial_epoch", initial_epoch, 0),
             "shuffle": check_boolean("shuffle", shuffle),
             "class_weight": check_class_weight("class_weight", class_weight),
+            "validation_batch_size": check_integer(
+                "validation_batch_size", validation_batch_size, 1
+            ),
             "validation_freq": check_validation_freq("validation_freq", validation_freq),
             "scaling": check_scaling(
                 scale_lr, warmup_epochs, checked["mode"], checked["frequency"]

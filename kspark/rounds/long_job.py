@@ -164,7 +164,7 @@ class LongJob:
         host, port = self.server.address
         task = LongTask(
             fit.task(),
-            InferenceTask(fit.fit_id, fit.plan.batch_size, threads, skipped),
+            InferenceTask(fit.fit_id, fit.plan.validation_batch_size, threads, skipped),
             self.held_out,
             advertised_host(fit.spark, host),
             port,

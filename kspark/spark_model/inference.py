@@ -15,7 +15,7 @@ from kspark.cluster.interrupts import defers_interrupts
 from kspark.job.callbacks import listed, merged_metrics
 from kspark.plan.checks import check_integer
 from kspark.replica import ReplicaSpec
-from kspark.spark_model.arguments import compiled_model
+from kspark.spark_model.arguments import check_all_rows, compiled_model, refuse_callbacks
 from kspark.spark_model.inputs import Source, gathered
 
 
@@ -45,11 +45,13 @@ class InferenceModel:
     @defers_interrupts
     def evaluate(
         self,
-        x: Any,
+        x: Any = None,
         y: Any = None,
         batch_size: int | None = None,
         verbose: str | int = "auto",
         sample_weight: Any = None,
+        steps: None = None,
+        callbacks: None = None,
         return_dict: bool = False,
         *,
         features_col: Any = "features",
@@ -75,6 +77,9 @@ class InferenceModel:
             verbose: Has no effect, because evaluation prints nothing.
             sample_weight: Array of one weight per example, if `x` does not contain them.
                 Defaults to `None`.
+            steps: `None`: evaluation uses each row once. It is here, as `callbacks` is, so that
+                positional arguments mean the same as in Keras.
+            callbacks: `None`: callbacks run in `fit` only.
             return_dict: Boolean, whether to return a dictionary. Defaults to `False`.
             features_col: Column(s) of the features, as for `fit`. Defaults to `"features"`.
             label_col: Column(s) of the labels, as for `fit`. Defaults to `"label"`.
@@ -91,6 +96,8 @@ class InferenceModel:
             TypeError: If an argument has a wrong type.
             WorkerError: If a worker failed, or the state of a metric cannot be summed.
         """
+        check_all_rows(steps=steps)
+        refuse_callbacks(callbacks)
         self._model = compiled_model(self._model)
         size = self._batch_size(batch_size)
         columns = Columns(features_col, label_col, weight_col)
@@ -116,6 +123,8 @@ class InferenceModel:
         x: Any,
         batch_size: int | None = None,
         verbose: str | int = "auto",
+        steps: None = None,
+        callbacks: None = None,
         *,
         features_col: Any = "features",
         output_col: str = "prediction",
@@ -134,6 +143,9 @@ class InferenceModel:
             batch_size: Integer, number of examples per batch. Defaults to `None`, the
                 `batch_size` of the model.
             verbose: Has no effect, because prediction prints nothing.
+            steps: `None`: prediction uses each row once. It is here, as `callbacks` is, so that
+                positional arguments mean the same as in Keras.
+            callbacks: `None`: callbacks run in `fit` only.
             features_col: Column(s) of the features, as for `fit`. Defaults to `"features"`.
             output_col: String, name of the column that is added to a DataFrame. A model with
                 several outputs adds one column for each, `<output_col>_<name of the output>`.
@@ -149,6 +161,8 @@ class InferenceModel:
             TypeError: If an argument has a wrong type.
             WorkerError: If a worker failed.
         """
+        check_all_rows(steps=steps)
+        refuse_callbacks(callbacks)
         size = self._batch_size(batch_size)
         columns = Columns(features_col, None, None)
         source = Source(self._model, x, columns, self.num_workers, labelled=False)

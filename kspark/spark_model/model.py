@@ -18,6 +18,7 @@ from kspark.plan.settings import PLAN_SETTINGS, SETTINGS
 from kspark.replica import ReplicaSpec
 from kspark.replica.file_facts import FileFacts
 from kspark.spark_model.arguments import (
+    check_all_rows,
     check_backend,
     check_exclusive,
     check_rule,
@@ -144,7 +145,7 @@ class SparkModel(InferenceModel):
     @defers_interrupts
     def fit(
         self,
-        x: Any,
+        x: Any = None,
         y: Any = None,
         batch_size: int | None = None,
         epochs: int = 1,
@@ -156,6 +157,9 @@ class SparkModel(InferenceModel):
         class_weight: Mapping[int, float] | None = None,
         sample_weight: Any = None,
         initial_epoch: int = 0,
+        steps_per_epoch: None = None,
+        validation_steps: None = None,
+        validation_batch_size: int | None = None,
         validation_freq: int | Sequence[int] = 1,
         *,
         features_col: Any = "features",
@@ -198,6 +202,11 @@ class SparkModel(InferenceModel):
             sample_weight: Array of one weight per example, if `x` does not contain them.
                 Defaults to `None`.
             initial_epoch: Integer >= 0, the epoch to start at. Defaults to `0`.
+            steps_per_epoch: `None`: an epoch uses each row once. It is here so that positional
+                arguments mean the same as in Keras.
+            validation_steps: `None`: validation uses each row once, as above.
+            validation_batch_size: Integer, number of examples per batch of the validation.
+                Defaults to `None`, the `batch_size`.
             validation_freq: Integer, validate after every so many epochs; or a collection of
                 epochs, counted from 1, to validate after. Defaults to `1`.
             features_col: Column of the features in a table, a list of columns, or a dictionary
@@ -225,6 +234,7 @@ class SparkModel(InferenceModel):
             ClusterError: If the cluster cannot run the fit.
         """
         check_exclusive(validation_split, validation_data, class_weight, sample_weight)
+        check_all_rows(steps_per_epoch=steps_per_epoch, validation_steps=validation_steps)
         self._model = compiled_model(self._model)
         plan = self._plan(
             batch_size=self.batch_size if batch_size is None else batch_size,
@@ -232,6 +242,7 @@ class SparkModel(InferenceModel):
             initial_epoch=initial_epoch,
             shuffle=shuffle,
             class_weight=class_weight,
+            validation_batch_size=validation_batch_size,
             validation_freq=validation_freq,
             scale_lr=scale_lr,
             warmup_epochs=warmup_epochs,

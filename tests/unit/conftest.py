@@ -152,6 +152,8 @@ class CountingSpec:
     weights: WeightSpec = SPEC
     digest: str = "counting"
     built: list = field(default_factory=list, compare=False)
+    model = SimpleNamespace(compilation=None)
+    values = None
 
 
 class Lost(ConnectionLostError):

@@ -189,6 +189,33 @@ def test_the_same_seed_gives_the_same_bytes(spark, frequency):
         assert a.tobytes() == b.tobytes()
 
 
+class Batches(keras.metrics.Metric):
+    """The number of batches since the last reset."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.count = self.add_weight((), "zeros", name="count")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.count.assign_add(1.0)
+
+    def result(self):
+        return self.count
+
+
+@pytest.mark.parametrize("road", ["live", "rounds"])
+def test_validation_has_batches_of_its_own_size(spark, road):
+    x, y = labelled(50)
+    plain, merged = classifier(), classifier()
+    for model in (plain, merged):
+        model.compile("sgd", "sparse_categorical_crossentropy", metrics=[Batches(name="batches")])
+    arguments = {"validation_data": (x, y), "validation_batch_size": 8, "verbose": 0}
+    history = plain.fit(x, y, 16, 2, **arguments).history
+    spark_model = SparkModel(merged, num_workers=1, road=road)
+    assert spark_model.fit(x, y, 16, 2, **arguments).history["val_batches"] == [7.0, 7.0]
+    assert history["val_batches"] == [7.0, 7.0]
+
+
 @pytest.mark.parametrize("mode", ["synchronous", "asynchronous", "hogwild"])
 def test_every_mode_learns(spark, mode):
     x, y = labelled(600)

@@ -61,6 +61,7 @@ def plan(**arguments):
         ("class_weight", {0: float("nan")}, ValueError, "a mapping to finite weights >= 0"),
         ("class_weight", {0: float("inf")}, ValueError, "a mapping to finite weights >= 0"),
         ("class_weight", {0: "1"}, ValueError, "a mapping to finite weights >= 0"),
+        ("validation_batch_size", 0, ValueError, "an integer >= 1"),
         ("validation_freq", 0, ValueError, "an integer >= 1"),
         ("validation_freq", [1, 0], ValueError, "an integer >= 1"),
         ("validation_freq", 0.5, TypeError, "an integer >= 1"),

@@ -30,6 +30,11 @@ def test_a_plan_has_the_documented_defaults():
     assert pickle.loads(pickle.dumps(made)) == made
 
 
+def test_validation_has_the_batch_size_of_training_unless_it_has_its_own():
+    assert plan(batch_size=8).validation_batch_size == 8
+    assert plan(batch_size=8, validation_batch_size=5).validation_batch_size == 5
+
+
 def test_a_codec_is_part_of_the_plan_and_can_be_pickled():
     made = plan(compression="top_k", seed=1)
     assert made.compression == TopK(0.01)

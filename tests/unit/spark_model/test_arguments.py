@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -46,6 +48,37 @@ def test_positional_arguments_of_elephas_6_end_with_the_frequency():
             )
         found = (made.mode, made.frequency, made.num_workers, made.batch_size, made.port)
         assert found == ("synchronous", "batch", 4, 16, 4000)
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
+def test_positional_arguments_mean_the_same_as_in_keras(method):
+    def positional(kind):
+        parameters = inspect.signature(getattr(kind, method)).parameters.values()
+        return [(p.name, p.default) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+    assert positional(SparkModel) == positional(keras.Model)
+
+
+@pytest.mark.parametrize(
+    ("method", "argument"),
+    [
+        ("fit", "steps_per_epoch"),
+        ("fit", "validation_steps"),
+        ("evaluate", "steps"),
+        ("predict", "steps"),
+    ],
+)
+def test_arguments_that_leave_rows_out_are_refused(method, argument):
+    with pytest.raises(ValueError, match=rf"`{argument}` must be `None`: .*frame.limit\(n\)"):
+        getattr(SparkModel(small()), method)(np.zeros((4, 2)), **{argument: 3})
+
+
+@pytest.mark.parametrize("method", ["evaluate", "predict"])
+def test_callbacks_are_refused_outside_of_fit(method):
+    with pytest.raises(ValueError, match="callbacks run in `fit` only"):
+        getattr(SparkModel(small()), method)(
+            np.zeros((4, 2)), callbacks=[keras.callbacks.Callback()]
+        )
 
 
 @pytest.mark.parametrize("kind", [SparkModel, SparkMLlibModel])
