@@ -34,6 +34,11 @@ def is_stateful(callback: keras.callbacks.Callback) -> bool:
     return isinstance(callback, STATEFUL)
 
 
+def stops_on_nan(callbacks: Sequence[keras.callbacks.Callback]) -> bool:
+    """Whether a callback stops training, without an error, if the loss is NaN or infinite."""
+    return any(isinstance(c, keras.callbacks.TerminateOnNaN) for c in callbacks)
+
+
 class FitMonitor:
     """Runs the callbacks on the driver's model, while epochs are trained on the workers.
 
@@ -79,6 +84,7 @@ class FitMonitor:
         self.restored = False
         self.needs_optimizer_state = any(is_stateful(c) for c in callbacks)
         self._watched = bool(callbacks)
+        self._stops_on_nan = stops_on_nan(callbacks)
         self._given = replica.get_vector()
         self._recorded: set[str] = set()
 
@@ -162,6 +168,10 @@ class FitMonitor:
         self.replica.set_vector(vector)
         self._given = self.replica.get_vector()
         self.progress.num_examples = num_examples
+        if self._stops_on_nan and not np.all(np.isfinite(logs.get("loss", 0.0))):
+            # `TerminateOnNaN` itself looks at the logs of batches, which the driver does not have.
+            logger.warning("Training stops: the loss of epoch %d is NaN or infinite.", epoch + 1)
+            self.replica.model.stop_training = True
         with interruptible():
             self._callbacks.on_epoch_end(epoch, logs)
         return self._changed()

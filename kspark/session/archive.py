@@ -99,7 +99,7 @@ def create() -> Path:
         run(["-Xshare:dump", f"-XX:SharedArchiveFile={made}"], str(found.executable))
         made.replace(base)  # Java stores the path of the base in the archive that builds on it.
         options = f"-XX:SharedArchiveFile={base} -XX:ArchiveClassesAtExit={made} {QUIET}"
-        run(["-c", PROGRAM, options], sys.executable)
+        run(["-c", PROGRAM, options, work], sys.executable)
         if not made.is_file():
             raise ClusterError(f"{found.executable} has not created an archive of Spark's classes.")
         made.replace(spark)
@@ -108,17 +108,31 @@ def create() -> Path:
 
 PROGRAM = """
 import sys
+import keras
 import numpy as np
-import pandas as pd
+from pyspark.ml.feature import VectorAssembler
+from kspark import SparkModel
+from kspark.ml import KerasEstimator
 from kspark.session import local_session
 
 spark = local_session(2, config={"spark.driver.extraJavaOptions": sys.argv[1]})
-frame = spark.createDataFrame(pd.DataFrame({"a": [[1.0, 2.0]] * 8, "b": range(8)}))
-frame = frame.repartition(2).cache()
-double = lambda batches: (batch for batch in batches)
-for _ in range(2):
-    frame.mapInArrow(double, frame.schema).filter("b > 1").groupBy("b").count().toPandas()
-    spark.sparkContext.parallelize(range(4), 2).map(str).collect()
+model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+model.compile("sgd", "mse")
+x = np.ones((64, 2), "float32")
+spark_model = SparkModel(model)
+spark_model.fit(x, x[:, 0], epochs=2, verbose=0)
+spark_model.predict(x)
+folder = sys.argv[2]
+rows = [(float(i), 2.0, [1.0, 2.0], 1.0) for i in range(64)]
+frame = spark.createDataFrame(rows, "a double, b double, features array<float>, label double")
+frame.repartition(2).write.parquet(folder + "/rows")
+frame = spark.read.parquet(folder + "/rows").filter("a >= 0")
+frame = VectorAssembler(inputCols=["a", "b"], outputCol="vector").transform(frame).cache()
+for number, column in enumerate(["features", "vector"]):
+    scored = KerasEstimator(model, featuresCol=column, verbose=0).fit(frame).transform(frame)
+    scored.write.parquet(folder + "/scored" + str(number))
+    scored.write.format("noop").mode("overwrite").save()
+    scored.groupBy("label").count().toPandas()
 """
 """What the session does whose classes are archived."""
 

@@ -11,7 +11,7 @@ from kspark import compression as codecs
 from kspark import optimizers, saving
 from kspark.adapters import Columns
 from kspark.cluster.interrupts import defers_interrupts
-from kspark.job.callbacks import checked_callbacks
+from kspark.job.callbacks import checked_callbacks, stops_on_nan
 from kspark.job.report import FitReport
 from kspark.plan import TrainingPlan
 from kspark.plan.settings import PLAN_SETTINGS, SETTINGS
@@ -81,7 +81,8 @@ class SparkModel(InferenceModel):
         timeout: Float, seconds to wait for a worker that is not connected. Defaults to `60.0`.
         max_failures: Integer >= 0, how often a lost worker is started again. Defaults to `2`.
         on_nonfinite: String, what happens if a loss is NaN or infinite: `"raise"` or
-            `"ignore"`. Defaults to `"raise"`.
+            `"ignore"`. Defaults to `"raise"`. With the callback `TerminateOnNaN`, training stops
+            after the epoch instead.
         max_staleness: Integer >= 0, for `mode="asynchronous"`: a replica waits if it is more
             than this number of exchanges ahead of the slowest one. Defaults to `None`: no
             replica waits.
@@ -236,7 +237,9 @@ class SparkModel(InferenceModel):
         check_exclusive(validation_split, validation_data, class_weight, sample_weight)
         check_all_rows(steps_per_epoch=steps_per_epoch, validation_steps=validation_steps)
         self._model = compiled_model(self._model)
+        checked = checked_callbacks(callbacks)
         plan = self._plan(
+            on_nonfinite="ignore" if stops_on_nan(checked) else self.on_nonfinite,
             batch_size=self.batch_size if batch_size is None else batch_size,
             epochs=epochs,
             initial_epoch=initial_epoch,
@@ -247,7 +250,6 @@ class SparkModel(InferenceModel):
             scale_lr=scale_lr,
             warmup_epochs=warmup_epochs,
         )
-        checked = checked_callbacks(callbacks)
         columns = Columns(features_col, label_col, weight_col)
         source = Source(
             self._model,

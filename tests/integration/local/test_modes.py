@@ -216,6 +216,18 @@ def test_validation_has_batches_of_its_own_size(spark, road):
     assert history["val_batches"] == [7.0, 7.0]
 
 
+@pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
+def test_terminate_on_nan_stops_training_as_in_keras(spark, mode):
+    x, y = labelled(50)
+    x[30] = np.nan
+    histories = []
+    for wrap in (lambda model: model, lambda model: SparkModel(model, mode, num_workers=1)):
+        stops = [keras.callbacks.TerminateOnNaN()]
+        histories.append(wrap(classifier()).fit(x, y, 16, 5, 0, stops).history)
+    for history in histories:
+        assert np.isnan(history["loss"]).tolist() == [True]
+
+
 @pytest.mark.parametrize("mode", ["synchronous", "asynchronous", "hogwild"])
 def test_every_mode_learns(spark, mode):
     x, y = labelled(600)

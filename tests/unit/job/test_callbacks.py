@@ -120,6 +120,18 @@ def test_a_backup_is_restored_with_its_epoch_and_optimizer_state(tmp_path):
     assert not later.needs_optimizer_state
 
 
+@pytest.mark.parametrize(
+    ("loss", "stops"), [(np.nan, True), (np.inf, True), (0.5, False), (None, False)]
+)
+def test_terminate_on_nan_stops_training_after_the_epoch(loss, stops):
+    for callbacks in ([keras.callbacks.TerminateOnNaN()], []):
+        monitor = FitMonitor(Replica.of(compiled("sgd")), callbacks, 0, 3, 0)
+        monitor.begin()
+        logs = {} if loss is None else {"loss": loss}
+        monitor.end_epoch(0, monitor.replica.get_vector(), logs, 8)
+        assert monitor.stopped == (stops and bool(callbacks))
+
+
 def test_whole_checkpoints_hold_the_optimizers_state():
     assert is_stateful(keras.callbacks.ModelCheckpoint("x.keras"))
     assert not is_stateful(keras.callbacks.ModelCheckpoint("x.weights.h5", save_weights_only=True))
