@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import traceback
 from dataclasses import asdict
@@ -39,6 +40,10 @@ def task_attempt() -> int:
     return context.attemptNumber() if context is not None else 0
 
 
+BOLD = re.compile(r"(?:\x1b|\\x1b)\[\d*m")
+"""Codes that switch bold text on and off, also in the `repr` of a message."""
+
+
 def failure_of(shard: int, error: BaseException) -> Failure:
     """Describe an exception as plain data."""
     names: dict[type[BaseException], str] = {
@@ -47,8 +52,9 @@ def failure_of(shard: int, error: BaseException) -> Failure:
     }
     kind = names.get(type(error), type(error).__qualname__)
     lines = traceback.format_exception(type(error), error, error.__traceback__)
-    trace = "".join(lines[-40:])[-MAX_TRACEBACK:]
-    message = str(error)[:MAX_MESSAGE]
+    # Keras sets parts of its messages in bold, with codes that only a terminal understands.
+    trace = BOLD.sub("", "".join(lines[-40:]))[-MAX_TRACEBACK:]
+    message = BOLD.sub("", str(error))[:MAX_MESSAGE]
     return Failure(shard, socket.gethostname(), task_attempt(), kind, message, trace)
 
 

@@ -39,6 +39,12 @@ def stops_on_nan(callbacks: Sequence[keras.callbacks.Callback]) -> bool:
     return any(isinstance(c, keras.callbacks.TerminateOnNaN) for c in callbacks)
 
 
+def losses_are_finite(logs: Mapping[str, Any]) -> bool:
+    """Whether all losses of the training rows are finite."""
+    losses = [v for name, v in logs.items() if "loss" in name and not name.startswith("val_")]
+    return all(np.all(np.isfinite(value)) for value in losses)
+
+
 class FitMonitor:
     """Runs the callbacks on the driver's model, while epochs are trained on the workers.
 
@@ -168,7 +174,7 @@ class FitMonitor:
         self.replica.set_vector(vector)
         self._given = self.replica.get_vector()
         self.progress.num_examples = num_examples
-        if self._stops_on_nan and not np.all(np.isfinite(logs.get("loss", 0.0))):
+        if self._stops_on_nan and not losses_are_finite(logs):
             # `TerminateOnNaN` itself looks at the logs of batches, which the driver does not have.
             logger.warning("Training stops: the loss of epoch %d is NaN or infinite.", epoch + 1)
             self.replica.model.stop_training = True

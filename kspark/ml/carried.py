@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from threading import RLock
 from typing import Any
 
@@ -98,7 +99,8 @@ class CarriedModel:
             key = f"{self._name}-{model_digest(self.model)}-{layer or ''}"
             kept = self._shared.get(place)
             if kept is None or kept.key != key:
-                spec = ReplicaSpec.of(self.predicting(layer), self.custom_objects)
+                made = ReplicaSpec.of(self.predicting(layer), self.custom_objects)
+                spec = replace(made, values=None)  # Predictors are not renewed.
                 kept = SharedModel(spark, spec, key)
                 self._shared[place] = kept
             return kept

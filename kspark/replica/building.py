@@ -49,21 +49,24 @@ def build(spec: ReplicaSpec, threads: int | None = None) -> Replica:
 def renewed(replica: Replica, spec: ReplicaSpec) -> bool:
     """Set all variables of a replica to those of a spec of the same model.
 
-    What the replica has compiled stays compiled. A model that runs eagerly may keep values that
-    are not variables, so its replica is never renewed.
+    What the replica has compiled stays compiled.
 
     Args:
-        replica: `Replica`.
-        spec: `ReplicaSpec` with the digest of the spec that the replica was built from.
+        replica: `Replica` that was built from a spec with `values` and the same digest.
+        spec: `ReplicaSpec`.
 
     Returns:
         Boolean, `False` if the replica has to be built anew. Then nothing has changed.
     """
     values, compilation = spec.values, spec.model.compilation
-    if values is None or compilation is None or replica.model.run_eagerly:
+    if values is None or compilation is None or replica.inputs != spec.inputs:
         return False
-    if replica.inputs != spec.inputs or not same_structure(replica.spec, spec.weights):
+    if not same_structure(replica.spec, spec.weights):
         return False
+    import keras
+
+    keras.config.set_floatx(spec.inputs.floatx)
+    replica.forget_rows()
     replica.set_vector(values.vector)
     replica.set_fixed(values.fixed)
     replica.set_optimizer_state(compilation.optimizer.state)

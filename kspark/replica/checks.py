@@ -108,7 +108,7 @@ def check_loss_is_mean(replica: Evaluated, window: Window, batch_size: int) -> N
     """
     first, second, both = two_batches(window, batch_size)
     sizes = [first.num_examples, second.num_examples]
-    with kept_fixed(replica):
+    with kept_fixed(replica), kept_metrics(replica):
         whole, again = replica.loss(both), replica.loss(both)
         mean = np.average([replica.loss(first), replica.loss(second)], weights=sizes)
     if not np.isclose(whole, again, rtol=1e-5):
@@ -127,10 +127,9 @@ def check_metrics_are_sums(replica: Evaluated, window: Window, batch_size: int) 
         ValueError: If a metric's state differs or is not zero after a reset. The message
             names the metric.
     """
-    kept = replica.metric_state()
     first, second, both = two_batches(window, batch_size)
     size = first.num_examples  # Evaluating `both` then uses the same two batches.
-    try:
+    with kept_metrics(replica):
         with kept_fixed(replica):
             parts = [states_after(replica, w, size) for w in (first, second)]
         # Start from the same random state as the two parts, which were evaluated in sequence.
@@ -140,10 +139,6 @@ def check_metrics_are_sums(replica: Evaluated, window: Window, batch_size: int) 
                 wholes.append(states_after(replica, both, size))
         replica.reset_metrics()
         begin = replica.metric_state()
-    finally:
-        replica.reset_metrics()
-        if len(kept) == len(replica.metric_state()):
-            replica.set_metric_state(kept)
     if not all(map(close, *wholes)):
         return  # Evaluation itself is random, so that a difference proves nothing.
     rows = zip(metric_names(replica.model.metrics), begin, *parts, wholes[0], strict=True)
@@ -171,6 +166,21 @@ def kept_fixed(replica: Evaluated) -> Iterator[None]:
     finally:
         replica.set_fixed(fixed)
         assign_all(own, values, "values")
+
+
+@contextmanager
+def kept_metrics(replica: Evaluated) -> Iterator[None]:
+    """Restore the state of the metrics at the end of the block.
+
+    Computing a loss adds to the metrics, too: Keras tracks the losses of several outputs there.
+    """
+    kept = replica.metric_state()
+    try:
+        yield
+    finally:
+        replica.reset_metrics()
+        if len(kept) == len(replica.metric_state()):  # Variables may have been created.
+            replica.set_metric_state(kept)
 
 
 def states_after(replica: Evaluated, window: Window, batch_size: int) -> list[np.ndarray]:

@@ -22,6 +22,9 @@ from kspark.replica.variables import in_order, values_of
 if TYPE_CHECKING:
     import keras
 
+LORA_SCALE = "lora_alpha"
+"""Attribute of Keras' layers that the configuration of some lacks, in Keras 3.12 to 3.15."""
+
 Address = tuple[str | int, ...]
 """The names and positions that lead from a model to one of its parts."""
 
@@ -93,6 +96,8 @@ def different_attributes(
         for name, value in changed_attributes(ours, theirs).items():
             if not is_derived(value, layers):
                 yield address, name, value
+        if differ(getattr(ours, LORA_SCALE, None), getattr(theirs, LORA_SCALE, None)):
+            yield address, LORA_SCALE, getattr(ours, LORA_SCALE)
     both = (in_order(each, each.variables) for each in (model, copy))
     variables = list(zip(*both, strict=True))
     for index, (ours, theirs) in enumerate(variables):

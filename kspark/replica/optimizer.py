@@ -82,7 +82,11 @@ class OptimizerSpec:
         """Make an optimizer without state."""
         import keras
 
-        optimizer = keras.optimizers.deserialize(json.loads(self.config), dict(custom_objects))
+        config, objects = json.loads(self.config), dict(custom_objects)
+        optimizer = keras.optimizers.deserialize(config, objects)
+        if not isinstance(optimizer, keras.optimizers.Optimizer):
+            # In Keras 3.15, that function returns the name of an optimizer that it does not list.
+            optimizer = keras.saving.deserialize_keras_object(config, objects)
         parts = pickling.load(self.parts)
         for i, one in enumerate(stepping(optimizer)):
             if i in parts["learning_rates"]:

@@ -145,11 +145,17 @@ def leaves(value: Any) -> Iterator[Any]:
 
 
 def resets_to_zero(metric: Any) -> bool:
-    """Whether a metric sets its whole state to zero before it is used.
+    """Whether a metric sets all of its variables to zero before it is used.
 
-    The methods of Keras 3.12 to 3.15 do. One of the user's own may keep a part.
+    Those of Keras 3.12 to 3.15 do, except for variables among the arguments of their functions. A
+    subclass may have a variable that the inherited `reset_state` does not know.
     """
-    return is_library(type(metric).reset_state.__module__)
+    import keras
+
+    arguments = [value for value in vars(metric).values() if isinstance(value, Mapping)]
+    if any(isinstance(value, keras.Variable) for value in leaves(arguments)):
+        return False
+    return type(metric).__module__.partition(".")[0] == "keras"
 
 
 def reduced_by_value(obj: Any, *, is_zero: bool = False) -> tuple[Any, ...] | None:

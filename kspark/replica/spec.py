@@ -14,6 +14,7 @@ import numpy as np
 
 from kspark.replica.checks import check_model
 from kspark.replica.model_spec import ModelSpec
+from kspark.replica.renewing import is_renewable
 from kspark.replica.signature import input_spec
 from kspark.replica.variables import model_variables, values_of, weight_spec
 from kspark.shards import InputSpec
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 MAX_VALUES_BYTES = 64 * 2**20
 """Size up to which the values of a model are sent in a form that a built replica takes, too."""
+
+MAX_FIXED_ITEM_BYTES = 8
+"""Largest size of an element of a weight that is not merged, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class Values:
     @classmethod
     def of(cls, model: keras.Model, spec: WeightSpec) -> Values | None:
         """Copy the values of a model. Returns `None` if they are large."""
-        if spec.nbytes > MAX_VALUES_BYTES:
+        fixed_items = sum(w.size for w in spec.weights if w.role == FIXED)
+        if spec.nbytes + MAX_FIXED_ITEM_BYTES * fixed_items > MAX_VALUES_BYTES:
             return None
         arrays = values_of(model_variables(model))
         fixed = (a for a, w in zip(arrays, spec.weights, strict=True) if w.role == FIXED)
@@ -64,7 +69,8 @@ class ReplicaSpec:
         inputs: `InputSpec` of the model.
         digest: String, digest of the architecture, compile arguments and custom objects. The
             values of weights do not enter it.
-        values: `Values`. Defaults to `None`: then a replica is always built anew.
+        values: `Values`, if a replica of an earlier fit may train this model; see
+            `kspark.replica.renewing`. Defaults to `None`: a replica is built anew.
     """
 
     model: ModelSpec
@@ -109,7 +115,7 @@ class ReplicaSpec:
             weights=weights,
             inputs=input_spec(model) if inputs is None else inputs,
             digest=described.digest,
-            values=Values.of(model, weights),
+            values=Values.of(model, weights) if is_renewable(model, described) else None,
         )
 
     def renewed(self, model: keras.Model) -> ReplicaSpec:
@@ -118,5 +124,6 @@ class ReplicaSpec:
         Args:
             model: The `keras.Model` that was passed to `of`.
         """
-        described = ModelSpec.of(model, self.model.objects())
-        return replace(self, model=described, values=Values.of(model, self.weights))
+        # The digest stays that of the original, so that workers keep their replicas. A later fit
+        # must not take over those that are built from this spec.
+        return replace(self, model=ModelSpec.of(model, self.model.objects()), values=None)

@@ -2,7 +2,7 @@
 
 Java loads and verifies about 15,000 classes while Spark starts. It can read them from an archive
 instead (class data sharing, in Java 17 and later), which shortens the start of a session by a third
-on two cores. The archive takes about 200 MB and half a minute to create:
+on two cores. This command creates it:
 
 ```
 python -m kspark.session archive
@@ -44,9 +44,10 @@ def archive_folder(found: java.Java) -> Path:
     """Return the folder of the archives for a Java and the installed Spark. It may not exist."""
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     jars = sorted(spark_jars().glob("*.jar"))
-    files = [(jar.name, jar.stat().st_size, jar.stat().st_mtime_ns) for jar in jars]
+    # Whole seconds, as Java compares them: layers of container images keep no more.
+    files = [(jar.name, jar.stat().st_size, int(jar.stat().st_mtime)) for jar in jars]
     program = found.executable.resolve()
-    parts = [str(program), program.stat().st_mtime_ns, str(spark_jars()), files]
+    parts = [str(program), int(program.stat().st_mtime), str(spark_jars()), files]
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
     name = f"spark-{pyspark.__version__}-java-{found.version}-{digest}"
     return Path(cache) / "kspark" / name
@@ -57,8 +58,13 @@ def spark_jars() -> Path:
     return Path(os.environ.get("SPARK_HOME") or Path(pyspark.__file__).parent) / "jars"
 
 
-def archive_options(found: java.Java) -> str:
-    """Return the options with which Java uses the archives; an empty string if there are none."""
+def archive_options(found: java.Java, *, quiet: bool = True) -> str:
+    """Return the options with which Java uses the archives; an empty string if there are none.
+
+    Args:
+        found: `Java`.
+        quiet: Boolean, whether to omit Java's messages. Defaults to `True`.
+    """
     try:
         folder = archive_folder(found)
     except (OSError, RuntimeError):  # There is no home directory, or a file is gone.
@@ -66,7 +72,10 @@ def archive_options(found: java.Java) -> str:
     files = [folder / BASE, folder / SPARK]
     if found.version < FIRST_JAVA or not all(map(Path.is_file, files)):
         return ""
-    return f"-XX:SharedArchiveFile={os.pathsep.join(map(str, files))} -Xshare:auto {QUIET}"
+    return (
+        f"-XX:SharedArchiveFile={os.pathsep.join(map(str, files))} -Xshare:auto"
+        + f" {QUIET}" * quiet
+    )
 
 
 def create() -> Path:
@@ -76,9 +85,21 @@ def create() -> Path:
         `Path` of their folder.
 
     Raises:
-        ClusterError: If there is no Java that can create them, or one cannot be told their path.
+        ClusterError: If there is no Java that can create them, or they cannot be written.
     """
-    found = java.find_java(pyspark.__version__)
+    try:
+        return create_for(java.find_java(pyspark.__version__))
+    except ClusterError:
+        raise
+    except (OSError, RuntimeError) as error:
+        raise ClusterError(
+            f"The archives cannot be written: {error}. Set XDG_CACHE_HOME to a folder that you can "
+            "write, also when sessions start."
+        ) from error
+
+
+def create_for(found: java.Java) -> Path:
+    """Create the archives for a Java. Returns and raises the same as `create`."""
     if found.version < FIRST_JAVA:
         raise ClusterError(
             f"Archives of classes need Java {FIRST_JAVA} or later, and {found.executable} is "
@@ -88,13 +109,13 @@ def create() -> Path:
     # Spark splits options at spaces, and Java the list of archives at the path separator.
     if any(c in str(folder) for c in (" ", os.pathsep, '"', "'")):
         raise ClusterError(
-            f"XDG_CACHE_HOME must be a folder without spaces, quotes and {os.pathsep!r} in its "
-            f"path to create archives. Received: {str(folder.parent.parent)!r}."
+            f"The archives must be in a folder without spaces, quotes and {os.pathsep!r} in its "
+            f"path: set XDG_CACHE_HOME to one. Received: {str(folder.parent.parent)!r}."
         )
     base, spark = folder / BASE, folder / SPARK
     folder.mkdir(parents=True, exist_ok=True)
     spark.unlink(missing_ok=True)  # It would not fit the new base.
-    with tempfile.TemporaryDirectory(dir=folder) as work:
+    with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as work:
         made = Path(work, "made.jsa")
         run(["-Xshare:dump", f"-XX:SharedArchiveFile={made}"], str(found.executable))
         made.replace(base)  # Java stores the path of the base in the archive that builds on it.

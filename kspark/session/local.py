@@ -232,7 +232,7 @@ def _start(settings: dict[str, str], app_name: str, *, separate_processes: bool)
     """Start a session with the given settings."""
     directory = _private_directory()
     found = java.find_java(pyspark.__version__)
-    options = [LATE_OPTIMIZATION, archive_options(found)]
+    options = [LATE_OPTIMIZATION, archive_options(found, quiet=not logs.are_shown())]
     if not logs.are_shown():
         log4j = directory / "log4j2.properties"
         log4j.write_text(LOG4J, encoding="utf-8")

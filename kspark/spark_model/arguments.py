@@ -16,6 +16,7 @@ from kspark.optimizers import ServerOptimizer
 from kspark.plan import TrainingPlan
 from kspark.plan.checks import check_fraction
 from kspark.plan.settings import SETTINGS
+from kspark.replica import check_gradient_merging
 from kspark.replica.backends import MERGING
 from kspark.shards import LearningRate
 from kspark.spark_model.positional_metrics import correct_positional_metrics
@@ -134,6 +135,17 @@ def check_backend(plan: TrainingPlan) -> None:
             f'mode="synchronous" with frequency="batch" merges gradients, which needs {known}'
         )
         raise invalid("frequency", rule, plan.frequency)
+
+
+def check_gradients(model: keras.Model, plan: TrainingPlan) -> None:
+    """Refuse to merge gradients of a model whose gradients are not means over the batch.
+
+    Raises:
+        ValueError: If the plan merges gradients, and the model's own `train_step` or the reduction
+            of its loss makes that inexact.
+    """
+    if plan.merges_gradients:
+        check_gradient_merging(model)
 
 
 def check_schedule(plan: TrainingPlan, learning_rate: LearningRate) -> None:

@@ -21,6 +21,7 @@ from kspark.spark_model.arguments import (
     check_all_rows,
     check_backend,
     check_exclusive,
+    check_gradients,
     check_rule,
     check_schedule,
     check_session,
@@ -250,6 +251,7 @@ class SparkModel(InferenceModel):
             scale_lr=scale_lr,
             warmup_epochs=warmup_epochs,
         )
+        check_gradients(self._model, plan)
         columns = Columns(features_col, label_col, weight_col)
         source = Source(
             self._model,

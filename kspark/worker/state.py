@@ -1,10 +1,10 @@
 """Data that a Python worker keeps between tasks: the built replica, and each shard's state.
 
-A replica is built once per process and fit. A later fit of the same model takes it over with what
-it has compiled, and sets all of its variables. The optimizer state of a shard, with its integers
-and RNG state, belongs to the shard and not to the process. It is saved beside the shard's files
-after each epoch. So the next round may run in any process of the host, and a retried task starts
-from the same bytes.
+A replica is built once per process and fit. If all of its state is in variables, a later fit of
+the same model takes it over with what it has compiled. The optimizer state of a shard, with its
+integers and RNG state, belongs to the shard and not to the process. It is saved beside the shard's
+files after each epoch. So the next round may run in any process of the host, and a retried task
+starts from the same bytes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import contextlib
 import os
 import platform
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,8 +28,26 @@ from kspark.worker.tasks import MissingShard, Result, ShardResult, State, widene
 if TYPE_CHECKING:
     from kspark.replica import Replica
 
-_replicas: dict[str, tuple[str, Replica, State]] = {}
-"""By fit: the digest of the model, the replica, and its state at the start. At most one entry."""
+
+@dataclass
+class Kept:
+    """The replica of a fit.
+
+    Attributes:
+        digest: String, the digest of its model.
+        replica: `Replica`.
+        start: `State` at the start of the fit.
+        renewable: Boolean, whether a later fit of the same model may take the replica over.
+    """
+
+    digest: str
+    replica: Replica
+    start: State
+    renewable: bool
+
+
+_replicas: dict[str, Kept] = {}
+"""The replica by fit. At most one entry."""
 
 _standing: dict[str, tuple[Replica, int, int, list[np.ndarray]]] = {}
 """By fit: the replica, shard and epoch that this process trained last, and its fixed state."""
@@ -44,30 +63,32 @@ def replica_for(spec: ReplicaSpec, key: str, threads: int) -> Replica:
     replica of another model is freed.
     """
     kept = _replicas.get(key)
-    if kept is not None and kept[0] == spec.digest:
-        return kept[1]
-    spare = [replica for digest, replica, _ in _replicas.values() if digest == spec.digest]
+    if kept is not None and kept.digest == spec.digest:
+        return kept.replica
+    replica = taken_over(spec)
     _replicas.clear()
     _standing.clear()
-    if spare and renewed(spare[0], spec):
-        replica = spare[0]
-    else:
-        spare.clear()  # Free its memory before another one is built.
-        replica = build(spec, threads)
-    _replicas[key] = (spec.digest, replica, (replica.get_optimizer_state(), replica.get_fixed()))
+    replica = build(spec, threads) if replica is None else replica
+    start = (replica.get_optimizer_state(), replica.get_fixed())
+    _replicas[key] = Kept(spec.digest, replica, start, spec.values is not None)
     return replica
 
 
-def release(key: str) -> None:
-    """Free the rows of a finished fit. Its replica waits for a fit of the same model.
+def taken_over(spec: ReplicaSpec) -> Replica | None:
+    """Return the replica of another fit, renewed for a spec; `None` if there is none."""
+    for kept in _replicas.values():
+        if kept.renewable and kept.digest == spec.digest and renewed(kept.replica, spec):
+            return kept.replica
+    return None
 
-    Spark ends Python workers that had nothing to do for a minute, and with them the replica.
-    """
+
+def release(key: str) -> None:
+    """Free the rows of a finished fit, and its replica unless a later fit may take it over."""
     _standing.pop(key, None)
     kept = _replicas.pop(key, None)
-    if kept is not None:
-        kept[1].forget_rows()
-        _replicas[SPARE] = kept
+    if kept is not None and kept.renewable:
+        kept.replica.forget_rows()
+        _replicas[SPARE] = replace(kept, start=([], []))
 
 
 class ShardState:
@@ -114,7 +135,7 @@ class ShardState:
             return True
         loaded = self._load_before(epoch)
         if loaded is None:
-            optimizer, fixed = _replicas[self.fit_id][2]
+            optimizer, fixed = _replicas[self.fit_id].start
             replica.set_optimizer_state(optimizer)
             replica.set_fixed(fixed)
             replica.reseed(plan.seed, self.index)

@@ -152,8 +152,7 @@ class CountingSpec:
     weights: WeightSpec = SPEC
     digest: str = "counting"
     built: list = field(default_factory=list, compare=False)
-    model = SimpleNamespace(compilation=None)
-    values = None
+    values: tuple | None = None
 
 
 class Lost(ConnectionLostError):
@@ -257,7 +256,7 @@ class World:
         self.fit_task = FitTask("fit", plan, self.counts, 1, own)
         initial = CountingReplica()
         kept = (initial.get_optimizer_state(), initial.get_fixed())
-        state_module._replicas["fit"] = ("counting", initial, kept)
+        state_module._replicas["fit"] = state_module.Kept("counting", initial, kept, False)
 
     @property
     def all_ids(self):

@@ -7,7 +7,7 @@ lists of NumPy arrays; `pack` arranges them in the structure that the model take
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -129,6 +129,14 @@ def structured(values: Sequence[Any], names: Sequence[str], structure: str) -> A
     if structure == "list":
         return tuple(values)
     return dict(zip(names, values, strict=True))
+
+
+def flat_logs(logs: Mapping[str, Any]) -> dict[str, float]:
+    """Return what a custom `train_step` returned as numbers. Those of nested mappings move up."""
+    flat: dict[str, float] = {}
+    for name, value in logs.items():
+        flat |= flat_logs(value) if isinstance(value, Mapping) else {name: float(value)}
+    return flat
 
 
 def flat_outputs(outputs: Any) -> list[Any]:

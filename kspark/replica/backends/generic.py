@@ -18,6 +18,7 @@ from kspark.replica.backends.base import (
     Exchange,
     batch_examples,
     cast_floats,
+    flat_logs,
     flat_outputs,
     pack,
     structured,
@@ -98,7 +99,7 @@ class Engine:
                 x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
                 logs = self._model.train_on_batch(x, y, sample_weight, return_dict=True)
         if self._has_own_step and logs is not None:
-            self.logs = {name: float(value) for name, value in logs.items()}
+            self.logs = flat_logs(logs)
 
     def train_exchanging(
         self, window: Window, batch_size: int, start: int, stops: Sequence[int], exchange: Exchange

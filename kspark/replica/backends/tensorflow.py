@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kspark.replica.backends.base import Exchange, flat_outputs, pack
+from kspark.replica.backends.base import Exchange, flat_logs, flat_outputs, pack
 from kspark.replica.backends.tensorflow_losses import counting
 from kspark.replica.backends.tensorflow_rows import (
     Loop,
@@ -154,7 +154,7 @@ class Engine:
             *self._rows.load(window), number(batch_size), number(start), number(stop)
         )
         if logs is not None:
-            self.logs = {name: float(value) for name, value in logs.items()}
+            self.logs = flat_logs(logs)
 
     def train_exchanging(
         self, window: Window, batch_size: int, start: int, stops: Sequence[int], exchange: Exchange

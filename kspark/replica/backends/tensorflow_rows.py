@@ -140,8 +140,8 @@ class Loop:
         known = self._shapes.get(rows.kind)
         shapes = rows.shapes if known is None else common(known, rows.shapes)
         if shapes != known:
-            self._shapes[rows.kind] = shapes
             self._compiled[rows.kind, shapes] = self._traced(rows, shapes, tensors)
+            self._shapes[rows.kind] = shapes
         compiled = self._compiled[rows.kind, shapes]
         self._compiled[rows.kind, rows.shapes] = compiled
         return compiled

@@ -55,8 +55,11 @@ def ids_by_partition(examples):
     return {i: [int(row[0]) for row in rows] for i, rows in by_partition(examples).items()}
 
 
-def temporary_folders():
-    return glob.glob(os.path.join(tempfile.gettempdir(), "kspark-arrays-*"))
+@pytest.fixture
+def temporary_folders(tmp_path, monkeypatch):
+    """Lists the folders of arrays that this test has made, and no others of this machine."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return lambda: glob.glob(os.path.join(tmp_path, "kspark-arrays-*"))
 
 
 # Arrays
@@ -98,7 +101,7 @@ def test_arrays_that_are_sent_as_broadcasts_arrive_unchanged(spark, monkeypatch)
     assert examples._broadcasts == []
 
 
-def test_close_removes_the_files_of_arrays(spark):
+def test_close_removes_the_files_of_arrays(spark, temporary_folders):
     before = set(temporary_folders())
     examples = adapt(spark, X, Y, spec=SPEC)
     examples.map_chunks(seen).collect()
@@ -113,7 +116,7 @@ def test_close_removes_the_files_of_arrays(spark):
     assert set(temporary_folders()) == before
 
 
-def test_arrays_that_cannot_be_cast_fail_on_the_driver(spark):
+def test_arrays_that_cannot_be_cast_fail_on_the_driver(spark, temporary_folders):
     before = set(temporary_folders())
     spec = InputSpec((ArraySpec("x", (), "int32"),))
     examples = adapt(spark, np.array([1, 2, 0.5]), spec=spec, num_workers=3)

@@ -189,6 +189,24 @@ def test_the_same_seed_gives_the_same_bytes(spark, frequency):
         assert a.tobytes() == b.tobytes()
 
 
+@pytest.mark.parametrize("frequency", ["epoch", "batch", 2])
+def test_the_losses_of_several_outputs_are_those_of_keras(spark, frequency):
+    x, y = labelled(48)
+    targets, histories = {"a": y, "b": x[:, :1]}, []
+    for wrap in (lambda m: m, lambda m: SparkModel(m, frequency=frequency, num_workers=1)):
+        keras.utils.set_random_seed(3)
+        inputs = keras.Input((x.shape[1],))
+        outputs = {
+            "a": keras.layers.Dense(3, "softmax", name="a")(inputs),
+            "b": keras.layers.Dense(1, name="b")(inputs),
+        }
+        model = keras.Model(inputs, outputs)
+        model.compile("sgd", {"a": "sparse_categorical_crossentropy", "b": "mae"})
+        histories.append(wrap(model).fit(x, targets, 16, 2, 0, shuffle=False).history)
+    for name in ("loss", "a_loss", "b_loss"):
+        np.testing.assert_allclose(histories[1][name], histories[0][name], rtol=1e-5, err_msg=name)
+
+
 class Batches(keras.metrics.Metric):
     """The number of batches since the last reset."""
 

@@ -121,14 +121,20 @@ def test_a_backup_is_restored_with_its_epoch_and_optimizer_state(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("loss", "stops"), [(np.nan, True), (np.inf, True), (0.5, False), (None, False)]
+    ("logs", "stops"),
+    [
+        ({"loss": np.nan}, True),
+        ({"loss": np.inf}, True),
+        ({"g_loss": 1.0, "d_loss": np.nan}, True),
+        ({"loss": 0.5, "mae": np.nan, "val_loss": np.nan}, False),
+        ({}, False),
+    ],
 )
-def test_terminate_on_nan_stops_training_after_the_epoch(loss, stops):
+def test_terminate_on_nan_stops_training_after_the_epoch(logs, stops):
     for callbacks in ([keras.callbacks.TerminateOnNaN()], []):
         monitor = FitMonitor(Replica.of(compiled("sgd")), callbacks, 0, 3, 0)
         monitor.begin()
-        logs = {} if loss is None else {"loss": loss}
-        monitor.end_epoch(0, monitor.replica.get_vector(), logs, 8)
+        monitor.end_epoch(0, monitor.replica.get_vector(), dict(logs), 8)
         assert monitor.stopped == (stops and bool(callbacks))
 
 

@@ -109,6 +109,18 @@ def test_lora_goes_on_learning_after_it_was_loaded(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Skipping variable loading")
+def test_lora_is_loaded_with_its_scale(tmp_path):
+    first = layers.Dense(3)
+    model = dense(first)
+    first.enable_lora(2, lora_alpha=9.0)
+    model.compile("adam", "mse")
+    x = np.ones((8, 4))
+    model.fit(x, np.ones((8, 2)), verbose=0)
+    loaded = through_a_file(model, tmp_path)
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Skipping variable loading")
 def test_exclusions_and_frozen_variables_are_kept(tmp_path):
     first = layers.Dense(3, bias_initializer="ones")
     model = dense(first)

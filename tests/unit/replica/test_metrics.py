@@ -386,3 +386,58 @@ def test_the_driver_prepares_an_overridden_loss_with_all_arguments_of_keras():
     replica = Replica.of(two_headed(TwoHeads))
     replica.prepare_metrics()
     assert {"one_loss", "two_loss"} <= set(replica.metric_results())
+
+
+class NestedLogs(keras.Model):
+    """A model whose `train_step` returns the results of its metrics, one of which is a mapping."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(1)
+
+    def call(self, x):
+        return self.dense(x)
+
+    def train_step(self, data):
+        logs = super().train_step(data)
+        return {"inner": {"deep": logs["loss"]}, "loss": logs["loss"]}
+
+
+def test_nested_results_of_a_train_step_move_up_as_in_keras(window_of):
+    x, y = np.ones((8, 4), "float32"), np.ones((8, 1), "float32")
+    model = NestedLogs()
+    model(x)
+    model.compile("sgd", "mse")
+    replica = Replica.of(model)
+    replica.train(window_of(x, y), 4)
+    results = replica.metric_results()
+    assert set(results) == {"deep", "loss"}
+    assert results["deep"] == results["loss"]
+
+
+def test_checking_the_loss_leaves_the_losses_of_single_outputs_alone(window_of):
+    inputs = keras.Input((4,))
+    outputs = {name: layers.Dense(1, name=name)(inputs) for name in "ab"}
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", {"a": "mse", "b": "mae"})
+    replica = Replica.of(model)
+    x, y = np.ones((8, 4), "float32"), np.ones((8, 1), "float32")
+    window = window_of(x, [y, y])
+    replica.evaluate(window, 4)
+    before = replica.metric_state()
+    replica.check_gradient_merging(window, 4)
+    for left, right in zip(replica.metric_state(), before, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_a_failed_compilation_fails_in_the_same_way_again(window_of):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    replica = Replica.of(model)
+    x = np.ones((8, 4), "float32")
+    kinds = []
+    for _ in range(2):
+        with pytest.raises(Exception, match=".") as caught:
+            replica.train(window_of(x, np.ones((8, 3, 5), "float32")), 4)
+        kinds.append(type(caught.value))
+    assert kinds[0] is kinds[1]

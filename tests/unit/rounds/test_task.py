@@ -331,7 +331,7 @@ def test_nothing_is_left_behind(tools, local_dirs):
     assert list(clean_up("fit", 0, iter([document]))) == [0]
     assert os.listdir(local_dirs) == ["kspark-fit-validation"]
     assert Shard.open(ShardHandle.from_json(other))
-    assert kept.calls[-1] == "forget_rows"
+    assert replica_for(spec, "fit", 1) is not kept
     assert list(clean_up("fit-validation", 0, iter([other]))) == [0]
     assert os.listdir(local_dirs) == []
 
@@ -344,7 +344,7 @@ def test_a_host_is_cleaned_of_what_no_handle_names(tools, local_dirs):
     assert list(clean_host("fit", 0, rows)) == []
     assert list(rows) == []  # or Spark would throw the process away
     assert os.listdir(local_dirs) == ["kspark-other"]
-    assert kept.calls[-1] == "forget_rows"
+    assert replica_for(spec, "fit", 1) is not kept
 
 
 def test_shards_elsewhere_are_removed_too(tmp_path, tools):

@@ -96,6 +96,19 @@ def test_a_folder_that_java_cannot_be_told_is_refused(found, session, monkeypatc
     assert not (tmp_path / name).exists()
 
 
+def test_a_folder_that_cannot_be_written_is_reported(found, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(ClusterError, match="cannot be written: .* Set XDG_CACHE_HOME"):
+        archive.create()
+
+
+def test_messages_of_java_are_shown_on_request(found, session):
+    archive.create()
+    assert archive.QUIET in archive.archive_options(found)
+    assert archive.QUIET not in archive.archive_options(found, quiet=False)
+
+
 def test_without_a_home_directory_there_is_no_archive(found, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
 
@@ -104,6 +117,8 @@ def test_without_a_home_directory_there_is_no_archive(found, monkeypatch):
 
     monkeypatch.setattr(Path, "home", no_home)
     assert archive.archive_options(found) == ""
+    with pytest.raises(ClusterError, match="Could not determine home"):
+        archive.create()
 
 
 def test_the_command_says_what_it_did(found, session, monkeypatch, capsys):

@@ -254,7 +254,9 @@ def test_one_variable_shows_the_messages_of_spark_and_java(fake, monkeypatch):
 
 
 def test_java_reads_classes_from_an_archive_if_there_is_one(fake, monkeypatch):
-    monkeypatch.setattr(local, "archive_options", lambda found: f"-Darchive.of={found.version}")
+    monkeypatch.setattr(
+        local, "archive_options", lambda found, quiet: f"-Darchive.of={found.version}"
+    )
     local_session(config={"spark.driver.extraJavaOptions": "-Dlast=1"})
     options = fake.settings["spark.driver.extraJavaOptions"].split()
     assert options.index("-Darchive.of=17") < options.index("-Dlast=1")

@@ -73,6 +73,27 @@ def test_arguments_that_leave_rows_out_are_refused(method, argument):
         getattr(SparkModel(small()), method)(np.zeros((4, 2)), **{argument: 3})
 
 
+class OwnStep(keras.Model):
+    def call(self, x):
+        return x
+
+    def train_step(self, data):
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        (OwnStep(), "OwnStep overrides `train_step`"),
+        (small(), "has reduction='sum' instead of a mean"),
+    ],
+)
+def test_models_whose_gradients_cannot_be_merged_are_refused_before_any_job(model, told):
+    model.compile("sgd", keras.losses.MeanSquaredError(reduction="sum"))
+    with pytest.raises(ValueError, match=told):
+        SparkModel(model, frequency="batch").fit(np.zeros((4, 2)), np.zeros((4, 1)))
+
+
 @pytest.mark.parametrize("method", ["evaluate", "predict"])
 def test_callbacks_are_refused_outside_of_fit(method):
     with pytest.raises(ValueError, match="callbacks run in `fit` only"):

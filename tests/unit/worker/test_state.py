@@ -55,7 +55,7 @@ def test_another_model_is_built_anew_and_the_old_one_is_dropped(tools):
 def test_a_later_fit_of_the_same_model_takes_the_replica_over(tools, monkeypatch, ends, renewable):
     given = []
     monkeypatch.setattr(state_module, "renewed", lambda *both: given.append(both) or renewable)
-    first, spec = replica_for(tools.spec(), "fit", 1), tools.spec()
+    first, spec = replica_for(tools.spec(values=()), "fit", 1), tools.spec(values=())
     if ends:
         release("fit")
     assert (replica_for(spec, "other", 1) is first) == renewable
@@ -63,14 +63,16 @@ def test_a_later_fit_of_the_same_model_takes_the_replica_over(tools, monkeypatch
     assert list(state_module._replicas) == ["other"]
 
 
-def test_the_rows_of_a_fit_that_is_over_are_freed(tools):
-    replica = replica_for(tools.spec(), "fit", 1)
+@pytest.mark.parametrize("values", [(), None])
+def test_a_fit_that_is_over_leaves_at_most_a_replica_that_may_be_taken_over(tools, values):
+    replica = replica_for(tools.spec(values=values), "fit", 1)
     release("other")
     assert list(state_module._replicas) == ["fit"]
     release("fit")
     release("fit")
-    assert "fit" not in state_module._replicas
-    assert replica.calls == ["forget_rows"]
+    kept = [entry.replica for entry in state_module._replicas.values()]
+    assert kept == ([] if values is None else [replica])
+    assert replica.calls == ([] if values is None else ["forget_rows"])
 
 
 def test_outside_of_spark_there_is_one_attempt():

@@ -190,3 +190,11 @@ def test_reads_to_the_end_also_past_rows_that_are_refused():
         read_to_end(rows(error))
     with pytest.raises(KeyError):
         read_to_end(rows(KeyError()))
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyError])
+def test_a_failure_has_no_codes_of_a_terminal(kind):
+    """Keras sets parts of its messages in bold. A `KeyError` shows them escaped."""
+    failure = failure_of(0, kind("before \x1b[1mbold\x1b[0m after"))
+    assert "before bold after" in failure.message
+    assert "[1m" not in failure.traceback + failure.message
