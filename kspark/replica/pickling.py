@@ -144,18 +144,26 @@ def leaves(value: Any) -> Iterator[Any]:
 # -- objects of Keras ---------------------------------------------------------------------------
 
 
+def of_keras(obj: Any) -> bool:
+    """Whether an object is an instance of a class of Keras itself."""
+    return type(obj).__module__.partition(".")[0] == "keras"
+
+
+def takes_variables(part: Any) -> bool:
+    """Whether variables are among the arguments that a loss or a metric passes to its function."""
+    import keras
+
+    arguments = [value for value in vars(part).values() if isinstance(value, Mapping)]
+    return any(isinstance(value, keras.Variable) for value in leaves(arguments))
+
+
 def resets_to_zero(metric: Any) -> bool:
     """Whether a metric sets all of its variables to zero before it is used.
 
     Those of Keras 3.12 to 3.15 do, except for variables among the arguments of their functions. A
     subclass may have a variable that the inherited `reset_state` does not know.
     """
-    import keras
-
-    arguments = [value for value in vars(metric).values() if isinstance(value, Mapping)]
-    if any(isinstance(value, keras.Variable) for value in leaves(arguments)):
-        return False
-    return type(metric).__module__.partition(".")[0] == "keras"
+    return of_keras(metric) and not takes_variables(metric)
 
 
 def reduced_by_value(obj: Any, *, is_zero: bool = False) -> tuple[Any, ...] | None:

@@ -9,11 +9,10 @@ only parts whose whole state is in variables and in the configuration. All other
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from kspark.replica.compile_arguments import compile_arguments
-from kspark.replica.pickling import leaves
+from kspark.replica.pickling import leaves, of_keras, takes_variables
 from kspark.replica.stepping import stepping
 
 if TYPE_CHECKING:
@@ -56,16 +55,6 @@ def is_plain(part: Any) -> bool:
 
 def is_plain_argument(value: Any) -> bool:
     """Whether an argument of `compile`, such as a loss, has no state that may change unseen."""
-    import keras
-
     if value is None or isinstance(value, str | int | float):
         return True
-    if not of_keras(value):
-        return False
-    values = [v for v in vars(value).values() if isinstance(v, Mapping)]
-    return not any(isinstance(v, keras.Variable) for v in leaves(values))
-
-
-def of_keras(part: Any) -> bool:
-    """Whether an object is an instance of a class of Keras."""
-    return type(part).__module__.partition(".")[0] == "keras"
+    return of_keras(value) and not takes_variables(value)

@@ -9,6 +9,7 @@ import pytest
 from kspark.replica import ReplicaSpec
 from kspark.replica import spec as spec_module
 from kspark.replica.building import build, renewed
+from kspark.replica.pickling import resets_to_zero
 
 layers = keras.layers
 
@@ -207,6 +208,14 @@ def test_what_a_metric_of_the_user_does_not_reset_is_kept(data, kind):
     for trained in (build(second).model, model):
         results.append(trained.evaluate(*data, verbose=0, return_dict=True)["part"])
     assert results[0] == pytest.approx(results[1])
+
+
+def test_a_variable_among_the_arguments_of_a_metric_is_not_reset():
+    scaled = keras.metrics.MeanMetricWrapper(
+        keras.losses.mean_squared_error, scale=keras.Variable(2.0)
+    )
+    assert not resets_to_zero(scaled)
+    assert resets_to_zero(keras.metrics.MeanMetricWrapper(keras.losses.mean_squared_error))
 
 
 @pytest.mark.parametrize("name", ["AUC", "MeanAbsoluteError", "F1Score", "R2Score", "MeanIoU"])
