@@ -113,13 +113,19 @@ class NonFiniteError(WorkerError):
     """A loss became NaN or infinite on a worker."""
 
 
+class Described(str):
+    """A description of what was received, which an error shows without quotation marks."""
+
+    __slots__ = ()
+
+
 def invalid(name: str, rule: str, value: object) -> ValueError:
     """Make the error for an argument with a wrong value.
 
     Args:
         name: String, name of the argument.
         rule: String, the requirement, as in "an integer >= 1".
-        value: The value that was received.
+        value: The value that was received, or a description of it as `Described`.
 
     Returns:
         A `ValueError` for the caller to raise.
@@ -134,6 +140,8 @@ def invalid_type(name: str, rule: str, value: object) -> TypeError:
 
 def sentence(name: str, rule: str, value: object) -> str:
     """Return the text of `invalid`. A value is cut to 200 characters."""
+    if isinstance(value, Described):
+        return f"`{name}` must be {rule}. Received: {value}"
     shown = repr(value)
     if len(shown) > 200:
         shown = shown[:197] + "..."

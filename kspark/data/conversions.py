@@ -22,7 +22,7 @@ from kspark.adapters.column_types import is_vector_type
 from kspark.adapters.dataframe import chosen_column
 from kspark.adapters.slices import rows_rdd, vector_frame
 from kspark.cluster.bootstrap import ship
-from kspark.errors import invalid, invalid_type
+from kspark.errors import Described, invalid, invalid_type
 from kspark.shards import ArraySpec, InputSpec
 from kspark.worker.rows import (
     Arrays,
@@ -196,7 +196,7 @@ def to_data_frame(
     """
     matrix, numbers = same_length(np.asarray(features), np.asarray(labels))
     if matrix.ndim != 2:
-        raise invalid("features", "a matrix", f"shape {matrix.shape}")
+        raise invalid("features", "a matrix", Described(f"shape {matrix.shape}"))
     numbers = classes_of(numbers) if categorical else numbers_of(numbers)
     return vector_frame(sc, matrix, numbers, VectorUDT())
 
@@ -272,7 +272,7 @@ def same_length(features: Any, labels: Any) -> tuple[Any, Any]:
     """Check that features and labels have the same number of rows, and return both."""
     if len(features) != len(labels):
         rule = f"as many as the {len(features)} rows of features"
-        raise invalid("labels", rule, f"{len(labels)} rows")
+        raise invalid("labels", rule, Described(f"{len(labels)} rows"))
     return features, labels
 
 
@@ -281,7 +281,7 @@ def classes_of(labels: Any) -> np.ndarray:
     one_hot = np.asarray(labels)
     if one_hot.ndim != 2:
         rule = "one one-hot row per example when categorical=True"
-        raise invalid("labels", rule, f"shape {one_hot.shape}")
+        raise invalid("labels", rule, Described(f"shape {one_hot.shape}"))
     return one_hot.argmax(axis=1)
 
 
@@ -290,7 +290,7 @@ def numbers_of(labels: Any) -> np.ndarray:
     numbers = np.asarray(labels)
     if numbers.size != len(numbers):
         rule = "one number per example (set categorical=True for one-hot rows)"
-        raise invalid("labels", rule, f"shape {numbers.shape}")
+        raise invalid("labels", rule, Described(f"shape {numbers.shape}"))
     return numbers.reshape(len(numbers))
 
 

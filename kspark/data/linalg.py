@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pyspark.mllib.linalg import Matrices, Matrix, Vector, Vectors
 
-from kspark.errors import invalid
+from kspark.errors import Described, invalid
 
 
 def to_matrix(np_array: np.ndarray) -> Matrix:
@@ -25,7 +25,7 @@ def to_matrix(np_array: np.ndarray) -> Matrix:
     """
     array = np.asarray(np_array)
     if array.ndim != 2:
-        raise invalid("np_array", "an array of two axes", f"shape {array.shape}")
+        raise invalid("np_array", "an array of two axes", Described(f"shape {array.shape}"))
     # MLlib's matrices are in column-major order.
     rows, columns = array.shape
     return Matrices.dense(rows, columns, array.ravel(order="F"))
@@ -63,7 +63,7 @@ def to_vector(np_array: np.ndarray) -> Vector:
     """
     array = np.asarray(np_array)
     if array.ndim != 1:
-        raise invalid("np_array", "an array of one axis", f"shape {array.shape}")
+        raise invalid("np_array", "an array of one axis", Described(f"shape {array.shape}"))
     return Vectors.dense(array)
 
 

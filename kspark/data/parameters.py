@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kspark.errors import invalid, invalid_type
+from kspark.errors import Described, invalid, invalid_type
 from kspark.saving.rebuild import rebuilt, refuse_code
 
 Params = Sequence[np.ndarray]
@@ -137,5 +137,5 @@ def paired(left: Params, right: Params) -> Any:
     """Return pairs of the arrays of two lists."""
     if len(left) != len(right):
         rule = f"a list of as many arrays as the {len(left)} of param_list_left"
-        raise invalid("param_list_right", rule, f"{len(right)} arrays")
+        raise invalid("param_list_right", rule, Described(f"{len(right)} arrays"))
     return zip(left, right, strict=True)

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from kspark.cluster.interrupts import interruptible
-from kspark.errors import invalid, invalid_type
+from kspark.errors import Described, invalid, invalid_type
 from kspark.job.progress import Progress
 from kspark.replica import Replica
 from kspark.shards import LearningRate
@@ -92,7 +92,6 @@ class FitMonitor:
         self._watched = bool(callbacks)
         self._stops_on_nan = stops_on_nan(callbacks)
         self._given = replica.get_vector()
-        self._recorded: set[str] = set()
 
     @property
     def learning_rate(self) -> LearningRate:
@@ -182,12 +181,6 @@ class FitMonitor:
             self._callbacks.on_epoch_end(epoch, logs)
         return self._changed()
 
-    def record(self, **figures: float) -> None:
-        """Add figures of an epoch to the history, but not to the logs of the callbacks."""
-        self._recorded.update(figures)
-        for name, value in figures.items():
-            self.history.history.setdefault(name, []).append(value)
-
     def _optimizer_state(self) -> list[np.ndarray]:
         """Return the optimizer's state; an empty list if no callbacks can change it."""
         return self.replica.get_optimizer_state() if self._watched else []
@@ -216,8 +209,7 @@ class FitMonitor:
 
     def _last_logs(self) -> dict[str, Any]:
         """Return the logs of the last epoch, with the changes of the callbacks."""
-        logs = self.history.history.items()
-        return {name: v[-1] for name, v in logs if v and name not in self._recorded}
+        return {name: values[-1] for name, values in self.history.history.items() if values}
 
 
 def take_chosen_epoch(model: keras.Model) -> int | None:
@@ -329,7 +321,9 @@ def check_by_epoch(callback: keras.callbacks.Callback) -> None:
         value = getattr(callback, setting, "epoch")
         if value != "epoch" and isinstance(callback, getattr(keras.callbacks, kind, ())):
             rule = f'set to run once per epoch ({setting}="epoch"): workers train the batches'
-            raise invalid("callbacks", rule, f"{type(callback).__name__} with {setting}={value!r}")
+            raise invalid(
+                "callbacks", rule, Described(f"{type(callback).__name__} with {setting}={value!r}")
+            )
 
 
 def warn_of_batch_hooks(callback: keras.callbacks.Callback) -> None:

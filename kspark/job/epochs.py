@@ -9,13 +9,11 @@ from dataclasses import replace
 import numpy as np
 
 from kspark.cluster.bootstrap import ship
-from kspark.cluster.slots import threads_per_task
-from kspark.errors import invalid
+from kspark.errors import Described, invalid
 from kspark.job.fit import Fit
 from kspark.job.optimizer_state import take_state
 from kspark.job.report import EpochFacts
 from kspark.worker import inference as inference_worker
-from kspark.worker.inference import InferenceTask
 from kspark.worker.tasks import ShardResult, State
 
 logger = logging.getLogger("kspark")
@@ -51,7 +49,7 @@ def adopt_counters(fit: Fit, epoch: int) -> None:
             "free of callbacks that set the optimizer's `iterations` after the first epoch has "
             'begun, except with mode="synchronous" and frequency="epoch"'
         )
-        raise invalid("callbacks", rule, f"new step counters before epoch {epoch + 1}")
+        raise invalid("callbacks", rule, Described(f"new step counters before epoch {epoch + 1}"))
     fit.share(fit.spec.renewed(fit.monitor.replica.model))
 
 
@@ -75,7 +73,7 @@ def share_vocabularies(fit: Fit, epoch: int, digest: str) -> None:
             "free of callbacks that set a vocabulary after the first epoch has begun, except "
             'with mode="synchronous", frequency="epoch" and no `straggler_timeout`'
         )
-        raise invalid("callbacks", rule, f"a new vocabulary before epoch {epoch + 1}")
+        raise invalid("callbacks", rule, Described(f"a new vocabulary before epoch {epoch + 1}"))
     spec = fit.spec.renewed(fit.monitor.replica.model)
     # Workers keep a replica as long as its digest is the same.
     fit.share(replace(spec, digest=f"{spec.digest[:32]}{digest}"))
@@ -154,12 +152,11 @@ def validate(fit: Fit, epoch: int) -> dict[str, float]:
 
 def evaluate_in_job(fit: Fit, epoch: int, weights: np.ndarray) -> list[ShardResult]:
     """Evaluate the validation examples in a Spark job. Returns the results by shard."""
-    held_out, skip = fit.train, fit.num_train
-    if fit.held_out is not None:
-        held_out, skip = fit.held_out, {}
-    task = InferenceTask(
-        fit.fit_id, fit.plan.validation_batch_size, threads_per_task(fit.spark), skip
-    )
+    held_out = fit.train if fit.held_out is None else fit.held_out
     with fit.sent_weights.share(weights) as (vector, _):
-        shipped = ship(inference_worker.evaluate_shards, task, shared=(fit.shared_spec, vector))
+        shipped = ship(
+            inference_worker.evaluate_shards,
+            fit.validation_task(),
+            shared=(fit.shared_spec, vector),
+        )
         return fit.collect(held_out, shipped, f"kspark: validate epoch {epoch + 1}")

@@ -24,6 +24,7 @@ from kspark.job.vocabularies import Vocabularies
 from kspark.plan import TrainingPlan
 from kspark.replica import ReplicaSpec
 from kspark.shards import LearningRate
+from kspark.worker.inference import InferenceTask
 from kspark.worker.tasks import FitTask, ShardResult
 
 logger = logging.getLogger("kspark")
@@ -102,6 +103,18 @@ class Fit:
         own = rule.clone() if rule.keeps_replica_weights else None
         threads = threads_per_task(self.spark)
         return FitTask(self.fit_id, self.plan, self.num_train, threads, own)
+
+    def validation_task(self) -> InferenceTask:
+        """Return what the tasks need to evaluate the validation examples.
+
+        Without examples of their own, these are the last examples of each training shard.
+        """
+        skipped, counts = self.num_train, self.train.counts
+        if self.held_out is not None:
+            skipped, counts = {}, self.held_out.counts
+        filled = sum(n > skipped.get(shard, 0) for shard, n in counts.items())
+        size, threads = self.plan.validation_batch_size, threads_per_task(self.spark)
+        return InferenceTask(self.fit_id, size, threads, skipped, alone=filled == 1)
 
     @property
     def num_examples(self) -> int:

@@ -27,7 +27,7 @@ from kspark.cluster.engine import engine_of
 from kspark.cluster.failures import UNFIT_LABELS, worker_error
 from kspark.cluster.slots import threads_per_task
 from kspark.cluster.spark_job import run_once
-from kspark.errors import Failure, invalid
+from kspark.errors import Described, Failure, invalid
 from kspark.job.collecting import checked
 from kspark.replica import ReplicaSpec
 from kspark.worker import inference as inference_worker
@@ -62,7 +62,8 @@ def evaluate(
         ValueError: If there are no examples, or if labels do not fit the loss.
         WorkerError: If a replica failed.
     """
-    task = InferenceTask(uuid.uuid4().hex, batch_size, threads_per_task(spark))
+    alone = examples.num_partitions == 1
+    task = InferenceTask(uuid.uuid4().hex, batch_size, threads_per_task(spark), alone=alone)
     shared = engine_of(spark).share(spec)
     try:
         shipped = ship(inference_worker.evaluate_chunks, task, shared=(shared,))
@@ -72,7 +73,7 @@ def evaluate(
         examples.close()
     results = checked(with_fitting_labels(found))
     if not results:
-        raise invalid("x", "a data set with at least one example", "0 examples")
+        raise invalid("x", "a data set with at least one example", Described("0 examples"))
     return results
 
 

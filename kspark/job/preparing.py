@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from kspark.adapters import Examples
 from kspark.cluster.engine import engine_of
 from kspark.cluster.slots import task_slots
-from kspark.errors import NotEnoughSlotsError, inside, invalid
+from kspark.errors import Described, NotEnoughSlotsError, inside, invalid
 from kspark.job.fit import Fit
 from kspark.job.sent_weights import SentWeights
 from kspark.job.spooling import SpooledExamples
@@ -90,13 +90,15 @@ def divide(fit: Fit) -> None:
     counts = fit.train.counts
     total = sum(counts.values())
     if not total:
-        raise invalid("x", "a data set with at least one example", f"{total} examples")
+        raise invalid("x", "a data set with at least one example", Described(f"{total} examples"))
     fit.num_train = divide_validation(counts, fit.validation_split)
     if not fit.num_examples or (fit.validation_split and fit.num_examples == total):
         rule = f"a fraction that leaves rows on both sides of {total} examples"
         raise invalid("validation_split", rule, fit.validation_split)
     if fit.held_out is not None and not fit.held_out.num_examples:
-        raise invalid("validation_data", "a data set with at least one example", "0 examples")
+        raise invalid(
+            "validation_data", "a data set with at least one example", Described("0 examples")
+        )
     check_labels(fit.monitor.replica.model, fit.train.infos)
     if fit.held_out is not None:
         with inside("validation_data"):

@@ -254,7 +254,7 @@ class FitReport:
         ]
 
     def exchanges(self) -> dict[str, list[float]]:
-        """Return the figures per epoch that `fit` adds to `History`.
+        """Return the figures of the exchanges per epoch, in the form of `History.history`.
 
         Returns:
             Dictionary of lists with one number per epoch: `"merges"`; `"bytes_sent"` and

@@ -89,6 +89,7 @@ def connected_shard(
         return reported(client, lost_too_often(handle.index, tries.count))
     with tries:
         replica = replica_for(spec, fit.fit_id, fit.threads)
+        replica.alone = fit.alone
         run = LiveRun(task, spec, replica, shard, state, client, num_examples, welcome)
         choose_loop(run)
         rest = run.rest()

@@ -21,7 +21,7 @@ from kspark.ml.inner import inputs_of, outputs_of, up_to
 from kspark.replica import ReplicaSpec
 from kspark.replica.custom_objects import checked
 from kspark.replica.model_spec import ModelSpec
-from kspark.replica.signature import build_model, is_arrays
+from kspark.replica.signature import build_model, is_arrays, is_built
 from kspark.spark_model.inputs import example_for
 
 
@@ -64,7 +64,7 @@ class CarriedModel:
             ValueError: If there is no row to build the model from.
         """
         with self._lock:
-            if not self.model.built:
+            if not is_built(self.model):
                 example = example_for(self.model, dataset, columns, labelled=False)
                 if is_arrays(example):
                     build_model(self.model, example)

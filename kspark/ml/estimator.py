@@ -97,14 +97,19 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
         model = carried.clone()
         trained = SparkModel(model, custom_objects=carried.custom_objects, **self.model_arguments())
         frame = self._labelled(dataset, model)
-        indicator = self.value_of("validationIndicatorCol")
+        indicator, split = (
+            self.value_of("validationIndicatorCol"),
+            self.getOrDefault("validationSplit"),
+        )
+        if indicator and split:
+            raise invalid("validationSplit", "0 when `validationIndicatorCol` is set", split)
         with divided(frame, indicator) as (train, held_out):
             history = trained.fit(
                 train,
                 epochs=self.getOrDefault("epochs"),
                 verbose=self.getOrDefault("verbose"),
                 callbacks=own_callbacks(self.value_of("callbacks")),
-                validation_split=self.getOrDefault("validationSplit"),
+                validation_split=split,
                 validation_data=held_out,
                 shuffle=self.getOrDefault("shuffle"),
                 class_weight=self.class_weights(),

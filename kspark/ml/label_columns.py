@@ -14,7 +14,7 @@ from pyspark.sql.types import ArrayType, BooleanType, DataType, NumericType
 from kspark.adapters.column_types import is_vector_type
 from kspark.adapters.dataframe import chosen_column
 from kspark.errors import KSparkError, invalid
-from kspark.ml.scoring import ClassifierFacts
+from kspark.ml.scoring import MARGINS, ClassifierFacts
 from kspark.replica.labels import NUMBERS, ONE_HOT, SPARSE
 from kspark.worker.scores import BINARY, MULTICLASS, MULTILABEL
 
@@ -43,6 +43,8 @@ def with_labels(
     if isinstance(kind, NumericType | BooleanType):
         if always_one_hot or wants_one_hot(name, kind, facts):
             return frame.withColumn(name, one_hot(label, name, facts))
+        if facts.kind == BINARY and facts.loss and not facts.own_step:
+            return frame.withColumn(name, degree(label, name, facts))
         return frame
     if not is_flat(kind):
         return frame
@@ -98,6 +100,18 @@ def one_hot(label: Column, name: str, facts: ClassifierFacts) -> Column:
     )
     found = F.coalesce(label.cast("string"), F.lit("null"))
     return F.when(is_class, row).otherwise(F.raise_error(F.concat(F.lit(text), found, F.lit("."))))
+
+
+def degree(label: Column, name: str, facts: ClassifierFacts) -> Column:
+    """Return the label for a single output, a number from 0 to 1, or from -1 with a hinge loss."""
+    lowest = -1 if facts.loss in MARGINS else 0
+    text = (
+        f"{REFUSAL} numbers from {lowest} to 1 for the loss {facts.loss!r} of a model of one "
+        f"output (for other numbers, use `KerasRegressor`). Received: labelCol={name!r} with "
+    )
+    refused = F.raise_error(F.concat(F.lit(text), label.cast("string"), F.lit(".")))
+    number = label.cast("double")
+    return F.when((number < lowest) | (number > 1), refused).otherwise(label)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from kspark.errors import invalid, invalid_type
+from kspark.errors import Described, invalid, invalid_type
 from kspark.replica import custom_objects as custom
 from kspark.replica.compiled_variables import compiled_variables
 from kspark.replica.pickling import leaves
@@ -250,4 +250,4 @@ def check_model(model: Any) -> None:
     for layer in custom.reachable(model):
         if isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional) and layer.stateful:
             rule = "free of stateful layers, which carry state from one batch to the next"
-            raise invalid("model", rule, f"{layer.name} with stateful=True")
+            raise invalid("model", rule, Described(f"{layer.name} with stateful=True"))

@@ -17,7 +17,7 @@ import numpy as np
 from kspark.replica import pickling
 from kspark.replica.comparing import changed_attributes, differ
 from kspark.replica.compiled import known_parts
-from kspark.replica.variables import in_order, values_of
+from kspark.replica.variables import in_order, rng_variables, values_of
 
 if TYPE_CHECKING:
     import keras
@@ -141,10 +141,16 @@ def different_flags(
 
 
 def different_values(model: keras.Model, copy: keras.Model) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield position and value of each variable whose value differs."""
-    ours, theirs = (values_of(in_order(each, each.variables)) for each in (model, copy))
-    for index, (value, other) in enumerate(zip(ours, theirs, strict=True)):
-        if value.tobytes() != other.tobytes():
+    """Yield position and value of each variable whose value differs.
+
+    The states of random number generators always count as different. Keras draws them for each
+    copy, so that this copy may have those of the model by chance, and the next one has others.
+    """
+    drawn = {id(variable) for variable in rng_variables(model)}
+    variables = in_order(model, model.variables)
+    values, others = values_of(variables), values_of(in_order(copy, copy.variables))
+    for index, (variable, value) in enumerate(zip(variables, values, strict=True)):
+        if id(variable) in drawn or value.tobytes() != others[index].tobytes():
             yield index, value
 
 

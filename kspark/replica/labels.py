@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from kspark.errors import invalid
+from kspark.errors import Described, invalid
 from kspark.replica.signature import (
     arranged,
     names_in_keras,
@@ -111,7 +111,7 @@ def check_weights(model: keras.Model, stored: Sequence[StoredArray]) -> None:
         if not fits_values(weights.shape, output[:-1]):
             shaped = f", or weights of shape {output[:-1]} per example" if output[:-1] else ""
             rule = f"one weight per example{shaped}, for {name!r}"
-            found = f"weights of shape {weights.shape} per example"
+            found = Described(f"weights of shape {weights.shape} per example")
             raise invalid("sample_weight", rule, found)
 
 
@@ -220,10 +220,10 @@ def outside(stats: LabelStats, low: float, high: float) -> bool:
     return (least is not None and least < low) or (most is not None and most > high)
 
 
-def spread(stats: LabelStats) -> str:
+def spread(stats: LabelStats) -> Described:
     """Describe the labels' range in words."""
     kind = "whole numbers" if stats.integral else "numbers"
-    return f"{kind} from {stats.minimum:g} to {stats.maximum:g}"
+    return Described(f"labels that are {kind} from {stats.minimum:g} to {stats.maximum:g}")
 
 
 def loss_of(model: keras.Model, name: str) -> Any:

@@ -36,7 +36,7 @@ def without_lambdas(config: Any, functions: Iterable[Any]) -> tuple[Any, dict[st
             return [replaced(item) for item in part]
         if not isinstance(part, Mapping):
             return part
-        function = known.get(code_of(part)) if part.get("class_name") == LAMBDA else None
+        function = known.get(code_of(part))
         if function is not None:
             name = f"kspark_lambda_{lambdas.index(function)}"
             used[name] = function
@@ -46,15 +46,20 @@ def without_lambdas(config: Any, functions: Iterable[Any]) -> tuple[Any, dict[st
     return replaced(config), used
 
 
-def code_of(part: Any) -> Any:
-    """Return the code of a serialized lambda as text, or `None` if it has another form.
+def code_of(part: Mapping[str, Any]) -> str | None:
+    """Return the code of a serialized lambda as text, or `None` for anything else.
 
-    `Lambda` layers write it as `code`, other objects as the first item of `value`.
+    `Lambda` layers write it as `code`, other objects as the first item of `value`. Activations
+    write the `value` alone, without a class name, which Keras itself does not load.
     """
-    config = part.get("config") if isinstance(part, Mapping) else None
+    config = part.get("config") if part.get("class_name") == LAMBDA else part
     if not isinstance(config, Mapping):
         return None
-    return config["code"] if "code" in config else next(iter(config.get("value", ())), None)
+    if config is part and set(part) != {"value"}:
+        return None
+    value = config.get("value") or [None]
+    code = config.get("code", value[0] if isinstance(value, list | tuple) else None)
+    return code if isinstance(code, str) else None
 
 
 def code_texts(functions: Sequence[FunctionType]) -> dict[Any, FunctionType]:

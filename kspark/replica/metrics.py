@@ -70,8 +70,23 @@ def run_once(model: keras.Model, inputs: InputSpec, labels: list[Zeros]) -> None
     y_pred = rearranged(outputs, names, structure)
     zeros = [keras.ops.zeros((1, *shape), dtype=dtype) for shape, dtype in labels]
     y = per_output(zeros, inputs)
-    model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=None)
+    if has_loss(model):
+        model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=None)
     model.compute_metrics(x, y, y_pred)
+
+
+def has_loss(model: keras.Model) -> bool:
+    """Whether `compute_loss` has something to compute.
+
+    A model with a `train_step` of its own may compute its loss there. For any other model without
+    a loss, `compute_loss` raises an error, which says what is missing.
+    """
+    import keras
+
+    if type(model).train_step is keras.Model.train_step:
+        return True
+    own = type(model).compute_loss is not keras.Model.compute_loss
+    return own or model.loss is not None or bool(model.losses)
 
 
 def called_on_zeros(model: keras.Model, inputs: InputSpec) -> Any:

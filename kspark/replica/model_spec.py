@@ -138,7 +138,7 @@ class ModelSpec:
                     self.model_bytes, self.dtype_policy, objects, compiles=self._compiles
                 )
             except REBUILD_ERRORS as error:
-                raise not_rebuilt(model, f"{type(error).__name__}: {error}") from error
+                raise not_rebuilt(model, told(error)) from error
             check_variables(model, copy)
             spec = replace(self, differences=Differences.between(model, copy))
             if self.compilation is None:
@@ -149,7 +149,7 @@ class ModelSpec:
                 spec.differences.apply(copy)
                 compilation.compile(copy, objects)
             except REBUILD_ERRORS as error:
-                raise not_rebuilt(model, f"{type(error).__name__}: {error}") from error
+                raise not_rebuilt(model, told(error)) from error
             check_optimizer(model, copy)
             return replace(spec, compilation=compilation)
 
@@ -238,10 +238,19 @@ def check_optimizer(model: keras.Model, copy: keras.Model) -> None:
         )
 
 
+def told(error: BaseException) -> str:
+    """Return the class and the text of an error, without the configurations that Keras adds.
+
+    Keras describes the whole model, then each part around the faulty one, and last the fault.
+    """
+    return f"{type(error).__name__}: {str(error).rpartition('Exception encountered: ')[2].strip()}"
+
+
 def not_rebuilt(model: keras.Model, reason: str) -> ValueError:
     """Return the error for a model that cannot be rebuilt from its configuration."""
     return ValueError(
         f"The model {model.name!r} cannot be rebuilt from its configuration, so no worker can "
-        f"run it: {reason}.\nWrite a complete `get_config` for custom layers and models, and pass "
-        "classes and functions to which the model does not refer as `custom_objects`."
+        f"run it: {reason.rstrip('.')}.\nWrite a complete `get_config` for custom layers and "
+        "models, and pass classes and functions to which the model does not refer as "
+        "`custom_objects`."
     )

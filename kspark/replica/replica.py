@@ -47,6 +47,10 @@ class Replica(ReplicaState):
         inputs: `InputSpec` of the model.
         custom_objects: Mapping from name to class or function, for names in the
             compile arguments that Keras resolves only in the first step.
+
+    Attributes:
+        alone: Boolean, whether no other replica trains or evaluates, so that there are no metrics
+            of others to add.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Replica(ReplicaState):
         self._objects = dict(custom_objects or {})
         self._prepared = False
         self._summable = False
+        self.alone = False
 
     @classmethod
     def of(cls, model: keras.Model, x: Any = None, *, with_labels: bool = False) -> Replica:
@@ -187,7 +192,9 @@ class Replica(ReplicaState):
         self._prepared = True
 
     def check_summable(self, window: Window, batch_size: int) -> None:
-        """Check that metric states of several replicas can be added. Only the first call checks.
+        """Check that metric states of several replicas can be added.
+
+        Only the first call checks, and only if there are several replicas.
 
         Args:
             window: `Window` with at least one row, used for the check.
@@ -196,8 +203,9 @@ class Replica(ReplicaState):
         Raises:
             ValueError: If the states cannot be added. The message names the metric.
         """
-        if not self._summable:
-            check_metrics_are_sums(self, window, batch_size)
+        if self.alone or self._summable:
+            return
+        check_metrics_are_sums(self, window, batch_size)
         self._summable = True
 
     def check_gradient_merging(self, window: Window, batch_size: int) -> None:
@@ -219,7 +227,7 @@ class Replica(ReplicaState):
         Keras' own metrics do. They are not checked, because that would compile evaluation.
         """
         with self._ready(window):
-            if window.num_examples and not self._summable and has_custom_metric(self.model.metrics):
+            if window.num_examples and has_custom_metric(self.model.metrics):
                 self.check_summable(window, batch_size)
             yield
 

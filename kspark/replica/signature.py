@@ -28,14 +28,14 @@ def build_model(model: keras.Model, example: Any) -> None:
     """Create the variables of a model that was defined without an input shape.
 
     Args:
-        model: A `keras.Model`. A model that is already built is left alone.
+        model: A `keras.Model`. A model that is built already (see `is_built`) is left alone.
         example: Array, or list or dictionary of arrays, with at least one row of each
             input.
 
     Raises:
         ValueError: If an array of `example` has no rows.
     """
-    if model.built:
+    if is_built(model):
         return
     import keras
 
@@ -49,6 +49,16 @@ def build_model(model: keras.Model, example: Any) -> None:
         model.build((None, *rows[0].shape[1:]))  # a call would fix the batch size, too
         return
     model(rearranged(rows, names, structure), training=False)
+
+
+def is_built(model: keras.Model) -> bool:
+    """Whether a model and its layers have their variables.
+
+    `build` may mark a subclassed model as built whose layers are not.
+    """
+    if symbolic(model, "input", "inputs") is not None:
+        return bool(model.built)
+    return model.built and all(layer.built for layer in model.layers)
 
 
 def input_spec(model: keras.Model, example: Any = None, *, with_labels: bool = False) -> InputSpec:

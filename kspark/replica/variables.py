@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kspark.errors import invalid
+from kspark.errors import Described, invalid
 from kspark.replica.compiled_variables import compiled_variables
 from kspark.weights import FIXED, STATE, TRAINABLE, Weight, WeightSpec
 
@@ -75,7 +75,7 @@ def weight_spec(model: keras.Model) -> WeightSpec:
             role = TRAINABLE
             if dtype not in FLOATS:
                 rule = "a model whose trainable weights are real floating point numbers"
-                raise invalid("model", rule, f"{variable.path} of dtype {dtype}")
+                raise invalid("model", rule, Described(f"{variable.path} of dtype {dtype}"))
         shape = tuple(int(n) for n in variable.shape)
         weights.append(Weight(str(variable.path), shape, dtype, role))
     return WeightSpec(tuple(weights))

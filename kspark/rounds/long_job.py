@@ -28,7 +28,6 @@ import numpy as np
 from kspark.cluster.addresses import advertised_host, bind_host
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.interrupts import interruptible
-from kspark.cluster.slots import threads_per_task
 from kspark.cluster.spark_job import SparkJob
 from kspark.errors import Failure, KSparkError
 from kspark.job.collecting import shard_results
@@ -38,7 +37,6 @@ from kspark.live.wire import Order
 from kspark.rounds.dispatcher import Dispatcher
 from kspark.rounds.long_task import LongTask, carry_out_orders
 from kspark.shards import ShardHandle
-from kspark.worker.inference import InferenceTask
 from kspark.worker.tasks import ShardResult
 
 logger = logging.getLogger("kspark")
@@ -159,12 +157,10 @@ class LongJob:
 
     def _submit(self, description: str) -> SparkJob:
         fit = self.fit
-        threads = threads_per_task(fit.spark)
-        skipped = {} if fit.held_out is not None else fit.num_train
         host, port = self.server.address
         task = LongTask(
             fit.task(),
-            InferenceTask(fit.fit_id, fit.plan.validation_batch_size, threads, skipped),
+            fit.validation_task(),
             self.held_out,
             advertised_host(fit.spark, host),
             port,

@@ -69,7 +69,6 @@ def run_timed_round(
     trained.clear()  # `result` has the deltas, which are deleted when they are merged
     merge_deltas(fit, result)
     stop = finish_round(fit, epoch, result, stragglers=stragglers, late=late)
-    fit.monitor.record(stragglers=len(stragglers))
     return result.states, stop
 
 

@@ -111,6 +111,7 @@ def train_shard(
     batches = fit.plan.batches(num_examples)
     with tries if task.counts_deaths else nullcontext():
         replica = replica_for(spec, fit.fit_id, fit.threads)
+        replica.alone = fit.alone
         state_kept = state.restore(replica, task.epoch, fit.plan, batches)
         # With `ElasticAverage`, a replica starts from weights of its own.
         own = RoundWeights.of(

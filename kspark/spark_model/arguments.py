@@ -178,9 +178,7 @@ def check_single_target(class_weight: Any, num_targets: int) -> None:
         raise invalid("class_weight", f"`None` for a model {kind}", class_weight)
 
 
-def check_exclusive(
-    validation_split: float, validation_data: Any, class_weight: Any, sample_weight: Any
-) -> None:
+def check_exclusive(validation_split: float, class_weight: Any, sample_weight: Any) -> None:
     """Refuse arguments of `fit` that exclude each other.
 
     Raises:
@@ -188,8 +186,6 @@ def check_exclusive(
         TypeError: If `validation_split` is not a number.
     """
     check_fraction("validation_split", validation_split)
-    if validation_split and validation_data is not None:
-        raise invalid("validation_split", "0 when `validation_data` is given", validation_split)
     if class_weight is not None and sample_weight is not None:
         raise invalid("class_weight", "`None` when `sample_weight` is given", class_weight)
 

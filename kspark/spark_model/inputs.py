@@ -15,9 +15,10 @@ from pyspark.sql import SparkSession
 from kspark import job
 from kspark.adapters import Columns, Examples, adapt, is_table
 from kspark.cluster.running import check_running
-from kspark.errors import inside, invalid
+from kspark.errors import Described, inside, invalid
 from kspark.replica import Replica
 from kspark.replica.labels import check_labels, check_text
+from kspark.replica.signature import is_built
 
 
 def session_of(x: Any) -> SparkSession:
@@ -61,7 +62,7 @@ def example_for(model: keras.Model, x: Any, columns: Columns, *, labelled: bool)
         labelled: Boolean, whether the rows of `x` must contain labels.
     """
     is_plain = isinstance(x, np.ndarray | Mapping)
-    if model.built or is_plain:
+    if is_built(model) or is_plain:
         return x
     if not isinstance(model, keras.Sequential) and not is_table(x):
         return x  # rows of other data may have several inputs
@@ -135,7 +136,9 @@ class Source:
         if isinstance(data, tuple | list):
             if len(data) not in (2, 3):
                 rule = "(x, y) or (x, y, sample_weight), an RDD or a DataFrame"
-                raise invalid("validation_data", rule, f"a {type(data).__name__} of {len(data)}")
+                raise invalid(
+                    "validation_data", rule, Described(f"a {type(data).__name__} of {len(data)}")
+                )
         check_running(data)
         with inside("validation_data"):
             return self._adapt(*data) if isinstance(data, tuple | list) else self._adapt(data)
@@ -206,8 +209,10 @@ class TrainingData:
             source: `Source`.
             data: Tuple `(x, y, sample_weight)`.
             validation_split: Float.
-            validation_data: Data to validate on, or `None`.
+            validation_data: Data to validate on instead of a split, or `None`.
         """
+        if validation_data is not None:
+            validation_split = 0.0
         examples, held_out = source.training(*data, validation_split)
         if validation_data is not None:
             held_out = source.validation(validation_data)

@@ -196,8 +196,8 @@ class SparkModel(InferenceModel):
             callbacks: List of `keras.callbacks.Callback`. Defaults to `None`.
             validation_split: Float in [0, 1), the fraction of the rows to validate on instead
                 of training: the last rows of arrays, or of each shard. Defaults to `0.0`.
-            validation_data: Data to validate on: of the same kinds as `x`, or a tuple `(x, y)`
-                or `(x, y, sample_weight)`. Defaults to `None`.
+            validation_data: Data to validate on instead of a split: of the same kinds as `x`, or
+                a tuple `(x, y)` or `(x, y, sample_weight)`. Defaults to `None`.
             shuffle: Boolean, whether to shuffle each shard before each epoch. Defaults to
                 `True`.
             class_weight: Dictionary from class index to weight. Defaults to `None`.
@@ -235,7 +235,7 @@ class SparkModel(InferenceModel):
             WorkerError: If a worker failed. The message has the traceback of the worker.
             ClusterError: If the cluster cannot run the fit.
         """
-        check_exclusive(validation_split, validation_data, class_weight, sample_weight)
+        check_exclusive(validation_split, class_weight, sample_weight)
         check_all_rows(steps_per_epoch=steps_per_epoch, validation_steps=validation_steps)
         self._model = compiled_model(self._model)
         checked = checked_callbacks(callbacks)

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from kspark.errors import invalid
+from kspark.replica.compile_arguments import compile_arguments
 from kspark.replica.custom_objects import collect
 from kspark.replica.model_bytes import REBUILD_ERRORS
 
@@ -29,6 +30,8 @@ def correct_positional_metrics(model: keras.Model) -> None:
     Raises:
         ValueError: If the model has metrics both as `loss_weights` and as `metrics`.
     """
+    if not model.compiled or not has_metrics(compile_arguments(model)["loss_weights"]):
+        return  # Without a configuration, because Keras warns of lambdas when it makes one.
     config = compile_config(model)
     misplaced, metrics = config.get("loss_weights"), config.get("metrics")
     if not has_metrics(misplaced):
@@ -60,11 +63,11 @@ def correct_positional_metrics(model: keras.Model) -> None:
 
 
 def compile_config(model: keras.Model) -> dict[str, Any]:
-    """Return a model's compile configuration, or an empty dictionary if it does not have one.
+    """Return a compiled model's configuration, or an empty dictionary if it does not have one.
 
     A class with a `compile` of its own has other arguments.
     """
-    if not model.compiled or type(model).compile is not keras.Model.compile:
+    if type(model).compile is not keras.Model.compile:
         return {}
     try:
         return dict(model.get_compile_config() or {})
@@ -73,7 +76,7 @@ def compile_config(model: keras.Model) -> dict[str, Any]:
 
 
 def has_metrics(value: Any) -> bool:
-    """Whether a part of a compile configuration contains anything but numbers."""
+    """Whether an argument of `compile` contains anything but numbers."""
     return any(not isinstance(leaf, Real) for leaf in leaves(value))
 
 

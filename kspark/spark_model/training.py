@@ -98,7 +98,6 @@ def train(
             outcome.report = fit.report
             if fit.rule_state is not None:
                 outcome.server_state = dict(fit.rule_state)
-    monitor.history.history.update(outcome.report.exchanges())
     return monitor.history
 
 

@@ -40,12 +40,15 @@ class InferenceTask:
         threads: Integer, threads that a replica may use.
         num_train: Mapping from shard to the number of rows to skip at its start. Defaults to no
             rows.
+        alone: Boolean, whether there is a single shard, so that there are no metrics of others to
+            add. Defaults to `False`.
     """
 
     key: str
     batch_size: int
     threads: int
     num_train: dict[int, int] = field(default_factory=dict)
+    alone: bool = False
 
 
 def evaluate_shards(
@@ -84,6 +87,7 @@ def evaluate_windows(
 ) -> ShardResult:
     """Evaluate windows. Without a vector, use the model's own weights."""
     replica = replica_for(spec, task.key, task.threads)
+    replica.alone = task.alone
     if vector is not None:
         replica.set_vector(vector)
     replica.reset_metrics()

@@ -9,7 +9,7 @@ import numpy as np
 from pyspark.mllib.linalg import Vectors
 from pyspark.mllib.regression import LabeledPoint
 
-from kspark.errors import invalid
+from kspark.errors import Described, invalid
 from kspark.shards import Chunk
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -25,7 +25,9 @@ def points(features: Any, labels: Any) -> Iterator[LabeledPoint]:
     for x, y in zip(features, labels, strict=True):
         vector = np.asarray(x)
         if vector.ndim != 1:
-            raise invalid("features", "a matrix, one row per example", f"a row of {vector.shape}")
+            raise invalid(
+                "features", "a matrix, one row per example", Described(f"a row of {vector.shape}")
+            )
         yield LabeledPoint(float(np.asarray(y).reshape(())), Vectors.dense(vector))
 
 

@@ -52,6 +52,11 @@ class FitTask:
     threads: int
     rule: ServerOptimizer | None = None
 
+    @property
+    def alone(self) -> bool:
+        """Whether a single shard trains, so that there are no metrics of others to add."""
+        return sum(map(bool, self.num_train.values())) == 1
+
     def share(self, num_examples: int) -> float:
         """Return `num_examples` as a fraction of all training examples."""
         return num_examples / sum(self.num_train.values())

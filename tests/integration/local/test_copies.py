@@ -67,6 +67,82 @@ def test_variables_that_the_loss_changes_come_back(spark):
     assert float(ours.loss.calls) == float(theirs.loss.calls)
 
 
+class OwnLoss(keras.Model):
+    """A model that computes its loss in `train_step`. Its layers get their variables from rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(1)
+        self.mean = keras.metrics.Mean(name="loss")
+
+    def get_config(self):
+        return {}
+
+    def call(self, x):
+        return self.dense(x)
+
+    def train_step(self, data):
+        import tensorflow as tf
+
+        x, y = data if isinstance(data, tuple) and len(data) == 2 else (data[0], data[0])
+        with tf.GradientTape() as tape:
+            loss = ops.mean(ops.square(self(x, training=True) - y))
+        gradients = tape.gradient(loss, self.trainable_variables)
+        self.optimizer.apply(gradients, self.trainable_variables)
+        self.mean.update_state(loss)
+        return {"loss": self.mean.result()}
+
+    @property
+    def metrics(self):
+        return [self.mean]
+
+
+@pytest.mark.parametrize("labels", [(Y,), ()], ids=["labels", "none"])
+@pytest.mark.filterwarnings("ignore:.build... was called")
+def test_a_loss_that_only_a_train_step_has_trains_as_in_keras(labels, spark):
+    def made():
+        keras.utils.set_random_seed(2)
+        model = OwnLoss()
+        model.build((None, 3))
+        model.compile("sgd")
+        return model
+
+    ours, theirs = made(), made()
+    wrapped = SparkModel(ours, num_workers=1)
+    fits = [m.fit(X, *labels, epochs=2, verbose=0, shuffle=False) for m in (wrapped, theirs)]
+    assert fits[0].history["loss"] == pytest.approx(fits[1].history["loss"], abs=1e-6)
+    np.testing.assert_allclose(ours.get_weights()[0], theirs.get_weights()[0], atol=1e-6)
+
+
+class Largest(keras.metrics.Metric):
+    """The largest prediction, a state that cannot be summed over workers."""
+
+    def __init__(self, name="largest"):
+        super().__init__(name=name)
+        self.value = self.add_weight(initializer="zeros")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.value.assign(ops.maximum(self.value, ops.max(ops.abs(y_pred))))
+
+    def result(self):
+        return self.value
+
+
+@pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
+def test_one_worker_takes_metrics_that_cannot_be_summed(mode, spark):
+    histories, evaluated = [], []
+    for wrap in (lambda model: model, lambda model: SparkModel(model, mode, num_workers=1)):
+        model = dense("mse")
+        model.compile("sgd", "mse", metrics=[Largest()])
+        wrapped = wrap(model)
+        fitted = wrapped.fit(X, Y, epochs=2, verbose=0, shuffle=False, validation_split=0.25)
+        histories.append(fitted.history)
+        evaluated.append(wrapped.evaluate(X, Y, verbose=0))
+    for name, values in histories[0].items():
+        assert histories[1][name] == pytest.approx(values, abs=1e-5)
+    assert evaluated[1] == pytest.approx(evaluated[0], abs=1e-5)
+
+
 def test_a_stage_trains_lora_and_keeps_its_seeds(spark):
     frame = spark.createDataFrame(
         [(x.tolist(), float(y[0])) for x, y in zip(X, Y, strict=True)], ["features", "label"]

@@ -470,6 +470,15 @@ def test_labels_of_the_wrong_width_are_refused(frame, units, loss, label, words)
         stage.fit(rows)
 
 
+@pytest.mark.parametrize(("loss", "lowest"), [("mse", 0), ("hinge", -1)])
+def test_labels_that_are_no_classes_are_refused_for_one_output(frame, loss, lowest):
+    stage = KerasClassifier(classifier(1, None, loss))
+    rows = frame.withColumn("label", F.lit(3.7))
+    words = f"numbers from {lowest} to 1 .*use `KerasRegressor`.*with 3.7$"
+    with pytest.raises(ValueError, match=f"`labelCol` must be a column of {words}"):
+        stage.fit(rows)
+
+
 def test_transform_is_lazy(fitted, frame):
     broken = frame.withColumn("features", F.raise_error(F.lit("read")).cast("array<double>"))
     lazy = fitted.transform(broken)

@@ -149,6 +149,24 @@ def test_merged_gradients_equal_those_of_the_joint_batch(spark, optimizer):
     same(ours, plain, 1e-5)
 
 
+def test_half_precision_rounds_gradients_before_they_are_merged(spark):
+    def made():
+        keras.utils.set_random_seed(3)
+        half = keras.layers.Dense(8, "relu", dtype="mixed_float16")
+        model = keras.Sequential([keras.Input((6,)), half, keras.layers.Dense(3, "softmax")])
+        model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+        return model
+
+    x, y = labelled(64)
+    ours, plain = made(), made()
+    SparkModel(ours, frequency="batch", num_workers=2, batch_size=4).fit(
+        x, y, epochs=2, shuffle=False, verbose=0
+    )
+    order = np.arange(64).reshape(2, 8, 4).swapaxes(0, 1).reshape(-1)
+    plain.fit(x[order], y[order], batch_size=8, epochs=2, shuffle=False, verbose=0)
+    same(ours, plain, 1e-3)
+
+
 class Halved(keras.callbacks.Callback):
     """Halves the weights before the second and the third epoch."""
 
@@ -170,7 +188,7 @@ def test_an_epoch_starts_with_the_rate_and_weights_set_by_callbacks(spark, frequ
 
     plain.fit(x, y, 16, 3, 0, callbacks(), shuffle=False)
     SparkModel(merged, frequency=frequency, num_workers=1).fit(
-        x, y, 16, 3, 0, callbacks(), validation_data=(x, y), validation_freq=2, shuffle=False
+        x, y, 16, 3, 0, callbacks(), 0.5, validation_data=(x, y), validation_freq=2, shuffle=False
     )
     same(plain, merged, 1e-6)
 
@@ -250,16 +268,17 @@ def test_terminate_on_nan_stops_training_as_in_keras(spark, mode):
 def test_every_mode_learns(spark, mode):
     x, y = labelled(600)
     model = classifier(keras.optimizers.Adam(0.02))
-    history = SparkModel(model, mode, num_workers=2).fit(
-        x, y, epochs=8, validation_split=0.2, verbose=0
-    )
+    spark_model = SparkModel(model, mode, num_workers=2)
+    history = spark_model.fit(x, y, epochs=8, validation_split=0.2, verbose=0)
     assert history.history["val_accuracy"][-1] > 0.85
     recorded = set() if mode == "synchronous" else EXCHANGES
     if mode == "asynchronous":
         recorded = recorded | {"staleness_mean", "staleness_max"}
-    metrics = {"loss", "accuracy", "val_loss", "val_accuracy"}
-    assert set(history.history) == metrics | recorded
-    assert {len(column) for column in history.history.values()} == {8}
+    exchanges = spark_model.last_fit.exchanges()
+    assert set(exchanges) == recorded
+    assert set(history.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    columns = [*history.history.values(), *exchanges.values()]
+    assert {len(column) for column in columns} == {8}
     _, accuracy = model.evaluate(x[480:], y[480:], verbose=0)
     assert history.history["val_accuracy"][-1] == pytest.approx(accuracy, abs=1e-6)
 

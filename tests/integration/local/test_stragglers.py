@@ -105,7 +105,6 @@ def test_a_late_shard_is_merged_once(three, tmp_path, stop):
     late = [(w["shard"], w["rounds_late"]) for f in epochs for w in f.workers if w["rounds_late"]]
     assert [shard for shard, _ in late].count(SLOW) == 1
     assert [shard for facts in epochs for shard in facts.late] == [shard for shard, _ in late]
-    assert history.history["stragglers"] == [len(facts.stragglers) for facts in epochs]
     rows = [sum(w["num_examples"] for w in facts.workers) for facts in epochs]
     assert history.history["rows"] == ([10] if stop else rows)
     assert rows[-1] == 14 or not stop

@@ -7,7 +7,15 @@ import pickle
 import pytest
 
 from kspark import errors
-from kspark.errors import Failure, NonFiniteError, WorkerError, inside, invalid, invalid_type
+from kspark.errors import (
+    Described,
+    Failure,
+    NonFiniteError,
+    WorkerError,
+    inside,
+    invalid,
+    invalid_type,
+)
 
 FAILURE = Failure(3, "node7", 1, "ZeroDivisionError", "division by zero", "  File x\nZeroDiv\n\n")
 
@@ -36,6 +44,11 @@ def test_sentence_names_argument_rule_and_value():
     error = invalid("epochs", "an integer >= 1", 0)
     assert type(error) is ValueError
     assert str(error) == "`epochs` must be an integer >= 1. Received: epochs=0"
+
+
+def test_a_description_is_not_quoted():
+    error = invalid("x", "a data set with at least one example", Described("0 examples"))
+    assert str(error).endswith("Received: 0 examples")
 
 
 def test_a_wrong_type_raises_a_type_error_with_the_same_sentence():

@@ -337,6 +337,20 @@ def test_dropout_without_a_seed_trains_alike(data, window_of):
     check_trains_alike(dense(layers.Dense(8), layers.Dropout(0.4)), *data, window_of)
 
 
+def test_a_seed_that_the_first_copy_has_by_chance_is_carried_over(data, window_of):
+    model = dense(layers.Dense(8), layers.Dropout(0.4))
+    keras.utils.set_random_seed(3)  # The copy for the comparison draws what the model drew.
+    spec = crossed(ReplicaSpec.of(model))
+    keras.utils.set_random_seed(4)
+    train_both(build(spec), model, *data, window_of, 1e-6)
+
+
+def test_activations_that_are_lambdas_train_alike(data, window_of):
+    scale = 3.0
+    inner = (layers.Dense(5, lambda t: t * scale), layers.Activation(lambda t: t - 1))
+    check_trains_alike(dense(*inner), *data, window_of)
+
+
 def test_lora_trains_alike(data, window_of):
     first = layers.Dense(3)
     model = dense(first)

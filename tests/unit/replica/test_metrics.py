@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
 
 from kspark.replica import Replica
-from kspark.shards import LabelStats, ShardHandle, StoredArray
+from kspark.shards import ArraySpec, LabelStats, ShardHandle, StoredArray
 
 layers, ops = keras.layers, keras.ops
 
@@ -123,6 +125,18 @@ def test_summability_is_checked_once(window_of, monkeypatch):
     replica.check_summable(window, 4)
     monkeypatch.setattr(replica, "evaluate", None)
     replica.check_summable(window, 4)
+
+
+def test_a_replica_without_others_takes_any_metric(window_of):
+    replica = Replica.of(binary(Largest(), run_eagerly=True))
+    replica.alone = True
+    window = window_of(*binary_rows(10))
+    replica.train(window, 4)
+    replica.check_summable(window, 4)
+    assert replica.metric_results()["largest"] > 0
+    replica.alone = False
+    with pytest.raises(ValueError, match="'largest'"):
+        replica.train(window, 4)
 
 
 @pytest.mark.parametrize(("metric", "name"), [(Largest(), "largest"), (FromOne(), "from_one")])
@@ -386,6 +400,34 @@ def test_the_driver_prepares_an_overridden_loss_with_all_arguments_of_keras():
     replica = Replica.of(two_headed(TwoHeads))
     replica.prepare_metrics()
     assert {"one_loss", "two_loss"} <= set(replica.metric_results())
+
+
+class OwnStep(keras.Model):
+    """A model that computes its loss in `train_step`, and is compiled without one."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(1)
+
+    def call(self, x):
+        return self.dense(x)
+
+    def train_step(self, data):
+        return {"loss": keras.ops.mean(self(data[0]))}
+
+
+def test_the_driver_prepares_a_model_that_computes_its_loss_in_its_step():
+    model = OwnStep()
+    model.compile("sgd", metrics=["mae"])
+    replica = Replica.of(model, np.zeros((1, 3), "float32"), with_labels=True)
+    replica.prepare_metrics()
+    assert "mae" in replica.metric_results()
+    plain = keras.Sequential([keras.Input((3,)), layers.Dense(1)])
+    plain.compile("sgd")
+    replica = Replica.of(plain)
+    replica.inputs = replace(replica.inputs, targets=(ArraySpec("dense"),))
+    with pytest.raises(ValueError, match="No loss to compute"):
+        replica.prepare_metrics()
 
 
 class NestedLogs(keras.Model):

@@ -69,6 +69,11 @@ class Tasks:
         self.cancelled = True
 
 
+def spooled(infos, **attributes):
+    counts = {handle.index: handle.num_examples for handle in infos}
+    return SimpleNamespace(infos=infos, counts=counts, **attributes)
+
+
 @pytest.fixture
 def world(monkeypatch):
     """Make a long job of a fit with some shards. `world.train` is what a task does."""
@@ -95,14 +100,14 @@ def world(monkeypatch):
         )
         infos = [ShardHandle(index, 4, f"/{index}", "h", 0) for index in range(shards)]
         infos.append(ShardHandle(shards, 0, "/empty", "h", 0))
-        fit.train = SimpleNamespace(infos=infos, handles=SimpleNamespace())
-        fit.held_out = None if held_out is None else SimpleNamespace(infos=held_out)
+        fit.train = spooled(infos, handles=SimpleNamespace())
+        fit.held_out = None if held_out is None else spooled(held_out)
         fit.num_train = dict.fromkeys(range(shards), 4)
         tasks = Tasks(infos[:shards], slots)
         fit.train.handles.mapPartitionsWithIndex = lambda task: task
         monkeypatch.setattr(Fit, "task", lambda fit: SimpleNamespace(plan=fit.plan))
         monkeypatch.setattr(long_job, "ship", lambda function, task, shared: task)
-        monkeypatch.setattr(long_job, "threads_per_task", lambda spark: 1)
+        monkeypatch.setattr("kspark.job.fit.threads_per_task", lambda spark: 1)
         for name in ("bind_host", "advertised_host"):
             monkeypatch.setattr(long_job, name, lambda *_: "127.0.0.1")
 

@@ -49,8 +49,8 @@ class Cluster:
         made = TrainingPlan.create(
             mode="synchronous", frequency="epoch", epochs=epochs, straggler_timeout=1e-9, **plan
         )
-        self.merged, self.set_to, self.recorded = [], [], []
-        self.monitor = SimpleNamespace(record=self.record, learning_rate=0.5)
+        self.merged, self.set_to = [], []
+        self.monitor = SimpleNamespace(learning_rate=0.5)
         self.monitor.replica = SimpleNamespace(set_vector=lambda v: self.set_to.append(v.copy()))
         self.aggregator = SimpleNamespace(weights=np.zeros(2, "f4"), merge=self.merge)
         spec = SimpleNamespace(weights=SPEC)
@@ -82,9 +82,6 @@ class Cluster:
     def merge(self, deltas, num_steps):
         self.merged.append({d.shard: int(d.vector[0]) for d in deltas})
         self.aggregator.weights += 1
-
-    def record(self, **figures):
-        self.recorded.append(figures)
 
     def open_epoch(self, fit, epoch):
         self.epoch = epoch
@@ -124,9 +121,7 @@ class Running:
         if not isinstance(self.outcome, int):
             return True
         last = self.cluster.epoch == self.cluster.fit.plan.epochs - 1
-        over = self.cluster.epoch == self.cluster.stop_after and len(self.cluster.recorded) > (
-            self.cluster.epoch
-        )
+        over = self.cluster.epoch == self.cluster.stop_after < len(self.cluster.merged)
         return self.outcome <= self.cluster.epoch or (self.outcome == Cluster.LAST and last) or over
 
     def result(self):
@@ -154,7 +149,6 @@ def test_without_late_shards_rounds_are_those_of_the_default_mode(monkeypatch):
     epochs = cluster.train()
     assert cluster.merged == [dict.fromkeys(EXAMPLES, 11 * epoch) for epoch in range(3)]
     assert [(e.stragglers, e.late, e.merges) for e in epochs] == [((), (), 1)] * 3
-    assert cluster.recorded == [{"stragglers": 0}] * 3
     (states, epoch) = cluster.states
     assert ([n for _, n in states], epoch) == ([1, 2, 3], 2)
 
@@ -180,7 +174,6 @@ def test_a_late_shard_is_merged_in_the_round_in_which_it_arrives(monkeypatch, ca
     assert cluster.merged == [{0: 0, 2: 0}, {0: 11, 1: 0, 2: 11}, {0: 22, 1: 22, 2: 22}]
     assert [(e.stragglers, e.late) for e in epochs] == [((1,), ()), ((), (1,)), ((), ())]
     assert [w["rounds_late"] for w in epochs[1].workers] == [0, 1, 0]
-    assert cluster.recorded == [{"stragglers": n} for n in (1, 0, 0)]
     assert cluster.examples == [4, 6, 6]
     assert "Epoch 1 is merged without shards [1]" in caplog.text
     assert "Epoch 2 merges deltas of earlier rounds from shards [1]" in caplog.text

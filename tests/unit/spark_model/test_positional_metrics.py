@@ -53,13 +53,19 @@ def same(found, expected):
 
 @pytest.mark.parametrize(
     "metrics",
-    [["acc"], ("acc", "mse"), [first_column], [keras.metrics.CategoricalAccuracy()], [Share()]],
+    [
+        lambda: ["acc"],
+        lambda: ("acc", "mse"),
+        lambda: [first_column],
+        lambda: [keras.metrics.CategoricalAccuracy()],
+        lambda: [Share()],
+    ],
 )
 def test_metrics_in_third_place_are_metrics(metrics):
-    model = network(metrics)
+    model = network(metrics())
     with pytest.warns(UserWarning, match="metrics as the third positional argument"):
         correct_positional_metrics(model)
-    expected = trained(network(metrics=list(metrics)))
+    expected = trained(network(metrics=list(metrics())))
     same(trained(model), expected)
 
 
@@ -103,6 +109,14 @@ def test_the_optimizer_its_state_and_the_other_arguments_are_kept():
     assert (config["metrics"], config["weighted_metrics"]) == (["acc"], ["mse"])
     found = [config[n] for n in ("run_eagerly", "steps_per_execution", "jit_compile")]
     assert found == [True, 3, False]
+
+
+def test_a_lambda_in_compile_causes_no_warning():
+    model = network(metrics=["acc"])
+    model.compile("sgd", lambda y, p: keras.ops.mean(keras.ops.square(y - p)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SparkModel(model)
 
 
 @pytest.mark.parametrize("scales", [True, False])
