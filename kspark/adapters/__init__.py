@@ -62,6 +62,7 @@ def adapt(
     spec: InputSpec,
     columns: Columns = Columns(),  # noqa: B008 (frozen)
     num_workers: int | None = None,
+    count: int | None = None,
 ) -> Examples:
     """Turn the user's data into distributed examples.
 
@@ -74,6 +75,7 @@ def adapt(
         columns: `Columns` of tables.
         num_workers: Integer, number of partitions. Defaults to `None`, the partitions of the
             input.
+        count: Integer, number of rows to use, the first ones. Defaults to `None`, all.
 
     Returns:
         `Examples`.
@@ -87,5 +89,7 @@ def adapt(
     for matches, factory in KINDS:
         if matches(x):
             examples = factory(spark, x, y, sample_weight, spec, columns)
+            if count is not None:
+                examples = examples.first_rows(count)
             return examples if num_workers is None else examples.repartition(num_workers)
     raise refused("x", ACCEPTED, x)

@@ -88,6 +88,10 @@ class ArrayExamples(Examples):
     def _repartition(self, num_partitions: int) -> ArrayExamples:
         return ArrayExamples(self._context, self._chunk, self._spec, num_partitions)
 
+    def first_rows(self, count: int) -> ArrayExamples:
+        """See `Examples.first_rows`."""
+        return self._part(0, min(count, self.num_examples))
+
     def split(self, validation_split: float) -> tuple[Examples, Examples]:
         """Split off the last fraction of the rows, as Keras does.
 

@@ -58,6 +58,11 @@ class Examples(ABC):
         """Number of partitions."""
 
     @property
+    def is_single(self) -> bool:
+        """Whether there is one partition, as far as the driver knows without a job."""
+        return self.num_partitions == 1
+
+    @property
     def text_labels(self) -> dict[str, str]:
         """Targets that contain text, with its place, as far as the driver knows without a job."""
         return {}
@@ -92,6 +97,10 @@ class Examples(ABC):
     @abstractmethod
     def _repartition(self, num_partitions: int) -> Examples:
         """Repartition to another number of partitions than there are."""
+
+    @abstractmethod
+    def first_rows(self, count: int) -> Examples:
+        """Return the first rows in the order of the data; all, if there are not more."""
 
     def split(self, validation_split: float) -> tuple[Examples, Examples] | None:
         """Split off the last fraction of the rows, if their order is known.

@@ -59,6 +59,15 @@ class DataFrameExamples(Examples):
         kinds = [field.dataType for field in self._frame.schema.fields]
         return summary_of_schema(self._plan, dict(zip(self._plan.names, kinds, strict=True)))
 
+    @property
+    def is_single(self) -> bool:
+        """See `Examples.is_single`."""
+        return self._wanted == 1
+
+    def first_rows(self, count: int) -> DataFrameExamples:
+        """See `Examples.first_rows`."""
+        return DataFrameExamples(self._frame.limit(count), self._plan, self._wanted)
+
     def repartition(self, num_partitions: int) -> DataFrameExamples:
         """See `Examples.repartition`. `map_chunks` determines whether rows must move."""
         return self._repartition(num_partitions)

@@ -44,6 +44,11 @@ class RDDExamples(Examples):
         """Number of partitions."""
         return self._rdd.getNumPartitions()
 
+    def first_rows(self, count: int) -> RDDExamples:
+        """See `Examples.first_rows`. Runs a job that counts the rows of each partition."""
+        numbered = self._rdd.zipWithIndex()
+        return RDDExamples(numbered.filter(lambda pair: pair[1] < count).keys(), self._spec)
+
     def _repartition(self, num_partitions: int) -> Examples:
         if self.num_partitions % num_partitions == 0:
             return RDDExamples(self._rdd.coalesce(num_partitions), self._spec)
@@ -77,6 +82,10 @@ class PieceExamples(Examples):
     def num_partitions(self) -> int:
         """Number of partitions."""
         return self._num_partitions
+
+    def first_rows(self, count: int) -> RDDExamples:
+        """See `Examples.first_rows`. The rows are those of the RDD, before they were shuffled."""
+        return RDDExamples(self._rdd, self._spec).first_rows(count)
 
     def _repartition(self, num_partitions: int) -> Examples:
         return RDDExamples(self._rdd, self._spec).repartition(num_partitions)

@@ -21,7 +21,7 @@ from kspark.job.report import EpochFacts, FitReport, Workload
 from kspark.job.sent_weights import SentWeights
 from kspark.job.spooling import SpooledExamples
 from kspark.job.vocabularies import Vocabularies
-from kspark.plan import TrainingPlan
+from kspark.plan import TrainingPlan, shard_steps
 from kspark.replica import ReplicaSpec
 from kspark.shards import LearningRate
 from kspark.worker.inference import InferenceTask
@@ -112,9 +112,12 @@ class Fit:
         skipped, counts = self.num_train, self.train.counts
         if self.held_out is not None:
             skipped, counts = {}, self.held_out.counts
-        filled = sum(n > skipped.get(shard, 0) for shard, n in counts.items())
-        size, threads = self.plan.validation_batch_size, threads_per_task(self.spark)
-        return InferenceTask(self.fit_id, size, threads, skipped, alone=filled == 1)
+        rows = {shard: n - skipped.get(shard, 0) for shard, n in sorted(counts.items())}
+        size, steps = self.plan.validation_batch_size, self.plan.validation_steps
+        if steps is not None:
+            rows = first_rows(rows, steps * size)
+        threads, alone = threads_per_task(self.spark), sum(map(bool, rows.values())) == 1
+        return InferenceTask(self.fit_id, size, threads, skipped, rows, alone)
 
     @property
     def num_examples(self) -> int:
@@ -146,10 +149,11 @@ class Fit:
     @property
     def workload(self) -> Workload:
         """Examples, workers and updates of an epoch."""
-        plan, counts = self.plan, [n for n in self.num_train.values() if n]
-        exchanges = [plan.exchanges(n) for n in counts]
+        plan, steps = self.plan, shard_steps(self.plan, self.num_train).values()
+        exchanges = [plan.exchanges(one.batches) for one in steps]
         updates = max(exchanges) if plan.mode == "synchronous" else sum(exchanges)
-        return Workload(sum(counts), len(counts), plan.batch_size, updates)
+        examples = sum(one.num_examples(0) for one in steps)
+        return Workload(examples, len(steps), plan.batch_size, updates)
 
     def learning_rate(self, epoch: int) -> LearningRate:
         """Return the learning rate that the workers use in an epoch, scaled if `fit` asks for it.
@@ -189,6 +193,15 @@ class Fit:
     def last_epoch(self, epoch: int) -> bool:
         """Whether an epoch is the last one of the plan."""
         return epoch + 1 >= self.plan.epochs
+
+
+def first_rows(rows: Mapping[int, int], count: int) -> dict[int, int]:
+    """Return how many rows of each shard are among the first `count` rows of all shards."""
+    found = {}
+    for shard, n in rows.items():
+        found[shard] = min(n, count)
+        count -= found[shard]
+    return found
 
 
 def no_live_tasks(weights: np.ndarray) -> list[ShardResult] | None:

@@ -62,8 +62,8 @@ def evaluate(
         ValueError: If there are no examples, or if labels do not fit the loss.
         WorkerError: If a replica failed.
     """
-    alone = examples.num_partitions == 1
-    task = InferenceTask(uuid.uuid4().hex, batch_size, threads_per_task(spark), alone=alone)
+    key, threads = uuid.uuid4().hex, threads_per_task(spark)
+    task = InferenceTask(key, batch_size, threads, alone=examples.is_single)
     shared = engine_of(spark).share(spec)
     try:
         shipped = ship(inference_worker.evaluate_chunks, task, shared=(shared,))

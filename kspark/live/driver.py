@@ -35,6 +35,7 @@ from kspark.live.task import ATTEMPTS_PER_SUBMISSION, train_shards
 from kspark.live.transport import AggregatorServer
 from kspark.live.wire import SharedOffer
 from kspark.optimizers import MergeContext, ScaledDelta
+from kspark.plan import shard_steps
 from kspark.worker.tasks import ShardResult
 
 logger = logging.getLogger("kspark")
@@ -80,7 +81,8 @@ def live_fit(fit: Fit) -> Iterator[LiveFit]:
     """Run a coordinator and a server while the block runs."""
     plan = fit.plan
     shards = {
-        shard: ShardPlan(n, plan.exchanges(n)) for shard, n in sorted(fit.num_train.items()) if n
+        shard: ShardPlan(steps.rows, plan.exchanges(steps.batches))
+        for shard, steps in sorted(shard_steps(plan, fit.num_train).items())
     }
     packing = plan.packing(fit.spec.weights)
     coordinator = Coordinator(

@@ -16,8 +16,9 @@ from kspark.replica import ReplicaSpec
 from kspark.shards import LearningRate, Shard, Usage, Window
 from kspark.weights import Packer, compute_delta
 from kspark.worker.own_weights import PushedWeights, RoundWeights
+from kspark.worker.reading import windows_of
 from kspark.worker.state import ShardState
-from kspark.worker.tasks import FitTask, State, check_finite, facts_of, state_of, weighted
+from kspark.worker.tasks import FitTask, State, check_finite, facts_of, state_of
 
 if TYPE_CHECKING:
     from kspark.replica import Replica
@@ -106,7 +107,12 @@ class LiveRun:
     @property
     def batches(self) -> int:
         """Batches per epoch."""
-        return self.task.fit.plan.batches(self.num_examples)
+        return self.task.fit.steps(self.shard.index).batches
+
+    def examples(self, epoch: int) -> int:
+        """Return the number of examples that the shard trains in an epoch."""
+        fit = self.task.fit
+        return fit.steps(self.shard.index).num_examples(epoch - fit.plan.initial_epoch)
 
     @property
     def local(self) -> int:
@@ -116,7 +122,7 @@ class LiveRun:
     @property
     def exchanges(self) -> int:
         """Exchanges per epoch."""
-        return self.task.fit.plan.exchanges(self.num_examples)
+        return self.task.fit.plan.exchanges(self.batches)
 
     def own_weights(self) -> PushedWeights | None:
         """Return the weights that an asynchronous replica keeps, or `None` if the rule has none."""
@@ -135,10 +141,7 @@ class LiveRun:
 
     def windows(self, epoch: int) -> Iterator[Window]:
         """Read the training rows of an epoch, window by window."""
-        plan = self.task.fit.plan
-        rng = plan.generator(self.shard.index, epoch)
-        for window in self.shard.windows(plan.batch_size, stop=self.num_examples, rng=rng):
-            yield weighted(window, plan)
+        return windows_of(self.task.fit, self.shard, epoch)
 
     def begin(self, epoch: int) -> None:
         """Restore the shard's state, set the learning rate and reset the metrics for an epoch."""
@@ -191,7 +194,7 @@ class LiveRun:
         check_finite(self.replica, self.task.fit.plan, epoch)
         began, self.reported = self.reported or started, time.perf_counter()
         usage = self.new_usage(self.reported - began)
-        facts = facts_of(self.batches, self.num_examples, self.state_kept, usage)
+        facts = facts_of(self.batches, self.examples(epoch), self.state_kept, usage)
         report = MetricsReport(epoch, facts, self.replica.counters)
         self.client.report(report.to_json(), self.replica.metric_state())
         self.state_kept = True

@@ -44,6 +44,11 @@ def check_integer(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
+def check_steps(name: str, value: Any) -> int | None:
+    """Check that a value is `None` or a number of steps, an integer >= 1."""
+    return None if value is None else check_integer(name, value, 1)
+
+
 def check_seconds(name: str, value: Any) -> float:
     """Check that a value is a finite number of seconds > 0."""
     if isinstance(value, bool) or not isinstance(value, Real):

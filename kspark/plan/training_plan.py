@@ -18,6 +18,7 @@ from kspark.plan.checks import (
     check_boolean,
     check_class_weight,
     check_integer,
+    check_steps,
     check_validation_freq,
 )
 from kspark.plan.compatibility import check_compatible
@@ -43,6 +44,9 @@ class TrainingPlan(PlanSettings):
         validation_freq: Integer, a number of epochs between validations, or tuple of epochs,
             counted from 1, to validate after.
         scaling: `Scaling` of the learning rate, or `None`.
+        steps_per_epoch: Integer, batches of all shards together in an epoch; `None` for one pass
+            over the rows.
+        validation_steps: Integer, batches of the validation; `None` for all rows.
     """
 
     seed: int = 0
@@ -53,6 +57,8 @@ class TrainingPlan(PlanSettings):
     validation_batch_size: int = 32
     validation_freq: int | tuple[int, ...] = 1
     scaling: Scaling | None = None
+    steps_per_epoch: int | None = None
+    validation_steps: int | None = None
 
     @classmethod
     def create(
@@ -66,6 +72,8 @@ class TrainingPlan(PlanSettings):
         validation_freq: int | list[int] | tuple[int, ...] = 1,
         scale_lr: str | None = None,
         warmup_epochs: float = 0.0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
         **settings: Any,
     ) -> TrainingPlan:
         """Check all arguments and make a plan.
@@ -101,6 +109,8 @@ class TrainingPlan(PlanSettings):
             "scaling": check_scaling(
                 scale_lr, warmup_epochs, checked["mode"], checked["frequency"]
             ),
+            "steps_per_epoch": check_steps("steps_per_epoch", steps_per_epoch),
+            "validation_steps": check_steps("validation_steps", validation_steps),
         }
         if initial_epoch > epochs:
             raise invalid("initial_epoch", f"<= epochs ({epochs})", initial_epoch)
@@ -163,12 +173,11 @@ class TrainingPlan(PlanSettings):
         return 1 if self.frequency == "batch" else int(self.frequency)
 
     def batches(self, num_examples: int) -> int:
-        """Return the number of batches in an epoch. The last one may have fewer examples."""
+        """Return the number of batches of examples. The last one may have fewer."""
         return num_batches(num_examples, self.batch_size)
 
-    def exchanges(self, num_examples: int) -> int:
-        """Return the number of exchanges of a shard with the aggregator in an epoch."""
-        batches = self.batches(num_examples)
+    def exchanges(self, batches: int) -> int:
+        """Return the number of exchanges with the aggregator of a shard with so many batches."""
         return -(-batches // self.local_batches(batches))
 
     def validates(self, epoch: int) -> bool:

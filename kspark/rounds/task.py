@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kspark.cluster.failures import lost_too_often
-from kspark.plan import TrainingPlan
 from kspark.replica import ReplicaSpec
 from kspark.shards import LearningRate, Shard, ShardHandle, Usage
 from kspark.weights import compute_delta
 from kspark.worker.own_weights import RoundWeights
+from kspark.worker.reading import windows_of
 from kspark.worker.state import ShardState, Tries, replica_for
 from kspark.worker.tasks import (
     FitTask,
@@ -36,7 +36,6 @@ from kspark.worker.tasks import (
     guarded,
     state_of,
     training_rows,
-    weighted,
 )
 
 if TYPE_CHECKING:
@@ -108,11 +107,11 @@ def train_shard(
     tries = Tries(state, task.epoch, fit.plan.max_failures)
     if tries.exhausted:
         return lost_too_often(handle.index, tries.count)
-    batches = fit.plan.batches(num_examples)
+    steps = fit.steps(handle.index)
     with tries if task.counts_deaths else nullcontext():
         replica = replica_for(spec, fit.fit_id, fit.threads)
         replica.alone = fit.alone
-        state_kept = state.restore(replica, task.epoch, fit.plan, batches)
+        state_kept = state.restore(replica, task.epoch, fit.plan, steps.batches)
         # With `ElasticAverage`, a replica starts from weights of its own.
         own = RoundWeights.of(
             fit, spec.weights, state.folder, num_examples, task.epoch, replica.projection
@@ -123,7 +122,7 @@ def train_shard(
             replica.learning_rate = task.learning_rate
         if task.counters is not None:
             replica.counters = task.counters
-        train_epoch(replica, shard, fit.plan, num_examples, task.epoch)
+        train_epoch(replica, shard, fit, task.epoch)
         state.save(replica, task.epoch)
         delta = compute_delta(replica.get_vector(), base)
         if own is not None:
@@ -133,30 +132,29 @@ def train_shard(
         delta = outgoing(task, spec, state, delta)
     received = vector.nbytes if task.weights_bytes is None else task.weights_bytes
     usage = Usage(time.perf_counter() - started, 0.0, delta.nbytes, received)
+    trained = steps.num_examples(task.epoch - fit.plan.initial_epoch)
     return ShardResult(
         handle.index,
-        num_examples,
+        trained,
         delta,
         replica.metric_state(),
-        facts_of(batches, num_examples, state_kept, usage),
+        facts_of(steps.batches, trained, state_kept, usage),
         state=state_of(replica) if task.wants_state else None,
         counters=replica.counters,
     )
 
 
-def train_epoch(
-    replica: Replica, shard: Shard, plan: TrainingPlan, num_examples: int, epoch: int
-) -> None:
-    """Train on every training row once, in batches. Metrics are reset first.
+def train_epoch(replica: Replica, shard: Shard, fit: FitTask, epoch: int) -> None:
+    """Train on the rows of an epoch, in batches. Metrics are reset first.
 
     Raises:
         NonFiniteLossError: If the loss is NaN or infinite, and the plan says to raise.
     """
+    plan = fit.plan
     replica.reset_metrics()
     replica.seed_backend(plan.backend_seed(shard.index, epoch))
-    rng = plan.generator(shard.index, epoch)
-    for window in shard.windows(plan.batch_size, stop=num_examples, rng=rng):
-        replica.train(weighted(window, plan), plan.batch_size)
+    for window in windows_of(fit, shard, epoch):
+        replica.train(window, plan.batch_size)
         check_finite(replica, plan, epoch)
 
 

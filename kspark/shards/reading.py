@@ -11,7 +11,7 @@ import numpy as np
 from kspark.errors import invalid
 from kspark.shards.files import Range, TruncatedFileError, read_ranges
 from kspark.shards.handle import ShardHandle
-from kspark.shards.rows import Chunk, Window
+from kspark.shards.rows import Chunk, Window, num_batches
 from kspark.shards.writing import SpoolMissingError
 
 WINDOW_BYTES = 128 << 20
@@ -86,6 +86,7 @@ class Shard:
         stop: int | None = None,
         rng: np.random.Generator | None = None,
         window_bytes: int | None = None,
+        batches: Range | None = None,
     ) -> Iterator[Window]:
         """Read rows `[start, stop)` once, in windows.
 
@@ -102,6 +103,8 @@ class Shard:
                 one window holds all rows. Else to half of that, because two windows are in
                 memory while the next one is read. A window has at least one batch, even if
                 that exceeds the limit.
+            batches: Tuple of integers, the first batch of this pass to read and the one after the
+                last. Defaults to all. The order of the rows does not depend on it.
 
         Returns:
             Iterator of `Window`, empty if there are no rows.
@@ -121,8 +124,9 @@ class Shard:
             return iter(())
         rows = max(part // batch_size, 1) * batch_size
         if stop - start <= max(whole, rows):
-            return iter((self._whole(start, stop, rng),))
-        return self._parts(start, stop, rows, rows // batch_size, rng)
+            window = self._whole(start, stop, rng)
+            return iter((window if batches is None else window.part(batch_size, *batches),))
+        return self._parts(start, stop, rows, batch_size, rng, batches)
 
     def _whole(self, start: int, stop: int, rng: np.random.Generator | None) -> Window:
         window = self.read(start, stop).window()
@@ -132,7 +136,13 @@ class Shard:
         return window
 
     def _parts(
-        self, start: int, stop: int, rows: int, batches: int, rng: np.random.Generator | None
+        self,
+        start: int,
+        stop: int,
+        rows: int,
+        batch_size: int,
+        rng: np.random.Generator | None,
+        batches: Range | None,
     ) -> Iterator[Window]:
         if rng is None:
             runs = [(start, stop)]
@@ -141,11 +151,17 @@ class Shard:
             runs = [(low, min(low + length, stop)) for low in range(start, stop, length)]
             runs = [runs[i] for i in rng.permutation(len(runs))]
         for number, ranges in enumerate(cut(runs, rows)):
+            count = sum(high - low for low, high in ranges)
+            order = None if rng is None else permutation(count, rng)
+            first = number * rows // batch_size
+            low, high = first, first + num_batches(count, batch_size)
+            if batches is not None:
+                low, high = max(low, batches[0]), min(high, batches[1])
+            if low >= high:
+                continue
             window = self._read(ranges).window()
-            window.first_batch = number * batches
-            if rng is not None:
-                window.order = permutation(window.num_examples, rng)
-            yield window
+            window.order, window.first_batch = order, first
+            yield window if batches is None else window.part(batch_size, low, high)
 
     def _range(self, start: int, stop: int | None) -> Range:
         stop = self.num_examples if stop is None else stop

@@ -69,7 +69,7 @@ class Window:
         y: List of arrays, one per target; empty without labels.
         sample_weight: List of arrays: none, one, or one per target.
         order: Integer vector, row numbers in the order to use them, or `None`
-            for the order of the arrays.
+            for the order of the arrays. Rows that it does not name are not used.
         key: Identifies the arrays' content, or `None` if the same rows will not
             come again. Windows with the same key have equal arrays and differ in
             `order` only, so that tensors made of the arrays can be cached.
@@ -85,8 +85,22 @@ class Window:
 
     @property
     def num_examples(self) -> int:
-        """Number of rows."""
+        """Number of rows to use."""
+        if self.order is not None:
+            return len(self.order)
         return len(self.x[0]) if self.x else 0
+
+    def part(self, batch_size: int, start: int, stop: int) -> Window:
+        """Return a window of the same arrays with a part of the batches.
+
+        Args:
+            batch_size: Integer.
+            start: Integer, first batch, counted as `first_batch` is.
+            stop: Integer, the batch after the last one.
+        """
+        order = np.arange(self.num_examples) if self.order is None else self.order
+        low, high = (batch_size * (n - self.first_batch) for n in (start, stop))
+        return replace(self, order=order[low:high], first_batch=start)
 
     def with_class_weight(self, class_weight: Mapping[int, float]) -> Window:
         """Weight each row by the class of its label.

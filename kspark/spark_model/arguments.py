@@ -190,24 +190,6 @@ def check_exclusive(validation_split: float, class_weight: Any, sample_weight: A
         raise invalid("class_weight", "`None` when `sample_weight` is given", class_weight)
 
 
-def check_all_rows(**steps: Any) -> None:
-    """Refuse arguments of `keras.Model` that stop before all rows are used.
-
-    Args:
-        **steps: The arguments by name.
-
-    Raises:
-        ValueError: If one of them is not `None`.
-    """
-    for name, value in steps.items():
-        if value is not None:
-            rule = (
-                "`None`: each row is used once, however many batches that takes on each worker. "
-                "To use fewer rows, pass fewer, for instance `x[:n]` or `frame.limit(n)`"
-            )
-            raise invalid(name, rule, value)
-
-
 def refuse_callbacks(callbacks: Any) -> None:
     """Refuse callbacks outside of `fit`.
 

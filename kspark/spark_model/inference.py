@@ -13,9 +13,9 @@ from kspark.adapters import Columns
 from kspark.cluster.check import check_cluster_once
 from kspark.cluster.interrupts import defers_interrupts
 from kspark.job.callbacks import listed, merged_metrics
-from kspark.plan.checks import check_integer
+from kspark.plan.checks import check_integer, check_steps
 from kspark.replica import ReplicaSpec
-from kspark.spark_model.arguments import check_all_rows, compiled_model, refuse_callbacks
+from kspark.spark_model.arguments import compiled_model, refuse_callbacks
 from kspark.spark_model.inputs import Source, gathered
 
 
@@ -50,7 +50,7 @@ class InferenceModel:
         batch_size: int | None = None,
         verbose: str | int = "auto",
         sample_weight: Any = None,
-        steps: None = None,
+        steps: int | None = None,
         callbacks: None = None,
         return_dict: bool = False,
         *,
@@ -77,9 +77,10 @@ class InferenceModel:
             verbose: Has no effect, because evaluation prints nothing.
             sample_weight: Array of one weight per example, if `x` does not contain them.
                 Defaults to `None`.
-            steps: `None`: evaluation uses each row once. It is here, as `callbacks` is, so that
-                positional arguments mean the same as in Keras.
-            callbacks: `None`: callbacks run in `fit` only.
+            steps: Integer, number of batches to evaluate, from the first rows on. Defaults to
+                `None`, all rows.
+            callbacks: `None`: callbacks run in `fit` only. The argument is here so that positional
+                arguments mean the same as in Keras.
             return_dict: Boolean, whether to return a dictionary. Defaults to `False`.
             features_col: Column(s) of the features, as for `fit`. Defaults to `"features"`.
             label_col: Column(s) of the labels, as for `fit`. Defaults to `"label"`.
@@ -96,10 +97,9 @@ class InferenceModel:
             TypeError: If an argument has a wrong type.
             WorkerError: If a worker failed, or the state of a metric cannot be summed.
         """
-        check_all_rows(steps=steps)
         refuse_callbacks(callbacks)
         self._model = compiled_model(self._model)
-        size = self._batch_size(batch_size)
+        size, count = self._sizes(batch_size, steps)
         columns = Columns(features_col, label_col, weight_col)
         source = Source(
             self._model,
@@ -109,7 +109,7 @@ class InferenceModel:
             labelled=y is None,
             with_labels=y is not None,
         )
-        examples, _ = source.training(x, y, sample_weight, 0.0)
+        examples = source.evaluation(x, y, sample_weight, count)
         spec = ReplicaSpec.of(self._model, self.custom_objects, source.replica.inputs)
         check_cluster_once(source.spark, spec.backend)
         parts = job.evaluate(source.spark, spec, examples, size)
@@ -123,7 +123,7 @@ class InferenceModel:
         x: Any,
         batch_size: int | None = None,
         verbose: str | int = "auto",
-        steps: None = None,
+        steps: int | None = None,
         callbacks: None = None,
         *,
         features_col: Any = "features",
@@ -143,9 +143,10 @@ class InferenceModel:
             batch_size: Integer, number of examples per batch. Defaults to `None`, the
                 `batch_size` of the model.
             verbose: Has no effect, because prediction prints nothing.
-            steps: `None`: prediction uses each row once. It is here, as `callbacks` is, so that
-                positional arguments mean the same as in Keras.
-            callbacks: `None`: callbacks run in `fit` only.
+            steps: Integer, number of batches to predict, from the first rows on. Defaults to
+                `None`, all rows.
+            callbacks: `None`: callbacks run in `fit` only. The argument is here so that positional
+                arguments mean the same as in Keras.
             features_col: Column(s) of the features, as for `fit`. Defaults to `"features"`.
             output_col: String, name of the column that is added to a DataFrame. A model with
                 several outputs adds one column for each, `<output_col>_<name of the output>`.
@@ -161,22 +162,25 @@ class InferenceModel:
             TypeError: If an argument has a wrong type.
             WorkerError: If a worker failed.
         """
-        check_all_rows(steps=steps)
         refuse_callbacks(callbacks)
-        size = self._batch_size(batch_size)
+        size, count = self._sizes(batch_size, steps)
         columns = Columns(features_col, None, None)
         source = Source(self._model, x, columns, self.num_workers, labelled=False)
         spec = ReplicaSpec.of(self._model, self.custom_objects)
         if isinstance(x, DataFrame):
             added = job.output_fields(self._model, output_col)
+            x = x if count is None else x.limit(count)
             return job.predict_frame(source.spark, spec, x, columns, added, size)
-        examples = source.features(x)
+        examples = source.features(x, count)
         check_cluster_once(source.spark, spec.backend)
         chunks = job.predict(source.spark, spec, examples, size)
         return gathered(chunks, source.replica, as_rows=hasattr(x, "mapPartitions"))
 
-    def _batch_size(self, batch_size: int | None) -> int:
-        return check_integer("batch_size", self.batch_size if batch_size is None else batch_size, 1)
+    def _sizes(self, batch_size: int | None, steps: int | None) -> tuple[int, int | None]:
+        """Return the batch size, and the number of rows of `steps` batches; `None` for all."""
+        batch_size = self.batch_size if batch_size is None else batch_size
+        size, batches = check_integer("batch_size", batch_size, 1), check_steps("steps", steps)
+        return size, None if batches is None else size * batches
 
     @property
     def master_network(self) -> keras.Model:

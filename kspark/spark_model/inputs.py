@@ -111,6 +111,10 @@ class Source:
         """
         return session_of(self._x)
 
+    def evaluation(self, x: Any, y: Any, sample_weight: Any, count: int | None) -> Examples:
+        """Make examples to evaluate: the first `count` rows, or all."""
+        return self._adapt(x, y, sample_weight, count)
+
     def training(
         self, x: Any, y: Any, sample_weight: Any, validation_split: float
     ) -> tuple[Examples, Examples | None]:
@@ -143,17 +147,21 @@ class Source:
         with inside("validation_data"):
             return self._adapt(*data) if isinstance(data, tuple | list) else self._adapt(data)
 
-    def features(self, x: Any) -> Examples:
-        """Make examples without labels, in the order of the rows.
+    def features(self, x: Any, count: int | None = None) -> Examples:
+        """Make examples without labels, in the order of the rows: the first `count`, or all.
 
         The rows of an RDD stay in their partitions, because moving them changes their order.
         """
         spec = self.replica.inputs
         bare = type(spec)(inputs=spec.inputs, x_structure=spec.x_structure)
         workers = None if isinstance(x, RDD) else self.num_workers
-        return adapt(self.spark, x, spec=bare, columns=self.columns, num_workers=workers)
+        return adapt(
+            self.spark, x, spec=bare, columns=self.columns, num_workers=workers, count=count
+        )
 
-    def _adapt(self, x: Any, y: Any = None, sample_weight: Any = None) -> Examples:
+    def _adapt(
+        self, x: Any, y: Any = None, sample_weight: Any = None, count: int | None = None
+    ) -> Examples:
         examples = adapt(
             self.spark,
             x,
@@ -162,6 +170,7 @@ class Source:
             spec=self.replica.inputs,
             columns=self.columns,
             num_workers=self.num_workers,
+            count=count,
         )
         check_text(self.replica.model, examples.text_labels)
         if examples.summary is not None:

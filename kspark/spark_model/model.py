@@ -18,7 +18,6 @@ from kspark.plan.settings import PLAN_SETTINGS, SETTINGS
 from kspark.replica import ReplicaSpec
 from kspark.replica.file_facts import FileFacts
 from kspark.spark_model.arguments import (
-    check_all_rows,
     check_backend,
     check_exclusive,
     check_gradients,
@@ -159,8 +158,8 @@ class SparkModel(InferenceModel):
         class_weight: Mapping[int, float] | None = None,
         sample_weight: Any = None,
         initial_epoch: int = 0,
-        steps_per_epoch: None = None,
-        validation_steps: None = None,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
         validation_batch_size: int | None = None,
         validation_freq: int | Sequence[int] = 1,
         *,
@@ -172,9 +171,9 @@ class SparkModel(InferenceModel):
     ) -> keras.callbacks.History:
         """Train the model for a number of epochs.
 
-        Each row is used once per epoch. Callbacks run on the driver, between epochs, with the
-        merged weights and with the metrics over all workers. A second `fit` continues with
-        the weights and the optimizer state of the first.
+        Each row is used once per epoch, unless `steps_per_epoch` is set. Callbacks run on the
+        driver, between epochs, with the merged weights and with the metrics over all workers. A
+        second `fit` continues with the weights and the optimizer state of the first.
 
         Example:
 
@@ -204,9 +203,11 @@ class SparkModel(InferenceModel):
             sample_weight: Array of one weight per example, if `x` does not contain them.
                 Defaults to `None`.
             initial_epoch: Integer >= 0, the epoch to start at. Defaults to `0`.
-            steps_per_epoch: `None`: an epoch uses each row once. It is here so that positional
-                arguments mean the same as in Keras.
-            validation_steps: `None`: validation uses each row once, as above.
+            steps_per_epoch: Integer, number of batches in an epoch, of all workers together. The
+                next epoch goes on where this one stopped, and after the last row comes the first.
+                Defaults to `None`, an epoch uses each row once.
+            validation_steps: Integer, number of batches to validate on, from the first rows on.
+                Defaults to `None`, all rows.
             validation_batch_size: Integer, number of examples per batch of the validation.
                 Defaults to `None`, the `batch_size`.
             validation_freq: Integer, validate after every so many epochs; or a collection of
@@ -236,7 +237,6 @@ class SparkModel(InferenceModel):
             ClusterError: If the cluster cannot run the fit.
         """
         check_exclusive(validation_split, class_weight, sample_weight)
-        check_all_rows(steps_per_epoch=steps_per_epoch, validation_steps=validation_steps)
         self._model = compiled_model(self._model)
         checked = checked_callbacks(callbacks)
         plan = self._plan(
@@ -250,6 +250,8 @@ class SparkModel(InferenceModel):
             validation_freq=validation_freq,
             scale_lr=scale_lr,
             warmup_epochs=warmup_epochs,
+            steps_per_epoch=steps_per_epoch,
+            validation_steps=validation_steps,
         )
         check_gradients(self._model, plan)
         columns = Columns(features_col, label_col, weight_col)

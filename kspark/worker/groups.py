@@ -115,6 +115,7 @@ class GroupMean:
         self._out = np.empty(packing.spec.size, packing.spec.dtype)
         self._delta, self._state = WeightedMean(), StateMean()
         self._split = 0
+        self._examples: dict[int, int] = {}
 
     def result(self, number: int, results: Iterable[Result]) -> GroupResult:
         """Merge all results of the group's shards."""
@@ -125,6 +126,7 @@ class GroupMean:
             for result in results:
                 if isinstance(result, ShardResult):
                     if result.delta is not None:
+                        self._examples[result.shard] = result.num_examples
                         deltas.add(result.shard, [result.delta])
                     if result.state is not None:
                         self._split = len(result.state[0])
@@ -145,7 +147,7 @@ class GroupMean:
         (delta,) = arrays
         if delta.dtype == PACKED:
             delta = self._packing.unpack(delta, self._out)
-        self._delta.add(delta, self._shards[shard])
+        self._delta.add(delta, self._examples[shard])
 
     def mean_delta(self) -> np.ndarray:
         """Return the mean for the driver, not compressed: nothing would keep the codec's error."""

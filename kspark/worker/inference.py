@@ -40,6 +40,7 @@ class InferenceTask:
         threads: Integer, threads that a replica may use.
         num_train: Mapping from shard to the number of rows to skip at its start. Defaults to no
             rows.
+        rows: Mapping from shard to the number of rows to use after these. Defaults to all.
         alone: Boolean, whether there is a single shard, so that there are no metrics of others to
             add. Defaults to `False`.
     """
@@ -48,6 +49,7 @@ class InferenceTask:
     batch_size: int
     threads: int
     num_train: dict[int, int] = field(default_factory=dict)
+    rows: dict[int, int] | None = None
     alone: bool = False
 
 
@@ -71,10 +73,10 @@ def evaluate_shard(
 ) -> ShardResult:
     """Evaluate one shard. Returns its metric state."""
     start = task.num_train.get(handle.index, 0)
-    count = handle.num_examples - start
+    count = handle.num_examples - start if task.rows is None else task.rows.get(handle.index, 0)
     if count <= 0:
         return ShardResult(handle.index, 0)
-    windows = Shard.open(handle).windows(task.batch_size, start=start)
+    windows = Shard.open(handle).windows(task.batch_size, start=start, stop=start + count)
     return evaluate_windows(task, spec, vector, handle.index, windows)
 
 

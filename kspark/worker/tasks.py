@@ -14,14 +14,13 @@ import numpy as np
 from kspark.cluster.failures import NonFiniteLossError, failure_of
 from kspark.errors import EnvironmentMismatchError, Failure, IncompatibleDeltaError, KSparkError
 from kspark.optimizers import ServerOptimizer
-from kspark.plan import TrainingPlan
+from kspark.plan import ShardSteps, TrainingPlan, shard_steps
 from kspark.shards import (
     ShardFacts,
     ShardHandle,
     SpoolMissingError,
     StoredArray,
     Usage,
-    Window,
 )
 
 if TYPE_CHECKING:
@@ -56,6 +55,10 @@ class FitTask:
     def alone(self) -> bool:
         """Whether a single shard trains, so that there are no metrics of others to add."""
         return sum(map(bool, self.num_train.values())) == 1
+
+    def steps(self, shard: int) -> ShardSteps:
+        """Return which batches a shard trains in each epoch."""
+        return shard_steps(self.plan, self.num_train)[shard]
 
     def share(self, num_examples: int) -> float:
         """Return `num_examples` as a fraction of all training examples."""
@@ -203,13 +206,6 @@ def read_to_end(rows: Iterator[Any]) -> None:
             pass
     except (ValueError, TypeError):
         return  # These rows have been refused before.
-
-
-def weighted(window: Window, plan: TrainingPlan) -> Window:
-    """Apply the plan's class weights to a window as sample weights."""
-    if plan.class_weight is None:
-        return window
-    return window.with_class_weight(plan.class_weight)
 
 
 def check_finite(replica: Replica, plan: TrainingPlan, epoch: int) -> None:

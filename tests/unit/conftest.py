@@ -243,7 +243,7 @@ class World:
         self.aggregator = Aggregator(SPEC, np.zeros(3, "f4"), optimizers.get(rule), plan.mode)
         self.coordinator = Coordinator(
             self.aggregator,
-            {s: ShardPlan(n, plan.exchanges(n)) for s, n in self.counts.items() if n},
+            {s: ShardPlan(n, plan.exchanges(plan.batches(n))) for s, n in self.counts.items() if n},
             plan.packing(SPEC),
             first_epoch=plan.initial_epoch,
             merge_gradients=plan.merges_gradients,

@@ -27,7 +27,7 @@ SPEC = WeightSpec((Weight("w", (2,), "float32", TRAINABLE), Weight("m", (1,), "f
 def a_fit(mode, rule, shards=(6, 2)):
     plan = TrainingPlan.create(mode=mode, frequency="batch")
     aggregator = Aggregator(SPEC, np.zeros(3, "f4"), optimizers.get(rule), mode)
-    plans = {s: ShardPlan(n, plan.exchanges(n)) for s, n in enumerate(shards)}
+    plans = {s: ShardPlan(n, plan.exchanges(plan.batches(n))) for s, n in enumerate(shards)}
     fit = SimpleNamespace(
         plan=plan,
         aggregator=aggregator,

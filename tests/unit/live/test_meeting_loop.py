@@ -22,7 +22,7 @@ def merged_deltas(world, epochs):
     batches = max(plan.batches(n) for n in world.counts.values())
     local = plan.local_batches(batches)
     for _ in range(epochs):
-        for exchange in range(max(plan.exchanges(n) for n in world.counts.values())):
+        for exchange in range(max(plan.exchanges(plan.batches(n)) for n in world.counts.values())):
             rows = slice(
                 exchange * local * plan.batch_size, (exchange + 1) * local * plan.batch_size
             )

@@ -56,7 +56,7 @@ def test_every_row_is_trained_once_per_epoch_and_every_delta_arrives(
         assert len(reports) == 3 - first
         for report in reports:
             np.testing.assert_array_equal(world.seen(report), world.all_ids)
-            assert len(report.staleness) == sum(plan.exchanges(n) for n in sizes)
+            assert len(report.staleness) == sum(plan.exchanges(plan.batches(n)) for n in sizes)
             assert {s: f.num_examples for s, f in report.facts.items()} == {
                 s: n for s, n in enumerate(sizes) if n
             }
@@ -204,7 +204,7 @@ def test_shared_memory_trains_every_row_once_per_epoch(tools, sizes, frequency, 
         for report in world.train():
             np.testing.assert_array_equal(world.seen(report), world.all_ids)
             assert report.staleness == []
-        assert shared.pushes.tolist() == [2 * plan.exchanges(n) for n in sizes if n]
+        assert shared.pushes.tolist() == [2 * plan.exchanges(plan.batches(n)) for n in sizes if n]
         assert world.aggregator.version == 0  # nothing went through the aggregator
 
 

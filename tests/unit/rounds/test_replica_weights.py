@@ -48,7 +48,7 @@ def by_the_paper(world, epochs, rho, momentum):
     v = {k: np.zeros(2) for k in counts}
     begin = {k: np.zeros(2) for k in counts}  # Nesterov's point: x + momentum v
     for _ in range(epochs):
-        for step in range(max(plan.exchanges(n) for n in counts.values())):
+        for step in range(max(plan.exchanges(plan.batches(n)) for n in counts.values())):
             pulled, moved, seen = np.zeros(2), 0.0, 0
             for k, n in counts.items():
                 rows = plan.local_batches(plan.batches(n)) * plan.batch_size

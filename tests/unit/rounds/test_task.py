@@ -121,7 +121,7 @@ def test_every_row_trains_once_in_full_batches_but_the_last(tools, count, size, 
         replica = tools.replica()
         replica.seen[5] = 9
         for epoch in (0, 1):
-            train_epoch(replica, world.shard(0), plan, count, epoch)
+            train_epoch(replica, world.shard(0), world.fit_task, epoch)
             np.testing.assert_array_equal(replica.seen, world.all_ids)
         assert replica.steps == 2 * -(-count // size)
 
@@ -293,7 +293,7 @@ def test_a_loss_that_is_not_finite_is_noticed_window_by_window(tools, monkeypatc
     monkeypatch.setattr(tools.replica, "loss_is_finite", lambda self: len(trained) < 2)
     plan = tools.plan("synchronous", "epoch")
     with tools.world([40], plan, window_rows=4) as world, pytest.raises(NonFiniteLossError):
-        train_epoch(tools.replica(), world.shard(0), plan, 40, 0)
+        train_epoch(tools.replica(), world.shard(0), world.fit_task, 0)
     assert len(trained) == 2
 
 

@@ -68,9 +68,9 @@ def test_positional_arguments_mean_the_same_as_in_keras(method):
         ("predict", "steps"),
     ],
 )
-def test_arguments_that_leave_rows_out_are_refused(method, argument):
-    with pytest.raises(ValueError, match=rf"`{argument}` must be `None`: .*frame.limit\(n\)"):
-        getattr(SparkModel(small()), method)(np.zeros((4, 2)), **{argument: 3})
+def test_numbers_of_steps_are_checked_before_spark_starts(method, argument):
+    with pytest.raises(ValueError, match=rf"`{argument}` must be an integer >= 1. .*{argument}=0"):
+        getattr(SparkModel(small()), method)(np.zeros((4, 2)), **{argument: 0})
 
 
 class OwnStep(keras.Model):

@@ -114,7 +114,7 @@ def test_the_spring_neither_makes_nor_loses_anything(tools, sizes, frequency, nu
         m.setattr(PushedWeights, "restore", noted)
         reports = world.train({0: tools.at("push", number)})
         for report in reports:
-            assert len(report.staleness) == sum(plan.exchanges(n) for n in sizes)
+            assert len(report.staleness) == sum(plan.exchanges(plan.batches(n)) for n in sizes)
         total = world.aggregator.weights[:2].astype("f8")
         for run in world.runs:
             total += own_of(run, 2 * run.exchanges)[:2]

@@ -1,0 +1,92 @@
+"""How many batches of its rows a shard trains in an epoch, and which.
+
+Without `steps_per_epoch`, an epoch is one pass over the rows. With it, the batches of all passes
+form one sequence: an epoch takes the next `steps_per_epoch` of them, divided among the shards, and
+the epoch after it goes on where this one stopped, as in `keras.Model.fit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from kspark.errors import invalid
+from kspark.plan.training_plan import TrainingPlan
+from kspark.shards import num_batches
+
+
+@dataclass(frozen=True)
+class ShardSteps:
+    """The batches of one shard in each epoch.
+
+    Attributes:
+        rows: Integer, training rows of the shard.
+        batch_size: Integer, examples per batch. The last batch of a pass may have fewer.
+        batches: Integer, batches per epoch.
+    """
+
+    rows: int
+    batch_size: int
+    batches: int
+
+    def ranges(self, epoch: int) -> Iterator[tuple[int, int, int]]:
+        """Yield the batches of an epoch.
+
+        Args:
+            epoch: Integer, counted from the first epoch of the fit.
+
+        Yields:
+            Tuples `(number, start, stop)`: batches `[start, stop)` of a pass over the rows.
+        """
+        per_pass = num_batches(self.rows, self.batch_size)
+        position, end = epoch * self.batches, (epoch + 1) * self.batches
+        while position < end:
+            number, start = divmod(position, per_pass)
+            stop = min(per_pass, start + end - position)
+            yield number, start, stop
+            position += stop - start
+
+    def num_examples(self, epoch: int) -> int:
+        """Return the number of examples that the shard trains in an epoch, counted as above."""
+        size = self.batch_size
+        return sum(
+            min(stop * size, self.rows) - start * size for _, start, stop in self.ranges(epoch)
+        )
+
+
+def shard_steps(plan: TrainingPlan, num_train: Mapping[int, int]) -> dict[int, ShardSteps]:
+    """Return the steps of each shard that has rows to train on.
+
+    Args:
+        plan: `TrainingPlan`.
+        num_train: Mapping from shard to its number of training rows.
+
+    Raises:
+        ValueError: If there are fewer steps than shards.
+    """
+    rows = {shard: n for shard, n in num_train.items() if n}
+    if plan.steps_per_epoch is None:
+        batches = {shard: plan.batches(n) for shard, n in rows.items()}
+    else:
+        batches = divided(plan.steps_per_epoch, rows)
+    return {shard: ShardSteps(n, plan.batch_size, batches[shard]) for shard, n in rows.items()}
+
+
+def divided(steps: int, rows: Mapping[int, int]) -> dict[int, int]:
+    """Divide the steps of an epoch among shards: one each, and the others by their rows.
+
+    The others are rounded by the largest remainder method.
+
+    Raises:
+        ValueError: If there are fewer steps than shards.
+    """
+    if steps < len(rows):
+        rule = f">= {len(rows)}, the number of shards with rows: each trains at least one batch"
+        raise invalid("steps_per_epoch", rule, steps)
+    free, total = steps - len(rows), sum(rows.values())
+    exact = {shard: free * n / total for shard, n in rows.items()}
+    parts = {shard: int(share) for shard, share in exact.items()}
+    by_remainder = sorted(rows, key=lambda shard: (parts[shard] - exact[shard], shard))
+    for shard in by_remainder[: free - sum(parts.values())]:
+        parts[shard] += 1
+    return {shard: 1 + part for shard, part in parts.items()}
