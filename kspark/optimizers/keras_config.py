@@ -85,6 +85,25 @@ def undecayed(optimizer: keras.optimizers.Optimizer) -> tuple[list[str], bool]:
     return ([] if pattern is None else [pattern.pattern]), bool(variables)
 
 
+def exported(config: Any) -> Any:
+    """Copy a configuration, with the public names of the optimizers of Keras.
+
+    Some backends have classes of their own, such as that of `SGD` with torch. By the public name,
+    every backend finds its class.
+    """
+    import keras
+
+    if isinstance(config, list | tuple):
+        return [exported(part) for part in config]
+    if not isinstance(config, Mapping):
+        return config
+    copy = {name: exported(part) for name, part in config.items()}
+    in_keras = str(copy.get("module")).startswith("keras.")
+    if in_keras and hasattr(keras.optimizers, str(copy.get("class_name"))):
+        copy.update(module="keras.optimizers", registered_name=None)
+    return copy
+
+
 def classes_of(part: Any) -> dict[str, type]:
     """Return the classes of an optimizer and its learning-rate schedules, by name.
 

@@ -20,6 +20,7 @@ from kspark.optimizers.base import (
 from kspark.optimizers.keras_config import (
     classes_of,
     config_of,
+    exported,
     is_keras_optimizer,
     make,
     missing_classes,
@@ -107,15 +108,15 @@ class KerasOptimizer(ServerOptimizer):
         if not all(isinstance(name, str) for name in names):
             raise invalid_type("exclude_from_weight_decay", "a sequence of strings", names)
         if is_keras_optimizer(optimizer):
-            self._config = config_of(optimizer)
+            config: Mapping[str, Any] = config_of(optimizer)
             self._objects = {**classes_of(optimizer), **self._objects}
             names += undecayed(optimizer)[0]
         elif isinstance(optimizer, Mapping):
-            self._config = dict(optimizer)
+            config = optimizer
         else:
             rule = "a `keras.optimizers.Optimizer` or its configuration"
             raise invalid_type("optimizer", rule, optimizer)
-        self._names = names
+        self._config, self._names = exported(config), names
         self._stepper: Stepper | None = None
         # Stages store a configuration before they know the custom objects; see `check_mode`.
         if not missing_classes(self._config, self._objects):

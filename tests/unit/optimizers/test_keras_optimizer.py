@@ -353,7 +353,20 @@ def test_a_configuration_of_keras_is_accepted():
     rule = optimizers.get(config)
     assert type(rule) is KerasOptimizer
     assert repr(rule) == "KerasOptimizer(AdamW)"
-    assert rule.get_config() == {"optimizer": config, "exclude_from_weight_decay": []}
+    assert rule.get_config()["exclude_from_weight_decay"] == []
+    assert rule.get_config()["optimizer"]["config"] == config["config"]
+
+
+@pytest.mark.parametrize("backend", ["torch", "another"])
+def test_a_configuration_names_the_public_class_and_not_that_of_a_backend(backend):
+    schedule = kopt.schedules.CosineDecay(0.5, 10)
+    config = keras.optimizers.serialize(kopt.SGD(schedule))
+    public = {**config, "module": "keras.optimizers", "registered_name": None}
+    own = {"module": f"keras.src.backend.{backend}.optimizers.sgd", "registered_name": "SGD"}
+    rule = optimizers.get({**config, **own})
+    assert rule.get_config()["optimizer"] == public
+    rule.build(3, "float32")
+    assert steps(rule, 1).tolist() == [0.5] * 3
 
 
 def test_names_to_exclude_from_weight_decay_add_up():
@@ -418,6 +431,9 @@ def test_an_optimizer_that_cannot_be_a_rule_is_refused(make_optimizer, rule):
         optimizers.get(make_optimizer())
 
 
+PUBLIC = {"module": "keras.optimizers", "class_name": "SGD", "config": {}, "registered_name": None}
+
+
 @pytest.mark.parametrize(
     ("part", "message"),
     [
@@ -430,9 +446,8 @@ def test_an_optimizer_that_cannot_be_a_rule_is_refused(make_optimizer, rule):
     ],
 )
 def test_a_malformed_configuration_is_refused(part, message):
-    config = {**keras.optimizers.serialize(kopt.SGD()), **part}
     with pytest.raises(ValueError, match=f"`server_optimizer` must be {message}"):
-        optimizers.get(config)
+        optimizers.get({**PUBLIC, **part})
 
 
 def test_the_rule_cannot_be_made_by_its_name():
@@ -467,6 +482,5 @@ def test_a_push_without_a_lock_is_refused_with_the_reason():
 
 
 def test_parts_of_a_configuration_are_found_in_lists():
-    config = {**keras.optimizers.serialize(kopt.SGD()), "more": [{"class_name": "__lambda__"}]}
     with pytest.raises(ValueError, match="without functions"):
-        make(config, [], {})
+        make({**PUBLIC, "more": [{"class_name": "__lambda__"}]}, [], {})
