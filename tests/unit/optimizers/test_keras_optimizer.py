@@ -16,8 +16,21 @@ from kspark.optimizers.keras_config import make
 from kspark.replica.variables import weight_spec
 
 kopt = keras.optimizers
+
+
+def works(name: str) -> bool:
+    """Whether plain Keras can step with an optimizer: in Keras 3.12, `Muon` fails on TensorFlow."""
+    ones = keras.ops.ones((2, 2))
+    try:
+        getattr(kopt, name)(0.01).apply([ones], [keras.Variable(ones)])
+    except AttributeError:
+        return False
+    return True
+
+
 WRAPPERS = ("Optimizer", "OptimizerMap", "LossScaleOptimizer", "MultiOptimizer")
-KINDS = sorted(name for name in dir(kopt) if name[0].isupper() and name not in WRAPPERS)
+NAMES = sorted(name for name in dir(kopt) if name[0].isupper() and name not in WRAPPERS)
+KINDS = [name for name in NAMES if name != "Muon" or works(name)]
 HAS_SEVERAL = hasattr(kopt, "MultiOptimizer")  # not in Keras 3.12
 SYNCHRONOUS = MergeContext("synchronous")
 
@@ -115,10 +128,12 @@ PER_VARIABLE = {
     "nesterov": lambda: kopt.SGD(0.7, momentum=0.9, nesterov=True),
     "weight decay but for names": excluding,
     "weight decay but for matrices": excluding_adam,
-    "layers by path": lambda: kopt.Muon(0.01, exclude_layers=["head"]),
     "a schedule": lambda: kopt.Adam(kopt.schedules.PiecewiseConstantDecay([1, 2], [0.1, 0.2, 0.3])),
-    **({"optimizers by path": several} if HAS_SEVERAL else {}),
 }
+if HAS_SEVERAL:
+    PER_VARIABLE["optimizers by path"] = several
+if "Muon" in KINDS:
+    PER_VARIABLE["layers by path"] = lambda: kopt.Muon(0.01, exclude_layers=["head"])
 
 
 @pytest.mark.parametrize("make_optimizer", PER_VARIABLE.values(), ids=PER_VARIABLE)
@@ -196,7 +211,9 @@ def test_statistics_take_the_mean_and_not_a_step_of_the_optimizer():
 # -- state -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["AdamW", "Muon", "SGD", *({"ScheduleFreeAdamW"} & set(KINDS))])
+@pytest.mark.parametrize(
+    "name", ["AdamW", "SGD", *sorted({"Muon", "ScheduleFreeAdamW"} & set(KINDS))]
+)
 def test_a_rule_with_saved_state_continues_exactly(name):
     schedule = kopt.schedules.ExponentialDecay(0.1, 1, 0.5)
     model = model_of_kinds()
