@@ -218,7 +218,7 @@ class KerasOptimizer(ServerOptimizer):
             self._stepper = self._new_stepper()
         optimizer, variables = self._stepper
         for part, variable in in_vector(weights, variables):
-            # A copy, because backends may use the memory of an array without copying it.
+            # A copy, because JAX uses the memory of an array, and may compute with it later on.
             variable.assign(part.copy())
         if not optimizer.built:  # Some optimizers keep the first weights.
             optimizer.build(variables)
