@@ -105,8 +105,10 @@ class KerasOptimizer(ServerOptimizer):
     ) -> None:
         super().__init__()
         names, self._objects = list(exclude_from_weight_decay), dict(custom_objects or {})
-        if not all(isinstance(name, str) for name in names):
-            raise invalid_type("exclude_from_weight_decay", "a sequence of strings", names)
+        is_one = isinstance(exclude_from_weight_decay, str)
+        if is_one or not all(isinstance(name, str) for name in names):
+            rule = "a sequence of strings"
+            raise invalid_type("exclude_from_weight_decay", rule, exclude_from_weight_decay)
         if is_keras_optimizer(optimizer):
             config: Mapping[str, Any] = config_of(optimizer)
             self._objects = {**classes_of(optimizer), **self._objects}

@@ -483,6 +483,10 @@ def test_the_rule_cannot_be_made_by_its_name():
             {"optimizer": kopt.SGD(), "exclude_from_weight_decay": [3]},
             "`exclude_from_weight_decay` must be a sequence of strings",
         ),
+        (
+            {"optimizer": kopt.SGD(), "exclude_from_weight_decay": "bias"},
+            "a sequence of strings. Received: exclude_from_weight_decay='bias'",
+        ),
     ],
 )
 def test_arguments_of_a_wrong_type_are_refused(arguments, message):
