@@ -65,6 +65,7 @@ class Aggregator:
         self.mode = mode
         self.version = 0
         self.optimizer = optimizer
+        self.optimizer.lay_out(spec.trainable)
         self.optimizer.build(spec.trainable_size, spec.dtype)
         self._lock: AbstractContextManager[object] = (
             nullcontext() if mode == "hogwild" else threading.Lock()

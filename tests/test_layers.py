@@ -64,7 +64,7 @@ LIBRARIES = {
     "ml": {"keras", "numpy", "pyspark"},
     "ml.elephas": {"h5py", "keras", "numpy", "pyspark"},
     "mllib": {"keras", "numpy", "pyspark"},
-    "optimizers": {"numpy"},
+    "optimizers": {"keras", "numpy"},
     "plan": {"numpy"},
     "replica": {"keras", "numpy", "pyspark"},
     "replica.backends": {"jax", "keras", "numpy", "tensorflow", "torch"},

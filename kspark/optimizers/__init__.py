@@ -5,6 +5,7 @@
 | `Average` (default) | FedAvg, McMahan 2017 | all |
 | `SGD` | FedAvgM, Hsu 2019; DiLoCo, Douillard 2023 | all |
 | `Adagrad`, `Adam`, `Yogi` | FedOpt, Reddi 2020 | synchronous, asynchronous |
+| `KerasOptimizer` | FedOpt, Reddi 2020, with any optimizer of Keras | synchronous, asynchronous |
 | `ElasticAverage` | EASGD and EAMSGD, Zhang 2015 | synchronous, asynchronous |
 | `Downpour` | Dean 2012 | asynchronous, hogwild |
 | `ADAG` | Hermans 2017 | asynchronous, hogwild |
@@ -27,6 +28,8 @@ from kspark.optimizers.average import Average
 from kspark.optimizers.base import MergeContext, ServerOptimizer, name_of, quoted
 from kspark.optimizers.downpour import Downpour
 from kspark.optimizers.elastic_average import ElasticAverage
+from kspark.optimizers.keras_config import is_keras_config, is_keras_optimizer
+from kspark.optimizers.keras_optimizer import KerasOptimizer
 from kspark.optimizers.median import Median
 from kspark.optimizers.scaled import ScaledDelta
 from kspark.optimizers.sgd import SGD
@@ -42,6 +45,7 @@ __all__ = [
     "Average",
     "Downpour",
     "ElasticAverage",
+    "KerasOptimizer",
     "Median",
     "MergeContext",
     "ScaledDelta",
@@ -109,17 +113,19 @@ def get(identifier: Any, custom_objects: Mapping[str, Any] | None = None) -> Ser
             - String, the name of a rule in any spelling, such as `"adam"`, `"ElasticAverage"` or
               `"elastic_average"`. Its arguments have their defaults.
             - Dictionary, a configuration that `serialize` returned.
+            - `keras.optimizers.Optimizer`, or a configuration that `keras.optimizers.serialize`
+              returned: the rule is `KerasOptimizer`.
             - Subclass of `ServerOptimizer`, which is created with its defaults.
             - `ServerOptimizer`, which is returned unchanged, with its state. `clone` returns one
               without state.
-        custom_objects: Mapping from class name to class, for rules that are not registered, as
-            for `deserialize`. Defaults to `None`.
+        custom_objects: Mapping from class name to class, for rules and Keras optimizers that are
+            not registered, as for `deserialize`. Defaults to `None`.
 
     Returns:
         A `ServerOptimizer`.
 
     Raises:
-        ValueError: If there is no rule with this name.
+        ValueError: If there is no rule with this name, or the Keras optimizer cannot be a rule.
         TypeError: If `identifier` has another type.
     """
     if isinstance(identifier, ServerOptimizer):
@@ -131,7 +137,12 @@ def get(identifier: Any, custom_objects: Mapping[str, Any] | None = None) -> Ser
         return deserialize({"class_name": identifier}, custom_objects)
     if isinstance(identifier, Mapping):
         return deserialize(identifier, custom_objects)
-    accepted = "a rule's name, its configuration, a `ServerOptimizer` or a subclass of it"
+    if is_keras_optimizer(identifier):
+        return KerasOptimizer(identifier, custom_objects=custom_objects)
+    accepted = (
+        "a rule's name, its configuration, a `ServerOptimizer` or a subclass of it, or a "
+        "`keras.optimizers.Optimizer`"
+    )
     raise invalid_type("server_optimizer", accepted, identifier)
 
 
@@ -165,10 +176,10 @@ def deserialize(
 
     Args:
         config: Mapping with `"class_name"`, and `"config"` for arguments that differ from the
-            defaults.
+            defaults; or a configuration that `keras.optimizers.serialize` returned.
         custom_objects: Mapping from class name to class, for rules that are not registered. It
-            takes precedence over registered rules. Other objects in it are ignored. Defaults to
-            `None`.
+            takes precedence over registered rules. Other objects in it are ignored, except by
+            Keras optimizers. Defaults to `None`.
 
     Returns:
         A new rule, without state.
@@ -177,6 +188,8 @@ def deserialize(
         ValueError: If the mapping has other keys, or the rule is unknown.
         TypeError: If the rule has no such argument.
     """
+    if is_keras_config(config):
+        return KerasOptimizer(config, custom_objects=custom_objects)
     name = config.get("class_name")
     if not isinstance(name, str) or not set(config) <= {"class_name", "config"}:
         shape = '{"class_name": a rule\'s name, "config": its arguments}'
@@ -184,9 +197,12 @@ def deserialize(
     custom = {_key(n): rule for n, rule in (custom_objects or {}).items() if _is_rule(rule)}
     rules: dict[str, type[ServerOptimizer]] = {**_rules, **custom}
     if _key(name) not in rules:
-        known = quoted(sorted(name_of(rule) for rule in rules.values()))
-        raise invalid("server_optimizer", f"one of {known}", name)
-    return rules[_key(name)].from_config(config.get("config") or {})
+        named = (name_of(rule) for rule in rules.values() if rule is not KerasOptimizer)
+        raise invalid("server_optimizer", f"one of {quoted(sorted(named))}", name)
+    rule, settings = rules[_key(name)], config.get("config") or {}
+    if rule is KerasOptimizer:
+        return KerasOptimizer.from_config(settings, custom_objects)
+    return rule.from_config(settings)
 
 
 def _is_rule(value: Any) -> bool:
@@ -211,6 +227,7 @@ for _rule in (
     Average,
     Downpour,
     ElasticAverage,
+    KerasOptimizer,
     Median,
     SGD,
     StalenessAware,

@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kspark.errors import AggregationError, invalid
-from kspark.weights import weighted_mean
+from kspark.weights import Weight, weighted_mean
 
 SYNCHRONOUS = "synchronous"
 ASYNCHRONOUS = "asynchronous"
@@ -131,6 +131,7 @@ class ServerOptimizer(ABC):
     def __init__(self) -> None:
         self._slots: dict[str, np.ndarray] = {}
         self._built: tuple[int, np.dtype] | None = None
+        self._layout: tuple[Weight, ...] = ()
 
     @property
     def name(self) -> str:
@@ -176,6 +177,16 @@ class ServerOptimizer(ABC):
     def initial_slots(self) -> dict[str, float]:
         """Return the rule's vectors between deltas: names and initial values."""
         return {}
+
+    def lay_out(self, variables: Sequence[Weight]) -> None:
+        """Keep the names and shapes of the trainable variables. Call it before `build`.
+
+        Most rules treat all coordinates alike, and do not use them.
+
+        Args:
+            variables: Sequence of `kspark.weights.Weight`, in the order of the vector.
+        """
+        self._layout = tuple(variables)
 
     def build(self, size: int, dtype: npt.DTypeLike) -> None:
         """Allocate the slots. A second call with the same arguments keeps the state.

@@ -64,7 +64,8 @@ class SparkModel(InferenceModel):
             partitions of the data, or of task slots for arrays. If all workers must run at the
             same time, it is at most the number of task slots.
         server_optimizer: Rule that applies a merged delta to the global weights: a name, a
-            configuration or a `kspark.optimizers.ServerOptimizer`. Defaults to `"average"`.
+            configuration, a `kspark.optimizers.ServerOptimizer` or a `keras.optimizers.Optimizer`,
+            of which a copy is used. Defaults to `"average"`.
         custom_objects: Dictionary from names to custom classes or functions. Needed only for
             those that kspark does not find in the model. Defaults to `None`.
         batch_size: Integer >= 1, examples per batch and worker, the default of `fit`,

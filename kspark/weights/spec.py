@@ -75,10 +75,15 @@ class WeightSpec:
         state = [i for i, w in enumerate(self.weights) if w.role == STATE]
         return (*trainable, *state)
 
+    @property
+    def trainable(self) -> tuple[Weight, ...]:
+        """The trainable weights, in the order of the vector."""
+        return tuple(w for w in self.weights if w.role == TRAINABLE)
+
     @cached_property
     def trainable_size(self) -> int:
         """Elements of the vector's first part, the trainable weights."""
-        return sum(w.size for w in self.weights if w.role == TRAINABLE)
+        return sum(w.size for w in self.trainable)
 
     @cached_property
     def size(self) -> int:

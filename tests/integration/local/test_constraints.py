@@ -71,6 +71,7 @@ THOROUGH = [
     ("synchronous", "batch", "average"),
     ("asynchronous", "batch", "average"),
     ("asynchronous", 2, "adam"),
+    ("asynchronous", 2, keras.optimizers.AdamW(0.05)),
     ("hogwild", 2, "downpour"),
     ("hogwild", "epoch", "sgd"),
 ]

@@ -183,6 +183,32 @@ def test_missing_custom_objects_are_named_in_the_error(tmp_path, monkeypatch):
         assert type(KerasEstimator.load(path).getModel().layers[1]) is Hidden
 
 
+class Backwards(keras.optimizers.SGD):
+    """An optimizer of the server that is not registered with Keras."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        super().update_step(-gradient, variable, learning_rate)
+
+
+def test_a_custom_optimizer_of_the_server_is_saved_with_a_stage(assembler, frame, tmp_path):
+    path, objects = str(tmp_path / "stage"), {"Backwards": Backwards}
+    stage = KerasEstimator(
+        network(), customObjects=objects, serverOptimizer=Backwards(0.5), seed=4, shuffle=False
+    )
+    stage.save(path)
+    loaded = KerasEstimator.read().customObjects(objects).load(path)
+    assert values(loaded) == values(stage)
+    rows = assembler.transform(frame)
+    weights = [one.fit(rows).kerasModel for one in (stage, loaded)]
+    same_weights(*weights)
+    plain = stage.copy({stage.serverOptimizer: "average"}).fit(rows).kerasModel
+    parts = (network().get_weights(), weights[0].get_weights(), plain.get_weights())
+    for start, moved, averaged in zip(*parts, strict=True):
+        np.testing.assert_allclose(moved - start, -0.5 * (averaged - start), rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="`customObjects` must be a mapping that has .*'Backward"):
+        KerasEstimator(network(), serverOptimizer=Backwards(0.5)).fit(rows)
+
+
 class OwnLoss(keras.losses.Loss):
     def __init__(self, from_logits=True, **kwargs):
         super().__init__(**kwargs)

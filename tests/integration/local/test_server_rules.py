@@ -10,7 +10,8 @@ from kspark import SparkModel, load_spark_model, optimizers
 from kspark.errors import WorkerError
 
 STATEFUL = [optimizers.SGD(0.5, momentum=0.9), optimizers.Adam(0.05)]
-CASES = [STATEFUL[0], pytest.param(STATEFUL[1], marks=pytest.mark.thorough)]
+OF_KERAS = keras.optimizers.AdamW(keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.7))
+CASES = [STATEFUL[0], pytest.param(STATEFUL[1], marks=pytest.mark.thorough), OF_KERAS]
 RULES = {
     "synchronous": ("sgd", "adagrad", "adam", "yogi", "elastic_average", "median", "trimmed_mean"),
     "asynchronous": ("sgd", "adagrad", "adam", "yogi", "downpour", "adag", "staleness_aware"),
@@ -39,7 +40,7 @@ def train(spark_model, first, last, **more):
     return spark_model.fit(x, y, 8, last, 0, initial_epoch=first, **more)
 
 
-@pytest.mark.parametrize("rule", CASES, ids=["momentum", "adam"])
+@pytest.mark.parametrize("rule", CASES, ids=["momentum", "adam", "keras"])
 def test_two_fits_with_a_saved_model_between_equal_one_fit(spark, tmp_path, rule):
     """The weights have the same bytes, because the rule's state is saved with the model."""
     models = []
@@ -61,7 +62,8 @@ def test_two_fits_with_a_saved_model_between_equal_one_fit(spark, tmp_path, rule
         pytest.param(mode, rule, marks=() if rule in IN_SHORT else pytest.mark.thorough)
         for mode, rules in RULES.items()
         for rule in rules
-    ],
+    ]
+    + [pytest.param("asynchronous", keras.optimizers.Nadam(0.02), id="asynchronous-keras")],
 )
 def test_every_rule_learns_in_its_modes(spark, mode, rule):
     frequency = "epoch" if mode == "synchronous" else 5
@@ -70,6 +72,45 @@ def test_every_rule_learns_in_its_modes(spark, mode, rule):
     )
     losses = train(spark_model, 0, 5).history["loss"]
     assert losses[-1] < 0.8 * losses[0]
+
+
+def constrained():
+    keras.utils.set_random_seed(3)
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(5, "tanh"), layers.Dropout(0.0)])
+    model.add(layers.BatchNormalization())
+    model.add(layers.Dense(3, "softmax", kernel_constraint="unit_norm"))
+    model.compile(keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy")
+    return model
+
+
+def adamw():
+    rate = keras.optimizers.schedules.CosineDecay(0.05, 4)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=0.1, epsilon=1e-2)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def test_one_worker_equals_a_loop_that_gives_keras_optimizer_minus_the_delta(spark):
+    """Also with statistics, constraints, and the state of both optimizers from epoch to epoch."""
+    x, y = labelled()
+    plain, server = constrained(), adamw()
+    for _ in range(3):
+        before = [v.numpy() for v in plain.trainable_variables]
+        plain.fit(x, y, epochs=1, shuffle=False, verbose=0)
+        deltas = [v.numpy() - b for v, b in zip(plain.trainable_variables, before, strict=True)]
+        for variable, value in zip(plain.trainable_variables, before, strict=True):
+            variable.assign(value)
+        minus = [keras.ops.convert_to_tensor(-d) for d in deltas]
+        server.apply_gradients(list(zip(minus, plain.trainable_variables, strict=True)))
+    ours = constrained()
+    SparkModel(ours, num_workers=1, server_optimizer=adamw()).fit(
+        x, y, epochs=3, shuffle=False, verbose=0
+    )
+    for one, other in zip(plain.get_weights(), ours.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+    norms = np.linalg.norm(ours.layers[-1].get_weights()[0], axis=0)
+    np.testing.assert_allclose(norms, 1, rtol=0, atol=1e-6)
 
 
 class Fails(keras.callbacks.Callback):

@@ -26,6 +26,7 @@ def compiled():
         {},
         {"mode": "asynchronous", "frequency": 3, "max_staleness": 0, "port": (4000, 4010)},
         {"mode": "asynchronous", "server_optimizer": "elastic_average", "max_staleness": 5},
+        {"server_optimizer": keras.optimizers.AdamW(0.5, clipnorm=1.0)},
         {"straggler_timeout": 7.5},
         {"mode": "hogwild", "num_workers": 3, "seed": 4, "timeout": 5.0, "max_failures": 0},
     ],
@@ -56,6 +57,20 @@ def test_a_custom_rule_is_loaded_with_custom_objects(tmp_path):
     loaded = load_spark_model(path, custom_objects={"Halved": Halved})
     assert type(loaded.server_optimizer) is Halved
     with pytest.raises(ValueError, match="`server_optimizer` must be one of .*Received: .*Halved"):
+        load_spark_model(path)
+
+
+class Backwards(keras.optimizers.SGD):
+    """An optimizer that is not registered with Keras."""
+
+
+def test_a_custom_optimizer_of_the_server_is_loaded_with_custom_objects(tmp_path):
+    path = str(tmp_path / "model.keras")
+    saved = SparkModel(compiled(), server_optimizer=Backwards(0.5))
+    saved.save(path)
+    loaded = load_spark_model(path, custom_objects={"Backwards": Backwards})
+    assert loaded.get_config() == saved.get_config()
+    with pytest.raises(ValueError, match="`custom_objects` must be .*'Backwards'"):
         load_spark_model(path)
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 
@@ -80,3 +81,14 @@ def test_values_become_plain_data():
     assert values["compression"] == {"class_name": "TopK", "config": {"fraction": 0.5}}
     assert stage.model_arguments()["compression"] == values["compression"]
     assert stage.class_weights() == {0: 1.0, 1: 2.0}
+
+
+def test_an_optimizer_of_keras_becomes_plain_data():
+    rule = keras.optimizers.AdamW(keras.optimizers.schedules.CosineDecay(0.1, 10))
+    value = KerasEstimator(serverOptimizer=rule).getServerOptimizer()
+    assert json.loads(json.dumps(value)) == value
+    assert value["config"]["optimizer"] == keras.optimizers.serialize(rule)
+    for same in (value, keras.optimizers.serialize(rule)):
+        assert KerasEstimator(serverOptimizer=same).getServerOptimizer() == value
+    with pytest.raises(ValueError, match="`serverOptimizer` must be a Keras optimizer without `us"):
+        KerasEstimator(serverOptimizer=keras.optimizers.SGD(use_ema=True))

@@ -101,11 +101,12 @@ def test_a_value_that_is_not_a_rule_is_refused(wrong):
         optimizers.get(wrong)
 
 
-def test_an_optimizer_of_keras_is_refused():
+def test_an_optimizer_of_keras_is_a_rule_but_its_class_is_not():
     import keras
 
-    with pytest.raises(TypeError, match="`server_optimizer` must be a rule's name"):
-        optimizers.get(keras.optimizers.SGD())
+    assert type(optimizers.get(keras.optimizers.SGD())) is optimizers.KerasOptimizer
+    with pytest.raises(TypeError, match="`server_optimizer` must be .*keras.optimizers.Optimizer"):
+        optimizers.get(keras.optimizers.SGD)
 
 
 def test_an_unknown_name_is_refused_with_the_known_names():

@@ -159,6 +159,27 @@ def test_other_rules_than_average_are_refused_for_merged_gradients(rule):
         check_rule(optimizers.get(rule), plan("synchronous", "batch"))
 
 
+def test_an_optimizer_of_keras_is_refused_where_it_cannot_be_a_rule():
+    rule = optimizers.get(keras.optimizers.AdamW())
+    check_rule(rule, plan("synchronous", straggler_timeout=1))
+    check_rule(rule, plan("asynchronous", "batch", compression="top_k"))
+    with pytest.raises(
+        ValueError, match=r"must be \"average\" .* Received: .*KerasOptimizer\(AdamW"
+    ):
+        check_rule(rule, plan("synchronous", "batch"))
+    with pytest.raises(ValueError, match="must change together, under a lock"):
+        check_rule(rule, plan("hogwild"))
+
+
+def test_the_models_own_optimizer_is_not_shared_with_the_server():
+    model, optimizer = small(), keras.optimizers.SGD(0.5)
+    model.compile(optimizer, "mse")
+    SparkModel(model, server_optimizer=optimizer)
+    model.fit(np.zeros((4, 2)), np.zeros(4), verbose=0)
+    with pytest.raises(ValueError, match="a Keras optimizer that was not used before"):
+        SparkModel(model, server_optimizer=optimizer)
+
+
 def test_a_rule_for_another_mode_is_refused():
     with pytest.raises(ValueError, match='for mode="synchronous"; this one is for "asynchronous"'):
         check_rule(optimizers.get("downpour"), plan("synchronous"))
