@@ -23,7 +23,7 @@ from kspark.job.spooling import SpooledExamples
 from kspark.job.vocabularies import Vocabularies
 from kspark.plan import TrainingPlan
 from kspark.replica import ReplicaSpec
-from kspark.shards import LearningRate
+from kspark.shards import LearningRate, num_batches
 from kspark.worker.tasks import FitTask, ShardResult
 
 logger = logging.getLogger("kspark")
@@ -112,6 +112,19 @@ class Fit:
     def validates(self) -> bool:
         """Whether there are validation examples."""
         return self.held_out is not None or self.train.num_examples > self.num_examples
+
+    @property
+    def steps(self) -> int:
+        """Number of batches of the largest shard in an epoch."""
+        return self.plan.batches(max(self.num_train.values()))
+
+    @property
+    def validation_steps(self) -> int:
+        """Number of batches of the largest shard in a validation; 0 without one."""
+        held_out = self.train.counts if self.held_out is None else self.held_out.counts
+        trained = self.num_train if self.held_out is None else {}
+        largest = max(n - trained.get(shard, 0) for shard, n in held_out.items())
+        return num_batches(largest, self.plan.validation_batch_size)
 
     @property
     def report(self) -> FitReport:

@@ -11,7 +11,7 @@ from kspark import compression as codecs
 from kspark import optimizers, saving
 from kspark.adapters import Columns
 from kspark.cluster.interrupts import defers_interrupts
-from kspark.job.callbacks import checked_callbacks, stops_on_nan
+from kspark.job.callback_checks import checked_callbacks, stops_on_nan
 from kspark.job.report import FitReport
 from kspark.plan import TrainingPlan
 from kspark.plan.settings import PLAN_SETTINGS, SETTINGS
