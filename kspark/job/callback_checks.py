@@ -58,19 +58,24 @@ def checked_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
         ValueError: If a callback of Keras is set to look at single batches.
         ImportError: If a callback needs a package that is not installed.
     """
-    given = [] if callbacks is None else callbacks
-    if isinstance(given, keras.callbacks.Callback):
-        given = [given]
-    if isinstance(given, keras.callbacks.CallbackList) or not isinstance(given, list | tuple):
-        raise invalid_type("callbacks", "a list of `keras.callbacks.Callback`", callbacks)
+    given = [] if callbacks is None else flattened(callbacks)
     for callback in given:
         if not isinstance(callback, keras.callbacks.Callback):
-            raise invalid_type("callbacks", "a list of `keras.callbacks.Callback`", callback)
+            raise invalid_type("callbacks", "a list of `keras.callbacks.Callback`", callbacks)
         check_by_epoch(callback)
         if isinstance(callback, keras.callbacks.TensorBoard):
             check_tensorboard(callback)
         warn_of_batch_hooks(callback)
-    return list(given)
+    return given
+
+
+def flattened(callbacks: Any) -> list[Any]:
+    """Return what a list holds, and lists within it and a `CallbackList`, as Keras does."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks = callbacks.callbacks
+    if not isinstance(callbacks, list | tuple):
+        return [callbacks]
+    return [one for part in callbacks for one in flattened(part)]
 
 
 def check_by_epoch(callback: keras.callbacks.Callback) -> None:

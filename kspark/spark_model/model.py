@@ -29,6 +29,7 @@ from kspark.spark_model.arguments import (
     compiled_model,
     refuse_unknown,
 )
+from kspark.spark_model.autologging import autologged
 from kspark.spark_model.inference import InferenceModel
 from kspark.spark_model.inputs import Source, TrainingData, active_session
 from kspark.spark_model.training import Outcome, train
@@ -266,7 +267,8 @@ class SparkModel(InferenceModel):
         check_session(source.spark, plan)
         data = TrainingData.of(source, (x, y, sample_weight), validation_split, validation_data)
         spec = ReplicaSpec.of(self._model, self.custom_objects, source.replica.inputs)
-        history = train(source, plan, spec, data, self._rule(), self._outcome, checked, verbose)
+        with autologged(self._model, plan, validation_split, checked) as logged:
+            history = train(source, plan, spec, data, self._rule(), self._outcome, logged, verbose)
         self._histories.append(history.history)
         self._model.history = history
         return history

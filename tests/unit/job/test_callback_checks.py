@@ -78,6 +78,15 @@ def test_other_things_are_no_callbacks(given):
         checked_callbacks(given)
 
 
+def test_nested_lists_and_callback_lists_are_taken_as_in_keras():
+    one, two, three = (keras.callbacks.Callback() for _ in range(3))
+    several = keras.callbacks.CallbackList([two, three])
+    assert checked_callbacks(several) == [two, three]
+    assert checked_callbacks([one, (several,)]) == [one, two, three]
+    assert checked_callbacks(one) == [one]
+    assert checked_callbacks(None) == []
+
+
 def test_tensorboard_without_its_package_is_refused(monkeypatch):
     monkeypatch.setattr(callback_checks, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match="run `pip install tensorboard`"):
