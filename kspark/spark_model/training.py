@@ -98,7 +98,8 @@ def train(
             outcome.report = fit.report
             if fit.rule_state is not None:
                 outcome.server_state = dict(fit.rule_state)
-    monitor.history.history.update(outcome.report.exchanges())
+    for name, figures in outcome.report.exchanges().items():
+        monitor.history.history.setdefault(name, []).extend(figures)
     return monitor.history
 
 
