@@ -237,6 +237,24 @@ def test_remote_monitor(spark, tmp_path):
         same(one, other)
 
 
+def test_history(spark):
+    """One that is used again goes on; all its lists have a number per epoch."""
+    x, y, _ = rows()
+    histories = []
+    for wrap in (
+        lambda model: model,
+        lambda model: SparkModel(model, "asynchronous", 2, num_workers=1),
+    ):
+        own, model = callbacks.History(), wrap(model_of())
+        for _ in range(2):
+            assert model.fit(x, y, 16, 2, 0, [own], shuffle=False) is own
+        histories.append(own.history)
+    expected, found = histories
+    assert {len(column) for column in found.values()} == {4}
+    assert "merges" in found
+    same(expected, {name: found[name] for name in expected})
+
+
 # -- TensorBoard -----------------------------------------------------------------------------------
 
 
