@@ -9,6 +9,7 @@ HERE = Path(__file__).parent
 
 IMAGES = ["pillow>=10.0"]
 EXAMPLES = [*IMAGES, "matplotlib>=3.7", "scikit-learn>=1.4"]
+TENSORBOARD = ["tensorboard>=2.16"]  # TensorFlow 2.21 no longer installs it.
 
 setup(
     name="kspark",
@@ -54,10 +55,12 @@ setup(
         "plot": ["matplotlib>=3.7"],
         "images": IMAGES,
         "examples": EXAMPLES,
+        "tensorboard": TENSORBOARD,
         "jax": ["jax>=0.4.30"],
         "torch": ["torch>=2.2"],
         "test": [
             *EXAMPLES,
+            *TENSORBOARD,
             "hypothesis>=6.100",
             "ipykernel>=6.29",
             "nbclient>=0.10",

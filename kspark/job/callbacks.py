@@ -1,42 +1,26 @@
 """Keras callbacks, progress and `History` of a fit, which run on the driver once per epoch.
 
-Callbacks see the merged weights and the metrics of all workers. Batches are trained on the
-workers, so batch hooks are never called: `checked_callbacks` refuses Keras' own callbacks that
-need them, and warns of others.
+Callbacks see the merged weights and the metrics of all workers. The batches are trained on the
+workers, so the hooks of batches are called as Keras calls them for a model that is compiled with
+an epoch's batches as `steps_per_execution`: once per epoch, around all its batches.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import keras
 import numpy as np
 
 from kspark.cluster.interrupts import interruptible
-from kspark.errors import Described, invalid, invalid_type
+from kspark.job.callback_checks import has_batch_hooks, is_stateful, stops_on_nan
 from kspark.job.progress import Progress
 from kspark.replica import Replica
 from kspark.shards import LearningRate
 
 logger = logging.getLogger("kspark")
-
-STATEFUL = (keras.callbacks.BackupAndRestore, keras.callbacks.SwapEMAWeights)
-"""Callbacks that save or use the optimizer's state at the end of an epoch."""
-
-
-def is_stateful(callback: keras.callbacks.Callback) -> bool:
-    """Whether a callback saves or uses the optimizer's state; `ModelCheckpoint` may save it."""
-    if isinstance(callback, keras.callbacks.ModelCheckpoint):
-        return not callback.save_weights_only
-    return isinstance(callback, STATEFUL)
-
-
-def stops_on_nan(callbacks: Sequence[keras.callbacks.Callback]) -> bool:
-    """Whether a callback stops training, without an error, if the loss is NaN or infinite."""
-    return any(isinstance(c, keras.callbacks.TerminateOnNaN) for c in callbacks)
 
 
 def losses_are_finite(logs: Mapping[str, Any]) -> bool:
@@ -56,7 +40,7 @@ class FitMonitor:
         initial_epoch: Integer, epoch at which to start training.
 
     Attributes:
-        history: `keras.callbacks.History` of the fit.
+        history: `keras.callbacks.History` of the fit: that in `callbacks`, or a new one.
         progress: `Progress`.
         initial_epoch: Integer, epoch at which to start training. A callback may change it in
             `begin`.
@@ -74,36 +58,44 @@ class FitMonitor:
         initial_epoch: int,
     ) -> None:
         self.replica = replica
-        self.history = keras.callbacks.History()
+        has_bar = any(isinstance(c, keras.callbacks.ProgbarLogger) for c in callbacks)
         self.progress = Progress(verbose, epochs, initial_epoch)
-        # As in Keras, the history follows the callbacks, which may add to the logs.
+        if has_bar:
+            self.progress.verbose = 0  # As in Keras, it takes the place of the usual one.
+        # Keras adds a history at the end of the list, because callbacks may add to the logs.
         self._callbacks = keras.callbacks.CallbackList(
-            [*callbacks, self.history, self.progress],
-            add_history=False,
-            add_progbar=False,
-            model=replica.model,
-            verbose=0,
-            epochs=epochs,
-            steps=None,
+            [*callbacks, self.progress], add_history=True, model=replica.model
         )
+        self.history = replica.model.history
         self.initial_epoch = initial_epoch
         self.restored = False
         self.needs_optimizer_state = any(is_stateful(c) for c in callbacks)
+        self._params = {"verbose": verbose, "epochs": epochs}
+        self._steps = self._validation_steps = 1
         self._watched = bool(callbacks)
+        self._has_batch_hooks = any(has_batch_hooks(c) for c in callbacks)
         self._stops_on_nan = stops_on_nan(callbacks)
         self._given = replica.get_vector()
+        self._logs: dict[str, Any] | None = None
 
     @property
     def learning_rate(self) -> LearningRate:
         """The optimizer's learning rate; `None` if it is a schedule."""
         return self.replica.learning_rate
 
-    def begin(self) -> np.ndarray | None:
+    def begin(self, steps: int, validation_steps: int = 1) -> np.ndarray | None:
         """Run the callbacks of the beginning of training.
+
+        Args:
+            steps: Integer, number of batches of the largest shard in an epoch, which callbacks
+                find in their `params`.
+            validation_steps: Integer, number of batches of the largest shard in a validation.
 
         Returns:
             Vector of new weights; `None` if no callback changed them.
         """
+        self._steps, self._validation_steps = steps, validation_steps
+        self._callbacks.set_params({**self._params, "steps": steps})
         model, before = self.replica.model, self._optimizer_state()
         model.stop_training = False
         take_chosen_epoch(model)
@@ -115,13 +107,32 @@ class FitMonitor:
         return self._changed()
 
     def begin_epoch(self, epoch: int) -> np.ndarray | None:
-        """Run the callbacks of an epoch's beginning.
+        """Run the callbacks of an epoch's beginning, and of the beginning of its batches.
 
         Returns:
             Vector of new weights; `None` if no callback changed them.
         """
         with interruptible():
             self._callbacks.on_epoch_begin(epoch)
+            if self._has_batch_hooks:
+                self._callbacks.on_train_batch_begin(0)
+        return self._changed()
+
+    def end_batches(self, vector: np.ndarray, logs: dict[str, Any]) -> np.ndarray | None:
+        """Run the callbacks of the end of an epoch's batches.
+
+        Args:
+            vector: Vector of the merged weights.
+            logs: Dictionary of the metrics of all workers together, without validation.
+
+        Returns:
+            Vector of new weights; `None` if no callback changed them.
+        """
+        if not self._has_batch_hooks:
+            return None
+        self._show(vector)
+        with interruptible():
+            self._callbacks.on_train_batch_end(self._steps - 1, dict(logs))
         return self._changed()
 
     def logs_of(self, states: Sequence[Sequence[np.ndarray]]) -> dict[str, Any]:
@@ -140,6 +151,8 @@ class FitMonitor:
         self.replica.set_vector(vector)
         with interruptible():
             self._callbacks.on_test_begin()
+            if self._has_batch_hooks:
+                self._callbacks.on_test_batch_begin(0)
         return self.replica.get_vector()
 
     def end_validation(self, states: Sequence[Sequence[np.ndarray]]) -> dict[str, Any]:
@@ -153,6 +166,8 @@ class FitMonitor:
         """
         logs = self.logs_of(states)
         with interruptible():
+            if self._has_batch_hooks:
+                self._callbacks.on_test_batch_end(self._validation_steps - 1, dict(logs))
             self._callbacks.on_test_end(dict(logs))
         return {"val_" + name: value for name, value in logs.items()}
 
@@ -170,12 +185,12 @@ class FitMonitor:
         Returns:
             Vector of new weights; `None` if no callback changed them.
         """
-        self.replica.set_vector(vector)
-        self._given = self.replica.get_vector()
+        self._show(vector)
+        self._logs = dict(logs)
         self.progress.num_examples = num_examples
-        if self._stops_on_nan and not losses_are_finite(logs):
-            # `TerminateOnNaN` itself looks at the logs of batches, which the driver does not have.
-            logger.warning("Training stops: the loss of epoch %d is NaN or infinite.", epoch + 1)
+        if self._stops_on_nan and not self.stopped and not losses_are_finite(logs):
+            # `TerminateOnNaN` itself looks at `loss` only, which own training steps may not have.
+            logger.warning("Training stops: a loss of epoch %d is NaN or infinite.", epoch + 1)
             self.replica.model.stop_training = True
         with interruptible():
             self._callbacks.on_epoch_end(epoch, logs)
@@ -184,6 +199,11 @@ class FitMonitor:
     def _optimizer_state(self) -> list[np.ndarray]:
         """Return the optimizer's state; an empty list if no callbacks can change it."""
         return self.replica.get_optimizer_state() if self._watched else []
+
+    def _show(self, vector: np.ndarray) -> None:
+        """Give callbacks the merged weights."""
+        self.replica.set_vector(vector)
+        self._given = self.replica.get_vector()
 
     def _changed(self) -> np.ndarray | None:
         """Return the model's weights if they changed since the last call, else `None`."""
@@ -205,11 +225,7 @@ class FitMonitor:
         """
         self.replica.finalize()
         with interruptible():
-            self._callbacks.on_train_end(self._last_logs())
-
-    def _last_logs(self) -> dict[str, Any]:
-        """Return the logs of the last epoch, with the changes of the callbacks."""
-        return {name: values[-1] for name, values in self.history.history.items() if values}
+            self._callbacks.on_train_end(self._logs)
 
 
 def take_chosen_epoch(model: keras.Model) -> int | None:
@@ -272,68 +288,3 @@ def listed(model: keras.Model, results: Mapping[str, Any]) -> Any:
     ordered += sorted(set(results) - set(ordered))
     values = [results[name] for name in ordered]
     return values[0] if len(values) == 1 else values
-
-
-BATCH_HOOKS = (
-    *("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end"),
-    *("on_test_batch_begin", "on_test_batch_end"),
-)
-
-
-FREQUENCIES = MappingProxyType(
-    {
-        "BackupAndRestore": "save_freq",
-        "ModelCheckpoint": "save_freq",
-        "OrbaxCheckpoint": "save_freq",
-        "TensorBoard": "update_freq",
-    }
-)
-"""Keras' own callbacks that can run every few batches, and the attribute that sets this."""
-
-
-def checked_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
-    """Check the `callbacks` argument of `fit`, and return it as a list.
-
-    Raises:
-        TypeError: If it is not a list of Keras callbacks.
-        ValueError: If a callback of Keras is set to run every few batches.
-    """
-    given = [] if callbacks is None else callbacks
-    if isinstance(given, keras.callbacks.Callback):
-        given = [given]
-    if isinstance(given, keras.callbacks.CallbackList) or not isinstance(given, list | tuple):
-        raise invalid_type("callbacks", "a list of `keras.callbacks.Callback`", callbacks)
-    for callback in given:
-        if not isinstance(callback, keras.callbacks.Callback):
-            raise invalid_type("callbacks", "a list of `keras.callbacks.Callback`", callback)
-        check_by_epoch(callback)
-        warn_of_batch_hooks(callback)
-    return list(given)
-
-
-def check_by_epoch(callback: keras.callbacks.Callback) -> None:
-    """Check that a callback of Keras runs once per epoch.
-
-    Raises:
-        ValueError: If it is set to run every few batches.
-    """
-    for kind, setting in FREQUENCIES.items():
-        value = getattr(callback, setting, "epoch")
-        if value != "epoch" and isinstance(callback, getattr(keras.callbacks, kind, ())):
-            rule = f'set to run once per epoch ({setting}="epoch"): workers train the batches'
-            raise invalid(
-                "callbacks", rule, Described(f"{type(callback).__name__} with {setting}={value!r}")
-            )
-
-
-def warn_of_batch_hooks(callback: keras.callbacks.Callback) -> None:
-    """Log a warning if a callback overrides batch hooks, which are never called."""
-    modules = {n: str(getattr(getattr(callback, n), "__module__", "")) for n in BATCH_HOOKS}
-    overridden = [name for name, module in modules.items() if not module.startswith("keras.")]
-    if overridden:
-        logger.warning(
-            "%s of %s will not be called: batches are trained on the workers, and callbacks run "
-            "on the driver once per epoch.",
-            ", ".join(f"`{name}`" for name in overridden),
-            type(callback).__name__,
-        )

@@ -127,6 +127,9 @@ def close_epoch(
         take_state(fit, states, epoch)
     fit.shown_counters = fit.monitor.replica.counters
     fit.rule_state = fit.aggregator.rule_state()
+    changed = fit.monitor.end_batches(fit.aggregator.settled(), logs)
+    if changed is not None:
+        fit.aggregator.replace(changed)
     logs |= validate(fit, epoch)
     changed = fit.monitor.end_epoch(epoch, fit.aggregator.settled(), logs, num_examples)
     if changed is not None:

@@ -23,7 +23,7 @@ from kspark.job.spooling import SpooledExamples
 from kspark.job.vocabularies import Vocabularies
 from kspark.plan import TrainingPlan, shard_steps
 from kspark.replica import ReplicaSpec
-from kspark.shards import LearningRate
+from kspark.shards import LearningRate, num_batches
 from kspark.worker.inference import InferenceTask
 from kspark.worker.tasks import FitTask, ShardResult
 
@@ -109,15 +109,20 @@ class Fit:
 
         Without examples of their own, these are the last examples of each training shard.
         """
-        skipped, counts = self.num_train, self.train.counts
-        if self.held_out is not None:
-            skipped, counts = {}, self.held_out.counts
-        rows = {shard: n - skipped.get(shard, 0) for shard, n in sorted(counts.items())}
-        size, steps = self.plan.validation_batch_size, self.plan.validation_steps
-        if steps is not None:
-            rows = first_rows(rows, steps * size)
+        skipped = {} if self.held_out is not None else self.num_train
+        rows, size = self.validation_rows(), self.plan.validation_batch_size
         threads, alone = threads_per_task(self.spark), sum(map(bool, rows.values())) == 1
         return InferenceTask(self.fit_id, size, threads, skipped, rows, alone)
+
+    def validation_rows(self) -> dict[int, int]:
+        """Return the number of rows of each shard to validate on."""
+        if self.held_out is not None:
+            rows = dict(sorted(self.held_out.counts.items()))
+        else:
+            counts = sorted(self.train.counts.items())
+            rows = {shard: n - self.num_train.get(shard, 0) for shard, n in counts}
+        steps = self.plan.validation_steps
+        return rows if steps is None else first_rows(rows, steps * self.plan.validation_batch_size)
 
     @property
     def num_examples(self) -> int:
@@ -128,6 +133,17 @@ class Fit:
     def validates(self) -> bool:
         """Whether there are validation examples."""
         return self.held_out is not None or self.train.num_examples > self.num_examples
+
+    @property
+    def steps(self) -> int:
+        """Number of steps of an epoch: `steps_per_epoch`, or batches of the largest shard."""
+        return self.plan.steps_per_epoch or self.plan.batches(max(self.num_train.values()))
+
+    @property
+    def validation_steps(self) -> int:
+        """Number of batches of the largest shard in a validation; 0 without one."""
+        largest = max(self.validation_rows().values(), default=0)
+        return num_batches(largest, self.plan.validation_batch_size)
 
     @property
     def report(self) -> FitReport:

@@ -11,7 +11,7 @@ from kspark import compression as codecs
 from kspark import optimizers, saving
 from kspark.adapters import Columns
 from kspark.cluster.interrupts import defers_interrupts
-from kspark.job.callbacks import checked_callbacks, stops_on_nan
+from kspark.job.callback_checks import checked_callbacks, stops_on_nan
 from kspark.job.report import FitReport
 from kspark.plan import TrainingPlan
 from kspark.plan.settings import PLAN_SETTINGS, SETTINGS
@@ -28,6 +28,7 @@ from kspark.spark_model.arguments import (
     compiled_model,
     refuse_unknown,
 )
+from kspark.spark_model.autologging import autologged
 from kspark.spark_model.inference import InferenceModel
 from kspark.spark_model.inputs import Source, TrainingData, active_session
 from kspark.spark_model.training import Outcome, train
@@ -269,7 +270,8 @@ class SparkModel(InferenceModel):
         check_session(source.spark, plan)
         data = TrainingData.of(source, (x, y, sample_weight), validation_split, validation_data)
         spec = ReplicaSpec.of(self._model, self.custom_objects, source.replica.inputs)
-        history = train(source, plan, spec, data, self._rule(), self._outcome, checked, verbose)
+        with autologged(self._model, plan, validation_split, checked) as logged:
+            history = train(source, plan, spec, data, self._rule(), self._outcome, logged, verbose)
         self._histories.append(history.history)
         self._model.history = history
         return history

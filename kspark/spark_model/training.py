@@ -134,7 +134,7 @@ def run(fit: Fit) -> None:
 def begin(fit: Fit) -> None:
     """Run the callbacks for the start of a fit, and apply their changes of weights and epoch."""
     fit.shown_counters = fit.monitor.replica.counters
-    changed = fit.monitor.begin()
+    changed = fit.monitor.begin(fit.steps, fit.validation_steps)
     if changed is not None:
         fit.aggregator.replace(changed)
     if fit.monitor.restored:

@@ -1,10 +1,12 @@
 """Spark for tests.
 
 `local/` and `cluster/` run as two processes of pytest, because a process has one
-SparkContext at a time. In a single run (`pytest tests`) it changes between modules.
+SparkContext at a time. In a single run (`pytest tests`) it changes between modules. `tracking/`
+needs MLflow, which `tox -e mlflow` installs.
 """
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from pyspark import cloudpickle
 from pyspark.sql import SparkSession
 
 from kspark.session import local_session
+
+collect_ignore = [] if find_spec("mlflow") else ["tracking"]
 
 # For every JVM that is started here. Each lives for minutes only, in which the optimizing
 # compiler and a parallel collector take more of two cores than they give back.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import keras
 import pytest
 
 from kspark.ml import KerasClassifier
@@ -16,6 +17,7 @@ PAGES = sorted((PROJECT / "docs").glob("*.md"))
 DOCUMENTS = [README, EXAMPLES, *PAGES]
 HOW_IT_WORKS = PROJECT / "docs" / "how-it-works.md"
 GUARANTEES = PROJECT / "docs" / "guarantees.md"
+CALLBACKS = PROJECT / "docs" / "callbacks.md"
 STAGES = PROJECT / "docs" / "stages.md"
 
 TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
@@ -24,6 +26,7 @@ HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 DEFAULT = re.compile(r"^\| `([a-z]\w+)` \| (?:`(.+?)`|–) \|", re.MULTILINE)
 NOTE = re.compile(r"^\[\^([\w-]+)\]: (.*)$", re.MULTILINE)
 NOTE_MARK = re.compile(r"\[\^([\w-]+)\](?!:)")
+CALLBACK = re.compile(r"^\| `(\w+)` \| .*\[\^[\w-]+\] \|$", re.MULTILINE)
 BULLET = re.compile(r"^\* .*(?:\n  .*)*", re.MULTILINE)
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -117,3 +120,13 @@ def test_every_param_of_a_stage_is_documented_with_its_default() -> None:
     stage = KerasClassifier()
     values = {param.name: stage.value_of(param.name) for param in stage.params}
     assert told == {name: "" if value is None else str(value) for name, value in values.items()}
+
+
+def test_every_callback_of_keras_is_documented_and_shown_by_a_test() -> None:
+    kinds = {n for n, kind in vars(keras.callbacks).items() if isinstance(kind, type)}
+    assert "EarlyStopping" in kinds
+    rows = CALLBACK.findall(CALLBACKS.read_text(encoding="utf-8"))
+    # Older versions of Keras do not have all of them.
+    assert kinds - set(rows) == set()
+    assert set(rows) - kinds <= {"OrbaxCheckpoint"}
+    assert rows == sorted(rows, key=str.lower)

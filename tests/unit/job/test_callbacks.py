@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from kspark.job.callbacks import FitMonitor, checked_callbacks, is_stateful, listed
+from kspark.job.callbacks import FitMonitor, listed
 from kspark.replica import Replica
 
 layers = keras.layers
@@ -37,7 +37,7 @@ class SetWeights(keras.callbacks.Callback):
 def test_history_holds_what_callbacks_add_to_the_logs():
     schedule = keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.5)
     monitor = monitor_of(compiled(), schedule)
-    monitor.begin()
+    monitor.begin(3)
     monitor.begin_epoch(0)
     monitor.end_epoch(0, monitor.replica.get_vector(), {"loss": 1.0}, 4)
     assert monitor.history.history == {"loss": [1.0], "learning_rate": [0.5]}
@@ -46,15 +46,17 @@ def test_history_holds_what_callbacks_add_to_the_logs():
 @pytest.mark.parametrize(
     ("hook", "call"),
     [
-        ("on_train_begin", lambda m: m.begin()),
+        ("on_train_begin", lambda m: m.begin(3)),
         ("on_epoch_begin", lambda m: m.begin_epoch(0)),
+        ("on_train_batch_begin", lambda m: m.begin_epoch(0)),
+        ("on_batch_end", lambda m: m.end_batches(m.replica.get_vector(), {"loss": 1.0})),
         ("on_epoch_end", lambda m: m.end_epoch(0, m.replica.get_vector(), {"loss": 1.0}, 4)),
     ],
 )
 def test_weights_that_a_callback_set_are_returned_once(hook, call):
     monitor = monitor_of(compiled(), SetWeights(hook))
     if hook != "on_train_begin":
-        monitor.begin()
+        monitor.begin(3)
     np.testing.assert_array_equal(call(monitor), np.full(8, 3.0, "float32"))
     assert call(monitor) is None
 
@@ -65,7 +67,7 @@ def test_the_averages_of_the_optimizer_become_the_weights_at_the_end():
     for _ in range(3):
         model.train_on_batch(x, np.eye(2, dtype="float32")[[0, 1] * 4])
     monitor = monitor_of(model)
-    monitor.begin()
+    monitor.begin(3)
     before = monitor.replica.get_vector()
     monitor.end()
     after = monitor.replica.get_vector()
@@ -83,7 +85,7 @@ def test_a_metric_of_several_numbers_keeps_them_and_is_shown_by_its_mean(capsys)
     np.testing.assert_allclose(found, expected)
     assert found.shape == (2,)
     monitor = FitMonitor(replica, [], 2, 1, 0)
-    monitor.begin()
+    monitor.begin(3)
     monitor.end_epoch(0, replica.get_vector(), {"f1": np.array([0.25, 0.75])}, 4)
     assert "f1: 0.5000" in capsys.readouterr().out
 
@@ -108,14 +110,14 @@ def test_a_backup_is_restored_with_its_epoch_and_optimizer_state(tmp_path):
     again = compiled("adam")
     monitor = FitMonitor(Replica.of(again), [backup], 0, 5, 1)
     assert monitor.needs_optimizer_state
-    np.testing.assert_array_equal(monitor.begin(), monitor.replica.get_vector())
+    np.testing.assert_array_equal(monitor.begin(3), monitor.replica.get_vector())
     assert (monitor.initial_epoch, monitor.progress.first, monitor.restored) == (2, 2, True)
     for left, right in zip(again.weights, model.weights, strict=True):
         np.testing.assert_array_equal(left.numpy(), right.numpy())
     for left, right in zip(again.optimizer.variables, model.optimizer.variables, strict=True):
         np.testing.assert_array_equal(left.numpy(), right.numpy())
     later = FitMonitor(Replica.of(again), [keras.callbacks.TerminateOnNaN()], 0, 5, 1)
-    later.begin()
+    later.begin(3)
     assert (later.initial_epoch, later.restored) == (1, False)
     assert not later.needs_optimizer_state
 
@@ -133,16 +135,11 @@ def test_a_backup_is_restored_with_its_epoch_and_optimizer_state(tmp_path):
 def test_terminate_on_nan_stops_training_after_the_epoch(logs, stops):
     for callbacks in ([keras.callbacks.TerminateOnNaN()], []):
         monitor = FitMonitor(Replica.of(compiled("sgd")), callbacks, 0, 3, 0)
-        monitor.begin()
+        monitor.begin(3)
+        monitor.begin_epoch(0)
+        monitor.end_batches(monitor.replica.get_vector(), dict(logs))
         monitor.end_epoch(0, monitor.replica.get_vector(), dict(logs), 8)
         assert monitor.stopped == (stops and bool(callbacks))
-
-
-def test_whole_checkpoints_hold_the_optimizers_state():
-    assert is_stateful(keras.callbacks.ModelCheckpoint("x.keras"))
-    assert not is_stateful(keras.callbacks.ModelCheckpoint("x.weights.h5", save_weights_only=True))
-    assert is_stateful(keras.callbacks.SwapEMAWeights())
-    assert not is_stateful(keras.callbacks.EarlyStopping())
 
 
 def test_an_epoch_that_an_earlier_fit_chose_is_forgotten(tmp_path):
@@ -152,7 +149,7 @@ def test_an_epoch_that_an_earlier_fit_chose_is_forgotten(tmp_path):
         backup = keras.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)
         model.fit(x, y, epochs=2, callbacks=[backup], verbose=0)
     monitor = monitor_of(model)
-    monitor.begin()
+    monitor.begin(3)
     assert monitor.initial_epoch == 0
 
 
@@ -174,7 +171,7 @@ class Notes(keras.callbacks.Callback):
 def test_callbacks_may_change_the_weights_that_are_validated():
     notes = Notes()
     monitor = monitor_of(compiled(), notes)
-    monitor.begin()
+    monitor.begin(3)
     merged = np.zeros(8, "float32")
     validated = monitor.begin_validation(merged)
     np.testing.assert_array_equal(validated, np.full(8, 3.0, "float32"))
@@ -194,7 +191,7 @@ def test_the_end_of_training_has_the_logs_of_the_last_epoch():
         on_train_end=lambda logs: seen.append(dict(logs)),
     )
     monitor = FitMonitor(Replica.of(model), [callback], 0, 2, 0)
-    monitor.begin()
+    monitor.begin(3)
     for epoch, loss in enumerate((2.0, 1.0)):
         monitor.begin_epoch(epoch)
         monitor.end_epoch(epoch, monitor.replica.get_vector(), {"loss": loss}, 4)
@@ -203,72 +200,28 @@ def test_the_end_of_training_has_the_logs_of_the_last_epoch():
     assert seen == [{"loss": 2.0}, {"loss": 1.0}, {"loss": 1.0}]
 
 
-# -- the `callbacks` argument of `fit` -------------------------------------------------------------
+def test_callbacks_get_their_params_once_before_training_begins():
+    told = []
+    callback = keras.callbacks.Callback()
+    callback.set_params = told.append
+    monitor = FitMonitor(Replica.of(compiled()), [callback], "auto", 4, 1)
+    assert told == []
+    monitor.begin(7)
+    assert told == [{"verbose": "auto", "epochs": 4, "steps": 7}]
+    assert monitor.history.params == told[0]
 
 
-class OwnCheckpoint(keras.callbacks.ModelCheckpoint):
-    """Inherits Keras' batch hook."""
-
-
-class OwnHooks(keras.callbacks.EarlyStopping):
-    """Has a hook of its own, and a setting that means nothing to Keras."""
-
-    save_freq = 3
-
-    def on_test_batch_end(self, batch, logs=None):
-        pass
-
-
-CHECKPOINT, BACKUP = "x.keras", "folder"
-
-
-@pytest.mark.parametrize(
-    ("callback", "told"),
-    [
-        (keras.callbacks.ModelCheckpoint(CHECKPOINT, save_freq=4), "ModelCheckpoint.*save_freq=4"),
-        (OwnCheckpoint(CHECKPOINT, save_freq=4), "OwnCheckpoint.*save_freq=4"),
-        (keras.callbacks.BackupAndRestore(BACKUP, save_freq=2), "BackupAndRestore.*save_freq=2"),
-        (keras.callbacks.TensorBoard(update_freq="batch"), "TensorBoard.*update_freq=1"),
-        (keras.callbacks.TensorBoard(update_freq=10), "TensorBoard.*update_freq=10"),
-    ],
-)
-def test_keras_callbacks_between_batches_are_refused(callback, told):
-    with pytest.raises(ValueError, match=rf"`callbacks` must be .*Received: {told}"):
-        checked_callbacks([callback])
-
-
-@pytest.mark.parametrize(
-    ("callback", "hooks"),
-    [
-        (keras.callbacks.LambdaCallback(on_train_batch_end=print), "`on_train_batch_end` of Lamb"),
-        (keras.callbacks.LambdaCallback(on_batch_begin=print), "`on_batch_begin` of Lambda"),
-        (OwnHooks(), "`on_test_batch_end` of OwnHooks will not be called"),
-    ],
-)
-def test_hooks_between_batches_are_told(callback, hooks, caplog):
-    with caplog.at_level("WARNING", "kspark"):
-        assert checked_callbacks(callback) == [callback]
-    (message,) = caplog.messages
-    assert message.startswith(hooks)
-
-
-@pytest.mark.parametrize(
-    "callback",
-    [
-        OwnCheckpoint(CHECKPOINT),
-        keras.callbacks.BackupAndRestore(BACKUP),
-        keras.callbacks.TensorBoard(),
-        keras.callbacks.TerminateOnNaN(),
-        keras.callbacks.LambdaCallback(on_epoch_end=print),
-    ],
-)
-def test_callbacks_between_epochs_are_welcome(callback, caplog):
-    with caplog.at_level("WARNING", "kspark"):
-        checked_callbacks([callback])
-    assert not caplog.messages
-
-
-@pytest.mark.parametrize("given", [print, [print], "callback"])
-def test_other_things_are_no_callbacks(given):
-    with pytest.raises(TypeError, match="`callbacks` must be a list of `keras.callbacks.Callback`"):
-        checked_callbacks(given)
+def test_a_history_and_a_progress_bar_of_the_user_take_the_place_of_the_usual_ones(capsys):
+    own, bar = keras.callbacks.History(), keras.callbacks.ProgbarLogger()
+    monitor = FitMonitor(Replica.of(compiled()), [own, bar], 2, 1, 0)
+    assert monitor.history is own
+    monitor.begin(3)
+    monitor.begin_epoch(0)
+    vector, logs = monitor.replica.get_vector(), {"loss": 1.0}
+    monitor.end_batches(vector, logs)
+    monitor.end_epoch(0, vector, logs, 4)
+    monitor.end()
+    assert own.history == {"loss": [1.0]}
+    printed = capsys.readouterr().out
+    assert printed.count("loss: 1.0000") == 1
+    assert "3/3" in printed

@@ -38,6 +38,7 @@ def test_callbacks_see_the_step_counters_of_the_replicas(monkeypatch, stateful):
             needs_optimizer_state=stateful,
             stopped=False,
             logs_of=lambda metrics: {},
+            end_batches=lambda *_: note("batches"),
             end_epoch=lambda *_: note("end"),
         ),
         aggregator=SimpleNamespace(rule_state=dict, settled=lambda: None),
@@ -47,7 +48,7 @@ def test_callbacks_see_the_step_counters_of_the_replicas(monkeypatch, stateful):
     monkeypatch.setattr(epochs, "validate", lambda *_: note("validate", {}))
     epochs.close_epoch(fit, 3, [], 8, (5, 4))
     taken = [("take", (5, 4))] if stateful else []
-    assert order == [*taken, ("validate", (5, 4)), ("end", (5, 4))]
+    assert order == [*taken, ("batches", (5, 4)), ("validate", (5, 4)), ("end", (5, 4))]
     epochs.close_epoch(fit, 4, [], 8)
     assert replica.counters == (5, 4)  # nobody reported any
 

@@ -1,0 +1,150 @@
+"""Checks of the `callbacks` argument of `fit`, and what a callback needs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from importlib.util import find_spec
+from types import MappingProxyType
+from typing import Any
+
+import keras
+
+from kspark.errors import Described, invalid, invalid_type
+
+logger = logging.getLogger("kspark")
+
+STATEFUL = (keras.callbacks.BackupAndRestore, keras.callbacks.SwapEMAWeights)
+"""Callbacks that save or use the optimizer's state at the end of an epoch."""
+
+BATCH_HOOKS = (
+    *("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end"),
+    *("on_test_batch_begin", "on_test_batch_end"),
+)
+"""Hooks that Keras calls for every batch, and kspark once for all batches of an epoch."""
+
+FREQUENCIES = MappingProxyType(
+    {
+        "BackupAndRestore": "save_freq",
+        "ModelCheckpoint": "save_freq",
+        "OrbaxCheckpoint": "save_freq",
+        "TensorBoard": "update_freq",
+    }
+)
+"""Keras' own callbacks that can run every few batches, and the attribute that sets this."""
+
+
+def is_stateful(callback: keras.callbacks.Callback) -> bool:
+    """Whether a callback saves or uses the optimizer's state.
+
+    Callbacks that save whole models have a `save_weights_only`. Those of users say that they use
+    the state by an attribute `uses_optimizer_state`.
+    """
+    saves_whole_models = not getattr(callback, "save_weights_only", True)
+    told = bool(getattr(callback, "uses_optimizer_state", False))
+    return saves_whole_models or told or isinstance(callback, STATEFUL)
+
+
+def stops_on_nan(callbacks: Sequence[keras.callbacks.Callback]) -> bool:
+    """Whether a callback stops training if the loss is NaN or infinite."""
+    return any(isinstance(c, keras.callbacks.TerminateOnNaN) for c in callbacks)
+
+
+def checked_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
+    """Check the `callbacks` argument of `fit`, and return it as a list.
+
+    Raises:
+        TypeError: If it is not a list of Keras callbacks.
+        ValueError: If a callback of Keras is set to look at single batches.
+        ImportError: If a callback needs a package that is not installed.
+    """
+    given = [] if callbacks is None else flattened(callbacks)
+    for callback in given:
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise invalid_type("callbacks", "a list of `keras.callbacks.Callback`", callbacks)
+        check_by_epoch(callback)
+        if isinstance(callback, keras.callbacks.TensorBoard):
+            check_tensorboard(callback)
+        warn_of_batch_hooks(callback)
+    return given
+
+
+def flattened(callbacks: Any) -> list[Any]:
+    """Return what a list holds, and lists within it and a `CallbackList`, as Keras does."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks = callbacks.callbacks
+    if not isinstance(callbacks, list | tuple):
+        return [callbacks]
+    return [one for part in callbacks for one in flattened(part)]
+
+
+def check_by_epoch(callback: keras.callbacks.Callback) -> None:
+    """Check that a callback of Keras runs once per epoch.
+
+    Raises:
+        ValueError: If it is set to run every few batches.
+    """
+    for kind, setting in FREQUENCIES.items():
+        value = getattr(callback, setting, "epoch")
+        if value != "epoch" and isinstance(callback, getattr(keras.callbacks, kind, ())):
+            rule = f'set to run once per epoch ({setting}="epoch"): workers train the batches'
+            found = Described(f"{type(callback).__name__} with {setting}={value!r}")
+            raise invalid("callbacks", rule, found)
+
+
+def check_tensorboard(callback: keras.callbacks.TensorBoard) -> None:
+    """Check that `TensorBoard` can write, and that it is not set to profile batches.
+
+    The first batch to profile is a private attribute, the same one in Keras 3.12 to 3.15.
+
+    Raises:
+        ImportError: If the package `tensorboard` is not installed.
+        ValueError: If batches are to be profiled.
+    """
+    if find_spec("tensorboard") is None:  # TensorFlow installs it up to version 2.20 only.
+        raise ImportError(
+            "keras.callbacks.TensorBoard needs the package tensorboard: run "
+            "`pip install tensorboard`."
+        )
+    first = getattr(callback, "_start_batch", 0)
+    if first:
+        rule = "set to profile no batches (profile_batch=0): workers train the batches"
+        received = Described(
+            f"{type(callback).__name__} with a profile_batch that begins at {first}"
+        )
+        raise invalid("callbacks", rule, received)
+
+
+def overridden_hooks(callback: keras.callbacks.Callback) -> dict[str, str]:
+    """Return the batch hooks that are not the empty ones of `Callback`, with their modules."""
+    empty = keras.callbacks.Callback
+    hooks = {name: getattr(callback, name) for name in BATCH_HOOKS}
+    return {
+        name: str(getattr(hook, "__module__", ""))
+        for name, hook in hooks.items()
+        if getattr(hook, "__func__", hook) is not getattr(empty, name)
+    }
+
+
+def has_batch_hooks(callback: keras.callbacks.Callback) -> bool:
+    """Whether a callback does something before or after batches."""
+    return bool(overridden_hooks(callback))
+
+
+def warn_of_batch_hooks(callback: keras.callbacks.Callback) -> None:
+    """Log a warning if a user's callback has batch hooks, which run once per epoch.
+
+    MLflow's callbacks have some, too, but use them only if they are set to log every few steps.
+    """
+    known = ["keras."]
+    if getattr(callback, "log_every_n_steps", None) is None:
+        known.append("mlflow.")
+    hooks = overridden_hooks(callback).items()
+    told = [name for name, module in hooks if not module.startswith(tuple(known))]
+    if told:
+        logger.warning(
+            "%s of %s will be called once per epoch, around all its batches and with their "
+            "metrics: the workers train the batches, and callbacks run on the driver.",
+            ", ".join(f"`{name}`" for name in told),
+            type(callback).__name__,
+        )
