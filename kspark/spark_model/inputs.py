@@ -18,22 +18,14 @@ from kspark.cluster.running import check_running
 from kspark.errors import inside, invalid
 from kspark.replica import Replica
 from kspark.replica.labels import check_labels, check_text
+from kspark.session.default import default_session
 
 
 def session_of(x: Any) -> SparkSession:
-    """Return the session that data belongs to, or else the active session.
-
-    Raises:
-        RuntimeError: If there is no session.
-    """
+    """Return the session that data belongs to, or else the active session; or start one."""
     own = getattr(x, "sparkSession", None)
     session = own if own is not None else active_session()
-    if session is None:
-        raise RuntimeError(
-            "There is no running Spark session. Start one with "
-            "`kspark.session.local_session()`, or with `SparkSession.builder.getOrCreate()`."
-        )
-    return session
+    return default_session() if session is None else session
 
 
 def active_session() -> SparkSession | None:
@@ -103,11 +95,7 @@ class Source:
 
     @cached_property
     def spark(self) -> SparkSession:
-        """The session of the data, or else the active session.
-
-        Raises:
-            RuntimeError: If there is no session.
-        """
+        """The session of the data, or else the active session; or one that is started now."""
         return session_of(self._x)
 
     def training(

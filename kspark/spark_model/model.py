@@ -41,7 +41,10 @@ class SparkModel(InferenceModel):
     of the model, on its shard. An *aggregator* on the driver merges the changes of all
     replicas into the global weights. The Keras model has the merged weights after `fit`.
 
-    The settings are also attributes of the same names: a new value applies to the next call.
+    The settings are also attributes of the same names: a new value applies to the next call. All
+    other attributes, such as `summary`, `layers`, `compile` and `trainable`, are those of the Keras
+    model, and run in this process. Without a Spark session, the first call that needs one starts
+    it: under `spark-submit` that of the cluster, otherwise one on this machine.
 
     Example:
 
