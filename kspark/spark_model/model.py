@@ -310,7 +310,7 @@ class SparkModel(InferenceModel):
         }
         return {name: s.plain(s.checked(name, values[name])) for name, s in SETTINGS.items()}
 
-    def save(self, path: str, overwrite: bool = False) -> None:
+    def save(self, path: str, overwrite: bool = True) -> None:
         """Save the model, its optimizer state and the settings of this object to one file.
 
         `kspark.load_spark_model` reads it. `keras.saving.load_model` reads the model in it.
@@ -318,13 +318,13 @@ class SparkModel(InferenceModel):
         Example:
 
         ```python
-        spark_model.save("model.keras", overwrite=True)
+        spark_model.save("model.keras")
         ```
 
         Args:
             path: String that ends in `.keras` or `.h5`: a local path, or a URI that Spark can
                 write.
-            overwrite: Boolean, whether an existing file may be replaced. Defaults to `False`.
+            overwrite: Boolean, whether an existing file may be replaced. Defaults to `True`.
 
         Raises:
             FileExistsError: If the file exists and `overwrite` is `False`.
