@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
+import keras
 import pytest
 
 from kspark.ml import KerasClassifier
@@ -16,6 +18,7 @@ PAGES = sorted((PROJECT / "docs").glob("*.md"))
 DOCUMENTS = [README, EXAMPLES, *PAGES]
 HOW_IT_WORKS = PROJECT / "docs" / "how-it-works.md"
 GUARANTEES = PROJECT / "docs" / "guarantees.md"
+ARGUMENTS = PROJECT / "docs" / "arguments.md"
 STAGES = PROJECT / "docs" / "stages.md"
 
 TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
@@ -25,6 +28,7 @@ DEFAULT = re.compile(r"^\| `([a-z]\w+)` \| (?:`(.+?)`|–) \|", re.MULTILINE)
 NOTE = re.compile(r"^\[\^([\w-]+)\]: (.*)$", re.MULTILINE)
 NOTE_MARK = re.compile(r"\[\^([\w-]+)\](?!:)")
 BULLET = re.compile(r"^\* .*(?:\n  .*)*", re.MULTILINE)
+ROW = re.compile(r"^\| `(\w+)` \| .*$", re.MULTILINE)
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -117,3 +121,20 @@ def test_every_param_of_a_stage_is_documented_with_its_default() -> None:
     stage = KerasClassifier()
     values = {param.name: stage.value_of(param.name) for param in stage.params}
     assert told == {name: "" if value is None else str(value) for name, value in values.items()}
+
+
+@pytest.mark.parametrize("method", ["compile", "fit", "evaluate", "predict"])
+def test_every_argument_of_keras_is_described_and_shown_by_a_test_that_names_it(
+    method: str,
+) -> None:
+    text = ARGUMENTS.read_text(encoding="utf-8")
+    section = text.split(f"## `{method}`\n")[1].split("\n## ")[0]
+    rows = {row[1]: NOTE_MARK.findall(row[0]) for row in ROW.finditer(section)}
+    parameters = inspect.signature(getattr(keras.Model, method)).parameters.values()
+    named = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name != "self"]
+    assert list(rows) == named
+    tests = dict(NOTE.findall(text))
+    for argument, marks in rows.items():
+        files = {TEST.search(tests[mark])[1] for mark in marks}
+        sources = [(PROJECT / file).read_text(encoding="utf-8") for file in files]
+        assert any(re.search(rf"\b{argument}\b", source) for source in sources), argument
