@@ -25,7 +25,9 @@ model.compile(
     loss="sparse_categorical_crossentropy",
     metrics=["accuracy"],
 )
-print("Layers compute in", model.layers[0].compute_dtype, "and scale the loss in", model.optimizer)
+print(
+    "Layers compute in", model.layers[0].compute_dtype, "with the optimizer", model.optimizer.name
+)
 
 history = model.fit(x_train, y_train, batch_size=16, epochs=12)
 

@@ -27,7 +27,9 @@ model.compile(
     metrics=["accuracy"],
 )
 model = SparkModel(model)
-print("Layers compute in", model.layers[0].compute_dtype, "and scale the loss in", model.optimizer)
+print(
+    "Layers compute in", model.layers[0].compute_dtype, "with the optimizer", model.optimizer.name
+)
 
 history = model.fit(x_train, y_train, batch_size=16, epochs=12)
 
