@@ -242,7 +242,22 @@ def as_array(value: Any, place: Place) -> np.ndarray:
         else:
             value = stack(value, place) if value else np.empty(0)
     array = plain_array(value, place.name.strip("`"))
+    if getattr(getattr(value, "dtype", None), "name", "") == "string":
+        array = decoded(array, place)
     return unnested(array, place) if array.dtype == object else array
+
+
+def decoded(array: np.ndarray, place: Place) -> np.ndarray:
+    """Decode the bytes of a string tensor, which is how TensorFlow holds text.
+
+    Raises:
+        ValueError: If they are not UTF-8.
+    """
+    try:
+        text = [v.decode() if isinstance(v, bytes) else v for v in array.flat]
+    except UnicodeDecodeError as error:
+        raise place.error("text in UTF-8", error) from error
+    return np.array(text, dtype=object).reshape(array.shape)
 
 
 def conform_chunk(chunk: Chunk, spec: InputSpec, partition: int | None, first_row: int) -> Chunk:

@@ -19,11 +19,12 @@ from kspark.plan.settings import SETTINGS
 from kspark.replica import check_gradient_merging
 from kspark.replica.backends import MERGING
 from kspark.shards import LearningRate
+from kspark.spark_model.keras_attributes import KerasAttributes
 from kspark.spark_model.positional_metrics import correct_positional_metrics
 
 
 def compiled_model(model: Any) -> keras.Model:
-    """Return a compiled model; call `model` first if it is a function.
+    """Return a compiled model; call `model` first if it is a function, or take that of a wrapper.
 
     A model that was compiled with metrics in place of `loss_weights` is compiled again.
 
@@ -32,7 +33,9 @@ def compiled_model(model: Any) -> keras.Model:
         ValueError: If the model is not compiled.
     """
     made = model
-    if not isinstance(model, keras.Model) and callable(model):
+    if isinstance(model, KerasAttributes):
+        made = model.master_network
+    elif not isinstance(model, keras.Model) and callable(model):
         made = model()
     if not isinstance(made, keras.Model):
         raise invalid_type("model", "a compiled `keras.Model` or a function that returns one", made)

@@ -17,9 +17,10 @@ from kspark.plan.checks import check_integer, check_steps
 from kspark.replica import ReplicaSpec
 from kspark.spark_model.arguments import compiled_model, refuse_callbacks
 from kspark.spark_model.inputs import Source, gathered
+from kspark.spark_model.keras_attributes import KerasAttributes
 
 
-class InferenceModel:
+class InferenceModel(KerasAttributes):
     """Evaluates and predicts with a compiled Keras model on Spark. The base of `SparkModel`.
 
     Args:
@@ -115,7 +116,7 @@ class InferenceModel:
         parts = job.evaluate(source.spark, spec, examples, size)
         source.replica.prepare_metrics(parts)
         results = merged_metrics(source.replica, [p.metrics for p in parts])
-        return results if return_dict else listed(self._model, results)
+        return dict(sorted(results.items())) if return_dict else listed(self._model, results)
 
     @defers_interrupts
     def predict(

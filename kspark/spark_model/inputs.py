@@ -19,22 +19,14 @@ from kspark.errors import Described, inside, invalid
 from kspark.replica import Replica
 from kspark.replica.labels import check_labels, check_text
 from kspark.replica.signature import is_built
+from kspark.session.default import default_session
 
 
 def session_of(x: Any) -> SparkSession:
-    """Return the session that data belongs to, or else the active session.
-
-    Raises:
-        RuntimeError: If there is no session.
-    """
+    """Return the session that data belongs to, or else the active session; or start one."""
     own = getattr(x, "sparkSession", None)
     session = own if own is not None else active_session()
-    if session is None:
-        raise RuntimeError(
-            "There is no running Spark session. Start one with "
-            "`kspark.session.local_session()`, or with `SparkSession.builder.getOrCreate()`."
-        )
-    return session
+    return default_session() if session is None else session
 
 
 def active_session() -> SparkSession | None:
@@ -104,11 +96,7 @@ class Source:
 
     @cached_property
     def spark(self) -> SparkSession:
-        """The session of the data, or else the active session.
-
-        Raises:
-            RuntimeError: If there is no session.
-        """
+        """The session of the data, or else the active session; or one that is started now."""
         return session_of(self._x)
 
     def evaluation(self, x: Any, y: Any, sample_weight: Any, count: int | None) -> Examples:

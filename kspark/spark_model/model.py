@@ -41,7 +41,10 @@ class SparkModel(InferenceModel):
     of the model, on its shard. An *aggregator* on the driver merges the changes of all
     replicas into the global weights. The Keras model has the merged weights after `fit`.
 
-    The settings are also attributes of the same names: a new value applies to the next call.
+    The settings are also attributes of the same names: a new value applies to the next call. All
+    other attributes, such as `summary`, `layers`, `compile` and `trainable`, are those of the Keras
+    model, and run in this process. Without a Spark session, the first call that needs one starts
+    it: under `spark-submit` that of the cluster, otherwise one on this machine.
 
     Example:
 
@@ -312,7 +315,7 @@ class SparkModel(InferenceModel):
         }
         return {name: s.plain(s.checked(name, values[name])) for name, s in SETTINGS.items()}
 
-    def save(self, path: str, overwrite: bool = False) -> None:
+    def save(self, path: str, overwrite: bool = True) -> None:
         """Save the model, its optimizer state and the settings of this object to one file.
 
         `kspark.load_spark_model` reads it. `keras.saving.load_model` reads the model in it.
@@ -320,13 +323,13 @@ class SparkModel(InferenceModel):
         Example:
 
         ```python
-        spark_model.save("model.keras", overwrite=True)
+        spark_model.save("model.keras")
         ```
 
         Args:
             path: String that ends in `.keras` or `.h5`: a local path, or a URI that Spark can
                 write.
-            overwrite: Boolean, whether an existing file may be replaced. Defaults to `False`.
+            overwrite: Boolean, whether an existing file may be replaced. Defaults to `True`.
 
         Raises:
             FileExistsError: If the file exists and `overwrite` is `False`.

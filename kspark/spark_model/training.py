@@ -98,6 +98,9 @@ def train(
             outcome.report = fit.report
             if fit.rule_state is not None:
                 outcome.server_state = dict(fit.rule_state)
+    else:
+        monitor.begin(steps=0)
+        monitor.end()
     return monitor.history
 
 

@@ -29,6 +29,12 @@ def spark():
 
 
 @pytest.fixture(scope="module")
+def one():
+    """A task at a time: arrays get one worker."""
+    return session_of(cores=1)
+
+
+@pytest.fixture(scope="module")
 def three():
     """Three tasks at a time: one of them may be late, and the others are more than half."""
     return session_of(cores=3)

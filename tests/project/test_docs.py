@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
@@ -18,6 +19,7 @@ DOCUMENTS = [README, EXAMPLES, *PAGES]
 HOW_IT_WORKS = PROJECT / "docs" / "how-it-works.md"
 GUARANTEES = PROJECT / "docs" / "guarantees.md"
 CALLBACKS = PROJECT / "docs" / "callbacks.md"
+ARGUMENTS = PROJECT / "docs" / "arguments.md"
 STAGES = PROJECT / "docs" / "stages.md"
 
 TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
@@ -28,6 +30,7 @@ NOTE = re.compile(r"^\[\^([\w-]+)\]: (.*)$", re.MULTILINE)
 NOTE_MARK = re.compile(r"\[\^([\w-]+)\](?!:)")
 CALLBACK = re.compile(r"^\| `(\w+)` \| .*\[\^[\w-]+\] \|$", re.MULTILINE)
 BULLET = re.compile(r"^\* .*(?:\n  .*)*", re.MULTILINE)
+ROW = re.compile(r"^\| `(\w+)` \| .*$", re.MULTILINE)
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -130,3 +133,20 @@ def test_every_callback_of_keras_is_documented_and_shown_by_a_test() -> None:
     assert kinds - set(rows) == set()
     assert set(rows) - kinds <= {"OrbaxCheckpoint"}
     assert rows == sorted(rows, key=str.lower)
+
+
+@pytest.mark.parametrize("method", ["compile", "fit", "evaluate", "predict"])
+def test_every_argument_of_keras_is_described_and_shown_by_a_test_that_names_it(
+    method: str,
+) -> None:
+    text = ARGUMENTS.read_text(encoding="utf-8")
+    section = text.split(f"## `{method}`\n")[1].split("\n## ")[0]
+    rows = {row[1]: NOTE_MARK.findall(row[0]) for row in ROW.finditer(section)}
+    parameters = inspect.signature(getattr(keras.Model, method)).parameters.values()
+    named = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name != "self"]
+    assert list(rows) == named
+    tests = dict(NOTE.findall(text))
+    for argument, marks in rows.items():
+        files = {TEST.search(tests[mark])[1] for mark in marks}
+        sources = [(PROJECT / file).read_text(encoding="utf-8") for file in files]
+        assert any(re.search(rf"\b{argument}\b", source) for source in sources), argument

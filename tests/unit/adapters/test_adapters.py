@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import tensorflow as tf
 from pyspark.ml.linalg import Vectors
 from pyspark.mllib.linalg import Vectors as OldVectors
 from pyspark.mllib.regression import LabeledPoint
@@ -393,6 +394,17 @@ def test_invalid_arrays_are_refused(x, y, words):
 def test_weights_that_are_not_finite_are_refused(weights):
     with pytest.raises(ValueError, match="`sample_weight` must be finite"):
         chunk_of(np.ones((2, 2)), np.ones(2), np.array(weights), ONE)
+
+
+def test_string_tensors_are_text():
+    """The only arrays of text that `keras.Model.fit` takes are tensors and pandas' strings."""
+    spec = InputSpec((ArraySpec("x", (1,), "string"),))
+    words = ["ä b", "c"]
+    for text in (tf.constant(words), tf.constant(words)[:, None], pd.Series(words, dtype="string")):
+        (array,) = chunk_of(text, None, None, spec).x
+        assert array.tolist() == [["ä b"], ["c"]]
+    with pytest.raises(ValueError, match="`x` must hold text in UTF-8"):
+        chunk_of(tf.constant([b"\xff"]), None, None, spec)
 
 
 def test_a_scalar_is_refused_as_input():

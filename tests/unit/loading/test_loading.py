@@ -83,9 +83,9 @@ def test_loading_restores_the_class(tmp_path, kind, extension):
     loaded = load_spark_model(path)
     assert type(loaded) is kind
     assert loaded.get_config() == saved.get_config()
+    saved.save(path)
     with pytest.raises(FileExistsError):
-        saved.save(path)
-    saved.save(path, overwrite=True)
+        saved.save(path, overwrite=False)
 
 
 @pytest.mark.parametrize(
