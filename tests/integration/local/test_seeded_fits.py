@@ -18,7 +18,9 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[2] / "fixtures" / "v0.1" / "fits.py"
 FITS = runpy.run_path(str(SCRIPT))
 RECORDED = json.loads(FITS["FACTS"].read_text(encoding="utf-8"))
-ATOL = 1e-5
+ATOL = 1e-3
+"""Adam divides each gradient by its size. So where a gradient is almost zero, the rounding of
+another processor moves a weight by up to the learning rate, 0.01, in each step: 2e-4 was seen."""
 
 
 @pytest.fixture(scope="module")
@@ -63,5 +65,5 @@ def test_comparison_tells_which_one_it_is():
     compare("weights", other, one, ["processor"])
     with pytest.raises(AssertionError, match="byte for byte, because the environment is the rec"):
         compare("weights", other, one, [])
-    with pytest.raises(AssertionError, match="within 1e-05, because of another processor, keras"):
+    with pytest.raises(AssertionError, match="within 0.001, because of another processor, keras"):
         compare("weights", one + 1, one, ["processor", "keras"])
