@@ -58,6 +58,7 @@ class FitMonitor:
     Attributes:
         history: `keras.callbacks.History` of the fit.
         progress: `Progress`.
+        callbacks: List of the callbacks, as given.
         initial_epoch: Integer, epoch at which to start training. A callback may change it in
             `begin`.
         restored: Boolean, whether a callback changed the optimizer's state in `begin`.
@@ -74,6 +75,7 @@ class FitMonitor:
         initial_epoch: int,
     ) -> None:
         self.replica = replica
+        self.callbacks = list(callbacks)
         self.history = keras.callbacks.History()
         self.progress = Progress(verbose, epochs, initial_epoch)
         # As in Keras, the history follows the callbacks, which may add to the logs.

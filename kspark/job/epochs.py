@@ -11,6 +11,7 @@ import numpy as np
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.slots import threads_per_task
 from kspark.errors import invalid
+from kspark.job.checkpoints import keep_epoch
 from kspark.job.fit import Fit
 from kspark.job.optimizer_state import take_state
 from kspark.job.report import EpochFacts
@@ -107,7 +108,7 @@ def close_epoch(
     counters: Sequence[int] = (),
     states: Sequence[tuple[State, int]] = (),
 ) -> bool:
-    """Validate the merged weights of an epoch and run the callbacks of its end.
+    """Validate the merged weights of an epoch, run the callbacks of its end, and keep it.
 
     Args:
         fit: `Fit`.
@@ -133,6 +134,7 @@ def close_epoch(
     changed = fit.monitor.end_epoch(epoch, fit.aggregator.settled(), logs, num_examples)
     if changed is not None:
         fit.aggregator.replace(changed)
+    keep_epoch(fit, epoch)
     return fit.monitor.stopped or fit.last_epoch(epoch)
 
 

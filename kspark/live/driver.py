@@ -65,9 +65,10 @@ def segment_end(fit: Fit, epoch: int) -> int:
     """Return the epoch before which the Spark job that starts at `epoch` ends.
 
     A job ends where the driver needs the task slots: after an epoch with validation, or after
-    every epoch if callbacks need the optimizer state, which is fetched between jobs.
+    every epoch if callbacks or checkpoints need the state of the shards, which is fetched between
+    jobs.
     """
-    if fit.monitor.needs_optimizer_state:
+    if fit.monitor.needs_optimizer_state or fit.checkpoints is not None:
         return epoch + 1
     if not fit.validates:
         return fit.plan.epochs
@@ -93,6 +94,8 @@ def live_fit(fit: Fit) -> Iterator[LiveFit]:
         max_staleness=plan.max_staleness,
         timeout=plan.timeout,
     )
+    if coordinator.rendezvous is not None:
+        coordinator.rendezvous.residual = fit.reply_residual
     token = secrets.token_bytes(32)
     with shared_weights(fit, coordinator):
         server = AggregatorServer(
@@ -244,6 +247,8 @@ class LiveFit:
         note_epoch(fit, facts)
         metrics = [report.metrics[s] for s in sorted(report.metrics)]
         counters = report.counters[min(report.counters)] if report.counters else ()
+        if self.coordinator.rendezvous is not None:
+            fit.reply_residual = self.coordinator.rendezvous.residual
         over = close_epoch(fit, epoch, metrics, fit.num_examples, counters)
         if not over:
             open_epoch(fit, epoch + 1)

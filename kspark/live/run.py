@@ -151,8 +151,10 @@ class LiveRun:
     def resume(self, epoch: int) -> None:
         """Restore the shard's state at the beginning of `epoch`, unless the replica has it."""
         if not self.continued:
-            plan = self.task.fit.plan
-            self.state_kept = self.state.restore(self.replica, epoch, plan, self.batches)
+            fit = self.task.fit
+            self.state_kept = self.state.restore(
+                self.replica, epoch, fit.plan, self.batches, fit.resumed
+            )
             self.restore_residual(epoch)
             self.continued = True
 

@@ -111,7 +111,7 @@ def train_shard(
     batches = fit.plan.batches(num_examples)
     with tries if task.counts_deaths else nullcontext():
         replica = replica_for(spec, fit.fit_id, fit.threads)
-        state_kept = state.restore(replica, task.epoch, fit.plan, batches)
+        state_kept = state.restore(replica, task.epoch, fit.plan, batches, fit.resumed)
         # With `ElasticAverage`, a replica starts from weights of its own.
         own = RoundWeights.of(
             fit, spec.weights, state.folder, num_examples, task.epoch, replica.projection

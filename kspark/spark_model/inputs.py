@@ -101,6 +101,13 @@ class Source:
         self.replica = Replica.of(model, example, with_labels=with_labels)
         self._x = x
 
+    @classmethod
+    def of(
+        cls, model: keras.Model, x: Any, y: Any, columns: Columns, num_workers: int | None
+    ) -> Source:
+        """Make the source of a fit on `x` and the labels `y`, or on rows of `x` with labels."""
+        return cls(model, x, columns, num_workers, labelled=y is None, with_labels=y is not None)
+
     @cached_property
     def spark(self) -> SparkSession:
         """The session of the data, or else the active session.

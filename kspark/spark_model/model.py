@@ -29,6 +29,7 @@ from kspark.spark_model.arguments import (
     compiled_model,
     refuse_unknown,
 )
+from kspark.spark_model.checkpointing import KEPT, Checkpointing
 from kspark.spark_model.inference import InferenceModel
 from kspark.spark_model.inputs import Source, TrainingData, active_session
 from kspark.spark_model.training import Outcome, train
@@ -169,6 +170,9 @@ class SparkModel(InferenceModel):
         weight_col: Any = None,
         scale_lr: str | None = None,
         warmup_epochs: float = 0.0,
+        checkpoint: Any = None,
+        resume: bool = False,
+        checkpoints_kept: int = KEPT,
     ) -> keras.callbacks.History:
         """Train the model for a number of epochs.
 
@@ -224,14 +228,21 @@ class SparkModel(InferenceModel):
                 The model keeps its own learning rate. Defaults to `None`, no scaling.
             warmup_epochs: Float, number of epochs in which the factor of `scale_lr` grows
                 from 1. Defaults to `0.0`.
+            checkpoint: Folder to which the state of the fit is written after each epoch: a
+                local path, or a URI that Spark can write. Defaults to `None`: none is written.
+            resume: Boolean, whether to go on from the last checkpoint, if there is one. The
+                other arguments must be those of the interrupted fit. Defaults to `False`.
+            checkpoints_kept: Integer >= 1, how many checkpoints to keep. Defaults to `2`.
 
         Returns:
             A `keras.callbacks.History` with the metrics over all workers, and those of the
             merged model on the validation rows.
 
         Raises:
-            ValueError: If an argument is out of range, or the data does not fit the model.
+            ValueError: If an argument is out of range, the data does not fit the model, or the
+                checkpoint belongs to another fit.
             TypeError: If an argument has a wrong type.
+            FileExistsError: If there are checkpoints in the folder, but `resume` is `False`.
             WorkerError: If a worker failed. The message has the traceback of the worker.
             ClusterError: If the cluster cannot run the fit.
         """
@@ -251,22 +262,19 @@ class SparkModel(InferenceModel):
             scale_lr=scale_lr,
             warmup_epochs=warmup_epochs,
         )
+        checkpointing = Checkpointing.of(
+            checkpoint, resume, checkpoints_kept, self.seed, plan, checked
+        )
         check_gradients(self._model, plan)
         columns = Columns(features_col, label_col, weight_col)
-        source = Source(
-            self._model,
-            x,
-            columns,
-            self.num_workers,
-            labelled=y is None,
-            with_labels=y is not None,
-        )
+        source = Source.of(self._model, x, y, columns, self.num_workers)
         check_schedule(plan, source.replica.learning_rate)
         check_single_target(class_weight, len(source.replica.inputs.targets))
         check_session(source.spark, plan)
         data = TrainingData.of(source, (x, y, sample_weight), validation_split, validation_data)
         spec = ReplicaSpec.of(self._model, self.custom_objects, source.replica.inputs)
-        history = train(source, plan, spec, data, self._rule(), self._outcome, checked, verbose)
+        rule, outcome = self._rule(), self._outcome
+        history = train(source, plan, spec, data, rule, outcome, checked, verbose, checkpointing)
         self._histories.append(history.history)
         self._model.history = history
         return history

@@ -44,6 +44,7 @@ class FitTask:
         num_train: Mapping from shard to its number of training rows. The rest validates.
         threads: Integer, threads that a replica may use.
         rule: `ServerOptimizer` whose replicas keep their own weights. Defaults to `None`.
+        resumed: Boolean, whether the fit goes on from a checkpoint. Defaults to `False`.
     """
 
     fit_id: str
@@ -51,6 +52,7 @@ class FitTask:
     num_train: dict[int, int]
     threads: int
     rule: ServerOptimizer | None = None
+    resumed: bool = False
 
     def share(self, num_examples: int) -> float:
         """Return `num_examples` as a fraction of all training examples."""
@@ -73,6 +75,8 @@ class ShardResult:
         counters: Tuple of integers, the `counters` of the replica after a round. Defaults to `()`.
         y: Tuple of `StoredArray`, the labels of an evaluation, as in a `ShardHandle`. Defaults to
             `()`.
+        files: Dictionary of what the shard keeps for a checkpoint: the bytes of each file, by its
+            kind. Defaults to `{}`.
     """
 
     shard: int
@@ -84,6 +88,7 @@ class ShardResult:
     state: State | None = None
     counters: tuple[int, ...] = ()
     y: tuple[StoredArray, ...] = ()
+    files: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
