@@ -28,6 +28,7 @@ SHOWN = 60
 
 
 def settings_of(
+    model: keras.Model,
     spec: ReplicaSpec,
     plan: TrainingPlan,
     rule: ServerOptimizer,
@@ -39,16 +40,16 @@ def settings_of(
     Settings that do not change the result, such as `port`, are not in it, and neither is `epochs`.
 
     Args:
-        spec: `ReplicaSpec` of the model before training.
+        model: The compiled `keras.Model`, before training.
+        spec: `ReplicaSpec` of it.
         plan: `TrainingPlan`.
         rule: `ServerOptimizer`.
         seed: Integer, the seed that the user has set, or `None` if `fit` has drawn one.
         callbacks: List of strings, the classes of callbacks whose state is kept.
     """
-    model, compilation = spec.model.make(), spec.model.compilation
+    arguments, compilation, scaling = compile_arguments(model), spec.model.compilation, plan.scaling
     settings = {name: getattr(plan, name) for name in SETTINGS}
-    settings |= {name: described(compile_arguments(model)[name]) for name in LOSSES}
-    scaling = plan.scaling
+    settings |= {name: described(arguments[name]) for name in LOSSES}
     return flat(
         settings
         | {

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 
@@ -48,13 +49,15 @@ def keep_epoch(fit: Fit, epoch: int) -> None:
     monitor, replica = fit.monitor, fit.monitor.replica
     content = {
         "settings": fit.settings,
-        "examples": examples_of(fit),
+        "data": data_of(fit),
         "epochs": epoch + 1,
         "stopped": monitor.stopped,
         "seed": fit.plan.seed,
         "weights": fit.aggregator.settled(),
         "fixed": replica.get_fixed(),
         "optimizer": replica.get_optimizer_state(),
+        "state_counters": fit.state_counters,
+        "shown_counters": fit.shown_counters,
         "rule": fit.aggregator.rule_state(),
         "reply_residual": fit.reply_residual,
         "history": monitor.history.history,
@@ -66,9 +69,14 @@ def keep_epoch(fit: Fit, epoch: int) -> None:
         write_checkpoint(local, content, files_of_shards(fit, epoch))
 
 
-def examples_of(fit: Fit) -> dict[str, int]:
-    """Return the number of training examples of each shard, by names for `check_same`."""
-    return {f"examples of shard {shard}": n for shard, n in sorted(fit.num_train.items())}
+def data_of(fit: Fit) -> dict[str, Any]:
+    """Return what describes the data, by names for `check_same`.
+
+    A vocabulary is part of it, because callbacks may have set it from the data.
+    """
+    examples = {f"examples of shard {shard}": n for shard, n in sorted(fit.num_train.items())}
+    vocabularies = fit.vocabularies.digest if fit.vocabularies is not None else ""
+    return examples | {"vocabularies": vocabularies}
 
 
 def batches_of_shards(fit: Fit) -> Iterator[list[int]]:
@@ -159,7 +167,7 @@ def go_on(fit: Fit, folder: CheckpointFolder, saved: CheckpointReader) -> None:
         ClusterError: If tasks kept running on hosts without their files.
     """
     content, epoch = saved.content, saved.content["epochs"]
-    check_same(folder.path, content["examples"], examples_of(fit))
+    check_same(folder.path, content["data"], data_of(fit))
     replica = fit.monitor.replica
     replica.set_vector(content["weights"])
     replica.set_fixed(content["fixed"])
@@ -172,6 +180,7 @@ def go_on(fit: Fit, folder: CheckpointFolder, saved: CheckpointReader) -> None:
     fit.monitor.history.history.update(content["history"])
     fit.monitor.initial_epoch = fit.monitor.progress.first = epoch
     fit.plan = replace(fit.plan, seed=content["seed"])
+    fit.state_counters = tuple(content["state_counters"])
     fit.resumed = True
     fit.share(fit.spec.renewed(replica.model))
     restore_shards(fit, saved, epoch - 1)
@@ -206,5 +215,6 @@ def restore_shards(fit: Fit, saved: CheckpointReader, epoch: int) -> None:
 
 def go_on_with_callbacks(fit: Fit, saved: CheckpointReader) -> None:
     """Give the callbacks the state of a checkpoint. Keras resets them when training begins."""
+    fit.shown_counters = tuple(saved.content["shown_counters"])
     fit.monitor.history.epoch = list(saved.content["history_epochs"])
     restore_callbacks(fit.monitor.callbacks, saved.content["callbacks"])

@@ -40,14 +40,15 @@ def adopt_counters(fit: Fit, epoch: int) -> None:
         epoch: Integer, the epoch that begins.
 
     Raises:
-        ValueError: If the replicas are running already, so that they cannot get the counters.
+        ValueError: If the replicas are running already, or go on from the states in a checkpoint,
+            so that they cannot get the counters.
     """
     found = fit.monitor.replica.counters
     fit.new_counters = None if found == fit.shown_counters else found
     fit.shown_counters = found
     if fit.new_counters is None or fit.plan.in_rounds:
         return
-    if epoch > fit.plan.initial_epoch:
+    if epoch > fit.plan.initial_epoch or fit.resumed:
         rule = (
             "free of callbacks that set the optimizer's `iterations` after the first epoch has "
             'begun, except with mode="synchronous" and frequency="epoch"'

@@ -101,7 +101,7 @@ def train(
     if checkpointing.path is not None:
         fit.checkpoints = CheckpointFolder(checkpointing.path, checkpointing.kept, source.spark)
         names = names_of_stateful(callbacks)
-        fit.settings = settings_of(spec, plan, rule, checkpointing.seed, names)
+        fit.settings = settings_of(replica.model, spec, plan, rule, checkpointing.seed, names)
     if plan.initial_epoch < plan.epochs:
         try:
             run(fit, checkpointing.resume)
