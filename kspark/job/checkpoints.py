@@ -24,6 +24,7 @@ from kspark.job.checkpoint_settings import check_same
 from kspark.job.collecting import collect_shards
 from kspark.job.fit import Fit
 from kspark.job.groups import MIN_GROUPED_SHARDS
+from kspark.job.optimizer_state import take_state
 from kspark.job.report import EpochFacts
 from kspark.saving.checkpoint import (
     CheckpointReader,
@@ -56,7 +57,6 @@ def keep_epoch(fit: Fit, epoch: int) -> None:
         "weights": fit.aggregator.settled(),
         "fixed": replica.get_fixed(),
         "optimizer": replica.get_optimizer_state(),
-        "state_counters": fit.state_counters,
         "shown_counters": fit.shown_counters,
         "rule": fit.aggregator.rule_state(),
         "reply_residual": fit.reply_residual,
@@ -180,12 +180,24 @@ def go_on(fit: Fit, folder: CheckpointFolder, saved: CheckpointReader) -> None:
     fit.monitor.history.history.update(content["history"])
     fit.monitor.initial_epoch = fit.monitor.progress.first = epoch
     fit.plan = replace(fit.plan, seed=content["seed"])
-    fit.state_counters = tuple(content["state_counters"])
     fit.resumed = True
-    fit.share(fit.spec.renewed(replica.model))
     restore_shards(fit, saved, epoch - 1)
-    text = f"Training goes on from {folder.file(epoch)}, after {epoch} epochs."
-    announce(fit, text)
+    start_from_mean(fit, epoch - 1)
+    announce(fit, f"Training goes on from {folder.file(epoch)}, after {epoch} epochs.")
+
+
+def start_from_mean(fit: Fit, epoch: int) -> None:
+    """Send the model with the mean optimizer state of the shards to the executors.
+
+    A shard whose state is lost begins with it. The driver's model keeps its own other variables,
+    and the counters that callbacks have seen.
+    """
+    replica = fit.monitor.replica
+    counters, fixed = replica.counters, replica.get_fixed()
+    take_state(fit, (), epoch)
+    replica.counters = counters
+    replica.set_fixed(fixed)
+    fit.share(fit.spec.renewed(replica.model))
 
 
 def facts_of_epoch(facts: dict[str, object]) -> EpochFacts:

@@ -243,6 +243,7 @@ class SparkModel(InferenceModel):
                 checkpoint belongs to another fit.
             TypeError: If an argument has a wrong type.
             FileExistsError: If there are checkpoints in the folder, but `resume` is `False`.
+            OSError: If a checkpoint cannot be written or read.
             WorkerError: If a worker failed. The message has the traceback of the worker.
             ClusterError: If the cluster cannot run the fit.
         """

@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import pytest
 
+from kspark.job import checkpoints
+
 PROGRAM = Path(__file__).with_name("killed_program.py")
 SECONDS = ("computing_seconds", "waiting_seconds")
 
@@ -99,7 +101,8 @@ MODES = [
 
 
 @pytest.mark.parametrize("settings", MODES, ids=str)
-def test_every_mode_goes_on_with_the_same_bytes(spark, program, settings, tmp_path):
+def test_every_mode_goes_on_with_the_same_bytes(spark, program, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "MIN_GROUPED_SHARDS", 1)  # one shard at a time
     with pytest.raises(InterruptedError):
         program.trained(Failing(), settings=settings, checkpoint=tmp_path)
     resumed = program.trained(settings=settings, checkpoint=tmp_path, resume=True)
