@@ -140,15 +140,19 @@ def test_checkpoints_of_another_fit_are_refused(spark, program, tmp_path):
     assert os.listdir(tmp_path) == ["epoch-1.zip"]
 
 
-def test_a_fit_that_callbacks_ended_stays_over(spark, program, tmp_path):
+def test_a_fit_that_callbacks_ended_stays_over(spark, program, tmp_path, capsys):
     class Ends(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             self.model.stop_training = epoch == 1
 
-    ended = program.trained(Ends(), checkpoint=tmp_path)
+    ended = program.trained(Ends(), checkpoint=tmp_path, resume=True, verbose=2)
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == f"There is no checkpoint in {tmp_path}: training begins anew."
     again = program.trained(Ends(), checkpoint=tmp_path, resume=True)
     assert again.master_network.history.epoch == [0, 1]
     for mine, theirs in zip(
         *(values_of(one.master_network, "variables") for one in (again, ended)), strict=True
     ):
         np.testing.assert_array_equal(mine, theirs)
+    with pytest.raises(ValueError, match=r"`epochs` must be >= 2, the epochs of the checkpoint"):
+        program.trained(Ends(), checkpoint=tmp_path, resume=True, epochs=1)
