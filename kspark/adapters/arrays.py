@@ -26,7 +26,7 @@ from kspark.adapters.structure import leaves, part_name, weight_specs
 from kspark.adapters.summary import summary_of
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.remote import is_connect
-from kspark.errors import invalid, invalid_type
+from kspark.errors import Described, invalid, invalid_type
 from kspark.shards import (
     TEXT,
     ArraySpec,
@@ -199,7 +199,7 @@ def chunk_of(x: Any, y: Any, sample_weight: Any, spec: InputSpec) -> Chunk:
             f"Received: {lengths} rows"
         )
     if not lengths[0]:
-        raise invalid("x", "a data set with at least one example", "0 examples")
+        raise invalid("x", "a data set with at least one example", Described("0 examples"))
     return chunk
 
 

@@ -42,6 +42,7 @@ class FitMonitor:
     Attributes:
         history: `keras.callbacks.History` of the fit: that in `callbacks`, or a new one.
         progress: `Progress`.
+        callbacks: List of the callbacks, as given.
         initial_epoch: Integer, epoch at which to start training. A callback may change it in
             `begin`.
         restored: Boolean, whether a callback changed the optimizer's state in `begin`.
@@ -58,6 +59,7 @@ class FitMonitor:
         initial_epoch: int,
     ) -> None:
         self.replica = replica
+        self.callbacks = list(callbacks)
         has_bar = any(isinstance(c, keras.callbacks.ProgbarLogger) for c in callbacks)
         self.progress = Progress(verbose, epochs, initial_epoch)
         if has_bar:

@@ -45,6 +45,7 @@ def collect_shards(
     description: str,
     max_failures: int,
     busy: Callable[[], bool] = not_busy,
+    wanted: list[int] | None = None,
 ) -> list[ShardResult]:
     """Run a task on every shard, and return the results of shards with examples, by shard.
 
@@ -60,13 +61,13 @@ def collect_shards(
         description: String, for Spark's UI.
         max_failures: Integer, how often a process may die at the same shard.
         busy: Function, see `Retries`.
+        wanted: List of the shards to run. Defaults to `None`, all.
 
     Raises:
         WorkerError: If a replica failed, or the job was lost too often.
         ClusterError: If tasks kept running on hosts without their files.
     """
     found: dict[int, ShardResult] = {}
-    wanted: list[int] | None = None
     retries = Retries(spooled, max_failures, busy)
     while wanted is None or wanted:
         try:

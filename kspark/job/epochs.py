@@ -10,6 +10,7 @@ import numpy as np
 
 from kspark.cluster.bootstrap import ship
 from kspark.errors import Described, invalid
+from kspark.job.checkpoints import keep_epoch
 from kspark.job.fit import Fit
 from kspark.job.optimizer_state import take_state
 from kspark.job.report import EpochFacts
@@ -37,14 +38,15 @@ def adopt_counters(fit: Fit, epoch: int) -> None:
         epoch: Integer, the epoch that begins.
 
     Raises:
-        ValueError: If the replicas are running already, so that they cannot get the counters.
+        ValueError: If the replicas are running already, or go on from the states in a checkpoint,
+            so that they cannot get the counters.
     """
     found = fit.monitor.replica.counters
     fit.new_counters = None if found == fit.shown_counters else found
     fit.shown_counters = found
     if fit.new_counters is None or fit.plan.in_rounds:
         return
-    if epoch > fit.plan.initial_epoch:
+    if epoch > fit.plan.initial_epoch or fit.resumed:
         rule = (
             "free of callbacks that set the optimizer's `iterations` after the first epoch has "
             'begun, except with mode="synchronous" and frequency="epoch"'
@@ -105,7 +107,7 @@ def close_epoch(
     counters: Sequence[int] = (),
     states: Sequence[tuple[State, int]] = (),
 ) -> bool:
-    """Validate the merged weights of an epoch and run the callbacks of its end.
+    """Validate the merged weights of an epoch, run the callbacks of its end, and keep it.
 
     Args:
         fit: `Fit`.
@@ -134,6 +136,7 @@ def close_epoch(
     changed = fit.monitor.end_epoch(epoch, fit.aggregator.settled(), logs, num_examples)
     if changed is not None:
         fit.aggregator.replace(changed)
+    keep_epoch(fit, epoch)
     return fit.monitor.stopped or fit.last_epoch(epoch)
 
 

@@ -6,6 +6,7 @@ import logging
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from pyspark.sql import SparkSession
@@ -23,6 +24,7 @@ from kspark.job.spooling import SpooledExamples
 from kspark.job.vocabularies import Vocabularies
 from kspark.plan import TrainingPlan, shard_steps
 from kspark.replica import ReplicaSpec
+from kspark.saving.checkpoint_folder import CheckpointFolder
 from kspark.shards import LearningRate, num_batches
 from kspark.worker.inference import InferenceTask
 from kspark.worker.tasks import FitTask, ShardResult
@@ -63,6 +65,14 @@ class Fit:
         late_shards: Function that returns the shards that still train an earlier epoch.
         road: String, `"rounds"` or `"live"`, see `FitReport`. Empty before that is decided.
         road_reason: String, a sentence that says why.
+        checkpoints: `CheckpointFolder`, or `None` to write no checkpoints.
+        settings: Dictionary of JSON data, what a checkpoint and the fit that goes on from it must
+            have in common.
+        resumed: Boolean, whether the fit goes on from a checkpoint.
+        reply_residual: Vector, what the compression of mean gradients has left over on the driver,
+            or `None`.
+        keep_live: Function of an epoch that fetches the files of all shards from tasks that run
+            already, see `evaluate_live`.
         evaluate_live: Function of a vector of weights that evaluates the validation examples in
             tasks that run already, and returns the results by shard; or `None` if there are no
             such tasks.
@@ -93,6 +103,13 @@ class Fit:
     late_shards: Callable[[], frozenset[int]] = field(init=False, default_factory=lambda: frozenset)
     road: str = field(init=False, default="")
     road_reason: str = field(init=False, default="")
+    checkpoints: CheckpointFolder | None = field(init=False, default=None)
+    settings: dict[str, Any] = field(init=False, default_factory=dict)
+    resumed: bool = field(init=False, default=False)
+    reply_residual: np.ndarray | None = field(init=False, default=None)
+    keep_live: Callable[[int], list[ShardResult] | None] = field(
+        init=False, default_factory=lambda: no_live_tasks
+    )
     evaluate_live: Callable[[np.ndarray], list[ShardResult] | None] = field(
         init=False, default_factory=lambda: no_live_tasks
     )
@@ -102,7 +119,7 @@ class Fit:
         rule = self.aggregator.optimizer
         own = rule.clone() if rule.keeps_replica_weights else None
         threads = threads_per_task(self.spark)
-        return FitTask(self.fit_id, self.plan, self.num_train, threads, own)
+        return FitTask(self.fit_id, self.plan, self.num_train, threads, own, self.resumed)
 
     def validation_task(self) -> InferenceTask:
         """Return what the tasks need to evaluate the validation examples.
@@ -121,8 +138,8 @@ class Fit:
         else:
             counts = sorted(self.train.counts.items())
             rows = {shard: n - self.num_train.get(shard, 0) for shard, n in counts}
-        steps = self.plan.validation_steps
-        return rows if steps is None else first_rows(rows, steps * self.plan.validation_batch_size)
+        count = self.plan.validation_rows
+        return rows if count is None else first_rows(rows, count)
 
     @property
     def num_examples(self) -> int:
@@ -220,6 +237,6 @@ def first_rows(rows: Mapping[int, int], count: int) -> dict[int, int]:
     return found
 
 
-def no_live_tasks(weights: np.ndarray) -> list[ShardResult] | None:
-    """The default of `Fit.evaluate_live`: no task runs between two jobs."""
+def no_live_tasks(work: Any) -> list[ShardResult] | None:
+    """The default of `Fit.evaluate_live` and `keep_live`: no task runs between two jobs."""
     return None

@@ -58,7 +58,8 @@ def counted_steps(fit: Fit) -> Iterator[None]:
     lost, and the model gets back the counters that belong to its own optimizer state.
     """
     replica = fit.monitor.replica
-    fit.state_counters = replica.counters
+    if fit.state_counters is None:
+        fit.state_counters = replica.counters
     try:
         yield
     except BaseException:

@@ -13,7 +13,7 @@ from kspark.errors import Described, NotEnoughSlotsError, inside, invalid
 from kspark.job.fit import Fit
 from kspark.job.sent_weights import SentWeights
 from kspark.job.spooling import SpooledExamples
-from kspark.plan import TrainingPlan
+from kspark.plan import TrainingPlan, shard_steps
 from kspark.replica.labels import check_labels
 
 logger = logging.getLogger("kspark")
@@ -46,6 +46,7 @@ def placed(fit: Fit, examples: Examples) -> Examples:
         NotEnoughSlotsError: If all workers must run at the same time, but there are fewer slots.
     """
     wanted = fit.plan.num_workers
+    check_steps(fit.plan, examples)
     if fit.plan.at_the_same_time:
         slots = task_slots(fit.spark)
         if wanted is None:
@@ -56,6 +57,18 @@ def placed(fit: Fit, examples: Examples) -> Examples:
     if wanted is None or wanted == examples.num_partitions:
         return examples
     return examples.repartition(wanted)
+
+
+def check_steps(plan: TrainingPlan, examples: Examples) -> None:
+    """Check that each shard has a step in an epoch, if the driver knows their number.
+
+    Raises:
+        ValueError: If there are fewer steps than shards.
+    """
+    count = examples.num_examples
+    if plan.steps_per_epoch is not None and count is not None:
+        shards = min(count, plan.num_workers or examples.num_partitions)
+        shard_steps(plan, dict.fromkeys(range(shards), 1))
 
 
 def check_slots(plan: TrainingPlan, num_workers: int, slots: int) -> None:
@@ -91,7 +104,9 @@ def divide(fit: Fit) -> None:
     total = sum(counts.values())
     if not total:
         raise invalid("x", "a data set with at least one example", Described(f"{total} examples"))
-    fit.num_train = divide_validation(counts, fit.validation_split)
+    num_train = divide_validation(counts, fit.validation_split)
+    shard_steps(fit.plan, num_train)  # checks the number of steps
+    fit.num_train = num_train
     if not fit.num_examples or (fit.validation_split and fit.num_examples == total):
         rule = f"a fraction that leaves rows on both sides of {total} examples"
         raise invalid("validation_split", rule, fit.validation_split)

@@ -66,6 +66,11 @@ class Progress(keras.callbacks.Callback):
         start = "\r" if self.verbose == 1 else ""
         self._write(start + " - ".join(parts) + "\n")
 
+    def say(self, text: str) -> None:
+        """Print a line, unless the fit is silent."""
+        if self.verbose:
+            self._write(f"{text}\n")
+
     def _title(self, epoch: int) -> str:
         return f"Epoch {epoch + 1}/{self.epochs}"
 

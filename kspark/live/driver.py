@@ -66,9 +66,10 @@ def segment_end(fit: Fit, epoch: int) -> int:
     """Return the epoch before which the Spark job that starts at `epoch` ends.
 
     A job ends where the driver needs the task slots: after an epoch with validation, or after
-    every epoch if callbacks need the optimizer state, which is fetched between jobs.
+    every epoch if callbacks or checkpoints need the state of the shards, which is fetched between
+    jobs.
     """
-    if fit.monitor.needs_optimizer_state:
+    if fit.monitor.needs_optimizer_state or fit.checkpoints is not None:
         return epoch + 1
     if not fit.validates:
         return fit.plan.epochs
@@ -81,7 +82,12 @@ def live_fit(fit: Fit) -> Iterator[LiveFit]:
     """Run a coordinator and a server while the block runs."""
     plan = fit.plan
     shards = {
-        shard: ShardPlan(steps.rows, plan.exchanges(steps.batches))
+        shard: ShardPlan(
+            steps.rows,
+            plan.exchanges(steps.batches),
+            steps.batches,
+            plan.local_batches(steps.batches),
+        )
         for shard, steps in sorted(shard_steps(plan, fit.num_train).items())
     }
     packing = plan.packing(fit.spec.weights)
@@ -95,6 +101,8 @@ def live_fit(fit: Fit) -> Iterator[LiveFit]:
         max_staleness=plan.max_staleness,
         timeout=plan.timeout,
     )
+    if coordinator.rendezvous is not None:
+        coordinator.rendezvous.residual = fit.reply_residual
     token = secrets.token_bytes(32)
     with shared_weights(fit, coordinator):
         server = AggregatorServer(
@@ -246,7 +254,10 @@ class LiveFit:
         note_epoch(fit, facts)
         metrics = [report.metrics[s] for s in sorted(report.metrics)]
         counters = report.counters[min(report.counters)] if report.counters else ()
-        over = close_epoch(fit, epoch, metrics, fit.num_examples, counters)
+        if self.coordinator.rendezvous is not None:
+            fit.reply_residual = self.coordinator.rendezvous.residual
+        num_examples = sum(facts.num_examples for facts in report.facts.values())
+        over = close_epoch(fit, epoch, metrics, num_examples, counters)
         if not over:
             open_epoch(fit, epoch + 1)
         rate = fit.learning_rate(epoch + 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from kspark.live.transport import AggregatorClient
 from kspark.live.wire import Instructions, Welcome
 from kspark.live.wire.reports import EpochEnd, MetricsReport
+from kspark.plan import ShardSteps
 from kspark.replica import ReplicaSpec
 from kspark.shards import LearningRate, Shard, Usage, Window
 from kspark.weights import Packer, compute_delta
@@ -104,15 +106,19 @@ class LiveRun:
         """Whether the driver has ended training."""
         return self.instructions.stop
 
+    @cached_property
+    def steps(self) -> ShardSteps:
+        """The batches of each epoch."""
+        return self.task.fit.steps(self.shard.index)
+
     @property
     def batches(self) -> int:
         """Batches per epoch."""
-        return self.task.fit.steps(self.shard.index).batches
+        return self.steps.batches
 
     def examples(self, epoch: int) -> int:
         """Return the number of examples that the shard trains in an epoch."""
-        fit = self.task.fit
-        return fit.steps(self.shard.index).num_examples(epoch - fit.plan.initial_epoch)
+        return self.steps.num_examples(epoch - self.task.fit.plan.origin)
 
     @property
     def local(self) -> int:
@@ -154,8 +160,10 @@ class LiveRun:
     def resume(self, epoch: int) -> None:
         """Restore the shard's state at the beginning of `epoch`, unless the replica has it."""
         if not self.continued:
-            plan = self.task.fit.plan
-            self.state_kept = self.state.restore(self.replica, epoch, plan, self.batches)
+            fit = self.task.fit
+            self.state_kept = self.state.restore(
+                self.replica, epoch, fit.plan, self.batches, fit.resumed
+            )
             self.restore_residual(epoch)
             self.continued = True
 

@@ -97,10 +97,8 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
         model = carried.clone()
         trained = SparkModel(model, custom_objects=carried.custom_objects, **self.model_arguments())
         frame = self._labelled(dataset, model)
-        indicator, split = (
-            self.value_of("validationIndicatorCol"),
-            self.getOrDefault("validationSplit"),
-        )
+        indicator = self.value_of("validationIndicatorCol")
+        split = self.getOrDefault("validationSplit")
         if indicator and split:
             raise invalid("validationSplit", "0 when `validationIndicatorCol` is set", split)
         with divided(frame, indicator) as (train, held_out):

@@ -14,7 +14,8 @@ from pyspark.sql.types import ArrayType, BooleanType, DataType, NumericType
 from kspark.adapters.column_types import is_vector_type
 from kspark.adapters.dataframe import chosen_column
 from kspark.errors import KSparkError, invalid
-from kspark.ml.scoring import MARGINS, ClassifierFacts
+from kspark.ml.scoring import ClassifierFacts
+from kspark.replica.labels import BINARY as BINARY_LOSSES
 from kspark.replica.labels import NUMBERS, ONE_HOT, SPARSE
 from kspark.worker.scores import BINARY, MULTICLASS, MULTILABEL
 
@@ -103,8 +104,8 @@ def one_hot(label: Column, name: str, facts: ClassifierFacts) -> Column:
 
 
 def degree(label: Column, name: str, facts: ClassifierFacts) -> Column:
-    """Return the label for a single output, a number from 0 to 1, or from -1 with a hinge loss."""
-    lowest = -1 if facts.loss in MARGINS else 0
+    """Return the label for a single output: from 0 to 1 for a cross-entropy, else from -1 to 1."""
+    lowest = 0 if facts.loss in BINARY_LOSSES else -1
     text = (
         f"{REFUSAL} numbers from {lowest} to 1 for the loss {facts.loss!r} of a model of one "
         f"output (for other numbers, use `KerasRegressor`). Received: labelCol={name!r} with "

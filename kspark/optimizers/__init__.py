@@ -198,7 +198,8 @@ def deserialize(
     rules: dict[str, type[ServerOptimizer]] = {**_rules, **custom}
     if _key(name) not in rules:
         named = (name_of(rule) for rule in rules.values() if rule is not KerasOptimizer)
-        raise invalid("server_optimizer", f"one of {quoted(sorted(named))}", name)
+        known = f"one of {quoted(sorted(named))}, or a `keras.optimizers.Optimizer` object"
+        raise invalid("server_optimizer", known, name)
     rule, settings = rules[_key(name)], config.get("config") or {}
     if rule is KerasOptimizer:
         return KerasOptimizer.from_config(settings, custom_objects)

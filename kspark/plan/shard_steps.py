@@ -33,7 +33,7 @@ class ShardSteps:
         """Yield the batches of an epoch.
 
         Args:
-            epoch: Integer, counted from the first epoch of the fit.
+            epoch: Integer, counted from `TrainingPlan.origin`.
 
         Yields:
             Tuples `(number, start, stop)`: batches `[start, stop)` of a pass over the rows.
@@ -47,7 +47,7 @@ class ShardSteps:
             position += stop - start
 
     def num_examples(self, epoch: int) -> int:
-        """Return the number of examples that the shard trains in an epoch, counted as above."""
+        """Return the number of examples that the shard trains in an epoch; see `ranges`."""
         size = self.batch_size
         return sum(
             min(stop * size, self.rows) - start * size for _, start, stop in self.ranges(epoch)
@@ -81,7 +81,10 @@ def divided(steps: int, rows: Mapping[int, int]) -> dict[int, int]:
         ValueError: If there are fewer steps than shards.
     """
     if steps < len(rows):
-        rule = f">= {len(rows)}, the number of shards with rows: each trains at least one batch"
+        rule = (
+            f">= {len(rows)}, the number of shards with rows, because each trains at least one "
+            "batch (or set a smaller `num_workers`)"
+        )
         raise invalid("steps_per_epoch", rule, steps)
     free, total = steps - len(rows), sum(rows.values())
     exact = {shard: free * n / total for shard, n in rows.items()}

@@ -47,6 +47,8 @@ class TrainingPlan(PlanSettings):
         steps_per_epoch: Integer, batches of all shards together in an epoch; `None` for one pass
             over the rows.
         validation_steps: Integer, batches of the validation; `None` for all rows.
+        first_epoch: Integer, the epoch from which `steps_per_epoch` counts, where a fit goes on
+            from a later one. `None` for `initial_epoch`.
     """
 
     seed: int = 0
@@ -59,6 +61,7 @@ class TrainingPlan(PlanSettings):
     scaling: Scaling | None = None
     steps_per_epoch: int | None = None
     validation_steps: int | None = None
+    first_epoch: int | None = None
 
     @classmethod
     def create(
@@ -117,6 +120,11 @@ class TrainingPlan(PlanSettings):
         if checked["seed"] is None:
             checked["seed"] = int(np.random.randint(0, 2**31 - 1))
         return cls(**checked, **arguments)
+
+    @property
+    def origin(self) -> int:
+        """The epoch that begins with the first pass over the rows."""
+        return self.initial_epoch if self.first_epoch is None else self.first_epoch
 
     @property
     def in_rounds(self) -> bool:
@@ -179,6 +187,12 @@ class TrainingPlan(PlanSettings):
     def exchanges(self, batches: int) -> int:
         """Return the number of exchanges with the aggregator of a shard with so many batches."""
         return -(-batches // self.local_batches(batches))
+
+    @property
+    def validation_rows(self) -> int | None:
+        """Number of rows of the `validation_steps`; `None` for all rows."""
+        steps = self.validation_steps
+        return None if steps is None else steps * self.validation_batch_size
 
     def validates(self, epoch: int) -> bool:
         """Whether to validate after an epoch, counted from 0. The same epochs as in Keras."""

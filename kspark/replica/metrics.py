@@ -70,16 +70,15 @@ def run_once(model: keras.Model, inputs: InputSpec, labels: list[Zeros]) -> None
     y_pred = rearranged(outputs, names, structure)
     zeros = [keras.ops.zeros((1, *shape), dtype=dtype) for shape, dtype in labels]
     y = per_output(zeros, inputs)
-    if has_loss(model):
+    if may_compute_loss(model):
         model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=None)
     model.compute_metrics(x, y, y_pred)
 
 
-def has_loss(model: keras.Model) -> bool:
-    """Whether `compute_loss` has something to compute.
+def may_compute_loss(model: keras.Model) -> bool:
+    """Whether training calls `compute_loss`, which raises an error if there is nothing to compute.
 
-    A model with a `train_step` of its own may compute its loss there. For any other model without
-    a loss, `compute_loss` raises an error, which says what is missing.
+    `False` only for a model without a loss that has a `train_step` of its own.
     """
     import keras
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 SINGLE = "single"
 LIST = "list"
 DICT = "dict"
+
+
+_called: WeakSet[Any] = WeakSet()
+"""Models that `build_model` has called, and whose layers without variables are not used."""
 
 
 def build_model(model: keras.Model, example: Any) -> None:
@@ -49,6 +54,7 @@ def build_model(model: keras.Model, example: Any) -> None:
         model.build((None, *rows[0].shape[1:]))  # a call would fix the batch size, too
         return
     model(rearranged(rows, names, structure), training=False)
+    _called.add(model)
 
 
 def is_built(model: keras.Model) -> bool:
@@ -56,7 +62,7 @@ def is_built(model: keras.Model) -> bool:
 
     `build` may mark a subclassed model as built whose layers are not.
     """
-    if symbolic(model, "input", "inputs") is not None:
+    if symbolic(model, "input", "inputs") is not None or model in _called:
         return bool(model.built)
     return model.built and all(layer.built for layer in model.layers)
 

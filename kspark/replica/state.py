@@ -16,6 +16,7 @@ from kspark.errors import invalid
 from kspark.replica.backends import get_backend
 from kspark.replica.backends.base import Engine
 from kspark.replica.constraints import projection_of
+from kspark.replica.metrics import may_compute_loss
 from kspark.replica.stepping import counters_of, has_schedule, has_several, stepping
 from kspark.replica.variables import (
     assign_all,
@@ -231,6 +232,8 @@ class ReplicaState:
             Dictionary from name to float, or to an array if a metric has one number per class.
         """
         results = self.model.get_metrics_result()
+        if not may_compute_loss(self.model) and not has_counted_loss(self.model):
+            results.pop("loss", None)  # Keras' own tracker, which nothing updates.
         logs = self._engine.logs
         if logs is not None and set(logs) != set(results):
             return logs
@@ -240,6 +243,16 @@ class ReplicaState:
         """Whether all losses among the metrics are finite. `True` if there is none."""
         losses = [v for name, v in self.metric_results().items() if "loss" in name]
         return all(np.all(np.isfinite(value)) for value in losses)
+
+
+def has_counted_loss(model: keras.Model) -> bool:
+    """Whether a metric with the name of Keras' loss tracker was updated since its last reset."""
+    return any(
+        np.any(keras.ops.convert_to_numpy(variable))
+        for metric in model.metrics
+        if metric.name == "loss"
+        for variable in metric.variables
+    )
 
 
 def plain(value: object) -> float | np.ndarray:

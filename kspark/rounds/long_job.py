@@ -139,6 +139,14 @@ class LongJob:
         """
         return self._carry_out(Order(0, "evaluate"), weights)
 
+    def keep(self, epoch: int) -> list[ShardResult]:
+        """Let the tasks return the files that their shards keep. Returns and raises as `train`.
+
+        Args:
+            epoch: Integer, the epoch that was trained last.
+        """
+        return self._carry_out(Order(0, "keep", epoch), self.fit.aggregator.weights)
+
     def _carry_out(self, order: Order, weights: np.ndarray) -> list[ShardResult]:
         if not self.dispatcher.post(order, weights):
             raise Obstacle(str(self.dispatcher.ending))

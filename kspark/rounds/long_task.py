@@ -28,6 +28,7 @@ from kspark.rounds.results import report_of
 from kspark.rounds.task import RoundTask, train_shard
 from kspark.shards import ShardHandle
 from kspark.worker.inference import InferenceTask, evaluate_shard
+from kspark.worker.kept_files import kept_files
 from kspark.worker.tasks import (
     FitTask,
     MissingShard,
@@ -177,6 +178,10 @@ def results_of(
         )
         train = partial(train_shard, work, spec, weights, handle)
         yield guarded(handle.index, train, handle.host)
+        return
+    if order.work == "keep":
+        keep = partial(kept_files, task.fit.fit_id, order.epoch, handle)
+        yield guarded(handle.index, keep, handle.host)
         return
     for shard in evaluated_by(task, handle):
         evaluate = partial(evaluate_shard, task.evaluation, spec, weights, shard)

@@ -16,9 +16,10 @@ def result_of(report: ResultReport, arrays: list[np.ndarray]) -> ShardResult:
         ProtocolError: If there are fewer arrays than the report says.
     """
     count = report.num_optimizer
-    if len(arrays) < report.has_delta + report.num_metrics + (count or 0):
+    if len(arrays) < report.has_delta + report.num_metrics + (count or 0) + len(report.files):
         raise ProtocolError("A result must have the arrays that its report names.")
-    rest = list(arrays)
+    cut = len(arrays) - len(report.files)
+    rest, files = arrays[:cut], arrays[cut:]
     delta = rest.pop(0) if report.has_delta else None
     # All arrays are views of one buffer. The metrics are kept longer than the delta.
     metrics = [array.copy() for array in rest[: report.num_metrics]]
@@ -31,6 +32,7 @@ def result_of(report: ResultReport, arrays: list[np.ndarray]) -> ShardResult:
         report.facts,
         state=None if count is None else (rest[:count], rest[count:]),
         counters=report.counters,
+        files=dict(zip(report.files, files, strict=True)),
     )
 
 
@@ -43,6 +45,7 @@ def report_of(result: ShardResult) -> tuple[ResultReport, list[np.ndarray]]:
         optimizer, fixed = result.state
         num_optimizer = len(optimizer)
         arrays += [*optimizer, *fixed]
+    arrays += result.files.values()
     report = ResultReport(
         result.shard,
         result.num_examples,
@@ -51,5 +54,6 @@ def report_of(result: ShardResult) -> tuple[ResultReport, list[np.ndarray]]:
         num_optimizer,
         result.facts,
         result.counters,
+        tuple(result.files),
     )
     return report, arrays

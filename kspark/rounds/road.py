@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -76,12 +76,28 @@ class LongJobs:
         Returns:
             As `train`.
         """
+        return self._between_epochs("Validation", lambda job: job.evaluate(weights))
+
+    def keep(self, epoch: int) -> list[ShardResult] | None:
+        """Let the tasks of the long job return the files that their shards keep.
+
+        Args:
+            epoch: Integer, the epoch that was trained last.
+
+        Returns:
+            As `train`.
+        """
+        return self._between_epochs("A checkpoint", lambda job: job.keep(epoch))
+
+    def _between_epochs(
+        self, where: str, work: Callable[[LongJob], list[ShardResult]]
+    ) -> list[ShardResult] | None:
         if self._job is None or not self._job.ready:
             return None
         try:
-            return self._job.evaluate(weights)
+            return work(self._job)
         except Obstacle as obstacle:
-            self._give_up(obstacle, "Validation")
+            self._give_up(obstacle, where)
             return None
 
     def close(self) -> None:
@@ -132,7 +148,7 @@ def long_jobs(fit: Fit) -> Iterator[LongJobs]:
         ClusterError: If the plan has `road="live"` and that is not possible.
     """
     jobs = LongJobs(fit)
-    fit.evaluate_live = jobs.evaluate
+    fit.evaluate_live, fit.keep_live = jobs.evaluate, jobs.keep
     try:
         yield jobs
     finally:

@@ -111,7 +111,7 @@ def train_shard(
     with tries if task.counts_deaths else nullcontext():
         replica = replica_for(spec, fit.fit_id, fit.threads)
         replica.alone = fit.alone
-        state_kept = state.restore(replica, task.epoch, fit.plan, steps.batches)
+        state_kept = state.restore(replica, task.epoch, fit.plan, steps.batches, fit.resumed)
         # With `ElasticAverage`, a replica starts from weights of its own.
         own = RoundWeights.of(
             fit, spec.weights, state.folder, num_examples, task.epoch, replica.projection
@@ -132,7 +132,7 @@ def train_shard(
         delta = outgoing(task, spec, state, delta)
     received = vector.nbytes if task.weights_bytes is None else task.weights_bytes
     usage = Usage(time.perf_counter() - started, 0.0, delta.nbytes, received)
-    trained = steps.num_examples(task.epoch - fit.plan.initial_epoch)
+    trained = steps.num_examples(task.epoch - fit.plan.origin)
     return ShardResult(
         handle.index,
         trained,

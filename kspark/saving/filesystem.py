@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -100,6 +101,41 @@ def reading(path: str, *, spark: SparkSession | None = None) -> Iterator[str]:
         local = unnamed(directory, path)
         remote.download(local)
         yield local
+
+
+def names_in(path: str, *, spark: SparkSession | None = None) -> list[str]:
+    """Return the names in a folder, sorted. A folder that does not exist has none.
+
+    Args:
+        path: String, a local path, or a path with a scheme that Spark can read.
+        spark: `SparkSession`, as for `reading`.
+
+    Raises:
+        OSError: If the folder cannot be read.
+    """
+    if is_remote(path):
+        return sorted(HadoopFile(path, spark).names())
+    local = local_path(path)
+    return sorted(os.listdir(local)) if os.path.exists(local) else []
+
+
+def remove(path: str, *, spark: SparkSession | None = None) -> None:
+    """Delete a file, or a folder with all that is in it.
+
+    Args:
+        path: String, a local path, or a path with a scheme that Spark can write.
+        spark: `SparkSession`, as for `reading`.
+
+    Raises:
+        OSError: If it cannot be deleted.
+    """
+    local = local_path(path)
+    if is_remote(path):
+        HadoopFile(path, spark).delete()
+    elif os.path.isdir(local):
+        shutil.rmtree(local)
+    else:
+        os.unlink(local)
 
 
 def is_remote(path: str) -> bool:

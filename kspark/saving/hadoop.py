@@ -73,6 +73,20 @@ class HadoopFile:
         with java_errors(self.path):
             return bool(self._system.exists(self._file))
 
+    def names(self) -> list[str]:
+        """Return the names in this folder; none if it does not exist."""
+        with java_errors(self.path):
+            if not self._system.exists(self._file):
+                return []
+            return [
+                str(status.getPath().getName()) for status in self._system.listStatus(self._file)
+            ]
+
+    def delete(self) -> None:
+        """Delete this file, or this folder with all that is in it."""
+        with java_errors(self.path):
+            self._system.delete(self._file, True)
+
     def download(self, local: str) -> None:
         """Copy this file to the local file `local`."""
         with java_errors(self.path):

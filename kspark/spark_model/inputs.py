@@ -94,6 +94,13 @@ class Source:
         self.replica = Replica.of(model, example, with_labels=with_labels)
         self._x = x
 
+    @classmethod
+    def of(
+        cls, model: keras.Model, x: Any, y: Any, columns: Columns, num_workers: int | None
+    ) -> Source:
+        """Make the source of a fit on `x` and the labels `y`, or on rows of `x` with labels."""
+        return cls(model, x, columns, num_workers, labelled=y is None, with_labels=y is not None)
+
     @cached_property
     def spark(self) -> SparkSession:
         """The session of the data, or else the active session; or one that is started now."""
@@ -101,7 +108,7 @@ class Source:
 
     def evaluation(self, x: Any, y: Any, sample_weight: Any, count: int | None) -> Examples:
         """Make examples to evaluate: the first `count` rows, or all."""
-        return self._adapt(x, y, sample_weight, count)
+        return self._adapt(x, y, sample_weight, count=count)
 
     def training(
         self, x: Any, y: Any, sample_weight: Any, validation_split: float
@@ -118,8 +125,10 @@ class Source:
                 return parts
         return examples, None
 
-    def validation(self, data: Any) -> Examples:
-        """Make examples to validate on. A list counts as a tuple, as in Keras.
+    def validation(self, data: Any, count: int | None = None) -> Examples:
+        """Make examples to validate on: the first `count` rows, or all.
+
+        A list counts as a tuple, as in Keras.
 
         Raises:
             ValueError: If a tuple has another length than 2 or 3, or the data does not fit.
@@ -133,7 +142,8 @@ class Source:
                 )
         check_running(data)
         with inside("validation_data"):
-            return self._adapt(*data) if isinstance(data, tuple | list) else self._adapt(data)
+            parts = data if isinstance(data, tuple | list) else (data,)
+            return self._adapt(*parts, count=count)
 
     def features(self, x: Any, count: int | None = None) -> Examples:
         """Make examples without labels, in the order of the rows: the first `count`, or all.
@@ -148,7 +158,7 @@ class Source:
         )
 
     def _adapt(
-        self, x: Any, y: Any = None, sample_weight: Any = None, count: int | None = None
+        self, x: Any, y: Any = None, sample_weight: Any = None, *, count: int | None = None
     ) -> Examples:
         examples = adapt(
             self.spark,
@@ -199,6 +209,7 @@ class TrainingData:
         data: tuple[Any, Any, Any],
         validation_split: float,
         validation_data: Any,
+        count: int | None = None,
     ) -> TrainingData:
         """Make examples from the arguments of `fit`.
 
@@ -207,10 +218,11 @@ class TrainingData:
             data: Tuple `(x, y, sample_weight)`.
             validation_split: Float.
             validation_data: Data to validate on instead of a split, or `None`.
+            count: Integer, number of rows of `validation_data` to use. Defaults to `None`, all.
         """
         if validation_data is not None:
             validation_split = 0.0
         examples, held_out = source.training(*data, validation_split)
         if validation_data is not None:
-            held_out = source.validation(validation_data)
+            held_out = source.validation(validation_data, count)
         return cls(examples, held_out, validation_split if held_out is None else 0.0)

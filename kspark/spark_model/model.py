@@ -29,6 +29,7 @@ from kspark.spark_model.arguments import (
     refuse_unknown,
 )
 from kspark.spark_model.autologging import autologged
+from kspark.spark_model.checkpointing import KEPT, Checkpointing
 from kspark.spark_model.inference import InferenceModel
 from kspark.spark_model.inputs import Source, TrainingData, active_session
 from kspark.spark_model.training import Outcome, train
@@ -145,7 +146,7 @@ class SparkModel(InferenceModel):
         self.straggler_timeout = straggler_timeout
         self._outcome = Outcome()
         self._histories: list[dict[str, list[float]]] = []
-        # Check the settings now; the seed is a placeholder, because only `fit` draws one.
+        # Check the settings; the seed is a placeholder, because only `fit` draws one.
         self._plan(seed=0 if seed is None else seed)
 
     @defers_interrupts
@@ -173,11 +174,13 @@ class SparkModel(InferenceModel):
         weight_col: Any = None,
         scale_lr: str | None = None,
         warmup_epochs: float = 0.0,
+        checkpoint: Any = None,
+        resume: bool = False,
+        checkpoints_kept: int = KEPT,
     ) -> keras.callbacks.History:
         """Train the model for a number of epochs.
 
-        Each row is used once per epoch, unless `steps_per_epoch` is set. Callbacks run on the
-        driver, between epochs, with the merged weights and with the metrics over all workers. A
+        Callbacks run on the driver, with the merged weights and the metrics over all workers. A
         second `fit` continues with the weights and the optimizer state of the first.
 
         Example:
@@ -230,14 +233,21 @@ class SparkModel(InferenceModel):
                 The model keeps its own learning rate. Defaults to `None`, no scaling.
             warmup_epochs: Float, number of epochs in which the factor of `scale_lr` grows
                 from 1. Defaults to `0.0`.
+            checkpoint: Folder to which the state of the fit is written after each epoch: a
+                local path, or a URI that Spark can write. Defaults to `None`: none is written.
+            resume: Boolean, whether to go on from the last checkpoint, if there is one. The
+                other arguments must be those of the interrupted fit. Defaults to `False`.
+            checkpoints_kept: Integer >= 1, how many checkpoints to keep. Defaults to `2`.
 
         Returns:
             A `keras.callbacks.History` with the metrics over all workers, and those of the
             merged model on the validation rows.
 
         Raises:
-            ValueError: If an argument is out of range, or the data does not fit the model.
+            ValueError: If an argument is out of range, or the data or the checkpoint does not fit.
             TypeError: If an argument has a wrong type.
+            FileExistsError: If there are checkpoints in the folder, but `resume` is `False`.
+            OSError: If a checkpoint cannot be written or read.
             WorkerError: If a worker failed. The message has the traceback of the worker.
             ClusterError: If the cluster cannot run the fit.
         """
@@ -258,23 +268,19 @@ class SparkModel(InferenceModel):
             steps_per_epoch=steps_per_epoch,
             validation_steps=validation_steps,
         )
+        keeping = Checkpointing.of(checkpoint, resume, checkpoints_kept, self.seed, plan, checked)
         check_gradients(self._model, plan)
-        columns = Columns(features_col, label_col, weight_col)
-        source = Source(
-            self._model,
-            x,
-            columns,
-            self.num_workers,
-            labelled=y is None,
-            with_labels=y is not None,
-        )
+        cols = Columns(features_col, label_col, weight_col)
+        source = Source.of(self._model, x, y, cols, self.num_workers)
         check_schedule(plan, source.replica.learning_rate)
         check_single_target(class_weight, len(source.replica.inputs.targets))
         check_session(source.spark, plan)
-        data = TrainingData.of(source, (x, y, sample_weight), validation_split, validation_data)
+        rows, count = (x, y, sample_weight), plan.validation_rows
+        data = TrainingData.of(source, rows, validation_split, validation_data, count)
         spec = ReplicaSpec.of(self._model, self.custom_objects, source.replica.inputs)
         with autologged(self._model, plan, validation_split, checked) as logged:
-            history = train(source, plan, spec, data, self._rule(), self._outcome, logged, verbose)
+            rule, outcome = self._rule(), self._outcome
+            history = train(source, plan, spec, data, rule, outcome, logged, verbose, keeping)
         self._histories.append(history.history)
         self._model.history = history
         return history
@@ -288,8 +294,7 @@ class SparkModel(InferenceModel):
 
     def _plan(self, **arguments: Any) -> TrainingPlan:
         """Check the current settings, with `arguments` in place of some, and make a plan."""
-        settings = {name: getattr(self, name) for name in PLAN_SETTINGS}
-        plan = TrainingPlan.create(**{**settings, **arguments})
+        plan = TrainingPlan.create(**{n: getattr(self, n) for n in PLAN_SETTINGS} | arguments)
         check_rule(self._rule(), plan)
         check_backend(plan)
         return plan
@@ -309,10 +314,7 @@ class SparkModel(InferenceModel):
 
     def get_config(self) -> dict[str, Any]:
         """Return the settings of this object as JSON data, without the Keras model."""
-        values = {
-            **{name: getattr(self, name) for name in SETTINGS},
-            "server_optimizer": self._rule(),
-        }
+        values = {n: getattr(self, n) for n in SETTINGS} | {"server_optimizer": self._rule()}
         return {name: s.plain(s.checked(name, values[name])) for name, s in SETTINGS.items()}
 
     def save(self, path: str, overwrite: bool = True) -> None:

@@ -11,9 +11,12 @@ import numpy as np
 
 from kspark.aggregator import Aggregator
 from kspark.cluster.check import check_cluster_once
+from kspark.job.callback_state import names_of_stateful
 from kspark.job.callbacks import FitMonitor
+from kspark.job.checkpoint_settings import settings_of
+from kspark.job.checkpoints import go_on, go_on_with_callbacks, last_checkpoint
 from kspark.job.fit import Fit
-from kspark.job.optimizer_state import counted_steps
+from kspark.job.optimizer_state import counted_steps, take_state
 from kspark.job.preparing import prepared
 from kspark.job.report import FitReport
 from kspark.job.vocabularies import Vocabularies
@@ -23,6 +26,8 @@ from kspark.plan import TrainingPlan
 from kspark.replica import ReplicaSpec
 from kspark.rounds.driver import train_rounds
 from kspark.rounds.stragglers import train_rounds_with_timeout
+from kspark.saving.checkpoint_folder import CheckpointFolder
+from kspark.spark_model.checkpointing import Checkpointing
 from kspark.spark_model.inputs import Source, TrainingData
 
 logger = logging.getLogger("kspark")
@@ -51,6 +56,7 @@ def train(
     outcome: Outcome,
     callbacks: list[keras.callbacks.Callback],
     verbose: str | int,
+    checkpointing: Checkpointing,
 ) -> keras.callbacks.History:
     """Train a model in place.
 
@@ -64,6 +70,7 @@ def train(
             if this fit fails.
         callbacks: List of `keras.callbacks.Callback`.
         verbose: As in `keras.Model.fit`.
+        checkpointing: `Checkpointing`.
 
     Returns:
         A `keras.callbacks.History`.
@@ -72,6 +79,7 @@ def train(
         WorkerError: If a replica failed.
         ClusterError: If the cluster cannot run the plan.
         ValueError: If the data does not fit the model or the plan.
+        OSError: If a checkpoint cannot be written or read.
     """
     outcome.report = FitReport(plan.mode, plan.frequency)
     replica, rule = source.replica, optimizer.clone()
@@ -90,9 +98,13 @@ def train(
         monitor,
     )
     fit.vocabularies = Vocabularies(replica.model)
+    if checkpointing.path is not None:
+        fit.checkpoints = CheckpointFolder(checkpointing.path, checkpointing.kept, source.spark)
+        names = names_of_stateful(callbacks)
+        fit.settings = settings_of(replica.model, spec, plan, rule, checkpointing.seed, names)
     if plan.initial_epoch < plan.epochs:
         try:
-            run(fit)
+            run(fit, checkpointing.resume)
             fit.rule_state = aggregator.rule_state()
         finally:
             outcome.report = fit.report
@@ -118,19 +130,30 @@ def take_over(rule: ServerOptimizer, state: Mapping[str, np.ndarray]) -> None:
         )
 
 
-def run(fit: Fit) -> None:
+def run(fit: Fit, resume: bool) -> None:
     """Train until the aggregator and the monitor's model have the weights of the last epoch.
+
+    Args:
+        fit: `Fit`.
+        resume: Boolean, whether to go on from the last checkpoint.
 
     Raises:
         WorkerError: If a replica failed.
         ClusterError: If the cluster cannot run the plan.
         ValueError: If the data does not fit the model or the plan.
     """
-    with prepared(fit):
+    with last_checkpoint(fit, resume) as saved, prepared(fit):
+        if saved is not None and fit.checkpoints is not None:
+            go_on(fit, fit.checkpoints, saved)
         begin(fit)
-        if fit.plan.initial_epoch < fit.plan.epochs:
+        if saved is not None:
+            go_on_with_callbacks(fit, saved)
+        over = saved is not None and saved.content["stopped"]
+        if fit.plan.initial_epoch < fit.plan.epochs and not over:
             with counted_steps(fit):
                 road_of(fit.plan)(fit)
+        elif saved is not None:  # The fit was over when it wrote this checkpoint.
+            take_state(fit, (), fit.plan.initial_epoch - 1)
         fit.monitor.end()
 
 
@@ -143,7 +166,8 @@ def begin(fit: Fit) -> None:
     if fit.monitor.restored:
         fit.share(fit.spec.renewed(fit.monitor.replica.model))
         fit.shown_counters = fit.monitor.replica.counters
-    fit.plan = replace(fit.plan, initial_epoch=fit.monitor.initial_epoch)
+    origin = fit.plan.origin
+    fit.plan = replace(fit.plan, initial_epoch=fit.monitor.initial_epoch, first_epoch=origin)
     keep_constraints(fit)
 
 

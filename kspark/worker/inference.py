@@ -20,7 +20,7 @@ from kspark.replica.building import build
 from kspark.shards import TEXT, Chunk, LabelStats, Shard, ShardHandle, StoredArray, Window
 from kspark.worker.scores import Scores
 from kspark.worker.state import replica_for
-from kspark.worker.tasks import Result, ShardResult, guarded, read_to_end
+from kspark.worker.tasks import Result, ShardResult, check_unchanged, guarded, read_to_end
 
 if TYPE_CHECKING:
     from kspark.replica import Replica
@@ -76,6 +76,7 @@ def evaluate_shard(
     count = handle.num_examples - start if task.rows is None else task.rows.get(handle.index, 0)
     if count <= 0:
         return ShardResult(handle.index, 0)
+    check_unchanged(handle, start + count)
     windows = Shard.open(handle).windows(task.batch_size, start=start, stop=start + count)
     return evaluate_windows(task, spec, vector, handle.index, windows)
 

@@ -21,8 +21,8 @@ def windows_of(fit: FitTask, shard: Shard, epoch: int) -> Iterator[Window]:
         `Window`, whose `first_batch` counts the batches of this epoch.
     """
     plan, steps, done = fit.plan, fit.steps(shard.index), 0
-    for number, start, stop in steps.ranges(epoch - plan.initial_epoch):
-        rng = plan.generator(shard.index, plan.initial_epoch + number)
+    for number, start, stop in steps.ranges(epoch - plan.origin):
+        rng = plan.generator(shard.index, plan.origin + number)
         windows = shard.windows(plan.batch_size, stop=steps.rows, rng=rng, batches=(start, stop))
         for window in windows:
             window.first_batch += done - start

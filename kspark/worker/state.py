@@ -113,7 +113,14 @@ class ShardState:
         """Note that this process' replica begins to train, and is not at the end of an epoch."""
         _standing.pop(self.fit_id, None)
 
-    def restore(self, replica: Replica, epoch: int, plan: TrainingPlan, batches: int) -> bool:
+    def restore(
+        self,
+        replica: Replica,
+        epoch: int,
+        plan: TrainingPlan,
+        batches: int,
+        resumed: bool = False,
+    ) -> bool:
         """Restore a replica to this shard's state at the beginning of `epoch`.
 
         This is the state after the epoch before, or after an earlier one if a process died before
@@ -124,6 +131,8 @@ class ShardState:
             epoch: Integer.
             plan: `TrainingPlan`.
             batches: Integer, the shard's batches per epoch.
+            resumed: Boolean, whether the fit began with the shard's state of a checkpoint.
+                Defaults to `False`.
 
         Returns:
             Boolean, `False` if the state was lost with its host. Then the replica gets the state
@@ -140,7 +149,7 @@ class ShardState:
             replica.set_fixed(fixed)
             replica.reseed(plan.seed, self.index)
             replica.advance_schedule((epoch - plan.initial_epoch) * batches)
-            return epoch <= plan.initial_epoch
+            return epoch <= plan.initial_epoch and not resumed
         replica.set_optimizer_state(loaded[0])
         replica.set_fixed(loaded[1])
         return True

@@ -43,6 +43,7 @@ class FitTask:
         num_train: Mapping from shard to its number of training rows. The rest validates.
         threads: Integer, threads that a replica may use.
         rule: `ServerOptimizer` whose replicas keep their own weights. Defaults to `None`.
+        resumed: Boolean, whether the fit goes on from a checkpoint. Defaults to `False`.
     """
 
     fit_id: str
@@ -50,6 +51,7 @@ class FitTask:
     num_train: dict[int, int]
     threads: int
     rule: ServerOptimizer | None = None
+    resumed: bool = False
 
     @property
     def alone(self) -> bool:
@@ -81,6 +83,8 @@ class ShardResult:
         counters: Tuple of integers, the `counters` of the replica after a round. Defaults to `()`.
         y: Tuple of `StoredArray`, the labels of an evaluation, as in a `ShardHandle`. Defaults to
             `()`.
+        files: Dictionary of what the shard keeps for a checkpoint: the bytes of each file, by its
+            kind. Defaults to `{}`.
     """
 
     shard: int
@@ -92,6 +96,7 @@ class ShardResult:
     state: State | None = None
     counters: tuple[int, ...] = ()
     y: tuple[StoredArray, ...] = ()
+    files: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -190,13 +195,22 @@ def training_rows(fit: FitTask, handle: ShardHandle) -> int:
         ValueError: If the shard has fewer rows, because it was read again and its input changed.
     """
     wanted = fit.num_train.get(handle.index, 0)
+    check_unchanged(handle, wanted)
+    return wanted
+
+
+def check_unchanged(handle: ShardHandle, wanted: int) -> None:
+    """Check that a shard has at least the rows that it had at the beginning of the fit.
+
+    Raises:
+        ValueError: If it has fewer, because it was read again and its input changed.
+    """
     if handle.num_examples < wanted:
         raise ValueError(
             f"Partition {handle.index} was read again after its executor was lost, and has "
-            f"{handle.num_examples} rows now, but trained on {wanted} rows before. The input must "
+            f"{handle.num_examples} rows now, but had {wanted} rows before. The input must "
             "give the same rows each time. Persist it, or write it to a file before `fit`."
         )
-    return wanted
 
 
 def read_to_end(rows: Iterator[Any]) -> None:

@@ -62,6 +62,7 @@ class Coordinator:
         missing: Set of shards whose replica did not find the shard's files.
         instructions: `Instructions` for all replicas.
         offers: Mapping from shard to the `SharedOffer` of its welcome.
+        rendezvous: `Rendezvous` of synchronous replicas, or `None`.
     """
 
     def __init__(
@@ -93,13 +94,14 @@ class Coordinator:
             self._clocks = Clocks(self._progress, self._gate, max_staleness, self.steps, timeout)
         self._pushes = Pushes(aggregator, self._progress, self._gate, batch_size, self._clocks)
         self._meetings: Meetings | None = None
+        self.rendezvous: Rendezvous | None = None
         if aggregator.mode == "synchronous":
             examples = {s: p.num_examples for s, p in shards.items()}
             replies = (packing if merge_gradients else Whole(packing.spec)).packer()
-            rendezvous = Rendezvous(
+            self.rendezvous = Rendezvous(
                 aggregator, examples, self.steps, merge_gradients, replies, batch_size
             )
-            self._meetings = Meetings(rendezvous, self._progress, self._gate, timeout)
+            self._meetings = Meetings(self.rendezvous, self._progress, self._gate, timeout)
 
     # -- called by the transport, one thread per replica ---------------------------------
 

@@ -27,10 +27,20 @@ class ShardPlan:
     Attributes:
         num_examples: Integer, training examples.
         exchanges: Integer, number of exchanges with the aggregator per epoch.
+        batches: Integer, number of batches per epoch. Defaults to `0`: not known, so that the
+            batches of an exchange are counted by its examples.
+        local: Integer, number of batches between two exchanges. Defaults to `0`.
     """
 
     num_examples: int
     exchanges: int
+    batches: int = 0
+    local: int = 0
+
+    def batches_of(self, sequence: int) -> int:
+        """Return the number of batches of a push, counted from 1 since the fit began."""
+        exchange = (sequence - 1) % self.exchanges
+        return min(self.local, self.batches - exchange * self.local)
 
 
 @dataclass

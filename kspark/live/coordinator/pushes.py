@@ -82,7 +82,10 @@ class Pushes:
                     f"Shard {shard} sent push {sequence} after push {state.sequence}."
                 )
             new = sequence == state.sequence + 1
-            answer, staleness = self._take(shard, base_version, num_examples, delta, out, new)
+            steps = self._progress.plans[shard].batches_of(sequence) or steps_of(
+                num_examples, self._batch_size
+            )
+            answer, staleness = self._take(shard, base_version, steps, delta, out, new)
             with self._gate.changed:
                 if new:
                     state.sequence = sequence
@@ -94,7 +97,7 @@ class Pushes:
         self,
         shard: int,
         base_version: int,
-        num_examples: int,
+        steps: int,
         delta: np.ndarray,
         out: np.ndarray,
         new: bool,
@@ -102,7 +105,6 @@ class Pushes:
         """Apply a new delta. Returns the function that writes the answer, and the staleness."""
         aggregator, staleness = self._aggregator, 0
         share = self._progress.share_of(shard)
-        steps = steps_of(num_examples, self._batch_size)
         if aggregator.keeps_replica_weights:
             version, staleness = aggregator.exchange(
                 delta, share, base_version, out, num_steps=steps, applied=not new

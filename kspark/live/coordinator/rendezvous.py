@@ -90,6 +90,17 @@ class Rendezvous:
         """Whether a replica has brought a vector in this epoch."""
         return bool(self.meeting.step or self.meeting.given)
 
+    @property
+    def residual(self) -> np.ndarray | None:
+        """What packing mean gradients has left over; `None` if nothing is ever left over."""
+        return residual_of(self._replies)
+
+    @residual.setter
+    def residual(self, residual: np.ndarray | None) -> None:
+        if residual is not None:
+            self._replies.restore(residual)
+            self._epoch_residual = residual_of(self._replies)
+
     def take(self, meeting: Meeting, shard: int, vector: np.ndarray | None, n: float) -> bool:
         """Add a replica's vector. With the last one, merge them and open the next meeting.
 

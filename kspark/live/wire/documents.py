@@ -168,8 +168,9 @@ class Order:
 
     Attributes:
         number: Integer >= 1, number of the order in its job. 0 for `"wait"` and `"stop"`.
-        work: String: `"train"` an epoch, `"evaluate"`, `"wait"` (ask again) or `"stop"`.
-        epoch: Integer, the epoch to train. Defaults to `0`.
+        work: String: `"train"` an epoch, `"evaluate"`, `"keep"` (return the files that the shard
+            keeps after an epoch), `"wait"` (ask again) or `"stop"`.
+        epoch: Integer, the epoch to train, or the one that was trained. Defaults to `0`.
         learning_rate: `LearningRate` to set. Defaults to `None`: the optimizer has a schedule.
         counters: Tuple of integers, the optimizer's step counters to set. Defaults to `None`:
             those of the shard are kept.

@@ -128,8 +128,8 @@ class OrderRequest(Report):
 class ResultReport(Report):
     """The result of a shard, of a task in a long job.
 
-    Its arrays are sent beside it: the delta, the metric state, the optimizer state and the fixed
-    weights, in this order.
+    Its arrays are sent beside it: the delta, the metric state, the optimizer state, the fixed
+    weights and the files, in this order.
 
     Attributes:
         shard: Integer.
@@ -140,6 +140,7 @@ class ResultReport(Report):
             state is sent.
         facts: `ShardFacts`. Defaults to `None`.
         counters: Tuple of integers, the `counters` of the replica. Defaults to `()`.
+        files: Tuple of strings, the kinds of the files that the shard keeps. Defaults to `()`.
     """
 
     kind: ClassVar[str] = "result"
@@ -151,6 +152,7 @@ class ResultReport(Report):
     num_optimizer: int | None = None
     facts: ShardFacts | None = None
     counters: tuple[int, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

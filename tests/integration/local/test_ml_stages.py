@@ -470,7 +470,7 @@ def test_labels_of_the_wrong_width_are_refused(frame, units, loss, label, words)
         stage.fit(rows)
 
 
-@pytest.mark.parametrize(("loss", "lowest"), [("mse", 0), ("hinge", -1)])
+@pytest.mark.parametrize(("loss", "lowest"), [("mse", -1), ("binary_crossentropy", 0)])
 def test_labels_that_are_no_classes_are_refused_for_one_output(frame, loss, lowest):
     stage = KerasClassifier(classifier(1, None, loss))
     rows = frame.withColumn("label", F.lit(3.7))

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from kspark.saving import load_model, save_model
+from kspark.saving.checkpoint_folder import CheckpointFolder
 from kspark.saving.filesystem import reading, writing
 
 X = np.linspace(-1, 1, 6, dtype="float32").reshape(2, 3)
@@ -184,3 +185,19 @@ class Unreadable:
             raise ValueError("cannot be read again")
         self.asked = True
         return np.zeros(2)
+
+
+def test_checkpoints_are_kept_and_parts_of_them_deleted(root):
+    path, disk = root
+    folder = CheckpointFolder(f"{path}/new", 2)
+    assert folder.found() == []
+    for epochs in (9, 10):
+        with folder.writing(epochs) as local:
+            Path(local).write_bytes(b"%d" % epochs)
+    (disk / "new" / ".epoch-11.zip.killed").mkdir()
+    with folder.writing(11) as local:
+        Path(local).write_bytes(b"11")
+    assert folder.found() == [10, 11]
+    assert files(disk / "new") == ["epoch-10.zip", "epoch-11.zip"]
+    with folder.reading(10) as local:
+        assert Path(local).read_bytes() == b"10"

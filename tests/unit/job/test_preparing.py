@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kspark.errors import NotEnoughSlotsError
 from kspark.job import preparing
 from kspark.job.fit import Fit
-from kspark.job.preparing import divide, divide_validation, log_plan, placed
+from kspark.job.preparing import check_steps, divide, divide_validation, log_plan, placed
 from kspark.plan import TrainingPlan
 from kspark.shards import LabelStats, ShardHandle, StoredArray
 
@@ -40,7 +40,8 @@ def test_the_error_for_unfit_labels_says_which_data_has_them(train, held_out, st
     model.compile(loss="sparse_categorical_crossentropy")
     monitor = SimpleNamespace(replica=SimpleNamespace(model=model))
     parts = {"train": labelled(*train), "held_out": labelled(*held_out)}
-    fit = SimpleNamespace(validation_split=0.0, monitor=monitor, num_examples=1, **parts)
+    facts = {"validation_split": 0.0, "num_examples": 1, "plan": TrainingPlan.create()}
+    fit = SimpleNamespace(monitor=monitor, **facts, **parts)
     with pytest.raises(ValueError) as caught:
         divide(fit)
     assert str(caught.value).startswith(start)
@@ -62,13 +63,26 @@ def test_a_timeout_that_has_no_effect_is_logged(caplog, examples, first, logged)
 def test_every_shard_needs_a_slot(monkeypatch, wanted, found):
     """A shard that waits for a slot would be taken for a slow one."""
     monkeypatch.setattr(preparing, "task_slots", lambda spark: 4)
-    examples = SimpleNamespace(num_partitions=6, repartition=lambda n: n)
+    examples = SimpleNamespace(num_partitions=6, num_examples=None, repartition=lambda n: n)
     fit = SimpleNamespace(plan=timed_plan(num_workers=wanted), spark=None)
     if found is not None:
         assert placed(fit, examples) == found
         return
     with pytest.raises(NotEnoughSlotsError, match=r"^straggler_timeout=2\.5 runs all .* is 5"):
         placed(fit, examples)
+
+
+@pytest.mark.parametrize(
+    ("workers", "rows", "fits"), [(None, 99, False), (2, 99, True), (6, 2, True)]
+)
+def test_steps_are_compared_with_the_shards_that_the_driver_knows(workers, rows, fits):
+    plan = TrainingPlan.create(steps_per_epoch=3, num_workers=workers)
+    examples = SimpleNamespace(num_partitions=4, num_examples=rows)
+    if fits:
+        check_steps(plan, examples)
+        return
+    with pytest.raises(ValueError, match="`steps_per_epoch` must be >= 4, .*smaller `num_workers`"):
+        check_steps(plan, examples)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,8 @@ def a_fit(mode, rule, shards=(6, 2)):
         spec=SimpleNamespace(weights=SPEC),
         monitor=SimpleNamespace(begin_epoch=lambda epoch: None),
         spark=None,
+        reply_residual=None,
+        checkpoints=None,
         take_road=lambda road, reason: None,
     )
     return fit, Coordinator(aggregator, plans, Whole(SPEC))

@@ -178,6 +178,7 @@ def test_live_workers_get_the_rate_of_the_next_epoch(monkeypatch):
     fit = fit_of(plan(scale_lr="linear", warmup_epochs=4, epochs=9), [8, 8])
     told, facts = [], []
     coordinator = SimpleNamespace(
+        rendezvous=None,
         begin_job=lambda *_: None,
         merges=1,
         close_epoch=lambda epoch, stop, learning_rate: told.append((epoch, learning_rate)),

@@ -216,15 +216,19 @@ def test_after_its_end_a_job_admits_nobody(dispatcher):
 
 @pytest.mark.parametrize("delta", [None, WEIGHTS])
 @pytest.mark.parametrize("state", [None, ([], []), ([WEIGHTS], [WEIGHTS, WEIGHTS])])
-def test_a_result_arrives_as_it_was_sent(delta, state):
-    result = ShardResult(3, 8, delta, [WEIGHTS, WEIGHTS], FACTS, state=state, counters=(2, 1))
+@pytest.mark.parametrize("files", [{}, {"state": WEIGHTS, "residual": WEIGHTS + 1}])
+def test_a_result_arrives_as_it_was_sent(delta, state, files):
+    given = {"state": state, "counters": (2, 1), "files": files}
+    result = ShardResult(3, 8, delta, [WEIGHTS, WEIGHTS], FACTS, **given)
     report, arrays = report_of(result)
     assert isinstance(report, ResultReport)
     found = result_of(report, arrays)
     assert repr(found) == repr(result)
 
 
-@pytest.mark.parametrize("sizes", [(True, 2, 1), (False, 4, None), (False, 0, 4)])
+@pytest.mark.parametrize(
+    "sizes", [(True, 2, 1), (False, 4, None), (False, 0, 4), (True, 1, 1, None, (), ("a",))]
+)
 def test_a_result_without_its_arrays_is_refused(dispatcher, sizes):
     document = ResultReport(0, 4, *sizes).to_json()
     with pytest.raises(ProtocolError, match="arrays that its report names"):

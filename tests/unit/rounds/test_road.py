@@ -68,7 +68,7 @@ class Job:
             raise outcome
         return outcome
 
-    evaluate = train
+    evaluate = keep = train
 
     def make_room(self):
         self.dispatcher.ending = self.dispatcher.ending or self.fit.company
@@ -176,11 +176,12 @@ def test_an_epoch_starts_again_in_a_job_of_its_own_at_an_obstacle(a_fit, jobs_of
     assert jobs.evaluate(None) is None
 
 
-def test_a_validation_at_an_obstacle_is_a_job_of_its_own(a_fit, jobs_of):
+@pytest.mark.parametrize("between_epochs", [LongJobs.evaluate, LongJobs.keep])
+def test_a_validation_or_checkpoint_at_an_obstacle_is_a_job(a_fit, jobs_of, between_epochs):
     fit = a_fit()
     jobs, started = jobs_of(fit, [["first"], Obstacle("A task is lost.")])
     jobs.train(ORDER)
-    assert jobs.evaluate(None) is None
+    assert between_epochs(jobs, None) is None
     assert started[0].closed == 1
     assert fit.road == "rounds"
 

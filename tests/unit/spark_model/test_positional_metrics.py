@@ -178,8 +178,7 @@ def test_a_model_that_is_compiled_later_is_corrected_by_fit_and_evaluate(monkeyp
     def stop(*args, **kwargs):
         raise LookupError("as far as the data")
 
-    monkeypatch.setattr("kspark.spark_model.model.Source", stop)
-    monkeypatch.setattr("kspark.spark_model.inference.Source", stop)
+    monkeypatch.setattr("kspark.spark_model.inputs.Source.__init__", stop)
     for method in (spark_model.fit, spark_model.evaluate):
         spark_model.master_network.compile("sgd", "categorical_crossentropy", ["acc"])
         with pytest.raises(LookupError), pytest.warns(UserWarning, match="third positional"):

@@ -11,6 +11,7 @@ from kspark import optimizers
 from kspark.errors import ClusterError
 from kspark.job.report import EpochFacts, FitReport
 from kspark.plan import TrainingPlan
+from kspark.spark_model.checkpointing import Checkpointing
 from kspark.spark_model.training import Outcome, keep_constraints, train
 
 
@@ -21,10 +22,10 @@ def test_a_fit_that_fails_at_once_reports_no_epochs_and_keeps_the_rule_state(mon
     monkeypatch.setattr("kspark.spark_model.training.check_cluster_once", refuse)
     plan = TrainingPlan.create(mode="synchronous", frequency="epoch")
     source, spec = SimpleNamespace(spark=None, replica=None), SimpleNamespace(backend="tensorflow")
-    before = {"m": np.ones(2)}
+    before, none = {"m": np.ones(2)}, Checkpointing(None, False, 2, None)
     outcome = Outcome(before, FitReport("hogwild", 3, (EpochFacts(0, 1),)))
     with pytest.raises(ClusterError):
-        train(source, plan, spec, None, optimizers.get("average"), outcome, [], 0)
+        train(source, plan, spec, None, optimizers.get("average"), outcome, [], 0, none)
     assert outcome.report == FitReport("synchronous", "epoch")
     assert outcome.server_state is before
 

@@ -208,6 +208,12 @@ def test_any_other_replica_reads_the_shards_state(shard, tools, between):
     assert model.optimizer == [np.array(1)]
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_only_a_fit_that_goes_on_misses_a_state_at_its_first_epoch(kept, tools, resumed):
+    replica = replica_for(tools.spec(), "fit", 1)
+    assert kept.restore(replica, 0, tools.plan(), 7, resumed) is not resumed
+
+
 def test_a_shard_begins_with_the_models_own_state_and_seeds_of_its_own(kept, tools):
     replica = replica_for(tools.spec(), "fit", 1)
     replica.steps, replica.seeds = 99, (9, 9)  # another shard's, which ran here before

@@ -172,7 +172,7 @@ def test_input_that_changed_when_it_was_read_again_is_named(tools):
     """Else the replica would meet the others less often than they think."""
     fit = FitTask("f", tools.plan(), {3: 7}, 1)
     with pytest.raises(
-        ValueError, match=r"Partition 3 was read again .* has 6 rows now.* on 7 .*Persist"
+        ValueError, match=r"Partition 3 was read again .* has 6 rows now.*had 7 rows.*Persist"
     ):
         training_rows(fit, ShardHandle(3, 6, "p", "h", 0))
 

@@ -1,0 +1,101 @@
+"""The files in which a shard keeps what it needs at the end of an epoch, for checkpoints.
+
+These are the files of `ShardState` and of `OwnWeights`. A checkpoint has their bytes, so that a
+shard goes on from exactly what it had.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+
+from kspark.shards import ShardHandle
+from kspark.worker.state import ShardState
+from kspark.worker.tasks import MissingShard, Result, ShardResult
+
+PUSHED = "pushed-weights"
+
+
+def names_of(epoch: int) -> dict[str, str]:
+    """Return the name of each kind of file after an epoch."""
+    return {
+        "state": f"{epoch}.state",
+        "residual": f"{epoch}.residual",
+        "round-weights": f"own-weights-{epoch}",
+        PUSHED: "own-weights",
+    }
+
+
+def kept_files(fit_id: str, epoch: int, handle: ShardHandle) -> Result:
+    """Return the files that a shard keeps after an epoch.
+
+    If its state is lost with its host, the result has no files.
+    """
+    folder, found = ShardState.of(fit_id, handle).folder, {}
+    for kind, name in names_of(epoch).items():
+        if (folder / name).exists():
+            found[kind] = np.fromfile(folder / name, np.uint8)
+    if not found and handle.host != platform.node():
+        return MissingShard(handle.index, platform.node(), handle.host)
+    return ShardResult(handle.index, handle.num_examples, files=found)
+
+
+def fetch_files(fit_id: str, epoch: int, index: int, handles: Iterable[bytes]) -> Iterator[Result]:
+    """Return the files that the shards of one partition keep after an epoch."""
+    for document in list(handles):
+        yield kept_files(fit_id, epoch, ShardHandle.from_json(document))
+
+
+def restore_files(
+    fit_id: str,
+    epoch: int,
+    files: Mapping[int, Mapping[str, np.ndarray]],
+    index: int,
+    handles: Iterable[bytes],
+) -> Iterator[Result]:
+    """Write the files that the shards of one partition keep after an epoch.
+
+    Args:
+        fit_id: String, name of the fit that goes on.
+        epoch: Integer, the last epoch before the ones to train.
+        files: Mapping from shard to its files by kind, as `kept_files` returned them. Other shards
+            are left out.
+        index: Integer, the partition.
+        handles: Iterable of the partition's shard handles, as JSON.
+
+    Yields:
+        `ShardResult` or `MissingShard`, one per shard.
+
+    Raises:
+        KeyError: If a kind of file is unknown.
+    """
+    for document in list(handles):
+        handle = ShardHandle.from_json(document)
+        if handle.index not in files:
+            continue
+        if handle.host != platform.node():
+            yield MissingShard(handle.index, platform.node(), handle.host)
+            continue
+        folder = ShardState.of(fit_id, handle).folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind, data in files[handle.index].items():
+            name, content = names_of(epoch)[kind], data.tobytes()
+            partial = folder / f".{name}.{os.getpid()}"
+            partial.write_bytes(uncounted(content) if kind == PUSHED else content)
+            os.replace(partial, folder / name)
+        yield ShardResult(handle.index, handle.num_examples)
+
+
+def uncounted(content: bytes) -> bytes:
+    """Set the number of the exchange in a file of `PushedWeights` to 0.
+
+    The driver of the fit that goes on counts the exchanges from there.
+    """
+    before, after = io.BytesIO(content), io.BytesIO()
+    np.load(before, allow_pickle=False)
+    np.save(after, np.array(0), allow_pickle=False)
+    return after.getvalue() + before.read()
