@@ -85,6 +85,41 @@ def test_validation_uses_the_first_batches(spark, held_out, road):
     check_same(both(fit, road=road))
 
 
+@keras.saving.register_keras_serializable("tests")
+class MeanLabel(keras.metrics.Mean):
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        return super().update_state(y_true)
+
+
+def test_validation_uses_the_first_rows_of_a_frame_that_is_divided(spark):
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=[MeanLabel(name="labels")])
+    rows = [([0.0], float(i)) for i in range(40)]
+    frame = spark.createDataFrame(rows, "features array<double>, label double").coalesce(1)
+    spark_model = SparkModel(model, num_workers=2, batch_size=4)
+    history = spark_model.fit(frame, validation_data=frame, validation_steps=2, verbose=0).history
+    assert history["val_labels"] == [3.5]
+
+
+def test_a_restored_fit_goes_on_at_the_rows_where_it_was_interrupted(spark, tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise InterruptedError
+
+    fits = {"epochs": 4, "steps_per_epoch": 3, "verbose": 0, **BATCHES}
+    whole, parts = regressor(), regressor()
+    SparkModel(whole, num_workers=1, seed=1).fit(X, Y, **fits)
+    backup = keras.callbacks.BackupAndRestore(tmp_path)
+    with pytest.raises(InterruptedError):
+        SparkModel(parts, num_workers=1, seed=1).fit(X, Y, callbacks=[backup, Stop()], **fits)
+    again = regressor()
+    backup = keras.callbacks.BackupAndRestore(tmp_path)
+    SparkModel(again, num_workers=1, seed=1).fit(X, Y, callbacks=[backup], **fits)
+    for a, b in zip(again.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
 def test_evaluate_and_predict_use_the_first_batches(spark):
     model = regressor()
     spark_model = SparkModel(model, num_workers=2)

@@ -430,6 +430,17 @@ def test_the_driver_prepares_a_model_that_computes_its_loss_in_its_step():
         replica.prepare_metrics()
 
 
+def test_a_loss_that_nothing_updates_is_left_out():
+    model = OwnStep()
+    model.compile("sgd", metrics=["mae"])
+    replica = Replica.of(model, np.zeros((1, 3), "float32"), with_labels=True)
+    replica.prepare_metrics()
+    assert "loss" not in replica.metric_results()
+    model.mean = keras.metrics.Mean(name="loss")
+    model.mean.update_state(2.0)
+    assert replica.metric_results()["loss"] == 2.0
+
+
 class NestedLogs(keras.Model):
     """A model whose `train_step` returns the results of its metrics, one of which is a mapping."""
 
