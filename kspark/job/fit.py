@@ -15,8 +15,10 @@ from kspark.aggregator import Aggregator
 from kspark.cluster.bootstrap import Shipped
 from kspark.cluster.engine import Shared, engine_of
 from kspark.cluster.slots import threads_per_task
+from kspark.cluster.spark_job import Watch
 from kspark.job.callbacks import FitMonitor
 from kspark.job.collecting import collect_shards, not_busy
+from kspark.job.progress import Progress
 from kspark.job.report import EpochFacts, FitReport, Workload
 from kspark.job.sent_weights import SentWeights
 from kspark.job.spooling import SpooledExamples
@@ -102,7 +104,9 @@ class Fit:
         rule = self.aggregator.optimizer
         own = rule.clone() if rule.keeps_replica_weights else None
         threads = threads_per_task(self.spark)
-        return FitTask(self.fit_id, self.plan, self.num_train, threads, own)
+        return FitTask(
+            self.fit_id, self.plan, self.num_train, threads, own, self.progress.display.moves
+        )
 
     def validation_task(self) -> InferenceTask:
         """Return what the tasks need to evaluate the validation examples.
@@ -118,6 +122,16 @@ class Fit:
             rows = first_rows(rows, steps * size)
         threads, alone = threads_per_task(self.spark), sum(map(bool, rows.values())) == 1
         return InferenceTask(self.fit_id, size, threads, skipped, rows, alone)
+
+    @property
+    def progress(self) -> Progress:
+        """What shows the progress of this fit."""
+        return self.monitor.progress
+
+    def examples_of(self, epoch: int) -> int:
+        """Return the number of examples that all shards together train in an epoch."""
+        steps, number = shard_steps(self.plan, self.num_train), epoch - self.plan.initial_epoch
+        return sum(one.num_examples(number) for one in steps.values())
 
     @property
     def num_examples(self) -> int:
@@ -173,11 +187,11 @@ class Fit:
         return rate * factor
 
     def collect(
-        self, spooled: SpooledExamples, task: Shipped, description: str
+        self, spooled: SpooledExamples, task: Shipped, description: str, watch: Watch
     ) -> list[ShardResult]:
         """Run a task on all shards of `spooled`; see `collect_shards`."""
         failures = self.plan.max_failures
-        return collect_shards(self.spark, spooled, task, description, failures, self.busy)
+        return collect_shards(self.spark, spooled, task, description, failures, self.busy, watch)
 
     def share(self, spec: ReplicaSpec) -> None:
         """Broadcast the model, instead of an earlier one."""

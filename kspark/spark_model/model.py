@@ -12,6 +12,7 @@ from kspark import optimizers, saving
 from kspark.adapters import Columns
 from kspark.cluster.interrupts import defers_interrupts
 from kspark.job.callbacks import checked_callbacks, stops_on_nan
+from kspark.job.progress import Phases
 from kspark.job.report import FitReport
 from kspark.plan import TrainingPlan
 from kspark.plan.settings import PLAN_SETTINGS, SETTINGS
@@ -191,8 +192,8 @@ class SparkModel(InferenceModel):
             batch_size: Integer, number of examples per batch and worker. Defaults to `None`,
                 the `batch_size` of the model.
             epochs: Integer >= 1, the epoch to train up to. Defaults to `1`.
-            verbose: `"auto"`, 0 (silent), 1 (a line that is updated in place) or 2 (a line per
-                epoch). Defaults to `"auto"`.
+            verbose: 0 (silent), 1 (a bar that moves within each epoch), 2 (a line per epoch) or
+                `"auto"`: 1 on a terminal or in a notebook, else 2. Defaults to `"auto"`.
             callbacks: List of `keras.callbacks.Callback`. Defaults to `None`.
             validation_split: Float in [0, 1), the fraction of the rows to validate on instead
                 of training: the last rows of arrays, or of each shard. Defaults to `0.0`.
@@ -256,19 +257,22 @@ class SparkModel(InferenceModel):
         )
         check_gradients(self._model, plan)
         columns = Columns(features_col, label_col, weight_col)
-        source = Source(
-            self._model,
-            x,
-            columns,
-            self.num_workers,
-            labelled=y is None,
-            with_labels=y is not None,
-        )
-        check_schedule(plan, source.replica.learning_rate)
-        check_single_target(class_weight, len(source.replica.inputs.targets))
-        check_session(source.spark, plan)
-        data = TrainingData.of(source, (x, y, sample_weight), validation_split, validation_data)
-        spec = ReplicaSpec.of(self._model, self.custom_objects, source.replica.inputs)
+        with Phases(verbose) as progress:
+            progress.phase("Preparing the rows")
+            source = Source(
+                self._model,
+                x,
+                columns,
+                self.num_workers,
+                labelled=y is None,
+                with_labels=y is not None,
+            )
+            progress.run_on(source.spark)
+            check_schedule(plan, source.replica.learning_rate)
+            check_single_target(class_weight, len(source.replica.inputs.targets))
+            check_session(source.spark, plan)
+            data = TrainingData.of(source, (x, y, sample_weight), validation_split, validation_data)
+            spec = ReplicaSpec.of(self._model, self.custom_objects, source.replica.inputs)
         history = train(source, plan, spec, data, self._rule(), self._outcome, checked, verbose)
         self._histories.append(history.history)
         self._model.history = history

@@ -75,10 +75,10 @@ def train(
     """
     outcome.report = FitReport(plan.mode, plan.frequency)
     replica, rule = source.replica, optimizer.clone()
-    check_cluster_once(source.spark, spec.backend)
+    monitor = FitMonitor(replica, callbacks, verbose, plan.epochs, plan.initial_epoch)
+    monitor.progress.run_on(source.spark)
     aggregator = Aggregator(replica.spec, replica.get_vector(), rule, plan.mode)
     take_over(rule, outcome.server_state)
-    monitor = FitMonitor(replica, callbacks, verbose, plan.epochs, plan.initial_epoch)
     fit = Fit(
         source.spark,
         spec,
@@ -90,14 +90,17 @@ def train(
         monitor,
     )
     fit.vocabularies = Vocabularies(replica.model)
-    if plan.initial_epoch < plan.epochs:
-        try:
-            run(fit)
-            fit.rule_state = aggregator.rule_state()
-        finally:
-            outcome.report = fit.report
-            if fit.rule_state is not None:
-                outcome.server_state = dict(fit.rule_state)
+    with monitor.progress as progress:
+        progress.phase("Starting the workers")
+        check_cluster_once(source.spark, spec.backend, progress.watch)
+        if plan.initial_epoch < plan.epochs:
+            try:
+                run(fit)
+                fit.rule_state = aggregator.rule_state()
+            finally:
+                outcome.report = fit.report
+                if fit.rule_state is not None:
+                    outcome.server_state = dict(fit.rule_state)
     return monitor.history
 
 

@@ -43,6 +43,8 @@ class FitTask:
         num_train: Mapping from shard to its number of training rows. The rest validates.
         threads: Integer, threads that a replica may use.
         rule: `ServerOptimizer` whose replicas keep their own weights. Defaults to `None`.
+        reports: Boolean, whether tasks that are connected to the driver report their progress
+            within an epoch. Defaults to `False`.
     """
 
     fit_id: str
@@ -50,6 +52,7 @@ class FitTask:
     num_train: dict[int, int]
     threads: int
     rule: ServerOptimizer | None = None
+    reports: bool = False
 
     @property
     def alone(self) -> bool:

@@ -33,6 +33,7 @@ from kspark.live.coordinator.meetings import Meetings
 from kspark.live.coordinator.progress import Answer, EpochReport, FitProgress, ShardPlan
 from kspark.live.coordinator.pushes import Pushes
 from kspark.live.coordinator.rendezvous import Rendezvous
+from kspark.live.coordinator.running import Moment
 from kspark.live.wire import Instructions, Restart, SharedOffer, Welcome
 from kspark.live.wire.reports import EpochEnd, FailureReport, MissingFilesReport, read_report
 from kspark.shards import LearningRate
@@ -319,8 +320,13 @@ class Coordinator:
                 self._clocks.stop()
             self._gate.changed.notify_all()
 
+    def moment(self, epoch: int) -> Moment:
+        """Return how far the replicas have come in an epoch, as they have reported."""
+        with self._gate.changed:
+            return self._progress.running.at(epoch)
+
     def never_connected(self) -> list[int]:
-        """Return the shards, sorted, for which no task of the current job has connected."""
+        """Return the shards, sorted, without a task of the current job so far."""
         with self._gate.changed:
             return self._progress.never_connected()
 
