@@ -174,6 +174,5 @@ def evaluate_in_job(fit: Fit, epoch: int, weights: np.ndarray) -> list[ShardResu
             fit.validation_task(),
             shared=(fit.shared_spec, vector),
         )
-        return fit.collect(
-            held_out, shipped, f"kspark: validate epoch {epoch + 1}", fit.progress.watch
-        )
+        description = f"kspark: validate epoch {epoch + 1}"
+        return fit.collect(held_out, shipped, description, fit.progress.watch)

@@ -45,6 +45,7 @@ class Fit:
         validation_split: Float, fraction of the examples that is held out for validation.
         aggregator: `Aggregator` that holds the global weights.
         monitor: `FitMonitor` of the driver's model.
+        progress: `Progress` that shows it. Defaults to a silent one.
         fit_id: String that names the fit's files and the state of its replicas.
         epochs: List of `EpochFacts`, one per trained epoch.
         rule_state: Mapping, the state of the server optimizer at the end of the last closed
@@ -78,6 +79,7 @@ class Fit:
     validation_split: float
     aggregator: Aggregator
     monitor: FitMonitor
+    progress: Progress = field(default_factory=lambda: Progress(0, 0, 0))
     fit_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     epochs: list[EpochFacts] = field(default_factory=list)
 
@@ -103,10 +105,8 @@ class Fit:
         """Return what the tasks need of the fit."""
         rule = self.aggregator.optimizer
         own = rule.clone() if rule.keeps_replica_weights else None
-        threads = threads_per_task(self.spark)
-        return FitTask(
-            self.fit_id, self.plan, self.num_train, threads, own, self.progress.display.moves
-        )
+        threads, reports = threads_per_task(self.spark), self.progress.display.moves
+        return FitTask(self.fit_id, self.plan, self.num_train, threads, own, reports)
 
     def validation_task(self) -> InferenceTask:
         """Return what the tasks need to evaluate the validation examples.
@@ -122,11 +122,6 @@ class Fit:
             rows = first_rows(rows, steps * size)
         threads, alone = threads_per_task(self.spark), sum(map(bool, rows.values())) == 1
         return InferenceTask(self.fit_id, size, threads, skipped, rows, alone)
-
-    @property
-    def progress(self) -> Progress:
-        """What shows the progress of this fit."""
-        return self.monitor.progress
 
     def examples_of(self, epoch: int) -> int:
         """Return the number of examples that all shards together train in an epoch."""

@@ -155,10 +155,7 @@ class Progress(keras.callbacks.Callback, Phases):
         """Show how many shards have trained an epoch."""
         if not self._is_due():
             return
-        took = f"{time.perf_counter() - self._epoch_began:.0f}s"
-        parts = [f"{done}/{total} shards", took] if total else [took]
-        width = columns() - 1
-        self.display.show(bar_line(self._title(epoch), done / max(total, 1), parts, width))
+        self.display.show(counted(self._title(epoch), done, total, "shards", self._epoch_began))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Write the metrics and the speed of the epoch."""
@@ -201,16 +198,21 @@ class CallProgress(Phases):
         """Show how many partitions are done."""
         if self._is_due():
             done, total = job.ended_tasks()
-            took = f"{time.perf_counter() - self._began:.0f}s"
-            parts = [f"{done}/{total} {what}", took] if total else [took]
-            width = columns() - 1
-            self.display.show(bar_line(self._title, done / max(total, 1), parts, width))
+            self.display.show(counted(self._title, done, total, what, self._began))
 
     def end(self, num_examples: int, metrics: Mapping[str, Any]) -> None:
         """Write the metrics and the speed."""
         seconds = max(time.perf_counter() - self._began, 1e-9)
         speed = f"{num_examples / seconds:,.0f} examples/s"
         self.display.line(" - ".join([self._title, f"{seconds:.1f}s", *named(metrics), speed]))
+
+
+def counted(title: str, done: int, total: int, what: str, since: float) -> str:
+    """Return a line with a bar of what is done, or with the time alone if that is unknown."""
+    took = f"{time.perf_counter() - since:.0f}s"
+    if not total:
+        return f"{title} ... {took}"
+    return bar_line(title, done / total, [f"{done}/{total} {what}", took], columns() - 1)
 
 
 def named(metrics: Mapping[str, Any]) -> list[str]:

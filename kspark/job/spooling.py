@@ -76,9 +76,8 @@ class SpooledExamples:
         task = ship(spool_shard, self.run_id)
         self.handles = self._examples.map_chunks(task).persist(StorageLevel.MEMORY_AND_DISK)
         try:
-            documents = run_once(
-                self.spark, self.handles, "kspark: spool the examples", self._watch
-            )
+            description = "kspark: spool the examples"
+            documents = run_once(self.spark, self.handles, description, self._watch)
             self.infos = sorted((read_handle(d) for d in documents), key=lambda h: h.index)
         except BaseException:
             self._unpersist()

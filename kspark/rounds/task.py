@@ -134,7 +134,7 @@ def train_shard(
             replica.learning_rate = task.learning_rate
         if task.counters is not None:
             replica.counters = task.counters
-        train_epoch(replica, shard, fit, task.epoch, reporter or Reporter())
+        train_epoch(replica, shard, fit, task.epoch, reporter)
         state.save(replica, task.epoch)
         delta = compute_delta(replica.get_vector(), base)
         if own is not None:
@@ -157,14 +157,14 @@ def train_shard(
 
 
 def train_epoch(
-    replica: Replica, shard: Shard, fit: FitTask, epoch: int, reporter: Reporter
+    replica: Replica, shard: Shard, fit: FitTask, epoch: int, reporter: Reporter | None = None
 ) -> None:
     """Train on the rows of an epoch, in batches. Metrics are reset first.
 
     Raises:
         NonFiniteLossError: If the loss is NaN or infinite, and the plan says to raise.
     """
-    plan = fit.plan
+    plan, reporter = fit.plan, reporter or Reporter()
     replica.reset_metrics()
     replica.seed_backend(plan.backend_seed(shard.index, epoch))
     reporter.begin(epoch, fit.steps(shard.index).num_examples(epoch - plan.initial_epoch))

@@ -267,10 +267,10 @@ class SparkModel(InferenceModel):
                 labelled=y is None,
                 with_labels=y is not None,
             )
-            progress.run_on(source.spark)
             check_schedule(plan, source.replica.learning_rate)
             check_single_target(class_weight, len(source.replica.inputs.targets))
             check_session(source.spark, plan)
+            progress.run_on(source.spark)
             data = TrainingData.of(source, (x, y, sample_weight), validation_split, validation_data)
             spec = ReplicaSpec.of(self._model, self.custom_objects, source.replica.inputs)
         history = train(source, plan, spec, data, self._rule(), self._outcome, checked, verbose)

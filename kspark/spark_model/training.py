@@ -15,6 +15,7 @@ from kspark.job.callbacks import FitMonitor
 from kspark.job.fit import Fit
 from kspark.job.optimizer_state import counted_steps
 from kspark.job.preparing import prepared
+from kspark.job.progress import Phases
 from kspark.job.report import FitReport
 from kspark.job.vocabularies import Vocabularies
 from kspark.live.driver import train_live
@@ -75,10 +76,14 @@ def train(
     """
     outcome.report = FitReport(plan.mode, plan.frequency)
     replica, rule = source.replica, optimizer.clone()
-    monitor = FitMonitor(replica, callbacks, verbose, plan.epochs, plan.initial_epoch)
-    monitor.progress.run_on(source.spark)
+    with Phases(verbose) as starting:
+        starting.run_on(source.spark)
+        starting.phase("Starting the workers")
+        check_cluster_once(source.spark, spec.backend, starting.watch)
     aggregator = Aggregator(replica.spec, replica.get_vector(), rule, plan.mode)
     take_over(rule, outcome.server_state)
+    monitor = FitMonitor(replica, callbacks, verbose, plan.epochs, plan.initial_epoch)
+    monitor.progress.run_on(source.spark)
     fit = Fit(
         source.spark,
         spec,
@@ -88,11 +93,10 @@ def train(
         data.validation_split,
         aggregator,
         monitor,
+        monitor.progress,
     )
     fit.vocabularies = Vocabularies(replica.model)
-    with monitor.progress as progress:
-        progress.phase("Starting the workers")
-        check_cluster_once(source.spark, spec.backend, progress.watch)
+    with monitor.progress:
         if plan.initial_epoch < plan.epochs:
             try:
                 run(fit)
