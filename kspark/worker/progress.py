@@ -96,6 +96,8 @@ class Reporter:
             self._send(report.to_json(), self._metric_state(replica))
 
     def _metric_state(self, replica: Replica) -> list[np.ndarray]:
-        state = replica.metric_state() if self._sends_metrics else []
+        if not self._sends_metrics:
+            return []
+        state = [widened(array) for array in replica.metric_state()]
         self._sends_metrics = sum(array.nbytes for array in state) <= MAX_METRIC_BYTES
-        return [widened(array) for array in state] if self._sends_metrics else []
+        return state if self._sends_metrics else []

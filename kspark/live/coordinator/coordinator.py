@@ -105,10 +105,7 @@ class Coordinator:
     # -- called by the transport, one thread per replica ---------------------------------
 
     def hello(self, shard: int, attempt: int) -> Welcome:
-        """Admit a replica.
-
-        Returns:
-            `Welcome` with the position of its shard.
+        """Admit a replica. Returns its `Welcome`, with the position of its shard.
 
         Raises:
             AggregationError: If the shard is unknown, or a newer attempt was admitted.
