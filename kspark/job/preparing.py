@@ -40,6 +40,7 @@ def prepared(fit: Fit) -> Iterator[None]:
         fit.sent_weights = SentWeights(engine_of(fit.spark), fit.spec.weights)
         stack.callback(fit.sent_weights.close)
         fit.monitor.replica.prepare_metrics(fit.train.infos)
+        stack.callback(fit.progress.finish)
         yield
 
 

@@ -171,6 +171,10 @@ class Progress(keras.callbacks.Callback, Phases):
         if epoch + 1 < self.epochs:
             parts += self._time_left()
         self.display.line(" - ".join(parts))
+        self.finish()
+
+    def finish(self) -> None:
+        """Show what follows the epochs, if it takes long."""
         self.phase("Finishing", SILENT_SECONDS)
 
     def _time_left(self, done: int = 0, total: int = 0) -> list[str]:
