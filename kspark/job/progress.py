@@ -138,11 +138,10 @@ class Progress(keras.callbacks.Callback, Phases):
         self._pace.note(now, done)
         if not self._is_due():
             return
-        parts = [f"{done:,}/{total:,}"]
-        if self._pace.speed is not None:
-            parts.append(f"{self._pace.speed:,.0f} examples/s")
-        parts += self._time_left(done, total)
-        parts += named(metrics())
+        loss, *others = named(metrics()) or [""]
+        speed = "" if self._pace.speed is None else f"{self._pace.speed:,.0f} examples/s"
+        parts = [f"{done:,}/{total:,}", *self._time_left(done, total), loss, speed, *others]
+        parts = [part for part in parts if part]
         width = columns() - 1
         self.display.show(bar_line(self._title(epoch), done / max(total, 1), parts, width))
 
