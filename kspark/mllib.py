@@ -107,12 +107,14 @@ class SparkMLlibModel(SparkModel):
             mllib_data: MLlib matrix of one example per row, MLlib vector of one example, or
                 data for `SparkModel.predict`.
             *args: Further arguments of `SparkModel.predict`.
-            **kwargs: Further arguments of `SparkModel.predict`.
+            **kwargs: Further arguments of `SparkModel.predict`. `verbose` defaults to `0`.
 
         Returns:
             A matrix for a matrix, a vector for a vector, and otherwise the result of
             `SparkModel.predict`.
         """
+        if len(args) < 2:
+            kwargs.setdefault("verbose", 0)
         if isinstance(mllib_data, Matrix):
             return to_matrix(super().predict(from_matrix(mllib_data), *args, **kwargs))
         if isinstance(mllib_data, Vector):

@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.engine import engine_of
 from kspark.cluster.environment import WorkerEnvironment, environment, report_environment
-from kspark.cluster.spark_job import run_once
+from kspark.cluster.spark_job import Watch, run_once
 from kspark.errors import EnvironmentMismatchError
 
 logger = logging.getLogger("kspark")
@@ -52,10 +52,17 @@ def check_cluster(spark: SparkSession, backend: str = "tensorflow") -> list[Work
             or lacks Keras, NumPy, PyArrow or the backend. The message names the hosts and the
             remedy.
     """
+    return checked_workers(spark, backend)
+
+
+def checked_workers(
+    spark: SparkSession, backend: str, watch: Watch | None = None
+) -> list[WorkerEnvironment]:
+    """Do what `check_cluster` does, and let `watch` see the job."""
     engine = engine_of(spark)
     engine.use_warm_workers(backend)
     results = engine.on_every_slot(ship(report_environment, backend))
-    answers = run_once(spark, results, "kspark: check the workers")
+    answers = run_once(spark, results, "kspark: check the workers", watch)
     found = list({(a.host, a.executable): a for a in answers}.values())
     problems = [text for a in found for text in problems_of(a, backend)]
     if problems:
@@ -108,11 +115,17 @@ def place_of(worker: WorkerEnvironment) -> str:
     return f"host {worker.host} ({worker.executable})"
 
 
-def check_cluster_once(spark: SparkSession, backend: str) -> None:
-    """Call `check_cluster` unless this application passed it with this backend before."""
+def check_cluster_once(spark: SparkSession, backend: str, watch: Watch | None = None) -> None:
+    """Call `check_cluster` unless this application passed it with this backend before.
+
+    Args:
+        spark: `SparkSession`.
+        backend: String, the Keras backend.
+        watch: `Watch` of the job. Defaults to `None`.
+    """
     engine = engine_of(spark)
     key = (engine.application, backend)
     engine.use_warm_workers(backend)
     if key not in _checked:
-        check_cluster(spark, backend)
+        checked_workers(spark, backend, watch)
         _checked.add(key)

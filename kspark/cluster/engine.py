@@ -7,12 +7,13 @@ A Spark Connect session is a client of a remote server and has only DataFrames a
 from __future__ import annotations
 
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from threading import Thread
 from typing import Any, ClassVar, Protocol
 
-from pyspark import InheritableThread
+from pyspark import InheritableThread, SparkStageInfo
 from pyspark.sql import SparkSession
 
 from kspark import logs
@@ -109,6 +110,18 @@ class Engine(ABC):
         """Return the number of running tasks of a group's jobs."""
 
     @abstractmethod
+    def ended_tasks(self, group: str) -> tuple[int, int]:
+        """Return the numbers of ended tasks and of all tasks in a group's begun stages.
+
+        Both are 0 if an engine does not know them.
+        """
+
+    @property
+    @abstractmethod
+    def shows_progress(self) -> bool:
+        """Whether Spark itself shows a progress bar in the terminal of the driver."""
+
+    @abstractmethod
     def has_other_jobs(self, group: str) -> bool:
         """Return whether jobs outside of a group are running or waiting."""
 
@@ -167,10 +180,27 @@ class ClassicEngine(Engine):
 
     def active_tasks(self, group: str) -> int:
         """Count the running tasks of a job group with Spark's status tracker."""
+        return sum(stage.numActiveTasks for stage in self._stages(group))
+
+    def ended_tasks(self, group: str) -> tuple[int, int]:
+        """Count the tasks of a job group with Spark's status tracker.
+
+        Stages whose results exist are skipped, and never begin.
+        """
+        found = [s for s in self._stages(group) if s.numActiveTasks or s.numCompletedTasks]
+        return sum(s.numCompletedTasks for s in found), sum(s.numTasks for s in found)
+
+    def _stages(self, group: str) -> list[SparkStageInfo]:
         tracker = self.spark.sparkContext.statusTracker()
         jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup(group)]
-        stages = [tracker.getStageInfo(s) for job in jobs if job for s in job.stageIds]
-        return sum(stage.numActiveTasks for stage in stages if stage)
+        numbers = {number for job in jobs if job for number in job.stageIds}
+        return [stage for number in numbers if (stage := tracker.getStageInfo(number))]
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether the bar of `spark.ui.showConsoleProgress` is on."""
+        setting = self.spark.sparkContext.getConf().get("spark.ui.showConsoleProgress", "false")
+        return str(setting).lower() == "true" and sys.stderr.isatty()
 
     def has_other_jobs(self, group: str) -> bool:
         """Compare the active jobs with those of the group, with Spark's status tracker."""
@@ -224,6 +254,15 @@ class ConnectEngine(Engine):
     def active_tasks(self, group: str) -> int:
         """Return 0. Only live training uses this number, and it does not run on Spark Connect."""
         return 0
+
+    def ended_tasks(self, group: str) -> tuple[int, int]:
+        """Return zeros: Spark Connect has no status tracker."""
+        return 0, 0
+
+    @property
+    def shows_progress(self) -> bool:
+        """`False`: a Spark Connect session has no console bar of Spark's driver."""
+        return False
 
     def has_other_jobs(self, group: str) -> bool:
         """Return `False`. Only live training asks, and it does not run on Spark Connect."""

@@ -7,6 +7,7 @@ import re
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -31,6 +32,10 @@ RESULT_LIMIT = "spark.driver.maxResultSize"
 
 CAUSE = re.compile(r"Exception|Error|[Rr]eason|^\[[A-Z_.]+\] ")
 """Matches lines that explain a failure. Those of Spark Connect begin with the error's [NAME]."""
+
+
+Watch = Callable[["SparkJob"], None]
+"""Function that is called with a job several times per second while the caller waits for it."""
 
 
 class SparkJob:
@@ -80,11 +85,12 @@ class SparkJob:
             if self._bell is not None:
                 self._bell.set()
 
-    def result(self, timeout: float | None = None) -> list[Any]:
+    def result(self, timeout: float | None = None, watch: Watch | None = None) -> list[Any]:
         """Wait for the job and return its results. An interrupt cancels the job.
 
         Args:
             timeout: Float, seconds after which to cancel the job. Defaults to `None`, no limit.
+            watch: `Watch`. Defaults to `None`.
 
         Returns:
             List of results in the order of the partitions.
@@ -94,10 +100,11 @@ class SparkJob:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
-            with interruptible():
-                while not self.finished.wait(POLL_SECONDS):
-                    if deadline is not None and time.monotonic() > deadline:
-                        raise JobLostError(f"Spark did not end the job within {timeout:g} s.")
+            while not self._wait():
+                if deadline is not None and time.monotonic() > deadline:
+                    raise JobLostError(f"Spark did not end the job within {timeout:g} s.")
+                if watch is not None:
+                    watch(self)
         except BaseException:
             self.cancel()
             raise
@@ -105,6 +112,18 @@ class SparkJob:
         if self._error is not None:
             raise job_error(self._error) from self._error
         return self._result
+
+    def _wait(self) -> bool:
+        """Wait for a moment, and return whether the job has ended."""
+        with interruptible():
+            return self.finished.wait(POLL_SECONDS)
+
+    def ended_tasks(self) -> tuple[int, int]:
+        """Return how many tasks of the stages that have begun have ended, and how many there are.
+
+        Over Spark Connect, both are 0: unknown.
+        """
+        return self._engine.ended_tasks(self._group)
 
     def active_tasks(self) -> int:
         """Return the number of the job's running tasks."""
@@ -135,19 +154,22 @@ def run(
     description: str,
     partitions: list[int] | None = None,
     timeout: float | None = None,
+    watch: Watch | None = None,
 ) -> list[Any]:
     """Run a `SparkJob` and return its results."""
-    return SparkJob(spark, results, description, partitions).start().result(timeout)
+    return SparkJob(spark, results, description, partitions).start().result(timeout, watch)
 
 
-def run_once(spark: SparkSession, results: Collectable, description: str) -> list[Any]:
+def run_once(
+    spark: SparkSession, results: Collectable, description: str, watch: Watch | None = None
+) -> list[Any]:
     """Run a `SparkJob` that is not submitted again if it fails, and return its results.
 
     Raises:
         WorkerError: If the job fails.
     """
     try:
-        return run(spark, results, description)
+        return run(spark, results, description, watch=watch)
     except JobLostError as error:
         raise lost_for_good(error) from error
 

@@ -61,9 +61,8 @@ class FitMonitor:
         self.replica = replica
         self.callbacks = list(callbacks)
         has_bar = any(isinstance(c, keras.callbacks.ProgbarLogger) for c in callbacks)
-        self.progress = Progress(verbose, epochs, initial_epoch)
-        if has_bar:
-            self.progress.verbose = 0  # As in Keras, it takes the place of the usual one.
+        # As in Keras, a bar among the callbacks takes the place of the usual one.
+        self.progress = Progress(0 if has_bar else verbose, epochs, initial_epoch)
         # Keras adds a history at the end of the list, because callbacks may add to the logs.
         self._callbacks = keras.callbacks.CallbackList(
             [*callbacks, self.progress], add_history=True, model=replica.model

@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from kspark.cluster.bootstrap import Shipped
 from kspark.cluster.failures import lost_for_good, worker_error
 from kspark.cluster.interrupts import interruptible
-from kspark.cluster.spark_job import JobLostError, run
+from kspark.cluster.spark_job import JobLostError, Watch, run
 from kspark.errors import ClusterError, Failure
 from kspark.job.spooling import SpooledExamples
 from kspark.worker.tasks import MissingShard, ShardResult
@@ -46,6 +46,7 @@ def collect_shards(
     max_failures: int,
     busy: Callable[[], bool] = not_busy,
     wanted: list[int] | None = None,
+    watch: Watch | None = None,
 ) -> list[ShardResult]:
     """Run a task on every shard, and return the results of shards with examples, by shard.
 
@@ -62,6 +63,7 @@ def collect_shards(
         max_failures: Integer, how often a process may die at the same shard.
         busy: Function, see `Retries`.
         wanted: List of the shards to run. Defaults to `None`, all.
+        watch: `Watch` of the jobs. Defaults to `None`.
 
     Raises:
         WorkerError: If a replica failed, or the job was lost too often.
@@ -72,7 +74,7 @@ def collect_shards(
     while wanted is None or wanted:
         try:
             rdd = spooled.handles.mapPartitionsWithIndex(task)
-            results = run(spark, rdd, description, wanted)
+            results = run(spark, rdd, description, wanted, watch=watch)
         except JobLostError as error:
             retries.after_lost_job(error)
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from kspark.job.checkpoints import keep_epoch
 from kspark.job.fit import Fit
 from kspark.job.optimizer_state import take_state
 from kspark.job.report import EpochFacts
+from kspark.live.coordinator.running import Moment
 from kspark.worker import inference as inference_worker
 from kspark.worker.tasks import ShardResult, State
 
@@ -22,6 +24,7 @@ logger = logging.getLogger("kspark")
 
 def open_epoch(fit: Fit, epoch: int) -> None:
     """Run the callbacks of an epoch's beginning, and adopt what they set."""
+    fit.progress.display.clear()  # Callbacks may write.
     changed = fit.monitor.begin_epoch(epoch)
     if changed is not None:
         fit.aggregator.replace(changed)
@@ -122,6 +125,7 @@ def close_epoch(
     Returns:
         Boolean, whether training stops here.
     """
+    fit.progress.display.clear()  # Callbacks may write.
     logs = fit.monitor.logs_of(metrics)
     if counters:
         fit.monitor.replica.counters = counters
@@ -150,10 +154,21 @@ def validate(fit: Fit, epoch: int) -> dict[str, float]:
     if not fit.validates or not fit.plan.validates(epoch):
         return {}
     weights = fit.monitor.begin_validation(fit.aggregator.settled())
+    fit.progress.phase(f"Epoch {epoch + 1}/{fit.plan.epochs}, validation")
     results = fit.evaluate_live(weights)
     if results is None:
         results = evaluate_in_job(fit, epoch, weights)
+    fit.progress.display.clear()
     return fit.monitor.end_validation([r.metrics for r in results])
+
+
+def show_moment(fit: Fit, epoch: int, moment: Moment) -> None:
+    """Show how far the shards have come in an epoch, with the metrics of all of them together."""
+    variables = fit.monitor.replica.model.metrics_variables
+    shapes = [tuple(variable.shape) for variable in variables]
+    states = [s for s in moment.metrics if [array.shape for array in s] == shapes]
+    metrics = partial(fit.monitor.logs_of, states)
+    fit.progress.show_epoch(epoch, moment.num_examples, fit.examples_of(epoch), metrics)
 
 
 def evaluate_in_job(fit: Fit, epoch: int, weights: np.ndarray) -> list[ShardResult]:
@@ -165,4 +180,5 @@ def evaluate_in_job(fit: Fit, epoch: int, weights: np.ndarray) -> list[ShardResu
             fit.validation_task(),
             shared=(fit.shared_spec, vector),
         )
-        return fit.collect(held_out, shipped, f"kspark: validate epoch {epoch + 1}")
+        description = f"kspark: validate epoch {epoch + 1}"
+        return fit.collect(held_out, shipped, description, fit.progress.watch)

@@ -16,8 +16,10 @@ from kspark.aggregator import Aggregator
 from kspark.cluster.bootstrap import Shipped
 from kspark.cluster.engine import Shared, engine_of
 from kspark.cluster.slots import threads_per_task
+from kspark.cluster.spark_job import Watch
 from kspark.job.callbacks import FitMonitor
 from kspark.job.collecting import collect_shards, not_busy
+from kspark.job.progress import Progress
 from kspark.job.report import EpochFacts, FitReport, Workload
 from kspark.job.sent_weights import SentWeights
 from kspark.job.spooling import SpooledExamples
@@ -45,6 +47,7 @@ class Fit:
         validation_split: Float, fraction of the examples that is held out for validation.
         aggregator: `Aggregator` that holds the global weights.
         monitor: `FitMonitor` of the driver's model.
+        progress: `Progress` that shows it. Defaults to a silent one.
         fit_id: String that names the fit's files and the state of its replicas.
         epochs: List of `EpochFacts`, one per trained epoch.
         rule_state: Mapping, the state of the server optimizer at the end of the last closed
@@ -86,6 +89,7 @@ class Fit:
     validation_split: float
     aggregator: Aggregator
     monitor: FitMonitor
+    progress: Progress = field(default_factory=lambda: Progress(0, 0, 0))
     fit_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     epochs: list[EpochFacts] = field(default_factory=list)
 
@@ -118,8 +122,8 @@ class Fit:
         """Return what the tasks need of the fit."""
         rule = self.aggregator.optimizer
         own = rule.clone() if rule.keeps_replica_weights else None
-        threads = threads_per_task(self.spark)
-        return FitTask(self.fit_id, self.plan, self.num_train, threads, own, self.resumed)
+        threads, reports = threads_per_task(self.spark), self.progress.display.moves
+        return FitTask(self.fit_id, self.plan, self.num_train, threads, own, self.resumed, reports)
 
     def validation_task(self) -> InferenceTask:
         """Return what the tasks need to evaluate the validation examples.
@@ -140,6 +144,11 @@ class Fit:
             rows = {shard: n - self.num_train.get(shard, 0) for shard, n in counts}
         count = self.plan.validation_rows
         return rows if count is None else first_rows(rows, count)
+
+    def examples_of(self, epoch: int) -> int:
+        """Return the number of examples that all shards together train in an epoch."""
+        steps, number = shard_steps(self.plan, self.num_train), epoch - self.plan.origin
+        return sum(one.num_examples(number) for one in steps.values())
 
     @property
     def num_examples(self) -> int:
@@ -206,11 +215,13 @@ class Fit:
         return rate * factor
 
     def collect(
-        self, spooled: SpooledExamples, task: Shipped, description: str
+        self, spooled: SpooledExamples, task: Shipped, description: str, watch: Watch
     ) -> list[ShardResult]:
         """Run a task on all shards of `spooled`; see `collect_shards`."""
         failures = self.plan.max_failures
-        return collect_shards(self.spark, spooled, task, description, failures, self.busy)
+        return collect_shards(
+            self.spark, spooled, task, description, failures, self.busy, watch=watch
+        )
 
     def share(self, spec: ReplicaSpec) -> None:
         """Broadcast the model, instead of an earlier one."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from kspark.cluster.bootstrap import Shipped, ship
 from kspark.cluster.engine import engine_of
-from kspark.cluster.spark_job import run
+from kspark.cluster.spark_job import Watch, run
 from kspark.worker.groups import Grouping, GroupResult, by_group, merge_group, of_groups
 from kspark.worker.tasks import MissingShard
 
@@ -65,6 +65,7 @@ def collect_groups(
     task: Shipped,
     description: str,
     wanted: Sequence[int] | None = None,
+    watch: Watch | None = None,
 ) -> list[GroupResult]:
     """Run a task on every shard, and average its results by groups.
 
@@ -74,6 +75,7 @@ def collect_groups(
         task: `Shipped`, called with partition index and handles.
         description: String, for Spark's UI.
         wanted: Sequence of the groups to run. Defaults to all.
+        watch: `Watch` of the job. Defaults to `None`.
 
     Returns:
         List of `GroupResult`, in the order of the groups.
@@ -90,7 +92,7 @@ def collect_groups(
     grouped = pairs.partitionBy(len(grouping.groups), int)
     merged = grouped.mapPartitionsWithIndex(ship(merge_group, grouping, packing))
     try:
-        return run(fit.spark, merged, description, list(numbers))
+        return run(fit.spark, merged, description, list(numbers), watch=watch)
     finally:
         # Otherwise, the files of the shuffle stay until the JVM collects its garbage.
         merged.cleanShuffleDependencies()

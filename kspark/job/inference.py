@@ -26,7 +26,7 @@ from kspark.cluster.bootstrap import Shipped, ship
 from kspark.cluster.engine import engine_of
 from kspark.cluster.failures import UNFIT_LABELS, worker_error
 from kspark.cluster.slots import threads_per_task
-from kspark.cluster.spark_job import run_once
+from kspark.cluster.spark_job import Watch, run_once
 from kspark.errors import Described, Failure, invalid
 from kspark.job.collecting import checked
 from kspark.replica import ReplicaSpec
@@ -45,7 +45,11 @@ also takes a fifth more time than with rows, where the reader's columns are not 
 
 
 def evaluate(
-    spark: SparkSession, spec: ReplicaSpec, examples: Examples, batch_size: int
+    spark: SparkSession,
+    spec: ReplicaSpec,
+    examples: Examples,
+    batch_size: int,
+    watch: Watch | None = None,
 ) -> list[ShardResult]:
     """Compute the metric states of a model.
 
@@ -54,6 +58,7 @@ def evaluate(
         spec: `ReplicaSpec`.
         examples: `Examples` with labels.
         batch_size: Integer.
+        watch: `Watch` of the job. Defaults to `None`.
 
     Returns:
         List of one `ShardResult` per partition with examples, in their order.
@@ -67,7 +72,7 @@ def evaluate(
     shared = engine_of(spark).share(spec)
     try:
         shipped = ship(inference_worker.evaluate_chunks, task, shared=(shared,))
-        found = run_once(spark, examples.map_chunks(shipped), "kspark: evaluate")
+        found = run_once(spark, examples.map_chunks(shipped), "kspark: evaluate", watch)
     finally:
         shared.destroy()
         examples.close()
@@ -90,7 +95,11 @@ def with_fitting_labels(results: list[Any]) -> list[Any]:
 
 
 def predict(
-    spark: SparkSession, spec: ReplicaSpec, examples: Examples, batch_size: int
+    spark: SparkSession,
+    spec: ReplicaSpec,
+    examples: Examples,
+    batch_size: int,
+    watch: Watch | None = None,
 ) -> list[list[np.ndarray]]:
     """Compute predictions in the order of the examples.
 
@@ -99,6 +108,7 @@ def predict(
         spec: `ReplicaSpec`.
         examples: `Examples`.
         batch_size: Integer.
+        watch: `Watch` of the job. Defaults to `None`.
 
     Returns:
         List of chunks of rows, each a list of one array per output of the model.
@@ -110,7 +120,8 @@ def predict(
     shared = engine_of(spark).share(spec)
     try:
         shipped = ship(inference_worker.predict_chunks, task, shared=(shared,))
-        results: list[Any] = run_once(spark, examples.map_chunks(shipped), "kspark: predict")
+        chunks = examples.map_chunks(shipped)
+        results: list[Any] = run_once(spark, chunks, "kspark: predict", watch)
     finally:
         shared.destroy()
         examples.close()

@@ -134,15 +134,15 @@ def fetch(
     fit: Fit, grouping: Grouping | None, task: Shipped, wanted: list[int]
 ) -> dict[int, Fetched]:
     """Run one job that fetches the states of the wanted groups, or shards if there are none."""
-    description = "kspark: fetch optimizer state"
+    description, watch = "kspark: fetch optimizer state", fit.progress.watch
     fetched = {number: Fetched([], []) for number in wanted}
     if grouping is not None:
-        for group in collect_groups(fit, grouping, task, description, wanted):
+        for group in collect_groups(fit, grouping, task, description, wanted, watch):
             kept = [] if group.state is None else [(group.state, group.state_examples)]
             fetched[group.number] = Fetched(kept, missing_of(group))
         return fetched
     rdd = fit.train.handles.mapPartitionsWithIndex(task)
-    for result in run(fit.spark, rdd, description, wanted):
+    for result in run(fit.spark, rdd, description, wanted, watch=watch):
         if result.shard in fetched:  # Spark Connect returns the results of all shards
             strays = [result] if isinstance(result, MissingShard) else []
             fetched[result.shard] = Fetched(states_of(fit, [result]), strays)

@@ -23,19 +23,24 @@ logger = logging.getLogger("kspark")
 def prepared(fit: Fit) -> Iterator[None]:
     """Spool the examples and broadcast the model; delete both at the end of the block."""
     with ExitStack() as stack:
+        watch = fit.progress.watch
+        fit.progress.phase("Reading the rows")
         fit.train = stack.enter_context(
-            SpooledExamples(fit.spark, placed(fit, fit.examples), fit.fit_id)
+            SpooledExamples(fit.spark, placed(fit, fit.examples), fit.fit_id, watch)
         )
         if fit.validation is not None:
-            spooled = SpooledExamples(fit.spark, fit.validation, f"{fit.fit_id}-validation")
+            fit.progress.phase("Reading the validation rows")
+            spooled = SpooledExamples(fit.spark, fit.validation, f"{fit.fit_id}-validation", watch)
             with inside("validation_data"):
                 fit.held_out = stack.enter_context(spooled)
+        fit.progress.display.clear()  # Warnings may be logged.
         divide(fit)
         fit.share(fit.spec)
         stack.callback(fit.unshare)
         fit.sent_weights = SentWeights(engine_of(fit.spark), fit.spec.weights)
         stack.callback(fit.sent_weights.close)
         fit.monitor.replica.prepare_metrics(fit.train.infos)
+        stack.callback(fit.progress.finish)
         yield
 
 

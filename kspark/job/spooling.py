@@ -15,7 +15,7 @@ from kspark.cluster.bootstrap import ship
 from kspark.cluster.engine import engine_of
 from kspark.cluster.failures import worker_error
 from kspark.cluster.results import Results
-from kspark.cluster.spark_job import run, run_once
+from kspark.cluster.spark_job import Watch, run, run_once
 from kspark.errors import Failure, KSparkError
 from kspark.shards import ShardHandle
 from kspark.worker.removal import clean_host, clean_up, task_of
@@ -34,16 +34,20 @@ class SpooledExamples:
         spark: `SparkSession`.
         examples: `Examples` to spool.
         run_id: String that names the files and the state of this fit.
+        watch: `Watch` of the jobs. Defaults to `None`.
 
     Attributes:
         handles: Persisted `Results` of shard handles as bytes.
         infos: List of `ShardHandle`, sorted by shard.
     """
 
-    def __init__(self, spark: SparkSession, examples: Examples, run_id: str) -> None:
+    def __init__(
+        self, spark: SparkSession, examples: Examples, run_id: str, watch: Watch | None = None
+    ) -> None:
         self.spark = spark
         self.run_id = run_id
         self._examples = examples
+        self._watch = watch
         self.handles: Any = None
         self.infos: list[ShardHandle] = []
 
@@ -72,7 +76,8 @@ class SpooledExamples:
         task = ship(spool_shard, self.run_id)
         self.handles = self._examples.map_chunks(task).persist(StorageLevel.MEMORY_AND_DISK)
         try:
-            documents = run_once(self.spark, self.handles, "kspark: spool the examples")
+            description = "kspark: spool the examples"
+            documents = run_once(self.spark, self.handles, description, self._watch)
             self.infos = sorted((read_handle(d) for d in documents), key=lambda h: h.index)
         except BaseException:
             self._unpersist()
@@ -131,7 +136,7 @@ class SpooledExamples:
 
     def _clean_up(self, deletions: Results, timeout: float | None = None) -> None:
         try:
-            run(self.spark, deletions, "kspark: clean up", timeout=timeout)
+            run(self.spark, deletions, "kspark: clean up", timeout=timeout, watch=self._watch)
         except KSparkError as error:
             logger.warning("Some temporary files of this fit could not be deleted: %s", error)
 

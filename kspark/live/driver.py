@@ -24,7 +24,7 @@ from kspark.cluster.interrupts import interruptible
 from kspark.cluster.spark_job import JobLostError, SparkJob
 from kspark.errors import ClusterError
 from kspark.job.collecting import ShardsMissing, checked, counted
-from kspark.job.epochs import close_epoch, note_epoch, note_rest, open_epoch
+from kspark.job.epochs import close_epoch, note_epoch, note_rest, open_epoch, show_moment
 from kspark.job.fit import Fit
 from kspark.job.optimizer_state import states_of, take_state
 from kspark.job.report import EpochFacts, worker_figures
@@ -215,6 +215,17 @@ class LiveFit:
                     raise JobLostError("The Spark job ended before all its epochs were trained.")
                 return report
             self.check_started(spark_job)
+            self.show(epoch)
+
+    def show(self, epoch: int) -> None:
+        """Show how far the replicas have come."""
+        moment = self.coordinator.moment(epoch)
+        if moment.num_examples:
+            show_moment(self.fit, epoch, moment)
+            return
+        wanted = len(self.coordinator.shards)
+        started = wanted - len(self.coordinator.never_connected())
+        self.fit.progress.wait("" if started == wanted else f"{started}/{wanted} workers started")
 
     def check_started(self, spark_job: SparkJob) -> None:
         """Check that all replicas connect in time, because they need each other.

@@ -13,6 +13,7 @@ from kspark.live.wire import Instructions
 from kspark.live.wire.documents import GENERATION_BITS
 from kspark.live.wire.reports import EpochEnd, StateReport, StateRequest
 from kspark.worker.own_weights import RoundWeights
+from kspark.worker.reading import examples_in
 
 
 class EpochRestart(Exception):
@@ -104,11 +105,13 @@ def gradient_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarra
         bring(run, gradient, next(sequences), count, out)
         return merged
 
+    run.reporter.begin(epoch, run.examples(epoch))
     for window in run.windows(epoch):
         if window.first_batch == 0 and epoch == plan.initial_epoch:
             run.replica.check_gradient_merging(window, plan.batch_size)
-        stop = plan.batches(window.num_examples)
-        run.replica.train_merging(window, plan.batch_size, 0, stop, exchange)
+        for start, stop in run.reporter.pieces(0, plan.batches(window.num_examples)):
+            run.replica.train_merging(window, plan.batch_size, start, stop, exchange)
+            run.reporter.trained(run.replica, examples_in(window, plan.batch_size, start, stop))
     for _ in range(
         run.batches, steps
     ):  # Longer shards have more batches: apply their gradients too.

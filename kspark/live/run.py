@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +19,8 @@ from kspark.replica import ReplicaSpec
 from kspark.shards import LearningRate, Shard, Usage, Window
 from kspark.weights import Packer, compute_delta
 from kspark.worker.own_weights import PushedWeights, RoundWeights
-from kspark.worker.reading import windows_of
+from kspark.worker.progress import Reporter
+from kspark.worker.reading import examples_in, windows_of
 from kspark.worker.state import ShardState
 from kspark.worker.tasks import FitTask, State, check_finite, facts_of, state_of
 
@@ -75,6 +77,7 @@ class LiveRun:
         counted: `Usage` of the connection up to the last report, without seconds.
         instructions: Last `Instructions` of the driver.
         packer: `Packer` of deltas or gradients.
+        reporter: `Reporter` of the progress within an epoch.
     """
 
     task: LiveTask
@@ -91,10 +94,12 @@ class LiveRun:
     counted: Usage = Usage()
     instructions: Instructions = field(init=False)
     packer: Packer = field(init=False)
+    reporter: Reporter = field(init=False)
 
     def __post_init__(self) -> None:
         self.instructions = self.welcome.instructions
         self.packer = self.task.fit.plan.packing(self.spec.weights).packer()
+        self.reporter = Reporter(self.client.report if self.task.fit.reports else None)
 
     @property
     def attempt(self) -> int:
@@ -260,20 +265,34 @@ def train_exchanging(
     """
     batch_size, delta = run.task.fit.plan.batch_size, np.empty_like(base)
     number, carried = position, 0
+    stops_here: deque[bool] = deque()
 
-    def at_stop(vector: np.ndarray, count: int) -> np.ndarray:
+    def at_stop(vector: np.ndarray, count: int) -> np.ndarray | None:
         nonlocal number, carried
+        if not stops_here.popleft():
+            carried += count
+            return None
         exchange(number, carried + count, compute_delta(vector, base, out=delta))
         number, carried = number + 1, 0
         return base
 
     run.replica.set_vector(base)
+    total = run.examples(epoch)
+    run.reporter.begin(epoch, total, min(position * run.local * batch_size, total))
     for window, start, stops, end in spans(run, epoch, position):
-        run.replica.train_exchanging(window, batch_size, start, stops, at_stop)
         last = stops[-1] if stops else start
-        if last < end:  # The next exchange is in the next window.
-            run.replica.train(window, batch_size, last, end)
-            carried += examples_in(window, batch_size, last, end)
+        for first, stop in run.reporter.pieces(start, last):
+            due = [s for s in stops if first < s <= stop]
+            # A piece that ends between two exchanges stops in the same loop, so that no other
+            # one is compiled for it.
+            ends = due if stop in due else [*due, stop]
+            stops_here.extend(s in due for s in ends)
+            run.replica.train_exchanging(window, batch_size, first, ends, at_stop)
+            run.reporter.trained(run.replica, examples_in(window, batch_size, first, stop))
+        for first, stop in run.reporter.pieces(last, end):  # They end in the next window.
+            run.replica.train(window, batch_size, first, stop)
+            carried += examples_in(window, batch_size, first, stop)
+            run.reporter.trained(run.replica, examples_in(window, batch_size, first, stop))
 
 
 def spans(run: LiveRun, epoch: int, position: int) -> Iterator[tuple[Window, int, list[int], int]]:
@@ -296,8 +315,3 @@ def spans(run: LiveRun, epoch: int, position: int) -> Iterator[tuple[Window, int
         if last == run.batches and last % local:
             stops.append(last)
         yield window, start - first, [stop - first for stop in stops], last - first
-
-
-def examples_in(window: Window, batch_size: int, start: int, stop: int) -> int:
-    """Return the number of examples in batches `[start, stop)` of a window."""
-    return min(stop * batch_size, window.num_examples) - start * batch_size

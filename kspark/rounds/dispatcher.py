@@ -19,12 +19,14 @@ import numpy as np
 
 from kspark.errors import AggregationError, Failure
 from kspark.live.coordinator.gate import Gate
+from kspark.live.coordinator.running import Moment, Running
 from kspark.live.wire import Instructions, Order, Start, Welcome
 from kspark.live.wire.reports import (
     FailureReport,
     MissingFilesReport,
     ObstacleReport,
     OrderRequest,
+    ProgressReport,
     ResultReport,
     read_report,
 )
@@ -72,6 +74,7 @@ class Dispatcher:
         self._ready_since = time.monotonic()
         self._obstacle: str | None = None
         self._ending: str | None = None
+        self._running = Running()
 
     # -- called by the thread that runs `fit` ---------------------------------------------
 
@@ -105,6 +108,17 @@ class Dispatcher:
                 return None
             results, self._results = self._results, []
             return sorted(results, key=lambda r: r.shard)
+
+    def moment(self, epoch: int) -> Moment:
+        """Return how far the tasks have come in an epoch, as they have reported."""
+        with self._gate.changed:
+            return self._running.at(epoch)
+
+    @property
+    def num_started(self) -> int:
+        """Number of tasks that have connected."""
+        with self._gate.changed:
+            return len(self._started)
 
     @property
     def obstacle(self) -> str | None:
@@ -198,6 +212,8 @@ class Dispatcher:
                 return self._next_order(shard, report.done).to_json(), []
             if isinstance(report, ResultReport):
                 self._results.append(result_of(report, arrays))
+            elif isinstance(report, ProgressReport):
+                self._running.take(shard, report, arrays)
             elif isinstance(report, ObstacleReport):
                 self._stumble(f"Shard {shard}: {report.reason}")
             elif isinstance(report, FailureReport):

@@ -19,11 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from kspark.aggregator import Delta
 from kspark.cluster.bootstrap import Shipped, ship
-from kspark.cluster.spark_job import JobLostError
+from kspark.cluster.spark_job import JobLostError, Watch
 from kspark.job.collecting import Retries, shard_results
 from kspark.job.epochs import close_epoch, note_epoch, open_epoch
 from kspark.job.fit import Fit
@@ -106,6 +107,7 @@ def run_round(fit: Fit, epoch: int) -> Round:
         ClusterError: If tasks kept running on hosts without their files.
     """
     description, grouping = f"kspark: epoch {epoch + 1}", delta_grouping_of(fit)
+    watch = partial(fit.progress.show_tasks, epoch)
     # Groups return states in a job of their own: records with a delta and a state are too long.
     # Callbacks get the states of other epochs from a job of its own, too.
     wants_state = fit.last_epoch(epoch) and grouping is None
@@ -114,8 +116,8 @@ def run_round(fit: Fit, epoch: int) -> Round:
         task = RoundTask(fit.task(), epoch, rate, wants_state, nbytes, counters)
         shipped = ship(train_round, task, shared=(fit.shared_spec, weights))
         if grouping is not None:
-            return run_grouped_round(fit, grouping, shipped, description)
-        return round_of_shards(fit, fit.collect(fit.train, shipped, description))
+            return run_grouped_round(fit, grouping, shipped, description, watch)
+        return round_of_shards(fit, fit.collect(fit.train, shipped, description, watch))
 
 
 def round_of_shards(fit: Fit, results: Sequence[ShardResult]) -> Round:
@@ -168,7 +170,9 @@ def finish_round(fit: Fit, epoch: int, result: Round, **figures: Any) -> bool:
 # -- rounds of many shards: executors average groups of deltas, see `kspark.job.groups` ------------
 
 
-def run_grouped_round(fit: Fit, grouping: Grouping, task: Shipped, description: str) -> Round:
+def run_grouped_round(
+    fit: Fit, grouping: Grouping, task: Shipped, description: str, watch: Watch | None = None
+) -> Round:
     """Train every shard for one epoch, and collect the mean delta of each group.
 
     Complete groups are kept. All shards of an incomplete group train again, each from its state
@@ -179,6 +183,7 @@ def run_grouped_round(fit: Fit, grouping: Grouping, task: Shipped, description: 
         grouping: `Grouping`.
         task: `Shipped`, called with partition index and handles.
         description: String, for Spark's UI.
+        watch: `Watch` of the jobs. Defaults to `None`.
 
     Raises:
         WorkerError: If a replica failed, or the job was lost too often.
@@ -189,7 +194,7 @@ def run_grouped_round(fit: Fit, grouping: Grouping, task: Shipped, description: 
     wanted = list(range(len(grouping.groups)))
     while wanted:
         try:
-            groups = collect_groups(fit, grouping, task, description, wanted)
+            groups = collect_groups(fit, grouping, task, description, wanted, watch)
         except JobLostError as error:
             retries.after_lost_job(error)
             continue

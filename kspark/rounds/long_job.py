@@ -31,6 +31,7 @@ from kspark.cluster.interrupts import interruptible
 from kspark.cluster.spark_job import SparkJob
 from kspark.errors import Failure, KSparkError
 from kspark.job.collecting import shard_results
+from kspark.job.epochs import show_moment
 from kspark.job.fit import Fit
 from kspark.live.transport import AggregatorServer
 from kspark.live.wire import Order
@@ -157,7 +158,17 @@ class LongJob:
             if ended and (results := self._wait(0.0)) is not None:
                 break  # The last task sent its result, and the job ended, since the last look.
             self._check(self.spark_job)
+            self._show(order)
         return [result for result in shard_results(results) if result.num_examples]
+
+    def _show(self, order: Order) -> None:
+        """Show how far the tasks have come."""
+        progress, moment = self.fit.progress, self.dispatcher.moment(order.epoch)
+        if order.work == "train" and moment.num_examples:
+            show_moment(self.fit, order.epoch, moment)
+            return
+        wanted, started = len(self.dispatcher.shards), self.dispatcher.num_started
+        progress.wait("" if started == wanted else f"{started}/{wanted} workers started")
 
     def _wait(self, seconds: float) -> list[ShardResult | Failure] | None:
         with interruptible():

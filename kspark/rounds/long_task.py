@@ -29,6 +29,7 @@ from kspark.rounds.task import RoundTask, train_shard
 from kspark.shards import ShardHandle
 from kspark.worker.inference import InferenceTask, evaluate_shard
 from kspark.worker.kept_files import kept_files
+from kspark.worker.progress import Reporter
 from kspark.worker.tasks import (
     FitTask,
     MissingShard,
@@ -140,13 +141,14 @@ def carry_out(
 ) -> None:
     """Carry out orders with a connected client, until the driver says to stop."""
     weights, done = np.empty(spec.weights.size, spec.weights.dtype), 0
+    reporter = Reporter(client.report if task.fit.reports else None)
     while (order := next_order(client, done)).work != "stop":
         if order.work == "wait":
             continue
         before = client.bytes_received
         client.pull(weights)
         received = client.bytes_received - before
-        for result in results_of(task, spec, weights, handle, order, received):
+        for result in results_of(task, spec, weights, handle, order, received, reporter):
             send(client, result)
         done = order.number
 
@@ -164,6 +166,7 @@ def results_of(
     handle: ShardHandle,
     order: Order,
     received: int,
+    reporter: Reporter,
 ) -> Iterator[Result]:
     """Carry out one order. Yields the same results as the job of one epoch."""
     if order.work == "train":
@@ -176,7 +179,7 @@ def results_of(
             order.counters,
             counts_deaths=False,
         )
-        train = partial(train_shard, work, spec, weights, handle)
+        train = partial(train_shard, work, spec, weights, handle, reporter)
         yield guarded(handle.index, train, handle.host)
         return
     if order.work == "keep":

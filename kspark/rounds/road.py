@@ -179,6 +179,7 @@ def reason_for_jobs(fit: Fit) -> str | None:
         return None
     if engine.application in _unreachable:
         return "Executors could not connect to the driver in an earlier fit."
-    if plan.epochs - plan.initial_epoch == 1 and not fit.validates:
+    alone = plan.epochs - plan.initial_epoch == 1 and not fit.validates
+    if alone and not fit.progress.display.moves:  # Tasks of such a job report nothing.
         return "One epoch is one job."
     return None

@@ -61,7 +61,7 @@ def run_timed_round(
     starting = [shard for shard in shards if shard not in jobs.shards]
     jobs.start(starting, epoch)
     timeout = None if fit.last_epoch(epoch) else fit.plan.straggler_timeout
-    trained = wait_for_shards(jobs, Patience(len(shards), starting, timeout))
+    trained = wait_for_shards(fit, epoch, jobs, Patience(len(shards), starting, timeout))
     stragglers = tuple(sorted(jobs.shards))
     late = tuple(item.result.shard for item in trained if item.epoch < epoch)
     log_stragglers(epoch, stragglers, late)
@@ -72,11 +72,14 @@ def run_timed_round(
     return result.states, stop
 
 
-def wait_for_shards(jobs: ShardJobs, patience: Patience) -> list[TrainedShard]:
+def wait_for_shards(
+    fit: Fit, epoch: int, jobs: ShardJobs, patience: Patience
+) -> list[TrainedShard]:
     """Return the results that arrive before the round is over, in the order of the shards."""
     trained: list[TrainedShard] = []
     while (seconds := patience.seconds_left(jobs.shards, time.monotonic())) > 0:
         trained += jobs.wait(seconds)
+        fit.progress.show_shards(epoch, len(trained), len(trained) + len(jobs.shards))
     return sorted(trained, key=lambda item: item.result.shard)
 
 
@@ -104,7 +107,7 @@ def merge_late_shards(fit: Fit, jobs: ShardJobs, epoch: int) -> None:
     if not jobs.shards:
         return
     logger.info("Waiting for shards %s, which are still training.", sorted(jobs.shards))
-    trained = wait_for_shards(jobs, Patience(0, (), None))
+    trained = wait_for_shards(fit, epoch, jobs, Patience(0, (), None))
     result = round_of_shards(fit, [item.merged_in(epoch + 1) for item in trained])
     merge_deltas(fit, result)
     fit.monitor.replica.set_vector(fit.aggregator.weights)

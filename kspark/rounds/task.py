@@ -25,7 +25,8 @@ from kspark.replica import ReplicaSpec
 from kspark.shards import LearningRate, Shard, ShardHandle, Usage
 from kspark.weights import compute_delta
 from kspark.worker.own_weights import RoundWeights
-from kspark.worker.reading import windows_of
+from kspark.worker.progress import Reporter
+from kspark.worker.reading import examples_in, windows_of
 from kspark.worker.state import ShardState, Tries, replica_for
 from kspark.worker.tasks import (
     FitTask,
@@ -89,9 +90,20 @@ def train_round(
 
 
 def train_shard(
-    task: RoundTask, spec: ReplicaSpec, vector: np.ndarray, handle: ShardHandle
+    task: RoundTask,
+    spec: ReplicaSpec,
+    vector: np.ndarray,
+    handle: ShardHandle,
+    reporter: Reporter | None = None,
 ) -> Result:
     """Train one shard for one epoch.
+
+    Args:
+        task: `RoundTask`.
+        spec: `ReplicaSpec` of the model.
+        vector: Vector of the global weights.
+        handle: `ShardHandle`.
+        reporter: `Reporter` to the driver. Defaults to `None`: nothing is reported.
 
     Returns:
         `ShardResult` with the delta, the metric state and figures. `Failure` if too many
@@ -122,7 +134,7 @@ def train_shard(
             replica.learning_rate = task.learning_rate
         if task.counters is not None:
             replica.counters = task.counters
-        train_epoch(replica, shard, fit, task.epoch)
+        train_epoch(replica, shard, fit, task.epoch, reporter)
         state.save(replica, task.epoch)
         delta = compute_delta(replica.get_vector(), base)
         if own is not None:
@@ -144,17 +156,22 @@ def train_shard(
     )
 
 
-def train_epoch(replica: Replica, shard: Shard, fit: FitTask, epoch: int) -> None:
+def train_epoch(
+    replica: Replica, shard: Shard, fit: FitTask, epoch: int, reporter: Reporter | None = None
+) -> None:
     """Train on the rows of an epoch, in batches. Metrics are reset first.
 
     Raises:
         NonFiniteLossError: If the loss is NaN or infinite, and the plan says to raise.
     """
-    plan = fit.plan
+    plan, reporter = fit.plan, reporter or Reporter()
     replica.reset_metrics()
     replica.seed_backend(plan.backend_seed(shard.index, epoch))
+    reporter.begin(epoch, fit.steps(shard.index).num_examples(epoch - plan.initial_epoch))
     for window in windows_of(fit, shard, epoch):
-        replica.train(window, plan.batch_size)
+        for start, stop in reporter.pieces(0, plan.batches(window.num_examples)):
+            replica.train(window, plan.batch_size, start, stop)
+            reporter.trained(replica, examples_in(window, plan.batch_size, start, stop))
         check_finite(replica, plan, epoch)
 
 

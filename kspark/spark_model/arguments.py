@@ -16,7 +16,7 @@ from kspark.optimizers import ServerOptimizer
 from kspark.plan import TrainingPlan
 from kspark.plan.checks import check_fraction
 from kspark.plan.settings import SETTINGS
-from kspark.replica import check_gradient_merging
+from kspark.replica import Replica, check_gradient_merging
 from kspark.replica.backends import MERGING
 from kspark.shards import LearningRate
 from kspark.spark_model.keras_attributes import KerasAttributes
@@ -149,6 +149,17 @@ def check_gradients(model: keras.Model, plan: TrainingPlan) -> None:
     """
     if plan.merges_gradients:
         check_gradient_merging(model)
+
+
+def check_fit(spark: SparkSession, plan: TrainingPlan, replica: Replica, class_weight: Any) -> None:
+    """Refuse a plan that the session, or the model with its class weights, does not allow.
+
+    Raises:
+        ValueError: See `check_schedule`, `check_single_target` and `check_session`.
+    """
+    check_schedule(plan, replica.learning_rate)
+    check_single_target(class_weight, len(replica.inputs.targets))
+    check_session(spark, plan)
 
 
 def check_schedule(plan: TrainingPlan, learning_rate: LearningRate) -> None:

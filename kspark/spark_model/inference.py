@@ -13,6 +13,8 @@ from kspark.adapters import Columns
 from kspark.cluster.check import check_cluster_once
 from kspark.cluster.interrupts import defers_interrupts
 from kspark.job.callbacks import listed, merged_metrics
+from kspark.job.display import checked_verbose
+from kspark.job.progress import CallProgress
 from kspark.plan.checks import check_integer, check_steps
 from kspark.replica import ReplicaSpec
 from kspark.spark_model.arguments import compiled_model, refuse_callbacks
@@ -75,7 +77,9 @@ class InferenceModel(KerasAttributes):
             y: Labels, if `x` does not contain them. Defaults to `None`.
             batch_size: Integer, number of examples per batch. Defaults to `None`, the
                 `batch_size` of the model.
-            verbose: Has no effect, because evaluation prints nothing.
+            verbose: `"auto"`, 0 (silent), 1 (a bar of the partitions that are done, then a line)
+                or 2 (a line). `"auto"` is 1 on a terminal or in a notebook, else 2. Defaults to
+                `"auto"`.
             sample_weight: Array of one weight per example, if `x` does not contain them.
                 Defaults to `None`.
             steps: Integer, number of batches to evaluate, from the first rows on. Defaults to
@@ -102,20 +106,17 @@ class InferenceModel(KerasAttributes):
         self._model = compiled_model(self._model)
         size, count = self._sizes(batch_size, steps)
         columns = Columns(features_col, label_col, weight_col)
-        source = Source(
-            self._model,
-            x,
-            columns,
-            self.num_workers,
-            labelled=y is None,
-            with_labels=y is not None,
-        )
-        examples = source.evaluation(x, y, sample_weight, count)
-        spec = ReplicaSpec.of(self._model, self.custom_objects, source.replica.inputs)
-        check_cluster_once(source.spark, spec.backend)
-        parts = job.evaluate(source.spark, spec, examples, size)
-        source.replica.prepare_metrics(parts)
-        results = merged_metrics(source.replica, [p.metrics for p in parts])
+        with CallProgress(verbose, "Evaluate") as progress:
+            progress.phase("Preparing the rows")
+            source = Source.of(self._model, x, y, columns, self.num_workers)
+            progress.run_on(source.spark)
+            examples = source.evaluation(x, y, sample_weight, count)
+            spec = ReplicaSpec.of(self._model, self.custom_objects, source.replica.inputs)
+            check_cluster_once(source.spark, spec.backend, progress.watch)
+            parts = job.evaluate(source.spark, spec, examples, size, progress.watch)
+            source.replica.prepare_metrics(parts)
+            results = merged_metrics(source.replica, [p.metrics for p in parts])
+            progress.end(sum(p.num_examples for p in parts), results)
         return dict(sorted(results.items())) if return_dict else listed(self._model, results)
 
     @defers_interrupts
@@ -143,7 +144,8 @@ class InferenceModel(KerasAttributes):
             x: Arrays as for `fit`, an RDD of features, or a Spark DataFrame.
             batch_size: Integer, number of examples per batch. Defaults to `None`, the
                 `batch_size` of the model.
-            verbose: Has no effect, because prediction prints nothing.
+            verbose: As for `evaluate`. It has no effect for a DataFrame, which Spark predicts
+                when the result is used. Defaults to `"auto"`.
             steps: Integer, number of batches to predict, from the first rows on. Defaults to
                 `None`, all rows.
             callbacks: `None`: callbacks run in `fit` only. The argument is here so that positional
@@ -166,16 +168,22 @@ class InferenceModel(KerasAttributes):
         refuse_callbacks(callbacks)
         size, count = self._sizes(batch_size, steps)
         columns = Columns(features_col, None, None)
-        source = Source(self._model, x, columns, self.num_workers, labelled=False)
-        spec = ReplicaSpec.of(self._model, self.custom_objects)
-        if isinstance(x, DataFrame):
-            added = job.output_fields(self._model, output_col)
-            x = x if count is None else x.limit(count)
-            return job.predict_frame(source.spark, spec, x, columns, added, size)
-        examples = source.features(x, count)
-        check_cluster_once(source.spark, spec.backend)
-        chunks = job.predict(source.spark, spec, examples, size)
-        return gathered(chunks, source.replica, as_rows=hasattr(x, "mapPartitions"))
+        shown = checked_verbose(verbose)
+        with CallProgress(0 if isinstance(x, DataFrame) else shown, "Predict") as progress:
+            progress.phase("Preparing the rows")
+            source = Source(self._model, x, columns, self.num_workers, labelled=False)
+            spec = ReplicaSpec.of(self._model, self.custom_objects)
+            if isinstance(x, DataFrame):
+                added = job.output_fields(self._model, output_col)
+                x = x if count is None else x.limit(count)
+                return job.predict_frame(source.spark, spec, x, columns, added, size)
+            progress.run_on(source.spark)
+            examples = source.features(x, count)
+            check_cluster_once(source.spark, spec.backend, progress.watch)
+            chunks = job.predict(source.spark, spec, examples, size, progress.watch)
+            found = gathered(chunks, source.replica, as_rows=hasattr(x, "mapPartitions"))
+            progress.end(sum(len(arrays[0]) for arrays in chunks), {})
+        return found
 
     def _sizes(self, batch_size: int | None, steps: int | None) -> tuple[int, int | None]:
         """Return the batch size, and the number of rows of `steps` batches; `None` for all."""

@@ -12,6 +12,7 @@ from kspark import optimizers, saving
 from kspark.adapters import Columns
 from kspark.cluster.interrupts import defers_interrupts
 from kspark.job.callback_checks import checked_callbacks, stops_on_nan
+from kspark.job.progress import Phases
 from kspark.job.report import FitReport
 from kspark.plan import TrainingPlan
 from kspark.plan.settings import PLAN_SETTINGS, SETTINGS
@@ -20,11 +21,9 @@ from kspark.replica.file_facts import FileFacts
 from kspark.spark_model.arguments import (
     check_backend,
     check_exclusive,
+    check_fit,
     check_gradients,
     check_rule,
-    check_schedule,
-    check_session,
-    check_single_target,
     compiled_model,
     refuse_unknown,
 )
@@ -198,8 +197,8 @@ class SparkModel(InferenceModel):
             batch_size: Integer, number of examples per batch and worker. Defaults to `None`,
                 the `batch_size` of the model.
             epochs: Integer >= 1, the epoch to train up to. Defaults to `1`.
-            verbose: `"auto"`, 0 (silent), 1 (a line that is updated in place) or 2 (a line per
-                epoch). Defaults to `"auto"`.
+            verbose: 0 (silent), 1 (a bar that moves within each epoch), 2 (a line per epoch) or
+                `"auto"`: 1 on a terminal or in a notebook, else 2. Defaults to `"auto"`.
             callbacks: List of `keras.callbacks.Callback`. Defaults to `None`.
             validation_split: Float in [0, 1), the fraction of the rows to validate on instead
                 of training: the last rows of arrays, or of each shard. Defaults to `0.0`.
@@ -271,13 +270,14 @@ class SparkModel(InferenceModel):
         keeping = Checkpointing.of(checkpoint, resume, checkpoints_kept, self.seed, plan, checked)
         check_gradients(self._model, plan)
         cols = Columns(features_col, label_col, weight_col)
-        source = Source.of(self._model, x, y, cols, self.num_workers)
-        check_schedule(plan, source.replica.learning_rate)
-        check_single_target(class_weight, len(source.replica.inputs.targets))
-        check_session(source.spark, plan)
-        rows, count = (x, y, sample_weight), plan.validation_rows
-        data = TrainingData.of(source, rows, validation_split, validation_data, count)
-        spec = ReplicaSpec.of(self._model, self.custom_objects, source.replica.inputs)
+        with Phases(verbose) as progress:
+            progress.phase("Preparing the rows")
+            source = Source.of(self._model, x, y, cols, self.num_workers)
+            check_fit(source.spark, plan, source.replica, class_weight)
+            progress.run_on(source.spark)
+            rows, count = (x, y, sample_weight), plan.validation_rows
+            data = TrainingData.of(source, rows, validation_split, validation_data, count)
+            spec = ReplicaSpec.of(self._model, self.custom_objects, source.replica.inputs)
         with autologged(self._model, plan, validation_split, checked) as logged:
             rule, outcome = self._rule(), self._outcome
             history = train(source, plan, spec, data, rule, outcome, logged, verbose, keeping)

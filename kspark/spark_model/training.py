@@ -18,6 +18,7 @@ from kspark.job.checkpoints import go_on, go_on_with_callbacks, last_checkpoint
 from kspark.job.fit import Fit
 from kspark.job.optimizer_state import counted_steps, take_state
 from kspark.job.preparing import prepared
+from kspark.job.progress import Phases
 from kspark.job.report import FitReport
 from kspark.job.vocabularies import Vocabularies
 from kspark.live.driver import train_live
@@ -83,10 +84,14 @@ def train(
     """
     outcome.report = FitReport(plan.mode, plan.frequency)
     replica, rule = source.replica, optimizer.clone()
-    check_cluster_once(source.spark, spec.backend)
+    with Phases(verbose) as starting:
+        starting.run_on(source.spark)
+        starting.phase("Starting the workers")
+        check_cluster_once(source.spark, spec.backend, starting.watch)
     aggregator = Aggregator(replica.spec, replica.get_vector(), rule, plan.mode)
     take_over(rule, outcome.server_state)
     monitor = FitMonitor(replica, callbacks, verbose, plan.epochs, plan.initial_epoch)
+    monitor.progress.run_on(source.spark)
     fit = Fit(
         source.spark,
         spec,
@@ -96,23 +101,25 @@ def train(
         data.validation_split,
         aggregator,
         monitor,
+        monitor.progress,
     )
     fit.vocabularies = Vocabularies(replica.model)
     if checkpointing.path is not None:
         fit.checkpoints = CheckpointFolder(checkpointing.path, checkpointing.kept, source.spark)
         names = names_of_stateful(callbacks)
         fit.settings = settings_of(replica.model, spec, plan, rule, checkpointing.seed, names)
-    if plan.initial_epoch < plan.epochs:
-        try:
-            run(fit, checkpointing.resume)
-            fit.rule_state = aggregator.rule_state()
-        finally:
-            outcome.report = fit.report
-            if fit.rule_state is not None:
-                outcome.server_state = dict(fit.rule_state)
-    else:
-        monitor.begin(steps=0)
-        monitor.end()
+    with monitor.progress:
+        if plan.initial_epoch < plan.epochs:
+            try:
+                run(fit, checkpointing.resume)
+                fit.rule_state = aggregator.rule_state()
+            finally:
+                outcome.report = fit.report
+                if fit.rule_state is not None:
+                    outcome.server_state = dict(fit.rule_state)
+        else:
+            monitor.begin(steps=0)
+            monitor.end()
     return monitor.history
 
 

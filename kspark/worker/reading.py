@@ -35,3 +35,8 @@ def weighted(window: Window, plan: TrainingPlan) -> Window:
     if plan.class_weight is None:
         return window
     return window.with_class_weight(plan.class_weight)
+
+
+def examples_in(window: Window, batch_size: int, start: int, stop: int) -> int:
+    """Return the number of examples in batches `[start, stop)` of a window."""
+    return min(stop * batch_size, window.num_examples) - start * batch_size

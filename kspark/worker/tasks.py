@@ -44,6 +44,8 @@ class FitTask:
         threads: Integer, threads that a replica may use.
         rule: `ServerOptimizer` whose replicas keep their own weights. Defaults to `None`.
         resumed: Boolean, whether the fit goes on from a checkpoint. Defaults to `False`.
+        reports: Boolean, whether tasks that are connected to the driver report their progress
+            within an epoch. Defaults to `False`.
     """
 
     fit_id: str
@@ -52,6 +54,7 @@ class FitTask:
     threads: int
     rule: ServerOptimizer | None = None
     resumed: bool = False
+    reports: bool = False
 
     @property
     def alone(self) -> bool:

@@ -81,7 +81,9 @@ class CountingReplica:
         for stop in stops:
             self.train(window, batch_size, start, stop)
             count = min(stop * batch_size, window.num_examples) - start * batch_size
-            self.set_vector(exchange(self.vector.copy(), count))
+            answer = exchange(self.vector.copy(), count)
+            if answer is not None:
+                self.set_vector(answer)
             start = stop
 
     def train_merging(self, window, batch_size, start, stop, exchange):

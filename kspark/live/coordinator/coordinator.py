@@ -33,6 +33,7 @@ from kspark.live.coordinator.meetings import Meetings
 from kspark.live.coordinator.progress import Answer, EpochReport, FitProgress, ShardPlan
 from kspark.live.coordinator.pushes import Pushes
 from kspark.live.coordinator.rendezvous import Rendezvous
+from kspark.live.coordinator.running import Moment
 from kspark.live.wire import Instructions, Restart, SharedOffer, Welcome
 from kspark.live.wire.reports import EpochEnd, FailureReport, MissingFilesReport, read_report
 from kspark.shards import LearningRate
@@ -50,16 +51,14 @@ class Coordinator:
         packing: `PackingScheme` of deltas and gradients, and of the mean gradients in answers.
         first_epoch: Integer, the first epoch of the fit. Defaults to `0`.
         merge_gradients: Boolean, whether synchronous replicas exchange gradients, and weights at
-            the end of the epoch. Otherwise they exchange deltas. Defaults to `False`.
-        batch_size: Integer, examples per local batch, for rules that depend on the number of
-            batches of a delta. Defaults to `None`: every delta counts as one batch.
-        max_staleness: Integer, number of exchanges that an asynchronous replica may be ahead of
-            the slowest. Defaults to `None`, no bound.
-        timeout: Float, seconds to wait for a replica that is not connected. Defaults to `60.0`.
+            the end of the epoch, instead of deltas. Defaults to `False`.
+        batch_size: Integer, examples per local batch. Defaults to `None`: each delta is one batch.
+        max_staleness: Integer, exchanges that a replica may be ahead. Defaults to `None`, no bound.
+        timeout: Float, seconds to wait for a lost replica. Defaults to `60.0`.
 
     Attributes:
         failure: `Failure` that a replica reported, or `None`.
-        missing: Set of shards whose replica did not find the shard's files.
+        missing: Set of shards whose replica found no files.
         instructions: `Instructions` for all replicas.
         offers: Mapping from shard to the `SharedOffer` of its welcome.
         rendezvous: `Rendezvous` of synchronous replicas, or `None`.
@@ -106,10 +105,7 @@ class Coordinator:
     # -- called by the transport, one thread per replica ---------------------------------
 
     def hello(self, shard: int, attempt: int) -> Welcome:
-        """Admit a replica.
-
-        Returns:
-            `Welcome` with the position of its shard.
+        """Admit a replica. Returns its `Welcome`, with the position of its shard.
 
         Raises:
             AggregationError: If the shard is unknown, or a newer attempt was admitted.
@@ -321,8 +317,13 @@ class Coordinator:
                 self._clocks.stop()
             self._gate.changed.notify_all()
 
+    def moment(self, epoch: int) -> Moment:
+        """Return how far the replicas have come in an epoch, as they have reported."""
+        with self._gate.changed:
+            return self._progress.running.at(epoch)
+
     def never_connected(self) -> list[int]:
-        """Return the shards, sorted, for which no task of the current job has connected."""
+        """Return the shards, sorted, without a task of the current job so far."""
         with self._gate.changed:
             return self._progress.never_connected()
 

@@ -13,8 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from kspark.live.coordinator.running import Running
 from kspark.live.wire import Start
-from kspark.live.wire.reports import MetricsReport, Report, StateReport, StateRequest
+from kspark.live.wire.reports import (
+    MetricsReport,
+    ProgressReport,
+    Report,
+    StateReport,
+    StateRequest,
+)
 from kspark.shards import ShardFacts
 
 Answer = tuple[dict[str, Any], list[np.ndarray]]
@@ -104,6 +111,7 @@ class FitProgress:
         shards: Mapping from shard index to `ShardProgress`.
         total_examples: Integer, training examples of all shards.
         closed: Integer, the open epoch. All epochs before it are closed.
+        running: `Running`, the last progress of each shard within an epoch.
     """
 
     def __init__(self, plans: Mapping[int, ShardPlan], first_epoch: int) -> None:
@@ -112,6 +120,7 @@ class FitProgress:
         self.first_epoch = first_epoch
         self.shards = {shard: ShardProgress() for shard in plans}
         self.closed = first_epoch
+        self.running = Running()
         self._reports: dict[int, EpochReport] = {}
         self._leader_states: dict[int, list[np.ndarray]] = {}
 
@@ -197,6 +206,8 @@ class FitProgress:
         """Record or answer a report that does not change the progress."""
         if isinstance(report, MetricsReport):
             self.take_metrics(shard, report, list(arrays))
+        elif isinstance(report, ProgressReport):
+            self.running.take(shard, report, arrays)
         elif isinstance(report, StateReport):
             self.take_leader_state(report.epoch, arrays)
         elif isinstance(report, StateRequest):

@@ -168,11 +168,31 @@ class ObstacleReport(Report):
     reason: str
 
 
+@dataclass(frozen=True)
+class ProgressReport(Report):
+    """How far a replica has come in an epoch, for the display of the driver only.
+
+    The metric state up to here may be sent beside it as arrays. A replica sends it a few times
+    per second, and only if the driver shows it. One that is lost changes nothing.
+
+    Attributes:
+        epoch: Integer.
+        num_examples: Integer, number of examples of the epoch that the shard has trained.
+        total: Integer, number of examples that it trains in the epoch.
+    """
+
+    kind: ClassVar[str] = "progress"
+
+    epoch: int
+    num_examples: int
+    total: int
+
+
 KINDS: Mapping[str, type[Report]] = {
     report.kind: report
     for report in (
         *(EpochEnd, FailureReport, MetricsReport, MissingFilesReport, StateReport, StateRequest),
-        *(ObstacleReport, OrderRequest, ResultReport),
+        *(ObstacleReport, OrderRequest, ProgressReport, ResultReport),
     )
 }
 

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import lru_cache
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import tensorflow as tf
@@ -89,6 +90,7 @@ class RowCache:
         self._max_bytes = max_bytes
         self._kept: OrderedDict[Hashable, Rows] = OrderedDict()
         self._order: tuple[np.ndarray | None, Any] = (None, None)
+        self._last: tuple[ref[Window], Rows] | None = None
 
     def load(self, window: Window) -> tuple[Rows, Any]:
         """Return the rows as tensors, and their order as a tensor."""
@@ -101,12 +103,25 @@ class RowCache:
 
     def _rows(self, window: Window) -> Rows:
         if window.key is None:
-            return Rows.of(window)
+            return self._single(window)
         rows = self._kept.pop(window.key, None)
         self._kept[window.key] = rows = Rows.of(window) if rows is None else rows
         while len(self._kept) > 1 and sum(r.nbytes for r in self._kept.values()) > self._max_bytes:
             self._kept.popitem(last=False)
         return rows
+
+    def _single(self, window: Window) -> Rows:
+        """Return the rows of a window without a key. They are kept as long as the window is.
+
+        A window is trained in several calls.
+        """
+        if self._last is None or self._last[0]() is not window:
+            self._last = ref(window, self._forget), Rows.of(window)
+        return self._last[1]
+
+    def _forget(self, window: ref[Window]) -> None:
+        if self._last is not None and self._last[0] is window:
+            self._last = None
 
 
 class Loop:

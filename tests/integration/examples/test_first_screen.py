@@ -35,10 +35,19 @@ spark_model = SparkModel(model, num_workers=2)
 spark_model.fit(x, y, epochs=2)
 print(spark_model)
 print(repr(spark_model.last_fit))
+spark_model.fit(np.tile(x, (1000, 1)), np.tile(y, 1000), batch_size=8)
+spark_model.evaluate(x, y)
 spark_model.fit(x, y, epochs=100000)
 """
 
-EPOCH = re.compile(r"Epoch \d+/\d+ (\.\.\.|- .* examples/s.*)")
+WAITS = r"(: \d+/\d+ [a-z ]+)? \.\.\.( \d+s)?"
+BAR = r" \[[=.]+\] [\d,]+/400,000( - .*)?"
+MOVING = re.compile(
+    rf"(Preparing the rows|Starting the workers|Reading the rows|Evaluate|Finishing){WAITS}"
+    rf"|Epoch \d+/\d+({WAITS}|{BAR})|Evaluate \[[=.]+\] \d/2 partitions - \d+s"
+)
+STAYING = re.compile(r"(Epoch \d+/\d+|Evaluate) - .* examples/s.*")
+WITHIN = re.compile(r"Epoch 1/1 \[[=.]+\] ([\d,]+)/400,000 .*loss: \d")
 
 
 class Terminal:
@@ -107,14 +116,21 @@ def test_a_script_shows_its_own_lines_and_those_of_fit_also_when_it_is_interrupt
     terminal.read()
     shown, trace = terminal.shown.split("Traceback (most recent call last):")
 
-    lines = [part for part in re.split(r"[\r\n]+", shown.replace("^C", "")) if part]
-    others = [line for line in lines if not EPOCH.fullmatch(line)]
+    parts = re.split(r"[\r\n]+", shown.replace("^C", ""))
+    lines = [part.rstrip(" ") for part in parts if part.strip(" ")]
+    moving = [line for line in lines if MOVING.fullmatch(line)]
+    others = [line for line in lines if not MOVING.fullmatch(line) and not STAYING.fullmatch(line)]
     assert others == [
         "SparkModel(model='small', mode='synchronous', frequency='epoch', workers=2, "
         "parameters=18)",
         "FitReport(mode='synchronous', frequency='epoch', workers=2, epochs=2)",
     ]
     assert [line for line in lines if line.startswith("Epoch 2/2 - ")]
+    assert max(map(len, moving)) < 80
+    within = [int(m[1].replace(",", "")) for line in lines if (m := WITHIN.match(line))]
+    assert within == sorted(within)
+    assert len({count for count in within if 0 < count < 400_000}) >= 2, lines
+    assert [line for line in lines if line.startswith("Evaluate - ") and "loss: " in line]
 
     frames = [line for line in trace.splitlines() if line.startswith("  File ")]
     assert len(frames) == 2

@@ -69,10 +69,13 @@ def test_the_notebook_shows_progress_in_place_and_the_curve(
     assert "".join(text_of(shown, "stderr") for shown in outputs.values()) == ""
     progress = text_of(outputs["fit"])
     assert "\rEpoch 1/10 ..." in progress
+    assert "\rReading the rows ..." in progress
     assert progress.count("\rEpoch 10/10 - ") == 1
     assert "val_accuracy" in progress
     assert any("image/png" in output.get("data", {}) for output in outputs["curve"])
-    shown = text_of(outputs["use"]).splitlines()
+    printed = text_of(outputs["use"]).splitlines()
+    assert [line for line in printed if line.startswith("Evaluate - ") and "accuracy: " in line]
+    shown = [line for line in printed if line.startswith("accuracy ")]
     # kspark's exact evaluation and Keras' own, to three digits.
     assert shown[0].split()[:2] == shown[1].split()[:2]
     assert float(shown[0].split()[1]) > 0.9

@@ -64,8 +64,8 @@ class Seen:
         self.vectors, self.merged = [], []
         result, merge = SparkJob.result, Aggregator.merge
 
-        def counted_result(job, timeout=None):
-            found = result(job, timeout)
+        def counted_result(job, *given, **named):
+            found = result(job, *given, **named)
             self.vectors.append(len(pickle.dumps(found)) // (4 * size))
             return found
 

@@ -25,7 +25,7 @@ def cluster(monkeypatch):
     """A session without Spark, whose workers answer with the environments in `answers`."""
     session = SimpleNamespace(answers=[WORKER], jobs=[], warm=[])
 
-    def run_once(spark, results, description):
+    def run_once(spark, results, description, watch=None):
         session.jobs.append(description)
         return list(session.answers)
 

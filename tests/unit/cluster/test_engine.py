@@ -53,11 +53,12 @@ class Context:
 
     def statusTracker(self):
         stages = {
-            1: SimpleNamespace(numActiveTasks=2),
+            1: SimpleNamespace(numActiveTasks=2, numCompletedTasks=0, numTasks=5),
             2: None,
-            3: SimpleNamespace(numActiveTasks=1),
+            3: SimpleNamespace(numActiveTasks=1, numCompletedTasks=3, numTasks=4),
+            4: SimpleNamespace(numActiveTasks=0, numCompletedTasks=0, numTasks=9),
         }
-        jobs = {7: SimpleNamespace(stageIds=[1, 2]), 8: None, 9: SimpleNamespace(stageIds=[3])}
+        jobs = {7: SimpleNamespace(stageIds=[1, 2]), 8: None, 9: SimpleNamespace(stageIds=[3, 4])}
         return SimpleNamespace(
             getJobIdsForGroup=lambda group: list(jobs) if group == "group" else [],
             getJobInfo=jobs.get,
@@ -105,6 +106,20 @@ def test_a_classic_session_uses_job_groups_and_broadcasts():
     assert spark.sparkContext.log == [("group", "group", "description", True), ("cancel", "group")]
     assert engine.active_tasks("group") == 3
     assert engine.active_tasks("other") == 0
+    assert engine.ended_tasks("group") == (3, 9)  # stage 4 is skipped, or has not begun
+    assert engine.ended_tasks("other") == (0, 0)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize(("setting", "on"), [("true", True), ("false", False), (None, False)])
+def test_sparks_own_bar_is_known(monkeypatch, setting, on, terminal):
+    settings = {} if setting is None else {"spark.ui.showConsoleProgress": setting}
+    conf = SimpleNamespace(get=lambda name, default: settings.get(name, default))
+    engine = ClassicEngine(SimpleNamespace(sparkContext=SimpleNamespace(getConf=lambda: conf)))
+    monkeypatch.setattr(
+        "kspark.cluster.engine.sys.stderr", SimpleNamespace(isatty=lambda: terminal)
+    )
+    assert engine.shows_progress == (on and terminal)
 
 
 def test_a_classic_session_can_collect_some_partitions(monkeypatch):
@@ -126,6 +141,8 @@ def test_a_spark_connect_session_uses_tags():
     engine.cancel("group")
     assert spark.log == [("tag", "group"), ("interrupt", "group")]
     assert isinstance(engine.on_every_slot(len), RemoteResults)
+    assert engine.ended_tasks("group") == (0, 0)
+    assert not engine.shows_progress
 
 
 @pytest.mark.parametrize(

@@ -105,3 +105,19 @@ def test_errors_of_spark_become_errors_that_name_the_remedy(text, kind, told):
     assert type(error) is kind
     with pytest.raises(kind, match=told):
         raise error
+
+
+def test_a_job_is_watched_while_it_runs_and_cancelled_if_that_fails(monkeypatch):
+    monkeypatch.setattr(spark_job, "POLL_SECONDS", 0.01)
+    spark, seen = SlowToSubmit(), []
+
+    def watch(job):
+        seen.append(job)
+        if len(seen) == 3:
+            raise OSError("no screen")
+
+    job = SparkJob(spark, spark, "watched").start()
+    with pytest.raises(OSError, match="no screen"):
+        job.result(watch=watch)
+    assert seen == [job] * 3
+    assert spark.cancelled and job.finished.is_set()

@@ -33,7 +33,7 @@ class Jobs:
         monkeypatch.setattr(collecting, "run", self.run)
         self.handles = SimpleNamespace(mapPartitionsWithIndex=lambda task: task)
 
-    def run(self, spark, rdd, description, partitions):
+    def run(self, spark, rdd, description, partitions, watch=None):
         self.asked.append(partitions)
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
         if isinstance(outcome, Exception):

@@ -8,6 +8,7 @@ import pytest
 
 from kspark.job import epochs
 from kspark.job.epochs import note_epoch
+from kspark.job.progress import Progress
 from kspark.job.report import EpochFacts
 
 
@@ -44,6 +45,7 @@ def test_callbacks_see_the_step_counters_of_the_replicas(monkeypatch, stateful):
         aggregator=SimpleNamespace(rule_state=dict, settled=lambda: None),
         last_epoch=lambda epoch: False,
         checkpoints=None,
+        progress=Progress(0, 5, 0),
     )
     monkeypatch.setattr(epochs, "take_state", lambda *_: note("take"))
     monkeypatch.setattr(epochs, "validate", lambda *_: note("validate", {}))
@@ -60,7 +62,7 @@ class Opened:
     def __init__(self, in_rounds):
         self.counters = (0, 0)
         self.shown_counters, self.new_counters = (0, 0), None
-        self.vocabularies, self.resumed = None, False
+        self.vocabularies, self.resumed, self.progress = None, False, Progress(0, 5, 0)
         self.plan = SimpleNamespace(in_rounds=in_rounds, initial_epoch=2)
         self.monitor = SimpleNamespace(replica=self, begin_epoch=lambda epoch: None)
         self.spec = SimpleNamespace(renewed=lambda model: ("renewed", model.counters))

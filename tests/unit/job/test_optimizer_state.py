@@ -66,7 +66,7 @@ class Jobs:
     def submitted(self):
         return len(self.wanted)
 
-    def collect_groups(self, fit, grouping, task, description, wanted=None):
+    def collect_groups(self, fit, grouping, task, description, wanted=None, watch=None):
         self.groupings.append(grouping)
         self.wanted.append(wanted)
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
@@ -74,7 +74,7 @@ class Jobs:
             raise outcome
         return outcome
 
-    def run(self, spark, results, description, wanted=None):
+    def run(self, spark, results, description, wanted=None, watch=None):
         return self.collect_groups(None, None, results, description, wanted)
 
 

@@ -59,7 +59,7 @@ def spooled(monkeypatch):
     def make(*turns, failing=False):
         examples = SpooledTwice(*turns)
 
-        def run(spark, rdd, description, partitions=None, timeout=None):
+        def run(spark, rdd, description, partitions=None, timeout=None, watch=None):
             if isinstance(rdd, str):
                 examples.cleaned.append((rdd, timeout, examples.closed))
             if isinstance(rdd, str) and failing:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from kspark.job.epochs import open_epoch
+from kspark.job.progress import Progress
 from kspark.job.vocabularies import Vocabularies
 from kspark.plan import TrainingPlan
 from kspark.replica import ReplicaSpec
@@ -36,7 +37,7 @@ class OneFit:
             replica=SimpleNamespace(model=self.model, counters=()), begin_epoch=self.begin_epoch
         )
         self.shown_counters = ()
-        self.vocabularies = Vocabularies(self.model)
+        self.vocabularies, self.progress = Vocabularies(self.model), Progress(0, 3, 0)
         self.shared = []
 
     def begin_epoch(self, epoch):

@@ -38,7 +38,7 @@ def change(size=SPEC.size):
     ],
 )
 def test_live_replicas_send_the_rows_that_changed(tools, mode, frequency, size):
-    task = SimpleNamespace(fit=SimpleNamespace(plan=tools.plan(mode, frequency)))
+    task = SimpleNamespace(fit=SimpleNamespace(plan=tools.plan(mode, frequency), reports=False))
     run = LiveRun(task, MODEL, None, None, None, None, 10, Welcome(1, True, 0, Start(0)))
     given = change(size)
     sent = run.outgoing(given)

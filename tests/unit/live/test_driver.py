@@ -11,6 +11,7 @@ from kspark import optimizers
 from kspark.aggregator import Aggregator
 from kspark.errors import ClusterError, FitEndedError
 from kspark.job.collecting import ShardsMissing
+from kspark.job.progress import Progress
 from kspark.job.report import EpochFacts
 from kspark.live import driver as live
 from kspark.live.coordinator import Coordinator, ShardPlan
@@ -36,6 +37,7 @@ def a_fit(mode, rule, shards=(6, 2)):
         spark=None,
         reply_residual=None,
         checkpoints=None,
+        progress=Progress(0, 1, 0),
         take_road=lambda road, reason: None,
     )
     return fit, Coordinator(aggregator, plans, Whole(SPEC))

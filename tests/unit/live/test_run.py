@@ -17,6 +17,7 @@ from kspark.live.run import LiveRun, examples_in, spans, train_exchanging
 from kspark.live.wire import Instructions
 from kspark.live.wire.reports import EpochEnd
 from kspark.shards import Usage
+from kspark.worker.progress import Reporter
 from kspark.worker.state import ShardState
 
 sizes = st.integers(1, 60)
@@ -117,6 +118,30 @@ def test_class_weights_become_sample_weights(tools, monkeypatch):
         run.shard = Weighted(world.handles[0])
         assert list(run.windows(0)) == ["weighted"]
     assert seen == [{1: 2.0}]
+
+
+@given(
+    st.integers(1, 60), st.integers(1, 4), st.integers(1, 7), st.sampled_from([8, 16]), st.data()
+)
+def test_a_replica_that_reports_exchanges_the_same(tools, count, size, local, rows, data):
+    """It trains its windows in pieces, but these change no exchange and no weight."""
+    found = []
+    for reports in (False, True):
+        plan = tools.plan("asynchronous", local, batch_size=size)
+        with tools.world([count], plan, window_rows=rows) as world:
+            run, exchanged = world.run(0), []
+            if reports:
+                run.reporter = Reporter(lambda meta, arrays: None)
+                run.reporter._piece = data.draw(st.integers(1, 5))
+            base = np.zeros(3, "f4")
+
+            def exchange(number, examples, delta, exchanged=exchanged, base=base):
+                exchanged.append((number, examples, delta.tolist()))
+                base += delta
+
+            train_exchanging(run, 0, 0, base, exchange)
+            found.append((exchanged, base.tolist(), run.replica.seen.tolist(), run.replica.steps))
+    assert found[0] == found[1]
 
 
 # -- around an epoch -------------------------------------------------------------------------------

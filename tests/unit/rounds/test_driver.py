@@ -107,7 +107,7 @@ class Jobs:
     def submitted(self):
         return len(self.wanted)
 
-    def collect_groups(self, fit, grouping, task, description, wanted=None):
+    def collect_groups(self, fit, grouping, task, description, wanted=None, watch=None):
         self.wanted.append(wanted)
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
         if isinstance(outcome, Exception):

@@ -105,7 +105,7 @@ def world(monkeypatch):
         fit.num_train = dict.fromkeys(range(shards), 4)
         tasks = Tasks(infos[:shards], slots)
         fit.train.handles.mapPartitionsWithIndex = lambda task: task
-        monkeypatch.setattr(Fit, "task", lambda fit: SimpleNamespace(plan=fit.plan))
+        monkeypatch.setattr(Fit, "task", lambda fit: SimpleNamespace(plan=fit.plan, reports=True))
         monkeypatch.setattr(long_job, "ship", lambda function, task, shared: task)
         monkeypatch.setattr("kspark.job.fit.threads_per_task", lambda spark: 1)
         for name in ("bind_host", "advertised_host"):
@@ -115,7 +115,7 @@ def world(monkeypatch):
             return SimpleNamespace(start=lambda: tasks.start(made.seen_by(task), fit.spec))
 
         monkeypatch.setattr(long_job, "SparkJob", spark_job)
-        monkeypatch.setattr(long_task, "train_shard", lambda *args: made.train(*args))
+        monkeypatch.setattr(long_task, "train_shard", lambda *args: made.train(*args[:4]))
         monkeypatch.setattr(long_task, "evaluate_shard", lambda *args: made.evaluate(*args))
         monkeypatch.setattr(long_job, "POLL_SECONDS", 0.02)
         job = LongJob.start(fit)

@@ -127,6 +127,13 @@ def test_one_epoch_with_validation_is_live(a_fit):
     assert reason_for_jobs(fit) is None
 
 
+def test_one_epoch_is_live_if_a_bar_shows_it(a_fit):
+    """The task of a Spark job per epoch cannot report."""
+    fit = a_fit(epochs=1)
+    fit.progress.display.moves = True
+    assert reason_for_jobs(fit) is None
+
+
 def test_the_live_road_can_be_forced(a_fit):
     fit = a_fit(road="live", epochs=1)
     LongJobs(fit)

@@ -129,7 +129,7 @@ def test_every_row_trains_once_in_full_batches_but_the_last(tools, count, size, 
 def test_each_epoch_has_its_own_order(tools, monkeypatch):
     orders = []
     monkeypatch.setattr(
-        tools.replica, "train", lambda self, window, size: orders.append(window.order.tolist())
+        tools.replica, "train", lambda self, window, *_: orders.append(window.order.tolist())
     )
     document = spooled("fit", 0, range(20))
     for epoch in (0, 1, 0):
@@ -150,7 +150,7 @@ def test_the_backend_draws_the_same_random_numbers_in_each_try_of_an_epoch(tools
 def test_class_weights_become_sample_weights(tools, monkeypatch):
     seen = []
 
-    def note(self, window, size):
+    def note(self, window, *_):
         seen.append([w.tolist() for w in window.sample_weight])
 
     monkeypatch.setattr(tools.replica, "train", note)
@@ -289,7 +289,7 @@ def test_a_loss_that_is_not_finite(tools, monkeypatch, rule, kind):
 
 def test_a_loss_that_is_not_finite_is_noticed_window_by_window(tools, monkeypatch):
     trained = []
-    monkeypatch.setattr(tools.replica, "train", lambda self, window, size: trained.append(1))
+    monkeypatch.setattr(tools.replica, "train", lambda self, *_: trained.append(1))
     monkeypatch.setattr(tools.replica, "loss_is_finite", lambda self: len(trained) < 2)
     plan = tools.plan("synchronous", "epoch")
     with tools.world([40], plan, window_rows=4) as world, pytest.raises(NonFiniteLossError):

@@ -16,7 +16,7 @@ from kspark.spark_model.training import Outcome, keep_constraints, train
 
 
 def test_a_fit_that_fails_at_once_reports_no_epochs_and_keeps_the_rule_state(monkeypatch):
-    def refuse(spark, backend):
+    def refuse(spark, backend, watch):
         raise ClusterError("no workers")
 
     monkeypatch.setattr("kspark.spark_model.training.check_cluster_once", refuse)

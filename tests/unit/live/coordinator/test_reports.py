@@ -25,6 +25,17 @@ def test_an_epoch_is_finished_when_every_shard_says_so(fit):
     assert fit.shared.wait_for_epoch(3, 0) is None
 
 
+def test_replicas_report_how_far_they_have_come(fit):
+    for shard, done in ((0, 10), (1, 5), (0, 20)):
+        report = fit.report(shard, "progress", np.ones(1), epoch=2, num_examples=done, total=30)
+        assert report == ({}, [])
+    assert fit.shared.moment(2).num_examples == 25
+    assert len(fit.shared.moment(2).metrics) == 2
+    assert fit.shared.wait_for_epoch(2, 0) is None
+    with pytest.raises(ProtocolError):
+        fit.report(0, "progress", epoch=2)
+
+
 def wait_in_a_thread(fit, monkeypatch):
     """A driver that waits for the first epoch, for longer than any test takes."""
     import threading

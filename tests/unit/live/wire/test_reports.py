@@ -15,6 +15,7 @@ from kspark.live.wire.reports import (
     MissingFilesReport,
     ObstacleReport,
     OrderRequest,
+    ProgressReport,
     ResultReport,
     StateReport,
     StateRequest,
@@ -33,6 +34,7 @@ REPORTS = [
     MissingFilesReport(),
     ObstacleReport("It is too large."),
     OrderRequest(3),
+    ProgressReport(2, 640, 6400),
     ResultReport(1, 8, True, 2),
     ResultReport(1, 8, False, 2, num_optimizer=4, facts=FACTS, counters=(3, 0)),
     StateReport(1),
@@ -62,6 +64,11 @@ def test_fields_that_are_none_are_not_sent():
         ({"kind": "epoch", "epoch": 4, "last": 1}, "`last` of EpochEnd must be of type bool"),
         ({"kind": "state", "epoch": 1, "more": 2}, "StateReport must have the fields"),
         ({"kind": "metrics", "epoch": 1, "facts": []}, "ShardFacts must have the fields"),
+        ({"kind": "progress", "epoch": 1, "total": 2}, "ProgressReport must have the fields"),
+        (
+            {"kind": "progress", "epoch": 1, "num_examples": 0.5, "total": 2},
+            "`num_examples` of ProgressReport must be of type int",
+        ),
         ({"kind": "failure", "failure": None}, "Failure must have the fields"),
         (
             {"kind": "metrics", "epoch": 1, "facts": vars(FACTS), "counters": [1, "2"]},
