@@ -7,6 +7,7 @@
 | `Adagrad`, `Adam`, `Yogi` | FedOpt, Reddi 2020 | synchronous, asynchronous |
 | `KerasOptimizer` | FedOpt, Reddi 2020, with any optimizer of Keras | synchronous, asynchronous |
 | `ElasticAverage` | EASGD and EAMSGD, Zhang 2015 | synchronous, asynchronous |
+| `OneShot` | Zinkevich 2010, one average at the end | synchronous |
 | `Downpour` | Dean 2012 | asynchronous, hogwild |
 | `ADAG` | Hermans 2017 | asynchronous, hogwild |
 | `StalenessAware` | Zhang 2015, Jiang 2017 | asynchronous |
@@ -31,6 +32,7 @@ from kspark.optimizers.elastic_average import ElasticAverage
 from kspark.optimizers.keras_config import is_keras_config, is_keras_optimizer
 from kspark.optimizers.keras_optimizer import KerasOptimizer
 from kspark.optimizers.median import Median
+from kspark.optimizers.one_shot import OneShot
 from kspark.optimizers.scaled import ScaledDelta
 from kspark.optimizers.sgd import SGD
 from kspark.optimizers.staleness_aware import StalenessAware
@@ -48,6 +50,7 @@ __all__ = [
     "KerasOptimizer",
     "Median",
     "MergeContext",
+    "OneShot",
     "ScaledDelta",
     "ServerOptimizer",
     "StalenessAware",
@@ -230,6 +233,7 @@ for _rule in (
     ElasticAverage,
     KerasOptimizer,
     Median,
+    OneShot,
     SGD,
     StalenessAware,
     TrimmedMean,

@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from kspark.cluster.remote import is_connect
 from kspark.cluster.slots import has_speculation
 from kspark.errors import invalid, invalid_type, unknown_argument
-from kspark.optimizers import ServerOptimizer
+from kspark.optimizers import OneShot, ServerOptimizer
 from kspark.plan import TrainingPlan
 from kspark.plan.checks import check_fraction
 from kspark.plan.settings import SETTINGS
@@ -79,6 +79,9 @@ def check_rule(rule: ServerOptimizer, plan: TrainingPlan) -> None:
     if rule.keeps_replica_weights and plan.mode == "hogwild":
         reason = 'a rule whose replicas continue with the merged weights in mode="hogwild"'
         raise invalid("server_optimizer", reason, rule)
+    if isinstance(rule, OneShot) and plan.frequency != "epoch":
+        reason = '"epoch" with server_optimizer="one_shot", whose replicas train apart'
+        raise invalid("frequency", reason, plan.frequency)
     check_rule_takes_compression(rule, plan)
     check_stragglers(rule, plan)
 

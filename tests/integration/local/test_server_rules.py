@@ -13,7 +13,16 @@ STATEFUL = [optimizers.SGD(0.5, momentum=0.9), optimizers.Adam(0.05)]
 OF_KERAS = keras.optimizers.AdamW(keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.7))
 CASES = [STATEFUL[0], pytest.param(STATEFUL[1], marks=pytest.mark.thorough), OF_KERAS]
 RULES = {
-    "synchronous": ("sgd", "adagrad", "adam", "yogi", "elastic_average", "median", "trimmed_mean"),
+    "synchronous": (
+        "sgd",
+        "adagrad",
+        "adam",
+        "yogi",
+        "elastic_average",
+        "median",
+        "one_shot",
+        "trimmed_mean",
+    ),
     "asynchronous": ("sgd", "adagrad", "adam", "yogi", "downpour", "adag", "staleness_aware"),
     "hogwild": ("sgd", "downpour", "adag"),
 }
@@ -172,3 +181,22 @@ def test_rule_state_of_other_weights_is_discarded_with_a_warning(spark, caplog):
         model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
         train(spark_model, 2, 3)
     assert "The server optimizer starts without state" in caplog.text
+
+
+@pytest.mark.parametrize("road", ["auto", "rounds"])
+def test_one_shot_averaging_is_the_mean_of_models_that_plain_keras_trains(spark, road):
+    x, y = labelled(60)
+    parts, rows = [slice(0, 40), slice(40, 60)], [40, 20]
+    models = [classifier() for _ in parts]
+    for part, model in zip(parts, models, strict=True):
+        model.fit(x[part], y[part], 8, epochs=3, shuffle=False, verbose=0)
+    pairs = [list(zip(x[part], y[part], strict=True)) for part in parts]
+    rdd = spark.sparkContext.parallelize(pairs, 2).flatMap(lambda pairs: pairs)
+    ours = classifier()
+    spark_model = SparkModel(ours, server_optimizer="one_shot", batch_size=8, road=road)
+    history = spark_model.fit(rdd, epochs=3, shuffle=False, verbose=0, validation_data=(x, y))
+    for found, *trained in zip(ours.get_weights(), *(m.get_weights() for m in models), strict=True):
+        np.testing.assert_allclose(found, np.average(trained, axis=0, weights=rows), atol=1e-6)
+    assert len(history.history["val_loss"]) == 3
+    with pytest.raises(ValueError, match='`frequency` must be "epoch" with .*one_shot'):
+        SparkModel(ours, frequency=2, server_optimizer="one_shot")

@@ -21,6 +21,7 @@ from kspark.optimizers import (
     ElasticAverage,
     Median,
     MergeContext,
+    OneShot,
     ServerOptimizer,
     StalenessAware,
     TrimmedMean,
@@ -39,6 +40,7 @@ RULES = [
     Downpour(0.5),
     ElasticAverage(0.7, 0.2),
     Median(),
+    OneShot(),
     SGD(0.5),
     SGD(0.7, 0.9),
     SGD(0.7, 0.9, True),
@@ -225,6 +227,7 @@ MODES = {
     "downpour": {A, H},
     "elastic_average": {S, A},
     "median": {S},
+    "one_shot": {S},
     "sgd": {S, A, H},
     "staleness_aware": {A},
     "trimmed_mean": {S},
@@ -256,7 +259,7 @@ def test_an_unknown_mode_is_refused():
 def test_rules_declare_whether_they_need_all_deltas_or_keep_replica_weights(name):
     rule = optimizers.get(name)
     assert rule.needs_all_deltas == (name in ("median", "trimmed_mean"))
-    assert rule.keeps_replica_weights == (name == "elastic_average")
+    assert rule.keeps_replica_weights == (name in ("elastic_average", "one_shot"))
 
 
 def test_replicas_of_other_rules_keep_no_weights():
