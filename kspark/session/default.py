@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import logging
-import os
 
 from pyspark.sql import SparkSession
 
+from kspark.session.configured import names_a_cluster
 from kspark.session.local import local_session
 
 logger = logging.getLogger("kspark")
-
-CONFIGURED = ("PYSPARK_GATEWAY_PORT", "SPARK_REMOTE")
-"""Environment variables of `spark-submit` and of Spark Connect, which say where Spark runs."""
 
 
 def default_session() -> SparkSession:
     """Start the session of a program that has started none.
 
-    Under `spark-submit`, and where `SPARK_REMOTE` names a server of Spark Connect, it is the
-    session that these describe. Otherwise it is `local_session()`, on all cores of this machine.
+    Under `spark-submit`, and where `SPARK_REMOTE` or Spark's file of defaults says where Spark
+    runs, it is the session that these describe. Otherwise it is `local_session()`, on all cores of
+    this machine.
 
     Returns:
         A `SparkSession`.
@@ -27,7 +25,7 @@ def default_session() -> SparkSession:
     Raises:
         ClusterError: If there is no Java that this Spark runs on.
     """
-    if any(name in os.environ for name in CONFIGURED):
+    if names_a_cluster():
         session: SparkSession = SparkSession.builder.getOrCreate()
         return session
     logger.info("No Spark session is running, so kspark starts one on this machine.")

@@ -16,9 +16,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import pyspark
-
 from kspark.cluster import daemon
+from kspark.session.configured import configured_text
 
 MODULE = "spark.python.daemon.module"
 USES_DAEMON = "spark.python.use.daemon"
@@ -54,11 +53,7 @@ def warm_settings(settings: Mapping[str, str], directory: Path) -> dict[str, str
 
 def settings_elsewhere() -> bool:
     """Whether Spark's file of defaults or its command line has one of the settings."""
-    home = os.environ.get("SPARK_HOME") or str(Path(pyspark.__file__).parent)
-    folder = os.environ.get("SPARK_CONF_DIR") or os.path.join(home, "conf")
-    found = os.environ.get("PYSPARK_SUBMIT_ARGS", "")
-    with contextlib.suppress(OSError):
-        found += Path(folder, "spark-defaults.conf").read_text(encoding="utf-8", errors="replace")
+    found = configured_text()
     return any(name in found for name in (MODULE, USES_DAEMON, PYTHONPATH))
 
 
