@@ -7,7 +7,6 @@ from kspark import compression, optimizers
 from kspark.plan import TrainingPlan
 from kspark.spark_model.arguments import check_rule
 
-
 UNMEASURED = {"KerasOptimizer", "OneShot"}
 """Rules of which docs/choosing.md says that they are not measured."""
 
