@@ -279,7 +279,15 @@ class Writer:
         return layers.Lambda(self.random.choice([lambda x: x * FACTOR, lambda x: x + 1.0]))
 
     def normalized(self):
-        return self.choose([layers.BatchNormalization, layers.LayerNormalization])()
+        """A normalization. No bias comes right before `BatchNormalization`.
+
+        It would be subtracted again, so that its gradient is nothing but rounding, of which Adam
+        makes whole steps.
+        """
+        kind = self.choose([layers.BatchNormalization, layers.LayerNormalization])
+        if kind is layers.LayerNormalization:
+            return kind()
+        return keras.Sequential([layers.Activation("softsign"), kind()])
 
     def noisy(self):
         kind = self.choose([layers.Dropout, layers.GaussianNoise])
