@@ -14,13 +14,19 @@ ACCEPTED = (
 
 COLLECT = "Collect its batches in NumPy arrays, for example with `np.concatenate`"
 
+BATCHES = (
+    "Collect its batches with `dataset.as_numpy_iterator()`, and join them with `np.concatenate` "
+    "to one array for each input and each label"
+)
+"""Advice for a `tf.data.Dataset`; see `collecting`."""
+
 CONVERSIONS = (
     ("scipy.sparse", "", "Convert it with `.toarray()`"),
     ("pyspark.pandas", "", "Convert it with `.to_spark()`, and name its columns"),
     ("pyspark", "", "Name columns with `features_col`, `label_col` and `weight_col`"),
     ("polars", "", "Convert it with `.to_arrow()`"),
     ("dask", "", "Convert it with `.compute()`"),
-    ("tensorflow", "DatasetV2", "Collect it: `x, y = map(np.stack, zip(*dataset.unbatch()))`"),
+    ("tensorflow", "DatasetV2", BATCHES),
     ("tensorflow", "SparseTensor", "Convert it with `tf.sparse.to_dense`"),
     ("tensorflow", "RaggedTensor", "Convert it with `.to_tensor()`"),
     ("torch", "DataLoader", COLLECT),
@@ -60,10 +66,26 @@ def way_out(value: Any) -> str:
     kinds = [(f"{kind.__module__}.", kind.__name__) for kind in type(value).__mro__]
     for module, name, advice in CONVERSIONS:
         if any(m.startswith(f"{module}.") and name in ("", n) for m, n in kinds):
-            return advice
+            return collecting(value) if advice is BATCHES else advice
     if isinstance(value, Iterator):
-        return "Collect its items in a NumPy array: `np.stack(list(...))`"
+        return (
+            "Collect its items in NumPy arrays: rows with `np.stack(list(...))`, batches with "
+            "`np.concatenate`, and as many as you want with `itertools.islice`"
+        )
     return ""
+
+
+def collecting(dataset: Any) -> str:
+    """Return the code that collects the batches of a `tf.data.Dataset`, or advice in words."""
+    parts = dataset.element_spec
+    if hasattr(parts, "shape"):
+        return "Collect its batches: `np.concatenate(list(dataset.as_numpy_iterator()))`"
+    is_flat = isinstance(parts, tuple) and all(hasattr(part, "shape") for part in parts)
+    if is_flat and 2 <= len(parts) <= 3:
+        names = ", ".join(("x", "y", "sample_weight")[: len(parts)])
+        batches = "zip(*dataset.as_numpy_iterator())"
+        return f"Collect its batches: `{names} = map(np.concatenate, {batches})`"
+    return BATCHES
 
 
 def plain_array(value: Any, name: str) -> np.ndarray:

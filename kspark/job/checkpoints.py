@@ -183,7 +183,10 @@ def go_on(fit: Fit, folder: CheckpointFolder, saved: CheckpointReader) -> None:
     fit.resumed = True
     restore_shards(fit, saved, epoch - 1)
     start_from_mean(fit, epoch - 1)
-    announce(fit, f"Training goes on from {folder.file(epoch)}, after {epoch} epochs.")
+    if epoch < fit.plan.epochs and not content["stopped"]:
+        announce(fit, f"Training goes on from {folder.file(epoch)}, after {epoch} epochs.")
+    else:
+        announce(fit, f"All {epoch} epochs are in {folder.file(epoch)}: nothing is left to train.")
 
 
 def start_from_mean(fit: Fit, epoch: int) -> None:

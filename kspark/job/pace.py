@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+MEASURED_SECONDS = 1.0
+"""Seconds of training after which a speed is known. The first batches are slower than others."""
+
 
 class Pace:
     """Measures the speed of training from the first examples on that are known to be trained.
@@ -34,7 +37,7 @@ class Pace:
         """Note how many examples of the epoch were trained at some time."""
         if self._first is None or done < self._first[1]:  # The epoch has started again.
             self._first = (now, done) if done else None
-        elif now > self._first[0] and done > self._first[1]:
+        elif now >= self._first[0] + MEASURED_SECONDS and done > self._first[1]:
             self.speed = (done - self._first[1]) / (now - self._first[0])
 
     def end_epoch(self, now: float, total: int) -> None:

@@ -18,7 +18,7 @@ from kspark.job.progress import CallProgress
 from kspark.plan.checks import check_integer, check_steps
 from kspark.replica import ReplicaSpec
 from kspark.spark_model.arguments import compiled_model, refuse_callbacks
-from kspark.spark_model.inputs import Source, gathered
+from kspark.spark_model.inputs import Source, first_phase, gathered
 from kspark.spark_model.keras_attributes import KerasAttributes
 
 
@@ -107,7 +107,7 @@ class InferenceModel(KerasAttributes):
         size, count = self._sizes(batch_size, steps)
         columns = Columns(features_col, label_col, weight_col)
         with CallProgress(verbose, "Evaluate") as progress:
-            progress.phase("Preparing the rows")
+            progress.phase(first_phase(x))
             source = Source.of(self._model, x, y, columns, self.num_workers)
             progress.run_on(source.spark)
             examples = source.evaluation(x, y, sample_weight, count)
@@ -170,7 +170,7 @@ class InferenceModel(KerasAttributes):
         columns = Columns(features_col, None, None)
         shown = checked_verbose(verbose)
         with CallProgress(0 if isinstance(x, DataFrame) else shown, "Predict") as progress:
-            progress.phase("Preparing the rows")
+            progress.phase(first_phase(x))
             source = Source(self._model, x, columns, self.num_workers, labelled=False)
             spec = ReplicaSpec.of(self._model, self.custom_objects)
             if isinstance(x, DataFrame):

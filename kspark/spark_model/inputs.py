@@ -29,6 +29,12 @@ def session_of(x: Any) -> SparkSession:
     return default_session() if session is None else session
 
 
+def first_phase(x: Any) -> str:
+    """Return what a call does first, for the screen. Without a session, it starts Spark."""
+    has_session = getattr(x, "sparkSession", None) is not None or active_session() is not None
+    return "Preparing the rows" if has_session else "Starting Spark"
+
+
 def active_session() -> SparkSession | None:
     """Return the active or the default session, or `None`.
 

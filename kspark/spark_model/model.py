@@ -30,7 +30,7 @@ from kspark.spark_model.arguments import (
 from kspark.spark_model.autologging import autologged
 from kspark.spark_model.checkpointing import KEPT, Checkpointing
 from kspark.spark_model.inference import InferenceModel
-from kspark.spark_model.inputs import Source, TrainingData, active_session
+from kspark.spark_model.inputs import Source, TrainingData, active_session, first_phase
 from kspark.spark_model.training import Outcome, train
 
 
@@ -271,7 +271,7 @@ class SparkModel(InferenceModel):
         check_gradients(self._model, plan)
         cols = Columns(features_col, label_col, weight_col)
         with Phases(verbose) as progress:
-            progress.phase("Preparing the rows")
+            progress.phase(first_phase(x))
             source = Source.of(self._model, x, y, cols, self.num_workers)
             check_fit(source.spark, plan, source.replica, class_weight)
             progress.run_on(source.spark)

@@ -74,7 +74,10 @@ def test_a_killed_script_goes_on_and_ends_with_the_same_bytes(spark, program, tm
     assert_same(resumed, undisturbed)
     assert sorted(os.listdir(folder)) == ["epoch-3.zip", "epoch-4.zip"]
     # Nothing is left to train: the script may be run again, and gives the same.
-    assert_same(program.trained(checkpoint=folder, resume=True), undisturbed)
+    capsys.readouterr()
+    assert_same(program.trained(checkpoint=folder, resume=True, verbose=2), undisturbed)
+    told = f"All 4 epochs are in {folder}/epoch-4.zip: nothing is left to train."
+    assert capsys.readouterr().out.splitlines() == [told]
 
 
 MODES = [

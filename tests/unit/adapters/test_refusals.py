@@ -32,7 +32,18 @@ OTHERS = {
     "polars": (lambda: stand_in("polars.dataframe.frame", "DataFrame"), "`.to_arrow()`"),
     "dask": (lambda: stand_in("dask.array.core", "Array"), "`.compute()`"),
     "loader": (lambda: stand_in("torch.utils.data", "DataLoader"), "`np.concatenate`"),
-    "dataset": (lambda: tf.data.Dataset.range(3).batch(2), "np.stack, zip(*dataset.unbatch())"),
+    "dataset": (
+        lambda: tf.data.Dataset.range(3).batch(2),
+        "`np.concatenate(list(dataset.as_numpy_iterator()))`",
+    ),
+    "dataset of pairs": (
+        lambda: tf.data.Dataset.from_tensor_slices((np.eye(3), np.ones(3))).batch(2),
+        "`x, y = map(np.concatenate, zip(*dataset.as_numpy_iterator()))`",
+    ),
+    "dataset of dictionaries": (
+        lambda: tf.data.Dataset.from_tensor_slices(({"a": np.eye(3)}, np.ones(3))).batch(2),
+        "to one array for each input and each label",
+    ),
     "sparse tensor": (lambda: tf.sparse.from_dense(np.eye(3)), "`tf.sparse.to_dense`"),
     "ragged tensor": (lambda: tf.ragged.constant([[1.0], [1.0, 2.0]]), "`.to_tensor()`"),
     "batches": (Batches, "`np.concatenate`"),
@@ -62,7 +73,7 @@ def test_the_collected_dataset_equals_its_rows():
     """What the error for `tf.data` advises."""
     rows, labels = np.eye(3), np.arange(3)
     dataset = tf.data.Dataset.from_tensor_slices((rows, labels)).batch(2)
-    x, y = map(np.stack, zip(*dataset.unbatch(), strict=True))
+    x, y = map(np.concatenate, zip(*dataset.as_numpy_iterator(), strict=True))
     np.testing.assert_array_equal(x, rows)
     np.testing.assert_array_equal(y, labels)
 

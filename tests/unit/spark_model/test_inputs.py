@@ -12,6 +12,7 @@ import pytest
 
 from kspark import SparkModel, job
 from kspark.adapters import Columns
+from kspark.spark_model import inputs
 from kspark.spark_model.inputs import Source
 
 X, Y = np.zeros((6, 4), "float32"), np.arange(6) % 3
@@ -114,3 +115,11 @@ def test_models_are_built_from_the_given_data(monkeypatch, call, labelled):
     with pytest.raises(LookupError):
         call(SparkModel(model), data)
     assert asked == [("session", data, "features", labelled)]
+
+
+def test_without_a_session_a_call_begins_with_the_start_of_spark(monkeypatch):
+    monkeypatch.setattr(inputs, "active_session", lambda: None)
+    assert inputs.first_phase(np.zeros(3)) == "Starting Spark"
+    assert inputs.first_phase(SimpleNamespace(sparkSession="one")) == "Preparing the rows"
+    monkeypatch.setattr(inputs, "active_session", lambda: "one")
+    assert inputs.first_phase(np.zeros(3)) == "Preparing the rows"
