@@ -14,6 +14,7 @@ from kspark.job.fit import Fit
 from kspark.job.sent_weights import SentWeights
 from kspark.job.spooling import SpooledExamples
 from kspark.plan import TrainingPlan, shard_steps
+from kspark.plan.apportioning import apportioned
 from kspark.replica.labels import check_labels
 
 logger = logging.getLogger("kspark")
@@ -141,12 +142,7 @@ def divide_validation(counts: Mapping[int, int], fraction: float) -> dict[int, i
     """
     total = sum(counts.values())
     held_out = total - int(total * (1.0 - fraction))
-    exact = {shard: n * held_out / total if total else 0.0 for shard, n in counts.items()}
-    parts = {shard: int(value) for shard, value in exact.items()}
-    missing = held_out - sum(parts.values())
-    by_remainder = sorted(counts, key=lambda s: (parts[s] - exact[s], s))
-    for shard in by_remainder[:missing]:
-        parts[shard] += 1
+    parts = apportioned(held_out, counts)
     return {shard: counts[shard] - parts[shard] for shard in counts}
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from kspark.errors import invalid
+from kspark.plan.apportioning import apportioned
 from kspark.plan.training_plan import TrainingPlan
 from kspark.shards import num_batches
 
@@ -75,8 +76,6 @@ def shard_steps(plan: TrainingPlan, num_train: Mapping[int, int]) -> dict[int, S
 def divided(steps: int, rows: Mapping[int, int]) -> dict[int, int]:
     """Divide the steps of an epoch among shards: one each, and the others by their rows.
 
-    The others are rounded by the largest remainder method.
-
     Raises:
         ValueError: If there are fewer steps than shards.
     """
@@ -86,10 +85,5 @@ def divided(steps: int, rows: Mapping[int, int]) -> dict[int, int]:
             "batch (or set a smaller `num_workers`)"
         )
         raise invalid("steps_per_epoch", rule, steps)
-    free, total = steps - len(rows), sum(rows.values())
-    exact = {shard: free * n / total for shard, n in rows.items()}
-    parts = {shard: int(share) for shard, share in exact.items()}
-    by_remainder = sorted(rows, key=lambda shard: (parts[shard] - exact[shard], shard))
-    for shard in by_remainder[: free - sum(parts.values())]:
-        parts[shard] += 1
-    return {shard: 1 + part for shard, part in parts.items()}
+    others = apportioned(steps - len(rows), rows)
+    return {shard: 1 + part for shard, part in others.items()}

@@ -8,7 +8,7 @@ import pytest
 
 from kspark.replica import Replica, build_model, input_spec
 from kspark.replica.labels import loss_of
-from kspark.replica.signature import output_names, unique
+from kspark.replica.signature import is_built, output_names, unique
 from kspark.shards import ArraySpec, InputSpec
 
 layers = keras.layers
@@ -119,6 +119,29 @@ def test_build_model_builds_an_unbuilt_model_from_rows():
     build_model(model, np.ones((2, 3)))
     assert [tuple(w.shape) for w in model.weights] == [(3, 2), (2,)]
     build_model(model, "not looked at any more")
+
+
+class HalfUsed(keras.Model):
+    """A model with a layer that `call` does not use, and which `build` says is built."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused, self.calls = keras.layers.Dense(2), keras.layers.Dense(3), 0
+        self.built = True
+
+    def call(self, x):
+        self.calls += 1
+        return self.used(x)
+
+
+def test_a_model_whose_layers_have_no_variables_is_called_once():
+    model = HalfUsed()
+    assert model.built and not is_built(model)
+    for _ in range(2):
+        build_model(model, np.ones((1, 4), "float32"))
+        assert is_built(model)
+    assert model.used.built and not model.unused.built
+    assert model.calls == 1
 
 
 def test_an_unbuilt_model_is_refused_without_rows():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import keras
@@ -51,6 +52,20 @@ def seen(result):
 
 def evaluate(task, documents, spec):
     return list(evaluate_shards(task, spec, VECTOR, 0, iter(documents)))
+
+
+def test_only_the_rows_that_are_asked_for_are_evaluated(documents, tools):
+    some = replace(task(s0=2), rows={0: 3, 2: 0})
+    first, empty, last = evaluate(some, documents, tools.spec())
+    assert (first.num_examples, seen(first)) == (3, [2, 3, 4])
+    assert (empty, last) == (ShardResult(1, 0), ShardResult(2, 0))
+
+
+def test_a_shard_that_was_read_again_with_fewer_rows_is_named(documents, tools):
+    (failure,) = evaluate(replace(task(s0=2), rows={0: 9}), documents[:1], tools.spec())
+    assert isinstance(failure, Failure)
+    assert "Partition 0 was read again" in failure.message
+    assert "has 10 rows now, but had 11 rows before" in failure.message
 
 
 def test_a_shard_is_evaluated_from_where_training_rows_end(documents, tools):
