@@ -8,16 +8,15 @@ from typing import Any
 import keras
 
 from kspark import compression as codecs
-from kspark import optimizers, saving
+from kspark import optimizers
 from kspark.adapters import Columns
 from kspark.cluster.interrupts import defers_interrupts
 from kspark.job.callback_checks import checked_callbacks, stops_on_nan
 from kspark.job.progress import Phases
 from kspark.job.report import FitReport
 from kspark.plan import TrainingPlan
-from kspark.plan.settings import PLAN_SETTINGS, SETTINGS
+from kspark.plan.settings import PLAN_SETTINGS
 from kspark.replica import ReplicaSpec
-from kspark.replica.file_facts import FileFacts
 from kspark.spark_model.arguments import (
     check_backend,
     check_exclusive,
@@ -29,12 +28,12 @@ from kspark.spark_model.arguments import (
 )
 from kspark.spark_model.autologging import autologged
 from kspark.spark_model.checkpointing import KEPT, Checkpointing
-from kspark.spark_model.inference import InferenceModel
-from kspark.spark_model.inputs import Source, TrainingData, active_session, first_phase
+from kspark.spark_model.inputs import Source, TrainingData, first_phase
+from kspark.spark_model.saved import SavedModel
 from kspark.spark_model.training import Outcome, train
 
 
-class SparkModel(InferenceModel):
+class SparkModel(SavedModel):
     """Trains, evaluates and predicts with a compiled Keras model on Spark.
 
     The data is divided into *shards*, one per worker. Each worker trains a *replica*, a copy
@@ -105,8 +104,6 @@ class SparkModel(InferenceModel):
             is not compiled.
         TypeError: If an argument has a wrong type, or is unknown.
     """
-
-    saved_as = "SparkModel"
 
     def __init__(
         self,
@@ -299,9 +296,6 @@ class SparkModel(InferenceModel):
         check_backend(plan)
         return plan
 
-    def _rule(self) -> optimizers.ServerOptimizer:
-        return optimizers.get(self.server_optimizer, self.custom_objects)
-
     @property
     def last_fit(self) -> FitReport | None:
         """Report of the last `fit` by epoch and worker, or `None`. A failed fit has one, too."""
@@ -311,40 +305,3 @@ class SparkModel(InferenceModel):
     def training_histories(self) -> list[dict[str, list[float]]]:
         """The `history` dictionaries of all fits, oldest first."""
         return self._histories
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the settings of this object as JSON data, without the Keras model."""
-        values = {n: getattr(self, n) for n in SETTINGS} | {"server_optimizer": self._rule()}
-        return {name: s.plain(s.checked(name, values[name])) for name, s in SETTINGS.items()}
-
-    def save(self, path: str, overwrite: bool = True) -> None:
-        """Save the model, its optimizer state and the settings of this object to one file.
-
-        `kspark.load_spark_model` reads it. `keras.saving.load_model` reads the model in it.
-
-        Example:
-
-        ```python
-        spark_model.save("model.keras")
-        ```
-
-        Args:
-            path: String that ends in `.keras` or `.h5`: a local path, or a URI that Spark can
-                write.
-            overwrite: Boolean, whether an existing file may be replaced. Defaults to `True`.
-
-        Raises:
-            FileExistsError: If the file exists and `overwrite` is `False`.
-            ValueError: If the path has another ending.
-        """
-        facts = FileFacts.of(self._model, self.custom_objects)
-        saving.save_model(
-            self._model,
-            self.get_config(),
-            str(path),
-            overwrite=overwrite,
-            server_state={**self._outcome.server_state, **facts.arrays},
-            spark=active_session(),
-            class_name=self.saved_as,
-            facts=facts.data,
-        )

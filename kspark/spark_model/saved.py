@@ -1,0 +1,63 @@
+"""`SavedModel`: the settings of a model on Spark, and the file that keeps them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kspark import optimizers, saving
+from kspark.plan.settings import SETTINGS
+from kspark.replica.file_facts import FileFacts
+from kspark.spark_model.inference import InferenceModel
+from kspark.spark_model.inputs import active_session
+from kspark.spark_model.training import Outcome
+
+
+class SavedModel(InferenceModel):
+    """Keeps the settings of a fit, and saves them with the model. The base of `SparkModel`.
+
+    Subclasses set an attribute for each name in `SETTINGS`.
+    """
+
+    saved_as = "SparkModel"
+    server_optimizer: Any
+    _outcome: Outcome
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the settings of this object as JSON data, without the Keras model."""
+        values = {n: getattr(self, n) for n in SETTINGS} | {"server_optimizer": self._rule()}
+        return {name: s.plain(s.checked(name, values[name])) for name, s in SETTINGS.items()}
+
+    def save(self, path: str, overwrite: bool = True) -> None:
+        """Save the model, its optimizer state and the settings of this object to one file.
+
+        `kspark.load_spark_model` reads it. `keras.saving.load_model` reads the model in it.
+
+        Example:
+
+        ```python
+        spark_model.save("model.keras")
+        ```
+
+        Args:
+            path: String that ends in `.keras` or `.h5`: a local path, or a URI that Spark can
+                write.
+            overwrite: Boolean, whether an existing file may be replaced. Defaults to `True`.
+
+        Raises:
+            FileExistsError: If the file exists and `overwrite` is `False`.
+            ValueError: If the path has another ending.
+        """
+        facts = FileFacts.of(self._model, self.custom_objects)
+        saving.save_model(
+            self._model,
+            self.get_config(),
+            str(path),
+            overwrite=overwrite,
+            server_state={**self._outcome.server_state, **facts.arrays},
+            spark=active_session(),
+            class_name=self.saved_as,
+            facts=facts.data,
+        )
+
+    def _rule(self) -> optimizers.ServerOptimizer:
+        return optimizers.get(self.server_optimizer, self.custom_objects)
