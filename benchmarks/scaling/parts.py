@@ -17,10 +17,9 @@ from benchmarks.scaling.costs import PLAIN, CodecCosts
 from kspark import compression
 from kspark.aggregator import Aggregator
 from kspark.compression import Compressor, Packing
-from kspark.live.coordinator.rendezvous import mean_of
 from kspark.live.transport import AggregatorServer
 from kspark.optimizers import get as get_rule
-from kspark.weights import Whole, weighted_mean
+from kspark.weights import Whole, mean_in_order, weighted_mean
 
 CODECS: dict[str, Any] = {
     "float16": "float16",
@@ -73,7 +72,6 @@ def merging_costs() -> dict[str, float]:
     """Seconds per byte of one more delta: in the mean of a round, of a batch, under the lock."""
     spec, many = spec_of(MEGABYTES), vectors(NUM_VECTORS)
     pairs = [(vector, 1.0) for vector in many]
-    given = dict(enumerate(pairs))
     rule = Aggregator(spec, np.zeros(spec.size, "float32"), get_rule("average"), "asynchronous")
     out = np.empty(spec.size, "float32")
 
@@ -84,7 +82,7 @@ def merging_costs() -> dict[str, float]:
     each = NUM_VECTORS * spec.nbytes
     return {
         "merge": seconds_of(lambda: weighted_mean(pairs)) / each,
-        "mean": seconds_of(lambda: mean_of(given)) / each,
+        "mean": seconds_of(lambda: mean_in_order(pairs)) / each,
         "lock": seconds_of(push) / spec.nbytes,
     }
 

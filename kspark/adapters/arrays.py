@@ -24,6 +24,7 @@ from kspark.adapters.conform import Place, cast, conform, reshaped, stack, unnes
 from kspark.adapters.refusals import plain_array
 from kspark.adapters.structure import leaves, part_name, weight_specs
 from kspark.adapters.summary import summary_of
+from kspark.cluster.addresses import is_local
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.remote import is_connect
 from kspark.errors import Described, invalid, invalid_type
@@ -309,11 +310,6 @@ def slice_bounds(count: int, parts: int) -> list[int]:
     """Return the bounds of `parts` near-equal slices of `count` rows, longer ones first."""
     size, longer = divmod(count, parts)
     return [i * size + min(i, longer) for i in range(parts + 1)]
-
-
-def is_local(master: str | None) -> bool:
-    """Whether tasks run in processes on the driver's host, as the same user."""
-    return master is not None and (master == "local" or master.startswith("local["))
 
 
 def read_files(

@@ -1,4 +1,4 @@
-"""Where the driver listens, and where executors reach it: Spark's own settings."""
+"""Where the driver listens, where executors reach it, and whether they are on its host."""
 
 from __future__ import annotations
 
@@ -21,3 +21,8 @@ def advertised_host(spark: SparkSession, bound: Any) -> str:
         bound: The address that the driver listens on, if Spark does not know another one.
     """
     return str(spark.sparkContext.getConf().get("spark.driver.host") or bound)
+
+
+def is_local(master: str | None) -> bool:
+    """Whether tasks run in processes on the driver's host, as the same user."""
+    return master is not None and (master == "local" or master.startswith("local["))

@@ -30,11 +30,9 @@ from kspark.job.optimizer_state import states_of, take_state
 from kspark.job.report import EpochFacts, worker_figures
 from kspark.live.coordinator import Coordinator, EpochReport, ShardPlan
 from kspark.live.run import LiveTask
-from kspark.live.shared_memory import SharedWeights
+from kspark.live.sharing import shared_memory
 from kspark.live.task import ATTEMPTS_PER_SUBMISSION, train_shards
 from kspark.live.transport import AggregatorServer
-from kspark.live.wire import SharedOffer
-from kspark.optimizers import MergeContext, ScaledDelta
 from kspark.plan import shard_steps
 from kspark.worker.tasks import ShardResult
 
@@ -104,7 +102,7 @@ def live_fit(fit: Fit) -> Iterator[LiveFit]:
     if coordinator.rendezvous is not None:
         coordinator.rendezvous.residual = fit.reply_residual
     token = secrets.token_bytes(32)
-    with shared_weights(fit, coordinator):
+    with shared_memory(fit, coordinator, packing):
         server = AggregatorServer(
             coordinator,
             packing,
@@ -284,33 +282,3 @@ class LiveFit:
         self.failures = counted(self.failures, self.fit.plan.max_failures, error)
         if isinstance(error, ShardsMissing):
             self.fit.train.respool()
-
-
-@contextmanager
-def shared_weights(fit: Fit, coordinator: Coordinator) -> Iterator[None]:
-    """In hogwild mode, keep the weights in a file that replicas on the driver's host map.
-
-    Only a sum of scaled deltas can be left to the replicas: other rules, and constraints, are
-    applied by the aggregator.
-    """
-    shards = sorted(coordinator.shards)
-    rule = fit.aggregator.optimizer
-    wanted = fit.plan.mode == "hogwild" and not fit.aggregator.keeps_constraints
-    if not wanted or not isinstance(rule, ScaledDelta) or not rule.is_a_scale:
-        yield
-        return
-    shared = SharedWeights.create(fit.aggregator.weights, fit.spec.weights, len(shards))
-    own = fit.aggregator.weights
-    fit.aggregator.weights = shared.vector
-    for slot, shard in enumerate(shards):
-        share = coordinator.shards[shard].num_examples / coordinator.total_examples
-        scale = rule.scale(MergeContext("hogwild", share))
-        coordinator.offers[shard] = SharedOffer(
-            shared.path, shared.mark.hex(), len(shards), slot, share, scale
-        )
-    try:
-        yield
-    finally:
-        own[:] = shared.vector
-        fit.aggregator.weights = own
-        shared.unlink()

@@ -7,11 +7,13 @@ import time
 
 import numpy as np
 
+from kspark.errors import ConnectionLostError
 from kspark.live.run import LiveRun, train_exchanging
-from kspark.live.transport import Reply
+from kspark.live.shared_gradients import SharedGradients
+from kspark.live.transport import REPLY_TIMEOUTS, Reply
 from kspark.live.wire import Instructions
 from kspark.live.wire.documents import GENERATION_BITS
-from kspark.live.wire.reports import EpochEnd, StateReport, StateRequest
+from kspark.live.wire.reports import EpochEnd, StateReport, StateRequest, WaitingReport
 from kspark.worker.own_weights import RoundWeights
 from kspark.worker.reading import examples_in
 
@@ -100,9 +102,15 @@ def gradient_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarra
     plan, steps = run.task.fit.plan, run.welcome.steps
     sequences = itertools.count(generation << GENERATION_BITS)
     merged = out[: run.spec.weights.trainable_size]
+    shared = find_gradients(run, generation)
 
     def exchange(gradient: np.ndarray | None, count: int) -> np.ndarray:
-        bring(run, gradient, next(sequences), count, out)
+        sequence = next(sequences)
+        if shared is None:
+            bring(run, gradient, sequence, count, out)
+        else:
+            number = (epoch - plan.initial_epoch) * steps + sequence
+            bring_near(run, shared, gradient, number, count, merged)
         return merged
 
     run.reporter.begin(epoch, run.examples(epoch))
@@ -118,6 +126,63 @@ def gradient_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarra
         run.replica.apply_gradient(exchange(None, 0))
     meet(run, run.replica.get_vector(), next(sequences), run.examples(epoch), out, weights=True)
     run.replica.set_vector(out)
+
+
+def find_gradients(run: LiveRun, generation: int) -> SharedGradients | None:
+    """Return the gradients of all replicas in shared memory, or `None` if they meet at the driver.
+
+    That is so if replicas are on other hosts, and after an epoch that started again: a replica that
+    was lost might still write to the shared memory.
+
+    Raises:
+        EpochRestart: If the driver has shared memory, but this replica does not find it.
+    """
+    offer = run.welcome.shared
+    if offer is None or generation:
+        return None
+    mark = bytes.fromhex(offer.mark)
+    found = SharedGradients.find(offer.path, mark, run.spec.weights, offer.num_shards)
+    if found is None:
+        ask_to_wait(run, found=False)
+    return found
+
+
+def ask_to_wait(run: LiveRun, *, found: bool) -> None:
+    """Ask the driver whether to wait for the gradients of other replicas.
+
+    Raises:
+        EpochRestart: If the epoch starts again.
+        ConnectionLostError: If another replica was lost and did not come back.
+    """
+    answer, _ = run.client.report(WaitingReport(0, found).to_json())
+    check_restart(Instructions.from_json(answer))
+
+
+def bring_near(
+    run: LiveRun,
+    shared: SharedGradients,
+    gradient: np.ndarray | None,
+    number: int,
+    count: int,
+    out: np.ndarray,
+) -> None:
+    """Meet the other replicas in shared memory, and write the mean gradient into `out`.
+
+    Raises:
+        EpochRestart: If the epoch starts again.
+        ConnectionLostError: If another replica does not arrive in time.
+    """
+    limit = REPLY_TIMEOUTS * run.task.fit.plan.timeout
+
+    def ask(waited: float) -> None:
+        if waited > limit:
+            raise ConnectionLostError(
+                f"Not all shards reached exchange {number} of the fit within {limit:g} s."
+            )
+        ask_to_wait(run, found=True)
+
+    slot = run.welcome.shared.slot if run.welcome.shared else 0
+    run.waited += shared.exchange(slot, number, gradient, count, out, ask)
 
 
 def delta_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarray) -> None:

@@ -75,6 +75,7 @@ class LiveRun:
         reported: Float, time of the last epoch's report in seconds of `time.perf_counter`.
             Defaults to `0.0`, no report.
         counted: `Usage` of the connection up to the last report, without seconds.
+        waited: Float, seconds of waiting for other replicas in shared memory. Defaults to `0.0`.
         instructions: Last `Instructions` of the driver.
         packer: `Packer` of deltas or gradients.
         reporter: `Reporter` of the progress within an epoch.
@@ -92,6 +93,7 @@ class LiveRun:
     state_kept: bool = True
     reported: float = 0.0
     counted: Usage = Usage()
+    waited: float = 0.0
     instructions: Instructions = field(init=False)
     packer: Packer = field(init=False)
     reporter: Reporter = field(init=False)
@@ -219,7 +221,8 @@ class LiveRun:
     def new_usage(self, seconds: float) -> Usage:
         """Return `seconds` with the connection's bytes and waiting time since the last report."""
         client, before = self.client, self.counted
-        self.counted = Usage(0.0, client.seconds_waiting, client.bytes_sent, client.bytes_received)
+        waited = client.seconds_waiting + self.waited
+        self.counted = Usage(0.0, waited, client.bytes_sent, client.bytes_received)
         return Usage(
             seconds,
             self.counted.waiting - before.waiting,

@@ -1,10 +1,9 @@
-"""Hogwild on one host: the global weights in a file that all replicas map.
+"""Files that the replicas on the driver's host map, and the one with the weights of hogwild mode.
 
-The file contains 32 random bytes, by which a replica checks that it has found this fit's file and
-not one of another host; two int64 per shard, the number of applied pushes and the attempt that
-may push; and the vector of weights.
-
-Replicas add to the weights in place without a lock, and accept that updates may be lost or torn.
+Each file begins with 32 random bytes, by which a replica checks that it has found this fit's file
+and not one of another host. In hogwild mode, two int64 per shard follow, the number of applied
+pushes and the attempt that may push, and then the vector of weights. Replicas add to the weights in
+place without a lock, and accept that updates may be lost or torn.
 
 Reference:
     Niu et al., 2011, "Hogwild!: A Lock-Free Approach to Parallelizing Stochastic Gradient
@@ -13,6 +12,7 @@ Reference:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import tempfile
@@ -44,7 +44,7 @@ class SharedWeights:
         counters = num_shards * COUNTER.itemsize
         cut = MARK_BYTES + 2 * counters
         size = cut + spec.nbytes
-        raw = np.asarray(np.memmap(path, np.uint8, "r+", shape=(size,)))
+        raw = mapped(path, size)
         self.pushes = raw[MARK_BYTES : MARK_BYTES + counters].view(COUNTER)
         self.owners = raw[MARK_BYTES + counters : cut].view(COUNTER)
         self.vector = raw[cut:].view(spec.dtype)
@@ -60,11 +60,7 @@ class SharedWeights:
         spec.check(weights, "weights vector")
         mark = secrets.token_bytes(MARK_BYTES)
         counters = bytes(2 * num_shards * COUNTER.itemsize)
-        parts = (mark, counters, np.ascontiguousarray(weights).data.cast("B"))
-        try:
-            path = write_file(MEMORY, parts)
-        except OSError:  # `MEMORY` does not exist, or is too small, as in many containers.
-            path = write_file(tempfile.gettempdir(), parts)
+        path = create_file((mark, counters, np.ascontiguousarray(weights).data.cast("B")))
         return cls(path, mark, spec, num_shards)
 
     @classmethod
@@ -72,18 +68,25 @@ class SharedWeights:
         cls, path: str, mark: bytes, spec: WeightSpec, num_shards: int
     ) -> SharedWeights | None:
         """Open the driver's file. Returns `None` if this host does not have that file."""
-        try:
-            with open(path, "rb") as stream:
-                if stream.read(MARK_BYTES) != mark:
-                    return None
-            return cls(path, mark, spec, num_shards)
-        except OSError:
-            return None
+        found = is_marked(path, mark)
+        return cls(path, mark, spec, num_shards) if found else None
 
     def unlink(self) -> None:
         """Delete the file. Open maps stay valid."""
-        if os.path.exists(self.path):
-            os.unlink(self.path)
+        delete_file(self.path)
+
+
+def create_file(parts: Iterable[bytes | memoryview]) -> str:
+    """Write a new file, in memory if possible. Returns its path.
+
+    Raises:
+        OSError: If there is not enough space.
+    """
+    written = list(parts)
+    try:
+        return write_file(MEMORY, written)
+    except OSError:  # `MEMORY` does not exist, or is too small, as in many containers.
+        return write_file(tempfile.gettempdir(), written)
 
 
 def write_file(folder: str, parts: Iterable[bytes | memoryview]) -> str:
@@ -101,3 +104,23 @@ def write_file(folder: str, parts: Iterable[bytes | memoryview]) -> str:
         os.unlink(path)
         raise
     return path
+
+
+def is_marked(path: str, mark: bytes) -> bool:
+    """Whether this host has a file at `path` that begins with `mark`."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(MARK_BYTES) == mark
+    except OSError:
+        return False
+
+
+def mapped(path: str, size: int) -> np.ndarray:
+    """Map the first `size` bytes of a file. Returns a uint8 array, which writes to the file."""
+    return np.asarray(np.memmap(path, np.uint8, "r+", shape=(size,)))
+
+
+def delete_file(path: str) -> None:
+    """Delete a file, if it is there. Open maps stay valid."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

@@ -27,6 +27,7 @@ from kspark.weights.arithmetic import (
     WeightedMean,
     apply_delta,
     compute_delta,
+    mean_in_order,
     same_kind,
     weighted_mean,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "apply_delta",
     "completed",
     "compute_delta",
+    "mean_in_order",
     "same_kind",
     "weighted_mean",
 ]

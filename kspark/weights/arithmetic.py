@@ -116,3 +116,31 @@ def weighted_mean(pairs: Iterable[tuple[np.ndarray, float]]) -> np.ndarray:
     for vector, weight in pairs:
         mean.add(vector, weight)
     return mean.result()
+
+
+def mean_in_order(
+    pairs: Iterable[tuple[np.ndarray, float]], out: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the mean of pairs of a vector and its weight, computed in the vectors' dtype.
+
+    The same pairs in the same order give the same bytes, whoever computes the mean.
+
+    Args:
+        pairs: Iterable of a vector and its weight. Vectors without weight are ignored.
+        out: Vector to write to, none of `pairs`. Defaults to `None`, a new one.
+
+    Raises:
+        AggregationError: If no vector has a weight above zero.
+    """
+    weighed = [(vector, weight) for vector, weight in pairs if weight > 0]
+    total = sum(weight for _, weight in weighed)
+    if not total:
+        raise AggregationError("There is nothing to average, because every weight is zero.")
+    factors = [vector.dtype.type(weight / total) for vector, weight in weighed]
+    first = weighed[0][0]
+    mean = np.empty_like(first) if out is None else out
+    for part in pieces(first.size):
+        np.multiply(first[part], factors[0], out=mean[part])
+        for (vector, _), factor in zip(weighed[1:], factors[1:], strict=True):
+            mean[part] += vector[part] * factor
+    return mean

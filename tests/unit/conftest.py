@@ -18,8 +18,10 @@ from kspark.aggregator import Aggregator
 from kspark.errors import ConnectionLostError
 from kspark.live.coordinator import Coordinator, ShardPlan
 from kspark.live.run import LiveRun, LiveTask
+from kspark.live.shared_gradients import SharedGradients
 from kspark.live.task import choose_loop
 from kspark.live.transport import Reply
+from kspark.live.wire import SharedOffer
 from kspark.plan import TrainingPlan
 from kspark.replica.building import build
 from kspark.shards import Chunk, Shard, ShardFacts, spool
@@ -233,7 +235,7 @@ class SmallWindows(Shard):
 class World:
     """Shards of the given sizes on disk, whose rows are numbered through; an aggregator."""
 
-    def __init__(self, folder, counts, plan, rule="average", window_rows=10**9):
+    def __init__(self, folder, counts, plan, rule="average", window_rows=10**9, near=False):
         self.plan, self.folder, self.window_rows = plan, folder, window_rows
         self.counts = dict(enumerate(counts))
         ends = itertools.accumulate(counts)
@@ -253,12 +255,24 @@ class World:
             max_staleness=plan.max_staleness,
             timeout=plan.timeout,
         )
+        self.shared = self.share_gradients() if near else None
         own = self.aggregator.optimizer
         own = own.clone() if own.keeps_replica_weights else None
         self.fit_task = FitTask("fit", plan, self.counts, 1, own)
         initial = CountingReplica()
         kept = (initial.get_optimizer_state(), initial.get_fixed())
         state_module._replicas["fit"] = state_module.Kept("counting", initial, kept, False)
+
+    def share_gradients(self):
+        """What the driver does if all replicas are on its host."""
+        shards = list(self.coordinator.shards)
+        shared = SharedGradients.create(SPEC, len(shards))
+        for slot, shard in enumerate(shards):
+            self.coordinator.offers[shard] = SharedOffer(
+                shared.path, shared.mark.hex(), len(shards), slot, 1.0
+            )
+        self.coordinator.rendezvous.meet_apart()
+        return shared
 
     @property
     def all_ids(self):
@@ -373,7 +387,10 @@ class Tools:
     @contextmanager
     def world(counts, plan, **more):
         with tempfile.TemporaryDirectory() as folder:
-            yield World(folder, counts, plan, **more)
+            made = World(folder, counts, plan, **more)
+            yield made
+            if made.shared is not None:
+                made.shared.unlink()
 
 
 @pytest.fixture(scope="session")

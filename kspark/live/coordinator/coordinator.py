@@ -35,7 +35,13 @@ from kspark.live.coordinator.pushes import Pushes
 from kspark.live.coordinator.rendezvous import Rendezvous
 from kspark.live.coordinator.running import Moment
 from kspark.live.wire import Instructions, Restart, SharedOffer, Welcome
-from kspark.live.wire.reports import EpochEnd, FailureReport, MissingFilesReport, read_report
+from kspark.live.wire.reports import (
+    EpochEnd,
+    FailureReport,
+    MissingFilesReport,
+    WaitingReport,
+    read_report,
+)
 from kspark.shards import LearningRate
 from kspark.weights import PackingScheme, Whole
 
@@ -151,7 +157,7 @@ class Coordinator:
             return version, self._instructions(free)
         with self._gate.changed:
             check()
-            self._meetings.wait_until_closed()
+            self._meetings.enter()
         return self.aggregator.pull(out), self.instructions
 
     def push(
@@ -233,10 +239,15 @@ class Coordinator:
         with self._gate.changed:
             self._check_current(shard, attempt)
             report = read_report(meta)
+            if self._meetings is not None and isinstance(report, EpochEnd | WaitingReport):
+                return self._instructions(*self._meetings.answer(shard, report)).to_json(), []
             if isinstance(report, EpochEnd):
-                return self._take_epoch(shard, report).to_json(), []
-            if isinstance(report, FailureReport):
-                self._take_failure(shard, report.failure)
+                self._progress.finish(shard, report.epoch, report.sequence or 0)
+                self._gate.changed.notify_all()
+                return self.instructions.to_json(), []
+            if isinstance(report, FailureReport):  # Reports of further failures are refused.
+                self.failure = report.failure
+                self._gate.close(f"shard {shard} failed")
             if isinstance(report, MissingFilesReport):
                 self.missing.add(shard)  # The driver writes the files again.
             return self._progress.note(shard, report, arrays)
@@ -333,18 +344,3 @@ class Coordinator:
         self._gate.check_open()
         if self._progress.shards[shard].attempt != attempt:
             raise AggregationError(f"Attempt {attempt} of shard {shard} was superseded.")
-
-    def _take_epoch(self, shard: int, end: EpochEnd) -> Instructions:
-        """Note that a shard has finished an epoch."""
-        if self._meetings is None:
-            self._progress.finish(shard, end.epoch, end.sequence or 0)
-            self._gate.changed.notify_all()
-            return self.instructions
-        generation = end.generation or 0
-        free = self._meetings.hold(shard, end.epoch, generation, bool(end.last))
-        return self._instructions(free, self._meetings.restart_since(generation))
-
-    def _take_failure(self, shard: int, failure: Failure) -> None:
-        """Record a replica's failure and end the fit. Reports of further failures are refused."""
-        self.failure = failure
-        self._gate.close(f"shard {shard} failed")

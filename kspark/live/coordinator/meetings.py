@@ -13,6 +13,7 @@ from kspark.live.coordinator.gate import Gate
 from kspark.live.coordinator.progress import FitProgress
 from kspark.live.coordinator.rendezvous import Meeting, Rendezvous
 from kspark.live.wire import Restart, Start
+from kspark.live.wire.reports import EpochEnd, WaitingReport
 
 logger = logging.getLogger("kspark")
 
@@ -83,6 +84,24 @@ class Meetings:
             self._gate.close(str(error), error)
             raise
 
+    def answer(self, shard: int, report: EpochEnd | WaitingReport) -> tuple[bool, Restart | None]:
+        """Answer a replica that has finished an epoch, or waits for gradients in shared memory.
+
+        Returns:
+            Tuple of whether the replica may continue, and the `Restart` that it has missed.
+
+        Raises:
+            ConnectionLostError: If another replica is lost for too long.
+        """
+        generation = report.generation or 0
+        if isinstance(report, EpochEnd):
+            free = self.hold(shard, report.epoch, generation, bool(report.last))
+            return free, self.restart_since(generation)
+        if not report.found and not self._is_old(generation):
+            self.restart()
+        self._check_lost()
+        return True, self.restart_since(generation)
+
     def hold(self, shard: int, epoch: int, generation: int, last: bool) -> bool:
         """Make a replica wait after an epoch until the driver has closed the epoch.
 
@@ -108,14 +127,17 @@ class Meetings:
 
         return self._wait(over, self._timeout)
 
-    def wait_until_closed(self) -> None:
-        """Wait until the driver has closed a settled epoch. Its callbacks may change the weights.
+    def enter(self) -> None:
+        """Let a replica begin the open epoch, once the driver has closed a settled one.
+
+        The driver's callbacks may change the weights before they close an epoch.
 
         Raises:
             ConnectionLostError: If the driver does not close it in time.
         """
         if not self._wait(lambda: not self._progress.settled):
             raise ConnectionLostError("The driver did not close the epoch in time.")
+        self._rendezvous.entered = True
 
     def restart(self) -> None:
         """Restart the open epoch if a replica has exchanged in it, unless all have finished it."""

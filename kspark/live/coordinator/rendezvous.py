@@ -19,7 +19,7 @@ from kspark.aggregator import Aggregator, Delta
 from kspark.errors import AggregationError, IncompatibleDeltaError
 from kspark.live.wire.documents import GENERATION_BITS
 from kspark.shards import num_batches
-from kspark.weights import Packer, weighted_mean
+from kspark.weights import Packer, mean_in_order, weighted_mean
 
 Given = dict[int, tuple[np.ndarray | None, float]]
 
@@ -62,6 +62,12 @@ class Rendezvous:
             equal.
         batch_size: Integer, examples per local batch. Defaults to `None`: every delta counts as
             one batch.
+
+    Attributes:
+        generation: Integer, number of the try at the epoch.
+        apart: Boolean, whether replicas average their gradients among themselves.
+        entered: Boolean, whether a replica has begun the epoch.
+        meeting: `Meeting` that is open.
     """
 
     def __init__(
@@ -83,12 +89,22 @@ class Rendezvous:
         self._epoch_weights = aggregator.weights.copy()
         self._epoch_slots = aggregator.optimizer.get_state()
         self.generation = 0
+        self.apart = False
+        self.entered = False
         self.meeting = Meeting(0)
 
     @property
     def begun(self) -> bool:
-        """Whether a replica has brought a vector in this epoch."""
-        return bool(self.meeting.step or self.meeting.given)
+        """Whether a replica may have brought a vector in this epoch."""
+        return self.entered if self.apart else bool(self.meeting.step or self.meeting.given)
+
+    def meet_apart(self) -> None:
+        """Leave the means of gradients to the replicas, until an epoch starts again.
+
+        Then only the last meeting of each epoch, which merges the weights, takes place here.
+        """
+        self.apart = True
+        self._open_epoch()
 
     @property
     def residual(self) -> np.ndarray | None:
@@ -129,15 +145,21 @@ class Rendezvous:
         self._aggregator.pull(self._epoch_weights)
         self._epoch_slots = self._aggregator.optimizer.get_state()
         self._epoch_residual = residual_of(self._replies)
-        self.meeting = Meeting(self.generation << GENERATION_BITS)
+        self._open_epoch()
 
     def restart_epoch(self) -> None:
         """Restore the weights and states at the beginning of the epoch, for the next generation."""
         self.generation += 1
+        self.apart = False
         self._aggregator.replace(self._epoch_weights)
         self._aggregator.optimizer.set_state(self._epoch_slots)
         self._replies.restore(self._epoch_residual)
-        self.meeting = Meeting(self.generation << GENERATION_BITS)
+        self._open_epoch()
+
+    def _open_epoch(self) -> None:
+        self.entered = False
+        step = self._steps if self.apart else 0
+        self.meeting = Meeting(self.generation << GENERATION_BITS | step)
 
     def _about_gradients(self, meeting: Meeting) -> bool:
         return self._merge_gradients and meeting.step < self._steps
@@ -154,7 +176,8 @@ class Rendezvous:
 
     def _merge(self, meeting: Meeting) -> np.ndarray:
         if self._about_gradients(meeting):
-            return self._replies.pack(mean_of(meeting.given))
+            given = ((v, n) for _, (v, n) in sorted(meeting.given.items()) if v is not None)
+            return self._replies.pack(mean_in_order(given))
         if self._merge_gradients:
             return self._settle(meeting.given)
         deltas = [Delta(s, v, n) for s, (v, n) in meeting.given.items() if v is not None]
@@ -196,23 +219,6 @@ class Rendezvous:
 def residual_of(packer: Packer) -> np.ndarray | None:
     """Return a copy of a packer's residual, or `None` if it has none."""
     return None if packer.residual is None else packer.residual.copy()
-
-
-def mean_of(given: Mapping[int, tuple[np.ndarray | None, float]]) -> np.ndarray:
-    """Average vectors by examples, in the order of the shards and in the vectors' dtype.
-
-    Raises:
-        AggregationError: If no replica has examples.
-    """
-    pairs = [(v, n) for _, (v, n) in sorted(given.items()) if v is not None and n > 0]
-    total = sum(n for _, n in pairs)
-    if not total:
-        raise AggregationError("There is nothing to average, because no replica has examples left.")
-    first, count = pairs[0]
-    merged = first * first.dtype.type(count / total)
-    for vector, n in pairs[1:]:
-        merged += vector * vector.dtype.type(n / total)
-    return merged
 
 
 def steps_of(num_examples: int, batch_size: int | None) -> int:

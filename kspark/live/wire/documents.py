@@ -79,7 +79,7 @@ class Instructions:
 
 @dataclass(frozen=True)
 class SharedOffer:
-    """The file of shared weights, which hogwild replicas on the driver's host map.
+    """The file that replicas on the driver's host map: of the weights, or of their gradients.
 
     Attributes:
         path: String, path of the file.
@@ -87,7 +87,7 @@ class SharedOffer:
         num_shards: Integer, number of shards with counters in the file.
         slot: Integer, position of this shard's counters.
         share: Float, the shard's fraction of all examples.
-        scale: Float, factor for the deltas of trainable weights.
+        scale: Float, factor for the deltas of trainable weights. Defaults to `1.0`.
     """
 
     path: str
@@ -95,7 +95,7 @@ class SharedOffer:
     num_shards: int
     slot: int
     share: float
-    scale: float
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Welcome:
         version: Integer, version of the aggregator's weights.
         start: `Start`.
         instructions: `Instructions`. Defaults to `Instructions()`.
-        shared: `SharedOffer`. Defaults to `None`: there are no shared weights.
+        shared: `SharedOffer`. Defaults to `None`: nothing is shared.
     """
 
     steps: int

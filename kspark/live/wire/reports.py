@@ -112,6 +112,21 @@ class MissingFilesReport(Report):
 
 
 @dataclass(frozen=True)
+class WaitingReport(Report):
+    """A synchronous replica waits for the gradients of others, which it finds in shared memory.
+
+    Attributes:
+        generation: Integer, number of the try at the epoch.
+        found: Boolean, whether the replica has found the shared memory.
+    """
+
+    kind: ClassVar[str] = "waiting"
+
+    generation: int
+    found: bool
+
+
+@dataclass(frozen=True)
 class OrderRequest(Report):
     """The task of a long job asks for its next `Order`.
 
@@ -192,7 +207,7 @@ KINDS: Mapping[str, type[Report]] = {
     report.kind: report
     for report in (
         *(EpochEnd, FailureReport, MetricsReport, MissingFilesReport, StateReport, StateRequest),
-        *(ObstacleReport, OrderRequest, ProgressReport, ResultReport),
+        *(ObstacleReport, OrderRequest, ProgressReport, ResultReport, WaitingReport),
     )
 }
 

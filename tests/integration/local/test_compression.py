@@ -7,6 +7,7 @@ import pytest
 from kspark import SparkModel, load_spark_model
 from kspark.compression import TopK
 from kspark.errors import NonFiniteError
+from kspark.live import sharing
 
 ROADS = [("synchronous", "epoch"), ("synchronous", "batch"), ("asynchronous", 4)]
 QUARTER = TopK(0.25)
@@ -65,8 +66,10 @@ def per_epoch(spark_model, name):
 
 @pytest.fixture(scope="module")
 def plain(spark, data):
-    """Fits without compression, one per road."""
-    return {(mode, f): trained(mode, f, data) for mode, f in ROADS}
+    """Fits without compression, one per road, which all send what they exchange."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharing, "MAX_BYTES", 0)
+        return {(mode, f): trained(mode, f, data) for mode, f in ROADS}
 
 
 def compressed_bytes(codec, size):

@@ -12,6 +12,7 @@ from pyspark import TaskContext
 
 from kspark import SparkModel
 from kspark.errors import NotEnoughSlotsError, WorkerError
+from kspark.live import sharing
 from kspark.rounds.dispatcher import Dispatcher
 
 LIVE = "All workers run at the same time."
@@ -204,6 +205,23 @@ def test_a_lost_process_ends_the_live_road_but_no_epoch(spark, tmp_path):
     report = spark_model.last_fit
     assert report.road == "rounds"
     assert report.road_reason.startswith("Epoch ")
+
+
+def test_gradients_in_shared_memory_give_the_same_bytes_also_if_a_process_is_lost(
+    spark, tmp_path, monkeypatch
+):
+    data, settings = labelled(77), {"frequency": "batch"}
+    (tmp_path / "healthy.died").touch()
+    healthy, mortal = (DiesOnce(str(tmp_path / name)) for name in ("healthy", "killed"))
+    near, by_memory, _ = fitted("auto", data, [healthy], settings)
+    lost, *_ = fitted("auto", data, [mortal], settings)
+    monkeypatch.setattr(sharing, "MAX_BYTES", 0)
+    far, by_connection, _ = fitted("auto", data, [healthy], settings)
+    assert (tmp_path / "killed.died").exists()
+    assert bytes_of(near) == bytes_of(lost) == bytes_of(far)
+    sent = [w.last_fit.workers[1][0]["bytes_sent"] for w in (by_memory, by_connection)]
+    gradient = 4 * near.count_params()
+    assert sent[0] < sent[1] - 4 * gradient  # five batches an epoch
 
 
 def test_an_error_of_the_model_is_the_same_on_both_roads(spark):

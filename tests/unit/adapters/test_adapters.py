@@ -20,7 +20,6 @@ from kspark.adapters import Columns, adapt
 from kspark.adapters.arrays import (
     chunk_of,
     conform_chunk,
-    is_local,
     narrowed,
     read_broadcast,
     read_files,
@@ -435,12 +434,6 @@ def test_slices_equal_those_of_array_split(count, parts):
     bounds = slice_bounds(count, parts)
     slices = [list(range(a, b)) for a, b in zip(bounds, bounds[1:], strict=False)]
     assert slices == [s.tolist() for s in np.array_split(np.arange(count), parts)]
-
-
-def test_is_local_recognizes_local_masters():
-    assert [m for m in ("local", "local[2]", "local[*]") if not is_local(m)] == []
-    others = ("local-cluster[2,1,1024]", "spark://h:7077", "yarn", "k8s://x", None)
-    assert [m for m in others if is_local(m)] == []
 
 
 def collect(index, chunks):

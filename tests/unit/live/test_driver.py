@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from kspark import compression as codecs
 from kspark import optimizers
 from kspark.aggregator import Aggregator
 from kspark.errors import ClusterError, FitEndedError
@@ -14,8 +16,10 @@ from kspark.job.collecting import ShardsMissing
 from kspark.job.progress import Progress
 from kspark.job.report import EpochFacts
 from kspark.live import driver as live
+from kspark.live import sharing
 from kspark.live.coordinator import Coordinator, ShardPlan
-from kspark.live.driver import LiveFit, shared_weights
+from kspark.live.driver import LiveFit
+from kspark.live.sharing import shared_memory
 from kspark.optimizers import Downpour
 from kspark.plan import TrainingPlan
 from kspark.shards import Usage
@@ -34,7 +38,7 @@ def a_fit(mode, rule, shards=(6, 2)):
         aggregator=aggregator,
         spec=SimpleNamespace(weights=SPEC),
         monitor=SimpleNamespace(begin_epoch=lambda epoch: None),
-        spark=None,
+        spark=SimpleNamespace(sparkContext=SimpleNamespace(master="yarn")),
         reply_residual=None,
         checkpoints=None,
         progress=Progress(0, 1, 0),
@@ -132,7 +136,7 @@ class Idle:
 def test_hogwild_replicas_of_this_host_are_offered_shared_memory(rule, scales):
     fit, coordinator = a_fit("hogwild", rule)
     own = fit.aggregator.weights
-    with shared_weights(fit, coordinator):
+    with shared_memory(fit, coordinator, fit.plan.packing(fit.spec.weights)):
         offers = coordinator.offers
         assert [offers[s].scale for s in (0, 1)] == list(scales)
         assert [offers[s].share for s in (0, 1)] == [0.75, 0.25]
@@ -147,7 +151,7 @@ def test_hogwild_replicas_of_this_host_are_offered_shared_memory(rule, scales):
 )
 def test_other_modes_and_rules_do_not_share_memory(mode, rule):
     fit, coordinator = a_fit(mode, rule)
-    with shared_weights(fit, coordinator):
+    with shared_memory(fit, coordinator, fit.plan.packing(fit.spec.weights)):
         assert coordinator.offers == {}
 
 
@@ -160,7 +164,7 @@ class Halving(Downpour):
 
 def test_a_rule_that_is_more_than_a_scale_stays_on_the_driver():
     fit, coordinator = a_fit("hogwild", Halving())
-    with shared_weights(fit, coordinator):
+    with shared_memory(fit, coordinator, fit.plan.packing(fit.spec.weights)):
         assert coordinator.offers == {}
 
 
@@ -168,8 +172,58 @@ def test_a_model_with_constraints_does_not_share_memory():
     """The aggregator applies them after each push."""
     fit, coordinator = a_fit("hogwild", "average")
     fit.aggregator.keep_constraints(lambda weights: None)
-    with shared_weights(fit, coordinator):
+    with shared_memory(fit, coordinator, fit.plan.packing(fit.spec.weights)):
         assert coordinator.offers == {}
+
+
+def a_batch_fit(master="local[2]", **more):
+    fit, _ = a_fit("synchronous", "average")
+    fit.plan = TrainingPlan.create(mode="synchronous", frequency="batch", **more)
+    fit.spark = SimpleNamespace(sparkContext=SimpleNamespace(master=master))
+    plans = {s: ShardPlan(n, 1) for s, n in enumerate((6, 2))}
+    packing = fit.plan.packing(SPEC)
+    return fit, Coordinator(fit.aggregator, plans, packing, merge_gradients=True), packing
+
+
+def test_exact_replicas_of_this_host_are_offered_shared_memory():
+    fit, coordinator, packing = a_batch_fit()
+    with shared_memory(fit, coordinator, packing):
+        offers = [coordinator.offers[s] for s in (0, 1)]
+        assert [(offer.slot, offer.num_shards) for offer in offers] == [(0, 2), (1, 2)]
+        assert coordinator.rendezvous.apart
+        assert os.path.exists(offers[0].path)
+    assert not os.path.exists(offers[0].path)
+
+
+@pytest.mark.parametrize(
+    ("master", "more", "limit"),
+    [
+        ("yarn", {}, 1000),
+        ("local-cluster[2,1,1024]", {}, 1000),
+        ("local[2]", {"compression": "float16"}, 1000),
+        ("local[2]", {}, 31),
+    ],
+)
+def test_other_exact_replicas_meet_at_the_driver(monkeypatch, master, more, limit):
+    """Those of other hosts, with compression, and those of large models."""
+    if "compression" in more:
+        more = {"compression": codecs.get(more["compression"])}
+    fit, coordinator, packing = a_batch_fit(master, **more)
+    monkeypatch.setattr(sharing, "MAX_BYTES", limit)
+    with shared_memory(fit, coordinator, packing):
+        assert coordinator.offers == {}
+        assert not coordinator.rendezvous.apart
+
+
+def test_exact_replicas_meet_at_the_driver_if_there_is_no_room(monkeypatch):
+    def full(spec, num_shards):
+        raise OSError(28, "No space left on device")
+
+    fit, coordinator, packing = a_batch_fit()
+    monkeypatch.setattr(sharing.SharedGradients, "create", full)
+    with shared_memory(fit, coordinator, packing):
+        assert coordinator.offers == {}
+        assert not coordinator.rendezvous.apart
 
 
 def test_an_epoch_that_starts_again_has_the_weights_its_callbacks_set(monkeypatch):

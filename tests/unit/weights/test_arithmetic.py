@@ -13,8 +13,10 @@ from kspark.weights import (
     WeightedMean,
     apply_delta,
     compute_delta,
+    mean_in_order,
     weighted_mean,
 )
+from kspark.weights.arithmetic import PIECE
 
 floats = st.floats(-1e3, 1e3, width=32)
 
@@ -114,3 +116,29 @@ def test_adding_does_not_change_what_is_added():
     mean.add(vector, 3)
     mean.add(vector, 3)
     assert vector.tolist() == [1, 2]
+
+
+def test_mean_in_order_of_nothing_is_an_error():
+    with pytest.raises(AggregationError, match="nothing to average"):
+        mean_in_order([(np.ones(1, "f4"), 0)])
+
+
+def test_mean_in_order_leaves_out_who_weighs_nothing_and_keeps_the_dtype():
+    mean = mean_in_order([(np.array([np.nan], "f2"), 0), (np.array([2.0], "f2"), 1)])
+    assert (mean.tolist(), mean.dtype) == ([2.0], np.float16)
+
+
+def test_mean_in_order_writes_to_its_own_vector_only():
+    first, out = np.array([2, 4], "f4"), np.zeros(2, "f4")
+    assert mean_in_order([(first, 1), (np.array([4, 8], "f4"), 1)], out) is out
+    assert (first.tolist(), out.tolist()) == ([2, 4], [3, 6])
+
+
+@given(st.integers(0, 3), st.lists(st.integers(1, 9), min_size=1, max_size=4))
+def test_mean_in_order_has_the_bytes_of_the_sum_in_this_order(whole_pieces, counts):
+    size, total = whole_pieces * PIECE + 5, sum(counts)
+    vectors = np.random.default_rng(0).normal(size=(len(counts), size)).astype("f4")
+    expected = vectors[0] * np.float32(counts[0] / total)
+    for vector, count in zip(vectors[1:], counts[1:], strict=True):
+        expected += vector * np.float32(count / total)
+    assert mean_in_order(zip(vectors, counts, strict=True)).tobytes() == expected.tobytes()

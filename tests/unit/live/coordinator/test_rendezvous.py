@@ -14,7 +14,7 @@ from kspark import optimizers
 from kspark.aggregator import Aggregator
 from kspark.compression import Compressor, Packing, TopK
 from kspark.errors import AggregationError, IncompatibleDeltaError
-from kspark.live.coordinator.rendezvous import Meeting, Rendezvous, mean_of, steps_of
+from kspark.live.coordinator.rendezvous import Meeting, Rendezvous, steps_of
 from kspark.optimizers import ServerOptimizer
 from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec, Whole
 
@@ -257,20 +257,3 @@ def test_the_rule_is_told_the_batches_of_the_longest_delta(batch_size, steps):
 )
 def test_batches_behind_a_delta(num_examples, batch_size, expected):
     assert steps_of(num_examples, batch_size) == expected
-
-
-def test_mean_of_nothing_is_an_error():
-    with pytest.raises(AggregationError, match="no replica has examples left"):
-        mean_of({0: (None, 0), 1: (vector(1), 0)})
-
-
-def test_mean_leaves_out_who_has_no_examples_and_keeps_the_dtype():
-    given = {1: (np.array([2.0], "f2"), 1), 0: (np.array([np.nan], "f2"), 0), 2: (None, 5)}
-    mean = mean_of(given)
-    assert (mean.tolist(), mean.dtype) == ([2.0], np.float16)
-
-
-def test_mean_does_not_change_what_was_brought():
-    first = vector(2, 4)
-    mean_of({0: (first, 1), 1: (vector(4, 8), 1)})
-    assert first.tolist() == [2, 4]

@@ -19,6 +19,7 @@ from kspark.live.wire.reports import (
     ResultReport,
     StateReport,
     StateRequest,
+    WaitingReport,
     read_report,
 )
 from kspark.shards import ShardFacts
@@ -39,6 +40,7 @@ REPORTS = [
     ResultReport(1, 8, False, 2, num_optimizer=4, facts=FACTS, counters=(3, 0)),
     StateReport(1),
     StateRequest(0),
+    WaitingReport(0, found=True),
 ]
 
 
