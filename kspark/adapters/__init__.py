@@ -6,7 +6,9 @@
 arrays.py      numpy arrays, one or several; lists of numbers or rows; anything with `__array__`
 rdd.py         RDDs of (x, y) or (x, y, sample_weight)
 dataframe.py   Spark DataFrames
+tensors.py     tensors of other libraries, tables of Polars and pandas-on-Spark
 tables.py      pandas DataFrames, pyarrow Tables
+streams.py     data that gives batches once: tf.data, PyDatasets, DataLoaders, generators
 ```
 
 On the executors, each kind is converted to `Chunk`s, which are columnar and have the dtypes
@@ -28,11 +30,13 @@ from kspark.adapters.base import Columns, Examples
 from kspark.adapters.dataframe import adapt_frame
 from kspark.adapters.rdd import adapt_rdd
 from kspark.adapters.refusals import ACCEPTED, refused
+from kspark.adapters.streams import Stream, adapt_stream, as_stream
 from kspark.adapters.tables import adapt_pandas, adapt_table, head, is_array_like, is_pandas
+from kspark.adapters.tensors import plain_table
 from kspark.errors import invalid
 from kspark.shards import InputSpec
 
-__all__ = ["Columns", "Examples", "adapt", "head", "is_table"]
+__all__ = ["Columns", "Examples", "Stream", "adapt", "head", "is_table", "readable"]
 
 Matches = Callable[[object], bool]
 Factory = Callable[[SparkSession, Any, Any, Any, InputSpec, Columns], Examples]
@@ -48,9 +52,24 @@ KINDS: tuple[tuple[Matches, Factory], ...] = (
     (lambda value: isinstance(value, pa.Table), adapt_table),
     (lambda value: isinstance(value, DataFrame), adapt_frame),
     (lambda value: isinstance(value, RDD), adapt_rdd),
+    (lambda value: isinstance(value, Stream), adapt_stream),
     (is_array_like, adapt_arrays),  # last: a pandas DataFrame has `__array__`, too
 )
 """The kinds of input, in the order in which `adapt` tries them: a test, and an adapter."""
+
+
+def readable(value: Any, *, limited: bool = False) -> Any:
+    """Return data of the user in one of `KINDS`, if it is of a kind that can be converted.
+
+    Args:
+        value: The data.
+        limited: Boolean, whether a number of rows will be set as the limit of a `Stream`, so that
+            the data need not have an end. Defaults to `False`.
+
+    Raises:
+        ValueError: If `value` gives batches, and the first one is not usable.
+    """
+    return as_stream(plain_table(value), limited=limited)
 
 
 def adapt(

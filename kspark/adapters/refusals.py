@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from kspark.adapters.tensors import host_array
+
 ACCEPTED = (
     "numpy arrays, or a list or dictionary of arrays; an RDD of (x, y) or (x, y, sample_weight); "
-    "a Spark DataFrame; a pandas DataFrame; or a pyarrow Table"
+    "a Spark DataFrame; a pandas DataFrame; a pyarrow Table; or a tf.data.Dataset, a PyDataset, a "
+    "DataLoader or a generator of batches"
 )
 
 COLLECT = "Collect its batches in NumPy arrays, for example with `np.concatenate`"
@@ -98,7 +101,7 @@ def plain_array(value: Any, name: str) -> np.ndarray:
     Raises:
         TypeError: If it is not an array, such as a sparse matrix or a generator.
     """
-    array = np.empty(()) if way_out(value) else np.asarray(value)
+    array = np.empty(()) if way_out(value) else host_array(value)
     if array.ndim == 0:
         raise refused(name, "an array with one row per example", value)
     return array

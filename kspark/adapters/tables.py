@@ -16,6 +16,7 @@ from kspark.adapters.base import Columns
 from kspark.adapters.columns import to_numpy
 from kspark.adapters.conform import Place, stack
 from kspark.adapters.feeds import Feed, missing, plan_frame
+from kspark.adapters.tensors import host_array
 from kspark.shards import InputSpec
 
 
@@ -41,7 +42,7 @@ def head(x: Any) -> Any:
     if is_one_array(x):
         x = x[0]
     if hasattr(x, "__array__"):
-        x = np.asarray(x)
+        x = host_array(x)
     if not isinstance(x, list | tuple) and np.ndim(x) == 0:
         return x
     rows = x[:1]

@@ -189,6 +189,13 @@ class TrainingPlan(PlanSettings):
         return -(-batches // self.local_batches(batches))
 
     @property
+    def rows_to_read(self) -> int | None:
+        """Number of rows that all epochs use, if `steps_per_epoch` limits them; else `None`."""
+        if self.steps_per_epoch is None:
+            return None
+        return self.steps_per_epoch * self.batch_size * (self.epochs - self.initial_epoch)
+
+    @property
     def validation_rows(self) -> int | None:
         """Number of rows of the `validation_steps`; `None` for all rows."""
         steps = self.validation_steps

@@ -9,7 +9,7 @@ import keras
 from pyspark.sql import DataFrame
 
 from kspark import job
-from kspark.adapters import Columns
+from kspark.adapters import Columns, Stream, readable
 from kspark.cluster.check import check_cluster_once
 from kspark.cluster.interrupts import defers_interrupts
 from kspark.job.callbacks import listed, merged_metrics
@@ -18,7 +18,7 @@ from kspark.job.progress import CallProgress
 from kspark.plan.checks import check_integer, check_steps
 from kspark.replica import ReplicaSpec
 from kspark.spark_model.arguments import compiled_model, refuse_callbacks
-from kspark.spark_model.inputs import Source, first_phase, gathered
+from kspark.spark_model.inputs import Source, first_phase, gathered, limit_stream
 from kspark.spark_model.keras_attributes import KerasAttributes
 
 
@@ -75,8 +75,8 @@ class InferenceModel(KerasAttributes):
         Args:
             x: Features, of the same kinds as for `fit`.
             y: Labels, if `x` does not contain them. Defaults to `None`.
-            batch_size: Integer, number of examples per batch. Defaults to `None`, the
-                `batch_size` of the model.
+            batch_size: Integer, number of examples per batch. Defaults to `None`: the size of the
+                first batch of `x`, if it has batches, else the `batch_size` of the model.
             verbose: `"auto"`, 0 (silent), 1 (a bar of the partitions that are done, then a line)
                 or 2 (a line). `"auto"` is 1 on a terminal or in a notebook, else 2. Defaults to
                 `"auto"`.
@@ -104,10 +104,12 @@ class InferenceModel(KerasAttributes):
         """
         refuse_callbacks(callbacks)
         self._model = compiled_model(self._model)
-        size, count = self._sizes(batch_size, steps)
+        x = readable(x, limited=steps is not None)
+        size, count = self._sizes(x, batch_size, steps)
         columns = Columns(features_col, label_col, weight_col)
         with CallProgress(verbose, "Evaluate") as progress:
             progress.phase(first_phase(x))
+            limit_stream(x, count, progress)
             source = Source.of(self._model, x, y, columns, self.num_workers)
             progress.run_on(source.spark)
             examples = source.evaluation(x, y, sample_weight, count)
@@ -142,8 +144,8 @@ class InferenceModel(KerasAttributes):
 
         Args:
             x: Arrays as for `fit`, an RDD of features, or a Spark DataFrame.
-            batch_size: Integer, number of examples per batch. Defaults to `None`, the
-                `batch_size` of the model.
+            batch_size: Integer, number of examples per batch. Defaults to `None`: the size of the
+                first batch of `x`, if it has batches, else the `batch_size` of the model.
             verbose: As for `evaluate`. It has no effect for a DataFrame, which Spark predicts
                 when the result is used. Defaults to `"auto"`.
             steps: Integer, number of batches to predict, from the first rows on. Defaults to
@@ -166,11 +168,13 @@ class InferenceModel(KerasAttributes):
             WorkerError: If a worker failed.
         """
         refuse_callbacks(callbacks)
-        size, count = self._sizes(batch_size, steps)
+        x = readable(x, limited=steps is not None)
+        size, count = self._sizes(x, batch_size, steps)
         columns = Columns(features_col, None, None)
         shown = checked_verbose(verbose)
         with CallProgress(0 if isinstance(x, DataFrame) else shown, "Predict") as progress:
             progress.phase(first_phase(x))
+            limit_stream(x, count, progress)
             source = Source(self._model, x, columns, self.num_workers, labelled=False)
             spec = ReplicaSpec.of(self._model, self.custom_objects)
             if isinstance(x, DataFrame):
@@ -185,9 +189,15 @@ class InferenceModel(KerasAttributes):
             progress.end(sum(len(arrays[0]) for arrays in chunks), {})
         return found
 
-    def _sizes(self, batch_size: int | None, steps: int | None) -> tuple[int, int | None]:
+    def _batch_size(self, given: int | None, x: Any) -> int:
+        """Return the given batch size, or that of the batches of `x`, or that of this model."""
+        if given is not None:
+            return given
+        return x.batch_size if isinstance(x, Stream) else self.batch_size
+
+    def _sizes(self, x: Any, batch_size: int | None, steps: int | None) -> tuple[int, int | None]:
         """Return the batch size, and the number of rows of `steps` batches; `None` for all."""
-        batch_size = self.batch_size if batch_size is None else batch_size
+        batch_size = self._batch_size(batch_size, x)
         size, batches = check_integer("batch_size", batch_size, 1), check_steps("steps", steps)
         return size, None if batches is None else size * batches
 

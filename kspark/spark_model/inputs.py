@@ -13,9 +13,10 @@ from pyspark import RDD
 from pyspark.sql import SparkSession
 
 from kspark import job
-from kspark.adapters import Columns, Examples, adapt, is_table
+from kspark.adapters import Columns, Examples, Stream, adapt, is_table, readable
 from kspark.cluster.running import check_running
 from kspark.errors import Described, inside, invalid
+from kspark.job.progress import Phases
 from kspark.replica import Replica
 from kspark.replica.labels import check_labels, check_text
 from kspark.replica.signature import is_built
@@ -33,6 +34,19 @@ def first_phase(x: Any) -> str:
     """Return what a call does first, for the screen. Without a session, it starts Spark."""
     has_session = getattr(x, "sparkSession", None) is not None or active_session() is not None
     return "Preparing the rows" if has_session else "Starting Spark"
+
+
+def limit_stream(x: Any, limit: int | None, progress: Phases) -> None:
+    """Set the number of rows to read from data that gives batches, and show how many were read.
+
+    Args:
+        x: The data. If it is no `Stream`, nothing happens.
+        limit: Integer, number of rows, or `None` for all.
+        progress: `Phases` to show it on.
+    """
+    if isinstance(x, Stream):
+        x.limit = limit
+        x.watch = lambda rows: progress.wait(f"{rows:,}")
 
 
 def active_session() -> SparkSession | None:
@@ -59,6 +73,8 @@ def example_for(model: keras.Model, x: Any, columns: Columns, *, labelled: bool)
         columns: `Columns` of a DataFrame.
         labelled: Boolean, whether the rows of `x` must contain labels.
     """
+    if isinstance(x, Stream):
+        return x.example
     is_plain = isinstance(x, np.ndarray | Mapping)
     if is_built(model) or is_plain:
         return x
@@ -149,7 +165,11 @@ class Source:
         check_running(data)
         with inside("validation_data"):
             parts = data if isinstance(data, tuple | list) else (data,)
-            return self._adapt(*parts, count=count)
+            x, *labels = parts
+            x = readable(x, limited=count is not None)
+            if isinstance(x, Stream):
+                x.limit = count
+            return self._adapt(x, *labels, count=count)
 
     def features(self, x: Any, count: int | None = None) -> Examples:
         """Make examples without labels, in the order of the rows: the first `count`, or all.

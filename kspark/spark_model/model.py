@@ -9,7 +9,7 @@ import keras
 
 from kspark import compression as codecs
 from kspark import optimizers
-from kspark.adapters import Columns
+from kspark.adapters import Columns, readable
 from kspark.cluster.interrupts import defers_interrupts
 from kspark.job.callback_checks import checked_callbacks, stops_on_nan
 from kspark.job.progress import Phases
@@ -28,7 +28,7 @@ from kspark.spark_model.arguments import (
 )
 from kspark.spark_model.autologging import autologged
 from kspark.spark_model.checkpointing import KEPT, Checkpointing
-from kspark.spark_model.inputs import Source, TrainingData, first_phase
+from kspark.spark_model.inputs import Source, TrainingData, first_phase, limit_stream
 from kspark.spark_model.saved import SavedModel
 from kspark.spark_model.training import Outcome, train
 
@@ -188,11 +188,13 @@ class SparkModel(SavedModel):
 
         Args:
             x: Features: a NumPy array, or a list or dictionary of arrays; a pandas DataFrame
-                or a pyarrow Table; an RDD of `(x, y)` or `(x, y, sample_weight)`; or a Spark
-                DataFrame.
+                or a pyarrow Table; an RDD of `(x, y)` or `(x, y, sample_weight)`; a Spark
+                DataFrame; or a `tf.data.Dataset`, a `keras.utils.PyDataset`, a PyTorch
+                `DataLoader` or a generator of batches, whose batches are read once.
             y: Labels, if `x` does not contain them. Defaults to `None`.
-            batch_size: Integer, number of examples per batch and worker. Defaults to `None`,
-                the `batch_size` of the model.
+            batch_size: Integer, number of examples per batch and worker. Defaults to `None`:
+                the size of the first batch of `x`, if it has batches, else the `batch_size` of
+                the model.
             epochs: Integer >= 1, the epoch to train up to. Defaults to `1`.
             verbose: 0 (silent), 1 (a bar that moves within each epoch), 2 (a line per epoch) or
                 `"auto"`: 1 on a terminal or in a notebook, else 2. Defaults to `"auto"`.
@@ -250,9 +252,10 @@ class SparkModel(SavedModel):
         check_exclusive(validation_split, class_weight, sample_weight)
         self._model = compiled_model(self._model)
         checked = checked_callbacks(callbacks)
+        x = readable(x, limited=steps_per_epoch is not None)
         plan = self._plan(
             on_nonfinite="ignore" if stops_on_nan(checked) else self.on_nonfinite,
-            batch_size=self.batch_size if batch_size is None else batch_size,
+            batch_size=self._batch_size(batch_size, x),
             epochs=epochs,
             initial_epoch=initial_epoch,
             shuffle=shuffle,
@@ -269,6 +272,7 @@ class SparkModel(SavedModel):
         cols = Columns(features_col, label_col, weight_col)
         with Phases(verbose) as progress:
             progress.phase(first_phase(x))
+            limit_stream(x, plan.rows_to_read, progress)
             source = Source.of(self._model, x, y, cols, self.num_workers)
             check_fit(source.spark, plan, source.replica, class_weight)
             progress.run_on(source.spark)

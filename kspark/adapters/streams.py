@@ -1,0 +1,299 @@
+"""Batches on the driver that can be read only once: `tf.data`, PyDatasets, DataLoaders, generators.
+
+Their rows are written to temporary files, batch by batch, and then used as arrays that are mapped
+from these files. So the driver needs memory for a batch, and disk for the rows. The files are
+deleted as soon as they are mapped: the system frees their space when the arrays are gone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from pyspark.sql import SparkSession
+
+from kspark.adapters.arrays import (
+    ArrayExamples,
+    adapt_arrays,
+    chunk_of,
+    decoded,
+    mapped,
+    narrowed,
+)
+from kspark.adapters.base import Columns
+from kspark.adapters.conform import Place
+from kspark.adapters.refusals import shown
+from kspark.adapters.tensors import host_array
+from kspark.errors import Described, invalid
+from kspark.shards import ArraySpec, Chunk, InputSpec, StoredArray
+from kspark.shards.files import read_ranges
+from kspark.shards.writing import ShardWriter
+
+TENSORFLOW, TORCH, KERAS = "tensorflow.", "torch.", "keras."
+INFINITE = -1
+"""What `tf.data.Dataset.cardinality` returns for a data set without an end."""
+
+
+def is_stream(value: object) -> bool:
+    """Whether a value gives batches one after the other, and is no array or table."""
+    return isinstance(value, Iterator) or kind_of(value) is not None
+
+
+def kind_of(value: object) -> str | None:
+    """Return `"tf.data"`, `"PyDataset"` or `"DataLoader"`; `None` for anything else.
+
+    The packages need not be installed, so the classes are known by their names.
+    """
+    for kind in type(value).__mro__:
+        module, name = f"{kind.__module__}.", kind.__name__
+        if module.startswith(TENSORFLOW) and name == "DatasetV2":
+            return "tf.data"
+        if module.startswith(KERAS) and name == "PyDataset":
+            return "PyDataset"
+        if module.startswith(TORCH) and name == "DataLoader":
+            return "DataLoader"
+    return None
+
+
+@dataclass
+class Stream:
+    """Batches that are read once.
+
+    Attributes:
+        batches: Iterator over all batches: `x`, `(x, y)` or `(x, y, sample_weight)`, with the
+            arrays of x and y alone, or in lists or dictionaries.
+        first: The first batch, as a tuple of x, y and sample weights.
+        limit: Integer, number of rows after which to stop, or `None`.
+        watch: Function that is called with the number of rows that were read.
+    """
+
+    batches: Iterator[Any]
+    first: tuple[Any, Any, Any]
+    limit: int | None = None
+    watch: Callable[[int], None] = lambda rows: None
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of the first batch."""
+        return len(parts_of(self.first[0])[0])
+
+    @property
+    def example(self) -> Any:
+        """The features of the first batch's first row, in the structure of the features."""
+        return first_rows(self.first[0])
+
+
+def as_stream(value: Any, *, limited: bool = False) -> Any:
+    """Return a `Stream` for data that gives batches, and any other data unchanged.
+
+    Args:
+        value: The user's data.
+        limited: Boolean, whether a number of rows will be set as the limit, so that the data
+            need not have an end. Defaults to `False`.
+
+    Raises:
+        ValueError: If there is no batch, or no end, or the first batch is not usable.
+    """
+    if isinstance(value, Stream) or not is_stream(value):
+        return value
+    batches = iterator_of(value, limited=limited)
+    first = next(batches, None)
+    if first is None:
+        raise invalid("x", "a data set with at least one batch", Described("0 batches"))
+    return Stream(itertools.chain([first], batches), unpacked(first))
+
+
+def iterator_of(value: Any, *, limited: bool) -> Iterator[Any]:
+    """Return an iterator over the batches.
+
+    Raises:
+        ValueError: If they have no end and are not limited, or are ragged, sparse or single rows.
+    """
+    kind = kind_of(value)
+    if kind == "tf.data":
+        check_elements(value.element_spec)
+        check_end(limited or int(value.cardinality()) != INFINITE)
+        return iter(value.as_numpy_iterator())
+    if kind == "PyDataset":
+        count = value.num_batches
+        check_end(limited or count is not None)
+        numbers = itertools.count() if count is None else range(count)
+        return (value[number] for number in numbers)
+    return iter(value)
+
+
+def check_end(has_end: bool) -> None:
+    """Refuse a data set without an end.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    if not has_end:
+        rule = (
+            "a data set with an end, or used with `steps_per_epoch`, `validation_steps` or "
+            "`steps`: it is read once, into files"
+        )
+        raise invalid("x", rule, Described("an infinite data set"))
+
+
+def check_elements(spec: Any) -> None:
+    """Refuse a `tf.data.Dataset` whose elements are not batches of dense tensors.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    if isinstance(spec, Mapping):
+        spec = tuple(spec.values())
+    if isinstance(spec, tuple | list):
+        for part in spec:
+            check_elements(part)
+        return
+    advice = {"RaggedTensorSpec": ".to_tensor()", "SparseTensorSpec": "tf.sparse.to_dense"}
+    kind = type(spec).__name__
+    if kind in advice:
+        rule = f"a data set of dense tensors: convert them in `dataset.map` with `{advice[kind]}`"
+        raise invalid("x", rule, Described(f"a data set with a {kind}"))
+    if getattr(getattr(spec, "shape", None), "rank", None) == 0:
+        rule = "a data set of batches: call `dataset.batch(32)`"
+        raise invalid("x", rule, Described("a data set of single rows"))
+
+
+def unpacked(batch: Any) -> tuple[Any, Any, Any]:
+    """Return features, labels and sample weights of a batch, as Keras unpacks it.
+
+    Raises:
+        ValueError: If it is a tuple of another length than 1 to 3.
+    """
+    parts = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
+    if not 1 <= len(parts) <= 3:
+        rule = "data whose batches are x, (x, y) or (x, y, sample_weight)"
+        raise invalid("x", rule, Described(f"a batch that is a tuple of {len(parts)}"))
+    x, y, sample_weight = (*map(on_host, parts), None, None)[:3]
+    if any(np.ndim(part) == 0 for part in parts_of(x)):
+        rule = "data whose batches have one row per example"
+        raise invalid("x", rule, Described(f"a batch with {shown(x)}"))
+    return x, y, sample_weight
+
+
+def parts_of(value: Any) -> Sequence[Any]:
+    """Return the arrays of a value: the value itself, or those of a list or dictionary."""
+    if isinstance(value, Mapping):
+        return list(value.values())
+    return value if isinstance(value, tuple | list) else [value]
+
+
+def on_host(value: Any) -> Any:
+    """Convert tensors to NumPy arrays, in the same structure. `None` stays `None`.
+
+    Raises:
+        ValueError: If bytes are not text in UTF-8.
+    """
+    if isinstance(value, Mapping):
+        return {name: on_host(part) for name, part in value.items()}
+    if isinstance(value, tuple | list) and any(hasattr(part, "shape") for part in value):
+        return [on_host(part) for part in value]
+    if value is None:
+        return None
+    array = host_array(value)
+    is_bytes = array.dtype.kind == "S" or (array.size and isinstance(array.flat[0], bytes))
+    return decoded(array, Place("`x`")) if is_bytes else array  # TensorFlow holds text as bytes
+
+
+def first_rows(value: Any) -> Any:
+    """Return the first row of each array, in the same structure."""
+    if isinstance(value, Mapping):
+        return {name: array[:1] for name, array in value.items()}
+    return [array[:1] for array in value] if isinstance(value, list) else value[:1]
+
+
+def adapt_stream(
+    spark: SparkSession, x: Stream, y: Any, sample_weight: Any, spec: InputSpec, columns: Columns
+) -> ArrayExamples:
+    """Read all batches, and make examples from their rows, in the same order.
+
+    Raises:
+        ValueError: If there are labels or weights beside the batches, if a batch does not fit
+            `spec`, or if rows have different shapes.
+    """
+    for name, value in (("y", y), ("sample_weight", sample_weight)):
+        if value is not None:
+            rule = "`None` for a data set of batches, which contain it"
+            raise invalid(name, rule, value)
+    rows = stored(x, spec)
+    return adapt_arrays(
+        spark,
+        structured(rows.x, spec.inputs),
+        structured(rows.y, spec.targets) if rows.y else None,
+        structured(rows.sample_weight, spec.targets) if rows.sample_weight else None,
+        spec,
+        columns,
+    )
+
+
+def structured(arrays: list[np.ndarray], specs: Sequence[ArraySpec]) -> Any:
+    """Return arrays as a dictionary by the names of their specs, or the only array itself."""
+    names = [spec.name for spec in specs]
+    return arrays[0] if len(arrays) == 1 else dict(zip(names, arrays, strict=True))
+
+
+def stored(stream: Stream, spec: InputSpec) -> Chunk:
+    """Write all rows to files, map these, and delete them.
+
+    Returns:
+        `Chunk` of all rows.
+    """
+    folder = tempfile.mkdtemp(prefix="kspark-stream-")
+    try:
+        writer = ShardWriter(folder, spec)
+        try:
+            for chunk in chunks_of(stream, spec):
+                writer.write(chunk)
+                stream.watch(writer.num_examples)
+        finally:
+            writer.close()
+        handle = writer.handle(0, folder)
+        groups = (handle.x, handle.y, handle.sample_weight)
+        read = partial(mapped_rows, folder, handle.num_examples)
+        return Chunk(*(list(map(read, group)) for group in groups))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def mapped_rows(folder: str, count: int, array: StoredArray) -> np.ndarray:
+    """Map an array of numbers from its file; read one of text."""
+    if array.is_text or not array.nbytes or os.name != "posix":
+        return read_ranges(folder, array, [(0, count)])
+    path = os.path.join(folder, array.file)
+    return np.asarray(np.memmap(path, array.dtype, "r", shape=(count, *array.shape)))
+
+
+def chunks_of(stream: Stream, spec: InputSpec) -> Iterator[Chunk]:
+    """Yield the batches in the shapes and dtypes of a spec, up to the stream's limit.
+
+    Raises:
+        ValueError: If a batch does not fit the spec, or has no labels although the model needs
+            them.
+    """
+    done = 0
+    for batch in stream.batches:
+        x, y, sample_weight = unpacked(batch)
+        if y is None and spec.targets:
+            rule = "data whose batches are (x, y) or (x, y, sample_weight)"
+            raise invalid("x", rule, Described("a batch of features alone"))
+        if not spec.targets:  # as for a prediction
+            y = sample_weight = None
+        rows = chunk_of(x, y, sample_weight, spec)
+        if stream.limit is not None:
+            rows = rows.rows(0, stream.limit - done)
+        # Rows are kept in the model's dtype, or their own if it is smaller.
+        yield mapped(rows, spec, partial(narrowed, floatx=spec.floatx), None, done)
+        done += rows.num_examples
+        if stream.limit is not None and done >= stream.limit:
+            return

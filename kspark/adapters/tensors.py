@@ -1,0 +1,35 @@
+"""Bring tensors of other libraries, and tables like those kspark reads, into forms it reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def host_array(value: Any) -> np.ndarray:
+    """Return an array, or a tensor of TensorFlow, PyTorch or JAX, as a NumPy array.
+
+    NumPy has no bfloat16, which becomes float32.
+    """
+    if hasattr(value, "detach"):  # of PyTorch: NumPy reads neither gradients nor other devices
+        value = value.detach().cpu()
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+    array = np.asarray(value)
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def plain_table(value: Any) -> Any:
+    """Return a table of Polars as one of Arrow, and one of pandas-on-Spark as one of Spark.
+
+    Any other value is returned unchanged. The packages need not be installed, so the classes are
+    known by their names.
+    """
+    kind = type(value)
+    if kind.__name__ != "DataFrame":
+        return value
+    if kind.__module__.startswith("polars."):
+        return value.to_arrow()
+    if kind.__module__.startswith("pyspark.pandas."):
+        return value.to_spark()
+    return value
