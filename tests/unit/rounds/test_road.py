@@ -73,6 +73,9 @@ class Job:
     def make_room(self):
         self.dispatcher.ending = self.dispatcher.ending or self.fit.company
 
+    def finish(self):
+        pass
+
     def close(self):
         self.closed += 1
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kspark.live.coordinator.running import Moment, Running
+from kspark.live.coordinator.marks import Moment
+from kspark.live.coordinator.running import Running
 from kspark.live.wire.reports import ProgressReport, read_report
 from kspark.worker import progress
 from kspark.worker.progress import MAX_METRIC_BYTES, REPORT_SECONDS, Reporter
