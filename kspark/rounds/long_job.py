@@ -29,7 +29,7 @@ from kspark.cluster.addresses import advertised_host, bind_host
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.failures import worker_error
 from kspark.cluster.interrupts import interruptible
-from kspark.cluster.spark_job import SparkJob
+from kspark.cluster.spark_job import JobLostError, SparkJob
 from kspark.errors import Failure, KSparkError
 from kspark.job.collecting import shard_results
 from kspark.job.epochs import run_batch_hooks, show_moment
@@ -222,7 +222,12 @@ class LongJob:
         while not job.finished.is_set():
             with interruptible():
                 job.finished.wait(POLL_SECONDS)
-        for failure in (end.failure for end in job.result() if end.failure is not None):
+        try:
+            ends = job.result()
+        except JobLostError as error:  # All that they have trained is here.
+            logger.warning("Worker callbacks may not have seen the end of training. %s", error)
+            return
+        for failure in (end.failure for end in ends if end.failure is not None):
             raise worker_error(failure)
 
     def close(self) -> None:

@@ -137,6 +137,7 @@ class LongJobs:
         self.close()
 
     def _give_up(self, obstacle: Obstacle, where: str) -> None:
+        self.finish()
         self.close()
         reason = f"{where}: {obstacle}"
         setting = self._fit.plan.connection_setting

@@ -311,3 +311,21 @@ def test_a_learning_rate_that_is_set_at_a_batch_is_that_of_the_next_epoch():
     monitor.begin_epoch(0)
     monitor.pass_batches(4, None, {"loss": 1.0})
     assert monitor.learning_rate == 0.25
+
+
+def test_a_backup_within_an_epoch_goes_on_with_that_epoch(tmp_path):
+    def backup():
+        return keras.callbacks.BackupAndRestore(tmp_path, save_freq=6, delete_checkpoint=False)
+
+    monitor = monitor_of(compiled(), backup())
+    monitor.begin(9)
+    for epoch in range(2):
+        monitor.begin_epoch(epoch)
+        monitor.pass_batches(4, np.full(8, 1.0, "f4"), {"loss": 3.0})
+        monitor.pass_batches(8, np.full(8, 2.0 + epoch, "f4"), {"loss": 2.0})
+        if epoch == 0:
+            monitor.end_batches(np.zeros(8, "f4"), {"loss": 1.0})
+            monitor.end_epoch(epoch, np.zeros(8, "f4"), {"loss": 1.0}, 4)
+    later = monitor_of(compiled(), backup())
+    np.testing.assert_array_equal(later.begin(9), np.full(8, 3.0, "f4"))
+    assert later.initial_epoch == 1
