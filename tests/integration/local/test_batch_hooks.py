@@ -199,6 +199,27 @@ def test_in_jobs_of_an_epoch_callbacks_are_made_anew(spark, tmp_path):
         assert lines(tmp_path, worker)[0][1:] == [2, 6]
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("mode", "frequency", "workers"),
+    [
+        *(("synchronous", frequency, 2) for frequency in ("epoch", "batch", 5)),
+        *(("asynchronous", frequency, 1) for frequency in ("epoch", 5)),
+        ("hogwild", 5, 1),
+    ],
+)
+def test_callbacks_that_read_change_no_byte(spark, tmp_path, mode, frequency, workers):
+    trained = []
+    for more in ({}, {"worker_callbacks": [Notes(tmp_path)], "callbacks_every": 3}):
+        model = a_model()
+        SparkModel(model, mode, frequency, num_workers=workers, seed=1).fit(
+            *data(), SIZE, 2, 0, [Trace()], **more
+        )
+        trained.append(bytes_of(model))
+    assert trained[0] == trained[1]
+    assert len(lines(tmp_path, workers - 1)) == 2 + 2 * (2 + BATCHES // workers)
+
+
 class SetsWeights(callbacks.Callback):
     """Sets all weights at the end of an epoch."""
 
