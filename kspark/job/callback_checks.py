@@ -23,6 +23,7 @@ BATCH_HOOKS = (*TRAIN_BATCH_HOOKS, "on_test_batch_begin", "on_test_batch_end")
 those of training with `callbacks_every`."""
 
 HINT = " Set `callbacks_every` to call them while the workers train."
+"""Ends the warning of such hooks."""
 
 FREQUENCIES = MappingProxyType(
     {
@@ -60,7 +61,8 @@ def checked_callbacks(callbacks: Any, every: int | None = None) -> list[keras.ca
 
     Raises:
         TypeError: If it is not a list of Keras callbacks.
-        ValueError: If a callback of Keras is set to look at batches that it is not told.
+        ValueError: If a callback of Keras is set to act within an epoch, and `every` is `None`, or
+            to profile batches.
         ImportError: If a callback needs a package that is not installed.
     """
     given = [] if callbacks is None else flattened(callbacks)

@@ -226,7 +226,7 @@ class LiveFit:
             self.show(epoch)
 
     def show(self, epoch: int) -> None:
-        """Show how far the replicas have come, and tell it the callbacks."""
+        """Show how far the replicas have come, and run the hooks of batches."""
         moment = self.coordinator.running.at(epoch)
         if moment.num_examples:
             run_batch_hooks(self.fit, epoch, self.coordinator.running)

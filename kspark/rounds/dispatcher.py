@@ -64,6 +64,7 @@ class Dispatcher:
         shards: Iterable[int],
         timeout: float,
         idle_seconds: float = IDLE_SECONDS,
+        *,
         marks: int | None = None,
     ) -> None:
         self.shards = frozenset(shards)

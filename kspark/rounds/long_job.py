@@ -166,7 +166,7 @@ class LongJob:
         return [result for result in shard_results(results) if result.num_examples]
 
     def _show(self, order: Order) -> None:
-        """Show how far the tasks have come, and tell it the callbacks."""
+        """Show how far the tasks have come, and run the hooks of batches."""
         progress, running = self.fit.progress, self.dispatcher.running
         moment = running.at(order.epoch)
         if order.work == "train" and moment.num_examples:
