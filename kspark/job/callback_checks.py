@@ -11,17 +11,19 @@ from typing import Any
 import keras
 
 from kspark.errors import Described, invalid, invalid_type
+from kspark.replica.callbacks import TRAIN_BATCH_HOOKS, flattened, overridden_hooks
 
 logger = logging.getLogger("kspark")
 
 STATEFUL = (keras.callbacks.BackupAndRestore, keras.callbacks.SwapEMAWeights)
 """Callbacks that save or use the optimizer's state at the end of an epoch."""
 
-BATCH_HOOKS = (
-    *("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end"),
-    *("on_test_batch_begin", "on_test_batch_end"),
-)
-"""Hooks that Keras calls for every batch, and kspark once for all batches of an epoch."""
+BATCH_HOOKS = (*TRAIN_BATCH_HOOKS, "on_test_batch_begin", "on_test_batch_end")
+"""Hooks that Keras calls for every batch, and kspark once for all batches of an epoch, except for
+those of training with `callbacks_every`."""
+
+HINT = " Set `callbacks_every` to call them while the workers train."
+"""Ends the warning of such hooks."""
 
 FREQUENCIES = MappingProxyType(
     {
@@ -50,32 +52,36 @@ def stops_on_nan(callbacks: Sequence[keras.callbacks.Callback]) -> bool:
     return any(isinstance(c, keras.callbacks.TerminateOnNaN) for c in callbacks)
 
 
-def checked_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
+def checked_callbacks(callbacks: Any, every: int | None = None) -> list[keras.callbacks.Callback]:
     """Check the `callbacks` argument of `fit`, and return it as a list.
+
+    Args:
+        callbacks: As in `SparkModel.fit`.
+        every: Integer, the `callbacks_every` of `fit`. Defaults to `None`.
 
     Raises:
         TypeError: If it is not a list of Keras callbacks.
-        ValueError: If a callback of Keras is set to look at single batches.
+        ValueError: If a callback of Keras is set to act within an epoch, and `every` is `None`, or
+            to profile batches.
         ImportError: If a callback needs a package that is not installed.
     """
     given = [] if callbacks is None else flattened(callbacks)
     for callback in given:
         if not isinstance(callback, keras.callbacks.Callback):
             raise invalid_type("callbacks", "a list of `keras.callbacks.Callback`", callbacks)
-        check_by_epoch(callback)
+        if every is None:
+            check_by_epoch(callback)
         if isinstance(callback, keras.callbacks.TensorBoard):
             check_tensorboard(callback)
-        warn_of_batch_hooks(callback)
+        warn_of_batch_hooks(callback, every)
+    if every is not None and not any(map(has_batch_hooks, given)):
+        logger.warning(
+            "callbacks_every=%s runs no hooks: no callback has any of %s. It only changes the "
+            "`steps` in the `params` of callbacks.",
+            every,
+            ", ".join(f"`{name}`" for name in TRAIN_BATCH_HOOKS),
+        )
     return given
-
-
-def flattened(callbacks: Any) -> list[Any]:
-    """Return what a list holds, and lists within it and a `CallbackList`, as Keras does."""
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks = callbacks.callbacks
-    if not isinstance(callbacks, list | tuple):
-        return [callbacks]
-    return [one for part in callbacks for one in flattened(part)]
 
 
 def check_by_epoch(callback: keras.callbacks.Callback) -> None:
@@ -87,7 +93,10 @@ def check_by_epoch(callback: keras.callbacks.Callback) -> None:
     for kind, setting in FREQUENCIES.items():
         value = getattr(callback, setting, "epoch")
         if value != "epoch" and isinstance(callback, getattr(keras.callbacks, kind, ())):
-            rule = f'set to run once per epoch ({setting}="epoch"): workers train the batches'
+            rule = (
+                f'set to run once per epoch ({setting}="epoch") without `callbacks_every`: workers '
+                "train the batches, and report within an epoch only if it is set"
+            )
             found = Described(f"{type(callback).__name__} with {setting}={value!r}")
             raise invalid("callbacks", rule, found)
 
@@ -115,36 +124,31 @@ def check_tensorboard(callback: keras.callbacks.TensorBoard) -> None:
         raise invalid("callbacks", rule, received)
 
 
-def overridden_hooks(callback: keras.callbacks.Callback) -> dict[str, str]:
-    """Return the batch hooks that are not the empty ones of `Callback`, with their modules."""
-    empty = keras.callbacks.Callback
-    hooks = {name: getattr(callback, name) for name in BATCH_HOOKS}
-    return {
-        name: str(getattr(hook, "__module__", ""))
-        for name, hook in hooks.items()
-        if getattr(hook, "__func__", hook) is not getattr(empty, name)
-    }
-
-
 def has_batch_hooks(callback: keras.callbacks.Callback) -> bool:
     """Whether a callback does something before or after batches."""
-    return bool(overridden_hooks(callback))
+    return bool(overridden_hooks(callback, BATCH_HOOKS))
 
 
-def warn_of_batch_hooks(callback: keras.callbacks.Callback) -> None:
-    """Log a warning if a user's callback has batch hooks, which run once per epoch.
+def warn_of_batch_hooks(callback: keras.callbacks.Callback, every: int | None) -> None:
+    """Log a warning if a user's callback has batch hooks that run once per epoch.
 
     MLflow's callbacks have some, too, but use them only if they are set to log every few steps.
+
+    Args:
+        callback: `keras.callbacks.Callback`.
+        every: Integer, the `callbacks_every` of `fit`, or `None`.
     """
     known = ["keras."]
     if getattr(callback, "log_every_n_steps", None) is None:
         known.append("mlflow.")
-    hooks = overridden_hooks(callback).items()
+    names = BATCH_HOOKS if every is None else BATCH_HOOKS[len(TRAIN_BATCH_HOOKS) :]
+    hooks = overridden_hooks(callback, names).items()
     told = [name for name, module in hooks if not module.startswith(tuple(known))]
     if told:
         logger.warning(
             "%s of %s will be called once per epoch, around all its batches and with their "
-            "metrics: the workers train the batches, and callbacks run on the driver.",
+            "metrics: the workers train the batches, and callbacks run on the driver.%s",
             ", ".join(f"`{name}`" for name in told),
             type(callback).__name__,
+            "" if set(told) - set(TRAIN_BATCH_HOOKS) else HINT,
         )

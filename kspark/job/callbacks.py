@@ -1,8 +1,9 @@
-"""Keras callbacks, progress and `History` of a fit, which run on the driver once per epoch.
+"""Keras callbacks, progress and `History` of a fit, which run on the driver.
 
 Callbacks see the merged weights and the metrics of all workers. The batches are trained on the
 workers, so the hooks of batches are called as Keras calls them for a model that is compiled with
-an epoch's batches as `steps_per_execution`: once per epoch, around all its batches.
+an epoch's batches as `steps_per_execution`: once per epoch, around all its batches. With
+`callbacks_every`, the driver also calls them while the workers train.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import keras
 import numpy as np
 
 from kspark.cluster.interrupts import interruptible
+from kspark.errors import Described, invalid
 from kspark.job.callback_checks import has_batch_hooks, is_stateful, stops_on_nan
 from kspark.job.progress import Progress
 from kspark.replica import Replica
@@ -48,6 +50,7 @@ class FitMonitor:
         restored: Boolean, whether a callback changed the optimizer's state in `begin`.
         needs_optimizer_state: Boolean, whether callbacks save or use the optimizer's state, so
             that the driver's model needs it after every epoch.
+        has_batch_hooks: Boolean, whether a callback does something before or after batches.
     """
 
     def __init__(
@@ -74,7 +77,8 @@ class FitMonitor:
         self._params = {"verbose": verbose, "epochs": epochs}
         self._steps = self._validation_steps = 1
         self._watched = bool(callbacks)
-        self._has_batch_hooks = any(has_batch_hooks(c) for c in callbacks)
+        self.has_batch_hooks = any(has_batch_hooks(c) for c in callbacks)
+        self._batches_over = False
         self._stops_on_nan = stops_on_nan(callbacks)
         self._given = replica.get_vector()
         self._logs: dict[str, Any] | None = None
@@ -88,8 +92,8 @@ class FitMonitor:
         """Run the callbacks of the beginning of training.
 
         Args:
-            steps: Integer, number of batches of the largest shard in an epoch, which callbacks
-                find in their `params`.
+            steps: Integer, number of batches in an epoch (see `Fit.steps`), which callbacks find
+                in their `params`.
             validation_steps: Integer, number of batches of the largest shard in a validation.
 
         Returns:
@@ -115,9 +119,42 @@ class FitMonitor:
         """
         with interruptible():
             self._callbacks.on_epoch_begin(epoch)
-            if self._has_batch_hooks:
+            self._batches_over = False
+            if self.has_batch_hooks:
                 self._callbacks.on_train_batch_begin(0)
         return self._changed()
+
+    def pass_batches(self, done: int, vector: np.ndarray | None, logs: dict[str, Any]) -> None:
+        """Run the callbacks between two batches, while the workers train the epoch.
+
+        They do not run any more in an epoch in which one of them has stopped training.
+
+        Args:
+            done: Integer, number of batches of the epoch that are trained.
+            vector: Vector of the merged weights; `None` if the model has them.
+            logs: Dictionary of the metrics of all workers together.
+
+        Raises:
+            ValueError: If a callback sets weights or step counters, which the workers could only
+                take over between two epochs.
+        """
+        if self._batches_over:
+            return
+        if vector is not None:
+            self._show(vector)
+        counters = self.replica.counters
+        with interruptible():
+            self._callbacks.on_train_batch_end(done - 1, dict(logs))
+            self._batches_over = self.stopped
+            if not self.stopped:
+                self._callbacks.on_train_batch_begin(done)
+        if self._changed() is not None or self.replica.counters != counters:
+            rule = (
+                "free of hooks of batches that set weights or the optimizer's `iterations` while "
+                "the workers train: set them in `on_epoch_begin` or `on_epoch_end`, or train with "
+                "`worker_callbacks`"
+            )
+            raise invalid("callbacks", rule, Described(f"changes after {done} batches"))
 
     def end_batches(self, vector: np.ndarray, logs: dict[str, Any]) -> np.ndarray | None:
         """Run the callbacks of the end of an epoch's batches.
@@ -129,7 +166,7 @@ class FitMonitor:
         Returns:
             Vector of new weights; `None` if no callback changed them.
         """
-        if not self._has_batch_hooks:
+        if not self.has_batch_hooks or self._batches_over:
             return None
         self._show(vector)
         with interruptible():
@@ -152,7 +189,7 @@ class FitMonitor:
         self.replica.set_vector(vector)
         with interruptible():
             self._callbacks.on_test_begin()
-            if self._has_batch_hooks:
+            if self.has_batch_hooks:
                 self._callbacks.on_test_batch_begin(0)
         return self.replica.get_vector()
 
@@ -167,7 +204,7 @@ class FitMonitor:
         """
         logs = self.logs_of(states)
         with interruptible():
-            if self._has_batch_hooks:
+            if self.has_batch_hooks:
                 self._callbacks.on_test_batch_end(self._validation_steps - 1, dict(logs))
             self._callbacks.on_test_end(dict(logs))
         return {"val_" + name: value for name, value in logs.items()}

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from kspark.job.checkpoints import keep_epoch
 from kspark.job.fit import Fit
 from kspark.job.optimizer_state import take_state
 from kspark.job.report import EpochFacts
-from kspark.live.coordinator.running import Moment
+from kspark.live.coordinator.marks import Moment
+from kspark.live.coordinator.running import Running
 from kspark.worker import inference as inference_worker
 from kspark.worker.tasks import ShardResult, State
 
@@ -164,11 +166,33 @@ def validate(fit: Fit, epoch: int) -> dict[str, float]:
 
 def show_moment(fit: Fit, epoch: int, moment: Moment) -> None:
     """Show how far the shards have come in an epoch, with the metrics of all of them together."""
+    metrics = partial(logs_of_moment, fit, moment)
+    fit.progress.show_epoch(epoch, moment.num_examples, fit.examples_of(epoch), metrics)
+
+
+def logs_of_moment(fit: Fit, moment: Moment) -> dict[str, Any]:
+    """Compute the metrics of all shards together from what they have reported."""
     variables = fit.monitor.replica.model.metrics_variables
     shapes = [tuple(variable.shape) for variable in variables]
     states = [s for s in moment.metrics if [array.shape for array in s] == shapes]
-    metrics = partial(fit.monitor.logs_of, states)
-    fit.progress.show_epoch(epoch, moment.num_examples, fit.examples_of(epoch), metrics)
+    return fit.monitor.logs_of(states)
+
+
+def run_batch_hooks(fit: Fit, epoch: int, running: Running) -> None:
+    """Run the hooks of batches for each mark that the shards have reached since the last call.
+
+    The mark at the end of the epoch is left to `close_epoch`, which has its final figures. On the
+    live road, the model gets the latest merged weights; in rounds it has them already.
+    """
+    monitor = fit.monitor
+    while (mark := running.next_mark(epoch)) is not None:
+        if monitor.has_batch_hooks and mark.batches < fit.steps:
+            fit.progress.display.clear()  # Callbacks may write.
+            vector = None
+            if not fit.plan.in_rounds:
+                vector = np.empty_like(fit.aggregator.weights)
+                fit.aggregator.pull(vector)
+            monitor.pass_batches(mark.batches, vector, logs_of_moment(fit, mark))
 
 
 def evaluate_in_job(fit: Fit, epoch: int, weights: np.ndarray) -> list[ShardResult]:

@@ -162,7 +162,12 @@ class Fit:
 
     @property
     def steps(self) -> int:
-        """Number of steps of an epoch: `steps_per_epoch`, or batches of the largest shard."""
+        """Number of steps of an epoch: `steps_per_epoch`, or batches of the largest shard.
+
+        With `callbacks_every`, these are the batches of all shards.
+        """
+        if self.plan.callbacks_every is not None:
+            return sum(one.batches for one in shard_steps(self.plan, self.num_train).values())
         return self.plan.steps_per_epoch or self.plan.batches(max(self.num_train.values()))
 
     @property

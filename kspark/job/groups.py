@@ -49,8 +49,12 @@ def grouping_of(fit: Fit, without: Collection[int] = ()) -> Grouping | None:
 
 
 def delta_grouping_of(fit: Fit) -> Grouping | None:
-    """Return `grouping_of(fit)`; `None` if the server optimizer needs the delta of every shard."""
-    grouping = grouping_of(fit)
+    """Return `grouping_of(fit)`; `None` if the driver needs the delta of every shard.
+
+    It needs them for some server optimizers, and with `callbacks_every`, because the workers that
+    report to it within an epoch send it their deltas, too.
+    """
+    grouping = grouping_of(fit) if fit.plan.callbacks_every is None else None
     return grouping if grouping and fit.aggregator.optimizer.averages_deltas else None
 
 

@@ -58,7 +58,7 @@ def placed(fit: Fit, examples: Examples) -> Examples:
         if wanted is None:
             wanted = min(slots, max(examples.num_partitions, 1))
         check_slots(fit.plan, wanted, slots)
-    elif fit.plan.road == "live":
+    elif fit.plan.connection_setting:
         check_slots(fit.plan, wanted or examples.num_partitions, task_slots(fit.spark))
     if wanted is None or wanted == examples.num_partitions:
         return examples
@@ -89,13 +89,13 @@ def check_slots(plan: TrainingPlan, num_workers: int, slots: int) -> None:
     if plan.straggler_timeout is not None:
         setting = f"straggler_timeout={plan.straggler_timeout:g}"
     elif plan.in_rounds:
-        setting = 'road="live"'
+        setting = plan.connection_setting
     raise NotEnoughSlotsError(
         f"{setting} runs all workers at the same time: `num_workers` is {num_workers}, but the "
         f"cluster has {slots} free task slots. Use fewer workers, or raise "
         "spark.executor.instances or spark.executor.cores. "
-        'mode="synchronous" with frequency="epoch", without `straggler_timeout` and with '
-        'road="auto", runs with any number of slots.'
+        'mode="synchronous" with frequency="epoch", without `straggler_timeout` and '
+        '`callbacks_every` and with road="auto", runs with any number of slots.'
     )
 
 

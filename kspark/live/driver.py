@@ -24,7 +24,14 @@ from kspark.cluster.interrupts import interruptible
 from kspark.cluster.spark_job import JobLostError, SparkJob
 from kspark.errors import ClusterError
 from kspark.job.collecting import ShardsMissing, checked, counted
-from kspark.job.epochs import close_epoch, note_epoch, note_rest, open_epoch, show_moment
+from kspark.job.epochs import (
+    close_epoch,
+    note_epoch,
+    note_rest,
+    open_epoch,
+    run_batch_hooks,
+    show_moment,
+)
 from kspark.job.fit import Fit
 from kspark.job.optimizer_state import states_of, take_state
 from kspark.job.report import EpochFacts, worker_figures
@@ -98,6 +105,7 @@ def live_fit(fit: Fit) -> Iterator[LiveFit]:
         batch_size=plan.batch_size,
         max_staleness=plan.max_staleness,
         timeout=plan.timeout,
+        marks=plan.callbacks_every,
     )
     if coordinator.rendezvous is not None:
         coordinator.rendezvous.residual = fit.reply_residual
@@ -216,9 +224,10 @@ class LiveFit:
             self.show(epoch)
 
     def show(self, epoch: int) -> None:
-        """Show how far the replicas have come."""
-        moment = self.coordinator.moment(epoch)
+        """Show how far the replicas have come, and run the hooks of batches."""
+        moment = self.coordinator.running.at(epoch)
         if moment.num_examples:
+            run_batch_hooks(self.fit, epoch, self.coordinator.running)
             show_moment(self.fit, epoch, moment)
             return
         wanted = len(self.coordinator.shards)
@@ -257,6 +266,7 @@ class LiveFit:
             Boolean, whether training is over.
         """
         fit = self.fit
+        run_batch_hooks(fit, epoch, self.coordinator.running)
         workers = tuple(worker_figures(s, facts) for s, facts in sorted(report.facts.items()))
         merges, staleness = self.coordinator.merges, tuple(report.staleness)
         facts = EpochFacts(epoch, merges, workers, staleness, fit.learning_rate(epoch))

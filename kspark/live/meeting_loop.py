@@ -124,6 +124,7 @@ def gradient_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarra
         run.batches, steps
     ):  # Longer shards have more batches: apply their gradients too.
         run.replica.apply_gradient(exchange(None, 0))
+    run.reporter.callbacks.end_epoch()
     meet(run, run.replica.get_vector(), next(sequences), run.examples(epoch), out, weights=True)
     run.replica.set_vector(out)
 

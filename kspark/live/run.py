@@ -101,7 +101,8 @@ class LiveRun:
     def __post_init__(self) -> None:
         self.instructions = self.welcome.instructions
         self.packer = self.task.fit.plan.packing(self.spec.weights).packer()
-        self.reporter = Reporter(self.client.report if self.task.fit.reports else None)
+        self.reporter = Reporter.of(self.task.fit, self.shard.index, self.client.report)
+        self.reporter.callbacks.attach(self.replica)
 
     @property
     def attempt(self) -> int:
@@ -255,7 +256,8 @@ def train_exchanging(
 ) -> None:
     """Train the rest of an epoch, with an exchange after every `local` batches.
 
-    The replica's compiled loop calls the exchanges.
+    The replica's compiled loop calls the exchanges. Where worker callbacks run after the last batch
+    before an exchange, it is done outside the loop, so that it contains what they have changed.
 
     Args:
         run: `LiveRun`.
@@ -281,7 +283,8 @@ def train_exchanging(
 
     run.replica.set_vector(base)
     total = run.examples(epoch)
-    run.reporter.begin(epoch, total, min(position * run.local * batch_size, total))
+    done, callbacks = position * run.local, run.reporter.callbacks
+    run.reporter.begin(epoch, total, min(done * batch_size, total), done)
     for window, start, stops, end in spans(run, epoch, position):
         last = stops[-1] if stops else start
         for first, stop in run.reporter.pieces(start, last):
@@ -289,9 +292,17 @@ def train_exchanging(
             # A piece that ends between two exchanges stops in the same loop, so that no other
             # one is compiled for it.
             ends = due if stop in due else [*due, stop]
-            stops_here.extend(s in due for s in ends)
+            trained = window.first_batch + stop
+            later = stop in due and callbacks.precede(trained)
+            stops_here.extend(s in due and not (later and s == stop) for s in ends)
             run.replica.train_exchanging(window, batch_size, first, ends, at_stop)
             run.reporter.trained(run.replica, examples_in(window, batch_size, first, stop))
+            if later:
+                if trained == run.batches:
+                    callbacks.end_epoch()
+                exchange(number, carried, compute_delta(run.replica.get_vector(), base, out=delta))
+                number, carried = number + 1, 0
+                run.replica.set_vector(base)
         for first, stop in run.reporter.pieces(last, end):  # They end in the next window.
             run.replica.train(window, batch_size, first, stop)
             carried += examples_in(window, batch_size, first, stop)

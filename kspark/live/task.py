@@ -92,6 +92,7 @@ def connected_shard(
         replica.alone = fit.alone
         run = LiveRun(task, spec, replica, shard, state, client, num_examples, welcome)
         choose_loop(run)
+        run.reporter.callbacks.end()
         rest = run.rest()
         kept = run.kept_state() if task.wants_state else None
     return ShardResult(handle.index, num_examples, rest=rest, state=kept)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from kspark.errors import invalid
+from kspark.plan.checks import check_integer
 from kspark.plan.settings import PlanSettings
 
 
@@ -71,3 +74,20 @@ def check_road(settings: PlanSettings) -> None:
     if settings.road == "live" and settings.straggler_timeout is not None:
         rule = '"auto" or "rounds" with a `straggler_timeout`, which needs a Spark job per shard'
         raise invalid("road", rule, settings.road)
+
+
+def check_callbacks_every(value: Any, settings: PlanSettings) -> int | None:
+    """Check `callbacks_every`, and that workers can report to the driver within an epoch.
+
+    Raises:
+        ValueError: If it is out of range, or set with jobs that report when they end.
+        TypeError: If it is no integer.
+    """
+    if value is None:
+        return None
+    rule = "where workers are not connected to the driver within an epoch"
+    if settings.road == "rounds":
+        raise invalid("callbacks_every", f'None with road="rounds", {rule}', value)
+    if settings.straggler_timeout is not None:
+        raise invalid("callbacks_every", f"None with a `straggler_timeout`, {rule}", value)
+    return check_integer("callbacks_every", value, 1)

@@ -7,7 +7,7 @@ that is in a `ReplicaSpec`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from kspark.plan.checks import (
     check_steps,
     check_validation_freq,
 )
-from kspark.plan.compatibility import check_compatible
+from kspark.plan.compatibility import check_callbacks_every, check_compatible
 from kspark.plan.learning_rate import Scaling, check_scaling
 from kspark.plan.settings import PLAN_SETTINGS, SETTINGS, PlanSettings
 from kspark.shards import num_batches
@@ -49,6 +49,9 @@ class TrainingPlan(PlanSettings):
         validation_steps: Integer, batches of the validation; `None` for all rows.
         first_epoch: Integer, the epoch from which `steps_per_epoch` counts, where a fit goes on
             from a later one. `None` for `initial_epoch`.
+        callbacks_every: Integer, batches of all shards together between two calls of the batch
+            hooks of callbacks; `None` for one call per epoch.
+        worker_callbacks: Bytes, the pickled callbacks that run beside each replica, or `None`.
     """
 
     seed: int = 0
@@ -62,6 +65,8 @@ class TrainingPlan(PlanSettings):
     steps_per_epoch: int | None = None
     validation_steps: int | None = None
     first_epoch: int | None = None
+    callbacks_every: int | None = None
+    worker_callbacks: bytes | None = field(default=None, repr=False)
 
     @classmethod
     def create(
@@ -77,12 +82,15 @@ class TrainingPlan(PlanSettings):
         warmup_epochs: float = 0.0,
         steps_per_epoch: int | None = None,
         validation_steps: int | None = None,
+        callbacks_every: int | None = None,
+        worker_callbacks: bytes | None = None,
         **settings: Any,
     ) -> TrainingPlan:
         """Check all arguments and make a plan.
 
         Args:
             epochs: As in `SparkModel.fit`, like the following arguments.
+            worker_callbacks: Bytes, the pickled callbacks, or `None`.
             **settings: Settings of `SparkModel` by name; see `PlanSettings`. Without a `seed`,
                 draws one from NumPy's global generator, which `keras.utils.set_random_seed`
                 seeds.
@@ -114,6 +122,8 @@ class TrainingPlan(PlanSettings):
             ),
             "steps_per_epoch": check_steps("steps_per_epoch", steps_per_epoch),
             "validation_steps": check_steps("validation_steps", validation_steps),
+            "callbacks_every": check_callbacks_every(callbacks_every, PlanSettings(**checked)),
+            "worker_callbacks": worker_callbacks,
         }
         if initial_epoch > epochs:
             raise invalid("initial_epoch", f"<= epochs ({epochs})", initial_epoch)
@@ -130,6 +140,13 @@ class TrainingPlan(PlanSettings):
     def in_rounds(self) -> bool:
         """Whether replicas exchange only at the end of an epoch, all together."""
         return self.mode == "synchronous" and self.frequency == "epoch"
+
+    @property
+    def connection_setting(self) -> str:
+        """The setting because of which workers must be connected to the driver, or `""`."""
+        if self.callbacks_every is not None:
+            return f"callbacks_every={self.callbacks_every}"
+        return 'road="live"' if self.road == "live" else ""
 
     @property
     def at_the_same_time(self) -> bool:

@@ -19,7 +19,7 @@ import numpy as np
 
 from kspark.errors import AggregationError, Failure
 from kspark.live.coordinator.gate import Gate
-from kspark.live.coordinator.running import Moment, Running
+from kspark.live.coordinator.running import Running
 from kspark.live.wire import Instructions, Order, Start, Welcome
 from kspark.live.wire.reports import (
     FailureReport,
@@ -51,14 +51,21 @@ class Dispatcher:
         timeout: Float, seconds in which a request must be answered.
         idle_seconds: Float, seconds without a new order after which the tasks end. Defaults to
             `IDLE_SECONDS`.
+        marks: Integer, see `Running`. Defaults to `None`.
 
     Attributes:
         shards: Set of integers, as given.
+        running: `Running`, how far the tasks have come within an epoch.
         idled: Boolean, whether the tasks ended because there was no new order.
     """
 
     def __init__(
-        self, shards: Iterable[int], timeout: float, idle_seconds: float = IDLE_SECONDS
+        self,
+        shards: Iterable[int],
+        timeout: float,
+        idle_seconds: float = IDLE_SECONDS,
+        *,
+        marks: int | None = None,
     ) -> None:
         self.shards = frozenset(shards)
         self.idled = False
@@ -74,7 +81,7 @@ class Dispatcher:
         self._ready_since = time.monotonic()
         self._obstacle: str | None = None
         self._ending: str | None = None
-        self._running = Running()
+        self.running = Running(marks)
 
     # -- called by the thread that runs `fit` ---------------------------------------------
 
@@ -108,11 +115,6 @@ class Dispatcher:
                 return None
             results, self._results = self._results, []
             return sorted(results, key=lambda r: r.shard)
-
-    def moment(self, epoch: int) -> Moment:
-        """Return how far the tasks have come in an epoch, as they have reported."""
-        with self._gate.changed:
-            return self._running.at(epoch)
 
     @property
     def num_started(self) -> int:
@@ -213,7 +215,7 @@ class Dispatcher:
             if isinstance(report, ResultReport):
                 self._results.append(result_of(report, arrays))
             elif isinstance(report, ProgressReport):
-                self._running.take(shard, report, arrays)
+                self.running.take(shard, report, arrays)
             elif isinstance(report, ObstacleReport):
                 self._stumble(f"Shard {shard}: {report.reason}")
             elif isinstance(report, FailureReport):

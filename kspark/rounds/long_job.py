@@ -27,11 +27,12 @@ import numpy as np
 
 from kspark.cluster.addresses import advertised_host, bind_host
 from kspark.cluster.bootstrap import ship
+from kspark.cluster.failures import worker_error
 from kspark.cluster.interrupts import interruptible
-from kspark.cluster.spark_job import SparkJob
+from kspark.cluster.spark_job import JobLostError, SparkJob
 from kspark.errors import Failure, KSparkError
 from kspark.job.collecting import shard_results
-from kspark.job.epochs import show_moment
+from kspark.job.epochs import run_batch_hooks, show_moment
 from kspark.job.fit import Fit
 from kspark.live.transport import AggregatorServer
 from kspark.live.wire import Order
@@ -94,7 +95,8 @@ class LongJob:
         """
         held_out = validation_handles(fit)
         shards = [handle.index for handle in fit.train.infos if handle.num_examples]
-        dispatcher, token = Dispatcher(shards, fit.plan.timeout), secrets.token_bytes(32)
+        dispatcher = Dispatcher(shards, fit.plan.timeout, marks=fit.plan.callbacks_every)
+        token = secrets.token_bytes(32)
         server = AggregatorServer(
             dispatcher,
             fit.plan.packing(fit.spec.weights),
@@ -159,12 +161,16 @@ class LongJob:
                 break  # The last task sent its result, and the job ended, since the last look.
             self._check(self.spark_job)
             self._show(order)
+        if order.work == "train":
+            run_batch_hooks(self.fit, order.epoch, self.dispatcher.running)
         return [result for result in shard_results(results) if result.num_examples]
 
     def _show(self, order: Order) -> None:
-        """Show how far the tasks have come."""
-        progress, moment = self.fit.progress, self.dispatcher.moment(order.epoch)
+        """Show how far the tasks have come, and run the hooks of batches."""
+        progress, running = self.fit.progress, self.dispatcher.running
+        moment = running.at(order.epoch)
         if order.work == "train" and moment.num_examples:
+            run_batch_hooks(self.fit, order.epoch, running)
             show_moment(self.fit, order.epoch, moment)
             return
         wanted, started = len(self.dispatcher.shards), self.dispatcher.num_started
@@ -202,6 +208,27 @@ class LongJob:
         missing = self.dispatcher.waiting_for_tasks()
         if missing and spark_job.active_tasks() < len(self.dispatcher.shards):
             self.dispatcher.end(f"{missing} of the tasks have no task slot.")
+
+    def finish(self) -> None:
+        """Let idle tasks end, and wait for their worker callbacks, if there are any.
+
+        Raises:
+            WorkerError: If a worker callback failed at the end of its task.
+        """
+        job = self.spark_job
+        if job is None or self.fit.plan.worker_callbacks is None or not self.dispatcher.idle:
+            return
+        self.dispatcher.end("The fit is over.")
+        while not job.finished.is_set():
+            with interruptible():
+                job.finished.wait(POLL_SECONDS)
+        try:
+            ends = job.result()
+        except JobLostError as error:  # All that they have trained is here.
+            logger.warning("Worker callbacks may not have seen the end of training. %s", error)
+            return
+        for failure in (end.failure for end in ends if end.failure is not None):
+            raise worker_error(failure)
 
     def close(self) -> None:
         """End the tasks, the job and the server. It may be called more than once."""

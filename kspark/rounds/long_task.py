@@ -73,10 +73,12 @@ class Ended:
     Attributes:
         reason: String, why it ended, as a sentence. Empty if the driver told it to.
         connected: Boolean, whether it has reached the driver. Defaults to `True`.
+        failure: `Failure` of the worker callbacks at its end. Defaults to `None`.
     """
 
     reason: str
     connected: bool = True
+    failure: Failure | None = None
 
 
 def carry_out_orders(
@@ -107,12 +109,12 @@ def serve(task: LongTask, spec: ReplicaSpec, handle: ShardHandle) -> Ended:
         except KSparkError as error:
             return Ended(str(error))
         try:
-            carry_out(task, spec, handle, client)
+            failure = carry_out(task, spec, handle, client)
         except KSparkError as error:
             return gave_up(client, str(error))
         except ValueError as error:  # A result is too large for the connection.
             return gave_up(client, f"The result cannot be sent: {error}")
-    return Ended("")
+    return Ended("", failure=failure)
 
 
 def gave_up(client: AggregatorClient, reason: str) -> Ended:
@@ -138,10 +140,14 @@ def client_of(task: LongTask, spec: ReplicaSpec, shard: int) -> AggregatorClient
 
 def carry_out(
     task: LongTask, spec: ReplicaSpec, handle: ShardHandle, client: AggregatorClient
-) -> None:
-    """Carry out orders with a connected client, until the driver says to stop."""
+) -> Failure | None:
+    """Carry out orders with a connected client, until the driver says to stop.
+
+    Returns:
+        `Failure` of the worker callbacks for the end of training, or `None`.
+    """
     weights, done = np.empty(spec.weights.size, spec.weights.dtype), 0
-    reporter = Reporter(client.report if task.fit.reports else None)
+    reporter = Reporter.of(task.fit, handle.index, client.report)
     while (order := next_order(client, done)).work != "stop":
         if order.work == "wait":
             continue
@@ -151,6 +157,8 @@ def carry_out(
         for result in results_of(task, spec, weights, handle, order, received, reporter):
             send(client, result)
         done = order.number
+    failure: Failure | None = guarded(handle.index, reporter.callbacks.end, handle.host)
+    return failure
 
 
 def next_order(client: AggregatorClient, done: int) -> Order:

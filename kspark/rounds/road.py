@@ -41,8 +41,8 @@ class LongJobs:
         reason = reason_for_jobs(fit)
         if reason is None:
             fit.take_road("live", "All workers run at the same time.")
-        elif fit.plan.road == "live":
-            raise ClusterError(f'road="live" is not possible. {reason}')
+        elif fit.plan.connection_setting:
+            raise ClusterError(f"{fit.plan.connection_setting} is not possible. {reason}")
         else:
             fit.take_road("rounds", reason)
 
@@ -100,6 +100,11 @@ class LongJobs:
             self._give_up(obstacle, where)
             return None
 
+    def finish(self) -> None:
+        """Let the tasks end, and raise the errors of their last worker callbacks; see `LongJob`."""
+        if self._job is not None:
+            self._job.finish()
+
     def close(self) -> None:
         """End the long job, so that its task slots are free."""
         if self._job is not None:
@@ -124,20 +129,27 @@ class LongJobs:
         """End a job that has another model, or whose tasks have ended because it was idle."""
         ending = job.dispatcher.ending
         self._idle_ends += job.dispatcher.idled
-        if ending is not None and not (job.dispatcher.idled and self._idle_ends < MAX_IDLE_ENDS):
+        # Jobs could not tell callbacks within an epoch how far they have come.
+        often = self._idle_ends >= MAX_IDLE_ENDS and self._fit.plan.callbacks_every is None
+        if ending is not None and (often or not job.dispatcher.idled):
             raise (Lost if job.dispatcher.obstacle else Obstacle)(ending)
+        self.finish()
         self.close()
 
     def _give_up(self, obstacle: Obstacle, where: str) -> None:
+        self.finish()
         self.close()
         reason = f"{where}: {obstacle}"
-        if self._fit.plan.road == "live" and not self._trained:
-            raise ClusterError(f'road="live" is not possible. {reason}')
+        setting = self._fit.plan.connection_setting
+        if setting and not self._trained:
+            raise ClusterError(f"{setting} is not possible. {reason}")
         if isinstance(obstacle, Unreachable):
             _unreachable.add(engine_of(self._fit.spark).application)
         self._fit.take_road("rounds", reason)
-        if isinstance(obstacle, Unreachable | Lost):
-            logger.warning("Training goes on with one Spark job per epoch. %s", reason)
+        every = self._fit.plan.callbacks_every is not None
+        if every or isinstance(obstacle, Unreachable | Lost):
+            hooks = " Hooks of batches then run once per epoch." if every else ""
+            logger.warning("Training goes on with one Spark job per epoch.%s %s", hooks, reason)
 
 
 @contextmanager
@@ -145,12 +157,14 @@ def long_jobs(fit: Fit) -> Iterator[LongJobs]:
     """Run rounds in long jobs inside the block.
 
     Raises:
-        ClusterError: If the plan has `road="live"` and that is not possible.
+        ClusterError: If the plan has a `connection_setting` and that is not possible.
+        WorkerError: If a worker callback failed when the tasks ended.
     """
     jobs = LongJobs(fit)
     fit.evaluate_live, fit.keep_live = jobs.evaluate, jobs.keep
     try:
         yield jobs
+        jobs.finish()
     finally:
         jobs.close()
 
@@ -175,7 +189,7 @@ def reason_for_jobs(fit: Fit) -> str | None:
         return f"There are {tasks} shards and {slots} task slots."
     if delta_grouping_of(fit) is not None:
         return "Executors average the deltas of this many shards before the driver gets them."
-    if plan.road == "live":
+    if plan.connection_setting:
         return None
     if engine.application in _unreachable:
         return "Executors could not connect to the driver in an earlier fit."

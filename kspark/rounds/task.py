@@ -120,6 +120,8 @@ def train_shard(
     if tries.exhausted:
         return lost_too_often(handle.index, tries.count)
     steps = fit.steps(handle.index)
+    own_reporter = reporter is None
+    reporter = Reporter.of(fit, handle.index) if reporter is None else reporter
     with tries if task.counts_deaths else nullcontext():
         replica = replica_for(spec, fit.fit_id, fit.threads)
         replica.alone = fit.alone
@@ -142,6 +144,8 @@ def train_shard(
             own.move(base, delta)
             own.save(base)
         delta = outgoing(task, spec, state, delta)
+        if own_reporter:  # In a long job, callbacks go on with the next epoch.
+            reporter.callbacks.end()
     received = vector.nbytes if task.weights_bytes is None else task.weights_bytes
     usage = Usage(time.perf_counter() - started, 0.0, delta.nbytes, received)
     trained = steps.num_examples(task.epoch - fit.plan.origin)
@@ -167,12 +171,14 @@ def train_epoch(
     plan, reporter = fit.plan, reporter or Reporter()
     replica.reset_metrics()
     replica.seed_backend(plan.backend_seed(shard.index, epoch))
+    reporter.callbacks.attach(replica)
     reporter.begin(epoch, fit.steps(shard.index).num_examples(epoch - plan.initial_epoch))
     for window in windows_of(fit, shard, epoch):
         for start, stop in reporter.pieces(0, plan.batches(window.num_examples)):
             replica.train(window, plan.batch_size, start, stop)
             reporter.trained(replica, examples_in(window, plan.batch_size, start, stop))
         check_finite(replica, plan, epoch)
+    reporter.callbacks.end_epoch()
 
 
 def outgoing(

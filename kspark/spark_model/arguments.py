@@ -225,12 +225,15 @@ def check_session(spark: SparkSession, plan: TrainingPlan) -> None:
     `straggler_timeout` a job for each shard.
 
     Raises:
-        ValueError: If the plan needs one of them, or if `road="live"` meets `spark.speculation`.
+        ValueError: If the plan needs one of them, or if `road="live"` or `callbacks_every` meets
+            `spark.speculation`.
     """
     if not is_connect(spark):
-        if plan.road == "live" and plan.in_rounds and has_speculation(spark):
-            rule = '"auto" or "rounds" with spark.speculation, which starts second tasks of shards'
-            raise invalid("road", rule, plan.road)
+        if plan.connection_setting and plan.in_rounds and has_speculation(spark):
+            rule = "with spark.speculation, which starts second tasks of shards"
+            if plan.callbacks_every is not None:
+                raise invalid("callbacks_every", f"None {rule}", plan.callbacks_every)
+            raise invalid("road", f'"auto" or "rounds" {rule}', plan.road)
         return
     if plan.straggler_timeout is not None:
         rule = "None over Spark Connect, which cannot run a job for a single partition"
@@ -242,3 +245,5 @@ def check_session(spark: SparkSession, plan: TrainingPlan) -> None:
         raise invalid("frequency", f'"epoch" {where}', plan.frequency)
     if plan.road == "live":
         raise invalid("road", f'"auto" or "rounds" {where}', plan.road)
+    if plan.callbacks_every is not None:
+        raise invalid("callbacks_every", f"None {where}", plan.callbacks_every)

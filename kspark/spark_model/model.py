@@ -14,6 +14,7 @@ from kspark.cluster.interrupts import defers_interrupts
 from kspark.job.callback_checks import checked_callbacks, stops_on_nan
 from kspark.job.progress import Phases
 from kspark.job.report import FitReport
+from kspark.job.worker_callbacks import pickled_callbacks
 from kspark.plan import TrainingPlan
 from kspark.plan.settings import PLAN_SETTINGS
 from kspark.replica import ReplicaSpec
@@ -173,6 +174,8 @@ class SparkModel(SavedModel):
         checkpoint: Any = None,
         resume: bool = False,
         checkpoints_kept: int = KEPT,
+        callbacks_every: int | None = None,
+        worker_callbacks: Any = None,
     ) -> keras.callbacks.History:
         """Train the model for a number of epochs.
 
@@ -236,6 +239,12 @@ class SparkModel(SavedModel):
             resume: Boolean, whether to go on from the last checkpoint, if there is one. The
                 other arguments must be those of the interrupted fit. Defaults to `False`.
             checkpoints_kept: Integer >= 1, how many checkpoints to keep. Defaults to `2`.
+            callbacks_every: Integer >= 1, number of batches, of all workers together, after which
+                to call `on_train_batch_end` of the `callbacks` while the workers train. Defaults
+                to `None`, once per epoch.
+            worker_callbacks: List of `keras.callbacks.Callback`, or a function without arguments
+                that returns one. They run beside the data, with each worker's own model and
+                metrics. Defaults to `None`.
 
         Returns:
             A `keras.callbacks.History` with the metrics over all workers, and those of the
@@ -251,7 +260,7 @@ class SparkModel(SavedModel):
         """
         check_exclusive(validation_split, class_weight, sample_weight)
         self._model = compiled_model(self._model)
-        checked = checked_callbacks(callbacks)
+        checked = checked_callbacks(callbacks, callbacks_every)
         x = readable(x, limited=steps_per_epoch is not None)
         plan = self._plan(
             on_nonfinite="ignore" if stops_on_nan(checked) else self.on_nonfinite,
@@ -266,6 +275,8 @@ class SparkModel(SavedModel):
             warmup_epochs=warmup_epochs,
             steps_per_epoch=steps_per_epoch,
             validation_steps=validation_steps,
+            callbacks_every=callbacks_every,
+            worker_callbacks=pickled_callbacks(worker_callbacks),
         )
         keeping = Checkpointing.of(checkpoint, resume, checkpoints_kept, self.seed, plan, checked)
         check_gradients(self._model, plan)

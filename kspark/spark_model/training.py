@@ -88,6 +88,9 @@ def train(
         starting.run_on(source.spark)
         starting.phase("Starting the workers")
         check_cluster_once(source.spark, spec.backend, starting.watch)
+    if plan.worker_callbacks is not None:
+        # They may change the replicas, which no other fit must take over then.
+        spec = replace(spec, values=None)
     aggregator = Aggregator(replica.spec, replica.get_vector(), rule, plan.mode)
     take_over(rule, outcome.server_state)
     monitor = FitMonitor(replica, callbacks, verbose, plan.epochs, plan.initial_epoch)

@@ -59,7 +59,21 @@ class FitTask:
     @property
     def alone(self) -> bool:
         """Whether a single shard trains, so that there are no metrics of others to add."""
-        return sum(map(bool, self.num_train.values())) == 1
+        return len(self.workers) == 1
+
+    @property
+    def workers(self) -> list[int]:
+        """The shards that train, sorted."""
+        return sorted(shard for shard, rows in self.num_train.items() if rows)
+
+    @property
+    def batches_per_report(self) -> int | None:
+        """Number of batches after which a shard reports; `None` to report by time.
+
+        Together, the shards then train at most about `callbacks_every` batches between two reports.
+        """
+        every = self.plan.callbacks_every
+        return None if every is None else -(-every // len(self.workers))
 
     def steps(self, shard: int) -> ShardSteps:
         """Return which batches a shard trains in each epoch."""

@@ -33,7 +33,7 @@ from kspark.live.coordinator.meetings import Meetings
 from kspark.live.coordinator.progress import Answer, EpochReport, FitProgress, ShardPlan
 from kspark.live.coordinator.pushes import Pushes
 from kspark.live.coordinator.rendezvous import Rendezvous
-from kspark.live.coordinator.running import Moment
+from kspark.live.coordinator.running import Running
 from kspark.live.wire import Instructions, Restart, SharedOffer, Welcome
 from kspark.live.wire.reports import (
     EpochEnd,
@@ -61,6 +61,7 @@ class Coordinator:
         batch_size: Integer, examples per local batch. Defaults to `None`: each delta is one batch.
         max_staleness: Integer, exchanges that a replica may be ahead. Defaults to `None`, no bound.
         timeout: Float, seconds to wait for a lost replica. Defaults to `60.0`.
+        marks: Integer, see `Running`. Defaults to `None`.
 
     Attributes:
         failure: `Failure` that a replica reported, or `None`.
@@ -68,6 +69,7 @@ class Coordinator:
         instructions: `Instructions` for all replicas.
         offers: Mapping from shard to the `SharedOffer` of its welcome.
         rendezvous: `Rendezvous` of synchronous replicas, or `None`.
+        running: `Running`, how far the replicas have come within an epoch.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Coordinator:
         batch_size: int | None = None,
         max_staleness: int | None = None,
         timeout: float = 60.0,
+        marks: int | None = None,
     ) -> None:
         self.aggregator = aggregator
         self.shards = shards
@@ -93,7 +96,8 @@ class Coordinator:
         self.offers: dict[int, SharedOffer] = {}
         self._oldest_attempt = 0
         self._gate = Gate()
-        self._progress = FitProgress(shards, first_epoch)
+        self.running = Running(marks)
+        self._progress = FitProgress(shards, first_epoch, self.running)
         self._clocks: Clocks | None = None
         if max_staleness is not None:
             self._clocks = Clocks(self._progress, self._gate, max_staleness, self.steps, timeout)
@@ -327,11 +331,6 @@ class Coordinator:
             if self._clocks is not None and stop:
                 self._clocks.stop()
             self._gate.changed.notify_all()
-
-    def moment(self, epoch: int) -> Moment:
-        """Return how far the replicas have come in an epoch, as they have reported."""
-        with self._gate.changed:
-            return self._progress.running.at(epoch)
 
     def never_connected(self) -> list[int]:
         """Return the shards, sorted, without a task of the current job so far."""

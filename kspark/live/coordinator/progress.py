@@ -106,6 +106,7 @@ class FitProgress:
     Args:
         plans: Mapping from shard index to `ShardPlan`.
         first_epoch: Integer, the first epoch of the fit.
+        running: `Running`. Defaults to `None`, a new one.
 
     Attributes:
         shards: Mapping from shard index to `ShardProgress`.
@@ -114,13 +115,15 @@ class FitProgress:
         running: `Running`, the last progress of each shard within an epoch.
     """
 
-    def __init__(self, plans: Mapping[int, ShardPlan], first_epoch: int) -> None:
+    def __init__(
+        self, plans: Mapping[int, ShardPlan], first_epoch: int, running: Running | None = None
+    ) -> None:
         self.plans = plans
         self.total_examples = sum(plan.num_examples for plan in plans.values())
         self.first_epoch = first_epoch
         self.shards = {shard: ShardProgress() for shard in plans}
         self.closed = first_epoch
-        self.running = Running()
+        self.running = Running() if running is None else running
         self._reports: dict[int, EpochReport] = {}
         self._leader_states: dict[int, list[np.ndarray]] = {}
 

@@ -185,15 +185,17 @@ class ObstacleReport(Report):
 
 @dataclass(frozen=True)
 class ProgressReport(Report):
-    """How far a replica has come in an epoch, for the display of the driver only.
+    """How far a replica has come in an epoch, for the display and the callbacks of the driver.
 
     The metric state up to here may be sent beside it as arrays. A replica sends it a few times
-    per second, and only if the driver shows it. One that is lost changes nothing.
+    per second if the driver shows it, or after a number of batches if callbacks of the driver run
+    within an epoch. One that is lost changes nothing in training.
 
     Attributes:
         epoch: Integer.
         num_examples: Integer, number of examples of the epoch that the shard has trained.
         total: Integer, number of examples that it trains in the epoch.
+        batches: Integer, number of batches of the epoch that it has trained. Defaults to `0`.
     """
 
     kind: ClassVar[str] = "progress"
@@ -201,6 +203,7 @@ class ProgressReport(Report):
     epoch: int
     num_examples: int
     total: int
+    batches: int = 0
 
 
 KINDS: Mapping[str, type[Report]] = {

@@ -229,3 +229,12 @@ def test_an_error_of_spark_connect_gives_the_reason():
     assert type(job_error(RuntimeError(large))) is ClusterError
     missing = "[PYTHON_EXCEPTION] Traceback\nModuleNotFoundError: No module named 'keras'"
     assert isinstance(job_error(RuntimeError(missing)), EnvironmentMismatchError)
+
+
+def test_callbacks_every_needs_a_session_with_a_connection(monkeypatch):
+    plan = TrainingPlan.create(callbacks_every=3)
+    with pytest.raises(ValueError, match="`callbacks_every` must be None over Spark Connect"):
+        check_session(Remote(), plan)
+    monkeypatch.setattr("kspark.spark_model.arguments.has_speculation", lambda spark: True)
+    with pytest.raises(ValueError, match=r"`callbacks_every` must be None with spark.speculation"):
+        check_session(SimpleNamespace(sparkContext=Context()), plan)

@@ -72,6 +72,37 @@ def test_callbacks_between_epochs_are_welcome(callback, caplog):
     assert not caplog.messages
 
 
+@pytest.mark.parametrize(
+    "callback",
+    [
+        keras.callbacks.ModelCheckpoint(CHECKPOINT, save_freq=4),
+        keras.callbacks.BackupAndRestore(BACKUP, save_freq=2),
+        keras.callbacks.TensorBoard(update_freq=10),
+        keras.callbacks.TerminateOnNaN(),
+        keras.callbacks.LambdaCallback(on_train_batch_end=print),
+    ],
+)
+def test_callbacks_between_batches_are_welcome_with_callbacks_every(callback, caplog):
+    with caplog.at_level("WARNING", "kspark"):
+        assert checked_callbacks([callback], 3) == [callback]
+    assert not caplog.messages
+
+
+def test_callbacks_every_is_named_where_it_helps(caplog):
+    with pytest.raises(ValueError, match=r'save_freq="epoch"\) without `callbacks_every`'):
+        checked_callbacks([keras.callbacks.ModelCheckpoint(CHECKPOINT, save_freq=4)])
+    with pytest.raises(ValueError, match="profile_batch=0"):
+        checked_callbacks([keras.callbacks.TensorBoard(profile_batch=2)], 3)
+    with caplog.at_level("WARNING", "kspark"):
+        checked_callbacks([keras.callbacks.LambdaCallback(on_train_batch_end=print)])
+        checked_callbacks([OwnHooks()], 3)
+        checked_callbacks([keras.callbacks.EarlyStopping()], 3)
+    one, test_hooks, none = caplog.messages
+    assert one.endswith("Set `callbacks_every` to call them while the workers train.")
+    assert test_hooks.endswith("callbacks run on the driver.")
+    assert none.startswith("callbacks_every=3 runs no hooks")
+
+
 @pytest.mark.parametrize("given", [print, [print], "callback"])
 def test_other_things_are_no_callbacks(given):
     with pytest.raises(TypeError, match="`callbacks` must be a list of `keras.callbacks.Callback`"):

@@ -225,3 +225,107 @@ def test_a_history_and_a_progress_bar_of_the_user_take_the_place_of_the_usual_on
     printed = capsys.readouterr().out
     assert printed.count("loss: 1.0000") == 1
     assert "3/3" in printed
+
+
+# -- while the workers train -----------------------------------------------------------------------
+
+
+class Batches(keras.callbacks.Callback):
+    """Notes the hooks of batches, and does something after one of them."""
+
+    def __init__(self, act=lambda model: None, at=None):
+        super().__init__()
+        self.seen, self.act, self.at = [], act, at
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.seen.append(batch)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen.append((batch, logs["loss"], float(self.model.get_weights()[0].sum())))
+        if batch == self.at:
+            self.act(self.model)
+
+
+def test_hooks_between_batches_see_the_figures_and_weights_of_their_moment():
+    callback = Batches()
+    monitor = monitor_of(compiled(), callback)
+    monitor.begin(9)
+    monitor.begin_epoch(0)
+    start = float(monitor.replica.model.get_weights()[0].sum())
+    monitor.pass_batches(4, None, {"loss": 3.0})
+    monitor.pass_batches(8, np.ones(8, "f4"), {"loss": 2.0})
+    assert monitor.end_batches(np.zeros(8, "f4"), {"loss": 1.0}) is None
+    assert callback.seen == [0, (3, 3.0, start), 4, (7, 2.0, 6.0), 8, (8, 1.0, 0.0)]
+
+
+def stop(model):
+    model.stop_training = True
+
+
+def test_no_hooks_of_batches_run_after_one_that_stops_training():
+    """As in Keras, until a callback lets the training go on."""
+    callback = Batches(stop, 3)
+    monitor = monitor_of(compiled(), callback)
+    monitor.begin(9)
+    for epoch in range(2):
+        monitor.begin_epoch(epoch)
+        for done in (4, 8):
+            monitor.pass_batches(done, None, {"loss": 3.0})
+        assert monitor.end_batches(np.zeros(8, "f4"), {"loss": 1.0}) is None
+        assert [seen if isinstance(seen, int) else seen[0] for seen in callback.seen] == [0, 3]
+        assert monitor.stopped
+        callback.seen.clear()
+
+
+def test_a_loss_that_is_nan_stops_training_at_a_batch():
+    monitor = monitor_of(compiled(), keras.callbacks.TerminateOnNaN())
+    monitor.begin(9)
+    monitor.begin_epoch(0)
+    monitor.pass_batches(4, None, {"loss": 1.0})
+    assert not monitor.stopped
+    monitor.pass_batches(8, None, {"loss": np.nan})
+    assert monitor.stopped
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda model: model.set_weights([w + 1 for w in model.get_weights()]),
+        lambda model: model.optimizer.iterations.assign(7),
+    ],
+)
+def test_what_workers_cannot_take_over_within_an_epoch_is_refused(act):
+    monitor = monitor_of(compiled(), Batches(act, 3))
+    monitor.begin(9)
+    monitor.begin_epoch(0)
+    with pytest.raises(ValueError, match="`callbacks` must be free of hooks.*after 4 batches"):
+        monitor.pass_batches(4, None, {"loss": 1.0})
+
+
+def test_a_learning_rate_that_is_set_at_a_batch_is_that_of_the_next_epoch():
+    def slow(model):
+        model.optimizer.learning_rate = 0.25
+
+    monitor = monitor_of(compiled(), Batches(slow, 3))
+    monitor.begin(9)
+    monitor.begin_epoch(0)
+    monitor.pass_batches(4, None, {"loss": 1.0})
+    assert monitor.learning_rate == 0.25
+
+
+def test_a_backup_within_an_epoch_goes_on_with_that_epoch(tmp_path):
+    def backup():
+        return keras.callbacks.BackupAndRestore(tmp_path, save_freq=6, delete_checkpoint=False)
+
+    monitor = monitor_of(compiled(), backup())
+    monitor.begin(9)
+    for epoch in range(2):
+        monitor.begin_epoch(epoch)
+        monitor.pass_batches(4, np.full(8, 1.0, "f4"), {"loss": 3.0})
+        monitor.pass_batches(8, np.full(8, 2.0 + epoch, "f4"), {"loss": 2.0})
+        if epoch == 0:
+            monitor.end_batches(np.zeros(8, "f4"), {"loss": 1.0})
+            monitor.end_epoch(epoch, np.zeros(8, "f4"), {"loss": 1.0}, 4)
+    later = monitor_of(compiled(), backup())
+    np.testing.assert_array_equal(later.begin(9), np.full(8, 3.0, "f4"))
+    assert later.initial_epoch == 1

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from kspark.job import epochs
 from kspark.job.epochs import note_epoch
 from kspark.job.progress import Progress
 from kspark.job.report import EpochFacts
+from kspark.live.coordinator.running import Running
+from kspark.live.wire.reports import ProgressReport
+from kspark.plan import TrainingPlan
 
 
 def test_lost_optimizer_state_is_logged(caplog):
@@ -90,3 +94,43 @@ def test_a_live_fit_begins_with_the_counters_that_callbacks_set_and_refuses_late
     fit.open(3, (5, 0))
     with pytest.raises(ValueError, match="new step counters before epoch 5"):
         fit.open(4, (6, 0))
+
+
+@pytest.mark.parametrize(
+    ("mode", "frequency", "expected"),
+    [("synchronous", "epoch", [None, None]), ("asynchronous", "epoch", [7.0, 8.0])],
+)
+def test_hooks_of_batches_see_the_latest_weights_that_the_driver_has(mode, frequency, expected):
+    """The mark at the end of the epoch is that of `close_epoch`."""
+    passed, running = [], Running(2)
+    aggregator = SimpleNamespace(weights=np.full(3, 7.0, "f4"))
+    aggregator.pull = lambda out: np.copyto(out, aggregator.weights)
+
+    def pass_batches(done, vector, logs):
+        passed.append((done, None if vector is None else float(vector[0]), logs))
+        aggregator.weights += 1
+
+    model = SimpleNamespace(metrics_variables=[np.zeros(2)])
+    monitor = SimpleNamespace(
+        has_batch_hooks=True,
+        pass_batches=pass_batches,
+        replica=SimpleNamespace(model=model),
+        logs_of=lambda states: {"number": len(states)},
+    )
+    plan = TrainingPlan.create(mode=mode, frequency=frequency, callbacks_every=2)
+    fit = SimpleNamespace(
+        plan=plan, steps=6, monitor=monitor, aggregator=aggregator, progress=Progress(0, 5, 0)
+    )
+    for shard, batches, shape in [(0, 2, 2), (1, 2, 3), (0, 4, 2)]:
+        report = ProgressReport(1, 8 * batches, 99, batches)
+        running.take(shard, report, [np.zeros(shape)])
+    epochs.run_batch_hooks(fit, 1, running)
+    # The metrics of shard 1 are not those of the model.
+    assert passed == [
+        (2, expected[0], {"number": 1}),
+        (4, expected[1], {"number": 1}),
+    ]
+    monitor.has_batch_hooks = False
+    running.take(0, ProgressReport(2, 16, 99, 2), [])
+    epochs.run_batch_hooks(fit, 2, running)
+    assert len(passed) == 2

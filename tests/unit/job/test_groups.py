@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from kspark.job import groups
-from kspark.job.groups import MIN_GROUPED_SHARDS, grouping_of
+from kspark.job.groups import MIN_GROUPED_SHARDS, delta_grouping_of, grouping_of
 
 
 def a_fit(counts):
@@ -44,3 +44,12 @@ def test_late_shards_are_in_no_group(session):
     assert grouping_of(a_fit([1] * 17), without={3, 16}) is None
     grouping = grouping_of(a_fit([1] * 19), without={3, 16})
     assert sorted(grouping.number) == [s for s in range(19) if s not in (3, 16)]
+
+
+def test_the_driver_gets_every_delta_with_callbacks_every(session):
+    session(grouped=True)
+    fit = a_fit([1] * 16)
+    fit.aggregator = SimpleNamespace(optimizer=SimpleNamespace(averages_deltas=True))
+    for every, grouped in ((None, True), (3, False)):
+        fit.plan = SimpleNamespace(callbacks_every=every)
+        assert (delta_grouping_of(fit) is not None) == grouped

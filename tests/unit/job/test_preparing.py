@@ -116,3 +116,11 @@ def test_as_many_are_held_out_as_keras_would_and_spread_by_size(counts, fraction
     for shard, n in counts.items():
         exact = Fraction(n * sum(held_out.values()), total or 1)
         assert abs(held_out[shard] - exact) < 1
+
+
+def test_callbacks_every_needs_a_slot_for_every_shard(monkeypatch):
+    monkeypatch.setattr(preparing, "task_slots", lambda spark: 4)
+    examples = SimpleNamespace(num_partitions=6, num_examples=None, repartition=lambda n: n)
+    fit = SimpleNamespace(plan=TrainingPlan.create(callbacks_every=7), spark=None)
+    with pytest.raises(NotEnoughSlotsError, match=r"^callbacks_every=7 runs all workers .* is 6"):
+        placed(fit, examples)

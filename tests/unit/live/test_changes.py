@@ -10,6 +10,7 @@ import pytest
 from kspark.live.run import LiveRun
 from kspark.live.wire import Start, Welcome
 from kspark.weights import STATE, TRAINABLE, Changes, Weight, WeightSpec
+from kspark.worker.tasks import FitTask
 
 SPEC = WeightSpec(
     (
@@ -38,8 +39,9 @@ def change(size=SPEC.size):
     ],
 )
 def test_live_replicas_send_the_rows_that_changed(tools, mode, frequency, size):
-    task = SimpleNamespace(fit=SimpleNamespace(plan=tools.plan(mode, frequency), reports=False))
-    run = LiveRun(task, MODEL, None, None, None, None, 10, Welcome(1, True, 0, Start(0)))
+    task = SimpleNamespace(fit=FitTask("fit", tools.plan(mode, frequency), {0: 10}, 1))
+    shard, client = SimpleNamespace(index=0), SimpleNamespace(report=None)
+    run = LiveRun(task, MODEL, None, shard, None, client, 10, Welcome(1, True, 0, Start(0)))
     given = change(size)
     sent = run.outgoing(given)
     assert sent.nbytes == BITS + 16 + 48

@@ -16,6 +16,7 @@ from kspark.live import run as live_run
 from kspark.live.run import LiveRun, examples_in, spans, train_exchanging
 from kspark.live.wire import Instructions
 from kspark.live.wire.reports import EpochEnd
+from kspark.replica.callbacks import ReplicaCallbacks
 from kspark.shards import Usage
 from kspark.worker.progress import Reporter
 from kspark.worker.state import ShardState
@@ -142,6 +143,32 @@ def test_a_replica_that_reports_exchanges_the_same(tools, count, size, local, ro
             train_exchanging(run, 0, 0, base, exchange)
             found.append((exchanged, base.tolist(), run.replica.seen.tolist(), run.replica.steps))
     assert found[0] == found[1]
+
+
+@given(st.integers(1, 60), st.integers(1, 4), st.integers(1, 7), st.integers(0, 3))
+def test_a_replica_with_callbacks_exchanges_the_same(tools, count, size, local, each):
+    """Its hooks run before the exchange that is due after their batch, in which it is the same."""
+    found = []
+    for has_callbacks in (False, True):
+        plan = tools.plan("asynchronous", local, batch_size=size)
+        with tools.world([count], plan, window_rows=8) as world:
+            run, exchanged, told = world.run(0), [], []
+            callbacks = ReplicaCallbacks(b"" if has_callbacks else None, {"steps": run.batches})
+            callbacks.batches = each
+            callbacks.end_batches = lambda last, run=run, told=told: told.append(last)
+            callbacks.end_epoch = lambda told=told: told.append("end")
+            run.reporter = Reporter(callbacks=callbacks)
+            base = np.zeros(3, "f4")
+
+            def exchange(number, examples, delta, exchanged=exchanged, base=base, told=told):
+                exchanged.append((number, examples, delta.tolist()))
+                base += delta
+                told.append(number)
+
+            train_exchanging(run, 0, 0, base, exchange)
+            found.append((exchanged, base.tolist(), run.replica.seen.tolist(), run.replica.steps))
+    assert found[0] == found[1]
+    assert told[-2:] == ["end", run.exchanges - 1]
 
 
 # -- around an epoch -------------------------------------------------------------------------------

@@ -71,3 +71,25 @@ def test_the_live_road_is_refused_with_a_straggler_timeout():
     with pytest.raises(ValueError, match='`road` must be "auto" or "rounds" with a `straggler_ti'):
         TrainingPlan.create(road="live", straggler_timeout=1.0)
     TrainingPlan.create(road="rounds", straggler_timeout=1.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "value", "kind", "rule"),
+    [
+        ({}, 0, ValueError, "an integer >= 1"),
+        ({}, 1.5, TypeError, "an integer >= 1"),
+        ({}, True, TypeError, "an integer >= 1"),
+        ({"road": "rounds"}, 3, ValueError, 'None with road="rounds", where workers are not'),
+        ({"straggler_timeout": 9}, 3, ValueError, "None with a `straggler_timeout`, where"),
+    ],
+)
+def test_callbacks_every_needs_workers_that_report(given, value, kind, rule):
+    assert plan(**given).callbacks_every is None
+    with pytest.raises(kind, match=f"^`callbacks_every` must be {rule}.*Received: callbacks_every"):
+        plan(callbacks_every=value, **given)
+
+
+def test_a_setting_that_needs_a_connection_is_named():
+    assert plan().connection_setting == ""
+    assert plan(road="live").connection_setting == 'road="live"'
+    assert plan(callbacks_every=3).connection_setting == "callbacks_every=3"

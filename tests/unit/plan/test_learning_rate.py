@@ -14,6 +14,7 @@ import pytest
 from kspark import SparkModel
 from kspark.job.fit import Fit
 from kspark.job.preparing import divide, log_plan
+from kspark.live.coordinator.running import Running
 from kspark.live.driver import LiveFit
 from kspark.plan import TrainingPlan
 from kspark.plan.learning_rate import Scaling
@@ -179,6 +180,7 @@ def test_live_workers_get_the_rate_of_the_next_epoch(monkeypatch):
     told, facts = [], []
     coordinator = SimpleNamespace(
         rendezvous=None,
+        running=Running(),
         begin_job=lambda *_: None,
         merges=1,
         close_epoch=lambda epoch, stop, learning_rate: told.append((epoch, learning_rate)),

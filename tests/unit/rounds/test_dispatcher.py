@@ -253,8 +253,8 @@ def test_tasks_report_how_far_they_have_come(dispatcher):
     for shard, done in ((0, 4), (1, 6), (0, 8)):
         report = ProgressReport(3, done, 10).to_json()
         assert dispatcher.report(shard, 0, report, [WEIGHTS]) == ({}, [])
-    assert dispatcher.moment(3).num_examples == 14
-    assert len(dispatcher.moment(3).metrics) == 2
-    assert dispatcher.moment(4).num_examples == 0
+    assert dispatcher.running.at(3).num_examples == 14
+    assert len(dispatcher.running.at(3).metrics) == 2
+    assert dispatcher.running.at(4).num_examples == 0
     assert dispatcher.wait(0.0) is None  # they are no results
     assert dispatcher.num_started == 2

@@ -17,7 +17,7 @@ from kspark.rounds import dispatcher, long_job, long_task
 from kspark.rounds.long_job import LongJob, Lost, Obstacle, Unreachable
 from kspark.shards import ShardFacts, ShardHandle
 from kspark.weights import TRAINABLE, Weight, WeightSpec
-from kspark.worker.tasks import MissingShard, ShardResult
+from kspark.worker.tasks import FitTask, MissingShard, ShardResult
 
 SPEC = WeightSpec((Weight("w", (3,), "float32", TRAINABLE),))
 FACTS = ShardFacts("h", 1, 2, 0.5, 8, True, 0.0, 12, 12)
@@ -105,7 +105,9 @@ def world(monkeypatch):
         fit.num_train = dict.fromkeys(range(shards), 4)
         tasks = Tasks(infos[:shards], slots)
         fit.train.handles.mapPartitionsWithIndex = lambda task: task
-        monkeypatch.setattr(Fit, "task", lambda fit: SimpleNamespace(plan=fit.plan, reports=True))
+        monkeypatch.setattr(
+            Fit, "task", lambda fit: FitTask("fit", fit.plan, fit.train.counts, 1, reports=True)
+        )
         monkeypatch.setattr(long_job, "ship", lambda function, task, shared: task)
         monkeypatch.setattr("kspark.job.fit.threads_per_task", lambda spark: 1)
         for name in ("bind_host", "advertised_host"):

@@ -73,6 +73,9 @@ class Job:
     def make_room(self):
         self.dispatcher.ending = self.dispatcher.ending or self.fit.company
 
+    def finish(self):
+        pass
+
     def close(self):
         self.closed += 1
 
@@ -151,6 +154,24 @@ def test_the_live_road_can_be_forced(a_fit):
 def test_a_forced_road_that_is_not_possible_is_refused(a_fit, settings, reason):
     with pytest.raises(ClusterError, match=f'road="live" is not possible. .*{reason}'):
         LongJobs(a_fit(road="live", **settings))
+
+
+def test_callbacks_every_needs_the_live_road(a_fit, jobs_of):
+    fit = a_fit(callbacks_every=3, epochs=1)
+    LongJobs(fit)
+    assert fit.road == "live"
+    with pytest.raises(ClusterError, match="callbacks_every=3 is not possible. .*3 shards and 2"):
+        LongJobs(a_fit(callbacks_every=3, shards=3))
+    jobs, _ = jobs_of(a_fit(callbacks_every=3), [Unreachable("No answer.")])
+    with pytest.raises(ClusterError, match="callbacks_every=3 is not possible. Epoch 3: No answer"):
+        jobs.train(ORDER)
+
+
+def test_callbacks_every_is_told_when_the_connection_is_lost(a_fit, jobs_of, caplog):
+    jobs, _ = jobs_of(a_fit(callbacks_every=3), [["first"], Obstacle("Another job.")])
+    jobs.train(ORDER)
+    assert jobs.train(ORDER) is None
+    assert "Hooks of batches then run once per epoch. Epoch 3: Another job." in caplog.text
 
 
 def test_an_obstacle_in_the_first_epoch_of_a_forced_road_is_an_error(a_fit, jobs_of):

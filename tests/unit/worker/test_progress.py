@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kspark.live.coordinator.running import Moment, Running
+from kspark.live.coordinator.marks import Moment
+from kspark.live.coordinator.running import Running
 from kspark.live.wire.reports import ProgressReport, read_report
 from kspark.worker import progress
 from kspark.worker.progress import MAX_METRIC_BYTES, REPORT_SECONDS, Reporter
+from kspark.worker.tasks import FitTask
 
 METRICS = [np.float32(3.0).reshape(()), np.arange(2, dtype="f4")]
 
@@ -94,6 +96,38 @@ def test_a_short_epoch_is_not_reported(world):
 def test_without_a_connection_nothing_is_divided_or_read(world):
     assert world.train(Reporter(), 100, 1.0) == [100]
     assert world.reads == 0
+
+
+@pytest.mark.parametrize("seconds", [0.0001, 10.0])
+def test_reports_by_batches_do_not_depend_on_the_time(world, seconds):
+    assert world.train(Reporter(world.send, 4), 10, seconds) == [4, 4, 2]
+    assert [report.batches for report, _ in world.sent] == [4, 8, 10]
+    assert [report.num_examples for report, _ in world.sent] == [40, 80, 100]
+    assert all(arrays == METRICS for _, arrays in world.sent)
+
+
+def test_reports_by_batches_count_over_windows_and_from_where_a_replica_begins(world):
+    reporter = Reporter(world.send, 4)
+    reporter.begin(0, 120, 30, 3)
+    for window in (6, 3):
+        for start, stop in reporter.pieces(0, window):
+            reporter.trained(world, 10 * (stop - start))
+    assert [report.batches for report, _ in world.sent] == [4, 8, 12]
+
+
+def test_reports_by_batches_have_metrics_of_any_size(world):
+    world.state = [np.zeros(MAX_METRIC_BYTES + 1, "u1")]
+    world.train(Reporter(world.send, 5), 10, 0.1)
+    assert [len(arrays) for _, arrays in world.sent] == [1, 1]
+
+
+@pytest.mark.parametrize(("every", "rows", "expected"), [(1, 1, 1), (7, 3, 3), (8, 4, 2)])
+def test_all_shards_together_report_every_so_many_batches(tools, every, rows, expected):
+    plan = tools.plan("synchronous", "epoch", callbacks_every=every)
+    fit = FitTask("fit", plan, {**dict.fromkeys(range(rows), 9), 99: 0}, 1)
+    assert fit.batches_per_report == expected
+    plan = tools.plan("synchronous", "epoch")
+    assert FitTask("fit", plan, {0: 9}, 1).batches_per_report is None
 
 
 def test_metrics_that_are_large_are_not_sent(world):

@@ -29,8 +29,8 @@ def test_replicas_report_how_far_they_have_come(fit):
     for shard, done in ((0, 10), (1, 5), (0, 20)):
         report = fit.report(shard, "progress", np.ones(1), epoch=2, num_examples=done, total=30)
         assert report == ({}, [])
-    assert fit.shared.moment(2).num_examples == 25
-    assert len(fit.shared.moment(2).metrics) == 2
+    assert fit.shared.running.at(2).num_examples == 25
+    assert len(fit.shared.running.at(2).metrics) == 2
     assert fit.shared.wait_for_epoch(2, 0) is None
     with pytest.raises(ProtocolError):
         fit.report(0, "progress", epoch=2)
