@@ -82,7 +82,7 @@ def fit_shuffled(spark):
     return len(stage.fit(rows).summary.workers[0])
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable("connect")
 class IdSums(keras.metrics.Metric):
     """Counts rows, and sums the targets and their squares, which no other set of rows has."""
 
@@ -105,7 +105,7 @@ def id_model():
     return model
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable("connect")
 class RaisesOnWorkers(keras.layers.Layer):
     def call(self, inputs):
         if TaskContext.get() is not None:
