@@ -17,6 +17,7 @@ from kspark.job.display import checked_verbose
 from kspark.job.progress import CallProgress
 from kspark.plan.checks import check_integer, check_steps
 from kspark.replica import ReplicaSpec
+from kspark.spark_model.argument_names import explains_unknown_arguments
 from kspark.spark_model.arguments import compiled_model, refuse_callbacks
 from kspark.spark_model.inputs import Source, first_phase, gathered
 from kspark.spark_model.keras_attributes import KerasAttributes
@@ -46,6 +47,7 @@ class InferenceModel(KerasAttributes):
         self.batch_size = batch_size
 
     @defers_interrupts
+    @explains_unknown_arguments
     def evaluate(
         self,
         x: Any = None,
@@ -120,6 +122,7 @@ class InferenceModel(KerasAttributes):
         return dict(sorted(results.items())) if return_dict else listed(self._model, results)
 
     @defers_interrupts
+    @explains_unknown_arguments
     def predict(
         self,
         x: Any,

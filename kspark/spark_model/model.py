@@ -17,6 +17,7 @@ from kspark.job.report import FitReport
 from kspark.plan import TrainingPlan
 from kspark.plan.settings import PLAN_SETTINGS
 from kspark.replica import ReplicaSpec
+from kspark.spark_model.argument_names import explains_unknown_arguments
 from kspark.spark_model.arguments import (
     check_backend,
     check_exclusive,
@@ -146,6 +147,7 @@ class SparkModel(SavedModel):
         self._plan(seed=0 if seed is None else seed)
 
     @defers_interrupts
+    @explains_unknown_arguments
     def fit(
         self,
         x: Any = None,
