@@ -26,6 +26,7 @@ from kspark.job.fit import Fit
 from kspark.job.groups import MIN_GROUPED_SHARDS
 from kspark.job.optimizer_state import take_state
 from kspark.job.report import EpochFacts
+from kspark.job.tables import plural
 from kspark.saving.checkpoint import (
     CheckpointReader,
     ShardFiles,
@@ -183,10 +184,11 @@ def go_on(fit: Fit, folder: CheckpointFolder, saved: CheckpointReader) -> None:
     fit.resumed = True
     restore_shards(fit, saved, epoch - 1)
     start_from_mean(fit, epoch - 1)
+    trained = plural(epoch, "epoch")
     if epoch < fit.plan.epochs and not content["stopped"]:
-        announce(fit, f"Training goes on from {folder.file(epoch)}, after {epoch} epochs.")
+        announce(fit, f"Training goes on from {folder.file(epoch)}, after {trained}.")
     else:
-        announce(fit, f"All {epoch} epochs are in {folder.file(epoch)}: nothing is left to train.")
+        announce(fit, f"Nothing is left to train: {folder.file(epoch)} has {trained}.")
 
 
 def start_from_mean(fit: Fit, epoch: int) -> None:

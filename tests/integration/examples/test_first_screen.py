@@ -136,7 +136,8 @@ def test_a_script_shows_its_own_lines_and_those_of_fit_also_when_it_is_interrupt
     assert others == [
         "SparkModel(model='small', mode='synchronous', frequency='epoch', workers=2, "
         "parameters=18)",
-        "FitReport(mode='synchronous', frequency='epoch', workers=2, epochs=2)",
+        "FitReport(mode='synchronous', frequency='epoch', server_optimizer='average', workers=2, "
+        "epochs=2)",
     ]
     assert [line for line in lines if line.startswith("Epoch 2/2 - ")]
     assert max(map(len, moving)) < 80

@@ -76,7 +76,7 @@ def test_a_killed_script_goes_on_and_ends_with_the_same_bytes(spark, program, tm
     # Nothing is left to train: the script may be run again, and gives the same.
     capsys.readouterr()
     assert_same(program.trained(checkpoint=folder, resume=True, verbose=2), undisturbed)
-    told = f"All 4 epochs are in {folder}/epoch-4.zip: nothing is left to train."
+    told = f"Nothing is left to train: {folder}/epoch-4.zip has 4 epochs."
     assert capsys.readouterr().out.splitlines() == [told]
 
 
