@@ -20,9 +20,7 @@ import functools
 import logging
 import os
 import re
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -30,7 +28,7 @@ import pyspark
 from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
-from kspark import logs
+from kspark import logs, temporary
 from kspark.errors import invalid
 from kspark.session import java
 from kspark.session.archive import archive_options
@@ -309,14 +307,14 @@ def _private_directory() -> Path:
     All sessions share it, because the JVM keeps running after `spark.stop()` and
     uses the environment that it was started with.
     """
-    directory = Path(tempfile.mkdtemp(prefix="kspark-session-"))
-    atexit.register(_remove, directory, os.getpid())
-    return directory
+    folder = temporary.Folder(temporary.SESSION)
+    atexit.register(_remove, folder, os.getpid())
+    return folder.path
 
 
-def _remove(directory: Path, owner: int) -> None:
+def _remove(folder: temporary.Folder, owner: int) -> None:
     if os.getpid() == owner:  # A forked child leaves it to its parent.
-        shutil.rmtree(directory, ignore_errors=True)
+        folder.remove()
 
 
 def _stop(spark: SparkSession, owner: int) -> None:

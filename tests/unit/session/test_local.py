@@ -8,6 +8,7 @@ import pyspark
 import pytest
 from py4j.protocol import Py4JError
 
+from kspark import temporary
 from kspark.cluster import daemon
 from kspark.session import java, local, local_session
 from kspark.session.java import Java
@@ -350,8 +351,9 @@ def test_a_session_without_executors_ends_with_the_jvm(fake):
     assert fake.at_exit == []
 
 
-def test_private_directory_is_removed_by_its_owner_only(tmp_path):
-    local._remove(tmp_path, os.getpid() + 1)
-    assert tmp_path.exists()
-    local._remove(tmp_path, os.getpid())
-    assert not tmp_path.exists()
+def test_private_directory_is_removed_by_its_owner_only():
+    folder = temporary.Folder(temporary.SESSION)
+    local._remove(folder, os.getpid() + 1)
+    assert folder.path.exists()
+    local._remove(folder, os.getpid())
+    assert not folder.path.exists()
