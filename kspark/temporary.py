@@ -29,20 +29,25 @@ class Folder:
 
     Args:
         prefix: String, `ARRAYS`, `ROWS` or `SESSION`.
+        name: String, how its name ends. Defaults to `None`: a name that no folder has.
 
     Attributes:
         path: `Path` of the folder.
     """
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, name: str | None = None) -> None:
         remove_abandoned(tempfile.gettempdir())
-        self.path = Path(tempfile.mkdtemp(prefix=prefix))
+        if name is None:
+            self.path = Path(tempfile.mkdtemp(prefix=prefix))
+        else:
+            self.path = Path(tempfile.gettempdir(), prefix + name)
+            self.path.mkdir(mode=0o700)
         self._lock: int | None = None
         with contextlib.suppress(OSError):  # There are file systems without locks.
-            self._lock, name = tempfile.mkstemp(dir=self.path)
+            self._lock, file = tempfile.mkstemp(dir=self.path)
             os.write(self._lock, platform.node().encode())
             fcntl.flock(self._lock, fcntl.LOCK_EX)
-            os.rename(name, self.path / LOCK)
+            os.rename(file, self.path / LOCK)
 
     def remove(self) -> None:
         """Remove the folder. May be called more than once."""

@@ -79,9 +79,9 @@ class InferenceModel(KerasAttributes):
             y: Labels, if `x` does not contain them. Defaults to `None`.
             batch_size: Integer, number of examples per batch. Defaults to `None`, the
                 `batch_size` of the model.
-            verbose: `"auto"`, 0 (silent), 1 (a bar of the partitions that are done, then a line)
-                or 2 (a line). `"auto"` is 1 on a terminal or in a notebook, else 2. Defaults to
-                `"auto"`.
+            verbose: `"auto"`, 0 (silent), 1 (a bar of the rows that are done, or else of the
+                partitions, then a line) or 2 (a line). `"auto"` is 1 on a terminal or in a
+                notebook, else 2. Defaults to `"auto"`.
             sample_weight: Array of one weight per example, if `x` does not contain them.
                 Defaults to `None`.
             steps: Integer, number of batches to evaluate, from the first rows on. Defaults to
@@ -114,8 +114,9 @@ class InferenceModel(KerasAttributes):
             progress.run_on(source.spark)
             examples = source.evaluation(x, y, sample_weight, count)
             spec = ReplicaSpec.of(self._model, self.custom_objects, source.replica.inputs)
+            progress.phase("Starting the workers")
             check_cluster_once(source.spark, spec.backend, progress.watch)
-            parts = job.evaluate(source.spark, spec, examples, size, progress.watch)
+            parts = job.evaluate(source.spark, spec, examples, size, progress)
             source.replica.prepare_metrics(parts)
             results = merged_metrics(source.replica, [p.metrics for p in parts])
             progress.end(sum(p.num_examples for p in parts), results)
@@ -182,8 +183,9 @@ class InferenceModel(KerasAttributes):
                 return job.predict_frame(source.spark, spec, x, columns, added, size)
             progress.run_on(source.spark)
             examples = source.features(x, count)
+            progress.phase("Starting the workers")
             check_cluster_once(source.spark, spec.backend, progress.watch)
-            chunks = job.predict(source.spark, spec, examples, size, progress.watch)
+            chunks = job.predict(source.spark, spec, examples, size, progress)
             found = gathered(chunks, source.replica, as_rows=hasattr(x, "mapPartitions"))
             progress.end(sum(len(arrays[0]) for arrays in chunks), {})
         return found

@@ -54,13 +54,13 @@ spark_model.fit(x, y, epochs=100000)
 """
 
 WAITS = r"(: \d+/\d+ [a-z ]+)? \.\.\.( \d+s)?"
-BAR = r" \[[=.]+\] [\d,]+/4,000( - .*)?"
+BAR = r" +\[[=.]+\] +[\d,]+/[\d,]+( - .*)?"
 MOVING = re.compile(
     rf"(Preparing the rows|Starting the workers|Reading the rows|Evaluate|Finishing){WAITS}"
-    rf"|Epoch \d+/\d+({WAITS}|{BAR})|Evaluate \[[=.]+\] \d/2 partitions - \d+s"
+    rf"|Epoch \d+/\d+({WAITS}|{BAR})|Evaluate{BAR}"
 )
 STAYING = re.compile(r"(Epoch \d+/\d+|Evaluate) - .* examples/s.*")
-WITHIN = re.compile(r"Epoch 1/1 \[[=.]+\] ([\d,]+)/4,000 .*loss: \d")
+WITHIN = re.compile(r"Epoch 1/1 \[[=.]+\] +([\d,]+)/4,000 .*loss: +\d")
 
 
 class Terminal:
