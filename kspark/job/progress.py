@@ -1,12 +1,14 @@
 """Show the progress of a fit, an evaluation or a prediction, on a terminal or in a notebook.
 
-The thread that waits for the workers shows it, so there is no other thread to end.
+The thread that waits for the workers shows it. Only while Spark starts, another thread does.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -79,6 +81,30 @@ class Phases:
         if self._phase and seconds >= self._delay and self._is_due():
             took = f" {seconds:.0f}s" if seconds > SILENT_SECONDS else ""
             self.display.show(f"{self._phase}{more and ': '}{more} ...{took}")
+
+    @contextmanager
+    def moving(self, text: str) -> Iterator[None]:
+        """Show a phase that another thread keeps moving, while this one waits inside the block.
+
+        Args:
+            text: String.
+        """
+        self.phase(text)
+        over = threading.Event()
+
+        def move() -> None:
+            while not over.wait(SHOW_SECONDS):
+                self.wait()
+
+        thread = threading.Thread(target=move, name="kspark-phase", daemon=True)
+        if self.display.moves:
+            thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            if thread.ident is not None:
+                thread.join()
 
     def watch(self, job: SparkJob, what: str = "partitions") -> None:
         """Show how many tasks of a Spark job have ended. See `kspark.cluster.spark_job.run`."""

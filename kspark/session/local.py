@@ -29,9 +29,11 @@ from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
 from kspark import logs, temporary
+from kspark.cluster.interrupts import defers_interrupts
 from kspark.errors import invalid
 from kspark.session import java
 from kspark.session.archive import archive_options
+from kspark.session.starting import start
 from kspark.session.warm import PYTHONPATH, start_fork_server, warm_settings
 
 __all__ = ["local_session"]
@@ -107,6 +109,7 @@ appender.console.layout.pattern = %d{yy/MM/dd HH:mm:ss} %p %c{1}: %m%n%ex
 """
 
 
+@defers_interrupts
 def local_session(
     cores: int | None = None,
     *,
@@ -246,7 +249,7 @@ def _start(settings: dict[str, str], app_name: str, *, separate_processes: bool)
     variables = _launch_environment(found, directory, separate_processes)
     start_fork_server(settings, os.environ.get("PYSPARK_PYTHON", ""))
     with _environment(variables):
-        spark: SparkSession = builder.getOrCreate()
+        spark = start(builder, {"spark.app.name": app_name, **settings})
     if separate_processes:
         # Stop executors before the private directory is removed: their files are inside it.
         atexit.register(_stop, spark, os.getpid())

@@ -109,14 +109,15 @@ class InferenceModel(KerasAttributes):
         size, count = self._sizes(batch_size, steps)
         columns = Columns(features_col, label_col, weight_col)
         with CallProgress(verbose, "Evaluate") as progress:
-            progress.phase(first_phase(x))
-            source = Source.of(self._model, x, y, columns, self.num_workers)
-            progress.run_on(source.spark)
+            with progress.moving(first_phase(x)):
+                source = Source.of(self._model, x, y, columns, self.num_workers)
+                spark = source.spark
+            progress.run_on(spark)
             examples = source.evaluation(x, y, sample_weight, count)
             spec = ReplicaSpec.of(self._model, self.custom_objects, source.replica.inputs)
             progress.phase("Starting the workers")
-            check_cluster_once(source.spark, spec.backend, progress.watch)
-            parts = job.evaluate(source.spark, spec, examples, size, progress)
+            check_cluster_once(spark, spec.backend, progress.watch)
+            parts = job.evaluate(spark, spec, examples, size, progress)
             source.replica.prepare_metrics(parts)
             results = merged_metrics(source.replica, [p.metrics for p in parts])
             progress.end(sum(p.num_examples for p in parts), results)
@@ -174,18 +175,19 @@ class InferenceModel(KerasAttributes):
         columns = Columns(features_col, None, None)
         shown = checked_verbose(verbose)
         with CallProgress(0 if isinstance(x, DataFrame) else shown, "Predict") as progress:
-            progress.phase(first_phase(x))
-            source = Source(self._model, x, columns, self.num_workers, labelled=False)
-            spec = ReplicaSpec.of(self._model, self.custom_objects)
+            with progress.moving(first_phase(x)):
+                source = Source(self._model, x, columns, self.num_workers, labelled=False)
+                spec = ReplicaSpec.of(self._model, self.custom_objects)
+                spark = source.spark
             if isinstance(x, DataFrame):
                 added = job.output_fields(self._model, output_col)
                 x = x if count is None else x.limit(count)
-                return job.predict_frame(source.spark, spec, x, columns, added, size)
-            progress.run_on(source.spark)
+                return job.predict_frame(spark, spec, x, columns, added, size)
+            progress.run_on(spark)
             examples = source.features(x, count)
             progress.phase("Starting the workers")
-            check_cluster_once(source.spark, spec.backend, progress.watch)
-            chunks = job.predict(source.spark, spec, examples, size, progress)
+            check_cluster_once(spark, spec.backend, progress.watch)
+            chunks = job.predict(spark, spec, examples, size, progress)
             found = gathered(chunks, source.replica, as_rows=hasattr(x, "mapPartitions"))
             progress.end(sum(len(arrays[0]) for arrays in chunks), {})
         return found

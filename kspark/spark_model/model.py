@@ -270,10 +270,11 @@ class SparkModel(SavedModel):
         check_gradients(self._model, plan)
         cols = Columns(features_col, label_col, weight_col)
         with Phases(verbose) as progress:
-            progress.phase(first_phase(x))
-            source = Source.of(self._model, x, y, cols, self.num_workers)
-            check_fit(source.spark, plan, source.replica, class_weight)
-            progress.run_on(source.spark)
+            with progress.moving(first_phase(x)):
+                source = Source.of(self._model, x, y, cols, self.num_workers)
+                spark = source.spark
+            check_fit(spark, plan, source.replica, class_weight)
+            progress.run_on(spark)
             rows, count = (x, y, sample_weight), plan.validation_rows
             data = TrainingData.of(source, rows, validation_split, validation_data, count)
             spec = ReplicaSpec.of(self._model, self.custom_objects, source.replica.inputs)

