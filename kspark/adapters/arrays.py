@@ -100,7 +100,7 @@ class ArrayExamples(Examples):
         count = self.num_examples
         at = floor(count * (1.0 - validation_split))
         if not 0 < at < count:
-            rule = f"a fraction that leaves rows on both sides of {count}"
+            rule = f"a fraction that leaves rows to train and rows to validate, of {count} in all"
             raise invalid("validation_split", rule, validation_split)
         return self._part(0, at), self._part(at, count)
 

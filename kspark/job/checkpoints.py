@@ -106,7 +106,10 @@ def files_of_shards(fit: Fit, epoch: int) -> Iterator[tuple[int, ShardFiles]]:
             wanted=shards,
         ):
             if not result.files:
-                logger.warning("The state of shard %d is not in the checkpoint.", result.shard)
+                logger.warning(
+                    "The optimizer state of shard %d is lost, and not in the checkpoint.",
+                    result.shard,
+                )
             yield result.shard, result.files
 
 
@@ -133,7 +136,9 @@ def last_checkpoint(fit: Fit, resume: bool) -> Iterator[CheckpointReader | None]
     found = [] if folder is None else folder.found()
     if folder is None or not found:
         if folder is not None and resume:
-            announce(fit, f"There is no checkpoint in {folder.path}: training begins anew.")
+            announce(
+                fit, f"There is no checkpoint in {folder.path}: training starts from the beginning."
+            )
         yield None
         return
     path = folder.file(found[-1])

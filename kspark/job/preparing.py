@@ -115,7 +115,7 @@ def divide(fit: Fit) -> None:
     shard_steps(fit.plan, num_train)  # checks the number of steps
     fit.num_train = num_train
     if not fit.num_examples or (fit.validation_split and fit.num_examples == total):
-        rule = f"a fraction that leaves rows on both sides of {plural(total, 'example')}"
+        rule = f"a fraction that leaves rows to train and rows to validate, of {total} in all"
         raise invalid("validation_split", rule, fit.validation_split)
     if fit.held_out is not None and not fit.held_out.num_examples:
         raise invalid(

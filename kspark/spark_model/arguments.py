@@ -117,7 +117,10 @@ def check_stragglers(rule: ServerOptimizer, plan: TrainingPlan) -> None:
     """
     if plan.straggler_timeout is None or (rule.averages_deltas and not rule.keeps_replica_weights):
         return
-    reason = "which compares deltas made from the same weights; a late delta has older ones"
+    reason = (
+        "which compares deltas that were made from the same weights: a late delta was made from "
+        "older ones"
+    )
     if rule.keeps_replica_weights:
         reason = (
             "whose replicas have already applied their part of the exchange: the global weights "
@@ -229,7 +232,9 @@ def check_session(spark: SparkSession, plan: TrainingPlan) -> None:
     """
     if not is_connect(spark):
         if plan.road == "live" and plan.in_rounds and has_speculation(spark):
-            rule = '"auto" or "rounds" with spark.speculation, which starts second tasks of shards'
+            rule = (
+                '"auto" or "rounds" with spark.speculation, which may start a shard a second time'
+            )
             raise invalid("road", rule, plan.road)
         return
     if plan.straggler_timeout is not None:

@@ -150,7 +150,7 @@ def test_a_fit_that_callbacks_ended_stays_over(spark, program, tmp_path, capsys)
 
     ended = program.trained(Ends(), checkpoint=tmp_path, resume=True, verbose=2)
     first = capsys.readouterr().out.splitlines()[0]
-    assert first == f"There is no checkpoint in {tmp_path}: training begins anew."
+    assert first == f"There is no checkpoint in {tmp_path}: training starts from the beginning."
     again = program.trained(Ends(), checkpoint=tmp_path, resume=True)
     assert again.master_network.history.epoch == [0, 1]
     for mine, theirs in zip(
