@@ -158,10 +158,16 @@ def unknown_argument(name: str, names: Iterable[str]) -> TypeError:
     Returns:
         A `TypeError` for the caller to raise.
     """
+    meant = nearest(name, names)
+    hint = "" if meant is None else f" Did you mean {meant!r}?"
+    return TypeError(f"Argument not recognized: {name!r}.{hint}")
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """Return the one of `names` that is most similar to a name, or `None` if none is similar."""
     by_form = {without_case(known): known for known in names}
     near = difflib.get_close_matches(without_case(name), by_form, n=1, cutoff=0.5)
-    hint = f" Did you mean {by_form[near[0]]!r}?" if near else ""
-    return TypeError(f"Argument not recognized: {name!r}.{hint}")
+    return by_form[near[0]] if near else None
 
 
 def without_case(name: str) -> str:

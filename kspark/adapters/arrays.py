@@ -7,8 +7,6 @@ fetches. Unlike the elements of `parallelize`, a broadcast may be larger than a 
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -19,6 +17,7 @@ import numpy as np
 from pyspark import RDD, Broadcast, SparkContext
 from pyspark.sql import SparkSession
 
+from kspark import temporary
 from kspark.adapters.base import CHUNK_BYTES, Columns, Examples, Task, run_task
 from kspark.adapters.conform import Place, cast, conform, reshaped, stack, unnested
 from kspark.adapters.refusals import plain_array
@@ -102,7 +101,7 @@ class ArrayExamples(Examples):
         count = self.num_examples
         at = floor(count * (1.0 - validation_split))
         if not 0 < at < count:
-            rule = f"a fraction that leaves rows on both sides of {count}"
+            rule = f"a fraction that leaves rows to train and rows to validate, of {count} in all"
             raise invalid("validation_split", rule, validation_split)
         return self._part(0, at), self._part(at, count)
 
@@ -125,10 +124,10 @@ class ArrayExamples(Examples):
             self._broadcasts.pop().destroy()
 
     def _map_files(self, task: Task) -> RDD[Any]:
-        folder = tempfile.mkdtemp(prefix="kspark-arrays-")
-        self._folders.append(weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True))
+        folder = temporary.Folder(temporary.ARRAYS)
+        self._folders.append(weakref.finalize(self, folder.remove))
         documents = [
-            spool(self._pieces(rows, start), index, "arrays", directory=folder).to_json()
+            spool(self._pieces(rows, start), index, "arrays", directory=str(folder.path)).to_json()
             for index, (start, rows) in enumerate(self._slices())
         ]
         run = partial(ship(read_files, self._spec), task)

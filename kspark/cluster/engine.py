@@ -19,6 +19,7 @@ from pyspark.sql import SparkSession
 from kspark import logs
 from kspark.cluster import daemon
 from kspark.cluster.bootstrap import Enclosed
+from kspark.cluster.new_jobs import stages_of, tasks_of
 from kspark.cluster.remote import is_connect, map_frame
 from kspark.cluster.results import Collectable, PartitionFunction, Results
 from kspark.cluster.slots import task_slots
@@ -183,18 +184,12 @@ class ClassicEngine(Engine):
         return sum(stage.numActiveTasks for stage in self._stages(group))
 
     def ended_tasks(self, group: str) -> tuple[int, int]:
-        """Count the tasks of a job group with Spark's status tracker.
-
-        Stages whose results exist are skipped, and never begin.
-        """
-        found = [s for s in self._stages(group) if s.numActiveTasks or s.numCompletedTasks]
-        return sum(s.numCompletedTasks for s in found), sum(s.numTasks for s in found)
+        """Count the tasks of a job group with Spark's status tracker."""
+        return tasks_of(self._stages(group))
 
     def _stages(self, group: str) -> list[SparkStageInfo]:
         tracker = self.spark.sparkContext.statusTracker()
-        jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup(group)]
-        numbers = {number for job in jobs if job for number in job.stageIds}
-        return [stage for number in numbers if (stage := tracker.getStageInfo(number))]
+        return stages_of(tracker, tracker.getJobIdsForGroup(group))
 
     @property
     def shows_progress(self) -> bool:

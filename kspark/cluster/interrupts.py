@@ -20,6 +20,8 @@ from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Handler = Callable[[int, FrameType | None], Any] | int | None
+"""A handler of a signal, as `signal.getsignal` returns it."""
 
 
 class Interrupts:
@@ -28,11 +30,13 @@ class Interrupts:
     Attributes:
         pending: Integer, number of interrupts received and not yet raised.
         allowed: Boolean, whether to raise an interrupt at once.
+        handler: The handler of SIGINT after the block.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, handler: Handler) -> None:
         self.pending = 0
         self.allowed = False
+        self.handler = handler
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Handle SIGINT. A second Ctrl-C is raised at once, even if interrupts are deferred."""
@@ -68,12 +72,12 @@ def deferred() -> Iterator[None]:
     if not in_main_thread() or _current is not None or handler is None:
         yield
         return
-    _current = interrupts = Interrupts()
+    _current = interrupts = Interrupts(handler)
     signal.signal(signal.SIGINT, interrupts.handle)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.signal(signal.SIGINT, interrupts.handler)
         _current = None
     interrupts.raise_pending()
 
@@ -97,6 +101,54 @@ def interruptible() -> Iterator[None]:
         interrupts.allowed = before
 
 
+@contextmanager
+def raising(stop: Callable[[FrameType | None], None]) -> Iterator[Callable[[], None]]:
+    """Raise interrupts at once inside this block, after a call that makes it safe.
+
+    PySpark installs a handler of its own when it starts. That one stays, as without this block, but
+    not before the end of a `deferred` block around this one.
+
+    Args:
+        stop: Function of the frame that was interrupted.
+
+    Yields:
+        Function that puts the handler of this block in place of one that was installed inside it,
+        until the end of the block.
+
+    Raises:
+        KeyboardInterrupt: Also on entry, if an interrupt is pending.
+    """
+    outer, before = _current, signal.getsignal(signal.SIGINT)
+    if not in_main_thread() or before in (None, signal.SIG_IGN):
+        yield lambda: None
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop(frame)
+        raise KeyboardInterrupt
+
+    new: list[Handler] = []
+
+    def again() -> None:
+        if (installed := signal.getsignal(signal.SIGINT)) is not handle:
+            new[:] = [installed]
+            signal.signal(signal.SIGINT, handle)
+
+    if outer is not None:
+        outer.raise_pending()
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield again
+        again()
+    except BaseException:
+        new.clear()
+        raise
+    finally:
+        if outer is not None and new:
+            outer.handler = new[0]
+        signal.signal(signal.SIGINT, new[0] if new and outer is None else before)
+
+
 def defers_interrupts(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function to run inside `deferred`, and to raise interrupts with a short traceback.
 
@@ -106,6 +158,8 @@ def defers_interrupts(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:
+        if _current is not None and in_main_thread():
+            return function(*args, **kwargs)  # The outer one of two decorated functions raises.
         try:
             with deferred():
                 return function(*args, **kwargs)

@@ -26,8 +26,8 @@ STATES: Mapping[type, tuple[str, ...]] = MappingProxyType(
 """The attributes with the state of a class of callbacks, and of its subclasses."""
 
 EXCLUDED = {
-    keras.callbacks.BackupAndRestore: "which also decides at which epoch training goes on",
-    keras.callbacks.SwapEMAWeights: "whose swapped weights are no state that a fit can go on from",
+    keras.callbacks.BackupAndRestore: "because it also decides at which epoch training goes on",
+    keras.callbacks.SwapEMAWeights: "because a fit cannot go on from the weights that it swaps",
 }
 """Callbacks that cannot be used with checkpoints, and why."""
 

@@ -26,6 +26,7 @@ from kspark.job.fit import Fit
 from kspark.job.groups import MIN_GROUPED_SHARDS
 from kspark.job.optimizer_state import take_state
 from kspark.job.report import EpochFacts
+from kspark.job.tables import plural
 from kspark.saving.checkpoint import (
     CheckpointReader,
     ShardFiles,
@@ -105,7 +106,10 @@ def files_of_shards(fit: Fit, epoch: int) -> Iterator[tuple[int, ShardFiles]]:
             wanted=shards,
         ):
             if not result.files:
-                logger.warning("The state of shard %d is not in the checkpoint.", result.shard)
+                logger.warning(
+                    "The optimizer state of shard %d is lost, and not in the checkpoint.",
+                    result.shard,
+                )
             yield result.shard, result.files
 
 
@@ -132,7 +136,9 @@ def last_checkpoint(fit: Fit, resume: bool) -> Iterator[CheckpointReader | None]
     found = [] if folder is None else folder.found()
     if folder is None or not found:
         if folder is not None and resume:
-            announce(fit, f"There is no checkpoint in {folder.path}: training begins anew.")
+            announce(
+                fit, f"There is no checkpoint in {folder.path}: training starts from the beginning."
+            )
         yield None
         return
     path = folder.file(found[-1])
@@ -183,10 +189,11 @@ def go_on(fit: Fit, folder: CheckpointFolder, saved: CheckpointReader) -> None:
     fit.resumed = True
     restore_shards(fit, saved, epoch - 1)
     start_from_mean(fit, epoch - 1)
+    trained = plural(epoch, "epoch")
     if epoch < fit.plan.epochs and not content["stopped"]:
-        announce(fit, f"Training goes on from {folder.file(epoch)}, after {epoch} epochs.")
+        announce(fit, f"Training goes on from {folder.file(epoch)}, after {trained}.")
     else:
-        announce(fit, f"All {epoch} epochs are in {folder.file(epoch)}: nothing is left to train.")
+        announce(fit, f"Nothing is left to train: {folder.file(epoch)} has {trained}.")
 
 
 def start_from_mean(fit: Fit, epoch: int) -> None:

@@ -169,7 +169,9 @@ def counted(failures: int, max_failures: int, error: Exception) -> int:
     """
     if failures > max_failures:
         raise lost_for_good(error) from error
-    logger.warning("Some of the work is submitted again: %s", error)
+    logger.warning(
+        "A Spark job failed. What is missing of its results is computed again: %s", error
+    )
     return failures + 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from kspark.errors import invalid
 
@@ -105,23 +106,60 @@ def columns() -> int:
         return COLUMNS
 
 
-def bar_line(title: str, fraction: float, parts: Sequence[str], width: int) -> str:
-    """Return a line with a bar and what fits beside it.
+@dataclass(frozen=True)
+class Part:
+    """A number beside a bar.
 
-    Args:
-        title: String.
-        fraction: Float from 0 to 1, the part that is done.
-        parts: Sequence of strings, the most important first. Those that do not fit are dropped.
-        width: Integer, number of columns.
+    Attributes:
+        value: String, the number.
+        before: String, what is written before it. Defaults to `""`.
+        after: String, what is written after it. Defaults to `""`.
+        rank: Integer. Of the parts that do not fit, those with the highest ranks are left out.
+            Defaults to `0`.
     """
-    room, shown = width - len(title), ""
-    for part in parts:
-        added = f" - {part}" if shown else f" {part}"
-        if len(shown) + len(added) + MIN_BAR + 3 > room:
-            break
-        shown += added
-    size = min(MAX_BAR, room - len(shown) - 3)
-    if size < MIN_BAR:
-        return (title + shown)[:width]
-    done = round(size * min(max(fraction, 0.0), 1.0))
-    return f"{title} [{'=' * done}{'.' * (size - done)}]{shown}"
+
+    value: str
+    before: str = ""
+    after: str = ""
+    rank: int = 0
+
+
+class Bar:
+    """Makes lines with a bar and numbers beside it, all of which stay in their columns.
+
+    Each number keeps the width of the widest one that was in its place.
+    """
+
+    def __init__(self) -> None:
+        self._widths: dict[tuple[str, str], int] = {}
+
+    def line(self, title: str, fraction: float, parts: Sequence[Part], width: int) -> str:
+        """Return a line.
+
+        Args:
+            title: String.
+            fraction: Float from 0 to 1, the part that is done.
+            parts: Sequence of `Part`, in their order on the screen.
+            width: Integer, number of columns.
+        """
+        texts = [self._text(part) for part in parts]
+        room = width - len(title)
+        shown: set[int] = set()
+        for i in sorted(range(len(parts)), key=lambda i: parts[i].rank):
+            needed = len(texts[i]) + (3 if shown else 1)
+            if needed + MIN_BAR + 3 > room:
+                break
+            room -= needed
+            shown.add(i)
+        beside = " - ".join(texts[i] for i in sorted(shown))
+        beside = f" {beside}" if beside else ""
+        size = min(MAX_BAR, room - 3)
+        if size < MIN_BAR:
+            return (title + beside)[:width]
+        done = round(size * min(max(fraction, 0.0), 1.0))
+        return f"{title} [{'=' * done}{'.' * (size - done)}]{beside}"
+
+    def _text(self, part: Part) -> str:
+        place = (part.before, part.after)
+        width = self._widths[place] = max(self._widths.get(place, 0), len(part.value))
+        return part.before + part.value.rjust(width) + part.after

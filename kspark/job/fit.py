@@ -24,6 +24,7 @@ from kspark.job.report import EpochFacts, FitReport, Workload
 from kspark.job.sent_weights import SentWeights
 from kspark.job.spooling import SpooledExamples
 from kspark.job.vocabularies import Vocabularies
+from kspark.optimizers import OneShot
 from kspark.plan import TrainingPlan, shard_steps
 from kspark.replica import ReplicaSpec
 from kspark.saving.checkpoint_folder import CheckpointFolder
@@ -180,8 +181,9 @@ class Fit:
     def report(self) -> FitReport:
         """The report on the epochs so far."""
         work = self.workload if any(self.num_train.values()) else None
-        plan, epochs = self.plan, tuple(self.epochs)
-        return FitReport(plan.mode, plan.frequency, epochs, work, self.road, self.road_reason)
+        plan, rule, epochs = self.plan, self.aggregator.optimizer.name, tuple(self.epochs)
+        road = (self.road, self.road_reason)
+        return FitReport(plan.mode, plan.frequency, epochs, work, *road, server_optimizer=rule)
 
     def take_road(self, road: str, reason: str) -> None:
         """Note which road the fit takes, and why.
@@ -199,6 +201,8 @@ class Fit:
         plan, steps = self.plan, shard_steps(self.plan, self.num_train).values()
         exchanges = [plan.exchanges(one.batches) for one in steps]
         updates = max(exchanges) if plan.mode == "synchronous" else sum(exchanges)
+        if isinstance(self.aggregator.optimizer, OneShot):
+            updates = 0
         examples = sum(one.num_examples(0) for one in steps)
         return Workload(examples, len(steps), plan.batch_size, updates)
 

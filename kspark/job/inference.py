@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ from kspark.cluster.slots import threads_per_task
 from kspark.cluster.spark_job import Watch, run_once
 from kspark.errors import Described, Failure, invalid
 from kspark.job.collecting import checked
+from kspark.job.progress import CallProgress
+from kspark.job.row_counts import row_counts, scoring_folder
 from kspark.replica import ReplicaSpec
 from kspark.worker import inference as inference_worker
 from kspark.worker.inference import InferenceTask
@@ -49,7 +52,7 @@ def evaluate(
     spec: ReplicaSpec,
     examples: Examples,
     batch_size: int,
-    watch: Watch | None = None,
+    progress: CallProgress | None = None,
 ) -> list[ShardResult]:
     """Compute the metric states of a model.
 
@@ -58,7 +61,7 @@ def evaluate(
         spec: `ReplicaSpec`.
         examples: `Examples` with labels.
         batch_size: Integer.
-        watch: `Watch` of the job. Defaults to `None`.
+        progress: `CallProgress` that shows how far the job has come. Defaults to `None`.
 
     Returns:
         List of one `ShardResult` per partition with examples, in their order.
@@ -68,11 +71,12 @@ def evaluate(
         WorkerError: If a replica failed.
     """
     key, threads = uuid.uuid4().hex, threads_per_task(spark)
-    task = InferenceTask(key, batch_size, threads, alone=examples.is_single)
     shared = engine_of(spark).share(spec)
     try:
-        shipped = ship(inference_worker.evaluate_chunks, task, shared=(shared,))
-        found = run_once(spark, examples.map_chunks(shipped), "kspark: evaluate", watch)
+        with watching(spark, examples, progress) as (watch, counts):
+            task = InferenceTask(key, batch_size, threads, alone=examples.is_single, counts=counts)
+            shipped = ship(inference_worker.evaluate_chunks, task, shared=(shared,))
+            found = run_once(spark, examples.map_chunks(shipped), "kspark: evaluate", watch)
     finally:
         shared.destroy()
         examples.close()
@@ -99,7 +103,7 @@ def predict(
     spec: ReplicaSpec,
     examples: Examples,
     batch_size: int,
-    watch: Watch | None = None,
+    progress: CallProgress | None = None,
 ) -> list[list[np.ndarray]]:
     """Compute predictions in the order of the examples.
 
@@ -108,7 +112,7 @@ def predict(
         spec: `ReplicaSpec`.
         examples: `Examples`.
         batch_size: Integer.
-        watch: `Watch` of the job. Defaults to `None`.
+        progress: `CallProgress` that shows how far the job has come. Defaults to `None`.
 
     Returns:
         List of chunks of rows, each a list of one array per output of the model.
@@ -116,12 +120,14 @@ def predict(
     Raises:
         WorkerError: If a replica failed.
     """
-    task = InferenceTask(uuid.uuid4().hex, batch_size, threads_per_task(spark))
+    key, threads = uuid.uuid4().hex, threads_per_task(spark)
     shared = engine_of(spark).share(spec)
+    results: list[Any]
     try:
-        shipped = ship(inference_worker.predict_chunks, task, shared=(shared,))
-        chunks = examples.map_chunks(shipped)
-        results: list[Any] = run_once(spark, chunks, "kspark: predict", watch)
+        with watching(spark, examples, progress) as (watch, counts):
+            task = InferenceTask(key, batch_size, threads, counts=counts)
+            shipped = ship(inference_worker.predict_chunks, task, shared=(shared,))
+            results = run_once(spark, examples.map_chunks(shipped), "kspark: predict", watch)
     finally:
         shared.destroy()
         examples.close()
@@ -129,6 +135,23 @@ def predict(
         if isinstance(result, Failure):
             raise worker_error(result)
     return [arrays for _, arrays in results]
+
+
+@contextmanager
+def watching(
+    spark: SparkSession, examples: Examples, progress: CallProgress | None
+) -> Iterator[tuple[Watch | None, str]]:
+    """Show how far the job of a call has come, inside the block.
+
+    Yields:
+        Tuple of the `Watch` of the job, and the folder in which its tasks count their rows.
+    """
+    if progress is None:
+        yield None, ""
+        return
+    with row_counts(spark, progress.display.moves) as counts:
+        progress.begin(examples.num_examples, None if counts is None else counts.read)
+        yield progress.watch_rows, "" if counts is None else counts.folder
 
 
 class SharedModel:
@@ -209,7 +232,9 @@ def score_frame(
     """
     plan = plan_frame(columns, model.inputs)
     chosen_columns(frame, plan)  # checks their types
-    task = InferenceTask(model.key, batch_size, threads_per_task(frame.sparkSession))
+    spark = frame.sparkSession
+    counts = scoring_folder(spark)
+    task = InferenceTask(model.key, batch_size, threads_per_task(spark), counts=counts)
     score = score_by_column if ARROW_UDF is not None else score_by_row
     return score(model, frame, task, plan, added, scores)
 
@@ -305,7 +330,8 @@ def score_udf(
         User-defined function, to call with columns or to register for SQL.
     """
     plan = plan_frame(columns, model.inputs)
-    task = InferenceTask(model.key, batch_size, threads_per_task(spark))
+    counts = scoring_folder(spark)
+    task = InferenceTask(model.key, batch_size, threads_per_task(spark), counts=counts)
     if ARROW_UDF is not None:
         spark.conf.set(COLUMNAR_INPUT, "false")  # any DataFrame may be passed to it
         shipped = model.ship(inference_worker.predict_last, task, plan, scores)

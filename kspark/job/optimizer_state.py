@@ -37,7 +37,9 @@ def take_state(fit: Fit, states: Sequence[tuple[State, int]], epoch: int) -> Non
         mean.add(state, num_examples)
     merged = mean.result()
     if merged is None:
-        logger.warning("No replica's optimizer state is left; the model keeps its previous state.")
+        logger.warning(
+            "The optimizer state of no replica could be fetched. The model keeps its own."
+        )
         if fit.state_counters is not None:
             fit.monitor.replica.withdraw_steps(fit.state_counters)
         return
@@ -99,7 +101,7 @@ def fetched_states(fit: Fit, epoch: int) -> list[tuple[State, int]]:
     try:
         fetch_all(fit, epoch, found)
     except (ClusterError, WorkerError) as error:
-        logger.warning("Some of the replicas' optimizer state is left out. %s", error)
+        logger.warning("The optimizer states of some replicas could not be fetched: %s", error)
     return [pair for number in sorted(found) for pair in found[number].kept]
 
 

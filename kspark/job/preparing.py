@@ -13,6 +13,7 @@ from kspark.errors import Described, NotEnoughSlotsError, inside, invalid
 from kspark.job.fit import Fit
 from kspark.job.sent_weights import SentWeights
 from kspark.job.spooling import SpooledExamples
+from kspark.job.tables import plural
 from kspark.plan import TrainingPlan, shard_steps
 from kspark.plan.apportioning import apportioned
 from kspark.replica.labels import check_labels
@@ -114,7 +115,7 @@ def divide(fit: Fit) -> None:
     shard_steps(fit.plan, num_train)  # checks the number of steps
     fit.num_train = num_train
     if not fit.num_examples or (fit.validation_split and fit.num_examples == total):
-        rule = f"a fraction that leaves rows on both sides of {total} examples"
+        rule = f"a fraction that leaves rows to train and rows to validate, of {total} in all"
         raise invalid("validation_split", rule, fit.validation_split)
     if fit.held_out is not None and not fit.held_out.num_examples:
         raise invalid(
@@ -161,10 +162,10 @@ def log_plan(fit: Fit) -> None:
         len(counts) < 3 or fit.last_epoch(plan.initial_epoch)
     ):
         logger.warning(
-            "straggler_timeout has no effect with %d shards and %d epochs to train: a round waits "
+            "straggler_timeout has no effect with %s and %s to train: a round waits "
             "for more than half of the shards, and the last round waits for all.",
-            len(counts),
-            plan.epochs - plan.initial_epoch,
+            plural(len(counts), "shard"),
+            plural(plan.epochs - plan.initial_epoch, "epoch"),
         )
     if min(counts) * 2 < max(counts):
         logger.warning(

@@ -1,12 +1,14 @@
 """Show the progress of a fit, an evaluation or a prediction, on a terminal or in a notebook.
 
-The thread that waits for the workers shows it, so there is no other thread to end.
+The thread that waits for the workers shows it. Only while Spark starts, another thread does.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -16,7 +18,7 @@ from pyspark.sql import SparkSession
 
 from kspark.cluster.engine import engine_of
 from kspark.cluster.spark_job import SparkJob
-from kspark.job.display import Display, bar_line, checked_verbose, columns
+from kspark.job.display import Bar, Display, Part, checked_verbose, columns
 from kspark.job.pace import Pace
 
 P = TypeVar("P", bound="Phases")
@@ -80,6 +82,30 @@ class Phases:
             took = f" {seconds:.0f}s" if seconds > SILENT_SECONDS else ""
             self.display.show(f"{self._phase}{more and ': '}{more} ...{took}")
 
+    @contextmanager
+    def moving(self, text: str) -> Iterator[None]:
+        """Show a phase that another thread keeps moving, while this one waits inside the block.
+
+        Args:
+            text: String.
+        """
+        self.phase(text)
+        over = threading.Event()
+
+        def move() -> None:
+            while not over.wait(SHOW_SECONDS):
+                self.wait()
+
+        thread = threading.Thread(target=move, name="kspark-phase", daemon=True)
+        if self.display.moves:
+            thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            if thread.ident is not None:
+                thread.join()
+
     def watch(self, job: SparkJob, what: str = "partitions") -> None:
         """Show how many tasks of a Spark job have ended. See `kspark.cluster.spark_job.run`."""
         if self.display.moves:
@@ -112,6 +138,7 @@ class Progress(keras.callbacks.Callback, Phases):
         self.num_examples = 0
         self._epoch_began = time.perf_counter()
         self._pace = Pace(epochs - initial_epoch)
+        self._bar = Bar()
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Start the clock."""
@@ -134,16 +161,10 @@ class Progress(keras.callbacks.Callback, Phases):
             total: Integer, number of examples of the epoch.
             metrics: Function that returns the metrics so far.
         """
-        now = time.perf_counter()
-        self._pace.note(now, done)
-        if not self._is_due():
-            return
-        loss, *others = named(metrics()) or [""]
-        speed = "" if self._pace.speed is None else f"{self._pace.speed:,.0f} examples/s"
-        parts = [f"{done:,}/{total:,}", *self._time_left(done, total), loss, speed, *others]
-        parts = [part for part in parts if part]
-        width = columns() - 1
-        self.display.show(bar_line(self._title(epoch), done / max(total, 1), parts, width))
+        self._pace.note(time.perf_counter(), done)
+        if self._is_due():
+            parts = paced_parts(self._pace, done, total, metrics())
+            self._show_bar(epoch, done / max(total, 1), parts)
 
     def show_tasks(self, epoch: int, job: SparkJob) -> None:
         """Show how many tasks of an epoch's Spark job have ended."""
@@ -152,9 +173,16 @@ class Progress(keras.callbacks.Callback, Phases):
 
     def show_shards(self, epoch: int, done: int, total: int) -> None:
         """Show how many shards have trained an epoch."""
-        if not self._is_due():
-            return
-        self.display.show(counted(self._title(epoch), done, total, "shards", self._epoch_began))
+        if self._is_due():
+            took = seconds_since(self._epoch_began)
+            if total:
+                self._show_bar(epoch, done / total, [of_total(done, total, " shards"), took])
+            else:
+                self.display.show(f"{self._title(epoch)} ... {took.value}s")
+
+    def _show_bar(self, epoch: int, fraction: float, parts: Sequence[Part]) -> None:
+        title = self._title(epoch).ljust(len(self._title(self.epochs - 1)))
+        self.display.show(self._bar.line(title, fraction, parts, columns() - 1))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Write the metrics and the speed of the epoch."""
@@ -200,12 +228,41 @@ class CallProgress(Phases):
         super().__init__(verbose)
         self._title = title
         self._began = time.perf_counter()
+        self._total: int | None = None
+        self._count: Callable[[], int] | None = None
+        self._pace = Pace(1)
+        self._bar = Bar()
 
-    def watch(self, job: SparkJob, what: str = "partitions") -> None:
-        """Show how many partitions are done."""
-        if self._is_due():
-            done, total = job.ended_tasks()
-            self.display.show(counted(self._title, done, total, what, self._began))
+    def begin(self, total: int | None, count: Callable[[], int] | None) -> None:
+        """Begin with the rows.
+
+        Args:
+            total: Integer, number of rows; `None` if it is unknown.
+            count: Function that returns how many rows are done; `None` if nobody counts them.
+        """
+        self._total, self._count = total, count
+        self._pace.begin_epoch(time.perf_counter())
+
+    def watch_rows(self, job: SparkJob) -> None:
+        """Show how many rows are done, or else how many partitions. Begin before."""
+        if not self._is_due():
+            return
+        done = 0 if self._count is None else self._count()
+        self._pace.note(time.perf_counter(), done)
+        took = seconds_since(self._began)
+        if done and self._total is not None:
+            self._show(done / self._total, paced_parts(self._pace, done, self._total, {}))
+            return
+        ended, tasks = job.ended_tasks()
+        if not tasks or (self._total is not None and self._count is not None):
+            self.display.show(f"{self._title} ... {took.value}s")
+            return
+        rows = [Part(f"{done:,}", "", " examples", 1)] if done else []
+        parts = [of_total(ended, tasks, " partitions"), *rows, *speed_part(self._pace), took]
+        self._show(ended / tasks, parts)
+
+    def _show(self, fraction: float, parts: Sequence[Part]) -> None:
+        self.display.show(self._bar.line(self._title, fraction, parts, columns() - 1))
 
     def end(self, num_examples: int, metrics: Mapping[str, Any]) -> None:
         """Write the metrics and the speed."""
@@ -214,14 +271,40 @@ class CallProgress(Phases):
         self.display.line(" - ".join([self._title, f"{seconds:.1f}s", *named(metrics), speed]))
 
 
-def counted(title: str, done: int, total: int, what: str, since: float) -> str:
-    """Return a line with a bar of what is done, or with the time alone if that is unknown."""
-    took = f"{time.perf_counter() - since:.0f}s"
-    if not total:
-        return f"{title} ... {took}"
-    return bar_line(title, done / total, [f"{done}/{total} {what}", took], columns() - 1)
+def paced_parts(pace: Pace, done: int, total: int, metrics: Mapping[str, Any]) -> list[Part]:
+    """Return what is beside a bar of examples, in the order of the line that stays."""
+    left = pace.seconds_left(done, total)
+    return [
+        of_total(done, total),
+        *(Part(value, f"{name}: ", rank=2 + (name != "loss")) for name, value in shown(metrics)),
+        *speed_part(pace),
+        *([] if left is None else [Part(f"{left:.0f}", "ETA ", "s", rank=1)]),
+    ]
+
+
+def of_total(done: int, total: int, what: str = "") -> Part:
+    """Return how much of a total is done, as wide as it becomes."""
+    return Part(f"{done:,}/{total:,}".rjust(2 * len(f"{total:,}") + 1), after=what)
+
+
+def speed_part(pace: Pace) -> list[Part]:
+    """Return the speed, if it is known."""
+    return [] if pace.speed is None else [Part(f"{pace.speed:,.0f}", "", " examples/s", rank=4)]
+
+
+def seconds_since(began: float) -> Part:
+    """Return the whole seconds since a moment."""
+    return Part(f"{time.perf_counter() - began:.0f}", after="s", rank=2)
 
 
 def named(metrics: Mapping[str, Any]) -> list[str]:
-    """Return each metric with its name. One of several numbers is shown as their mean."""
-    return [f"{name}: {np.mean(value):.4f}" for name, value in metrics.items()]
+    """Return each metric with its name."""
+    return [f"{name}: {value}" for name, value in shown(metrics)]
+
+
+def shown(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return each metric with its number as text, in the order of Keras: that of their names.
+
+    One of several numbers is shown as their mean.
+    """
+    return [(name, f"{np.mean(value):.4f}") for name, value in sorted(metrics.items())]

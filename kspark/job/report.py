@@ -14,7 +14,7 @@ from kspark.job.plotting import (
     matplotlib_figure,
     spans_by_shard,
 )
-from kspark.job.tables import html_table, text_table
+from kspark.job.tables import html_table, plural, text_table
 from kspark.shards import LearningRate, ShardFacts, Usage
 
 COLUMNS = (
@@ -38,8 +38,9 @@ class Workload:
         num_examples: Integer, number of training examples.
         num_workers: Integer, number of shards with examples, each trained by one replica.
         batch_size: Integer, examples per local batch.
-        updates: Integer, how often an epoch changes the global weights. Each merge and each
-            push counts as one.
+        updates: Integer, how often an epoch changes the global weights that replicas train from.
+            Each merge and each push counts as one. 0 with the rule `"one_shot"`, whose replicas
+            never take the merged weights.
     """
 
     num_examples: int
@@ -53,10 +54,14 @@ class Workload:
         return self.num_workers * self.batch_size
 
     def __str__(self) -> str:
+        merged = "weights averaged when the fit ends"
+        if self.updates:
+            merged = f"{plural(self.updates, 'update')} of the weights per epoch"
         return (
-            f"{self.num_examples} examples with {self.num_workers} workers, "
-            f"{self.batch_size} examples per batch and worker, global batch {self.global_batch}, "
-            f"{self.updates} updates of the weights per epoch"
+            f"{plural(self.num_examples, 'example')} with "
+            f"{plural(self.num_workers, 'worker')}, "
+            f"{plural(self.batch_size, 'example')} per batch and worker, "
+            f"global batch {self.global_batch}, {merged}"
         )
 
     def to_dict(self) -> dict[str, int]:
@@ -194,6 +199,7 @@ class FitReport:
             per epoch, or `"live"`, in a long Spark job whose tasks are connected to the driver.
             Empty if the fit ended before that was decided.
         road_reason: String, a sentence that says why.
+        server_optimizer: String, the name of the rule that applied the merged deltas.
     """
 
     mode: str
@@ -202,12 +208,14 @@ class FitReport:
     workload: Workload | None = None
     road: str = ""
     road_reason: str = ""
+    server_optimizer: str = "average"
 
     def __repr__(self) -> str:
         workers = None if self.workload is None else self.workload.num_workers
         return (
             f"FitReport(mode={self.mode!r}, frequency={self.frequency!r}, "
-            f"workers={workers}, epochs={len(self.epochs)})"
+            f"server_optimizer={self.server_optimizer!r}, workers={workers}, "
+            f"epochs={len(self.epochs)})"
         )
 
     def __str__(self) -> str:
@@ -221,7 +229,7 @@ class FitReport:
 
     def _title(self) -> str:
         work = "no epoch was trained" if self.workload is None else str(self.workload)
-        return f"{self.mode}, {self.frequency!r}: {work}"
+        return f"{self.mode}, {self.frequency!r}, rule {self.server_optimizer!r}: {work}"
 
     def _table(self) -> list[tuple[str, ...]]:
         return [facts.table_row() for facts in self.epochs]
@@ -238,6 +246,7 @@ class FitReport:
         return {
             "mode": self.mode,
             "frequency": self.frequency,
+            "server_optimizer": self.server_optimizer,
             "workload": work,
             "road": self.road,
             "road_reason": self.road_reason,

@@ -1,4 +1,4 @@
-"""Tables of a few rows as text for a terminal, and as HTML for a notebook."""
+"""Tables of a few rows as text for a terminal, and as HTML for a notebook; counted things."""
 
 from __future__ import annotations
 
@@ -28,3 +28,8 @@ def html_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]
 def cells(tag: str, texts: Sequence[str]) -> str:
     """Return the cells of one row."""
     return "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts)
+
+
+def plural(number: int, thing: str) -> str:
+    """Return a number with the name of what it counts, such as "1 example" or "2 examples"."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

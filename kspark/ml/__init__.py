@@ -12,6 +12,8 @@ predictions = fitted.transform(test)
 columns that Spark's evaluators take. Each returns a fitted stage: `KerasModel`,
 `KerasClassificationModel` or `KerasRegressionModel`.
 
+`progress` shows how far an action on the result of `transform` has come.
+
 `ElephasEstimator`, `ElephasTransformer` and the classes `Has...`, which declare one of their
 Params each, are for programs written for Elephas.
 """
@@ -42,6 +44,7 @@ from kspark.ml.elephas.transformer import ElephasTransformer
 from kspark.ml.estimator import KerasEstimator, KerasRegressor
 from kspark.ml.images import image_columns
 from kspark.ml.model import KerasModel, KerasRegressionModel
+from kspark.ml.showing import progress
 from kspark.ml.summary import TrainingSummary
 
 __all__ = [
@@ -76,5 +79,6 @@ __all__ = [
     "image_columns",
     "load_ml_estimator",
     "load_ml_transformer",
+    "progress",
     "to_data_frame",
 ]

@@ -94,7 +94,7 @@ def create() -> Path:
     except (OSError, RuntimeError) as error:
         raise ClusterError(
             f"The archives cannot be written: {error}. Set XDG_CACHE_HOME to a folder that you can "
-            "write, also when sessions start."
+            "write to, now and whenever a session starts."
         ) from error
 
 

@@ -8,6 +8,7 @@ from pyspark.sql import SparkSession
 
 from kspark.session.configured import names_a_cluster
 from kspark.session.local import local_session
+from kspark.session.starting import stoppable_start
 
 logger = logging.getLogger("kspark")
 
@@ -26,7 +27,8 @@ def default_session() -> SparkSession:
         ClusterError: If there is no Java that this Spark runs on.
     """
     if names_a_cluster():
-        session: SparkSession = SparkSession.builder.getOrCreate()
+        with stoppable_start():
+            session: SparkSession = SparkSession.builder.getOrCreate()
         return session
     logger.info("No Spark session is running, so kspark starts one on this machine.")
     return local_session()

@@ -20,9 +20,7 @@ import functools
 import logging
 import os
 import re
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -30,10 +28,12 @@ import pyspark
 from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
-from kspark import logs
+from kspark import logs, temporary
+from kspark.cluster.interrupts import defers_interrupts
 from kspark.errors import invalid
 from kspark.session import java
 from kspark.session.archive import archive_options
+from kspark.session.starting import start
 from kspark.session.warm import PYTHONPATH, start_fork_server, warm_settings
 
 __all__ = ["local_session"]
@@ -109,6 +109,7 @@ appender.console.layout.pattern = %d{yy/MM/dd HH:mm:ss} %p %c{1}: %m%n%ex
 """
 
 
+@defers_interrupts
 def local_session(
     cores: int | None = None,
     *,
@@ -248,7 +249,7 @@ def _start(settings: dict[str, str], app_name: str, *, separate_processes: bool)
     variables = _launch_environment(found, directory, separate_processes)
     start_fork_server(settings, os.environ.get("PYSPARK_PYTHON", ""))
     with _environment(variables):
-        spark: SparkSession = builder.getOrCreate()
+        spark = start(builder, {"spark.app.name": app_name, **settings})
     if separate_processes:
         # Stop executors before the private directory is removed: their files are inside it.
         atexit.register(_stop, spark, os.getpid())
@@ -309,14 +310,14 @@ def _private_directory() -> Path:
     All sessions share it, because the JVM keeps running after `spark.stop()` and
     uses the environment that it was started with.
     """
-    directory = Path(tempfile.mkdtemp(prefix="kspark-session-"))
-    atexit.register(_remove, directory, os.getpid())
-    return directory
+    folder = temporary.Folder(temporary.SESSION)
+    atexit.register(_remove, folder, os.getpid())
+    return folder.path
 
 
-def _remove(directory: Path, owner: int) -> None:
+def _remove(folder: temporary.Folder, owner: int) -> None:
     if os.getpid() == owner:  # A forked child leaves it to its parent.
-        shutil.rmtree(directory, ignore_errors=True)
+        folder.remove()
 
 
 def _stop(spark: SparkSession, owner: int) -> None:

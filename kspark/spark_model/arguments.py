@@ -117,7 +117,10 @@ def check_stragglers(rule: ServerOptimizer, plan: TrainingPlan) -> None:
     """
     if plan.straggler_timeout is None or (rule.averages_deltas and not rule.keeps_replica_weights):
         return
-    reason = "which compares deltas made from the same weights; a late delta has older ones"
+    reason = (
+        "which compares deltas that were made from the same weights: a late delta was made from "
+        "older ones"
+    )
     if rule.keeps_replica_weights:
         reason = (
             "whose replicas have already applied their part of the exchange: the global weights "
@@ -230,7 +233,7 @@ def check_session(spark: SparkSession, plan: TrainingPlan) -> None:
     """
     if not is_connect(spark):
         if plan.connection_setting and plan.in_rounds and has_speculation(spark):
-            rule = "with spark.speculation, which starts second tasks of shards"
+            rule = "with spark.speculation, which may start a shard a second time"
             if plan.callbacks_every is not None:
                 raise invalid("callbacks_every", f"None {rule}", plan.callbacks_every)
             raise invalid("road", f'"auto" or "rounds" {rule}', plan.road)

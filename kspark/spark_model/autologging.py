@@ -105,7 +105,7 @@ def attempt(log: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return log(*arguments)
     except Exception as error:  # noqa: BLE001 - whatever a store of MLflow raises
-        logger.warning("MLflow's autologging failed, the fit goes on. %s", error)
+        logger.warning("MLflow's autologging failed. The fit goes on. %s", error)
         return None
 
 

@@ -71,7 +71,10 @@ class Checkpointing:
         if not isinstance(checkpoint, str | os.PathLike) or not os.fspath(checkpoint):
             raise invalid_type("checkpoint", "None, or the path or URI of a folder", checkpoint)
         if plan.straggler_timeout is not None:
-            rule = "None with `straggler_timeout`: a late shard is in the middle of an epoch"
+            rule = (
+                "None with `straggler_timeout`: when a round ends, late shards are still in the "
+                "middle of an epoch"
+            )
             raise invalid("checkpoint", rule, checkpoint)
         check_excluded(callbacks)
         return cls(str(os.fspath(checkpoint)), resume, kept, seed)

@@ -17,6 +17,7 @@ from kspark.job.display import checked_verbose
 from kspark.job.progress import CallProgress
 from kspark.plan.checks import check_integer, check_steps
 from kspark.replica import ReplicaSpec
+from kspark.spark_model.argument_names import explains_unknown_arguments
 from kspark.spark_model.arguments import compiled_model, refuse_callbacks
 from kspark.spark_model.inputs import Source, first_phase, gathered, limit_stream
 from kspark.spark_model.keras_attributes import KerasAttributes
@@ -46,6 +47,7 @@ class InferenceModel(KerasAttributes):
         self.batch_size = batch_size
 
     @defers_interrupts
+    @explains_unknown_arguments
     def evaluate(
         self,
         x: Any = None,
@@ -77,9 +79,9 @@ class InferenceModel(KerasAttributes):
             y: Labels, if `x` does not contain them. Defaults to `None`.
             batch_size: Integer, number of examples per batch. Defaults to `None`: the size of the
                 first batch of `x`, if it has batches, else the `batch_size` of the model.
-            verbose: `"auto"`, 0 (silent), 1 (a bar of the partitions that are done, then a line)
-                or 2 (a line). `"auto"` is 1 on a terminal or in a notebook, else 2. Defaults to
-                `"auto"`.
+            verbose: `"auto"`, 0 (silent), 1 (a bar of the rows that are done, or else of the
+                partitions, then a line) or 2 (a line). `"auto"` is 1 on a terminal or in a
+                notebook, else 2. Defaults to `"auto"`.
             sample_weight: Array of one weight per example, if `x` does not contain them.
                 Defaults to `None`.
             steps: Integer, number of batches to evaluate, from the first rows on. Defaults to
@@ -108,20 +110,23 @@ class InferenceModel(KerasAttributes):
         size, count = self._sizes(x, batch_size, steps)
         columns = Columns(features_col, label_col, weight_col)
         with CallProgress(verbose, "Evaluate") as progress:
-            progress.phase(first_phase(x))
+            with progress.moving(first_phase(x)):
+                source = Source.of(self._model, x, y, columns, self.num_workers)
+                spark = source.spark
+            progress.run_on(spark)
             limit_stream(x, count, progress)
-            source = Source.of(self._model, x, y, columns, self.num_workers)
-            progress.run_on(source.spark)
             examples = source.evaluation(x, y, sample_weight, count)
             spec = ReplicaSpec.of(self._model, self.custom_objects, source.replica.inputs)
-            check_cluster_once(source.spark, spec.backend, progress.watch)
-            parts = job.evaluate(source.spark, spec, examples, size, progress.watch)
+            progress.phase("Starting the workers")
+            check_cluster_once(spark, spec.backend, progress.watch)
+            parts = job.evaluate(spark, spec, examples, size, progress)
             source.replica.prepare_metrics(parts)
             results = merged_metrics(source.replica, [p.metrics for p in parts])
             progress.end(sum(p.num_examples for p in parts), results)
         return dict(sorted(results.items())) if return_dict else listed(self._model, results)
 
     @defers_interrupts
+    @explains_unknown_arguments
     def predict(
         self,
         x: Any,
@@ -173,18 +178,20 @@ class InferenceModel(KerasAttributes):
         columns = Columns(features_col, None, None)
         shown = checked_verbose(verbose)
         with CallProgress(0 if isinstance(x, DataFrame) else shown, "Predict") as progress:
-            progress.phase(first_phase(x))
-            limit_stream(x, count, progress)
-            source = Source(self._model, x, columns, self.num_workers, labelled=False)
-            spec = ReplicaSpec.of(self._model, self.custom_objects)
+            with progress.moving(first_phase(x)):
+                source = Source(self._model, x, columns, self.num_workers, labelled=False)
+                spec = ReplicaSpec.of(self._model, self.custom_objects)
+                spark = source.spark
             if isinstance(x, DataFrame):
                 added = job.output_fields(self._model, output_col)
                 x = x if count is None else x.limit(count)
-                return job.predict_frame(source.spark, spec, x, columns, added, size)
-            progress.run_on(source.spark)
+                return job.predict_frame(spark, spec, x, columns, added, size)
+            progress.run_on(spark)
+            limit_stream(x, count, progress)
             examples = source.features(x, count)
-            check_cluster_once(source.spark, spec.backend, progress.watch)
-            chunks = job.predict(source.spark, spec, examples, size, progress.watch)
+            progress.phase("Starting the workers")
+            check_cluster_once(spark, spec.backend, progress.watch)
+            chunks = job.predict(spark, spec, examples, size, progress)
             found = gathered(chunks, source.replica, as_rows=hasattr(x, "mapPartitions"))
             progress.end(sum(len(arrays[0]) for arrays in chunks), {})
         return found

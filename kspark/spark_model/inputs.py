@@ -45,6 +45,7 @@ def limit_stream(x: Any, limit: int | None, progress: Phases) -> None:
         progress: `Phases` to show it on.
     """
     if isinstance(x, Stream):
+        progress.phase("Reading the rows")
         x.limit = limit
         x.watch = lambda rows: progress.wait(f"{rows:,}")
 

@@ -18,6 +18,7 @@ from kspark.job.worker_callbacks import pickled_callbacks
 from kspark.plan import TrainingPlan
 from kspark.plan.settings import PLAN_SETTINGS
 from kspark.replica import ReplicaSpec
+from kspark.spark_model.argument_names import explains_unknown_arguments
 from kspark.spark_model.arguments import (
     check_backend,
     check_exclusive,
@@ -147,6 +148,7 @@ class SparkModel(SavedModel):
         self._plan(seed=0 if seed is None else seed)
 
     @defers_interrupts
+    @explains_unknown_arguments
     def fit(
         self,
         x: Any = None,
@@ -282,11 +284,12 @@ class SparkModel(SavedModel):
         check_gradients(self._model, plan)
         cols = Columns(features_col, label_col, weight_col)
         with Phases(verbose) as progress:
-            progress.phase(first_phase(x))
+            with progress.moving(first_phase(x)):
+                source = Source.of(self._model, x, y, cols, self.num_workers)
+                spark = source.spark
+            check_fit(spark, plan, source.replica, class_weight)
+            progress.run_on(spark)
             limit_stream(x, plan.rows_to_read, progress)
-            source = Source.of(self._model, x, y, cols, self.num_workers)
-            check_fit(source.spark, plan, source.replica, class_weight)
-            progress.run_on(source.spark)
             rows, count = (x, y, sample_weight), plan.validation_rows
             data = TrainingData.of(source, rows, validation_split, validation_data, count)
             spec = ReplicaSpec.of(self._model, self.custom_objects, source.replica.inputs)

@@ -37,7 +37,7 @@ def correct_positional_metrics(model: keras.Model) -> None:
     if not has_metrics(misplaced):
         return
     if has_metrics(metrics):
-        rule = "numbers, because `metrics` has metrics, too"
+        rule = "numbers, a weight per output: the model has its metrics in `metrics`"
         raise invalid("loss_weights", rule, misplaced)
     with keras.saving.custom_object_scope(collect(model, config)):
         # Loading code is safe: the configuration comes from the user's model in this process.

@@ -82,7 +82,7 @@ def train(
         ValueError: If the data does not fit the model or the plan.
         OSError: If a checkpoint cannot be written or read.
     """
-    outcome.report = FitReport(plan.mode, plan.frequency)
+    outcome.report = FitReport(plan.mode, plan.frequency, server_optimizer=optimizer.name)
     replica, rule = source.replica, optimizer.clone()
     with Phases(verbose) as starting:
         starting.run_on(source.spark)

@@ -18,6 +18,7 @@ from kspark.errors import Failure, invalid
 from kspark.replica import ReplicaSpec
 from kspark.replica.building import build
 from kspark.shards import TEXT, Chunk, LabelStats, Shard, ShardHandle, StoredArray, Window
+from kspark.worker.counting import RowCounter, counted
 from kspark.worker.scores import Scores
 from kspark.worker.state import replica_for
 from kspark.worker.tasks import Result, ShardResult, check_unchanged, guarded, read_to_end
@@ -43,6 +44,8 @@ class InferenceTask:
         rows: Mapping from shard to the number of rows to use after these. Defaults to all.
         alone: Boolean, whether there is a single shard, so that there are no metrics of others to
             add. Defaults to `False`.
+        counts: String, folder in which the tasks count their rows, see `RowCounter`. Defaults to
+            `""`: they do not.
     """
 
     key: str
@@ -51,6 +54,7 @@ class InferenceTask:
     num_train: dict[int, int] = field(default_factory=dict)
     rows: dict[int, int] | None = None
     alone: bool = False
+    counts: str = ""
 
 
 def evaluate_shards(
@@ -96,12 +100,14 @@ def evaluate_windows(
     replica.reset_metrics()
     num_examples = 0
     y: tuple[StoredArray, ...] = ()
-    for window in windows:
-        if not num_examples:
-            replica.check_summable(window, task.batch_size)
-            y = label_arrays(window)
-        replica.evaluate(window, task.batch_size)
-        num_examples += window.num_examples
+    with RowCounter(task.counts, task.key) as counter:
+        for window in windows:
+            if not num_examples:
+                replica.check_summable(window, task.batch_size)
+                y = label_arrays(window)
+            for part in counter.parts(window, task.batch_size):
+                replica.evaluate(part, task.batch_size)
+            num_examples += window.num_examples
     metrics = replica.metric_state() if num_examples else []
     return ShardResult(shard, num_examples, metrics=metrics, y=y)
 
@@ -153,18 +159,20 @@ def predict_chunks(
         Tuples of the partition and a list of one array per output, or a `Failure`.
     """
 
-    def predict_next() -> tuple[int, list[np.ndarray]] | None:
+    def predict_next(counter: RowCounter) -> tuple[int, list[np.ndarray]] | None:
         chunk = next(chunks, None)
         if chunk is None:
             return None
         replica = replica_for(spec, task.key, task.threads)
-        return index, replica.predict(chunk.window(), task.batch_size)
+        parts = counter.parts(chunk.window(), task.batch_size)
+        return index, joined([replica.predict(part, task.batch_size) for part in parts])
 
-    while (result := guarded(index, predict_next)) is not None:
-        yield result
-        if isinstance(result, Failure):
-            read_to_end(chunks)
-            return
+    with RowCounter(task.counts, task.key) as counter:
+        while (result := guarded(index, partial(predict_next, counter))) is not None:
+            yield result
+            if isinstance(result, Failure):
+                read_to_end(chunks)
+                return
 
 
 def predict_batches(
@@ -190,7 +198,7 @@ def predict_batches(
         batches: Iterator of record batches.
     """
     first = 0
-    for batch in batches:
+    for batch in counted(task.counts, task.key, batches):
         features = [batch.column(position) for position in positions]
         outputs = predict_rows(task, plan, spec, features, first)
         first += batch.num_rows
@@ -218,7 +226,7 @@ def predict_columns(
         batches: Iterator of tuples of the columns of `plan`, in its order.
     """
     first = 0
-    for columns in batches:
+    for columns in counted(task.counts, task.key, batches):
         outputs = predict_rows(task, plan, spec, list(columns), first)
         first += len(columns[0])
         if outputs:
@@ -238,7 +246,7 @@ def predict_last(
         ValueError: If an SQL function was called with a wrong number of columns.
     """
     first = 0
-    for columns in batches:
+    for columns in counted(task.counts, task.key, batches):
         if len(columns) != len(plan.names):
             raise invalid("columns", f"{len(plan.names)}: {plan.names}", len(columns))
         outputs = predict_rows(task, plan, spec, list(columns), first)
@@ -258,7 +266,11 @@ def predict_rows(
     replica = predictor_for(spec, task.key, task.threads)
     features = pa.RecordBatch.from_arrays(columns, names=plan.names)
     chunks = plan.chunks(features, None, first_row)
-    parts = [replica.predict(chunk.window(), task.batch_size) for chunk in chunks]
+    return joined([replica.predict(chunk.window(), task.batch_size) for chunk in chunks])
+
+
+def joined(parts: list[list[np.ndarray]]) -> list[np.ndarray]:
+    """Join predictions of consecutive rows. Returns one array per output, none without parts."""
     if len(parts) == 1:
         return parts[0]
     return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]

@@ -60,3 +60,12 @@ def test_the_folders_of_the_unit_tests_are_those_of_the_library():
         module = library / folder
         assert module.is_dir() or module.with_suffix(".py").is_file(), folder
     assert list(tests.glob("test_*.py")) == []
+
+
+def test_keras_keeps_the_classes_of_test_modules_apart():
+    """All tests may run in one process, in which the last class of a name takes its place."""
+    mark = re.compile(r'register_keras_serializable\("([^"]+)"\)\n(?:class|def) (\w+)')
+    modules = (ROOT / "tests" / "integration").rglob("*.py")
+    names = [name for path in modules for name in mark.findall(path.read_text(encoding="utf-8"))]
+    assert ("tests.groups", "DiesOnce") in names
+    assert len(names) == len(set(names))

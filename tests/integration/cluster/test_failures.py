@@ -113,7 +113,7 @@ def test_group_sums_are_identical_when_an_executor_is_killed(cluster):
         assert a.tobytes() == b.tobytes()
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable("tests.failures")
 class EndsTheProcess(keras.layers.Layer):
     def call(self, inputs):
         if TaskContext.get() is not None:

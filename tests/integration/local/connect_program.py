@@ -3,7 +3,9 @@
 Prints the results as one line of JSON.
 """
 
+import contextlib
 import glob
+import io
 import json
 import os
 import sys
@@ -22,7 +24,7 @@ from kspark import SparkModel, check_cluster
 from kspark.cluster.remote import map_frame
 from kspark.cluster.spark_job import SparkJob
 from kspark.errors import ClusterError, KSparkError, WorkerError
-from kspark.ml import ElephasEstimator, KerasClassifier, KerasModel, KerasRegressor
+from kspark.ml import ElephasEstimator, KerasClassifier, KerasModel, KerasRegressor, progress
 
 ROWS = (1, 0, 37, 9)  # smaller than a batch, empty, skewed, a short last batch
 
@@ -82,7 +84,7 @@ def fit_shuffled(spark):
     return len(stage.fit(rows).summary.workers[0])
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable("connect")
 class IdSums(keras.metrics.Metric):
     """Counts rows, and sums the targets and their squares, which no other set of rows has."""
 
@@ -105,7 +107,7 @@ def id_model():
     return model
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable("connect")
 class RaisesOnWorkers(keras.layers.Layer):
     def call(self, inputs):
         if TaskContext.get() is not None:
@@ -272,13 +274,29 @@ def transformed(spark):
     return {r.id: r.prediction for r in KerasModel(model).transform(frame).collect()}
 
 
+def shown(spark):
+    """The line that stays after a block with an action of three tasks.
+
+    The server reports every two seconds.
+    """
+
+    def wait(batches):
+        time.sleep(1.5)
+        yield from batches
+
+    screen = io.StringIO()
+    with contextlib.redirect_stdout(screen), progress(spark, verbose=2, title="Count"):
+        spark.range(30, numPartitions=3).mapInArrow(wait, "id long").collect()
+    return screen.getvalue()
+
+
 def main():
     # `KSPARK_WARM` is in the environment, as on a cluster with `spark.executorEnv.KSPARK_WARM`.
     builder = SparkSession.builder.remote("local[2]")
     spark = builder.config("spark.python.daemon.module", "kspark.cluster.daemon").getOrCreate()
     work = (warm, transformed, fit_uneven, fit_shuffled, one_shard, counted, read_once, continued)
     found = {}
-    for part in (*work, refusals, cancelled, left_behind, bad_labels):
+    for part in (*work, shown, refusals, cancelled, left_behind, bad_labels):
         started = time.monotonic()
         found[part.__name__] = part(spark)
         sys.stderr.write(f"{part.__name__}: {time.monotonic() - started:.1f} s\n")

@@ -131,7 +131,7 @@ def test_split_takes_the_last_rows_like_keras(spark):
     with train, held_out:
         assert columns_of(train.map_chunks(seen).collect()) == X[:17].tolist()
         assert columns_of(held_out.map_chunks(seen).collect()) == X[17:].tolist()
-    with pytest.raises(ValueError, match="rows on both sides of 23"):
+    with pytest.raises(ValueError, match="rows to validate, of 23 in all"):
         adapt(spark, X, Y, spec=SPEC).split(0.99)
     assert adapt(spark, spark.sparkContext.parallelize([1]), spec=BARE).split(0.5) is None
 

@@ -76,7 +76,7 @@ def test_a_killed_script_goes_on_and_ends_with_the_same_bytes(spark, program, tm
     # Nothing is left to train: the script may be run again, and gives the same.
     capsys.readouterr()
     assert_same(program.trained(checkpoint=folder, resume=True, verbose=2), undisturbed)
-    told = f"All 4 epochs are in {folder}/epoch-4.zip: nothing is left to train."
+    told = f"Nothing is left to train: {folder}/epoch-4.zip has 4 epochs."
     assert capsys.readouterr().out.splitlines() == [told]
 
 
@@ -150,7 +150,7 @@ def test_a_fit_that_callbacks_ended_stays_over(spark, program, tmp_path, capsys)
 
     ended = program.trained(Ends(), checkpoint=tmp_path, resume=True, verbose=2)
     first = capsys.readouterr().out.splitlines()[0]
-    assert first == f"There is no checkpoint in {tmp_path}: training begins anew."
+    assert first == f"There is no checkpoint in {tmp_path}: training starts from the beginning."
     again = program.trained(Ends(), checkpoint=tmp_path, resume=True)
     assert again.master_network.history.epoch == [0, 1]
     for mine, theirs in zip(

@@ -148,7 +148,7 @@ def test_an_exception_in_the_model_names_its_shard(spark, data):
     assert "in a layer" in caught.value.failure.traceback
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable("tests.groups")
 class DiesOnce(keras.layers.Layer):
     """Ends the first process that builds it."""
 

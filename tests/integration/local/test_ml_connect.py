@@ -6,6 +6,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,10 @@ def test_workers_start_with_keras_imported(found):
 
 def test_transform_gives_the_predictions_of_the_model(found):
     assert found["transformed"] == {str(i): 2.0 * i for i in range(5)}
+
+
+def test_progress_counts_the_tasks_that_the_server_reports(found):
+    assert re.fullmatch(r"Count - [\d.]+s - 3 tasks\n", found["shown"])
 
 
 def test_a_fit_equals_that_of_a_classic_session(found, program, spark):

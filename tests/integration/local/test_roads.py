@@ -166,7 +166,7 @@ def test_a_job_of_another_thread_gets_slots_before_the_fit_ends(spark, monkeypat
     assert "Another Spark job of the session is running" in spark_model.last_fit.road_reason
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable("tests.roads")
 class DiesOnce(keras.layers.Layer):
     """Kills the worker that trains shard 1, at its third batch, unless a file exists."""
 

@@ -130,6 +130,58 @@ def of_script(tmp_path):
     return found
 
 
+INTERRUPTED = """
+import os, signal, subprocess, sys, threading, time, traceback
+from pyspark import SparkContext
+from kspark.session import local_session
+
+starts = []
+popen = subprocess.Popen.__init__
+
+def noted(self, *args, **more):
+    popen(self, *args, **more)
+    starts.append(self)
+
+subprocess.Popen.__init__ = noted  # PySpark's own module has the class already.
+
+def press(begun):
+    while not begun():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+
+def java():
+    return [p for p in starts if "spark-submit" in str(p.args)]
+
+moments = [
+    lambda: java() and time.sleep(0.5) is None,  # Java has begun.
+    lambda: SparkContext._gateway is not None,  # Spark's context is being made.
+    lambda: hasattr(SparkContext._active_spark_context, "_accumulatorServer"),  # The session is.
+]
+for moment in moments[{moments}]:
+    starts.clear()
+    thread = threading.Thread(target=press, args=(moment,))
+    thread.start()
+    try:
+        local_session(1, memory="1g")
+    except KeyboardInterrupt as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        print(error, len(frames), [process.poll() is None for process in java()])
+    thread.join()
+print(local_session(1, memory="1g").range(3).count())
+"""
+
+
+@pytest.mark.parametrize(
+    ("moments", "count"), [(":2", 2), pytest.param("2:", 1, marks=pytest.mark.thorough)]
+)
+def test_an_interrupt_ends_the_start_of_spark_and_a_later_start_works(tmp_path, moments, count):
+    script = INTERRUPTED.replace("{moments}", moments)
+    done = run(script, tmp_path, PATH=os.environ["PATH"])
+    told = "`local_session` was interrupted. 2 [False]"
+    assert (done.stdout.splitlines(), done.stderr) == ([told] * count + ["3"], "")
+    assert left_over(tmp_path) == []
+
+
 @pytest.mark.thorough
 def test_java_reads_the_classes_of_spark_from_an_archive(tmp_path):
     variables = {"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(tmp_path / "cache")}

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import nullcontext
 
 import pytest
 
 from kspark.cluster import interrupts
-from kspark.cluster.interrupts import deferred, defers_interrupts, interruptible
+from kspark.cluster.interrupts import deferred, defers_interrupts, interruptible, raising
 
 
 def press() -> None:
@@ -129,6 +130,20 @@ def test_a_decorated_function_is_interrupted_with_a_short_traceback():
     assert caught.value.__context__ is None
 
 
+def test_of_two_decorated_functions_the_one_that_the_user_called_is_named():
+    @defers_interrupts
+    def inner():
+        with interruptible():
+            press()
+
+    @defers_interrupts
+    def outer():
+        inner()
+
+    with pytest.raises(KeyboardInterrupt, match=r"^`outer` was interrupted\.$"):
+        outer()
+
+
 def test_the_text_of_an_interrupt_is_kept():
     @defers_interrupts
     def work():
@@ -136,3 +151,62 @@ def test_the_text_of_an_interrupt_is_kept():
 
     with pytest.raises(KeyboardInterrupt, match="^enough$"):
         work()
+
+
+def another(number, frame):
+    """A handler that a library installs."""
+    raise RuntimeError("not the interrupt of the test")
+
+
+@pytest.fixture
+def handler():
+    before = signal.getsignal(signal.SIGINT)
+    yield before
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_an_interrupt_is_raised_at_once_after_a_call_that_makes_it_safe(handler, within):
+    steps = []
+
+    def start():
+        with raising(lambda frame: steps.append("made safe")) as again:
+            signal.signal(signal.SIGINT, another)
+            again()
+            press()
+            steps.append("too late")
+
+    with pytest.raises(KeyboardInterrupt), deferred() if within else nullcontext():
+        start()
+    assert steps == ["made safe"]
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_pending_interrupt_is_raised_on_entry():
+    steps = []
+    with pytest.raises(KeyboardInterrupt), deferred():
+        press()
+        with raising(steps.append):
+            steps.append("too late")
+    assert steps == []
+
+
+def test_nothing_changes_where_interrupts_are_ignored(handler):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with raising(pytest.fail) as again:
+        again()
+        press()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_a_handler_that_a_library_installs_stays_after_all_blocks(handler):
+    with raising(lambda frame: None):
+        signal.signal(signal.SIGINT, another)
+    assert signal.getsignal(signal.SIGINT) is another
+    signal.signal(signal.SIGINT, handler)
+    with deferred():
+        own = signal.getsignal(signal.SIGINT)
+        with raising(lambda frame: None):
+            signal.signal(signal.SIGINT, another)
+        assert signal.getsignal(signal.SIGINT) == own
+    assert signal.getsignal(signal.SIGINT) is another

@@ -43,7 +43,7 @@ def test_the_driver_holds_the_files_of_a_few_shards_at_a_time(asked, caplog):
     assert asked == [list(range(16))]
     assert [shard for shard, _ in found] == list(range(1, 40))
     assert asked[1:] == [list(range(16, 32)), list(range(32, 40))]
-    assert caplog.messages == ["The state of shard 2 is not in the checkpoint."]
+    assert caplog.messages == ["The optimizer state of shard 2 is lost, and not in the checkpoint."]
 
 
 def test_spark_connect_runs_all_shards_at_once(asked, monkeypatch):

@@ -116,8 +116,8 @@ def test_the_drivers_model_gets_the_mean_of_the_groups(monkeypatch, session, cam
 @pytest.mark.parametrize(
     ("outcome", "submitted", "message"),
     [
-        (JobLostError("gone"), 4, "Some of the replicas' optimizer state is left out."),
-        ([broken(0, ShardResult(0, 4))], 1, "No replica's optimizer state is left"),
+        (JobLostError("gone"), 4, "The optimizer states of some replicas could not be fetched:"),
+        ([broken(0, ShardResult(0, 4))], 1, "The optimizer state of no replica could be fetched."),
     ],
 )
 def test_lost_state_is_logged(monkeypatch, session, caplog, outcome, submitted, message):
@@ -128,7 +128,10 @@ def test_lost_state_is_logged(monkeypatch, session, caplog, outcome, submitted, 
     take_state(fit, [], 3)
     assert jobs.submitted == submitted
     assert message in caplog.text
-    assert "No replica's optimizer state is left; the model keeps its previous state" in caplog.text
+    assert (
+        "The optimizer state of no replica could be fetched. The model keeps its own."
+        in caplog.text
+    )
 
 
 class Counted(Model):
@@ -238,7 +241,7 @@ def test_state_is_left_out_if_tasks_keep_running_on_other_hosts(monkeypatch, ses
     jobs = [kept(0), stray(1)], [stray(1)]
     found, wanted = fetched(session, monkeypatch, *jobs, grouped=False)
     assert (found, wanted) == ([1], [ALL] + MAX_STRAYS * [[1]])
-    assert "optimizer state is left out. Spark ran the tasks of shards [1]" in caplog.text
+    assert "could not be fetched: Spark ran the tasks of shards [1]" in caplog.text
 
 
 def test_late_shards_are_left_out_and_their_slots_are_waited_for(monkeypatch, session, caplog):

@@ -15,6 +15,7 @@ from kspark.errors import NotEnoughSlotsError
 from kspark.job import preparing
 from kspark.job.fit import Fit
 from kspark.job.preparing import check_steps, divide, divide_validation, log_plan, placed
+from kspark.optimizers import Average
 from kspark.plan import TrainingPlan
 from kspark.shards import LabelStats, ShardHandle, StoredArray
 
@@ -53,7 +54,8 @@ def test_the_error_for_unfit_labels_says_which_data_has_them(train, held_out, st
 )
 def test_a_timeout_that_has_no_effect_is_logged(caplog, examples, first, logged):
     plan = timed_plan(epochs=3, initial_epoch=first)
-    fit = Fit(None, None, plan, None, None, 0.0, None, None)
+    merging = SimpleNamespace(optimizer=Average())
+    fit = Fit(None, None, plan, None, None, 0.0, merging, None)
     fit.num_train = dict(enumerate(examples))
     log_plan(fit)
     assert ("straggler_timeout has no effect" in caplog.text) == logged

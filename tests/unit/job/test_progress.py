@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import threading
+import time
 from types import SimpleNamespace
 
 import keras
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kspark.job import display, progress
-from kspark.job.display import COLUMNS, Display, bar_line, checked_verbose
+from kspark.job.display import COLUMNS, Bar, Display, Part, checked_verbose
 from kspark.job.progress import CallProgress, Phases, Progress
 
 
@@ -90,7 +92,7 @@ def test_a_line_moves_within_each_epoch_on_a_terminal_only(screen, clock):
         assert "\r" not in screen.getvalue()
         assert moments == []
     else:
-        assert [text.split("] ")[1].split(" - ")[0] for text in moments] == [
+        assert [text.split("] ")[1].split(" - ")[0].strip() for text in moments] == [
             f"{done}/1,000" for done in (10, 250, 500, 750)
         ] * 2
         assert "loss: 0.5000" in moments[1]
@@ -112,7 +114,7 @@ def test_nothing_moves_with_other_levels(screen, clock, verbose):
 def test_the_start_does_not_count_for_the_time_left(terminal, clock):
     """Without it, 1,000 examples take four seconds. The second epoch takes five with its end."""
     a_fit(clock, Progress(1, 4, 0), epochs=2)
-    found = (re.search(r"ETA (\d+)s", text) for text in terminal.moments)
+    found = (re.search(r"ETA +(\d+)s", text) for text in terminal.moments)
     left = [int(match[1]) for match in found if match]
     assert left == [16, 14, 13, 12, *(12, 11, 10, 9, 10)]
 
@@ -142,26 +144,64 @@ def test_an_epoch_that_starts_again_is_measured_from_there(clock):
     assert shown._pace.speed == 20
 
 
+TEXTS = st.text("xyz:0. ", max_size=20)
+
+
 @given(
     st.text("abc/1 ", max_size=120),
     st.floats(-1, 2),
-    st.lists(st.text("xyz:0. ", max_size=60), max_size=6),
+    st.lists(
+        st.builds(Part, *[st.text("xyz:0. ", max_size=20)] * 3, st.integers(0, 5)), max_size=6
+    ),
     st.integers(10, COLUMNS),
 )
 def test_no_line_is_wider_than_the_screen(title, fraction, parts, width):
-    assert len(bar_line(title, fraction, parts, width)) <= width
+    assert len(Bar().line(title, fraction, parts, width)) <= width
 
 
 def test_what_does_not_fit_is_dropped_and_the_bar_gets_shorter():
-    parts = ["1/4", "9 examples/s", "loss: 0.5"]
-    shown = {width: bar_line("Epoch 1/2", 0.25, parts, width) for width in (79, 55, 40, 24, 15)}
+    parts = [Part("1/4"), Part("0.5", "loss: ", rank=2), Part("9", after=" examples/s", rank=1)]
+    shown = {width: Bar().line("Epoch 1/2", 0.25, parts, width) for width in (79, 55, 40, 24, 15)}
     assert shown == {
-        79: "Epoch 1/2 [=====...............] 1/4 - 9 examples/s - loss: 0.5",
-        55: "Epoch 1/2 [===.........] 1/4 - 9 examples/s - loss: 0.5",
+        79: "Epoch 1/2 [=====...............] 1/4 - loss: 0.5 - 9 examples/s",
+        55: "Epoch 1/2 [===.........] 1/4 - loss: 0.5 - 9 examples/s",
         40: "Epoch 1/2 [==.......] 1/4 - 9 examples/s",
         24: "Epoch 1/2 [==......] 1/4",
         15: "Epoch 1/2",
     }
+
+
+def test_the_columns_of_a_bar_stay_where_they_are(terminal, clock):
+    """The numbers get shorter and longer, from epoch to epoch, and from epoch 9 to epoch 10."""
+    shown = Progress(1, 11, 8)
+    shown.on_train_begin()
+    for epoch, seconds in ((8, 90), (9, 2), (10, 2)):
+        shown.on_epoch_begin(epoch)
+        for done, loss in ((10, 12.5), (500, 0.5), (1200, 0.25)):
+            clock.seconds += seconds
+            shown.show_epoch(epoch, done, 4800, lambda loss=loss: {"loss": loss, "accuracy": 0.5})
+        clock.seconds += seconds
+        shown.num_examples = 4800
+        shown.on_epoch_end(epoch, {"loss": 0.25, "accuracy": 0.5})
+    bars = [text for text in terminal.moments if "[" in text][2:]  # The first have no speed yet.
+    assert len(bars) == 7
+    assert len({(text.index("["), text.index("]")) for text in bars}) == 1
+    assert len({(text.index("accuracy"), text.index("loss"), len(text)) for text in bars}) == 1
+    assert bars[-1] == (
+        "Epoch 11/11 [==....] 1,200/4,800 - accuracy: 0.5000 - loss:  0.2500 - ETA   12s"
+    )
+
+
+def test_all_lines_have_the_metrics_in_the_order_of_keras(terminal, clock):
+    metrics = {"loss": 0.5, "val_loss": 0.4, "accuracy": 0.75}
+    a_fit(clock, Progress(1, 1, 0), metrics, epochs=1)
+    call = CallProgress(1, "Evaluate")
+    call.end(10, {"loss": 0.5, "accuracy": 0.75})
+    lines = [text for text in terminal.moments if "accuracy" in text]
+    assert len(lines) == 6
+    for text in lines:
+        assert text.index("accuracy") < text.index(" loss")
+    assert "accuracy: 0.7500 - loss: 0.5000 - val_loss: 0.4000 - " in lines[-2]
 
 
 def test_a_moving_line_is_cut_and_never_wraps(terminal, clock, monkeypatch):
@@ -203,6 +243,25 @@ def test_a_phase_shows_its_time_and_what_is_known(terminal, clock):
         "Reading the rows: 1/4 partitions ... 4s",
     ]
     assert terminal.lines == [""]
+
+
+def test_a_phase_moves_while_its_thread_waits(screen, monkeypatch):
+    monkeypatch.setattr(progress, "SHOW_SECONDS", 0.01)
+    monkeypatch.setattr(progress, "SILENT_SECONDS", 0.0)
+    shown, before = Phases(1), threading.active_count()
+
+    def start():
+        for _ in range(500 if screen.terminal else 0):
+            if screen.getvalue().count("Starting Spark ... 0s") > 1:
+                break
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), shown, shown.moving("Starting Spark"):
+        start()
+    assert threading.active_count() == before
+    assert screen.lines[-1] == ""
+    assert bool(screen.getvalue()) == screen.terminal
 
 
 def test_a_phase_may_be_shown_only_if_it_takes_long(terminal, clock):
@@ -247,15 +306,41 @@ def test_sparks_own_bar_gets_the_line_and_is_overwritten_by_whole_lines(terminal
 
 def test_a_call_shows_its_partitions_and_then_its_result(screen, clock):
     with CallProgress(1, "Evaluate") as shown:
+        shown.begin(100, None)
         for ended in ((0, 0), (1, 2)):
             clock.seconds += 1
-            shown.watch(SimpleNamespace(ended_tasks=lambda ended=ended: ended))
+            shown.watch_rows(SimpleNamespace(ended_tasks=lambda ended=ended: ended))
         shown.end(100, {"loss": 0.5, "accuracy": 0.75})
     moving = [text for text in screen.moments if text][:-1]
     expected = ["Evaluate ... 1s", "Evaluate [==========..........] 1/2 partitions - 2s"]
     assert moving == (expected if screen.terminal else [])
-    line = "Evaluate - 2.0s - loss: 0.5000 - accuracy: 0.7500 - 50 examples/s"
+    line = "Evaluate - 2.0s - accuracy: 0.7500 - loss: 0.5000 - 50 examples/s"
     assert screen.lines == [line, ""]
+
+
+@pytest.mark.parametrize("total", [1000, None])
+def test_a_call_shows_rows_where_somebody_counts_them(terminal, clock, total):
+    counts = iter([0, 10, 510, 910])
+    shown = CallProgress(1, "Predict")
+    shown.begin(total, lambda: next(counts))
+    for ended in (0, 0, 1, 1):
+        clock.seconds += 2
+        shown.watch_rows(SimpleNamespace(ended_tasks=lambda ended=ended: (ended, 2)))
+    assert terminal.moments[1:] == (
+        [
+            "Predict ... 2s",
+            "Predict [....................]    10/1,000",
+            "Predict [==========..........]   510/1,000 - 250 examples/s - ETA 2s",
+            "Predict [==================..]   910/1,000 - 225 examples/s - ETA 0s",
+        ]
+        if total
+        else [
+            "Predict [....................] 0/2 partitions - 2s",
+            "Predict [....................] 0/2 partitions - 10 examples - 4s",
+            "Predict [========.........] 1/2 partitions - 510 examples - 250 examples/s - 6s",
+            "Predict [========.........] 1/2 partitions - 910 examples - 225 examples/s - 8s",
+        ]
+    )
 
 
 def test_verbose_means_the_same_as_in_keras(screen, monkeypatch):

@@ -24,6 +24,7 @@ REPORT = FitReport(
         EpochFacts(1, 2, (worker(0, 1.0, 5.0), worker(1, 2.0, 0.5)), (0, 1), 0.25),
     ),
     Workload(30, 2, 4, 8),
+    server_optimizer="downpour",
 )
 
 STEADY = replace(
@@ -121,9 +122,13 @@ def test_there_is_one_row_per_epoch_and_worker():
 
 
 def test_a_report_is_one_line_where_it_is_not_printed():
-    assert repr(REPORT) == "FitReport(mode='asynchronous', frequency=2, workers=2, epochs=2)"
+    assert repr(REPORT) == (
+        "FitReport(mode='asynchronous', frequency=2, server_optimizer='downpour', workers=2, "
+        "epochs=2)"
+    )
     assert repr(FitReport("hogwild", "batch")) == (
-        "FitReport(mode='hogwild', frequency='batch', workers=None, epochs=0)"
+        "FitReport(mode='hogwild', frequency='batch', server_optimizer='average', workers=None, "
+        "epochs=0)"
     )
 
 
@@ -134,19 +139,34 @@ def test_a_printed_report_is_a_table_of_80_characters():
     assert (
         str(report)
         == """\
-synchronous, 'epoch': 30 examples with 2 workers, 4 examples per batch and
-worker, global batch 8, 8 updates of the weights per epoch
+synchronous, 'epoch', rule 'average': 30 examples with 2 workers, 4 examples per
+batch and worker, global batch 8, 8 updates of the weights per epoch
 epoch  examples  computing s  waiting s  MB sent  MB received      rate  staleness
     1    24,690         2.00       0.50        5            2  schedule
     2         0         0.75       0.75        0            0      0.25        0.5"""
     )
-    assert str(FitReport("hogwild", "batch")) == "hogwild, 'batch': no epoch was trained"
+    nothing = "hogwild, 'batch', rule 'average': no epoch was trained"
+    assert str(FitReport("hogwild", "batch")) == nothing
+
+
+def test_a_report_counts_in_the_singular_and_the_plural():
+    assert str(Workload(1, 1, 1, 1)) == (
+        "1 example with 1 worker, 1 example per batch and worker, global batch 1, "
+        "1 update of the weights per epoch"
+    )
+    apart = FitReport(
+        "synchronous", "epoch", (), Workload(30, 2, 4, 0), server_optimizer="one_shot"
+    )
+    text = " ".join(str(apart).split())
+    assert text.startswith("synchronous, 'epoch', rule 'one_shot': 30 examples with 2 workers, ")
+    assert text.endswith("global batch 8, weights averaged when the fit ends")
+    assert "rule &#x27;one_shot&#x27;: 30 examples" in apart._repr_html_()
 
 
 def test_a_notebook_shows_a_report_as_a_table():
     html = REPORT._repr_html_()
     assert html.count("<tr>") == 3
-    assert "<caption>asynchronous, 2: 30 examples with 2 workers" in html
+    assert "<caption>asynchronous, 2, rule &#x27;downpour&#x27;: 30 examples with 2 workers" in html
     assert "<tr><td>2</td><td>0</td><td>0.75</td><td>0.75</td>" in html
 
 

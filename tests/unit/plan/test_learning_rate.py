@@ -16,6 +16,7 @@ from kspark.job.fit import Fit
 from kspark.job.preparing import divide, log_plan
 from kspark.live.coordinator.running import Running
 from kspark.live.driver import LiveFit
+from kspark.optimizers import Average, OneShot
 from kspark.plan import TrainingPlan
 from kspark.plan.learning_rate import Scaling
 from kspark.replica import Replica
@@ -31,7 +32,8 @@ def plan(frequency="batch", mode="synchronous", **more):
 def fit_of(made, num_train, rate=0.5):
     """A fit whose shards are known and whose model has a learning rate."""
     monitor = SimpleNamespace(learning_rate=rate)
-    fit = Fit(None, None, made, None, None, 0.0, None, monitor)
+    merging = SimpleNamespace(optimizer=Average())
+    fit = Fit(None, None, made, None, None, 0.0, merging, monitor)
     fit.num_train = dict(enumerate(num_train))
     return fit
 
@@ -225,6 +227,13 @@ def test_the_workload_counts_examples_workers_and_updates(mode, frequency, updat
         "num_examples": 26, "num_workers": 3, "batch_size": 4, "updates": updates,
         "global_batch": 12,
     }  # fmt: skip
+
+
+def test_replicas_that_train_apart_have_no_updates_within_the_fit():
+    fit = fit_of(plan("epoch", "synchronous", batch_size=4), [16, 7])
+    fit.aggregator.optimizer = OneShot()
+    assert fit.report.workload.updates == 0
+    assert fit.report.server_optimizer == "one_shot"
 
 
 def test_a_fit_that_has_not_begun_has_no_workload():

