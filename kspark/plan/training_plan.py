@@ -23,6 +23,7 @@ from kspark.plan.checks import (
 )
 from kspark.plan.compatibility import check_compatible
 from kspark.plan.learning_rate import Scaling, check_scaling
+from kspark.plan.mixing import check_mixing
 from kspark.plan.settings import PLAN_SETTINGS, SETTINGS, PlanSettings
 from kspark.shards import num_batches
 from kspark.weights import PACKED, Changes, PackingScheme, WeightSpec, Whole
@@ -49,6 +50,8 @@ class TrainingPlan(PlanSettings):
         validation_steps: Integer, batches of the validation; `None` for all rows.
         first_epoch: Integer, the epoch from which `steps_per_epoch` counts, where a fit goes on
             from a later one. `None` for `initial_epoch`.
+        reshuffle: Integer, number of epochs after which rows are mixed between the shards again;
+            `None` if they stay in their shards.
     """
 
     seed: int = 0
@@ -62,6 +65,7 @@ class TrainingPlan(PlanSettings):
     steps_per_epoch: int | None = None
     validation_steps: int | None = None
     first_epoch: int | None = None
+    reshuffle: int | None = None
 
     @classmethod
     def create(
@@ -77,6 +81,7 @@ class TrainingPlan(PlanSettings):
         warmup_epochs: float = 0.0,
         steps_per_epoch: int | None = None,
         validation_steps: int | None = None,
+        reshuffle: str | int | None = None,
         **settings: Any,
     ) -> TrainingPlan:
         """Check all arguments and make a plan.
@@ -114,6 +119,7 @@ class TrainingPlan(PlanSettings):
             ),
             "steps_per_epoch": check_steps("steps_per_epoch", steps_per_epoch),
             "validation_steps": check_steps("validation_steps", validation_steps),
+            "reshuffle": check_mixing(reshuffle, steps_per_epoch, checked["straggler_timeout"]),
         }
         if initial_epoch > epochs:
             raise invalid("initial_epoch", f"<= epochs ({epochs})", initial_epoch)
@@ -125,6 +131,10 @@ class TrainingPlan(PlanSettings):
     def origin(self) -> int:
         """The epoch that begins with the first pass over the rows."""
         return self.initial_epoch if self.first_epoch is None else self.first_epoch
+
+    def period(self, epoch: int) -> int:
+        """Return the number of the period of an epoch. Rows are mixed before each period."""
+        return 0 if self.reshuffle is None else epoch // self.reshuffle
 
     @property
     def in_rounds(self) -> bool:

@@ -37,6 +37,7 @@ def a_fit(mode, rule, shards=(6, 2)):
         spark=None,
         reply_residual=None,
         checkpoints=None,
+        unmixed=None,
         progress=Progress(0, 1, 0),
         take_road=lambda road, reason: None,
     )
