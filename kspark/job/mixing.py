@@ -166,6 +166,8 @@ def move_states(fit: Fit, before: ShardsOnDisk, after: ShardsOnDisk, epoch: int)
     """
     places = {handle.index: place_of(handle) for handle in before.infos}
     moved = [h.index for h in after.infos if h.num_examples and place_of(h) != places[h.index]]
+    if moved:
+        logger.info("The states of shards %s move with their rows to other executors.", moved)
     failures, watch = fit.plan.max_failures, fit.progress.watch
     description = "kspark: move the state of shards"
     for start in range(0, len(moved), MOVED_SHARDS):

@@ -117,13 +117,12 @@ def test_every_mode_goes_on_with_the_same_bytes(spark, program, settings, tmp_pa
 
 def test_rows_are_mixed_as_if_nothing_had_happened(spark, program, tmp_path):
     """The third epoch, with which the fit goes on, is in the middle of a period."""
-    mixing = {"reshuffle": 3, "settings": {"road": "rounds"}}
     with pytest.raises(InterruptedError):
-        program.trained(Failing(), checkpoint=tmp_path, **mixing)
+        program.trained(Failing(), checkpoint=tmp_path, reshuffle=3)
     with pytest.raises(ValueError, match=r"reshuffle was 3 and is None\."):
-        program.trained(checkpoint=tmp_path, resume=True, settings={"road": "rounds"})
-    resumed = program.trained(checkpoint=tmp_path, resume=True, **mixing)
-    assert_same(resumed, program.trained(**mixing), traffic=False)
+        program.trained(checkpoint=tmp_path, resume=True)
+    resumed = program.trained(checkpoint=tmp_path, resume=True, reshuffle=3)
+    assert_same(resumed, program.trained(reshuffle=3), traffic=False)
 
 
 def test_several_asynchronous_replicas_go_on_from_the_end_of_an_epoch(spark, program, tmp_path):
