@@ -3,6 +3,7 @@
     python -m benchmarks.convergence --results results.jsonl
     python -m benchmarks.convergence --only "4/synchronous/epoch/Average" --seeds 1
     python -m benchmarks.convergence --dataset adult --shards 4
+    python -m benchmarks.convergence --sorted --shards 4
     python -m benchmarks.convergence --claims
 
 The first command runs 90 fits with each of three seeds, about three to five seconds per fit on
@@ -24,6 +25,9 @@ The table shows for each case:
 * bytes per example: bytes sent between the aggregator and the replicas, in both directions,
   divided by the number of examples of all epochs. It is 0 for hogwild, whose replicas share
   memory here.
+
+With `--sorted`, the rows are in random order, sorted by label, or sorted and mixed between the
+workers by `reshuffle`, once or before every epoch, in the modes of the rule `Average`.
 
 With `--claims`, the benchmark tests claims of papers instead and prints a verdict for each. One
 rule is better than another if its mean accuracy is higher by more than either standard

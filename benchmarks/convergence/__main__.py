@@ -11,7 +11,7 @@ from benchmarks import convergence
 from benchmarks.common.options import add_data, add_only, matching, new_parser
 from benchmarks.common.runs import environment
 from benchmarks.common.tables import versions
-from benchmarks.convergence.case import Case, cases
+from benchmarks.convergence.case import Case, cases, sorted_cases
 from benchmarks.convergence.claims import Claim, best, claims, judged
 from benchmarks.convergence.data import Rows, load
 from benchmarks.convergence.results import Measure, Result, Results, measure_all, table
@@ -20,6 +20,7 @@ from benchmarks.convergence.results import Measure, Result, Results, measure_all
 def arguments() -> argparse.Namespace:
     parser = new_parser(convergence.__doc__)
     parser.add_argument("--claims", action="store_true", help="test claims of papers")
+    parser.add_argument("--sorted", action="store_true", help="measure rows sorted by label")
     parser.add_argument("--results", type=Path, help="file of results to read and continue")
     parser.add_argument("--dataset", choices=("mnist", "adult"), default="mnist")
     parser.add_argument("--seeds", type=int, default=3, help="fits per case; default: 3")
@@ -81,7 +82,8 @@ def main() -> None:
         for name, claim in matching(claims(), args.only).items():
             lines += claim_lines(name, claim, args.seeds, results, measure)
     else:
-        selected = matching(cases(args.dataset, args.shards, args.epochs), args.only)
+        made = (sorted_cases if args.sorted else cases)(args.dataset, args.shards, args.epochs)
+        selected = matching(made, args.only)
         lines = table(measure_all(selected, args.seeds, results, measure))
         description = f"{description}; {args.epochs} epochs"
     print(f"{description}; {args.seeds} seeds. {versions()}.\n")

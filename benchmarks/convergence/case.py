@@ -28,8 +28,9 @@ class Case:
         optimizer: The replicas' optimizer, `"adam"` or `"sgd"`.
         learning_rate: The learning rate of that optimizer.
         scale_lr: The argument `scale_lr` of `fit`, with one epoch of warm-up.
-        rows: `"mixed"`, `"skewed"` (each shard has its own classes) or `"spoiled"` (the first
-            shard has noise).
+        reshuffle: The argument `reshuffle` of `fit`.
+        rows: `"mixed"`, `"sorted"` (by label), `"skewed"` (each shard has its own classes) or
+            `"spoiled"` (the first shard has noise).
         slow: Whether the first worker takes ten times as long per batch.
         tuning: Whether accuracy is measured on rows held out of training instead of the test
             rows.
@@ -47,6 +48,7 @@ class Case:
     optimizer: str = "adam"
     learning_rate: float = 0.001
     scale_lr: str | None = None
+    reshuffle: str | int | None = None
     rows: str = "mixed"
     slow: bool = False
     tuning: bool = False
@@ -103,6 +105,36 @@ RULES = {
 }
 
 
+EXCHANGES = (
+    ("synchronous", "epoch"),
+    ("synchronous", FREQUENCY),
+    ("synchronous", "batch"),
+    ("asynchronous", FREQUENCY),
+    ("hogwild", FREQUENCY),
+)
+"""The modes and frequencies in which the default rule is measured."""
+
+
+def sorted_cases(dataset: str, shards: list[int], epochs: int) -> dict[str, Case]:
+    """The cases of `--sorted` by name: the default rule, with rows that are sorted by label.
+
+    Each mode is measured without mixing, with mixing before every epoch and before the first one
+    only, and with rows in random order for comparison.
+    """
+    cases = {}
+    for count in shards:
+        base = Case(dataset=dataset, epochs=epochs, shards=count)
+        for mode, frequency in EXCHANGES:
+            case = replace(base, mode=mode, frequency=frequency)
+            name = f"{count}/{mode}/{frequency}"
+            cases[f"{name}/random order"] = case
+            case = replace(case, rows="sorted")
+            cases[f"{name}/sorted"] = case
+            cases[f"{name}/sorted, mixed once"] = replace(case, reshuffle=epochs)
+            cases[f"{name}/sorted, mixed every epoch"] = replace(case, reshuffle="epoch")
+    return cases
+
+
 def cases(dataset: str, shards: list[int], epochs: int) -> dict[str, Case]:
     """The cases of the table by name.
 
@@ -125,13 +157,7 @@ def cases(dataset: str, shards: list[int], epochs: int) -> dict[str, Case]:
 def averages(base: Case) -> dict[str, Case]:
     """Cases of the default rule in every mode."""
     cases = {}
-    for mode, frequency in (
-        ("synchronous", "epoch"),
-        ("synchronous", FREQUENCY),
-        ("synchronous", "batch"),
-        ("asynchronous", FREQUENCY),
-        ("hogwild", FREQUENCY),
-    ):
+    for mode, frequency in EXCHANGES:
         case = replace(base, mode=mode, frequency=frequency)
         cases[f"{base.shards}/{mode}/{frequency}/Average"] = case
     for scale in ("linear", "sqrt"):

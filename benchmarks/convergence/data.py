@@ -95,9 +95,12 @@ def arranged(x: np.ndarray, y: np.ndarray, kind: str, shards: int) -> tuple[np.n
     Args:
         x: Array of features.
         y: Array of labels.
-        kind: String, `"mixed"`, `"skewed"` or `"spoiled"`.
+        kind: String, `"mixed"`, `"sorted"`, `"skewed"` or `"spoiled"`.
         shards: Integer, number of shards.
     """
+    if kind == "sorted":
+        order = np.argsort(y, kind="stable")
+        return x[order], y[order]
     if kind == "skewed":
         return skewed(x, y, shards)
     return spoiled(x, y, shards) if kind == "spoiled" else (x, y)

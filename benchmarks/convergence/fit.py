@@ -111,7 +111,7 @@ def fit(model: keras.Model, x: np.ndarray, y: np.ndarray, case: Case, seed: int)
     scaling: dict[str, Any] = {}
     if case.scale_lr is not None:
         scaling = {"scale_lr": case.scale_lr, "warmup_epochs": 1}
-    spark_model.fit(x, y, epochs=case.epochs, verbose=0, **scaling)
+    spark_model.fit(x, y, epochs=case.epochs, verbose=0, reshuffle=case.reshuffle, **scaling)
     return figures_of(spark_model.last_fit, len(x))
 
 

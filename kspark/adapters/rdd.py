@@ -210,7 +210,7 @@ def cut_partition(
                 yield (target, index, number), (piece.x, piece.y, piece.sample_weight)
 
 
-def target_of(key: PieceKey) -> int:
+def target_of(key: tuple[int, ...]) -> int:
     """Return the new partition of a piece."""
     return key[0]
 

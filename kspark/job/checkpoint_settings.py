@@ -19,7 +19,7 @@ from kspark.replica.compile_arguments import compile_arguments
 from kspark.replica.model_bytes import read_config
 
 SETTINGS = (
-    *("mode", "frequency", "batch_size", "shuffle", "max_staleness"),
+    *("mode", "frequency", "batch_size", "shuffle", "reshuffle", "max_staleness"),
     *("initial_epoch", "steps_per_epoch"),
 )
 """Attributes of a `TrainingPlan` that decide what a fit computes, and that are JSON data."""

@@ -24,6 +24,7 @@ from kspark.job.checkpoint_settings import check_same
 from kspark.job.collecting import collect_shards
 from kspark.job.fit import Fit
 from kspark.job.groups import MIN_GROUPED_SHARDS
+from kspark.job.mixing import mix_rows
 from kspark.job.optimizer_state import take_state
 from kspark.job.report import EpochFacts
 from kspark.job.tables import plural
@@ -75,7 +76,7 @@ def data_of(fit: Fit) -> dict[str, Any]:
 
     A vocabulary is part of it, because callbacks may have set it from the data.
     """
-    examples = {f"examples of shard {shard}": n for shard, n in sorted(fit.num_train.items())}
+    examples = {f"examples of shard {shard}": n for shard, n in sorted(fit.divided.items())}
     vocabularies = fit.vocabularies.digest if fit.vocabularies is not None else ""
     return examples | {"vocabularies": vocabularies}
 
@@ -187,6 +188,7 @@ def go_on(fit: Fit, folder: CheckpointFolder, saved: CheckpointReader) -> None:
     fit.monitor.initial_epoch = fit.monitor.progress.first = epoch
     fit.plan = replace(fit.plan, seed=content["seed"])
     fit.resumed = True
+    mix_rows(fit, epoch)
     restore_shards(fit, saved, epoch - 1)
     start_from_mean(fit, epoch - 1)
     trained = plural(epoch, "epoch")

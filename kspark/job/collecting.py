@@ -14,7 +14,7 @@ from kspark.cluster.failures import lost_for_good, worker_error
 from kspark.cluster.interrupts import interruptible
 from kspark.cluster.spark_job import JobLostError, Watch, run
 from kspark.errors import ClusterError, Failure
-from kspark.job.spooling import SpooledExamples
+from kspark.job.spooling import ShardsOnDisk
 from kspark.worker.tasks import MissingShard, ShardResult
 
 logger = logging.getLogger("kspark")
@@ -40,7 +40,7 @@ def not_busy() -> bool:
 
 def collect_shards(
     spark: SparkSession,
-    spooled: SpooledExamples,
+    spooled: ShardsOnDisk,
     task: Shipped,
     description: str,
     max_failures: int,
@@ -57,7 +57,7 @@ def collect_shards(
 
     Args:
         spark: `SparkSession`.
-        spooled: `SpooledExamples`.
+        spooled: `ShardsOnDisk`.
         task: `Shipped`, called with partition index and handles.
         description: String, for Spark's UI.
         max_failures: Integer, how often a process may die at the same shard.
@@ -91,7 +91,7 @@ class Retries:
     """Counts how often work was submitted, and prepares the next submission.
 
     Args:
-        spooled: `SpooledExamples` that the work reads.
+        spooled: `ShardsOnDisk` that the work reads.
         max_failures: Integer, how often a process may die at the same shard.
         busy: Function that returns whether other tasks of the fit occupy slots. While they do,
             tasks that ran on other hosts are not counted: those slots become free in the end.
@@ -99,7 +99,7 @@ class Retries:
 
     def __init__(
         self,
-        spooled: SpooledExamples,
+        spooled: ShardsOnDisk,
         max_failures: int,
         busy: Callable[[], bool] = not_busy,
     ) -> None:

@@ -197,7 +197,6 @@ def run_batch_hooks(fit: Fit, epoch: int, running: Running) -> None:
 
 def evaluate_in_job(fit: Fit, epoch: int, weights: np.ndarray) -> list[ShardResult]:
     """Evaluate the validation examples in a Spark job. Returns the results by shard."""
-    held_out = fit.train if fit.held_out is None else fit.held_out
     with fit.sent_weights.share(weights) as (vector, _):
         shipped = ship(
             inference_worker.evaluate_shards,
@@ -205,4 +204,4 @@ def evaluate_in_job(fit: Fit, epoch: int, weights: np.ndarray) -> list[ShardResu
             shared=(fit.shared_spec, vector),
         )
         description = f"kspark: validate epoch {epoch + 1}"
-        return fit.collect(held_out, shipped, description, fit.progress.watch)
+        return fit.collect(fit.validating, shipped, description, fit.progress.watch)

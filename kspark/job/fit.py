@@ -22,7 +22,7 @@ from kspark.job.collecting import collect_shards, not_busy
 from kspark.job.progress import Progress
 from kspark.job.report import EpochFacts, FitReport, Workload
 from kspark.job.sent_weights import SentWeights
-from kspark.job.spooling import SpooledExamples
+from kspark.job.spooling import ShardsOnDisk, SpooledExamples, Unmixed
 from kspark.job.vocabularies import Vocabularies
 from kspark.optimizers import OneShot
 from kspark.plan import TrainingPlan, shard_steps
@@ -53,7 +53,9 @@ class Fit:
         epochs: List of `EpochFacts`, one per trained epoch.
         rule_state: Mapping, the state of the server optimizer at the end of the last closed
             epoch, which belongs to the weights of the driver's model. `None` before the first.
-        train: `SpooledExamples` to train on.
+        train: `ShardsOnDisk` to train on: `SpooledExamples`, or the mixed shards of a period.
+        unmixed: `Unmixed`, the examples from which rows are mixed; `None` if they stay in their
+            shards.
         held_out: `SpooledExamples` of `validation`, or `None`.
         num_train: Dictionary from shard to its number of training examples.
         shared_spec: `Shared`, the broadcast `spec`; `None` while it is not shared.
@@ -98,7 +100,8 @@ class Fit:
     state_counters: tuple[int, ...] | None = field(init=False, default=None)
     shown_counters: tuple[int, ...] = field(init=False, default=())
     new_counters: tuple[int, ...] | None = field(init=False, default=None)
-    train: SpooledExamples = field(init=False)
+    train: ShardsOnDisk = field(init=False)
+    unmixed: Unmixed | None = field(init=False, default=None)
     held_out: SpooledExamples | None = field(init=False, default=None)
     num_train: dict[int, int] = field(init=False, default_factory=dict)
     shared_spec: Shared | None = field(init=False, default=None)
@@ -131,20 +134,30 @@ class Fit:
 
         Without examples of their own, these are the last examples of each training shard.
         """
-        skipped = {} if self.held_out is not None else self.num_train
+        skipped = {} if self.held_out is not None else self.divided
         rows, size = self.validation_rows(), self.plan.validation_batch_size
         threads, alone = threads_per_task(self.spark), sum(map(bool, rows.values())) == 1
         return InferenceTask(self.fit_id, size, threads, skipped, rows, alone)
 
     def validation_rows(self) -> dict[int, int]:
         """Return the number of rows of each shard to validate on."""
-        if self.held_out is not None:
-            rows = dict(sorted(self.held_out.counts.items()))
-        else:
-            counts = sorted(self.train.counts.items())
-            rows = {shard: n - self.num_train.get(shard, 0) for shard, n in counts}
+        skipped = {} if self.held_out is not None else self.divided
+        counts = sorted(self.validating.counts.items())
+        rows = {shard: n - skipped.get(shard, 0) for shard, n in counts}
         count = self.plan.validation_rows
         return rows if count is None else first_rows(rows, count)
+
+    @property
+    def validating(self) -> ShardsOnDisk:
+        """The shards whose last rows validate; all rows, if the user gave them for it."""
+        if self.held_out is not None:
+            return self.held_out
+        return self.train if self.unmixed is None else self.unmixed.shards
+
+    @property
+    def divided(self) -> dict[int, int]:
+        """Dictionary from shard, as spooled, to the number of rows at its start that train."""
+        return self.num_train if self.unmixed is None else self.unmixed.num_train
 
     def examples_of(self, epoch: int) -> int:
         """Return the number of examples that all shards together train in an epoch."""
@@ -159,7 +172,7 @@ class Fit:
     @property
     def validates(self) -> bool:
         """Whether there are validation examples."""
-        return self.held_out is not None or self.train.num_examples > self.num_examples
+        return self.held_out is not None or self.validating.num_examples > self.num_examples
 
     @property
     def steps(self) -> int:
@@ -224,7 +237,7 @@ class Fit:
         return rate * factor
 
     def collect(
-        self, spooled: SpooledExamples, task: Shipped, description: str, watch: Watch
+        self, spooled: ShardsOnDisk, task: Shipped, description: str, watch: Watch
     ) -> list[ShardResult]:
         """Run a task on all shards of `spooled`; see `collect_shards`."""
         failures = self.plan.max_failures

@@ -11,10 +11,11 @@ from kspark.cluster.engine import engine_of
 from kspark.cluster.slots import task_slots
 from kspark.errors import Described, NotEnoughSlotsError, inside, invalid
 from kspark.job.fit import Fit
+from kspark.job.mixing import check_mixable
 from kspark.job.sent_weights import SentWeights
-from kspark.job.spooling import SpooledExamples
+from kspark.job.spooling import SpooledExamples, Unmixed
 from kspark.job.tables import plural
-from kspark.plan import TrainingPlan, shard_steps
+from kspark.plan import TrainingPlan, mixed_sizes, shard_steps
 from kspark.plan.apportioning import apportioned
 from kspark.replica.labels import check_labels
 
@@ -37,6 +38,7 @@ def prepared(fit: Fit) -> Iterator[None]:
                 fit.held_out = stack.enter_context(spooled)
         fit.progress.display.clear()  # Warnings may be logged.
         divide(fit)
+        stack.callback(close_mixed, fit)
         fit.share(fit.spec)
         stack.callback(fit.unshare)
         fit.sent_weights = SentWeights(engine_of(fit.spark), fit.spec.weights)
@@ -44,6 +46,12 @@ def prepared(fit: Fit) -> Iterator[None]:
         fit.monitor.replica.prepare_metrics(fit.train.infos)
         stack.callback(fit.progress.finish)
         yield
+
+
+def close_mixed(fit: Fit) -> None:
+    """Delete the shards of mixed rows, if there are any yet."""
+    if fit.unmixed is not None and fit.train is not fit.unmixed.shards:
+        fit.train.close()
 
 
 def placed(fit: Fit, examples: Examples) -> Examples:
@@ -103,9 +111,11 @@ def check_slots(plan: TrainingPlan, num_workers: int, slots: int) -> None:
 def divide(fit: Fit) -> None:
     """Decide which examples are held out for validation, and check the labels.
 
+    If rows are going to be mixed between shards, `fit.num_train` has the numbers after mixing.
+
     Raises:
-        ValueError: If there are no examples to train on, none to validate on, or labels that
-            do not fit the loss.
+        ValueError: If there are no examples to train on, none to validate on, labels that do not
+            fit the loss, or rows that cannot be mixed.
     """
     counts = fit.train.counts
     total = sum(counts.values())
@@ -125,6 +135,10 @@ def divide(fit: Fit) -> None:
     if fit.held_out is not None:
         with inside("validation_data"):
             check_labels(fit.monitor.replica.model, fit.held_out.infos)
+    if fit.plan.reshuffle is not None and len(num_train) > 1:
+        check_mixable(fit.train.infos, fit.plan.reshuffle)
+        fit.unmixed = Unmixed(fit.train, num_train)
+        fit.num_train = mixed_sizes(num_train)
     log_plan(fit)
 
 
@@ -169,8 +183,8 @@ def log_plan(fit: Fit) -> None:
         )
     if min(counts) * 2 < max(counts):
         logger.warning(
-            "The shards are uneven: from %d to %d examples. Repartition the data or set "
-            "`num_workers` to divide the work evenly.",
+            "The shards are uneven: from %d to %d examples. To divide the work evenly, set "
+            '`reshuffle="epoch"` in `fit`, which also mixes the rows, or repartition the data.',
             min(counts),
             max(counts),
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -27,35 +29,95 @@ CLEAN_UP_SECONDS = 30.0
 """Timeout in seconds for deleting files after an error, before the error is raised."""
 
 
-class SpooledExamples:
-    """Context manager that keeps one shard per partition on the executors' local disks.
+class ShardsOnDisk(ABC):
+    """One shard per partition on the executors' local disks.
 
     Args:
         spark: `SparkSession`.
-        examples: `Examples` to spool.
         run_id: String that names the files and the state of this fit.
         watch: `Watch` of the jobs. Defaults to `None`.
 
     Attributes:
-        handles: Persisted `Results` of shard handles as bytes.
+        handles: Persisted `Results` of shard handles as bytes; `None` if there are no shards.
         infos: List of `ShardHandle`, sorted by shard.
+    """
+
+    def __init__(self, spark: SparkSession, run_id: str, watch: Watch | None = None) -> None:
+        self.spark = spark
+        self.run_id = run_id
+        self._watch = watch
+        self.handles: Any = None
+        self.infos: list[ShardHandle] = []
+
+    @abstractmethod
+    def respool(self) -> None:
+        """Write the shards again, after files were lost with their host."""
+
+    @property
+    def counts(self) -> dict[int, int]:
+        """Dictionary from shard to its number of examples."""
+        return {h.index: h.num_examples for h in self.infos}
+
+    @property
+    def num_examples(self) -> int:
+        """Number of examples in all shards."""
+        return sum(self.counts.values())
+
+    def close(self) -> None:
+        """Delete the files on the executors and the persisted handles.
+
+        A failure of kspark's own is logged, not raised.
+        """
+        if self.handles is None:
+            return
+        try:
+            task = task_of(clean_up, self.run_id)
+            self._clean_up(self.handles.mapPartitionsWithIndex(task))
+        finally:
+            self.unpersist()
+
+    def unpersist(self) -> None:
+        """Forget the handles. The files stay."""
+        if self.handles is not None:
+            self.handles.unpersist(blocking=False)
+            self.handles = None
+
+    def _discard(self) -> None:
+        """Delete the files of a failed attempt by host: its handles cannot be read.
+
+        Reading the handles would write the files again.
+        """
+        task = task_of(clean_host, self.run_id)
+        self._clean_up(engine_of(self.spark).on_every_slot(task, per_slot=2), CLEAN_UP_SECONDS)
+
+    def _clean_up(self, deletions: Results, timeout: float | None = None) -> None:
+        try:
+            run(self.spark, deletions, "kspark: clean up", timeout=timeout, watch=self._watch)
+        except KSparkError as error:
+            logger.warning("Some temporary files of this fit could not be deleted: %s", error)
+
+
+class SpooledExamples(ShardsOnDisk):
+    """The examples of the user as shards. Use it as a context manager, which deletes them.
+
+    Args:
+        spark: `SparkSession`.
+        examples: `Examples` to spool.
+        run_id: As for `ShardsOnDisk`, like `watch`.
+        watch: Defaults to `None`.
     """
 
     def __init__(
         self, spark: SparkSession, examples: Examples, run_id: str, watch: Watch | None = None
     ) -> None:
-        self.spark = spark
-        self.run_id = run_id
+        super().__init__(spark, run_id, watch)
         self._examples = examples
-        self._watch = watch
-        self.handles: Any = None
-        self.infos: list[ShardHandle] = []
 
     def __enter__(self) -> SpooledExamples:
         try:
             self.spool()
         except BaseException:
-            self._unpersist()
+            self.unpersist()
             self._examples.close()
             raise
         return self
@@ -80,7 +142,7 @@ class SpooledExamples:
             documents = run_once(self.spark, self.handles, description, self._watch)
             self.infos = sorted((read_handle(d) for d in documents), key=lambda h: h.index)
         except BaseException:
-            self._unpersist()
+            self.unpersist()
             self._discard()
             raise
 
@@ -92,7 +154,7 @@ class SpooledExamples:
         """
         logger.warning("The files of a shard are gone from its host. Spooling the examples again.")
         before = self.counts
-        self._unpersist()
+        self.unpersist()
         self.spool()
         if self.counts != before:
             raise ValueError(
@@ -101,49 +163,25 @@ class SpooledExamples:
                 f"instead of {before}. Persist the input, or write it to a file before `fit`."
             )
 
-    @property
-    def counts(self) -> dict[int, int]:
-        """Dictionary from shard to its number of examples."""
-        return {h.index: h.num_examples for h in self.infos}
-
-    @property
-    def num_examples(self) -> int:
-        """Number of examples in all shards."""
-        return sum(self.counts.values())
-
     def close(self) -> None:
-        """Delete the files on the executors and the persisted handles.
-
-        A failure of kspark's own is logged, not raised.
-        """
-        if self.handles is None:
-            self._examples.close()
-            return
+        """Delete the files on the executors and the persisted handles."""
         try:
-            task = task_of(clean_up, self.run_id)
-            self._clean_up(self.handles.mapPartitionsWithIndex(task))
+            super().close()
         finally:
-            self._unpersist()
             self._examples.close()  # last, because the job may have to compute a handle again
 
-    def _discard(self) -> None:
-        """Delete the files of a failed attempt by host: its handles cannot be read.
 
-        Reading the handles would write the files again.
-        """
-        task = task_of(clean_host, self.run_id)
-        self._clean_up(engine_of(self.spark).on_every_slot(task, per_slot=2), CLEAN_UP_SECONDS)
+@dataclass(frozen=True)
+class Unmixed:
+    """The examples of a fit that mixes rows between shards, as they were spooled.
 
-    def _clean_up(self, deletions: Results, timeout: float | None = None) -> None:
-        try:
-            run(self.spark, deletions, "kspark: clean up", timeout=timeout, watch=self._watch)
-        except KSparkError as error:
-            logger.warning("Some temporary files of this fit could not be deleted: %s", error)
+    Attributes:
+        shards: `ShardsOnDisk`.
+        num_train: Dictionary from shard to the number of rows at its start that train.
+    """
 
-    def _unpersist(self) -> None:
-        if self.handles is not None:
-            self.handles.unpersist(blocking=False)
-            self.handles = None
+    shards: ShardsOnDisk
+    num_train: dict[int, int]
 
 
 def read_handle(document: bytes) -> ShardHandle:

@@ -33,6 +33,7 @@ from kspark.job.epochs import (
     show_moment,
 )
 from kspark.job.fit import Fit
+from kspark.job.mixing import mix_rows
 from kspark.job.optimizer_state import states_of, take_state
 from kspark.job.report import EpochFacts, worker_figures
 from kspark.live.coordinator import Coordinator, EpochReport, ShardPlan
@@ -63,6 +64,7 @@ def train_live(fit: Fit) -> None:
     open_epoch(fit, epoch)
     with live_fit(fit) as live:
         while epoch < fit.plan.epochs and not over:
+            mix_rows(fit, epoch)
             epoch, over = live.run_to(epoch, segment_end(fit, epoch))
         take_state(fit, states_of(fit, live.results), epoch - 1)
 
@@ -72,14 +74,18 @@ def segment_end(fit: Fit, epoch: int) -> int:
 
     A job ends where the driver needs the task slots: after an epoch with validation, or after
     every epoch if callbacks or checkpoints need the state of the shards, which is fetched between
-    jobs.
+    jobs. It also ends where rows are mixed between the shards.
     """
     if fit.monitor.needs_optimizer_state or fit.checkpoints is not None:
         return epoch + 1
-    if not fit.validates:
-        return fit.plan.epochs
-    ends = (e + 1 for e in range(epoch, fit.plan.epochs) if fit.plan.validates(e))
-    return next(ends, fit.plan.epochs)
+    plan, mixes = fit.plan, fit.unmixed is not None
+    ends = (
+        e + 1
+        for e in range(epoch, plan.epochs)
+        if (fit.validates and plan.validates(e))
+        or (mixes and plan.period(e + 1) != plan.period(epoch))
+    )
+    return next(ends, plan.epochs)
 
 
 @contextmanager

@@ -15,7 +15,12 @@ import numpy as np
 from kspark.errors import invalid, invalid_type
 from kspark.ml.naming import KERAS, naming
 from kspark.ml.unsaved import CallbackMaker, Callbacks
-from kspark.plan.checks import check_class_weight, check_frequency, check_integer
+from kspark.plan.checks import (
+    check_class_weight,
+    check_frequency,
+    check_integer,
+    check_reshuffle,
+)
 from kspark.plan.settings import SETTINGS
 
 Converter = Callable[[Any], Any]
@@ -57,7 +62,7 @@ def setting(name: str) -> Converter:
 
 def without_fraction(value: Any, check: Callable[..., Any]) -> Any:
     """Turn a float without a fraction into an integer, for a check of integers."""
-    whole = getattr(check, "func", check) in (check_integer, check_frequency)
+    whole = getattr(check, "func", check) in (check_integer, check_frequency, check_reshuffle)
     if whole and isinstance(value, float | np.floating) and float(value).is_integer():
         return int(value)
     return value

@@ -114,6 +114,7 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
                 features_col=self.feature_columns(),
                 label_col=self.getOrDefault("labelCol"),
                 weight_col=self.value_of("weightCol"),
+                reshuffle=self.value_of("reshuffle"),
                 scale_lr=self.value_of("scaleLr"),
                 warmup_epochs=self.getOrDefault("warmupEpochs"),
             )

@@ -29,6 +29,7 @@ from kspark.plan.checks import (
     check_fraction,
     check_integer,
     check_number_of_epochs,
+    check_reshuffle,
 )
 from kspark.plan.learning_rate import RULES
 from kspark.plan.settings import SETTINGS, Settings
@@ -223,6 +224,13 @@ class HasTraining(StageParams, TrainingAccessors):
         "whether to shuffle every shard before each epoch.",
         to.checked("shuffle", check_boolean),
         bool,
+    )
+    reshuffle = param(
+        "reshuffle",
+        "when to mix the rows between the workers: epoch, before every epoch, or before the first "
+        "one and after every so many epochs.",
+        to.checked("reshuffle", check_reshuffle),
+        int | str,
     )
     classWeight = param(
         "classWeight", "dictionary from class to weight.", to.class_weight, Mapping[int, float]

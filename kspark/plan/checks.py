@@ -86,6 +86,15 @@ def check_frequency(name: str, value: Any) -> str | int:
     return int(value)
 
 
+def check_reshuffle(name: str, value: Any) -> str | int:
+    """Check that a value is `"epoch"` or a positive number of epochs."""
+    if isinstance(value, str) and value == "epoch":
+        return value
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise invalid(name, 'None, "epoch" or an integer >= 1, a number of epochs', value)
+    return int(value)
+
+
 def check_port(name: str, value: Any) -> int | tuple[int, int]:
     """Check that a value is a port, or a pair of the first and the last port to try.
 

@@ -23,6 +23,7 @@ from kspark.plan.checks import (
 )
 from kspark.plan.compatibility import check_callbacks_every, check_compatible
 from kspark.plan.learning_rate import Scaling, check_scaling
+from kspark.plan.mixing import check_mixing
 from kspark.plan.settings import PLAN_SETTINGS, SETTINGS, PlanSettings
 from kspark.shards import num_batches
 from kspark.weights import PACKED, Changes, PackingScheme, WeightSpec, Whole
@@ -52,6 +53,8 @@ class TrainingPlan(PlanSettings):
         callbacks_every: Integer, batches of all shards together between two calls of the batch
             hooks of callbacks; `None` for one call per epoch.
         worker_callbacks: Bytes, the pickled callbacks that run beside each replica, or `None`.
+        reshuffle: Integer, number of epochs after which rows are mixed between the shards again;
+            `None` if they stay in their shards.
     """
 
     seed: int = 0
@@ -67,6 +70,7 @@ class TrainingPlan(PlanSettings):
     first_epoch: int | None = None
     callbacks_every: int | None = None
     worker_callbacks: bytes | None = field(default=None, repr=False)
+    reshuffle: int | None = None
 
     @classmethod
     def create(
@@ -84,6 +88,7 @@ class TrainingPlan(PlanSettings):
         validation_steps: int | None = None,
         callbacks_every: int | None = None,
         worker_callbacks: bytes | None = None,
+        reshuffle: str | int | None = None,
         **settings: Any,
     ) -> TrainingPlan:
         """Check all arguments and make a plan.
@@ -124,6 +129,7 @@ class TrainingPlan(PlanSettings):
             "validation_steps": check_steps("validation_steps", validation_steps),
             "callbacks_every": check_callbacks_every(callbacks_every, PlanSettings(**checked)),
             "worker_callbacks": worker_callbacks,
+            "reshuffle": check_mixing(reshuffle, steps_per_epoch, checked["straggler_timeout"]),
         }
         if initial_epoch > epochs:
             raise invalid("initial_epoch", f"<= epochs ({epochs})", initial_epoch)
@@ -135,6 +141,10 @@ class TrainingPlan(PlanSettings):
     def origin(self) -> int:
         """The epoch that begins with the first pass over the rows."""
         return self.initial_epoch if self.first_epoch is None else self.first_epoch
+
+    def period(self, epoch: int) -> int:
+        """Return the number of the period of an epoch. Rows are mixed before each period."""
+        return 0 if self.reshuffle is None else epoch // self.reshuffle
 
     @property
     def in_rounds(self) -> bool:

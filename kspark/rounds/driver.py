@@ -29,6 +29,7 @@ from kspark.job.collecting import Retries, shard_results
 from kspark.job.epochs import close_epoch, note_epoch, open_epoch
 from kspark.job.fit import Fit
 from kspark.job.groups import collect_groups, delta_grouping_of, missing_of
+from kspark.job.mixing import mix_rows
 from kspark.job.optimizer_state import states_of, take_state
 from kspark.job.report import EpochFacts, worker_figures
 from kspark.live.wire import Order
@@ -72,9 +73,11 @@ class Round:
 
 def train_rounds(fit: Fit) -> None:
     """Train all epochs of a fit, one round per epoch."""
+    mix_rows(fit, fit.plan.initial_epoch)  # before the shards decide about the road
     with long_jobs(fit) as jobs:
         for epoch in range(fit.plan.initial_epoch, fit.plan.epochs):
             open_epoch(fit, epoch)
+            mix_rows(fit, epoch, jobs.close)
             result = run_round_live(fit, epoch, jobs) or run_round(fit, epoch)
             merge_deltas(fit, result)
             if finish_round(fit, epoch, result):

@@ -259,17 +259,17 @@ def validation_handles(fit: Fit) -> Mapping[int, tuple[bytes, ...]] | None:
     """Divide the validation shards among the tasks of the training shards on the same host.
 
     Returns:
-        Mapping from training shard to handles as JSON. `None` if the fit has no validation shards
-        of their own.
+        Mapping from training shard to handles as JSON. `None` if each task evaluates the last rows
+        of its own shard, or nothing.
 
     Raises:
         Obstacle: If a validation shard is on a host without a training shard.
     """
-    if fit.held_out is None:
+    if fit.validating is fit.train or not fit.validates:
         return None
     given: dict[int, list[ShardHandle]] = {h.index: [] for h in fit.train.infos if h.num_examples}
     hosts = {handle.index: handle.host for handle in fit.train.infos}
-    for handle in fit.held_out.infos:
+    for handle in fit.validating.infos:
         near = [shard for shard in given if hosts[shard] == handle.host]
         if not near:
             raise Obstacle(f"Host {handle.host} has validation examples only.")

@@ -22,7 +22,7 @@ from kspark.shards.facts import LearningRate, ShardFacts, Usage
 from kspark.shards.handle import LabelStats, ShardHandle, StoredArray, merge_label_stats
 from kspark.shards.reading import Shard
 from kspark.shards.removal import remove_spools
-from kspark.shards.rows import Chunk, Window, num_batches
+from kspark.shards.rows import Chunk, Window, joined, num_batches
 from kspark.shards.spec import TEXT, ArraySpec, InputSpec
 from kspark.shards.writing import SpoolMissingError, spool, spool_directory
 
@@ -40,6 +40,7 @@ __all__ = [
     "StoredArray",
     "Usage",
     "Window",
+    "joined",
     "merge_label_stats",
     "num_batches",
     "remove_spools",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 
 import numpy as np
+
+from kspark.shards.files import common_dtype
 
 
 @dataclass
@@ -39,10 +42,14 @@ class Chunk:
 
     def rows(self, start: int, stop: int) -> Chunk:
         """Return views of rows `[start, stop)`."""
+        return self.taken(slice(start, stop))
+
+    def taken(self, rows: np.ndarray | slice) -> Chunk:
+        """Return the rows of some numbers, in their order."""
         return Chunk(
-            [a[start:stop] for a in self.x],
-            [a[start:stop] for a in self.y],
-            [a[start:stop] for a in self.sample_weight],
+            [a[rows] for a in self.x],
+            [a[rows] for a in self.y],
+            [a[rows] for a in self.sample_weight],
         )
 
     def pieces(self, nbytes: int) -> Iterator[Chunk]:
@@ -54,6 +61,25 @@ class Chunk:
     def window(self) -> Window:
         """Return the rows as a `Window` in the same order."""
         return Window(self.x, self.y, self.sample_weight)
+
+
+def joined(chunks: Sequence[Chunk]) -> Chunk:
+    """Return the rows of chunks in one. They may have different dtypes, see `common_dtype`."""
+    x, y, weights = (
+        [concatenated(arrays) for arrays in zip(*groups, strict=True)]
+        for groups in (
+            [chunk.x for chunk in chunks],
+            [chunk.y for chunk in chunks],
+            [chunk.sample_weight for chunk in chunks],
+        )
+    )
+    return Chunk(x, y, weights)
+
+
+def concatenated(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the rows of arrays in one array of their common dtype."""
+    dtype = reduce(common_dtype, (array.dtype for array in arrays))
+    return np.concatenate([array.astype(dtype, copy=False) for array in arrays])
 
 
 @dataclass
@@ -90,6 +116,11 @@ class Window:
             return len(self.order)
         return len(self.x[0]) if self.x else 0
 
+    @property
+    def numbers(self) -> np.ndarray:
+        """The numbers of the rows to use, in their order."""
+        return np.arange(self.num_examples) if self.order is None else self.order
+
     def part(self, batch_size: int, start: int, stop: int) -> Window:
         """Return a window of the same arrays with a part of the batches.
 
@@ -98,9 +129,8 @@ class Window:
             start: Integer, first batch, counted as `first_batch` is.
             stop: Integer, the batch after the last one.
         """
-        order = np.arange(self.num_examples) if self.order is None else self.order
         low, high = (batch_size * (n - self.first_batch) for n in (start, stop))
-        return replace(self, order=order[low:high], first_batch=start)
+        return replace(self, order=self.numbers[low:high], first_batch=start)
 
     def with_class_weight(self, class_weight: Mapping[int, float]) -> Window:
         """Weight each row by the class of its label.

@@ -225,7 +225,7 @@ def check_session(spark: SparkSession, plan: TrainingPlan) -> None:
     """Refuse a plan that the session cannot run.
 
     Over Spark Connect, live training would need a server that its workers cannot reach, and
-    `straggler_timeout` a job for each shard.
+    `straggler_timeout` a job for each shard, and `reshuffle` a shuffle of the workers' results.
 
     Raises:
         ValueError: If the plan needs one of them, or if `road="live"` or `callbacks_every` meets
@@ -241,6 +241,9 @@ def check_session(spark: SparkSession, plan: TrainingPlan) -> None:
     if plan.straggler_timeout is not None:
         rule = "None over Spark Connect, which cannot run a job for a single partition"
         raise invalid("straggler_timeout", rule, plan.straggler_timeout)
+    if plan.reshuffle is not None:
+        rule = "None over Spark Connect, which cannot shuffle what the workers hold"
+        raise invalid("reshuffle", rule, plan.reshuffle)
     where = "over Spark Connect, whose workers cannot reach a server in this process"
     if plan.mode != "synchronous":
         raise invalid("mode", f'"synchronous" {where}', plan.mode)

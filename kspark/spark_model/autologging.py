@@ -29,9 +29,9 @@ FLAVORS = {
 """MLflow's flavors that log Keras models, and the settings that their `log_model` takes."""
 
 PARAMETERS = (
-    *("batch_size", "epochs", "initial_epoch", "shuffle", "class_weight"),
-    *("validation_batch_size", "validation_freq", "steps_per_epoch", "validation_steps"),
-    *("mode", "frequency", "num_workers", "seed"),
+    *("batch_size", "epochs", "initial_epoch", "shuffle", "reshuffle"),
+    *("class_weight", "validation_batch_size", "validation_freq", "steps_per_epoch"),
+    *("validation_steps", "mode", "frequency", "num_workers", "seed"),
 )
 """Settings of a `TrainingPlan` that are logged as parameters: those of `fit`, and kspark's."""
 

@@ -171,6 +171,7 @@ class SparkModel(SavedModel):
         features_col: Any = "features",
         label_col: Any = "label",
         weight_col: Any = None,
+        reshuffle: str | int | None = None,
         scale_lr: str | None = None,
         warmup_epochs: float = 0.0,
         checkpoint: Any = None,
@@ -231,6 +232,10 @@ class SparkModel(SavedModel):
             weight_col: Column of the sample weights, which has numbers, or arrays of one weight
                 per time step; or a list or dictionary of columns, one per output. Defaults to
                 `None`.
+            reshuffle: `"epoch"`, or an integer >= 1, a number of epochs. Training rows are mixed
+                between the workers before the first epoch, and then after every epoch, or after
+                so many. Each worker gets equally many rows, from all partitions. Rows that
+                validate are not mixed. Defaults to `None`: rows stay with their worker.
             scale_lr: `"linear"` or `"sqrt"`, for `mode="synchronous"` with
                 `frequency="batch"`: k workers train with k or sqrt(k) times the learning rate.
                 The model keeps its own learning rate. Defaults to `None`, no scaling.
@@ -270,6 +275,7 @@ class SparkModel(SavedModel):
             epochs=epochs,
             initial_epoch=initial_epoch,
             shuffle=shuffle,
+            reshuffle=reshuffle,
             class_weight=class_weight,
             validation_batch_size=validation_batch_size,
             validation_freq=validation_freq,

@@ -57,6 +57,24 @@ def restore_files(
     index: int,
     handles: Iterable[bytes],
 ) -> Iterator[Result]:
+    """Write the files of a checkpoint for the shards of one partition; see `write_files`."""
+    counted_anew = {
+        shard: {
+            kind: np.frombuffer(uncounted(data.tobytes()), np.uint8) if kind == PUSHED else data
+            for kind, data in kinds.items()
+        }
+        for shard, kinds in files.items()
+    }
+    yield from write_files(fit_id, epoch, counted_anew, index, handles)
+
+
+def write_files(
+    fit_id: str,
+    epoch: int,
+    files: Mapping[int, Mapping[str, np.ndarray]],
+    index: int,
+    handles: Iterable[bytes],
+) -> Iterator[Result]:
     """Write the files that the shards of one partition keep after an epoch.
 
     Args:
@@ -83,9 +101,9 @@ def restore_files(
         folder = ShardState.of(fit_id, handle).folder
         folder.mkdir(parents=True, exist_ok=True)
         for kind, data in files[handle.index].items():
-            name, content = names_of(epoch)[kind], data.tobytes()
+            name = names_of(epoch)[kind]
             partial = folder / f".{name}.{os.getpid()}"
-            partial.write_bytes(uncounted(content) if kind == PUSHED else content)
+            partial.write_bytes(data.tobytes())
             os.replace(partial, folder / name)
         yield ShardResult(handle.index, handle.num_examples)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from benchmarks.convergence.case import Case, cases, with_rule
+from benchmarks.convergence.case import Case, cases, sorted_cases, with_rule
 from kspark import compression, optimizers
 from kspark.plan import TrainingPlan
 from kspark.spark_model.arguments import check_rule
 
+ROWS = ("random order", "sorted", "sorted, mixed once", "sorted, mixed every epoch")
 UNMEASURED = {"KerasOptimizer", "OneShot"}
 """Rules of which docs/choosing.md says that they are not measured."""
 
@@ -42,6 +43,17 @@ def test_only_the_plain_average_is_measured_with_every_number_of_shards() -> Non
     found = cases("mnist", [8, 2, 4], 5)
     assert {f"{k}/synchronous/epoch/Average" for k in (2, 4, 8)} <= set(found)
     assert {c.shards for c in found.values() if c.rule != "Average" or c.compression} == {4}
+
+
+def test_sorted_rows_are_measured_with_and_without_mixing() -> None:
+    found = sorted_cases("mnist", [4], 5)
+    assert [found[f"4/synchronous/epoch/{name}"] for name in ROWS] == [
+        Case(),
+        Case(rows="sorted"),
+        Case(rows="sorted", reshuffle=5),
+        Case(rows="sorted", reshuffle="epoch"),
+    ]
+    assert len(found) == 4 * len({(c.mode, c.frequency) for c in found.values()}) == 20
 
 
 def test_the_key_of_a_fit_depends_on_its_seed_and_rule_but_not_on_the_order_of_arguments() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.convergence.data import encoded, held_out, skewed, spoiled
+from benchmarks.convergence.data import arranged, encoded, held_out, skewed, spoiled
 
 
 def test_each_skewed_shard_has_its_own_classes() -> None:
@@ -13,6 +13,13 @@ def test_each_skewed_shard_has_its_own_classes() -> None:
     assert labels.tolist() == [0, 1, 0, 1, 3, 2, 3, 2]
     assert x[:, 0].tolist() == [10.0 * label for label in labels]
     assert [set(part.tolist()) for part in np.array_split(labels, 2)] == [{0, 1}, {2, 3}]
+
+
+def test_sorted_rows_are_all_rows_in_the_order_of_their_labels() -> None:
+    y = np.array([3, 0, 1, 2, 0, 3], "int32")
+    x, labels = arranged(y[:, None] * 10.0, y, "sorted", 2)
+    assert labels.tolist() == [0, 0, 1, 2, 3, 3]
+    assert x[:, 0].tolist() == [10.0 * label for label in labels]
 
 
 def test_only_the_first_spoiled_shard_has_noise() -> None:

@@ -156,3 +156,37 @@ def test_a_retried_task_does_not_change_the_weights(cluster):
         SparkModel(model, seed=1).fit(data, epochs=2, verbose=0)
     for a, b in zip(*(m.get_weights() for m in models), strict=True):
         assert a.tobytes() == b.tobytes()
+
+
+def mixed_fit(optimizer, road, callbacks=()):
+    """Sorted rows, which are mixed after every epoch. Shards move from executor to executor."""
+    x, y = labelled(300)
+    order = np.argsort(y, kind="stable")
+    model = classifier(optimizer=optimizer)
+    spark_model = SparkModel(model, num_workers=4 if road == "rounds" else 2, road=road, seed=1)
+    spark_model.fit(
+        x[order], y[order], epochs=4, verbose=0, callbacks=list(callbacks), reshuffle="epoch"
+    )
+    return spark_model
+
+
+def test_mixed_rows_are_the_same_when_an_executor_is_killed(cluster):
+    """With plain SGD, because a lost executor loses the optimizer state of its shards."""
+    cluster.sparkContext.parallelize(range(2), 2).barrier().mapPartitions(iter).collect()
+    killer = KillOnce(executors()[0])
+    models = [
+        mixed_fit(keras.optimizers.SGD(0.1), "auto", callbacks) for callbacks in ((), [killer])
+    ]
+    assert killer.killed.is_set()
+    for a, b in zip(*(m.get_weights() for m in models), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_the_state_of_a_shard_moves_with_its_rows(cluster):
+    cluster.sparkContext.parallelize(range(2), 2).barrier().mapPartitions(iter).collect()
+    models = [mixed_fit(keras.optimizers.Adam(0.02), "rounds") for _ in range(2)]
+    for model in models:
+        for workers in model.last_fit.workers:
+            assert all(worker["state_kept"] for worker in workers)
+    for a, b in zip(*(m.get_weights() for m in models), strict=True):
+        assert a.tobytes() == b.tobytes()

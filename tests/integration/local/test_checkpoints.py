@@ -115,6 +115,16 @@ def test_every_mode_goes_on_with_the_same_bytes(spark, program, settings, tmp_pa
     assert_same(resumed, program.trained(settings=settings), traffic=False)
 
 
+def test_rows_are_mixed_as_if_nothing_had_happened(spark, program, tmp_path):
+    """The third epoch, with which the fit goes on, is in the middle of a period."""
+    with pytest.raises(InterruptedError):
+        program.trained(Failing(), checkpoint=tmp_path, reshuffle=3)
+    with pytest.raises(ValueError, match=r"reshuffle was 3 and is None\."):
+        program.trained(checkpoint=tmp_path, resume=True)
+    resumed = program.trained(checkpoint=tmp_path, resume=True, reshuffle=3)
+    assert_same(resumed, program.trained(reshuffle=3), traffic=False)
+
+
 def test_several_asynchronous_replicas_go_on_from_the_end_of_an_epoch(spark, program, tmp_path):
     settings = {"mode": "asynchronous", "frequency": 2, "max_staleness": 1, "seed": None}
     with pytest.raises(InterruptedError):

@@ -129,6 +129,12 @@ def test_a_fit_leaves_nothing_behind(spark, mode):
     assert left_behind(spark) == before
 
 
+def test_a_fit_that_mixes_rows_leaves_nothing_behind(spark):
+    before = left_behind(spark)
+    SparkModel(classifier()).fit(*data(), epochs=2, verbose=0, reshuffle="epoch")
+    assert left_behind(spark) == before
+
+
 class Interrupts(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         raise KeyboardInterrupt

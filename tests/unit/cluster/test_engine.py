@@ -207,6 +207,13 @@ def test_a_straggler_timeout_is_refused_over_spark_connect():
     check_session(SimpleNamespace(sparkContext=Context()), plan)
 
 
+def test_mixing_rows_is_refused_over_spark_connect():
+    plan = TrainingPlan.create(reshuffle="epoch")
+    with pytest.raises(ValueError, match="^`reshuffle` must be None over Spark Connect"):
+        check_session(Remote(), plan)
+    check_session(SimpleNamespace(sparkContext=Context()), plan)
+
+
 def test_only_a_classic_session_groups_results():
     assert engine_of(SimpleNamespace(sparkContext=Context())).groups
     assert not engine_of(Remote()).groups

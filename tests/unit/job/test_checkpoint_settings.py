@@ -70,6 +70,7 @@ def test_settings_that_do_not_change_the_result_may_differ():
         ({"mode": "hogwild"}, ["mode was 'synchronous' and is 'hogwild'"]),
         ({"seed": 3}, ["seed was None and is 3"]),
         ({"shuffle": False}, ["shuffle was True and is False"]),
+        ({"reshuffle": "epoch"}, ["reshuffle was None and is 1"]),
         ({"initial_epoch": 1}, ["initial_epoch was 0 and is 1"]),
         ({"callbacks": ["EarlyStopping"]}, ["callbacks was [] and is ['EarlyStopping']"]),
         ({"compression": "int8"}, ["compression.class_name was None and is 'Int8'"]),

@@ -41,6 +41,7 @@ def a_fit(mode, rule, shards=(6, 2)):
         spark=SimpleNamespace(sparkContext=SimpleNamespace(master="yarn")),
         reply_residual=None,
         checkpoints=None,
+        unmixed=None,
         progress=Progress(0, 1, 0),
         take_road=lambda road, reason: None,
     )

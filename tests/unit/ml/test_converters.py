@@ -49,6 +49,8 @@ from kspark.optimizers import Adam
         ("serverOptimizer", "adamm", "`serverOptimizer` must be one of"),
         ("serverOptimizer", 3, "`serverOptimizer` must be a rule's name"),
         ("compression", "float8", '`compression` must be None or one of "bfloat16", "float16"'),
+        ("reshuffle", "batch", '`reshuffle` must be None, "epoch" or an integer >= 1'),
+        ("reshuffle", 0, '`reshuffle` must be None, "epoch" or an integer >= 1'),
         ("scaleLr", "log", '`scaleLr` must be one of "linear", "sqrt". Received'),
         ("warmupEpochs", -1, "`warmupEpochs` must be a finite number of epochs >= 0"),
         ("warmupEpochs", "2", "`warmupEpochs` must be a finite number of epochs >= 0"),

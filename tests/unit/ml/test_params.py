@@ -45,6 +45,7 @@ VALUES = {
     "predictionCol": "guess",
     "probabilityCol": "chance",
     "rawPredictionCol": "margin",
+    "reshuffle": 3,
     "road": "live",
     "scaleLr": "sqrt",
     "seed": 9,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kspark.shards import Chunk, Shard, spool
-from kspark.worker.kept_files import fetch_files, restore_files
+from kspark.worker.kept_files import fetch_files, restore_files, write_files
 from kspark.worker.state import ShardState
 from kspark.worker.tasks import MissingShard
 
@@ -70,6 +70,10 @@ def test_files_of_an_epoch_come_back_in_another_fit(tmp_path, fit_id):
     with (state.folder / "own-weights").open("rb") as file:
         # The driver counts exchanges from 0 again.
         assert [np.load(file).tolist() for _ in range(3)] == [0, [0, 1, 2], [1, 1]]
+    # If the same fit moves a shard, it goes on counting.
+    assert only(write_files(fit_id, 4, written, 0, [after.to_json()])).shard == 5
+    for name in names:
+        assert (state.folder / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_shards_that_are_not_asked_for_are_left_out(tmp_path):
