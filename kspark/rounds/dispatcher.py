@@ -75,6 +75,7 @@ class Dispatcher:
         self._started: set[int] = set()
         self._done: dict[int, int] = {}
         self._stopped: set[int] = set()
+        self._missing: set[int] = set()
         self._order = WAIT
         self._weights = np.empty(0, np.float32)
         self._results: list[ShardResult | Failure] = []
@@ -221,6 +222,7 @@ class Dispatcher:
             elif isinstance(report, FailureReport):
                 self._results.append(report.failure)
             elif isinstance(report, MissingFilesReport):
+                self._missing.add(shard)
                 self._stumble(f"The files of shard {shard} are not on the host of its task.")
             else:
                 raise AggregationError(f"A report of kind {report.kind!r} is not expected.")
@@ -241,7 +243,8 @@ class Dispatcher:
     @property
     def _complete(self) -> bool:
         number = self._order.number
-        return bool(number) and all(self._done.get(shard) == number for shard in self.shards)
+        done = all(self._done.get(shard) == number for shard in self.shards)
+        return bool(number) and done and not self._missing
 
     def _next_order(self, shard: int, done: int) -> Order:
         """Return the order after `done`, or `WAIT` if there is none before an answer is due."""

@@ -72,6 +72,16 @@ def test_every_task_gets_the_order_and_the_weights(dispatcher):
         np.testing.assert_array_equal(out, WEIGHTS)
 
 
+def test_an_order_does_not_end_without_the_result_of_a_shard_whose_files_are_gone(dispatcher):
+    """Also if both tasks ask for the next order before the driver looks."""
+    dispatcher.post(Order(0, "train"), WEIGHTS)
+    bring(dispatcher, 0).join(0.05)
+    dispatcher.report(1, 0, MissingFilesReport().to_json(), [])
+    assert ask(dispatcher, 1, done=1) == STOP
+    assert dispatcher.wait(0.05) is None
+    assert "files of shard 1" in dispatcher.obstacle
+
+
 def test_an_order_ends_when_all_tasks_ask_for_the_next_one(dispatcher):
     dispatcher.post(Order(0, "train"), WEIGHTS)
     asking = [bring(dispatcher, 1)]
