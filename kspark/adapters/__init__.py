@@ -7,6 +7,7 @@ arrays.py      numpy arrays, one or several; lists of numbers or rows; anything 
 rdd.py         RDDs of (x, y) or (x, y, sample_weight)
 dataframe.py   Spark DataFrames
 tables.py      pandas DataFrames, pyarrow Tables
+files.py       Parquet files
 ```
 
 On the executors, each kind is converted to `Chunk`s, which are columnar and have the dtypes
@@ -26,10 +27,12 @@ from pyspark.sql import DataFrame, SparkSession
 from kspark.adapters.arrays import adapt_arrays
 from kspark.adapters.base import Columns, Examples
 from kspark.adapters.dataframe import adapt_frame
+from kspark.adapters.files import adapt_files
 from kspark.adapters.rdd import adapt_rdd
 from kspark.adapters.refusals import ACCEPTED, refused
 from kspark.adapters.tables import adapt_pandas, adapt_table, head, is_array_like, is_pandas
 from kspark.errors import invalid
+from kspark.files.table import ParquetFiles
 from kspark.shards import InputSpec
 
 __all__ = ["Columns", "Examples", "adapt", "head", "is_table"]
@@ -40,7 +43,7 @@ Factory = Callable[[SparkSession, Any, Any, Any, InputSpec, Columns], Examples]
 
 def is_table(value: object) -> bool:
     """Whether a value has named columns."""
-    return is_pandas(value) or isinstance(value, pa.Table | DataFrame)
+    return is_pandas(value) or isinstance(value, pa.Table | DataFrame | ParquetFiles)
 
 
 KINDS: tuple[tuple[Matches, Factory], ...] = (
@@ -48,6 +51,7 @@ KINDS: tuple[tuple[Matches, Factory], ...] = (
     (lambda value: isinstance(value, pa.Table), adapt_table),
     (lambda value: isinstance(value, DataFrame), adapt_frame),
     (lambda value: isinstance(value, RDD), adapt_rdd),
+    (lambda value: isinstance(value, ParquetFiles), adapt_files),
     (is_array_like, adapt_arrays),  # last: a pandas DataFrame has `__array__`, too
 )
 """The kinds of input, in the order in which `adapt` tries them: a test, and an adapter."""

@@ -9,7 +9,7 @@ import numpy as np
 
 ACCEPTED = (
     "numpy arrays, or a list or dictionary of arrays; an RDD of (x, y) or (x, y, sample_weight); "
-    "a Spark DataFrame; a pandas DataFrame; or a pyarrow Table"
+    "a Spark DataFrame; a pandas DataFrame; a pyarrow Table; or paths of Parquet files"
 )
 
 COLLECT = "Collect its batches in NumPy arrays, for example with `np.concatenate`"

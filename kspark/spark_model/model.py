@@ -28,7 +28,7 @@ from kspark.spark_model.arguments import (
 )
 from kspark.spark_model.autologging import autologged
 from kspark.spark_model.checkpointing import KEPT, Checkpointing
-from kspark.spark_model.inputs import Source, TrainingData, first_phase
+from kspark.spark_model.inputs import Source, TrainingData, first_phase, opened
 from kspark.spark_model.saved import SavedModel
 from kspark.spark_model.training import Outcome, train
 
@@ -168,6 +168,7 @@ class SparkModel(SavedModel):
         features_col: Any = "features",
         label_col: Any = "label",
         weight_col: Any = None,
+        filters: Any = None,
         scale_lr: str | None = None,
         warmup_epochs: float = 0.0,
         checkpoint: Any = None,
@@ -184,12 +185,14 @@ class SparkModel(SavedModel):
         ```python
         history = spark_model.fit(x, y, epochs=5, validation_split=0.1)
         history = spark_model.fit(frame, features_col=["age", "income"], label_col="default")
+        history = spark_model.fit("rows/*.parquet", features_col="pixels", label_col="digit")
         ```
 
         Args:
             x: Features: a NumPy array, or a list or dictionary of arrays; a pandas DataFrame
-                or a pyarrow Table; an RDD of `(x, y)` or `(x, y, sample_weight)`; or a Spark
-                DataFrame.
+                or a pyarrow Table; an RDD of `(x, y)` or `(x, y, sample_weight)`; a Spark
+                DataFrame; or Parquet files, which the workers read without Spark: a path of a
+                file, a folder or a pattern such as `"folder/*.parquet"`, or a list of paths.
             y: Labels, if `x` does not contain them. Defaults to `None`.
             batch_size: Integer, number of examples per batch and worker. Defaults to `None`,
                 the `batch_size` of the model.
@@ -224,6 +227,9 @@ class SparkModel(SavedModel):
             weight_col: Column of the sample weights, which has numbers, or arrays of one weight
                 per time step; or a list or dictionary of columns, one per output. Defaults to
                 `None`.
+            filters: Which rows of Parquet files to train on, as in `pyarrow.parquet.read_table`: a
+                list of tuples such as `[("age", ">", 17)]`, a list of such lists, or an expression
+                of `pyarrow.compute`. Defaults to `None`, all rows.
             scale_lr: `"linear"` or `"sqrt"`, for `mode="synchronous"` with
                 `frequency="batch"`: k workers train with k or sqrt(k) times the learning rate.
                 The model keeps its own learning rate. Defaults to `None`, no scaling.
@@ -243,7 +249,7 @@ class SparkModel(SavedModel):
             ValueError: If an argument is out of range, or the data or the checkpoint does not fit.
             TypeError: If an argument has a wrong type.
             FileExistsError: If there are checkpoints in the folder, but `resume` is `False`.
-            OSError: If a checkpoint cannot be written or read.
+            OSError: If a checkpoint cannot be written or read, or files do not exist.
             WorkerError: If a worker failed. The message has the traceback of the worker.
             ClusterError: If the cluster cannot run the fit.
         """
@@ -269,6 +275,7 @@ class SparkModel(SavedModel):
         cols = Columns(features_col, label_col, weight_col)
         with Phases(verbose) as progress:
             progress.phase(first_phase(x))
+            x = opened(x, filters)
             source = Source.of(self._model, x, y, cols, self.num_workers)
             check_fit(source.spark, plan, source.replica, class_weight)
             progress.run_on(source.spark)
