@@ -57,7 +57,7 @@ LIBRARIES = {
     "cluster": {"pyarrow", "pyspark"},
     "compression": {"numpy"},
     "data": {"keras", "numpy", "pyspark"},
-    "files": {"fsspec", "pyarrow", "pyspark"},
+    "files": {"fsspec", "numpy", "pyarrow", "pyspark"},
     "job": {"keras", "matplotlib", "numpy", "pandas", "pyarrow", "pyspark"},
     "live": {"numpy"},
     "live.coordinator": {"numpy"},

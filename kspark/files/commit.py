@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import posixpath
 import uuid
 from collections.abc import Sequence
@@ -49,6 +50,8 @@ class Output:
 
     def __post_init__(self) -> None:
         self.place = resolve(self.path)
+        if not self.place.root:  # A link stays, and leads to the new folder.
+            self.place = Resolved("", os.path.realpath(self.place.path))
         self.atomic = self.system.type_name in RENAMES_FOLDERS
         parent, own = posixpath.split(self.place.path)
         inside = posixpath.join(self.place.path, f"_temporary-{self.name}")

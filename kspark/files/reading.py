@@ -6,6 +6,7 @@ import platform
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -23,6 +24,7 @@ BUFFER_BYTES = 32 << 20
 
 LEAST_BUFFER = 64 << 10
 SAMPLE_ROWS = 64
+ROW = "kspark_row"
 MOST_ROWS = 1 << 16
 
 
@@ -73,12 +75,12 @@ class Selection:
         The columns of the result are named c0, c1 and so on.
         """
         if self.filter is not None:
-            names = [column.name for column in self.needed]
+            names = [*(column.name for column in self.needed), ROW]
             arrays = [self._array(column, rows, file) for column in self.needed]
-            table = pa.Table.from_arrays([*arrays, pa.array(range(rows.num_rows))], [*names, "#"])
-            places = table.filter(self.filter)["#"]
+            table = pa.Table.from_arrays([*arrays, pa.array(np.arange(rows.num_rows))], names)
+            places = table.filter(self.filter)[ROW].to_numpy()
             if len(places) < rows.num_rows:
-                rows = rows.take(places.combine_chunks())
+                rows = rows.take(pa.array(np.sort(places)))  # A filter may change the order.
         arrays = [self._array(column, rows, file) for column in self.columns]
         return pa.RecordBatch.from_arrays(arrays, names=[f"c{i}" for i in range(len(arrays))])
 

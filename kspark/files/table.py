@@ -167,11 +167,10 @@ class ParquetFiles:
                     f"All files must have the column {name!r}. Received: {where} with the columns "
                     f"{schema.names}"
                 )
-            if reason := reason_to_refuse(name, schema):
+            if found := reason_to_refuse(name, schema):
                 raise ValueError(
                     f"Column {name!r} must hold values that Spark and pyarrow read alike. "
-                    f"Received: {reason}, in {where}. Leave the column out, or read the files with "
-                    "`spark.read.parquet`"
+                    f"Received: {found[0]}, in {where}. Leave the column out, or {found[1]}"
                 )
             if spark_type(schema.field(name).type) != wanted:
                 raise ValueError(

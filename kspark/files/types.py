@@ -40,9 +40,17 @@ SPARK_VERSION = b"org.apache.spark.version"
 LEGACY_KEYS = (b"org.apache.spark.legacyDateTime", b"org.apache.spark.legacyINT96")
 """Keys of files whose dates follow the Julian calendar before 1582."""
 
+KEPT_KEYS = {ROW_METADATA, SPARK_VERSION, *LEGACY_KEYS}
+"""Keys that say how to read a column. Others, as those of pandas, differ from file to file."""
+
+BY_SPARK = "read the files with `spark.read.parquet`"
+
 VECTOR_FIELDS = ["type", "size", "indices", "values"]
 VARIANT_FIELDS = {"metadata", "value"}
 TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+VIEWS = {"string_view": pa.string(), "binary_view": pa.binary()}
+"""Types of newer Arrow that most functions of pyarrow do not take, and what to read in place."""
 
 SIMPLE: tuple[tuple[Callable[[pa.DataType], bool], DataType], ...] = (
     (pa.types.is_boolean, BooleanType()),
@@ -124,11 +132,13 @@ def schema_of(file: pq.ParquetFile) -> pa.Schema:
     """Return the schema of a file, in which times as INT96 are times in UTC, as for Spark."""
     leaves = (file.schema.column(i).physical_type for i in range(len(file.schema)))
     fields = [field.with_type(with_times(field.type, leaves)) for field in file.schema_arrow]
-    return pa.schema(fields, metadata=file.metadata.metadata)
+    metadata = file.metadata.metadata or {}
+    kept = {key: value for key, value in metadata.items() if key in KEPT_KEYS}
+    return pa.schema(fields, metadata=kept)
 
 
 def with_times(kind: pa.DataType, leaves: Iterator[str]) -> pa.DataType:
-    """Replace the types of INT96 in a type.
+    """Replace the types of INT96, and of views, in a type.
 
     Args:
         kind: `pa.DataType`.
@@ -138,15 +148,15 @@ def with_times(kind: pa.DataType, leaves: Iterator[str]) -> pa.DataType:
     if pa.types.is_struct(kind):
         return pa.struct([field.with_type(with_times(field.type, leaves)) for field in kind])
     if pa.types.is_map(kind):
-        key = with_times(kind.key_type, leaves)
-        return pa.map_(key, kind.item_field.with_type(with_times(kind.item_type, leaves)))
+        key, item = with_times(kind.key_type, leaves), with_times(kind.item_type, leaves)
+        return kind if item == kind.item_type else pa.map_(key, kind.item_field.with_type(item))
     if is_list(kind):
         element = kind.value_field.with_type(with_times(kind.value_type, leaves))
         return kind if element == kind.value_field else list_of(kind, element)
     if isinstance(kind, pa.BaseExtensionType):
         with_times(kind.storage_type, leaves)
         return kind
-    return TIMESTAMP if next(leaves, "") == "INT96" else kind
+    return TIMESTAMP if next(leaves, "") == "INT96" else VIEWS.get(str(kind), kind)
 
 
 def list_of(kind: pa.DataType, element: pa.Field) -> pa.DataType:
@@ -183,14 +193,14 @@ def has_times(kind: pa.DataType) -> bool:
     return bool(pa.types.is_temporal(kind))
 
 
-def reason_to_refuse(name: str, schema: pa.Schema) -> str | None:
-    """Return what Spark does not read, or reads in its own way, in a column; `None` if nothing."""
+def reason_to_refuse(name: str, schema: pa.Schema) -> tuple[str, str] | None:
+    """Return what Spark and pyarrow read differently in a column, and what to do about it."""
     kind = schema.field(name).type
     written = json.dumps(spark_fields(schema).get(name, {}).get("type", ""))
     if '"variant"' in written:
-        return "VARIANT, which only Spark reads"
+        return "VARIANT", BY_SPARK
     if spark_type(kind) is None:
-        return f"type {kind}, which Spark does not read"
+        return f"type {kind}, which Spark does not read", "write it in another type"
     if has_times(kind) and is_legacy(schema):
-        return "dates or times of an older calendar, which only Spark converts"
+        return "dates or times of the calendar of Spark 2", BY_SPARK
     return None
