@@ -163,8 +163,9 @@ class Source:
             ValueError: If a tuple has another length than 2 or 3, or the data does not fit.
             TypeError: If the data has a wrong type.
         """
-        with inside("validation_data"):
-            data = opened(data)
+        if is_files(data):
+            with inside("validation_data"):
+                data = open_files(self.spark, data)
         if isinstance(data, tuple | list):
             if len(data) not in (2, 3):
                 rule = "(x, y) or (x, y, sample_weight), an RDD, a DataFrame or paths of files"
