@@ -25,6 +25,7 @@ from kspark.files.commit import Output
 from kspark.files.reading import Column
 from kspark.files.table import ParquetFiles
 from kspark.files.types import ROW_METADATA
+from kspark.plan.checks import check_integer
 from kspark.replica import ReplicaSpec
 from kspark.worker.files import ScoringTask, Written, score_shard
 from kspark.worker.inference import InferenceTask
@@ -70,8 +71,9 @@ def predict_files(
     keeping = kept_columns(files, kept, [field.name for field in added])
     schema = schema_of(files, keeping, added)
     if num_workers is None:
+        # Each task begins again at a failure, so it should not have too much to do.
         num_workers = max(slots_for(spark, files), files.nbytes // PART_BYTES)
-    shards = files.split(num_workers)
+    shards = files.split(check_integer("num_workers", num_workers, 1))
     task = ScoringTask(
         InferenceTask(uuid.uuid4().hex, batch_size, threads_per_task(spark)),
         chosen.plan,
