@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import SparkSession
-from pyspark.sql.types import ArrayType, DataType, StringType, StructField
+from pyspark.sql import DataFrame
+from pyspark.sql.types import ArrayType, DataType, StringType, StructField, UserDefinedType
 
 from kspark.adapters import Columns
+from kspark.adapters.dataframe import check_new_column
 from kspark.adapters.feeds import missing, plan_frame
 from kspark.adapters.files import PART_BYTES, ChosenColumns, map_numbers, slots_for
-from kspark.cluster.bootstrap import ship
-from kspark.cluster.engine import engine_of
+from kspark.adapters.slices import vector_array
 from kspark.cluster.failures import worker_error
 from kspark.cluster.slots import threads_per_task
 from kspark.cluster.spark_job import Watch, run_once
@@ -25,36 +26,58 @@ from kspark.files.commit import Output
 from kspark.files.reading import Column
 from kspark.files.table import ParquetFiles
 from kspark.files.types import ROW_METADATA
+from kspark.job.inference import SharedModel, score_frame
 from kspark.plan.checks import check_integer
-from kspark.replica import ReplicaSpec
 from kspark.worker.files import ScoringTask, Written, score_shard
 from kspark.worker.inference import InferenceTask
-from kspark.worker.scores import Values
+from kspark.worker.scores import Scores
 
 
-def predict_files(
-    spark: SparkSession,
-    spec: ReplicaSpec,
+@dataclass(frozen=True)
+class Scoring:
+    """How rows are scored.
+
+    Attributes:
+        model: `SharedModel`.
+        columns: `Columns` that name the features.
+        added: List of `StructField`, the new columns.
+        scores: `Scores`, which makes the new columns.
+        batch_size: Integer.
+    """
+
+    model: SharedModel
+    columns: Columns
+    added: list[StructField]
+    scores: Scores
+    batch_size: int
+
+    def frame(self, rows: DataFrame) -> DataFrame:
+        """Return a lazy DataFrame with the columns of `rows` and the new ones.
+
+        Raises:
+            ValueError: If a new column's name is taken, or a feature column is missing.
+        """
+        for field in self.added:
+            check_new_column(rows, field.name, "output_col")
+        model, columns = self.model, self.columns
+        return score_frame(model, rows, columns, self.added, self.scores, self.batch_size)
+
+
+def score_files(
+    scoring: Scoring,
     files: ParquetFiles,
-    columns: Columns,
     kept: Sequence[str] | None,
-    added: list[StructField],
     output: Output,
-    batch_size: int,
     num_workers: int | None = None,
     watch: Watch | None = None,
 ) -> int:
-    """Write the rows of files with the model's outputs to a folder of Parquet files.
+    """Write the rows of files with scores of a model to a folder of Parquet files.
 
     Args:
-        spark: `SparkSession`.
-        spec: `ReplicaSpec`.
+        scoring: `Scoring`.
         files: `ParquetFiles`.
-        columns: `Columns` that name the features.
-        kept: Sequence of strings, columns to write beside the outputs; `None` for all.
-        added: List of `StructField`, the new columns, one per output.
+        kept: Sequence of strings, columns to write beside the new ones; `None` for all.
         output: `Output`.
-        batch_size: Integer.
         num_workers: Integer, number of tasks, each of which writes a file. Defaults to `None`: one
             per task slot, and more if they would have more than `PART_BYTES` each.
         watch: `Watch` of the job. Defaults to `None`.
@@ -67,30 +90,29 @@ def predict_files(
         FileExistsError: If the output exists, and is not to be replaced.
         WorkerError: If a worker failed.
     """
-    chosen = ChosenColumns.of(files, plan_frame(columns, spec.inputs))
-    keeping = kept_columns(files, kept, [field.name for field in added])
-    schema = schema_of(files, keeping, added)
+    model, spark = scoring.model, scoring.model.spark
+    chosen = ChosenColumns.of(files, plan_frame(scoring.columns, model.inputs))
+    keeping = kept_columns(files, kept, [field.name for field in scoring.added])
+    schema = schema_of(files, keeping, scoring.added)
     if num_workers is None:
         # Each task begins again at a failure, so it should not have too much to do.
         num_workers = max(slots_for(spark, files), files.nbytes // PART_BYTES)
     shards = files.split(check_integer("num_workers", num_workers, 1))
     task = ScoringTask(
-        InferenceTask(uuid.uuid4().hex, batch_size, threads_per_task(spark)),
+        InferenceTask(model.key, scoring.batch_size, threads_per_task(spark)),
         chosen.plan,
         files.selection([*keeping, *chosen.columns]),
         schema,
-        Values(),
+        scoring.scores,
         output.attempts,
         shards,
     )
-    shared = engine_of(spark).share(spec)
     try:
         output.begin()
-        results = map_numbers(spark, len(shards), ship(score_shard, task, shared=(shared,)))
+        results = map_numbers(spark, len(shards), model.ship(score_shard, task))
         written = checked(run_once(spark, results, "kspark: predict files", watch))
         commit(output, written, schema)
     finally:
-        shared.destroy()
         output.discard()
     return sum(one.rows for one in written)
 
@@ -136,9 +158,11 @@ def schema_of(
 
 
 def arrow_type(kind: DataType) -> pa.DataType:
-    """Return the Arrow type of an output's column: text, doubles, or (nested) lists of them."""
+    """Return the Arrow type of a new column: vectors, text, doubles, or (nested) lists of them."""
     if isinstance(kind, ArrayType):
         return pa.list_(arrow_type(kind.elementType))
+    if isinstance(kind, UserDefinedType):
+        return vector_array(np.zeros((0, 1))).type
     return pa.string() if isinstance(kind, StringType) else pa.float64()
 
 

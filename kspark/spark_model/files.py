@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyspark.sql import DataFrame
-from pyspark.sql.types import StructField
 
 from kspark import job
 from kspark.adapters.dataframe import chosen_column
@@ -17,8 +16,6 @@ from kspark.errors import invalid
 from kspark.files.commit import Output
 from kspark.files.paths import UnreachableError
 from kspark.files.table import ParquetFiles
-from kspark.replica import ReplicaSpec
-from kspark.spark_model.inputs import Source
 
 
 @dataclass(frozen=True)
@@ -62,27 +59,23 @@ class Destination:
         return cls(output, columns, overwrite, x, filters)
 
 
-def predict_to(
+def score_to(
     destination: Destination,
-    source: Source,
-    spec: ReplicaSpec,
+    scoring: job.Scoring,
     rows: ParquetFiles | DataFrame,
-    added: list[StructField],
-    batch_size: int,
-    count: int | None,
-    watch: Watch,
+    num_workers: int | None = None,
+    count: int | None = None,
+    watch: Watch | None = None,
 ) -> int | None:
-    """Write the rows of files with predictions.
+    """Write the rows of files with scores of a model.
 
     Args:
         destination: `Destination`.
-        source: `Source`.
-        spec: `ReplicaSpec`.
+        scoring: `job.Scoring`.
         rows: `ParquetFiles`, or a DataFrame if only Spark reaches them.
-        added: List of `StructField`, the new columns.
-        batch_size: Integer.
-        count: Integer, number of rows to use, the first ones; `None` for all.
-        watch: `Watch` of the job.
+        num_workers: Integer, number of tasks. Defaults to `None`; see `job.score_files`.
+        count: Integer, number of rows to use, the first ones. Defaults to `None`, all.
+        watch: `Watch` of the job. Defaults to `None`.
 
     Returns:
         Integer, number of rows; `None` if Spark wrote them.
@@ -92,7 +85,7 @@ def predict_to(
         ValueError: If a column is missing or taken, or not read or written.
         WorkerError: If a worker failed.
     """
-    spark, kept = source.spark, destination.columns
+    spark, kept = scoring.model.spark, destination.columns
     (path,) = paths_of(spark, destination.path)
     if isinstance(rows, ParquetFiles):
         try:
@@ -102,14 +95,10 @@ def predict_to(
             rows = frame_of(spark, destination.given, destination.filters)
         else:
             rows = rows if count is None else rows.first(count)
-            workers = source.num_workers
-            return job.predict_files(
-                spark, spec, rows, source.columns, kept, added, output, batch_size, workers, watch
-            )
-    rows = rows if count is None else rows.limit(count)
-    scored = job.predict_frame(spark, spec, rows, source.columns, added, batch_size)
+            return job.score_files(scoring, rows, kept, output, num_workers, watch)
+    scored = scoring.frame(rows if count is None else rows.limit(count))
     if kept is not None:
-        names = [*kept, *(field.name for field in added)]
+        names = [*kept, *(field.name for field in scoring.added)]
         scored = scored.select([chosen_column(scored, n, n, "columns") for n in names])
     scored.write.mode("overwrite" if destination.overwrite else "error").parquet(path)
     return None

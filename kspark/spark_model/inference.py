@@ -18,9 +18,10 @@ from kspark.job.progress import CallProgress
 from kspark.plan.checks import check_integer, check_steps
 from kspark.replica import ReplicaSpec
 from kspark.spark_model.arguments import compiled_model, refuse_callbacks
-from kspark.spark_model.files import Destination, predict_to
+from kspark.spark_model.files import Destination, score_to
 from kspark.spark_model.inputs import Source, first_phase, gathered, opened
 from kspark.spark_model.keras_attributes import KerasAttributes
+from kspark.worker.scores import Values
 
 
 class InferenceModel(KerasAttributes):
@@ -202,7 +203,9 @@ class InferenceModel(KerasAttributes):
             check_cluster_once(source.spark, spec.backend, progress.watch)
             if destination is not None:
                 added, watch = job.output_fields(self._model, output_col), progress.watch
-                done = predict_to(destination, source, spec, x, added, size, count, watch)
+                model = job.SharedModel(source.spark, spec)
+                scoring = job.Scoring(model, features, added, Values(), size)
+                done = score_to(destination, scoring, x, self.num_workers, count, watch)
                 if done is not None:
                     progress.end(done, {})
                 return output

@@ -19,6 +19,7 @@ from kspark.errors import WorkerError
 from kspark.files.partitions import NULL
 from kspark.files.table import ParquetFiles
 from kspark.files.types import spark_type
+from kspark.ml import KerasClassificationModel
 
 COUNT = 300
 RNG = np.random.default_rng(0)
@@ -293,6 +294,25 @@ def test_partition_columns_are_features_labels_and_columns_to_keep(spark, folder
     x = np.stack([X[ids, 0], part, X[ids, 2]], axis=1)
     expected = model.predict(x, verbose=0)[:, 0]
     np.testing.assert_allclose(scored["prediction"].to_numpy(), expected, rtol=1e-5)
+
+
+def test_a_fitted_stage_adds_the_columns_of_transform_to_files(spark, folder, tmp_path):
+    fitted = KerasClassificationModel(classifier(), inferenceBatchSize=16)
+    fitted.transformFiles(folder, tmp_path / "out", columns=["id"], filters=[("id", "<", 50)])
+    rows = spark.read.parquet(str(folder)).where("id < 50").select("id", "features")
+    found = spark.read.parquet(f"{tmp_path}/out").orderBy("id")
+    expected = fitted.transform(rows).drop("features").orderBy("id")
+    assert found.schema == expected.schema
+    assert found.collect() == expected.collect()
+    with pytest.raises(ValueError, match="`predictionCol` must be a name that is not among"):
+        fitted.setParams(predictionCol="label").transformFiles(folder, tmp_path / "other")
+    with pytest.raises(TypeError, match="`path` must be a path of Parquet files"):
+        fitted.transformFiles(rows, tmp_path / "other")
+    with pytest.raises(ValueError, match="`output` must be the path of a folder"):
+        fitted.transformFiles(folder, None)
+    fitted.setParams(predictionCol="", probabilityCol="", rawPredictionCol="")
+    with pytest.raises(ValueError, match="`predictionCol` must be the name of a column"):
+        fitted.transformFiles(folder, tmp_path / "other")
 
 
 def test_a_path_that_only_hadoop_reaches_is_read_and_written_by_spark(
