@@ -68,6 +68,7 @@ def opened(file: DataFile, buffer_size: int = 0) -> pq.ParquetFile:
             file.place.path,
             filesystem=file.place.system,
             buffer_size=buffer_size,
+            pre_buffer=False,  # It would keep the bytes of all row groups until the end.
             coerce_int96_timestamp_unit="us",
         )
     except pa.ArrowInvalid as error:

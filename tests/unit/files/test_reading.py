@@ -116,6 +116,21 @@ def test_batches_are_small_even_if_the_file_is(made, tmp_path, monkeypatch):
     assert max(batch.nbytes for batch in batches) <= 1 << 20
 
 
+@pytest.mark.parametrize("size", [20_000, 400_000])
+def test_memory_does_not_grow_with_the_rows(made, tmp_path, monkeypatch, size):
+    monkeypatch.setattr(reading, "BUFFER_BYTES", 1 << 18)
+    monkeypatch.setattr(reading, "BATCH_BYTES", 1 << 16)
+    rows = np.random.default_rng(0).random(400_000)
+    plain = {"row_group_size": size, "use_dictionary": False}
+    path = made.write(tmp_path / "t.parquet", {"x": rows}, **plain)
+    files = made.open([path])
+    del rows
+    before, most = pa.total_allocated_bytes(), 0
+    for _ in read_pieces(files.split(1)[0], files.selection([files.column("x")])):
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < 1 << 21 < os.path.getsize(path)
+
+
 def test_a_file_that_a_host_does_not_find_names_both(made, three):
     files = made.open([str(three)])
     (three / "day=2024-01-01/b.parquet").unlink()
