@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -74,11 +74,9 @@ def cut(
 ) -> tuple[Piece, ...]:
     """Return the pieces of rows `[start, stop)` of all rows."""
     pieces: list[Piece] = []
-    for group, end in zip(groups, ends, strict=True):
-        begin = end - group.rows
-        low, high = max(start, begin), min(stop, end)
-        if low >= high:
-            continue
+    for at in range(bisect_right(ends, start), bisect_left(ends, stop) + 1 if start < stop else 0):
+        group, begin = groups[at], ends[at] - groups[at].rows
+        low, high = max(start, begin), min(stop, ends[at])
         last = pieces[-1] if pieces else None
         follows = last is not None and last.file is files[group.file]
         if last is not None and follows and last.groups[-1] + 1 == group.number:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -84,7 +85,7 @@ class ParquetFiles:
         groups = remaining(expression, schema, self.partitions, self.files, self.groups)
         return replace(self, groups=tuple(groups))
 
-    @property
+    @cached_property
     def schema(self) -> pa.Schema:
         """The columns: those of the first file, then the partition columns."""
         own = {field.name: field for field in self.schemas[0][0]}
@@ -104,14 +105,7 @@ class ParquetFiles:
     @property
     def fields(self) -> dict[str, dict[str, Any]]:
         """Spark's JSON of each column by name."""
-        partitions = {
-            field.name: {
-                **spark_fields(pa.schema([field]))[field.name],
-                "nullable": True,
-            }
-            for field in self.partitions
-        }
-        return {**spark_fields(self.schemas[0][0]), **partitions}
+        return spark_fields(self.schemas[0][0]) | spark_fields(pa.schema(self.partitions))
 
     def first(self, count: int) -> ParquetFiles:
         """Return the first rows; all, if there are not more."""
@@ -144,11 +138,10 @@ class ParquetFiles:
             return None
         self.check_column(own)
         kind = self.schema.field(own).type
-        for i, part in enumerate(parts):
+        for part in parts:
             if not pa.types.is_struct(kind) or kind.get_field_index(part) < 0:
                 return None
             kind = kind.field(kind.get_field_index(part)).type
-            parts[i] = part
         return Column(own, kind, tuple(parts))
 
     def check_column(self, name: str) -> None:

@@ -7,7 +7,9 @@ left in the file. Most of these differ in name only. Times as INT96 become times
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -46,6 +48,7 @@ KEPT_KEYS = {ROW_METADATA, SPARK_VERSION, *LEGACY_KEYS}
 BY_SPARK = "read the files with `spark.read.parquet`"
 
 VECTOR_FIELDS = ["type", "size", "indices", "values"]
+VARIANT = re.compile(r'(type|Type)": "variant"')
 VARIANT_FIELDS = {"metadata", "value"}
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
@@ -169,13 +172,18 @@ def spark_fields(schema: pa.Schema) -> dict[str, dict[str, Any]]:
 
     The JSON is only handed on: Spark's own reader of it can run code for user-defined types.
     """
-    written = json.loads((schema.metadata or {}).get(ROW_METADATA, b"{}"))
-    found = {field["name"]: field for field in written.get("fields", ())}
+    found = dict(written_fields((schema.metadata or {}).get(ROW_METADATA, b"{}")))
     for field in schema:
         kind = spark_type(field.type)
         if field.name not in found and kind is not None:
             found[field.name] = StructField(field.name, kind).jsonValue()
     return found
+
+
+@lru_cache(maxsize=16)
+def written_fields(text: bytes) -> dict[str, dict[str, Any]]:
+    """Return the JSON of the fields in Spark's description of a file by name."""
+    return {field["name"]: field for field in json.loads(text).get("fields", ())}
 
 
 def is_legacy(schema: pa.Schema) -> bool:
@@ -196,8 +204,8 @@ def has_times(kind: pa.DataType) -> bool:
 def reason_to_refuse(name: str, schema: pa.Schema) -> tuple[str, str] | None:
     """Return what Spark and pyarrow read differently in a column, and what to do about it."""
     kind = schema.field(name).type
-    written = json.dumps(spark_fields(schema).get(name, {}).get("type", ""))
-    if '"variant"' in written:
+    written = written_fields((schema.metadata or {}).get(ROW_METADATA, b"{}")).get(name, {})
+    if VARIANT.search(json.dumps(written)):
         return "VARIANT", BY_SPARK
     if spark_type(kind) is None:
         return f"type {kind}, which Spark does not read", "write it in another type"

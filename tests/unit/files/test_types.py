@@ -138,3 +138,14 @@ def test_metadata_of_pandas_do_not_tell_schemas_apart(made, tmp_path):
     assert len(files.schemas) == 1
     with pq.ParquetFile(tmp_path / "0.parquet") as file:
         assert schema_of(file).metadata is None or not schema_of(file).metadata
+
+
+def test_a_column_that_is_named_variant_is_none(made, tmp_path):
+    kind = {"type": "struct", "fields": [{"name": "variant", "type": "long"}]}
+    table = pa.table({"variant": pa.array([{"variant": 1}])})
+    field = {"name": "variant", "type": kind}
+    path = tmp_path / "t.parquet"
+    pq.write_table(table.replace_schema_metadata(written_by_spark([field])), path)
+    files = made.open([str(path)])
+    assert files.column("variant.variant").kind == pa.int64()
+    assert files.fields["variant"] == field
