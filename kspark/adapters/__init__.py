@@ -7,7 +7,7 @@ arrays.py      numpy arrays, one or several; lists of numbers or rows; anything 
 rdd.py         RDDs of (x, y) or (x, y, sample_weight)
 dataframe.py   Spark DataFrames
 tables.py      pandas DataFrames, pyarrow Tables
-files.py       Parquet files
+files.py       Parquet files, found by `file_paths.py`
 ```
 
 On the executors, each kind is converted to `Chunk`s, which are columnar and have the dtypes

@@ -119,6 +119,7 @@ def read_pieces(pieces: Iterable[Piece], selection: Selection) -> Iterator[pa.Re
                 f"found: {error}. Each worker must reach the path, with the credentials that its "
                 "process has: use a file system that all hosts share"
             ) from error
+    pa.default_memory_pool().release_unused()  # A model may train in this process next.
 
 
 def read_piece(piece: Piece, paths: list[str]) -> Iterator[pa.RecordBatch]:

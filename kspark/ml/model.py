@@ -14,7 +14,7 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField
 from kspark import job
 from kspark.adapters import Columns
 from kspark.adapters.dataframe import check_new_column
-from kspark.adapters.files import is_files
+from kspark.adapters.file_paths import is_files
 from kspark.cluster.running import check_running
 from kspark.errors import invalid, invalid_type
 from kspark.ml.naming import KERAS, naming

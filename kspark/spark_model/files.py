@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 
 from kspark import job
 from kspark.adapters.dataframe import chosen_column
-from kspark.adapters.files import frame_of, is_files, log_fallback, paths_of
+from kspark.adapters.file_paths import frame_of, is_files, log_fallback, paths_of
 from kspark.cluster.spark_job import Watch
 from kspark.errors import invalid
 from kspark.files.commit import Output

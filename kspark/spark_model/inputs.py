@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 
 from kspark import job
 from kspark.adapters import Columns, Examples, adapt, is_table
-from kspark.adapters.files import is_files, open_files
+from kspark.adapters.file_paths import is_files, open_files
 from kspark.cluster.running import check_running
 from kspark.errors import Described, inside, invalid
 from kspark.replica import Replica

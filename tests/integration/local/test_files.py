@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 
 import keras
 import numpy as np
@@ -133,6 +134,24 @@ def test_rows_that_do_not_fit_leave_nothing(spark, folder, tmp_path):
     assert os.listdir(tmp_path) == ["bad.parquet"]
     with pytest.raises(ValueError, match="no nulls"):
         spark_model.fit(bad, label_col="features", verbose=0)
+
+
+@pytest.mark.parametrize("work", ["fit", "predict", "score"])
+def test_a_worker_that_does_not_find_a_file_is_named(spark, folder, tmp_path, monkeypatch, work):
+    """The file disappears when the driver has read its footer."""
+    path = tmp_path / "a.parquet"
+    path.write_bytes((folder / "0.parquet").read_bytes())
+    place = "training" if work == "fit" else "inference"
+    monkeypatch.setattr(f"kspark.spark_model.{place}.check_cluster_once", lambda *_: path.unlink())
+    spark_model = SparkModel(classifier())
+    works = {
+        "fit": lambda: spark_model.fit(path, verbose=0),
+        "predict": lambda: spark_model.predict(path, verbose=0),
+        "score": lambda: spark_model.predict(path, output=tmp_path / "out", verbose=0),
+    }
+    with pytest.raises(WorkerError, match=f"Host {platform.node()} cannot read '{path}'"):
+        works[work]()
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(

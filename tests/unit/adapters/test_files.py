@@ -11,13 +11,12 @@ import pytest
 
 from kspark.adapters import Columns
 from kspark.adapters.feeds import plan_frame
+from kspark.adapters.file_paths import condition_of, is_files
 from kspark.adapters.files import (
     ChosenColumns,
     FileExamples,
     adapt_files,
-    condition_of,
     first_features,
-    is_files,
     read_shards,
 )
 from kspark.errors import ClusterError
