@@ -31,8 +31,9 @@ def rows_of(files, *names, shards=1):
     selection = files.selection(chosen)
     found = []
     for pieces in files.split(shards):
-        batches = [b.rename_columns(list(names)) for b in read_pieces(pieces, selection)]
-        found.append([row for batch in batches for row in batch.to_pylist()])
+        batches = list(read_pieces(pieces, selection))
+        parts = [pa.table(batch.columns, names=list(names)) for batch in batches]
+        found.append([row for part in parts for row in part.to_pylist()])
     return found
 
 

@@ -66,9 +66,8 @@ def test_times_as_int96_are_read_whole_and_in_utc(made, tmp_path):
 
 
 def test_views_are_read_as_plain_text(made, tmp_path):
-    if not hasattr(pa, "string_view"):
-        return
-    path = made.write(tmp_path / "t.parquet", {"text": pa.array(["a"], pa.string_view())})
+    kind = getattr(pa, "string_view", pa.string)()  # Older pyarrow has none.
+    path = made.write(tmp_path / "t.parquet", {"text": pa.array(["a"], kind)})
     assert made.open([path]).column("text").kind == pa.string()
     assert made.rows(made.open([path]), "text") == [[{"text": "a"}]]
 
