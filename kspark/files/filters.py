@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from functools import reduce
 from operator import and_
 from typing import Any
@@ -34,6 +35,44 @@ def expression_of(filters: Any) -> pc.Expression | None:
         return pq.filters_to_expression(filters)
     except (ValueError, TypeError, AttributeError, IndexError) as error:
         raise invalid("filters", RULE, filters) from error
+
+
+def with_dates(filters: Any, schema: pa.Schema) -> Any:
+    """Return filters in which texts are dates if their column has dates, as Spark casts them.
+
+    Args:
+        filters: Filters in pyarrow's form.
+        schema: `pa.Schema` of all columns.
+
+    Raises:
+        ValueError: If a text is not a date.
+    """
+    if not isinstance(filters, list | tuple):
+        return filters
+    if not isinstance(filters, tuple) or not isinstance(filters[0], str):
+        return [with_dates(part, schema) for part in filters]
+    name, operator, value = filters
+    at = schema.get_field_index(name)
+    if at < 0 or not pa.types.is_date(schema.field(at).type):
+        return filters
+    if isinstance(value, str):
+        return name, operator, as_date(value)
+    many = isinstance(value, list | tuple | set)
+    return name, operator, [as_date(one) for one in value] if many else value
+
+
+def as_date(value: Any) -> Any:
+    """Return a text as a date, and other values as they are.
+
+    Raises:
+        ValueError: If the text is not a date.
+    """
+    try:
+        return date.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise invalid(
+            "filters", "dates such as '2024-12-31' for a column of dates", value
+        ) from error
 
 
 def columns_of(expression: pc.Expression, schema: pa.Schema) -> list[str]:

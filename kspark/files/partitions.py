@@ -9,7 +9,7 @@ from datetime import date, datetime, timezone
 from decimal import Decimal
 from functools import reduce
 from typing import Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pyarrow as pa
 
@@ -141,8 +141,23 @@ def value_of(text: str, kind: pa.DataType, zone: str) -> Any:
         # Before 3.11, Python wants a fraction of three or six digits.
         name = unescaped(text)
         time = datetime.fromisoformat(f"{name}00" if "." in name else name)
-        return time.replace(tzinfo=ZoneInfo(zone)).astimezone(timezone.utc)
+        return time.replace(tzinfo=zone_of(zone)).astimezone(timezone.utc)
     return unescaped(text)
+
+
+def zone_of(name: str) -> ZoneInfo:
+    """Return the time zone of the session.
+
+    Raises:
+        ValueError: If Python does not know it.
+    """
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ValueError(
+            "`spark.sql.session.timeZone` must be a name such as 'Europe/Berlin', to read times "
+            f"in the names of folders. Received: {name!r}"
+        ) from error
 
 
 def unescaped(text: str) -> str:

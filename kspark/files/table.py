@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kspark.files.filters import columns_of, expression_of, remaining
+from kspark.files.filters import columns_of, expression_of, remaining, with_dates
 from kspark.files.footers import RowGroup, read_footers
 from kspark.files.listing import DataFile, list_files
 from kspark.files.partitions import typed_files
@@ -74,8 +74,11 @@ class ParquetFiles:
             if not any(footer.schema.equals(known, check_metadata=True) for known, _ in schemas):
                 schemas.append((footer.schema, file))
         groups = tuple(group for footer in footers for group in footer.groups)
-        made = cls(tuple(files), groups, tuple(schemas), tuple(partitions), expression, ignore_case)
-        return made if expression is None else made._pruned(expression)
+        fields = tuple(partitions)
+        made = cls(tuple(files), groups, tuple(schemas), fields, ignore_case=ignore_case)
+        if expression is None:
+            return made
+        return made._pruned(expression_of(with_dates(filters, made.schema)))
 
     def _pruned(self, expression: pc.Expression) -> ParquetFiles:
         names = columns_of(expression, self.schema)
@@ -83,7 +86,7 @@ class ParquetFiles:
             self.check_column(name)
         schema = pa.schema([self.schema.field(name) for name in names])
         groups = remaining(expression, schema, self.partitions, self.files, self.groups)
-        return replace(self, groups=tuple(groups))
+        return replace(self, groups=tuple(groups), filter=expression)
 
     @cached_property
     def schema(self) -> pa.Schema:

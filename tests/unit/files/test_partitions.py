@@ -52,6 +52,11 @@ def test_times_are_those_of_the_session():
     assert value == datetime(2024, 1, 2, 8, 4, 5, 500_000, tzinfo=timezone.utc)
 
 
+def test_a_zone_that_python_does_not_know_is_refused():
+    with pytest.raises(ValueError, match=r"`spark.sql.session.timeZone` must be.*'GMT\+2:30'"):
+        column("2024-01-02 03%3A04%3A05", zone="GMT+2:30")
+
+
 def test_names_stay_text_if_spark_does_not_infer_types():
     assert column("1", "2024-01-02", infer=False) == (pa.string(), ["1", "2024-01-02"])
 
