@@ -61,6 +61,7 @@ setup(
         "test": [
             *EXAMPLES,
             *TENSORBOARD,
+            "fsspec>=2024.2",
             "hypothesis>=6.100",
             "ipykernel>=6.29",
             "nbclient>=0.10",

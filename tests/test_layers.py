@@ -19,7 +19,7 @@ import pytest
 # Storeys, the lowest first. A unit stands for all of its modules.
 LAYERS = (
     {"errors", "logs", "temporary", "version"},
-    {"cluster", "saving", "shards", "weights"},
+    {"cluster", "files", "saving", "shards", "weights"},
     {"adapters", "compression", "optimizers", "replica", "replica.backends", "session"},
     {"aggregator", "live.wire", "plan"},
     {"live.coordinator", "live.transport", "worker"},
@@ -38,6 +38,7 @@ NEIGHBOURS = {
     "loading": {"mllib"},
     "ml.elephas": {"ml"},
     "replica": {"replica.backends"},
+    "saving": {"files"},
 }
 
 # `ml/__init__.py` hands on the names of `ml.elephas`, which no other module of `ml` imports.
@@ -56,6 +57,7 @@ LIBRARIES = {
     "cluster": {"pyarrow", "pyspark"},
     "compression": {"numpy"},
     "data": {"keras", "numpy", "pyspark"},
+    "files": {"fsspec", "numpy", "pyarrow", "pyspark"},
     "job": {"keras", "matplotlib", "numpy", "pandas", "pyarrow", "pyspark"},
     "live": {"numpy"},
     "live.coordinator": {"numpy"},

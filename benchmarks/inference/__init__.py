@@ -32,6 +32,10 @@ with other functions of Spark on the same rows, in one session and in turn:
 * Spark's `predict_batch_udf` around `predict_on_batch`, and around `predict`, as Spark documents
   it.
 
+The case `scoring/files` compares `SparkModel.predict(path, output=...)` with `transform`, Parquet
+to Parquet, and the seconds until the first epoch of `fit(path)` with those of `fit(frame)`, on rows
+as those of `narrow` with a label.
+
 `narrow` reads 1,000,000 rows of 20 features from Parquet, scores them with a 20-64-64-1 perceptron
 and writes Parquet. The others average the predictions of the 48,000 rows above, which are cached.
 The first `transform` of the session includes all that starts only then, in Spark as well as in

@@ -25,6 +25,12 @@ OTHERS = {
 }
 """Ways of scoring that kspark is compared with, and their titles."""
 
+OF_FILES = {
+    "Parquet to Parquet": ("files", "transform"),
+    "start of the first epoch": ("files_start", "frame_start"),
+}
+"""What is measured of files: the way of files, and that of DataFrames."""
+
 
 def arguments() -> argparse.Namespace:
     parser = new_parser(inference.__doc__)
@@ -45,12 +51,13 @@ def cases() -> dict[str, Case]:
         cases[f"memory/{rows}"] = {"engine": "memory", "rows": rows}
     for kind in SCORED:
         cases[f"scoring/{kind}"] = {"engine": "scoring", "rows": kind}
+    cases["scoring/files"] = {"engine": "files"}
     return cases
 
 
 def measure(epochs: int, timeout: float, case: Case) -> Result:
     """Measure one repeat of one case."""
-    name = case["engine"] if case["engine"] in ("elephas", "scoring") else "case"
+    name = case["engine"] if case["engine"] in ("elephas", "scoring", "files") else "case"
     return run_case(f"benchmarks.inference.{name}", {**case, "epochs": epochs}, timeout)
 
 
@@ -77,7 +84,7 @@ def table(results: dict[str, list[Result]]) -> list[str]:
 
 def scoring_table(results: dict[str, list[Result]]) -> list[str]:
     """The lines of the table of scoring."""
-    chosen = {n: r for n, r in results.items() if n.startswith("scoring/")}
+    chosen = {f"scoring/{n}": results[f"scoring/{n}"] for n in SCORED if f"scoring/{n}" in results}
     if not chosen:
         return []
     titles = " | ".join(f"{title}, s | kspark / this" for title in OTHERS.values())
@@ -95,6 +102,21 @@ def scoring_table(results: dict[str, list[Result]]) -> list[str]:
             seconds = median(repeats, other)
             cells += [number(seconds, "{:.2f}"), with_ratio(warm, seconds, "{:.2f}")[1]]
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def file_lines(results: dict[str, list[Result]]) -> list[str]:
+    """Sentences that compare files with DataFrames of the same files."""
+    repeats = results.get("scoring/files", [])
+    if not repeats:
+        return []
+    if reason := failure_of(repeats):
+        return [f"Files: failed: {reason}"]
+    lines = []
+    for title, (ours, other) in OF_FILES.items():
+        seconds, ratio = with_ratio(median(repeats, ours), median(repeats, other), "{:.2f}")
+        frame = number(median(repeats, other), "{:.2f}")
+        lines.append(f"Files, {title}: {seconds} s, a DataFrame: {frame} s, ratio {ratio}.")
     return lines
 
 
@@ -125,7 +147,8 @@ def main() -> None:
         }
         results = measure_all(chosen, partial(measure, args.epochs, args.timeout), args.repeats)
     print(f"{origin}. {args.epochs} epochs, medians of {args.repeats}. {versions()}.\n")
-    parts = [table(results), scoring_table(results), memory_lines(results)]
+    parts = [table(results), scoring_table(results), file_lines(results)]
+    parts.append(memory_lines(results))
     print("\n\n".join("\n".join(lines) for lines in parts if lines))
 
 

@@ -9,6 +9,7 @@ dataframe.py   Spark DataFrames
 tensors.py     tensors of other libraries, tables of Polars and pandas-on-Spark
 tables.py      pandas DataFrames, pyarrow Tables
 streams.py     data that gives batches once: tf.data, PyDatasets, DataLoaders, generators
+files.py       Parquet files, found by `file_paths.py`
 ```
 
 On the executors, each kind is converted to `Chunk`s, which are columnar and have the dtypes
@@ -28,12 +29,14 @@ from pyspark.sql import DataFrame, SparkSession
 from kspark.adapters.arrays import adapt_arrays
 from kspark.adapters.base import Columns, Examples
 from kspark.adapters.dataframe import adapt_frame
+from kspark.adapters.files import adapt_files
 from kspark.adapters.rdd import adapt_rdd
 from kspark.adapters.refusals import ACCEPTED, refused
 from kspark.adapters.streams import Stream, adapt_stream, as_stream
 from kspark.adapters.tables import adapt_pandas, adapt_table, head, is_array_like, is_pandas
 from kspark.adapters.tensors import plain_table
 from kspark.errors import invalid
+from kspark.files.table import ParquetFiles
 from kspark.shards import InputSpec
 
 __all__ = ["Columns", "Examples", "Stream", "adapt", "head", "is_table", "readable"]
@@ -44,7 +47,7 @@ Factory = Callable[[SparkSession, Any, Any, Any, InputSpec, Columns], Examples]
 
 def is_table(value: object) -> bool:
     """Whether a value has named columns."""
-    return is_pandas(value) or isinstance(value, pa.Table | DataFrame)
+    return is_pandas(value) or isinstance(value, pa.Table | DataFrame | ParquetFiles)
 
 
 KINDS: tuple[tuple[Matches, Factory], ...] = (
@@ -53,6 +56,7 @@ KINDS: tuple[tuple[Matches, Factory], ...] = (
     (lambda value: isinstance(value, DataFrame), adapt_frame),
     (lambda value: isinstance(value, RDD), adapt_rdd),
     (lambda value: isinstance(value, Stream), adapt_stream),
+    (lambda value: isinstance(value, ParquetFiles), adapt_files),
     (is_array_like, adapt_arrays),  # last: a pandas DataFrame has `__array__`, too
 )
 """The kinds of input, in the order in which `adapt` tries them: a test, and an adapter."""

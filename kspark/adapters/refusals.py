@@ -11,8 +11,8 @@ from kspark.adapters.tensors import host_array
 
 ACCEPTED = (
     "numpy arrays, or a list or dictionary of arrays; an RDD of (x, y) or (x, y, sample_weight); "
-    "a Spark DataFrame; a pandas DataFrame; a pyarrow Table; or a tf.data.Dataset, a PyDataset, a "
-    "DataLoader or a generator of batches"
+    "a Spark DataFrame; a pandas DataFrame; a pyarrow Table; paths of Parquet files; or a "
+    "tf.data.Dataset, a PyDataset, a DataLoader or a generator of batches"
 )
 
 COLLECT = "Collect its batches in NumPy arrays, for example with `np.concatenate`"

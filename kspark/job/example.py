@@ -15,8 +15,10 @@ from kspark.adapters.arrays import ArrayExamples
 from kspark.adapters.conform import Place, stack
 from kspark.adapters.dataframe import chosen_column, chosen_columns
 from kspark.adapters.feeds import plan_frame
+from kspark.adapters.files import first_features
 from kspark.adapters.rdd import RowReader
 from kspark.cluster.spark_job import run
+from kspark.files.table import ParquetFiles
 from kspark.shards import ArraySpec, InputSpec
 
 FEATURES = InputSpec((ArraySpec("x"),))
@@ -69,6 +71,9 @@ def first_example(spark: SparkSession, x: Any, columns: Columns, *, labelled: bo
     spec = InputSpec(inputs, LABELLED.targets if labelled else ())
     if isinstance(x, DataFrame):
         arrays = first_of_frame(spark, x, columns, spec)
+    elif isinstance(x, ParquetFiles):
+        features = replace(columns, label_col=None, weight_col=None)
+        arrays = first_features(x, plan_frame(features, spec))
     else:
         examples = adapt(spark, head(x), spec=spec, columns=columns)
         arrays = examples.first.x if isinstance(examples, ArrayExamples) else []

@@ -15,6 +15,7 @@ from kspark.adapters import Columns
 from kspark.cluster.engine import engine_of
 from kspark.cluster.remote import is_connect
 from kspark.errors import ClusterError, invalid
+from kspark.files.table import ParquetFiles
 from kspark.job import SharedModel
 from kspark.ml.digest import model_digest
 from kspark.ml.inner import inputs_of, outputs_of, up_to
@@ -53,11 +54,11 @@ class CarriedModel:
             spec = ModelSpec.of(self.model, self.custom_objects)
         return spec.make()
 
-    def build(self, dataset: DataFrame, columns: Columns) -> None:
-        """Build a model without an input shape from the first row of a DataFrame.
+    def build(self, dataset: DataFrame | ParquetFiles, columns: Columns) -> None:
+        """Build a model without an input shape from the first row of a DataFrame or of files.
 
         Args:
-            dataset: DataFrame.
+            dataset: DataFrame or `ParquetFiles`.
             columns: `Columns` that name the features.
 
         Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -14,13 +14,15 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField
 from kspark import job
 from kspark.adapters import Columns
 from kspark.adapters.dataframe import check_new_column
+from kspark.adapters.file_paths import is_files
 from kspark.cluster.running import check_running
-from kspark.errors import invalid
+from kspark.errors import invalid, invalid_type
 from kspark.ml.naming import KERAS, naming
 from kspark.ml.params import HasFeatures, HasPrediction
 from kspark.ml.stage import Stage
 from kspark.ml.summary import TrainingSummary
-from kspark.spark_model.inputs import active_session
+from kspark.spark_model.files import Destination, score_to
+from kspark.spark_model.inputs import active_session, opened, session_of
 from kspark.worker.scores import Activations, Probabilities, Scores, Values
 
 if TYPE_CHECKING:
@@ -108,6 +110,59 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         model = self._model().shared(dataset.sparkSession, layer)
         size = self.getOrDefault("inferenceBatchSize")
         return job.score_frame(model, dataset, columns, added, scores, size)
+
+    @naming({**KERAS, "output_col": "predictionCol"})
+    def transformFiles(
+        self,
+        path: Any,
+        output: Any,
+        *,
+        columns: Sequence[str] | None = None,
+        filters: Any = None,
+        overwrite: bool = False,
+    ) -> Any:
+        """Write the rows of Parquet files with the columns that `transform` adds.
+
+        The tasks read and write the files without the JVM; see `SparkModel.predict`.
+
+        Example:
+
+        ```python
+        fitted.transformFiles("rows/*.parquet", "scored", columns=["id"])
+        ```
+
+        Args:
+            path: Path of a file, a folder or a pattern, or a list of paths.
+            output: Folder to write: a local path, or a URI.
+            columns: List of columns to write beside the added ones. Defaults to `None`, all.
+            filters: Which rows to use, as in `pyarrow.parquet.read_table`. Defaults to `None`, all.
+            overwrite: Boolean, whether an existing `output` is replaced. Defaults to `False`.
+
+        Returns:
+            The `output`.
+
+        Raises:
+            FileExistsError: If the `output` exists, and `overwrite` is `False`.
+            OSError: If files do not exist, or cannot be written.
+            ValueError: If a column is missing or taken, or no column is added.
+            TypeError: If `path` is not a path.
+            WorkerError: If a worker failed.
+        """
+        if not is_files(path):
+            raise invalid_type("path", "a path of Parquet files, or a list of paths", path)
+        destination = Destination.of(output, columns, overwrite, path, filters)
+        if destination is None:
+            raise invalid("output", "the path of a folder to write", output)
+        spark, rows = session_of(path), opened(path, filters)
+        layer, features = self.value_of("featureLayer"), Columns(self.feature_columns(), None, None)
+        self._model().build(rows, features)
+        added, scores = self._activations() if layer else self._scores()
+        if not added:
+            raise invalid("predictionCol", "the name of a column to add", "")
+        size = self.getOrDefault("inferenceBatchSize")
+        scoring = job.Scoring(self._model().shared(spark, layer), features, added, scores, size)
+        score_to(destination, scoring, rows)
+        return output
 
     def _param_of(self, column: str) -> str:
         """Return the Param that names a new column; that of predictions if it names several."""

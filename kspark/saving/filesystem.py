@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -21,12 +20,8 @@ from contextlib import contextmanager
 
 from pyspark.sql import SparkSession
 
+from kspark.files.paths import is_remote, local_path
 from kspark.saving.hadoop import HadoopFile
-
-# At least two letters, so that a Windows drive is not a scheme; and a slash, so that
-# `run:3.keras` is the name of a local file.
-SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):/")
-LOCAL = re.compile(r"file:(?://(?:localhost)?(?=/))?", re.IGNORECASE)
 
 
 @contextmanager
@@ -136,17 +131,6 @@ def remove(path: str, *, spark: SparkSession | None = None) -> None:
         shutil.rmtree(local)
     else:
         os.unlink(local)
-
-
-def is_remote(path: str) -> bool:
-    """Whether `path` has a scheme other than `file:`."""
-    scheme = SCHEME.match(path)
-    return scheme is not None and scheme[1].lower() != "file"
-
-
-def local_path(path: str) -> str:
-    """Return `path` without `file:`. As in Hadoop, percent signs are not escapes."""
-    return LOCAL.sub("", path, count=1) if SCHEME.match(path) else path
 
 
 def unnamed(directory: str, path: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -19,8 +19,10 @@ from kspark.plan.checks import check_integer, check_steps
 from kspark.replica import ReplicaSpec
 from kspark.spark_model.argument_names import explains_unknown_arguments
 from kspark.spark_model.arguments import compiled_model, refuse_callbacks
-from kspark.spark_model.inputs import Source, first_phase, gathered, limit_stream
+from kspark.spark_model.files import Destination, score_to
+from kspark.spark_model.inputs import Source, first_phase, gathered, limit_stream, opened
 from kspark.spark_model.keras_attributes import KerasAttributes
+from kspark.worker.scores import Values
 
 
 class InferenceModel(KerasAttributes):
@@ -62,6 +64,7 @@ class InferenceModel(KerasAttributes):
         features_col: Any = "features",
         label_col: Any = "label",
         weight_col: Any = None,
+        filters: Any = None,
     ) -> Any:
         """Compute the loss and the metrics over all rows.
 
@@ -94,6 +97,7 @@ class InferenceModel(KerasAttributes):
             weight_col: Column of the sample weights, which has numbers, or arrays of one weight
                 per time step; or a list or dictionary of columns, one per output. Defaults to
                 `None`.
+            filters: Which rows of Parquet files to evaluate, as for `fit`. Defaults to `None`, all.
 
         Returns:
             The loss as a scalar, or a list `[loss, *metrics]` if the model has metrics. With
@@ -111,6 +115,7 @@ class InferenceModel(KerasAttributes):
         columns = Columns(features_col, label_col, weight_col)
         with CallProgress(verbose, "Evaluate") as progress:
             with progress.moving(first_phase(x)):
+                x = opened(x, filters)
                 source = Source.of(self._model, x, y, columns, self.num_workers)
                 spark = source.spark
             progress.run_on(spark)
@@ -137,6 +142,10 @@ class InferenceModel(KerasAttributes):
         *,
         features_col: Any = "features",
         output_col: str = "prediction",
+        filters: Any = None,
+        output: Any = None,
+        columns: Sequence[str] | None = None,
+        overwrite: bool = False,
     ) -> Any:
         """Compute the model's outputs for all rows, in the order of the rows.
 
@@ -145,10 +154,12 @@ class InferenceModel(KerasAttributes):
         ```python
         classes = spark_model.predict(x).argmax(axis=1)
         frame = spark_model.predict(frame)  # with the column "prediction"
+        spark_model.predict("rows/*.parquet", output="scored")  # files in, files out
         ```
 
         Args:
-            x: Arrays as for `fit`, an RDD of features, or a Spark DataFrame.
+            x: Arrays as for `fit`, an RDD of features, a Spark DataFrame, or batches or paths of
+                Parquet files as for `fit`.
             batch_size: Integer, number of examples per batch. Defaults to `None`: the size of the
                 first batch of `x`, if it has batches, else the `batch_size` of the model.
             verbose: As for `evaluate`. It has no effect for a DataFrame, which Spark predicts
@@ -158,39 +169,58 @@ class InferenceModel(KerasAttributes):
             callbacks: `None`: callbacks run in `fit` only. The argument is here so that positional
                 arguments mean the same as in Keras.
             features_col: Column(s) of the features, as for `fit`. Defaults to `"features"`.
-            output_col: String, name of the column that is added to a DataFrame. A model with
-                several outputs adds one column for each, `<output_col>_<name of the output>`.
-                Defaults to `"prediction"`.
+            output_col: String, name of the column that is added to a DataFrame or to files. A
+                model with several outputs adds one column for each, `<output_col>_<name of the
+                output>`. Defaults to `"prediction"`.
+            filters: Which rows of Parquet files to predict, as for `fit`. Defaults to `None`, all.
+            output: Folder to which the rows of Parquet files are written with the added column(s),
+                as Parquet files whose names sort like the rows: a local path, or a URI. It is
+                written as a whole or not at all. Defaults to `None`: predictions are returned.
+            columns: List of columns to write beside the added ones. Defaults to `None`, all.
+            overwrite: Boolean, whether an existing `output` is replaced. Defaults to `False`.
 
         Returns:
-            For arrays, the same as `keras.Model.predict`. For an RDD, a list with one array per
-            row. For a DataFrame, a lazy DataFrame with the added column(s).
+            For arrays and files, the same as `keras.Model.predict`. For an RDD, a list with one
+            array per row. For a DataFrame, a lazy DataFrame with the added column(s). With
+            `output`, that path.
 
         Raises:
             ValueError: If the data does not fit the model, or the name of an added column is
                 taken.
+            FileExistsError: If the `output` exists, and `overwrite` is `False`.
+            OSError: If files do not exist, or cannot be written.
             TypeError: If an argument has a wrong type.
             WorkerError: If a worker failed.
         """
         refuse_callbacks(callbacks)
         x = readable(x, limited=steps is not None)
         size, count = self._sizes(x, batch_size, steps)
-        columns = Columns(features_col, None, None)
-        shown = checked_verbose(verbose)
-        with CallProgress(0 if isinstance(x, DataFrame) else shown, "Predict") as progress:
+        features, shown = Columns(features_col, None, None), checked_verbose(verbose)
+        lazy = isinstance(x, DataFrame)
+        destination = Destination.of(output, columns, overwrite, x, filters)
+        with CallProgress(0 if lazy else shown, "Predict") as progress:
             with progress.moving(first_phase(x)):
-                source = Source(self._model, x, columns, self.num_workers, labelled=False)
+                x = opened(x, filters)
+                source = Source(self._model, x, features, self.num_workers, labelled=False)
                 spec = ReplicaSpec.of(self._model, self.custom_objects)
                 spark = source.spark
-            if isinstance(x, DataFrame):
+            if lazy:
                 added = job.output_fields(self._model, output_col)
                 x = x if count is None else x.limit(count)
-                return job.predict_frame(spark, spec, x, columns, added, size)
+                return job.predict_frame(spark, spec, x, features, added, size)
             progress.run_on(spark)
             limit_stream(x, count, progress)
-            examples = source.features(x, count)
             progress.phase("Starting the workers")
             check_cluster_once(spark, spec.backend, progress.watch)
+            if destination is not None:
+                added = job.output_fields(self._model, output_col)
+                scoring = job.Scoring(job.SharedModel(spark, spec), features, added, Values(), size)
+                watch = progress.watch
+                done = score_to(destination, scoring, x, self.num_workers, count, watch)
+                if done is not None:
+                    progress.end(done, {})
+                return output
+            examples = source.features(x, count)
             chunks = job.predict(spark, spec, examples, size, progress)
             found = gathered(chunks, source.replica, as_rows=hasattr(x, "mapPartitions"))
             progress.end(sum(len(arrays[0]) for arrays in chunks), {})

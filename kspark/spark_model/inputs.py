@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 
 from kspark import job
 from kspark.adapters import Columns, Examples, Stream, adapt, is_table, readable
+from kspark.adapters.file_paths import is_files, open_files
 from kspark.cluster.running import check_running
 from kspark.errors import Described, inside, invalid
 from kspark.job.progress import Phases
@@ -48,6 +49,28 @@ def limit_stream(x: Any, limit: int | None, progress: Phases) -> None:
         progress.phase("Reading the rows")
         x.limit = limit
         x.watch = lambda rows: progress.wait(f"{rows:,}")
+
+
+def opened(x: Any, filters: Any = None) -> Any:
+    """Return data as it is, or the files that paths name.
+
+    Args:
+        x: The user's data.
+        filters: Which rows of files to use. Defaults to `None`, all.
+
+    Returns:
+        `x`; or `ParquetFiles`, or a DataFrame if only Spark reaches the path.
+
+    Raises:
+        ValueError: If there are filters for data that is not in files, or they are not usable.
+        OSError: If files do not exist, or cannot be read.
+    """
+    if is_files(x):
+        return open_files(session_of(x), x, filters)
+    if filters is not None:
+        rule = "None unless `x` names Parquet files; choose the rows of other data beforehand"
+        raise invalid("filters", rule, filters)
+    return x
 
 
 def active_session() -> SparkSession | None:
@@ -157,9 +180,12 @@ class Source:
             ValueError: If a tuple has another length than 2 or 3, or the data does not fit.
             TypeError: If the data has a wrong type.
         """
+        if is_files(data):
+            with inside("validation_data"):
+                data = open_files(self.spark, data)
         if isinstance(data, tuple | list):
             if len(data) not in (2, 3):
-                rule = "(x, y) or (x, y, sample_weight), an RDD or a DataFrame"
+                rule = "(x, y) or (x, y, sample_weight), an RDD, a DataFrame or paths of files"
                 raise invalid(
                     "validation_data", rule, Described(f"a {type(data).__name__} of {len(data)}")
                 )

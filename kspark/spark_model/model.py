@@ -30,7 +30,13 @@ from kspark.spark_model.arguments import (
 )
 from kspark.spark_model.autologging import autologged
 from kspark.spark_model.checkpointing import KEPT, Checkpointing
-from kspark.spark_model.inputs import Source, TrainingData, first_phase, limit_stream
+from kspark.spark_model.inputs import (
+    Source,
+    TrainingData,
+    first_phase,
+    limit_stream,
+    opened,
+)
 from kspark.spark_model.saved import SavedModel
 from kspark.spark_model.training import Outcome, train
 
@@ -171,6 +177,7 @@ class SparkModel(SavedModel):
         features_col: Any = "features",
         label_col: Any = "label",
         weight_col: Any = None,
+        filters: Any = None,
         reshuffle: str | int | None = None,
         scale_lr: str | None = None,
         warmup_epochs: float = 0.0,
@@ -190,13 +197,16 @@ class SparkModel(SavedModel):
         ```python
         history = spark_model.fit(x, y, epochs=5, validation_split=0.1)
         history = spark_model.fit(frame, features_col=["age", "income"], label_col="default")
+        history = spark_model.fit("rows/*.parquet", features_col="pixels", label_col="digit")
         ```
 
         Args:
             x: Features: a NumPy array, or a list or dictionary of arrays; a pandas DataFrame
                 or a pyarrow Table; an RDD of `(x, y)` or `(x, y, sample_weight)`; a Spark
-                DataFrame; or a `tf.data.Dataset`, a `keras.utils.PyDataset`, a PyTorch
-                `DataLoader` or a generator of batches, whose batches are read once.
+                DataFrame; Parquet files, which the workers read without Spark: a path of a
+                file, a folder or a pattern such as `"folder/*.parquet"`, or a list of paths;
+                or a `tf.data.Dataset`, a `keras.utils.PyDataset`, a PyTorch `DataLoader` or a
+                generator of batches, whose batches are read once.
             y: Labels, if `x` does not contain them. Defaults to `None`.
             batch_size: Integer, number of examples per batch and worker. Defaults to `None`:
                 the size of the first batch of `x`, if it has batches, else the `batch_size` of
@@ -232,6 +242,9 @@ class SparkModel(SavedModel):
             weight_col: Column of the sample weights, which has numbers, or arrays of one weight
                 per time step; or a list or dictionary of columns, one per output. Defaults to
                 `None`.
+            filters: Which rows of Parquet files to train on, as in `pyarrow.parquet.read_table`: a
+                list of tuples such as `[("age", ">", 17)]`, a list of such lists, or an expression
+                of `pyarrow.compute`. Defaults to `None`, all rows.
             reshuffle: `"epoch"`, or an integer >= 1, a number of epochs. Training rows are mixed
                 between the workers before the first epoch, and then after every epoch, or after
                 so many. Each worker gets equally many rows, from all partitions. Rows that
@@ -261,7 +274,7 @@ class SparkModel(SavedModel):
             ValueError: If an argument is out of range, or the data or the checkpoint does not fit.
             TypeError: If an argument has a wrong type.
             FileExistsError: If there are checkpoints in the folder, but `resume` is `False`.
-            OSError: If a checkpoint cannot be written or read.
+            OSError: If a checkpoint cannot be written or read, or files do not exist.
             WorkerError: If a worker failed. The message has the traceback of the worker.
             ClusterError: If the cluster cannot run the fit.
         """
@@ -291,6 +304,7 @@ class SparkModel(SavedModel):
         cols = Columns(features_col, label_col, weight_col)
         with Phases(verbose) as progress:
             with progress.moving(first_phase(x)):
+                x = opened(x, filters)
                 source = Source.of(self._model, x, y, cols, self.num_workers)
                 spark = source.spark
             check_fit(spark, plan, source.replica, class_weight)

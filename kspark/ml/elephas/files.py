@@ -18,8 +18,9 @@ import h5py
 import numpy as np
 
 from kspark.errors import invalid
+from kspark.files.paths import is_remote, local_path
 from kspark.ml.elephas.losses import ModelType
-from kspark.saving.filesystem import is_remote, local_path, reading, writing
+from kspark.saving.filesystem import reading, writing
 from kspark.saving.rebuild import refuse_code
 from kspark.saving.uncompiled import remove_compilation
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pyspark import SparkContext, TaskContext
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -290,13 +292,29 @@ def shown(spark):
     return screen.getvalue()
 
 
+def files(spark):
+    """Epochs of a fit on files; whether the rows are in order; the largest difference to Keras."""
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
+    columns = {"id": np.arange(60), "features": x.tolist(), "label": np.arange(60) % 3}
+    Path("rows").mkdir()
+    pq.write_table(pa.table(columns), "rows/a.parquet", row_group_size=25)
+    model = plain_classifier()
+    spark_model = SparkModel(model, num_workers=2)
+    history = spark_model.fit("rows", epochs=2, verbose=0).history
+    scored = pq.read_table(spark_model.predict("rows/*.parquet", output="scored", verbose=0))
+    ids, expected = scored["id"].to_pylist(), model.predict(x, verbose=0)
+    difference = np.abs(np.array(scored["prediction"].to_pylist()) - expected).max()
+    arrays = SparkModel(model).predict("rows", verbose=0)
+    return [len(history["loss"]), ids == list(range(60)), float(difference), arrays.shape]
+
+
 def main():
     # `KSPARK_WARM` is in the environment, as on a cluster with `spark.executorEnv.KSPARK_WARM`.
     builder = SparkSession.builder.remote("local[2]")
     spark = builder.config("spark.python.daemon.module", "kspark.cluster.daemon").getOrCreate()
     work = (warm, transformed, fit_uneven, fit_shuffled, one_shard, counted, read_once, continued)
     found = {}
-    for part in (*work, shown, refusals, cancelled, left_behind, bad_labels):
+    for part in (*work, files, shown, refusals, cancelled, left_behind, bad_labels):
         started = time.monotonic()
         found[part.__name__] = part(spark)
         sys.stderr.write(f"{part.__name__}: {time.monotonic() - started:.1f} s\n")

@@ -165,3 +165,9 @@ def test_a_running_job_can_be_cancelled(found):
 def test_fits_leave_nothing_behind(found):
     empty = {"threads": [], "persisted": 0, "views": [], "spools": [], "settings": None}
     assert found["left_behind"] == empty
+
+
+def test_files_are_read_and_written(found):
+    epochs, in_order, difference, shape = found["files"]
+    assert (epochs, in_order, shape) == (2, True, [60, 3])
+    assert difference < 1e-5

@@ -9,7 +9,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from kspark.errors import ClusterError
-from kspark.saving.filesystem import is_remote, local_path, reading, writing
+from kspark.files.paths import is_remote, local_path
+from kspark.saving.filesystem import reading, writing
 from kspark.saving.hadoop import java
 
 

@@ -33,7 +33,7 @@ def source():
         ((X[:, :3], Y), ValueError, "`x` must hold examples of shape (4,)"),
         ((X, Y[:3]), ValueError, "All arrays of `x`, `y` and"),
         ((X, Y.astype(str)), ValueError, "`y` must be numbers"),
-        ("x", TypeError, "`x` must be numpy arrays"),
+        (5, TypeError, "`x` must be numpy arrays"),
         (X, ValueError, "`y` must be labels"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 TASKS = (
     *("kspark.live.task", "kspark.rounds.task", "kspark.worker.groups", "kspark.worker.images"),
     *("kspark.worker.inference", "kspark.worker.spooling", "kspark.worker.state"),
+    "kspark.worker.files",
 )
 
 
@@ -24,6 +25,10 @@ def modules_after(code: str) -> set[str]:
 @pytest.mark.parametrize("module", TASKS)
 def test_a_task_imports_no_keras_before_its_backend_is_chosen(module):
     assert "keras" not in modules_after(f"import {module}")
+
+
+def test_a_task_that_reads_files_imports_no_spark_ml():
+    assert not {"pyspark.ml", "pyarrow.dataset"} & modules_after("import kspark.worker.files")
 
 
 def test_a_live_task_does_not_import_the_coordinator_of_the_driver():

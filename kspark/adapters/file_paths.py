@@ -1,0 +1,136 @@
+"""Paths of Parquet files: told from other data, and opened by pyarrow or, else, by Spark."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+from functools import reduce
+from operator import and_, or_
+from typing import Any
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from kspark.cluster.remote import is_connect
+from kspark.errors import invalid
+from kspark.files.filters import RULE
+from kspark.files.paths import UnreachableError, is_remote
+from kspark.files.table import ParquetFiles
+
+logger = logging.getLogger("kspark")
+
+NAMES_FILES = re.compile(r".*\.(parquet|parq)|[A-Za-z][A-Za-z0-9+.\-]+://.*", re.DOTALL)
+"""What a string in a list must be, to be a path and not text to predict."""
+
+
+def is_files(value: object) -> bool:
+    """Whether a value is a path, or a list of paths."""
+    if isinstance(value, str | os.PathLike):
+        return True
+    if not isinstance(value, list | tuple) or not value:
+        return False
+    return all(
+        isinstance(v, os.PathLike) or (isinstance(v, str) and NAMES_FILES.fullmatch(v))
+        for v in value
+    )
+
+
+def open_files(spark: SparkSession, value: Any, filters: Any = None) -> ParquetFiles | DataFrame:
+    """Find the files of paths, and read their footers.
+
+    Args:
+        spark: `SparkSession`.
+        value: Path, or list of paths.
+        filters: Which rows to use, in pyarrow's form. Defaults to `None`, all.
+
+    Returns:
+        `ParquetFiles`; or a DataFrame, if only Spark reaches a path.
+
+    Raises:
+        FileNotFoundError: If there are no files.
+        ValueError: If a file is not a Parquet file, or `filters` are not usable.
+        OSError: If a file cannot be read.
+    """
+    paths = paths_of(spark, value)
+    try:
+        return ParquetFiles.open(
+            paths,
+            filters,
+            ignore_case=not is_on(spark, "spark.sql.caseSensitive", "false"),
+            infer=is_on(spark, "spark.sql.sources.partitionColumnTypeInference.enabled", "true"),
+            zone=str(spark.conf.get("spark.sql.session.timeZone", "UTC")),
+        )
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if not any(map(is_remote, paths)):
+            raise
+        log_fallback(paths, error)
+        return frame_of(spark, value, filters)
+
+
+def frame_of(spark: SparkSession, value: Any, filters: Any) -> DataFrame:
+    """Return the rows of paths as Spark reads them, where pyarrow does not reach a path."""
+    frame = spark.read.parquet(*paths_of(spark, value))
+    return frame if filters is None else frame.where(condition_of(filters))
+
+
+def log_fallback(paths: Sequence[str], error: OSError) -> None:
+    """Log that Spark reads or writes paths, and why."""
+    reason = error if isinstance(error, UnreachableError) else f"pyarrow cannot use it: {error}"
+    logger.warning("Spark reads and writes %s in place of pyarrow. %s", list(paths), reason)
+
+
+def paths_of(spark: SparkSession, value: Any) -> list[str]:
+    """Return paths as strings. A path without a scheme is on Spark's default file system."""
+    values = [value] if isinstance(value, str | os.PathLike) else value
+    return [on_default_system(spark, os.fspath(path)) for path in values]
+
+
+def on_default_system(spark: SparkSession, path: str) -> str:
+    """Add the scheme of Spark's default file system to a path without one, unless it is local."""
+    if is_remote(path) or path.lower().startswith("file:") or is_connect(spark):
+        return path
+    from kspark.saving.hadoop import qualified  # Imports Keras, which workers need not do here.
+
+    if not is_remote(qualified("/", spark)):
+        return path
+    return qualified(path, spark)
+
+
+def is_on(spark: SparkSession, name: str, default: str) -> bool:
+    """Whether a setting of the session is true."""
+    return str(spark.conf.get(name, default)).lower() == "true"
+
+
+def condition_of(filters: Any) -> Column:
+    """Return filters, as lists of tuples, as a condition of Spark.
+
+    Raises:
+        ValueError: If they are an expression, which Spark does not take.
+    """
+    if not isinstance(filters, list) or not filters:
+        raise invalid(
+            "filters", f"a list of tuples for a path that Spark reads, not {RULE}", filters
+        )
+    groups = filters if isinstance(filters[0], list) else [filters]
+    return reduce(or_, (reduce(and_, (condition(*one) for one in group)) for group in groups))
+
+
+def condition(name: str, operator: str, value: Any) -> Column:
+    """Return one condition of `filters`."""
+    column = F.col("`" + name.replace("`", "``") + "`")
+    if operator in ("in", "not in"):
+        found = column.isin(list(value))
+        return found if operator == "in" else ~found
+    return {
+        "=": column == value,
+        "==": column == value,
+        "!=": column != value,
+        "<": column < value,
+        ">": column > value,
+        "<=": column <= value,
+        ">=": column >= value,
+    }[operator]

@@ -1,0 +1,164 @@
+"""Collect the files of tasks in a hidden folder, and make them visible as a whole.
+
+Each attempt of a task writes a file with a name of its own. After the job, the driver knows which
+attempts count. Where a folder can be renamed in one step, on local disks and HDFS, the hidden
+folder lies beside the output, and this step makes everything visible at once. An object store has
+no folders: there, the hidden folder lies in the output, each file is moved by itself, and a reader
+that must not see a part of the files waits for `_SUCCESS`.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import posixpath
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pyarrow.fs import FileSelector, FileSystem, FileType
+
+from kspark.files.listing import is_hidden
+from kspark.files.paths import Resolved, resolve
+
+logger = logging.getLogger("kspark")
+
+RENAMES_FOLDERS = ("local", "hdfs")
+"""File systems of pyarrow that rename a folder in one step."""
+
+SUCCESS = "_SUCCESS"
+
+
+@dataclass
+class Output:
+    """A folder that a job writes.
+
+    Args:
+        path: String, path of the folder.
+        overwrite: Boolean, whether an existing folder is replaced. Defaults to `False`.
+        name: String, a part of the names of this job's files. Defaults to one that no other has.
+
+    Raises:
+        FileExistsError: If it exists, and `overwrite` is `False`.
+        UnreachableError: If its file system is unknown.
+    """
+
+    path: str
+    overwrite: bool = False
+    name: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+
+    def __post_init__(self) -> None:
+        self.place = resolve(self.path)
+        if not self.place.root:  # A link stays, and leads to the new folder.
+            self.place = Resolved("", os.path.realpath(self.place.path))
+        self.atomic = self.system.type_name in RENAMES_FOLDERS
+        parent, own = posixpath.split(self.place.path)
+        inside = posixpath.join(self.place.path, f"_temporary-{self.name}")
+        self.staging = posixpath.join(parent, f"_{own}-{self.name}") if self.atomic else inside
+        self.protect()
+
+    @property
+    def system(self) -> FileSystem:
+        """The file system."""
+        return self.place.system
+
+    @property
+    def attempts(self) -> Resolved:
+        """The folder in which attempts of tasks write files with names of their own."""
+        return Resolved(self.place.root, posixpath.join(self.staging, "_attempts"))
+
+    def protect(self) -> None:
+        """Refuse to replace what exists.
+
+        Raises:
+            FileExistsError: If it exists, and `overwrite` is `False`.
+        """
+        if not self.overwrite and self.exists():
+            raise FileExistsError(
+                errno.EEXIST, "The output exists. Set `overwrite=True` to replace it", self.path
+            )
+
+    def exists(self) -> bool:
+        """Whether there is something at the path: in an object store, a file that readers see."""
+        if self.atomic:
+            return bool(self.system.get_file_info(self.place.path).type != FileType.NotFound)
+        return bool(self._visible())
+
+    def _visible(self) -> list[str]:
+        """Return the paths of the files below the output that readers see."""
+        selector = FileSelector(self.place.path, recursive=True, allow_not_found=True)
+        found = []
+        for info in self.system.get_file_info(selector):
+            parts = info.path[len(self.place.path) :].strip("/").split("/")
+            if info.type == FileType.File and not any(map(is_hidden, parts)):
+                found.append(info.path)
+        return found
+
+    def begin(self) -> None:
+        """Create the hidden folder. Tasks never create it, so that a late one finds none."""
+        self.system.create_dir(self.attempts.path, recursive=True)
+
+    def commit(self, names: Sequence[str]) -> None:
+        """Make files of attempts visible, in the order of `names`, and no others.
+
+        Raises:
+            FileExistsError: If the output was created in the meantime.
+            OSError: If a file is missing or cannot be moved.
+        """
+        self.protect()
+        if self.atomic:
+            self._move(names, self.staging)
+            self.system.delete_dir(self.attempts.path)
+            self._mark(self.staging)
+            self._swap()
+        else:
+            self._commit_one_by_one(names)
+
+    def _move(self, names: Sequence[str], folder: str) -> None:
+        for number, name in enumerate(names):
+            part = f"part-{number:05d}-{self.name}.parquet"
+            self.system.move(posixpath.join(self.attempts.path, name), posixpath.join(folder, part))
+
+    def _mark(self, folder: str) -> None:
+        with self.system.open_output_stream(posixpath.join(folder, SUCCESS)):
+            pass
+
+    def _swap(self) -> None:
+        """Rename the hidden folder to the output; restore what was there if that fails."""
+        if not self.exists():
+            self.system.move(self.staging, self.place.path)
+            return
+        old = f"{self.staging}-replaced"
+        self.system.move(self.place.path, old)
+        try:
+            self.system.move(self.staging, self.place.path)
+        except BaseException:
+            self.system.move(old, self.place.path)
+            raise
+        self._delete(old)
+
+    def _commit_one_by_one(self, names: Sequence[str]) -> None:
+        """Move each file by itself. Earlier files go when the new ones are there."""
+        before, marker = self._visible(), posixpath.join(self.place.path, SUCCESS)
+        if self.system.get_file_info(marker).type != FileType.NotFound:
+            self.system.delete_file(marker)
+        self._move(names, self.place.path)
+        for path in before:
+            self.system.delete_file(path)
+        self._mark(self.place.path)
+        self.discard()
+
+    def _delete(self, path: str) -> None:
+        if self.system.get_file_info(path).type == FileType.Directory:
+            self.system.delete_dir(path)
+        else:
+            self.system.delete_file(path)
+
+    def discard(self) -> None:
+        """Delete the hidden folder, if it is there. A failure is logged, not raised."""
+        try:
+            if self.system.get_file_info(self.staging).type != FileType.NotFound:
+                self.system.delete_dir(self.staging)
+        except OSError as error:
+            logger.warning("The folder %s could not be deleted: %s", self.staging, error)

@@ -1,0 +1,153 @@
+"""Find data files as Spark does: patterns, folders of partitions, and files that are hidden."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
+
+from kspark.files.paths import Resolved, resolve
+
+MAGIC = re.compile(r"[*?\[{]")
+BRACES = re.compile(r"\{([^{}]*)\}")
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file with rows.
+
+    Attributes:
+        place: `Resolved`, its path.
+        values: Dictionary from partition column to the value that the file's folders give it: at
+            first the text of the folder's name, then a value of the column's type.
+        rows: Integer, number of its rows; 0 as long as its footer was not read.
+    """
+
+    place: Resolved
+    values: dict[str, Any] = field(default_factory=dict)
+    rows: int = 0
+
+
+def list_files(paths: Sequence[str]) -> list[DataFile]:
+    """Find the files of paths, in the order of the paths, and sorted by name in each folder.
+
+    Args:
+        paths: Sequence of strings: files, folders, or patterns with `*`, `?`, `[]` and `{}`.
+
+    Raises:
+        FileNotFoundError: If a path does not exist, or no file matches it.
+        ValueError: If the folders below a path are not partitions.
+        UnreachableError: If the file system of a path is unknown.
+    """
+    found: list[DataFile] = []
+    for path in paths:
+        here = [file for place in matches(resolve(path)) for file in below(place)]
+        if not here:
+            raise FileNotFoundError(errno.ENOENT, "There are no Parquet files", path)
+        found += here
+    check_keys(found)
+    return found
+
+
+def matches(place: Resolved) -> list[tuple[Resolved, FileInfo]]:
+    """Return what a path or pattern names, sorted by path."""
+    literal = place.system.get_file_info(place.path)
+    if literal.type != FileType.NotFound:
+        return [(place, literal)]
+    patterns = alternatives(place.path) if MAGIC.search(place.path) else []
+    names = sorted({name for one in patterns for name in expanded(place.system, one)})
+    if not names:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(place))
+    infos = place.system.get_file_info(names)
+    return [(Resolved(place.root, info.path), info) for info in infos]
+
+
+def alternatives(pattern: str) -> list[str]:
+    """Return the patterns that a pattern with `{a,b}` stands for."""
+    braces = BRACES.search(pattern)
+    if braces is None:
+        return [pattern]
+    start, stop = braces.span()
+    made = (pattern[:start] + part + pattern[stop:] for part in braces[1].split(","))
+    return [found for one in made for found in alternatives(one)]
+
+
+def expanded(system: FileSystem, pattern: str) -> Iterator[str]:
+    """Yield the paths that match a pattern. `*` matches within one name."""
+    head, *rest = MAGIC.split(pattern, maxsplit=1)
+    if not rest:
+        if system.get_file_info(pattern).type != FileType.NotFound:
+            yield pattern
+        return
+    base = head.rpartition("/")[0]
+    name, slash, after = pattern[len(base) + 1 if "/" in head else 0 :].partition("/")
+    name = name.replace("[^", "[!")
+    selector = FileSelector(base or "/", allow_not_found=True)
+    for info in sorted(system.get_file_info(selector), key=lambda info: info.path):
+        if not fnmatchcase(info.base_name, name) or is_hidden(info.base_name):
+            continue
+        if not slash:
+            yield info.path
+        elif info.type == FileType.Directory:
+            yield from expanded(system, f"{info.path}/{after}")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether readers ignore a name, such as `_SUCCESS` or `.part.crc`, as Spark does."""
+    return name.startswith(".") or (name.startswith("_") and "=" not in name)
+
+
+def below(found: tuple[Resolved, FileInfo]) -> Iterator[DataFile]:
+    """Yield the files of a folder, sorted by path; or the file itself."""
+    place, info = found
+    if info.type == FileType.File:
+        yield DataFile(place)
+        return
+    infos = place.system.get_file_info(FileSelector(info.path, recursive=True))
+    for one in sorted(infos, key=lambda info: info.path):
+        parts = one.path[len(info.path) :].strip("/").split("/")
+        if one.type != FileType.File or any(map(is_hidden, parts)) or not one.size:
+            continue
+        if one.base_name.endswith("._COPYING_"):
+            continue
+        yield DataFile(Resolved(place.root, one.path), values_of(parts[:-1], place))
+
+
+def values_of(folders: Sequence[str], place: Resolved) -> dict[str, str]:
+    """Return the partition columns of a file from the names of its folders.
+
+    Raises:
+        ValueError: If a folder is not named `key=value`.
+    """
+    values = {}
+    for name in folders:
+        key, equals, value = name.partition("=")
+        if not equals or not key:
+            raise ValueError(
+                f"The folders in {str(place)!r} must be named `column=value`, so that Spark reads "
+                f"them. Received: {name!r}. Name the folders by a pattern, such as "
+                f"{str(place) + '/*'!r}"
+            )
+        values[key] = value
+    return values
+
+
+def check_keys(files: Sequence[DataFile]) -> None:
+    """Refuse files whose folders give other columns than those of the first file.
+
+    Raises:
+        ValueError: If there are some.
+    """
+    for file in files:
+        if list(file.values) != list(files[0].values):
+            raise ValueError(
+                "The folders of all files must be named by the same columns. Received: "
+                f"{list(files[0].values)} for {str(files[0].place)!r}, and {list(file.values)} "
+                f"for {str(file.place)!r}"
+            )

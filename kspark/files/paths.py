@@ -1,0 +1,103 @@
+"""Find the file system of a path. The only place that knows schemes."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+import pyarrow as pa
+from pyarrow.fs import FileSystem, FSSpecHandler, LocalFileSystem, PyFileSystem
+
+# At least two letters, so that a Windows drive is not a scheme; and a slash, so that
+# `run:3.keras` is the name of a local file.
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):/")
+LOCAL = re.compile(r"file:(?://(?:localhost)?(?=/))?", re.IGNORECASE)
+ROOT = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+)://([^/]*)/?")
+
+ALIASES = {"s3a": "s3", "s3n": "s3"}
+"""Hadoop's schemes that pyarrow and fsspec know under another name."""
+
+
+class UnreachableError(OSError):
+    """Neither pyarrow nor fsspec has a file system for a path."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A path on a file system.
+
+    Attributes:
+        root: String, scheme and authority, from which `system_of` makes the file system in any
+            process; `""` for the local disk.
+        path: String, the path on that file system.
+    """
+
+    root: str
+    path: str
+
+    @property
+    def system(self) -> FileSystem:
+        """The file system, in this process."""
+        return system_of(self.root)[0]
+
+    def __str__(self) -> str:
+        return self.path if not self.root else f"{self.root.partition(':')[0]}:{self.path}"
+
+
+def is_remote(path: str) -> bool:
+    """Whether `path` has a scheme other than `file:`."""
+    scheme = SCHEME.match(path)
+    return scheme is not None and scheme[1].lower() != "file"
+
+
+def local_path(path: str) -> str:
+    """Return `path` without `file:`. As in Hadoop, percent signs are not escapes."""
+    return LOCAL.sub("", path, count=1) if SCHEME.match(path) else path
+
+
+def resolve(path: str) -> Resolved:
+    """Find the file system of a path.
+
+    Args:
+        path: String, a local path, or a URI such as `"s3://bucket/folder"`.
+
+    Raises:
+        UnreachableError: If neither pyarrow nor fsspec has a file system for it.
+    """
+    if not is_remote(path):
+        return Resolved("", os.path.abspath(local_path(path)))
+    found = ROOT.match(path)
+    if found is None:
+        raise UnreachableError(f"{path!r} has a scheme, but no `//` after it.")
+    scheme = found[1].lower()
+    root = f"{ALIASES.get(scheme, scheme)}://{found[2]}/"
+    base = system_of(root)[1].rstrip("/")
+    rest = path[found.end() :].strip("/")
+    return Resolved(root, f"{base}/{rest}".rstrip("/") if rest else base or "/")
+
+
+@lru_cache(maxsize=64)
+def system_of(root: str) -> tuple[FileSystem, str]:
+    """Return the file system of a root, and the path of the root on it.
+
+    Raises:
+        UnreachableError: If neither pyarrow nor fsspec has one.
+    """
+    if not root:
+        return LocalFileSystem(), "/"
+    try:
+        system, path = FileSystem.from_uri(root)
+        return system, str(path)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        reason = str(error)  # An unknown scheme, or a library such as libhdfs is missing.
+    try:
+        import fsspec
+
+        other, path = fsspec.core.url_to_fs(root)
+    except (ImportError, ValueError, OSError) as error:
+        raise UnreachableError(
+            f"pyarrow does not reach {root!r}: {reason}. Nor does fsspec: {error}"
+        ) from error
+    return PyFileSystem(FSSpecHandler(other)), str(path)

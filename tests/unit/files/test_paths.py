@@ -1,0 +1,58 @@
+"""A path leads to a file system: the local disk, one of pyarrow's, or one of fsspec's."""
+
+from __future__ import annotations
+
+import sys
+
+import fsspec
+import pytest
+from pyarrow.fs import LocalFileSystem
+
+from kspark.files.paths import UnreachableError, resolve, system_of
+
+
+@pytest.mark.parametrize(
+    "path", ["/a b/c%20", "file:/a b/c%20", "file:///a b/c%20", "FILE:/a b/c%20"]
+)
+def test_the_local_disk_has_no_root_and_percent_signs_are_no_escapes(path):
+    found = resolve(path)
+    assert (found.root, found.path, str(found)) == ("", "/a b/c%20", "/a b/c%20")
+    assert isinstance(found.system, LocalFileSystem)
+
+
+def test_a_relative_path_is_of_this_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolve("a/../b").path == str(tmp_path / "b")
+
+
+def test_fsspec_reaches_what_pyarrow_does_not():
+    fsspec.filesystem("memory").pipe("/bucket/folder/a.parquet", b"abc")
+    found = resolve("memory://bucket/folder/a.parquet")
+    assert found.system.get_file_info(found.path).size == 3
+    assert str(found).startswith("memory:") and found.root == "memory://bucket/"
+    assert system_of(found.root) is system_of(found.root)
+
+
+@pytest.mark.parametrize("path", ["demo://host/a", "demo:/a"])
+def test_an_unknown_scheme_is_not_reached(path):
+    with pytest.raises(UnreachableError, match="demo"):
+        resolve(path)
+
+
+def test_fsspec_need_not_be_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(UnreachableError, match="Nor does fsspec"):
+        resolve("other://host/a")
+
+
+def test_schemes_of_hadoop_are_known_under_their_other_names(monkeypatch):
+    seen = []
+
+    def system(root):
+        seen.append(root)
+        return LocalFileSystem(), "bucket"
+
+    monkeypatch.setattr("kspark.files.paths.system_of", system)
+    assert resolve("s3a://bucket/a/b/").path == "bucket/a/b"
+    assert resolve("S3N://bucket").path == "bucket"
+    assert seen == ["s3://bucket/"] * 2
