@@ -18,7 +18,8 @@ import tempfile
 from pathlib import Path
 
 ARRAYS, ROWS, SESSION = "kspark-arrays-", "kspark-rows-", "kspark-session-"
-"""How the names of folders begin: spooled arrays, counts of rows, files of a local session."""
+"""How the names of folders begin: rows of arrays and of batches, counts of rows, files of a local
+session."""
 
 LOCK = ".lock"
 """Name of the locked file, which contains the name of the host."""

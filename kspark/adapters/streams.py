@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 from pyspark.sql import SparkSession
 
+from kspark import temporary
 from kspark.adapters.arrays import (
     ArrayExamples,
     adapt_arrays,
@@ -31,7 +30,9 @@ from kspark.adapters.base import Columns
 from kspark.adapters.conform import Place
 from kspark.adapters.refusals import shown
 from kspark.adapters.tensors import host_array
-from kspark.errors import Described, invalid
+from kspark.cluster.interrupts import interruptible
+from kspark.cluster.remote import is_connect
+from kspark.errors import Described, invalid, invalid_type
 from kspark.shards import ArraySpec, Chunk, InputSpec, StoredArray
 from kspark.shards.files import read_ranges
 from kspark.shards.writing import ShardWriter
@@ -62,20 +63,27 @@ def kind_of(value: object) -> str | None:
     return None
 
 
+END = object()
+"""What comes after the last batch."""
+
+Batch = tuple[Any, Any, Any]
+"""Features, labels and sample weights of a batch; the last two may be `None`."""
+
+
 @dataclass
 class Stream:
     """Batches that are read once.
 
     Attributes:
-        batches: Iterator over all batches: `x`, `(x, y)` or `(x, y, sample_weight)`, with the
-            arrays of x and y alone, or in lists or dictionaries.
-        first: The first batch, as a tuple of x, y and sample weights.
+        batches: Iterator over all batches. The arrays of features, and of labels, stand alone, or
+            in lists or dictionaries.
+        first: The first batch.
         limit: Integer, number of rows after which to stop, or `None`.
         watch: Function that is called with the number of rows that were read.
     """
 
-    batches: Iterator[Any]
-    first: tuple[Any, Any, Any]
+    batches: Iterator[Batch]
+    first: Batch
     limit: int | None = None
     watch: Callable[[int], None] = lambda rows: None
 
@@ -103,11 +111,29 @@ def as_stream(value: Any, *, limited: bool = False) -> Any:
     """
     if isinstance(value, Stream) or not is_stream(value):
         return value
-    batches = iterator_of(value, limited=limited)
+    batches = unpacked_batches(iterator_of(value, limited=limited))
     first = next(batches, None)
     if first is None:
-        raise invalid("x", "a data set with at least one batch", Described("0 batches"))
-    return Stream(itertools.chain([first], batches), unpacked(first))
+        raise invalid("x", "a data set with at least one batch of rows", Described("none"))
+    return Stream(itertools.chain([first], batches), first)
+
+
+def unpacked_batches(batches: Iterator[Any]) -> Iterator[Batch]:
+    """Yield features, labels and sample weights of each batch with rows.
+
+    An interrupt ends the wait for a batch.
+
+    Raises:
+        ValueError: If a batch is not usable.
+    """
+    while True:
+        with interruptible():
+            batch = next(batches, END)
+        if batch is END:
+            return
+        parts = unpacked(batch)
+        if len(parts_of(parts[0])[0]):
+            yield parts
 
 
 def iterator_of(value: Any, *, limited: bool) -> Iterator[Any]:
@@ -165,7 +191,7 @@ def check_elements(spec: Any) -> None:
         raise invalid("x", rule, Described("a data set of single rows"))
 
 
-def unpacked(batch: Any) -> tuple[Any, Any, Any]:
+def unpacked(batch: Any) -> Batch:
     """Return features, labels and sample weights of a batch, as Keras unpacks it.
 
     Raises:
@@ -221,7 +247,11 @@ def adapt_stream(
     Raises:
         ValueError: If there are labels or weights beside the batches, if a batch does not fit
             `spec`, or if rows have different shapes.
+        TypeError: If the session is one of Spark Connect.
     """
+    if is_connect(spark):
+        rule = "a Spark DataFrame over Spark Connect (`spark.createDataFrame` makes one)"
+        raise invalid_type("x", rule, Described("a data set of batches"))
     for name, value in (("y", y), ("sample_weight", sample_weight)):
         if value is not None:
             rule = "`None` for a data set of batches, which contain it"
@@ -249,7 +279,8 @@ def stored(stream: Stream, spec: InputSpec) -> Chunk:
     Returns:
         `Chunk` of all rows.
     """
-    folder = tempfile.mkdtemp(prefix="kspark-stream-")
+    made = temporary.Folder(temporary.ARRAYS)
+    folder = str(made.path)
     try:
         writer = ShardWriter(folder, spec)
         try:
@@ -263,12 +294,12 @@ def stored(stream: Stream, spec: InputSpec) -> Chunk:
         read = partial(mapped_rows, folder, handle.num_examples)
         return Chunk(*(list(map(read, group)) for group in groups))
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        made.remove()
 
 
 def mapped_rows(folder: str, count: int, array: StoredArray) -> np.ndarray:
     """Map an array of numbers from its file; read one of text."""
-    if array.is_text or not array.nbytes or os.name != "posix":
+    if array.is_text or not array.nbytes:
         return read_ranges(folder, array, [(0, count)])
     path = os.path.join(folder, array.file)
     return np.asarray(np.memmap(path, array.dtype, "r", shape=(count, *array.shape)))
@@ -282,8 +313,7 @@ def chunks_of(stream: Stream, spec: InputSpec) -> Iterator[Chunk]:
             them.
     """
     done = 0
-    for batch in stream.batches:
-        x, y, sample_weight = unpacked(batch)
+    for x, y, sample_weight in stream.batches:
         if y is None and spec.targets:
             rule = "data whose batches are (x, y) or (x, y, sample_weight)"
             raise invalid("x", rule, Described("a batch of features alone"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ from kspark.adapters.file_paths import is_files, open_files
 from kspark.cluster.running import check_running
 from kspark.errors import Described, inside, invalid
 from kspark.job.progress import Phases
+from kspark.plan import TrainingPlan
 from kspark.replica import Replica
 from kspark.replica.labels import check_labels, check_text
 from kspark.replica.signature import is_built
@@ -35,6 +36,31 @@ def first_phase(x: Any) -> str:
     """Return what a call does first, for the screen. Without a session, it starts Spark."""
     has_session = getattr(x, "sparkSession", None) is not None or active_session() is not None
     return "Preparing the rows" if has_session else "Starting Spark"
+
+
+def sized(
+    plan: TrainingPlan,
+    x: Any,
+    validation_data: Any,
+    batch_size: int | None,
+    validation_batch_size: int | None,
+) -> TrainingPlan:
+    """Return a plan with the sizes of the batches in the data, where the user has set no sizes.
+
+    Args:
+        plan: `TrainingPlan`.
+        x: The training data.
+        validation_data: The validation data, or `None`.
+        batch_size: Integer that the user has set, or `None`.
+        validation_batch_size: Integer that the user has set, or `None`.
+    """
+    size, validation_size = plan.batch_size, plan.validation_batch_size
+    if batch_size is None and isinstance(x, Stream):
+        size = x.batch_size
+    if validation_batch_size is None:
+        own = isinstance(validation_data, Stream)
+        validation_size = validation_data.batch_size if own else size
+    return replace(plan, batch_size=size, validation_batch_size=validation_size)
 
 
 def limit_stream(x: Any, limit: int | None, progress: Phases) -> None:

@@ -36,6 +36,7 @@ from kspark.spark_model.inputs import (
     first_phase,
     limit_stream,
     opened,
+    sized,
 )
 from kspark.spark_model.saved import SavedModel
 from kspark.spark_model.training import Outcome, train
@@ -231,7 +232,8 @@ class SparkModel(SavedModel):
             validation_steps: Integer, number of batches to validate on, from the first rows on.
                 Defaults to `None`, all rows.
             validation_batch_size: Integer, number of examples per batch of the validation.
-                Defaults to `None`, the `batch_size`.
+                Defaults to `None`: the size of its first batch, if it has batches, else the
+                `batch_size`.
             validation_freq: Integer, validate after every so many epochs; or a collection of
                 epochs, counted from 1, to validate after. Defaults to `1`.
             features_col: Column of the features in a table, a list of columns, or a dictionary
@@ -281,10 +283,9 @@ class SparkModel(SavedModel):
         check_exclusive(validation_split, class_weight, sample_weight)
         self._model = compiled_model(self._model)
         checked = checked_callbacks(callbacks, callbacks_every)
-        x = readable(x, limited=steps_per_epoch is not None)
         plan = self._plan(
             on_nonfinite="ignore" if stops_on_nan(checked) else self.on_nonfinite,
-            batch_size=self._batch_size(batch_size, x),
+            batch_size=self.batch_size if batch_size is None else batch_size,
             epochs=epochs,
             initial_epoch=initial_epoch,
             shuffle=shuffle,
@@ -299,6 +300,9 @@ class SparkModel(SavedModel):
             callbacks_every=callbacks_every,
             worker_callbacks=pickled_callbacks(worker_callbacks),
         )
+        x = readable(x, limited=steps_per_epoch is not None)
+        validation_data = readable(validation_data, limited=validation_steps is not None)
+        plan = sized(plan, x, validation_data, batch_size, validation_batch_size)
         keeping = Checkpointing.of(checkpoint, resume, checkpoints_kept, self.seed, plan, checked)
         check_gradients(self._model, plan)
         cols = Columns(features_col, label_col, weight_col)

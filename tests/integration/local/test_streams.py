@@ -54,11 +54,12 @@ def test_batches_train_as_their_rows_do(spark):
 
 def test_batches_without_an_end_are_read_as_far_as_the_epochs_go(spark):
     endless = tf.data.Dataset.from_tensor_slices((X, Y)).batch(10).repeat()
+    larger = tf.data.Dataset.from_tensor_slices((X, Y)).batch(15).repeat()
     steps = {"steps_per_epoch": 6, "epochs": 3, "shuffle": False}
-    spark_model, found = fitted(endless, **steps, validation_data=endless, validation_steps=2)
+    spark_model, found = fitted(endless, **steps, validation_data=larger, validation_steps=2)
     _, expected = fitted(
         np.concatenate([X, X]), np.concatenate([Y, Y]), batch_size=10, **steps,
-        validation_data=(X[:20], Y[:20]),
+        validation_data=(X[:30], Y[:30]), validation_batch_size=15,
     )  # fmt: skip
     assert found == expected
     trained = [sum(w["num_examples"] for w in e) for e in spark_model.last_fit.workers]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import signal
 import tempfile
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ import tensorflow as tf
 
 from kspark.adapters import Columns, Stream, adapt, readable
 from kspark.adapters.tensors import host_array
+from kspark.cluster.interrupts import defers_interrupts
 from kspark.shards import ArraySpec, InputSpec
 
 SPARK = SimpleNamespace(sparkContext=SimpleNamespace(defaultParallelism=2))
@@ -169,7 +171,8 @@ def test_nothing_is_left_on_disk(tmp_path, monkeypatch):
         (lambda: dataset(X, Y).repeat(), r"an end, or used with `steps_per_epoch`.*infinite"),
         (Endless, r"an end, or used with `steps_per_epoch`.*infinite"),
         (lambda: dataset(X, Y).unbatch(), r"of batches: call `dataset.batch\(32\)`.*single rows"),
-        (lambda: iter(()), r"at least one batch. Received: 0 batches"),
+        (lambda: iter(()), r"at least one batch of rows. Received: none"),
+        (lambda: iter([(X[:0], Y[:0])]), r"at least one batch of rows. Received: none"),
         (lambda: iter([(X, Y, W, W)]), r"\(x, y, sample_weight\). Received: a batch .* tuple of 4"),
         (lambda: iter([5.0]), "one row per example"),
         (
@@ -185,6 +188,34 @@ def test_nothing_is_left_on_disk(tmp_path, monkeypatch):
 def test_what_cannot_be_read_is_refused_before_it_is_read(data, message):
     with pytest.raises(ValueError, match=r"^`x` must be .*" + message):
         readable(data())
+
+
+def test_empty_batches_are_left_out():
+    data = iter([(X[:0], Y[:0]), (X[:6], Y[:6]), (X[:0], Y[:0]), (X[6:], Y[6:]), (X[:0], Y[:0])])
+    stream = readable(data)
+    assert stream.batch_size == 6
+    np.testing.assert_array_equal(rows_of(stream)[0], X)
+
+
+def test_an_interrupt_ends_the_wait_for_a_batch():
+    """Although calls of kspark put interrupts off until they are at a safe place."""
+
+    def slow():
+        yield X, Y
+        signal.raise_signal(signal.SIGINT)
+        yield X, Y
+
+    stream = readable(slow())
+    with pytest.raises(KeyboardInterrupt):
+        defers_interrupts(rows_of)(stream)
+
+
+def test_batches_are_not_read_over_spark_connect(monkeypatch):
+    monkeypatch.setattr("kspark.adapters.streams.is_connect", lambda spark: True)
+    data = batches()
+    with pytest.raises(TypeError, match="DataFrame over Spark Connect.*a data set of batches"):
+        rows_of(data)
+    assert len(list(data)) == 2  # Only the first one was looked at.
 
 
 def test_batches_without_labels_are_refused_for_training():
