@@ -78,11 +78,11 @@ def check_number_of_epochs(name: str, value: Any) -> float:
 
 
 def check_frequency(name: str, value: Any) -> str | int:
-    """Check that a value is `"epoch"`, `"batch"` or a positive number of batches."""
-    if value in ("epoch", "batch"):
+    """Check that a value is `"fit"`, `"epoch"`, `"batch"` or a positive number of batches."""
+    if value in ("fit", "epoch", "batch"):
         return str(value)
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise invalid(name, '"epoch", "batch" or an integer >= 1', value)
+        raise invalid(name, '"fit", "epoch", "batch" or an integer >= 1', value)
     return int(value)
 
 

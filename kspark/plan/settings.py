@@ -84,7 +84,8 @@ class PlanSettings:
     frequency: str | int = setting(
         "epoch",
         check_frequency,
-        "when replicas exchange with the aggregator: epoch, batch, or a number of batches.",
+        "when replicas exchange with the aggregator: epoch, batch, a number of batches, or once at "
+        "the end (fit).",
     )
     num_workers: int | None = setting(
         None, partial(check_integer, least=1), "number of shards of the data, one per worker."

@@ -110,6 +110,10 @@ class TrainingPlan(PlanSettings):
         }
         if settings:
             raise TypeError(f"Argument(s) not recognized: {', '.join(sorted(settings))}")
+        if checked["frequency"] == "fit":  # The rule "one_shot" averages once in rounds of epochs.
+            if checked["mode"] != "synchronous":
+                raise invalid("mode", '"synchronous" with frequency="fit"', checked["mode"])
+            checked["frequency"] = "epoch"
         check_compatible(PlanSettings(**checked))
         if validation_batch_size is None:
             validation_batch_size = checked["batch_size"]

@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 
 from kspark.cluster.remote import is_connect
 from kspark.cluster.slots import has_speculation
-from kspark.errors import invalid, invalid_type, unknown_argument
+from kspark.errors import Described, invalid, invalid_type, unknown_argument
 from kspark.optimizers import OneShot, ServerOptimizer
 from kspark.plan import TrainingPlan
 from kspark.plan.checks import check_fraction
@@ -210,15 +210,19 @@ def check_exclusive(validation_split: float, class_weight: Any, sample_weight: A
         raise invalid("class_weight", "`None` when `sample_weight` is given", class_weight)
 
 
-def refuse_callbacks(callbacks: Any) -> None:
-    """Refuse callbacks outside of `fit`.
+def check_collects(callbacks: Any, *, collects: bool) -> None:
+    """Refuse callbacks of a prediction whose outputs do not come to the driver.
+
+    Args:
+        callbacks: Anything that is true if there are callbacks.
+        collects: Boolean, whether the outputs come to the driver.
 
     Raises:
-        ValueError: If there are any.
+        ValueError: If there are callbacks, and the outputs do not come.
     """
-    if callbacks:
-        rule = "`None` or empty: callbacks run in `fit` only, also around its validation"
-        raise invalid("callbacks", rule, callbacks)
+    if callbacks and not collects:
+        rule = "`None` for a DataFrame, and with `output`: the outputs stay with the workers"
+        raise invalid("callbacks", rule, Described("callbacks"))
 
 
 def check_session(spark: SparkSession, plan: TrainingPlan) -> None:

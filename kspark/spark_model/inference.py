@@ -12,13 +12,14 @@ from kspark import job
 from kspark.adapters import Columns, Stream, readable
 from kspark.cluster.check import check_cluster_once
 from kspark.cluster.interrupts import defers_interrupts
+from kspark.job.call_callbacks import PREDICT, TEST, CallCallbacks
 from kspark.job.callbacks import listed, merged_metrics
 from kspark.job.display import checked_verbose
 from kspark.job.progress import CallProgress
 from kspark.plan.checks import check_integer, check_steps
 from kspark.replica import ReplicaSpec
 from kspark.spark_model.argument_names import explains_unknown_arguments
-from kspark.spark_model.arguments import compiled_model, refuse_callbacks
+from kspark.spark_model.arguments import check_collects, compiled_model
 from kspark.spark_model.files import Destination, score_to
 from kspark.spark_model.inputs import Source, first_phase, gathered, limit_stream, opened
 from kspark.spark_model.keras_attributes import KerasAttributes
@@ -58,7 +59,7 @@ class InferenceModel(KerasAttributes):
         verbose: str | int = "auto",
         sample_weight: Any = None,
         steps: int | None = None,
-        callbacks: None = None,
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
         return_dict: bool = False,
         *,
         features_col: Any = "features",
@@ -89,8 +90,8 @@ class InferenceModel(KerasAttributes):
                 Defaults to `None`.
             steps: Integer, number of batches to evaluate, from the first rows on. Defaults to
                 `None`, all rows.
-            callbacks: `None`: callbacks run in `fit` only. The argument is here so that positional
-                arguments mean the same as in Keras.
+            callbacks: List of `keras.callbacks.Callback`, which run on the driver: hooks of batches
+                once, around all batches. Defaults to `None`.
             return_dict: Boolean, whether to return a dictionary. Defaults to `False`.
             features_col: Column(s) of the features, as for `fit`. Defaults to `"features"`.
             label_col: Column(s) of the labels, as for `fit`. Defaults to `"label"`.
@@ -108,8 +109,8 @@ class InferenceModel(KerasAttributes):
             TypeError: If an argument has a wrong type.
             WorkerError: If a worker failed, or the state of a metric cannot be summed.
         """
-        refuse_callbacks(callbacks)
         self._model = compiled_model(self._model)
+        watchers = CallCallbacks(TEST, self._model, callbacks)
         x = readable(x, limited=steps is not None)
         size, count = self._sizes(x, batch_size, steps)
         columns = Columns(features_col, label_col, weight_col)
@@ -124,10 +125,13 @@ class InferenceModel(KerasAttributes):
             spec = ReplicaSpec.of(self._model, self.custom_objects, source.replica.inputs)
             progress.phase("Starting the workers")
             check_cluster_once(spark, spec.backend, progress.watch)
+            watchers.begin(examples.num_examples, size, verbose)
             parts = job.evaluate(spark, spec, examples, size, progress)
             source.replica.prepare_metrics(parts)
             results = merged_metrics(source.replica, [p.metrics for p in parts])
-            progress.end(sum(p.num_examples for p in parts), results)
+            rows = sum(p.num_examples for p in parts)
+            watchers.end(rows, size, results)
+            progress.end(rows, results)
         return dict(sorted(results.items())) if return_dict else listed(self._model, results)
 
     @defers_interrupts
@@ -138,7 +142,7 @@ class InferenceModel(KerasAttributes):
         batch_size: int | None = None,
         verbose: str | int = "auto",
         steps: int | None = None,
-        callbacks: None = None,
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
         *,
         features_col: Any = "features",
         output_col: str = "prediction",
@@ -166,8 +170,8 @@ class InferenceModel(KerasAttributes):
                 when the result is used. Defaults to `"auto"`.
             steps: Integer, number of batches to predict, from the first rows on. Defaults to
                 `None`, all rows.
-            callbacks: `None`: callbacks run in `fit` only. The argument is here so that positional
-                arguments mean the same as in Keras.
+            callbacks: As for `evaluate`; not for a DataFrame, and not with `output`. Defaults to
+                `None`.
             features_col: Column(s) of the features, as for `fit`. Defaults to `"features"`.
             output_col: String, name of the column that is added to a DataFrame or to files. A
                 model with several outputs adds one column for each, `<output_col>_<name of the
@@ -192,12 +196,13 @@ class InferenceModel(KerasAttributes):
             TypeError: If an argument has a wrong type.
             WorkerError: If a worker failed.
         """
-        refuse_callbacks(callbacks)
+        watchers = CallCallbacks(PREDICT, self._model, callbacks)
         x = readable(x, limited=steps is not None)
         size, count = self._sizes(x, batch_size, steps)
         features, shown = Columns(features_col, None, None), checked_verbose(verbose)
         lazy = isinstance(x, DataFrame)
         destination = Destination.of(output, columns, overwrite, x, filters)
+        check_collects(watchers, collects=not lazy and destination is None)
         with CallProgress(0 if lazy else shown, "Predict") as progress:
             with progress.moving(first_phase(x)):
                 x = opened(x, filters)
@@ -221,9 +226,12 @@ class InferenceModel(KerasAttributes):
                     progress.end(done, {})
                 return output
             examples = source.features(x, count)
+            watchers.begin(examples.num_examples, size, shown)
             chunks = job.predict(spark, spec, examples, size, progress)
             found = gathered(chunks, source.replica, as_rows=hasattr(x, "mapPartitions"))
-            progress.end(sum(len(arrays[0]) for arrays in chunks), {})
+            rows = sum(len(arrays[0]) for arrays in chunks)
+            watchers.end(rows, size, {"outputs": found})
+            progress.end(rows, {})
         return found
 
     def _batch_size(self, given: int | None, x: Any) -> int:

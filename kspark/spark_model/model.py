@@ -70,8 +70,8 @@ class SparkModel(SavedModel):
         mode: String, how replicas are merged. `"synchronous"`: all together.
             `"asynchronous"`: each delta is applied when it arrives. `"hogwild"`: as
             `"asynchronous"`, but without locks. Defaults to `"synchronous"`.
-        frequency: When replicas exchange with the aggregator: `"epoch"`, `"batch"`, or an
-            integer >= 1, a number of batches. Defaults to `"epoch"`.
+        frequency: When replicas exchange: `"epoch"`, `"batch"`, an integer >= 1, a number of
+            batches, or `"fit"`, once at the end (see `OneShot`). Defaults to `"epoch"`.
         num_workers: Integer >= 1, the number of shards. Defaults to `None`: the number of
             partitions of the data, or of task slots for arrays. If all workers must run at the
             same time, it is at most the number of task slots.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kspark import optimizers, saving
+from kspark.errors import invalid
 from kspark.plan.settings import SETTINGS
 from kspark.replica.file_facts import FileFacts
 from kspark.spark_model.inference import InferenceModel
@@ -19,6 +20,7 @@ class SavedModel(InferenceModel):
     """
 
     saved_as = "SparkModel"
+    frequency: str | int
     server_optimizer: Any
     _outcome: Outcome
 
@@ -60,4 +62,15 @@ class SavedModel(InferenceModel):
         )
 
     def _rule(self) -> optimizers.ServerOptimizer:
-        return optimizers.get(self.server_optimizer, self.custom_objects)
+        """Return the server optimizer: `OneShot` with `frequency="fit"`.
+
+        Raises:
+            ValueError: If another one is set with `frequency="fit"`.
+        """
+        rule = optimizers.get(self.server_optimizer, self.custom_objects)
+        if self.frequency != "fit":
+            return rule
+        if rule.name not in ("average", "one_shot"):
+            requirement = '"average" with frequency="fit", which averages once, at the end'
+            raise invalid("server_optimizer", requirement, rule)
+        return optimizers.OneShot()

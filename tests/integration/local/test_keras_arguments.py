@@ -119,6 +119,62 @@ def test_a_fit_of_no_epochs_changes_nothing_and_calls_the_callbacks_of_its_ends(
     assert called == ["begin", "end"] * 2
 
 
+class Told(keras.callbacks.Callback):
+    """Notes the hooks of `evaluate` and `predict`, and what they are told."""
+
+    def __init__(self):
+        super().__init__()
+        self.hooks = []
+
+    def note(self, hook, *told):
+        numbers = [{k: np.asarray(v) for k, v in t.items()} if t else t for t in told[-1:]]
+        self.hooks.append((hook, *told[:-1], *numbers, self.params["steps"]))
+
+    def on_test_begin(self, logs=None):
+        self.note("test begin", logs)
+
+    def on_test_batch_begin(self, batch, logs=None):
+        self.note("test batch begin", batch, logs)
+
+    def on_test_batch_end(self, batch, logs=None):
+        self.note("test batch end", batch, logs)
+
+    def on_test_end(self, logs=None):
+        self.note("test end", logs)
+
+    def on_predict_begin(self, logs=None):
+        self.note("predict begin", logs)
+
+    def on_predict_batch_begin(self, batch, logs=None):
+        self.note("predict batch begin", batch, logs)
+
+    def on_predict_batch_end(self, batch, logs=None):
+        self.note("predict batch end", batch, logs)
+
+    def on_predict_end(self, logs=None):
+        self.note("predict end", logs)
+
+
+def test_callbacks_of_evaluate_and_predict_are_told_what_keras_tells(one):
+    """For a model that is compiled with all batches as `steps_per_execution`."""
+    plain, spark_model = pair(steps_per_execution=5)
+    expected, found = Told(), Told()
+    for model, callback in ((plain, expected), (spark_model, found)):
+        model.evaluate(X, Y, batch_size=10, verbose=0, callbacks=[callback])
+        model.predict(X, batch_size=10, verbose=0, callbacks=[callback])
+    assert len(expected.hooks) == 8
+    for ours, theirs in zip(found.hooks, expected.hooks, strict=True):
+        np.testing.assert_equal(ours[:-2], theirs[:-2])
+        assert ours[-1] == theirs[-1]
+        assert (ours[-2] or {}).keys() == (theirs[-2] or {}).keys()
+        for name, value in (theirs[-2] or {}).items():
+            np.testing.assert_allclose(ours[-2][name], value, atol=1e-5)
+    assert found.model is spark_model.master_network
+    frame = pd.DataFrame({"features": list(X)})
+    with pytest.raises(ValueError, match="`callbacks` must be `None` for a DataFrame, and with"):
+        spark_model.predict(one.createDataFrame(frame), callbacks=[found])
+
+
 def test_shuffle_mixes_the_rows_of_each_worker(one):
     """The order is another one than that of Keras, and so are the numbers."""
     ordered, shuffled = SparkModel(network()), SparkModel(network())

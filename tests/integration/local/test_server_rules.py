@@ -193,10 +193,11 @@ def test_one_shot_averaging_is_the_mean_of_models_that_plain_keras_trains(spark,
     pairs = [list(zip(x[part], y[part], strict=True)) for part in parts]
     rdd = spark.sparkContext.parallelize(pairs, 2).flatMap(lambda pairs: pairs)
     ours = classifier()
-    spark_model = SparkModel(ours, server_optimizer="one_shot", batch_size=8, road=road)
+    spark_model = SparkModel(ours, frequency="fit", batch_size=8, road=road)
     history = spark_model.fit(rdd, epochs=3, shuffle=False, verbose=0, validation_data=(x, y))
     for found, *trained in zip(ours.get_weights(), *(m.get_weights() for m in models), strict=True):
         np.testing.assert_allclose(found, np.average(trained, axis=0, weights=rows), atol=1e-6)
     assert len(history.history["val_loss"]) == 3
+    assert spark_model.last_fit.server_optimizer == "one_shot"
     with pytest.raises(ValueError, match='`frequency` must be "epoch" with .*one_shot'):
         SparkModel(ours, frequency=2, server_optimizer="one_shot")

@@ -96,11 +96,21 @@ def test_models_whose_gradients_cannot_be_merged_are_refused_before_any_job(mode
 
 
 @pytest.mark.parametrize("method", ["evaluate", "predict"])
-def test_callbacks_are_refused_outside_of_fit(method):
-    with pytest.raises(ValueError, match="callbacks run in `fit` only"):
-        getattr(SparkModel(small()), method)(
-            np.zeros((4, 2)), callbacks=[keras.callbacks.Callback()]
-        )
+def test_callbacks_of_other_calls_are_checked_before_any_job(method):
+    with pytest.raises(TypeError, match=r"`callbacks` must be a list of `keras\.callbacks"):
+        getattr(SparkModel(small()), method)(np.zeros((4, 2)), callbacks=[print])
+
+
+def test_an_exchange_at_the_end_of_a_fit_is_a_frequency():
+    spark_model = SparkModel(small(), frequency="fit")
+    assert spark_model.get_config()["frequency"] == "fit"
+    assert spark_model.get_config()["server_optimizer"]["class_name"] == "OneShot"
+    again = SparkModel(small(), **spark_model.get_config())
+    assert again.get_config() == spark_model.get_config()
+    with pytest.raises(ValueError, match='`server_optimizer` must be "average" with frequency="f'):
+        SparkModel(small(), frequency="fit", server_optimizer="median")
+    with pytest.raises(ValueError, match='`mode` must be "synchronous" with frequency="fit"'):
+        SparkModel(small(), "hogwild", "fit")
 
 
 @pytest.mark.parametrize("kind", [SparkModel, SparkMLlibModel])
