@@ -2,7 +2,8 @@
 
     python tensorboard_logs.py [picture.png]
 
-Needs the package tensorboard: `pip install tensorboard`. TensorBoard itself shows them in a browser: `tensorboard --logdir logs`.
+Needs the package tensorboard: `pip install tensorboard`. TensorBoard itself shows them in a
+browser: `tensorboard --logdir logs`.
 """
 
 from __future__ import annotations
