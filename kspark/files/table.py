@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kspark.errors import invalid
 from kspark.files.filters import columns_of, expression_of, remaining, with_dates
 from kspark.files.footers import RowGroup, read_footers
 from kspark.files.listing import DataFile, list_files
@@ -111,7 +112,13 @@ class ParquetFiles:
         return spark_fields(self.schemas[0][0]) | spark_fields(pa.schema(self.partitions))
 
     def first(self, count: int) -> ParquetFiles:
-        """Return the first rows; all, if there are not more."""
+        """Return the first rows; all, if there are not more.
+
+        Raises:
+            ValueError: If there is a filter, which hides how many rows of a file come first.
+        """
+        if self.filter is not None:
+            raise invalid("filters", "None if only the first batches are used", self.filter)
         return replace(self, groups=tuple(first_rows(self.groups, count)))
 
     def split(self, count: int) -> list[tuple[Piece, ...]]:

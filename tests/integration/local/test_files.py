@@ -166,6 +166,11 @@ def test_a_worker_that_does_not_find_a_file_is_named(spark, folder, tmp_path, mo
         ({"output_col": "Label", "output": "o"}, ValueError, "`output_col` must be a name that is"),
         ({"filters": "id > 3"}, ValueError, "`filters` must be None, a list of tuples"),
         ({"filters": [("id", ">", 3)], "steps": 1}, ValueError, "`filters` must be None if only"),
+        (
+            {"filters": [("id", ">", 3)], "steps": 1, "output": "o"},
+            ValueError,
+            "`filters` must be None if only",
+        ),
         ({"x": "none.parquet"}, FileNotFoundError, "none.parquet"),
         ({"x": X, "filters": [("id", ">", 3)]}, ValueError, "`filters` must be None unless `x`"),
         ({"x": X, "output": "o"}, ValueError, "`output` must be None unless `x` names Parquet"),

@@ -90,6 +90,11 @@ def test_filters_leave_row_groups_out_by_their_statistics(made, three):
     assert groups == {"id": 1, "day": 2, "all": 7}
 
 
+def test_the_first_rows_of_a_filter_are_not_known(made, three):
+    with pytest.raises(ValueError, match="`filters` must be None if only the first batches"):
+        made.open([str(three)], [("id", ">", 20)]).first(5)
+
+
 @pytest.mark.parametrize(
     "filters",
     [
