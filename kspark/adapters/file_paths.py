@@ -84,8 +84,14 @@ def log_fallback(paths: Sequence[str], error: OSError) -> None:
 
 
 def paths_of(spark: SparkSession, value: Any) -> list[str]:
-    """Return paths as strings. A path without a scheme is on Spark's default file system."""
+    """Return paths as strings. A path without a scheme is on Spark's default file system.
+
+    Raises:
+        ValueError: If a path is empty.
+    """
     values = [value] if isinstance(value, str | os.PathLike) else value
+    if not all(map(os.fspath, values)):
+        raise ValueError(f"A path of files must not be empty. Received: {value!r}")
     return [on_default_system(spark, os.fspath(path)) for path in values]
 
 

@@ -86,11 +86,13 @@ def score_files(
         Integer, number of rows.
 
     Raises:
-        ValueError: If a column is missing or taken, or of a type that is not read or written.
+        ValueError: If a column is missing or taken, or of a type that is not read or written, or
+            files to read are in the output.
         FileExistsError: If the output exists, and is not to be replaced.
         WorkerError: If a worker failed.
     """
     model, spark = scoring.model, scoring.model.spark
+    output.keep_apart((file.place for file in files.files), "files of `x`")
     chosen = ChosenColumns.of(files, plan_frame(scoring.columns, model.inputs))
     keeping = kept_columns(files, kept, [field.name for field in scoring.added])
     schema = schema_of(files, keeping, scoring.added)

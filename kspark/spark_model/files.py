@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from pyspark.sql import DataFrame
 
@@ -100,5 +101,12 @@ def score_to(
     if kept is not None:
         names = [*kept, *(field.name for field in scoring.added)]
         scored = scored.select([chosen_column(scored, n, n, "columns") for n in names])
+    if destination.overwrite and any(is_in(path, file) for file in rows.inputFiles()):
+        raise invalid("output", "a folder that does not hold files of `x`", path)
     scored.write.mode("overwrite" if destination.overwrite else "error").parquet(path)
     return None
+
+
+def is_in(folder: str, file: str) -> bool:
+    """Whether a file, as Spark spells it, is in a folder that has a scheme."""
+    return f"{unquote(file)}/".startswith(f"{unquote(folder).rstrip('/')}/")

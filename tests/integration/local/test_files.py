@@ -171,6 +171,9 @@ def test_a_worker_that_does_not_find_a_file_is_named(spark, folder, tmp_path, mo
             ValueError,
             "`filters` must be None if only",
         ),
+        ({"output": "", "overwrite": True}, ValueError, "A path of files must not be empty"),
+        ({"output": ".", "overwrite": True}, ValueError, "not hold the current directory"),
+        ({"x": ""}, ValueError, "A path of files must not be empty"),
         ({"x": "none.parquet"}, FileNotFoundError, "none.parquet"),
         ({"x": X, "filters": [("id", ">", 3)]}, ValueError, "`filters` must be None unless `x`"),
         ({"x": X, "output": "o"}, ValueError, "`output` must be None unless `x` names Parquet"),
@@ -183,6 +186,13 @@ def test_what_does_not_go_together_is_refused(
     with pytest.raises(error, match=text):
         SparkModel(classifier()).predict(**{"x": folder, "verbose": 0, **arguments})
     assert os.listdir(tmp_path) == []
+
+
+def test_an_output_does_not_replace_the_rows_that_it_is_made_of(spark, folder):
+    spark_model = SparkModel(classifier())
+    with pytest.raises(ValueError, match="`output` must be a folder that does not hold files of"):
+        spark_model.predict(folder / "0.parquet", output=folder, overwrite=True, verbose=0)
+    assert len(os.listdir(folder)) == 3
 
 
 def test_labels_and_types_are_checked_before_a_job(spark, folder, tmp_path):
@@ -365,6 +375,8 @@ def test_a_path_that_only_hadoop_reaches_is_read_and_written_by_spark(
             assert scored.schema.names == ["id", "prediction"]
             np.testing.assert_allclose(scored["prediction"].to_numpy(), expected[:, 0], rtol=1e-6)
     assert caplog.text.count("in place of pyarrow") == 4
+    with pytest.raises(ValueError, match="`output` must be a folder that does not hold files of"):
+        spark_model.predict(path, output="demo://kspark-files/rows", overwrite=True, verbose=0)
     with pytest.raises(ValueError, match="`filters` must be a list of tuples for a path"):
         spark_model.predict(path, filters=pc.field("id") > 3, verbose=0)
     for key in settings:
