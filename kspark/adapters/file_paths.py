@@ -21,20 +21,53 @@ from kspark.files.table import ParquetFiles
 
 logger = logging.getLogger("kspark")
 
-NAMES_FILES = re.compile(r".*\.(parquet|parq)|[A-Za-z][A-Za-z0-9+.\-]+://.*", re.DOTALL)
-"""What a string in a list must be, to be a path and not text to predict."""
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
+STORES = frozenset(
+    (
+        *("file", "hdfs", "webhdfs", "viewfs", "ofs", "dbfs", "alluxio", "memory"),
+        *("s3", "s3a", "s3n", "gs", "gcs", "abfs", "abfss", "wasb", "wasbs", "az", "adl"),
+        *("oss", "cos", "cosn", "obs", "oci"),
+    )
+)
+"""Schemes of file systems. A string in a list with another scheme, as `http`, is text."""
 
 
-def is_files(value: object) -> bool:
-    """Whether a value is a path, or a list of paths."""
+def is_files(value: object, *, labelled: bool = False) -> bool:
+    """Whether a value is a path, or a list of paths.
+
+    Args:
+        value: The data of a call.
+        labelled: Boolean, whether there are labels beside it, so that a list of strings is text.
+            Defaults to `False`.
+    """
     if isinstance(value, str | os.PathLike):
         return True
     if not isinstance(value, list | tuple) or not value:
         return False
     return all(
-        isinstance(v, os.PathLike) or (isinstance(v, str) and NAMES_FILES.fullmatch(v))
+        isinstance(v, os.PathLike) or (isinstance(v, str) and not labelled and names_files(v))
         for v in value
     )
+
+
+def names_files(text: str) -> bool:
+    """Whether a string in a list is a path, and not text to predict."""
+    scheme = SCHEME.match(text)
+    if scheme is not None:
+        return scheme[1].lower() in STORES
+    return text.endswith((".parquet", ".parq"))
+
+
+def warn_of_paths(value: object) -> None:
+    """Warn that a list of strings is taken as text, although files have these names."""
+    if not isinstance(value, list | tuple) or not value:
+        return
+    if all(isinstance(text, str) and text and os.path.exists(text) for text in value):
+        logger.warning(
+            "The strings %r are read as text, although these files exist. To read the files, "
+            "wrap each in `pathlib.Path`.",
+            list(value[:3]),
+        )
 
 
 def open_files(spark: SparkSession, value: Any, filters: Any = None) -> ParquetFiles | DataFrame:

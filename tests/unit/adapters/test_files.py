@@ -22,6 +22,7 @@ from kspark.adapters.files import (
 from kspark.errors import ClusterError
 from kspark.files.table import ParquetFiles
 from kspark.shards import ArraySpec, InputSpec
+from kspark.spark_model.inputs import opened
 
 FEATURES = InputSpec((ArraySpec("x", (2,), "float32"),))
 LABELLED = InputSpec(FEATURES.inputs, (ArraySpec("y"),))
@@ -31,7 +32,7 @@ LABELLED = InputSpec(FEATURES.inputs, (ArraySpec("y"),))
     "value",
     [
         *("rows", Path("rows"), [Path("a"), "b.parquet"], ("a.parquet", "s3://bucket/rows")),
-        *(["a.parq"], ["file:///rows"]),
+        *(["a.parq"], ["file:///rows"], ["S3A://bucket/rows", "abfss://c@account/rows"]),
     ],
 )
 def test_paths_name_files(value):
@@ -43,10 +44,29 @@ def test_paths_name_files(value):
     [
         *(["good film", "bad film"], [], [1.0], None, np.zeros(2), {"x": "a.parquet"}),
         *(["a.parquet", "text"], [Path("a"), 1], ["a/b"], b"rows"),
+        *(["http://a.com/login"], ["https://a.com/x.parquet", "s3://b/x"], ["ftp://a", "a://b"]),
     ],
 )
 def test_text_to_predict_and_other_data_name_none(value):
     assert not is_files(value)
+
+
+def test_strings_beside_labels_are_text():
+    assert not is_files(["a.parquet", "file:///rows"], labelled=True)
+    assert is_files("a.parquet", labelled=True) and is_files([Path("a")], labelled=True)
+
+
+@pytest.mark.parametrize(
+    ("names", "warned"), [(["a", "b"], True), (["a", "c"], False), ([], False)]
+)
+def test_text_that_is_the_name_of_a_file_is_mentioned(tmp_path, monkeypatch, caplog, names, warned):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name).touch()
+    with caplog.at_level("WARNING", "kspark"):
+        assert opened(names) is names
+        assert opened(["a"], y=[1]) == ["a"]
+    assert ("wrap each in `pathlib.Path`" in caplog.text) == warned
 
 
 @pytest.fixture
