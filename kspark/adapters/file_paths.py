@@ -6,16 +6,19 @@ import logging
 import os
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from functools import reduce
 from operator import and_, or_
 from typing import Any
 
+import numpy as np
+import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from kspark.cluster.remote import is_connect
 from kspark.errors import invalid
-from kspark.files.filters import RULE
+from kspark.files.filters import COMPARISONS, MEMBERSHIP, conditions_of
 from kspark.files.paths import UnreachableError, is_remote
 from kspark.files.table import ParquetFiles
 
@@ -150,26 +153,25 @@ def condition_of(filters: Any) -> Column:
     Raises:
         ValueError: If they are an expression, which Spark does not take.
     """
-    if not isinstance(filters, list) or not filters:
-        raise invalid(
-            "filters", f"a list of tuples for a path that Spark reads, not {RULE}", filters
-        )
-    groups = filters if isinstance(filters[0], list) else [filters]
+    if isinstance(filters, pc.Expression):
+        raise invalid("filters", "a list of tuples for a path that Spark reads", filters)
+    groups = conditions_of(filters)
     return reduce(or_, (reduce(and_, (condition(*one) for one in group)) for group in groups))
 
 
-def condition(name: str, operator: str, value: Any) -> Column:
+def condition(name: str, sign: str, value: Any) -> Column:
     """Return one condition of `filters`."""
     column = F.col("`" + name.replace("`", "``") + "`")
-    if operator in ("in", "not in"):
-        found = column.isin(list(value))
-        return found if operator == "in" else ~found
-    return {
-        "=": column == value,
-        "==": column == value,
-        "!=": column != value,
-        "<": column < value,
-        ">": column > value,
-        "<=": column <= value,
-        ">=": column >= value,
-    }[operator]
+    if sign in MEMBERSHIP:
+        found = column.isin([for_spark(one) for one in value])
+        return found if sign == "in" else ~found
+    return COMPARISONS[sign](column, for_spark(value))
+
+
+def for_spark(value: Any) -> Any:
+    """Return a time without a zone as text, as PySpark takes it for one of this process' zone."""
+    if isinstance(value, np.datetime64):
+        value = value.astype("datetime64[us]").item()
+    if isinstance(value, datetime) and value.tzinfo is None:
+        return value.isoformat(" ")
+    return value

@@ -7,6 +7,7 @@ partitions.py   folders named `key=value` → columns of Spark's types
 types.py        Arrow's types → Spark's; what the two would read differently is refused
 footers.py      data files → schemas and row groups, without reading a row
 table.py        `ParquetFiles`: what was found, as one table; the choice of its columns
+filter_values.py  values of filters → the types of their columns
 filters.py      rows to read: which columns, which row groups
 splits.py       row groups → one list of pieces per shard, even by rows
 reading.py      pieces → record batches, in bounded memory

@@ -74,15 +74,16 @@ class Selection:
 
         The columns of the result are named c0, c1 and so on.
         """
+        wanted = [self._array(column, rows, file) for column in self.columns]
+        batch = pa.RecordBatch.from_arrays(wanted, names=[f"c{i}" for i in range(len(wanted))])
         if self.filter is not None:
             names = [*(column.name for column in self.needed), ROW]
             arrays = [self._array(column, rows, file) for column in self.needed]
             table = pa.Table.from_arrays([*arrays, pa.array(np.arange(rows.num_rows))], names)
             places = table.filter(self.filter)[ROW].to_numpy()
             if len(places) < rows.num_rows:
-                rows = rows.take(pa.array(np.sort(places)))  # A filter may change the order.
-        arrays = [self._array(column, rows, file) for column in self.columns]
-        return pa.RecordBatch.from_arrays(arrays, names=[f"c{i}" for i in range(len(arrays))])
+                return batch.take(pa.array(np.sort(places)))  # A filter may change the order.
+        return batch
 
     def _array(self, column: Column, rows: pa.RecordBatch, file: DataFile) -> pa.Array:
         if column.name in self.partitions:

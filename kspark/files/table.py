@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kspark.errors import invalid
-from kspark.files.filters import columns_of, expression_of, remaining, with_dates
+from kspark.files.filters import check_filters, columns_of, expression_of, remaining
 from kspark.files.footers import RowGroup, read_footers
 from kspark.files.listing import DataFile, list_files
 from kspark.files.partitions import typed_files
@@ -55,7 +55,7 @@ class ParquetFiles:
 
         Args:
             paths: Sequence of strings: files, folders or patterns.
-            filters: Which rows to use, in pyarrow's form. Defaults to `None`, all.
+            filters: Which rows to use, see `kspark.files.filters`. Defaults to `None`, all.
             ignore_case: Boolean, see the attribute. Defaults to `True`.
             infer: Boolean, see `kspark.files.partitions.typed_files`. Defaults to `True`.
             zone: String, see there. Defaults to `"UTC"`.
@@ -66,7 +66,7 @@ class ParquetFiles:
             UnreachableError: If a file system is unknown.
             OSError: If a file cannot be read.
         """
-        expression = expression_of(filters)
+        check_filters(filters)
         files, partitions = typed_files(list_files(paths), infer=infer, zone=zone)
         footers = read_footers(files)
         files = [replace(f, rows=r.rows) for f, r in zip(files, footers, strict=True)]
@@ -77,9 +77,9 @@ class ParquetFiles:
         groups = tuple(group for footer in footers for group in footer.groups)
         fields = tuple(partitions)
         made = cls(tuple(files), groups, tuple(schemas), fields, ignore_case=ignore_case)
-        if expression is None:
+        if filters is None:
             return made
-        return made._pruned(expression_of(with_dates(filters, made.schema)))
+        return made._pruned(expression_of(filters, made.schema, made.own_name, zone))
 
     def _pruned(self, expression: pc.Expression) -> ParquetFiles:
         names = columns_of(expression, self.schema)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+from datetime import date, datetime, timedelta, timezone
 
 import keras
 import numpy as np
@@ -16,8 +17,11 @@ from pyspark.ml.linalg import Vectors
 from pyspark.sql import functions as F
 
 from kspark import SparkModel
+from kspark.adapters.file_paths import condition_of
 from kspark.errors import WorkerError
+from kspark.files.filters import COMPARISONS
 from kspark.files.partitions import NULL
+from kspark.files.reading import read_pieces
 from kspark.files.table import ParquetFiles
 from kspark.files.types import spark_type
 from kspark.ml import KerasClassificationModel
@@ -328,6 +332,49 @@ def test_partition_columns_are_features_labels_and_columns_to_keep(spark, folder
     x = np.stack([X[ids, 0], part, X[ids, 2]], axis=1)
     expected = model.predict(x, verbose=0)[:, 0]
     np.testing.assert_allclose(scored["prediction"].to_numpy(), expected, rtol=1e-5)
+
+
+BERLIN = timezone(timedelta(hours=2))
+SOME_ROWS = [
+    ("x", sign, value) for sign in COMPARISONS for value in (1.5, float("nan"), float("inf"))
+] + [
+    *(("x", "in", [1.5, float("nan")]), ("x", "not in", [float("nan")]), ("x", "in", [None, 1.5])),
+    *(("n", "not in", [1, 2]), ("n", "not in", [1, None]), ("n", "!=", 1), ("N", "in", [1])),
+    *(("t", sign, datetime(2024, 6, 1, 12)) for sign in COMPARISONS),
+    *(("t", "=", "2024-06-01 12:00:00"), ("t", ">", "2024-06-01"), ("t", ">", date(2024, 6, 1))),
+    *(("t", "=", datetime(2024, 6, 1, 18, tzinfo=BERLIN)), ("t", "in", ["2024-06-01 12:00:00"])),
+    *(("ntz", "=", datetime(2024, 6, 1, 12)), ("ntz", "not in", ["2024-06-01 12:00:00"])),
+    *(("ntz", "=", datetime(2024, 6, 1, 18, tzinfo=BERLIN)), ("ntz", "<=", "2024-06-01")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("times", ["INT96", "TIMESTAMP_MICROS", "TIMESTAMP_MILLIS"])
+def test_filters_leave_the_rows_that_spark_leaves(spark, tmp_path, times):
+    zone, kind = "spark.sql.session.timeZone", "spark.sql.parquet.outputTimestampType"
+    before = spark.conf.get(zone)
+    spark.conf.set(zone, "America/New_York")
+    spark.conf.set(kind, times)
+    try:
+        spark.sql("""
+            select int(id) id, array(double('nan'), null, 1.5d, 2d, -1d)[id] x,
+            array(1, null, 2, 3, 4)[id] n,
+            array(timestamp'2024-06-01 12:00:00', null, timestamp'2024-06-01 00:00:00',
+            timestamp'2024-06-01 08:00:00', timestamp'2024-06-01 16:00:00')[id] t,
+            cast(array(timestamp_ntz'2024-06-01 12:00:00', null, timestamp_ntz'2024-05-01 00:00:00',
+            timestamp_ntz'2024-06-01 08:00:00', timestamp_ntz'2024-06-01 16:00:00')[id]
+            as timestamp_ntz) ntz from range(5)""").coalesce(1).write.parquet(f"{tmp_path}/in")
+        rows = spark.read.parquet(f"{tmp_path}/in")
+        conditions = [condition_of([one]).alias(str(i)) for i, one in enumerate(SOME_ROWS)]
+        marks = rows.orderBy("id").select(*conditions).collect()
+        for number, one in enumerate(SOME_ROWS):
+            files = ParquetFiles.open([f"{tmp_path}/in"], [one], zone="America/New_York")
+            selection = files.selection([files.column("id")])
+            (pieces,) = files.split(1)
+            found = [i for b in read_pieces(pieces, selection) for i in b.column(0).to_pylist()]
+            assert found == [i for i, row in enumerate(marks) if row[number]], one
+    finally:
+        spark.conf.set(zone, before)
+        spark.conf.unset(kind)
 
 
 def test_a_fitted_stage_adds_the_columns_of_transform_to_files(spark, folder, tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -150,9 +151,11 @@ def test_labels_beside_files_are_refused(files, name):
         adapt_files(None, files, spec=LABELLED, columns=Columns(), **given)
 
 
-@pytest.mark.parametrize("filters", [5, [], "a > 1"])
+@pytest.mark.parametrize(
+    "filters", [5, [], "a > 1", [("a", "~", 1)], [("a", "in", 1)], pc.field("a") > 1]
+)
 def test_spark_takes_lists_of_tuples_only(filters):
-    with pytest.raises(ValueError, match="a list of tuples for a path that Spark reads"):
+    with pytest.raises(ValueError, match="`filters` must be .*a list of tuples"):
         condition_of(filters)
 
 

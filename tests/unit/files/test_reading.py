@@ -69,6 +69,9 @@ def test_fields_of_structs_and_other_spellings(made, tmp_path):
         ([("day", "=", "2024-01-02"), ("id", "<", 72)], [70, 71]),
         ([[("day", "in", ["2024-01-02"]), ("id", "<", 71)], [("id", "=", 3)]], [3, 70]),
         ([("day", "=", date(2024, 1, 2)), ("id", "<", 71)], [70]),
+        ((("ID", "<", 1),), [0]),
+        ([("Day", "not in", {"2024-01-01"}), ("id", "<", 71)], [70]),
+        ([("id", "in", [])], []),
         (pc.bit_wise_and(pc.field("id"), pc.scalar(63)) == 1, [1, 65]),
         ((pc.field("day") == SECOND) & (pc.field("id") < 72), [70, 71]),
     ],
@@ -100,6 +103,7 @@ def test_the_first_rows_of_a_filter_are_not_known(made, three):
     [
         *("id > 3", [("id", "~", 3)], [("id",)], 5, [], [("none", "=", 1)]),
         *([("day", "=", "none")], [("id", "=", "text")], pc.field("none") == 1),
+        *([("id", "in", 3)], [("id", ">", object())], [[]], [("id", ">", 2**70)]),
     ],
 )
 def test_filters_that_are_not_usable_are_refused(made, three, filters):

@@ -148,3 +148,11 @@ def test_a_column_that_is_named_variant_is_none(made, tmp_path):
     files = made.open([str(path)])
     assert files.column("variant.variant").kind == pa.int64()
     assert files.fields["variant"] == field
+
+
+def test_filters_take_views(made, tmp_path):
+    text = pa.array(["a", "b", None]).cast(pa.string_view())
+    path = made.write(tmp_path / "t.parquet", {"id": [0, 1, 2], "text": text})
+    assert made.ids(made.open([path], [("text", "=", "b")])) == [[1]]
+    assert made.ids(made.open([path], [("text", "not in", ["b"])])) == [[0]]
+    assert made.ids(made.open([path], [("id", ">", 1)])) == [[2]]
