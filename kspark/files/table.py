@@ -17,7 +17,7 @@ from kspark.files.listing import DataFile, list_files
 from kspark.files.partitions import typed_files
 from kspark.files.reading import Column, Selection
 from kspark.files.splits import Piece, divide, first_rows
-from kspark.files.types import reason_to_refuse, spark_fields, spark_type
+from kspark.files.types import plain_type, reason_to_refuse, spark_fields, spark_type
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,18 @@ class ParquetFiles:
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """The columns: those of the first file, then the partition columns."""
-        own = {field.name: field for field in self.schemas[0][0]}
+        """The columns: those of the first file, then the partition columns.
+
+        A column that other files have in other types of Arrow has the plain one for all files.
+        """
+        own = {field.name: self._unified(field) for field in self.schemas[0][0]}
         own.update({field.name: field for field in self.partitions})
         return pa.schema(list(own.values()))
+
+    def _unified(self, field: pa.Field) -> pa.Field:
+        places = ((schema, schema.get_field_index(field.name)) for schema, _ in self.schemas)
+        kinds = {schema.field(at).type for schema, at in places if at >= 0}
+        return field if kinds <= {field.type} else field.with_type(plain_type(field.type))
 
     @property
     def num_rows(self) -> int:

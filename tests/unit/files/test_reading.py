@@ -15,6 +15,7 @@ import pytest
 from kspark.errors import ClusterError
 from kspark.files import reading
 from kspark.files.reading import read_pieces
+from kspark.files.types import spark_type
 
 SECOND = pa.scalar(19724, pa.date32())
 """2024-01-02."""
@@ -184,6 +185,48 @@ def test_columns_go_by_name_and_must_be_in_all_files(made, tmp_path):
     made.write(tmp_path / "1.parquet", {"id": [1], "x": [1.0]})
     with pytest.raises(ValueError, match=r"All files must have the column 'x'.*2\.parquet"):
         made.open([str(tmp_path)]).column("x")
+
+
+FEW = np.arange(4.0)
+ALIKE = [
+    (pa.array([1, 2], pa.timestamp("ms")), pa.array([1001, 2001], pa.timestamp("us"))),
+    (pa.array([1], pa.timestamp("ms", "UTC")), pa.array([5], pa.timestamp("us", "Asia/Tokyo"))),
+    (pa.array([1], pa.uint8()), pa.array([-1], pa.int16())),
+    (pa.array([1], pa.uint32()), pa.array([-1, None], pa.int64())),
+    (pa.array([1], pa.uint64()), pa.array([-1], pa.decimal128(20, 0))),
+    (pa.nulls(1), pa.array([7], pa.int32())),
+    (pa.array([5], pa.duration("us")), pa.array([7], pa.int64())),
+    (pa.array(["a"]).dictionary_encode(), pa.array(["b"], pa.large_string())),
+    (pa.array([b"ab"], pa.binary(2)), pa.array([b"abc"], pa.binary(3))),
+    (pa.FixedSizeListArray.from_arrays(FEW, 2), pa.FixedSizeListArray.from_arrays(FEW, 4)),
+    (pa.array([[1]], pa.large_list(pa.uint32())), pa.array([[-1]], pa.list_(pa.int64()))),
+    (
+        pa.array([{"a": 1}], pa.struct([("a", pa.uint8())])),
+        pa.array([{"a": -1}], pa.struct([("a", pa.int16())])),
+    ),
+    (
+        pa.array([[("a", 1)]], pa.map_(pa.string(), pa.uint8())),
+        pa.array([[("a", -1)]], pa.map_(pa.string(), pa.int16())),
+    ),
+]
+"""Values in two types of Arrow that Spark reads as the same type."""
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("arrays", ALIKE, ids=lambda arrays: str(arrays[0].type))
+def test_files_may_differ_in_types_that_are_one_for_spark(made, tmp_path, arrays, order):
+    arrays = arrays[::order]
+    for i, array in enumerate(arrays):
+        made.write(tmp_path / f"{i}.parquet", {"x": array})
+    files = made.open([str(tmp_path)])
+    kind = files.column("x").kind
+    assert spark_type(kind) == spark_type(arrays[0].type)
+    (rows,) = made.rows(files, "x")
+    expected = pa.chunked_array([array.cast(kind) for array in arrays]).to_pylist()
+    assert [row["x"] for row in rows] == expected
+    if not pa.types.is_nested(kind):
+        files = made.open([str(tmp_path)], [("x", "=", expected[-1])] if expected[-1] else None)
+        assert {"x": expected[-1]} in made.rows(files, "x")[0]
 
 
 def test_fsspec_reads_what_pyarrow_does_not_reach(made, tmp_path):
