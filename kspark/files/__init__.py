@@ -3,6 +3,7 @@
 ```
 paths.py        a path → a file system of pyarrow, also by way of fsspec
 listing.py      paths, patterns and folders → data files, as Spark finds them
+table_formats.py  folders of Delta Lake, Hudi and Iceberg, which are refused
 partitions.py   folders named `key=value` → columns of Spark's types
 types.py        Arrow's types → Spark's; what the two would read differently is refused
 footers.py      data files → schemas and row groups, without reading a row

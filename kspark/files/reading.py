@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from kspark.errors import ClusterError
 from kspark.files.footers import opened
-from kspark.files.listing import DataFile
+from kspark.files.listing import DataFile, version_of
 from kspark.files.splits import Piece
 
 BATCH_BYTES = 8 << 20
@@ -141,16 +141,26 @@ def read_piece(piece: Piece, paths: list[str]) -> Iterator[pa.RecordBatch]:
 
 
 def check_unchanged(file: pq.ParquetFile, known: DataFile) -> None:
-    """Check that a file has the rows that the driver found.
+    """Check that a file is the one that the driver found.
 
     Raises:
-        ClusterError: If it does not.
+        ClusterError: If it is not.
     """
     if file.metadata.num_rows != known.rows:
         raise ClusterError(
             f"{str(known.place)!r} has {file.metadata.num_rows} rows on host {platform.node()}, "
             f"but had {known.rows} when the driver read its footer. Do not write to the files "
             "while they are read"
+        )
+    if known.version is None:
+        return
+    size, changed = version_of(known.place, known.place.system.get_file_info(known.place.path))
+    times = {changed, known.version[1]} - {None}
+    if size != known.version[0] or len(times) > 1:
+        raise ClusterError(
+            f"{str(known.place)!r} has another size or time of change on host {platform.node()} "
+            "than when the driver found it. Do not write to the files while they are read, and "
+            "keep their times if you copy them to each host"
         )
 
 

@@ -161,6 +161,22 @@ def test_a_file_that_changed_is_an_error(made, three):
         made.ids(files)
 
 
+def test_a_file_of_as_many_rows_that_was_replaced_is_an_error(made, tmp_path):
+    path, store = tmp_path / "t.parquet", fsspec.filesystem("memory")
+    made.write(path, {"id": [1, 2, 3]})
+    store.pipe("/changed/t.parquet", path.read_bytes())
+    disk, memory = made.open([str(path)]), made.open(["memory://changed"])
+    made.write(path, {"id": [1, 2, 4]})  # Of the same size.
+    assert path.stat().st_size == disk.files[0].version[0]
+    os.utime(path, ns=(1, 1))
+    made.write(tmp_path / "other.parquet", {"id": [1, 2, 3], "longer": [1, 2, 3]})
+    store.pipe("/changed/t.parquet", (tmp_path / "other.parquet").read_bytes())
+    for files in (disk, memory):
+        with pytest.raises(ClusterError, match="has another size or time of change on host"):
+            made.ids(files)
+    store.rm("/changed", recursive=True)
+
+
 def test_files_without_rows(made, tmp_path):
     files = made.open([made.numbered(tmp_path / "t.parquet", 0, 0, 5)])
     assert files.num_rows == 0 and made.ids(files, 2) == [[], []]
