@@ -135,7 +135,7 @@ def read_piece(piece: Piece, paths: list[str]) -> Iterator[pa.RecordBatch]:
             rows = batch.slice(min(skip, batch.num_rows), left)
             skip, left = max(0, skip - batch.num_rows), left - rows.num_rows
             if rows.num_rows:
-                yield rows
+                yield from small(rows)
             if not left:
                 return
 
@@ -167,7 +167,29 @@ def check_unchanged(file: pq.ParquetFile, known: DataFile) -> None:
 def batch_rows(file: pq.ParquetFile, groups: list[int], paths: list[str]) -> int:
     """Return how many rows take about `BATCH_BYTES`.
 
-    Columns may be stored in far fewer bytes than they take as arrays, so a few rows are read.
+    Columns may be stored in far fewer bytes than they take as arrays, so a few rows are read. These
+    may be smaller than the others, so the bytes in the file count, too.
     """
     sample = next(iter(file.iter_batches(SAMPLE_ROWS, groups[:1], paths, use_threads=False)))
-    return max(1, min(MOST_ROWS, BATCH_BYTES * sample.num_rows // max(1, sample.nbytes)))
+    per_row = max(sample.nbytes / sample.num_rows, stored_bytes(file, groups, paths), 1)
+    return max(1, min(MOST_ROWS, int(BATCH_BYTES / per_row)))
+
+
+def stored_bytes(file: pq.ParquetFile, groups: list[int], paths: list[str]) -> float:
+    """Return the bytes per row that columns have before compression, the most of row groups."""
+    names = (file.schema.column(i).path for i in range(len(file.schema)))
+    heads = tuple(f"{path}." for path in paths)
+    chosen = [i for i, name in enumerate(names) if f"{name}.".startswith(heads)]
+    found = (file.metadata.row_group(number) for number in groups)
+    return max(
+        sum(group.column(i).total_uncompressed_size for i in chosen) / max(1, group.num_rows)
+        for group in found
+    )
+
+
+def small(rows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a batch in parts, if it is much larger than `BATCH_BYTES`."""
+    parts = min(rows.num_rows, rows.nbytes // BATCH_BYTES)
+    step = -(-rows.num_rows // max(1, parts))
+    for start in range(0, rows.num_rows, step):
+        yield rows.slice(start, step)

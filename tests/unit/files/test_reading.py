@@ -132,6 +132,20 @@ def test_batches_are_small_even_if_the_file_is(made, tmp_path, monkeypatch):
     assert max(batch.nbytes for batch in batches) <= 1 << 20
 
 
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_batches_are_small_even_if_the_first_rows_are_smaller(
+    made, tmp_path, monkeypatch, dictionary
+):
+    monkeypatch.setattr(reading, "BATCH_BYTES", 1 << 20)
+    columns = {"text": [""] * 100 + ["x" * 10_000] * 2000, "id": np.arange(2100)}
+    path = made.write(tmp_path / "t.parquet", columns, use_dictionary=dictionary)
+    files = made.open([path])
+    selection = files.selection([files.column("text"), files.column("id")])
+    batches = list(read_pieces(files.split(1)[0], selection))
+    assert [i for b in batches for i in b.column(1).to_pylist()] == list(range(2100))
+    assert max(batch.nbytes for batch in batches) <= 1.5 * (1 << 20)
+
+
 @pytest.mark.parametrize("size", [20_000, 400_000])
 def test_memory_does_not_grow_with_the_rows(made, tmp_path, monkeypatch, size):
     monkeypatch.setattr(reading, "BUFFER_BYTES", 1 << 18)
