@@ -98,13 +98,20 @@ def open_files(spark: SparkSession, value: Any, filters: Any = None) -> ParquetF
             infer=is_on(spark, "spark.sql.sources.partitionColumnTypeInference.enabled", "true"),
             zone=str(spark.conf.get("spark.sql.session.timeZone", "UTC")),
         )
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        if not any(map(is_remote, paths)):
+    except Exception as error:
+        if not can_fall_back(paths, error):
             raise
         log_fallback(paths, error)
         return frame_of(spark, value, filters)
+
+
+def can_fall_back(paths: Sequence[str], error: Exception) -> bool:
+    """Whether Spark may reach paths where pyarrow raised an error.
+
+    Stores of fsspec raise errors of many classes. Those of a wrong argument are the user's.
+    """
+    is_final = isinstance(error, FileNotFoundError | FileExistsError | ValueError)
+    return not is_final and any(map(is_remote, paths))
 
 
 def frame_of(spark: SparkSession, value: Any, filters: Any) -> DataFrame:
@@ -113,10 +120,14 @@ def frame_of(spark: SparkSession, value: Any, filters: Any) -> DataFrame:
     return frame if filters is None else frame.where(condition_of(filters))
 
 
-def log_fallback(paths: Sequence[str], error: OSError) -> None:
+def log_fallback(paths: Sequence[str], error: Exception) -> None:
     """Log that Spark reads or writes paths, and why."""
     reason = error if isinstance(error, UnreachableError) else f"pyarrow cannot use it: {error}"
-    logger.warning("Spark reads and writes %s in place of pyarrow. %s", list(paths), reason)
+    logger.warning(
+        "Spark reads and writes %s in place of pyarrow, in an order of the rows of its own. %s",
+        list(paths),
+        reason,
+    )
 
 
 def paths_of(spark: SparkSession, value: Any) -> list[str]:

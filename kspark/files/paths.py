@@ -96,7 +96,7 @@ def system_of(root: str) -> tuple[FileSystem, str]:
         import fsspec
 
         other, path = fsspec.core.url_to_fs(root)
-    except (ImportError, ValueError, OSError) as error:
+    except Exception as error:  # Each store of fsspec has errors of its own.
         raise UnreachableError(
             f"pyarrow does not reach {root!r}: {reason}. Nor does fsspec: {error}"
         ) from error

@@ -11,11 +11,10 @@ from pyspark.sql import DataFrame
 
 from kspark import job
 from kspark.adapters.dataframe import chosen_column
-from kspark.adapters.file_paths import frame_of, is_files, log_fallback, paths_of
+from kspark.adapters.file_paths import can_fall_back, frame_of, is_files, log_fallback, paths_of
 from kspark.cluster.spark_job import Watch
 from kspark.errors import invalid
 from kspark.files.commit import Output
-from kspark.files.paths import UnreachableError
 from kspark.files.table import ParquetFiles
 
 
@@ -91,7 +90,9 @@ def score_to(
     if isinstance(rows, ParquetFiles):
         try:
             output = Output(path, destination.overwrite)
-        except UnreachableError as error:
+        except Exception as error:
+            if not can_fall_back([path], error):
+                raise
             log_fallback([path], error)
             rows = frame_of(spark, destination.given, destination.filters)
         else:

@@ -421,7 +421,7 @@ def test_a_path_that_only_hadoop_reaches_is_read_and_written_by_spark(
             scored = pq.read_table(tmp_path / str(i)).sort_by("id")
             assert scored.schema.names == ["id", "prediction"]
             np.testing.assert_allclose(scored["prediction"].to_numpy(), expected[:, 0], rtol=1e-6)
-    assert caplog.text.count("in place of pyarrow") == 4
+    assert caplog.text.count("in place of pyarrow, in an order of the rows of its own") == 4
     with pytest.raises(ValueError, match="`output` must be a folder that does not hold files of"):
         spark_model.predict(path, output="demo://kspark-files/rows", overwrite=True, verbose=0)
     with pytest.raises(ValueError, match="`filters` must be a list of tuples for a path"):

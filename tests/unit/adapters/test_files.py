@@ -12,7 +12,7 @@ import pytest
 
 from kspark.adapters import Columns
 from kspark.adapters.feeds import plan_frame
-from kspark.adapters.file_paths import condition_of, is_files
+from kspark.adapters.file_paths import can_fall_back, condition_of, is_files
 from kspark.adapters.files import (
     ChosenColumns,
     FileExamples,
@@ -157,6 +157,22 @@ def test_labels_beside_files_are_refused(files, name):
 def test_spark_takes_lists_of_tuples_only(filters):
     with pytest.raises(ValueError, match="`filters` must be .*a list of tuples"):
         condition_of(filters)
+
+
+class StoreError(Exception):
+    """Stands for an error of a package of fsspec, which is no `OSError`."""
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "falls_back"),
+    [
+        *(("gs://b/x", StoreError(), True), ("gs://b/x", PermissionError(), True)),
+        *(("x", StoreError(), False), ("file:///x", PermissionError(), False)),
+        *(("gs://b/x", e(), False) for e in (FileNotFoundError, FileExistsError, ValueError)),
+    ],
+)
+def test_spark_tries_what_pyarrow_does_not_reach(path, error, falls_back):
+    assert can_fall_back([path], error) == falls_back
 
 
 def test_a_host_that_does_not_find_a_file_is_named(files):

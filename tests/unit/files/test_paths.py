@@ -45,6 +45,15 @@ def test_fsspec_need_not_be_installed(monkeypatch):
         resolve("other://host/a")
 
 
+def test_errors_of_a_store_are_those_of_a_path(monkeypatch):
+    def fail(root):
+        raise KeyError("no credentials")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", fail)
+    with pytest.raises(UnreachableError, match="no credentials"):
+        resolve("failing://host/a")
+
+
 def test_schemes_of_hadoop_are_known_under_their_other_names(monkeypatch):
     seen = []
 
