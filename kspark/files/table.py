@@ -134,11 +134,21 @@ class ParquetFiles:
         return divide(self.files, self.groups, count)
 
     def own_name(self, name: str) -> str | None:
-        """Return the name of a column as the files spell it, or `None` if there is none."""
+        """Return the name of a column as the files spell it, or `None` if there is none.
+
+        Raises:
+            ValueError: If several columns have the name, in different spellings.
+        """
         names = self.schema.names
-        if name in names or not self.ignore_case:
+        if not self.ignore_case:
             return name if name in names else None
-        return next((own for own in names if own.lower() == name.lower()), None)
+        found = [own for own in names if own.lower() == name.lower()]
+        if len(found) > 1:
+            raise ValueError(
+                f"The columns of files and folders must differ in more than upper case. Received: "
+                f"{found}. Set `spark.sql.caseSensitive` to true to tell them apart"
+            )
+        return found[0] if found else None
 
     def column(self, name: str) -> Column | None:
         """Return a column, or a field "struct.field" of one; `None` if there is none.

@@ -51,6 +51,16 @@ def test_a_partition_column_covers_one_of_the_file(made, tmp_path):
     assert made.rows(files, "b", "a") == [[{"b": 1, "a": 7}]]
 
 
+def test_a_folder_and_a_column_that_differ_in_case_are_refused(made, tmp_path):
+    made.write(tmp_path / "day=1/x.parquet", {"Day": [5], "id": [0]})
+    files = made.open([str(tmp_path)])
+    assert files.column("id").name == "id"
+    with pytest.raises(ValueError, match=r"must differ in more than upper case.*\['Day', 'day'\]"):
+        files.column("DAY")
+    strict = made.open([str(tmp_path)], ignore_case=False)
+    assert made.rows(strict, "Day", "day") == [[{"Day": 5, "day": 1}]]
+
+
 def test_fields_of_structs_and_other_spellings(made, tmp_path):
     columns = {"Row": [{"X": 1, "y": {"z": [1.5]}}], "row.a": [3]}
     files = made.open([made.write(tmp_path / "t.parquet", columns)])
