@@ -377,9 +377,11 @@ def test_filters_leave_the_rows_that_spark_leaves(spark, tmp_path, times):
         spark.conf.unset(kind)
 
 
-def test_a_fitted_stage_adds_the_columns_of_transform_to_files(spark, folder, tmp_path):
+def test_a_fitted_stage_adds_the_columns_of_transform_to_files(spark, folder, tmp_path, capsys):
     fitted = KerasClassificationModel(classifier(), inferenceBatchSize=16)
-    fitted.transformFiles(folder, tmp_path / "out", columns=["id"], filters=[("id", "<", 50)])
+    few = {"columns": ["id"], "filters": [("id", "<", 50)]}
+    fitted.transformFiles(folder, tmp_path / "out", verbose=2, **few)
+    assert "examples/s" in capsys.readouterr().out
     rows = spark.read.parquet(str(folder)).where("id < 50").select("id", "features")
     found = spark.read.parquet(f"{tmp_path}/out").orderBy("id")
     expected = fitted.transform(rows).drop("features").orderBy("id")
@@ -387,6 +389,9 @@ def test_a_fitted_stage_adds_the_columns_of_transform_to_files(spark, folder, tm
     assert found.collect() == expected.collect()
     with pytest.raises(ValueError, match="`predictionCol` must be a name that is not among"):
         fitted.setParams(predictionCol="label").transformFiles(folder, tmp_path / "other")
+    taken = fitted.copy().setParams(predictionCol="p", probabilityCol="label")
+    with pytest.raises(ValueError, match="`probabilityCol` must be a name that is not among"):
+        taken.transformFiles(folder, tmp_path / "other")
     with pytest.raises(TypeError, match="`path` must be a path of Parquet files"):
         fitted.transformFiles(rows, tmp_path / "other")
     with pytest.raises(ValueError, match="`output` must be the path of a folder"):
