@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kspark.adapters.conform import Place
+from kspark.files.types import VECTOR_FIELDS, is_list
 
-VECTOR_FIELDS = ["type", "size", "indices", "values"]
 DENSE = 1
 
 
@@ -45,12 +45,6 @@ def to_numpy(column: pa.Array, place: Place) -> np.ndarray:
     if is_list(kind):
         return lists(column, place)
     return scalars(column, place)
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Whether a type is some kind of list."""
-    checks = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(check(kind) for check in checks)
 
 
 def is_vector(kind: pa.DataType) -> bool:

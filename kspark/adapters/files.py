@@ -126,16 +126,9 @@ class FileExamples(Examples):
         return FileExamples(self._spark, self._files, self._chosen, num_partitions)
 
     def first_rows(self, count: int) -> FileExamples:
-        """See `Examples.first_rows`.
-
-        Raises:
-            ValueError: If there is a filter, which hides how many rows of a file come first.
-        """
-        if self._files.filter is not None:
-            raise invalid("filters", "None if only the first batches are used", self._files.filter)
-        return FileExamples(
-            self._spark, self._files.first(count), self._chosen, self._num_partitions
-        )
+        """See `Examples.first_rows` and `ParquetFiles.first`, which refuses a filter."""
+        files = self._files.first(count)
+        return FileExamples(self._spark, files, self._chosen, self._num_partitions)
 
     def map_chunks(self, task: Task) -> Results:
         """See `Examples.map_chunks`."""

@@ -14,11 +14,12 @@ import logging
 import os
 import posixpath
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
+from kspark.errors import invalid
 from kspark.files.listing import is_hidden
 from kspark.files.paths import Resolved, resolve
 
@@ -26,6 +27,10 @@ logger = logging.getLogger("kspark")
 
 RENAMES_FOLDERS = ("local", "hdfs")
 """File systems of pyarrow that rename a folder in one step."""
+
+DATA_ENDINGS = (".parquet", ".parq")
+LEFT_BY_JOBS = ("_temporary", ".spark-staging")
+"""How the names of folders begin that jobs leave in an output if they are killed."""
 
 SUCCESS = "_SUCCESS"
 
@@ -40,7 +45,8 @@ class Output:
         name: String, a part of the names of this job's files. Defaults to one that no other has.
 
     Raises:
-        FileExistsError: If it exists, and `overwrite` is `False`.
+        FileExistsError: If it exists, and `overwrite` is `False`, or it has other files than rows.
+        ValueError: If the path is empty, or the current directory is in the folder.
         UnreachableError: If its file system is unknown.
     """
 
@@ -49,13 +55,15 @@ class Output:
     name: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
     def __post_init__(self) -> None:
-        self.place = resolve(self.path)
-        if not self.place.root:  # A link stays, and leads to the new folder.
-            self.place = Resolved("", os.path.realpath(self.place.path))
+        if not self.path:
+            raise invalid("output", "the path of a folder to write", self.path)
+        self.place = real(resolve(self.path))  # A link stays, and leads to the new folder.
+        self.keep_apart([Resolved("", os.getcwd())], "the current directory")
         self.atomic = self.system.type_name in RENAMES_FOLDERS
         parent, own = posixpath.split(self.place.path)
         inside = posixpath.join(self.place.path, f"_temporary-{self.name}")
-        self.staging = posixpath.join(parent, f"_{own}-{self.name}") if self.atomic else inside
+        beside = f"_{own.replace('=', '-')}-{self.name}"  # Spark reads `_day=1`, too.
+        self.staging = posixpath.join(parent, beside) if self.atomic else inside
         self.protect()
 
     @property
@@ -68,16 +76,57 @@ class Output:
         """The folder in which attempts of tasks write files with names of their own."""
         return Resolved(self.place.root, posixpath.join(self.staging, "_attempts"))
 
+    def keep_apart(self, places: Iterable[Resolved], what: str) -> None:
+        """Check that the output would replace none of some places.
+
+        Args:
+            places: Iterable of `Resolved`, files or folders.
+            what: String, what they are, for the error.
+
+        Raises:
+            ValueError: If one of them is the output, or in it.
+        """
+        own = self.place.path.rstrip("/")
+        for place in dict.fromkeys(places):
+            if place.root == self.place.root and f"{real(place).path}/".startswith(f"{own}/"):
+                raise invalid("output", f"a folder that does not hold {what}", self.path)
+
     def protect(self) -> None:
         """Refuse to replace what exists.
 
         Raises:
-            FileExistsError: If it exists, and `overwrite` is `False`.
+            FileExistsError: If it exists, and `overwrite` is `False`, or it has other files than
+                rows.
         """
         if not self.overwrite and self.exists():
             raise FileExistsError(
                 errno.EEXIST, "The output exists. Set `overwrite=True` to replace it", self.path
             )
+        for other in self._others():
+            raise FileExistsError(
+                errno.EEXIST,
+                f"`overwrite=True` replaces only Parquet files, and the output has {other!r}. "
+                "Write to another folder, or delete this one",
+                self.path,
+            )
+
+    def _others(self) -> Iterator[str]:
+        """Yield what is at the path, and is not what a job wrote that wrote Parquet files."""
+        if self.system.get_file_info(self.place.path).type == FileType.File:
+            if not self.place.path.endswith(DATA_ENDINGS):
+                yield posixpath.basename(self.place.path)
+            return
+        selector = FileSelector(self.place.path, recursive=True, allow_not_found=True)
+        for info in self.system.get_file_info(selector):
+            name = info.path[len(self.place.path) :].strip("/")
+            *folders, own = name.split("/")
+            if info.type == FileType.Directory:
+                folders, own = [*folders, own], ""
+            if any(folder.startswith(LEFT_BY_JOBS) for folder in folders):
+                continue
+            is_rows = not own or is_hidden(own) or own.endswith(DATA_ENDINGS)
+            if not is_rows or not all("=" in folder for folder in folders):
+                yield name
 
     def exists(self) -> bool:
         """Whether there is something at the path: in an object store, a file that readers see."""
@@ -162,3 +211,8 @@ class Output:
                 self.system.delete_dir(self.staging)
         except OSError as error:
             logger.warning("The folder %s could not be deleted: %s", self.staging, error)
+
+
+def real(place: Resolved) -> Resolved:
+    """Return a place on the local disk without links; others as they are."""
+    return place if place.root else Resolved("", os.path.realpath(place.path))

@@ -1,78 +1,140 @@
-"""Filters in pyarrow's form: the columns and the row groups that they need."""
+"""Filters as lists of tuples or as an expression: the columns and the row groups that they need."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
 from functools import reduce
-from operator import and_
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from kspark.errors import invalid
+from kspark.files.filter_values import is_nan, typed_value
 from kspark.files.footers import READERS, RowGroup
 from kspark.files.listing import DataFile
 
+Condition = tuple[str, str, Any]
+
+COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
+    "=": operator.eq,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    ">": operator.gt,
+    "<=": operator.le,
+    ">=": operator.ge,
+}
+MEMBERSHIP = ("in", "not in")
+
 RULE = (
-    "None, a list of tuples such as `('age', '>', 17)`, a list of such lists, of which a row must "
-    "fulfil one, or an expression of pyarrow.compute"
+    "None, a list of tuples such as `('age', '>', 17)` or `('age', 'in', [17, 18])`, a list of "
+    "such lists, of which a row must fulfil one, or an expression of pyarrow.compute"
 )
 
 
-def expression_of(filters: Any) -> pc.Expression | None:
-    """Return filters as an expression; `None` for no filters.
+def conditions_of(filters: Any) -> list[list[Condition]]:
+    """Return lists of conditions, of which a row must fulfil all of one list.
 
     Raises:
-        ValueError: If they are not in pyarrow's form.
+        ValueError: If the filters are not lists of tuples.
     """
-    if filters is None or isinstance(filters, pc.Expression):
-        return filters
-    try:
-        return pq.filters_to_expression(filters)
-    except (ValueError, TypeError, AttributeError, IndexError) as error:
-        raise invalid("filters", RULE, filters) from error
+    if not isinstance(filters, list | tuple) or not filters:
+        raise invalid("filters", RULE, filters)
+    groups = [filters] if all(map(is_condition, filters)) else filters
+    for group in groups:
+        if not isinstance(group, list | tuple) or not group or not all(map(is_condition, group)):
+            raise invalid("filters", RULE, filters)
+    return [[(name, sign, value) for name, sign, value in group] for group in groups]
 
 
-def with_dates(filters: Any, schema: pa.Schema) -> Any:
-    """Return filters in which texts are dates if their column has dates, as Spark casts them.
+def is_condition(value: Any) -> bool:
+    """Whether a value is a condition on one column."""
+    if not isinstance(value, list | tuple) or len(value) != 3 or not isinstance(value[0], str):
+        return False
+    sign, right = value[1:]
+    if sign in MEMBERSHIP:
+        return isinstance(right, list | tuple | set | frozenset | np.ndarray)
+    return isinstance(sign, str) and sign in COMPARISONS
+
+
+def check_filters(filters: Any) -> None:
+    """Check the form of filters, before files are looked for.
+
+    Raises:
+        ValueError: If they are neither `None`, nor lists of tuples, nor an expression.
+    """
+    if filters is not None and not isinstance(filters, pc.Expression):
+        conditions_of(filters)
+
+
+def expression_of(
+    filters: Any, schema: pa.Schema, own_name: Callable[[str], str | None], zone: str
+) -> pc.Expression:
+    """Return filters as an expression, by which Spark's rows remain.
 
     Args:
-        filters: Filters in pyarrow's form.
+        filters: Filters, not `None`.
         schema: `pa.Schema` of all columns.
+        own_name: Function that returns the name of a column as `schema` spells it, or `None`.
+        zone: String, time zone of times that have none.
 
     Raises:
-        ValueError: If a text is not a date.
+        ValueError: If there is no such column, or its type does not go with the value.
     """
-    if not isinstance(filters, list | tuple):
+    if isinstance(filters, pc.Expression):
         return filters
-    if not isinstance(filters, tuple) or not isinstance(filters[0], str):
-        return [with_dates(part, schema) for part in filters]
-    name, operator, value = filters
-    at = schema.get_field_index(name)
-    if at < 0 or not pa.types.is_date(schema.field(at).type):
-        return filters
-    if isinstance(value, str):
-        return name, operator, as_date(value)
-    many = isinstance(value, list | tuple | set)
-    return name, operator, [as_date(one) for one in value] if many else value
+
+    def condition(name: str, sign: str, value: Any) -> pc.Expression:
+        own = own_name(name)
+        if own is None:
+            raise invalid("filters", f"conditions on the columns {schema.names}", filters)
+        try:
+            return compared(pc.field(own), schema.field(own).type, sign, value, zone)
+        except (pa.ArrowException, TypeError, OverflowError) as error:
+            raise unfit(schema, filters, error) from error
+
+    groups = conditions_of(filters)
+    every = (reduce(operator.and_, (condition(*one) for one in group)) for group in groups)
+    return reduce(operator.or_, every)
 
 
-def as_date(value: Any) -> Any:
-    """Return a text as a date, and other values as they are.
+def compared(
+    field: pc.Expression, kind: pa.DataType, sign: str, value: Any, zone: str
+) -> pc.Expression:
+    """Return one condition. As for Spark, NaN equals itself and is larger than all numbers."""
+    if sign in MEMBERSHIP:
+        values = [typed_value(one, kind, zone) for one in value]
+        return member(field, kind, values) if sign == "in" else no_member(field, kind, values)
+    value, never = typed_value(value, kind, zone), field.is_null() & field.is_valid()
+    found = COMPARISONS[sign](field, value)
+    if not pa.types.is_floating(kind):
+        return found
+    if not is_nan(value):
+        return found | pc.is_nan(field) if sign in (">", ">=") else found
+    if sign in ("=", "==", ">="):
+        return pc.is_nan(field)
+    return {"<=": field.is_valid(), ">": never}.get(sign, ~pc.is_nan(field))
 
-    Raises:
-        ValueError: If the text is not a date.
-    """
-    try:
-        return date.fromisoformat(value) if isinstance(value, str) else value
-    except ValueError as error:
-        raise invalid(
-            "filters", "dates such as '2024-12-31' for a column of dates", value
-        ) from error
+
+def member(field: pc.Expression, kind: pa.DataType, values: Sequence[Any]) -> pc.Expression:
+    """Return the condition that a value is one of some; as for Spark, null is none of them."""
+    found = field.is_null() & field.is_valid()  # Never true, but has the column.
+    if known := [value for value in values if value is not None and not is_nan(value)]:
+        equal = (field == value for value in known)  # `isin` does not convert times.
+        found = reduce(operator.or_, equal) if pa.types.is_timestamp(kind) else field.isin(known)
+    with_nan = pa.types.is_floating(kind) and any(map(is_nan, values))
+    return found | pc.is_nan(field) if with_nan else found
+
+
+def no_member(field: pc.Expression, kind: pa.DataType, values: Sequence[Any]) -> pc.Expression:
+    """Return the condition that a value is none of some. It is unknown if one of them is null."""
+    if any(value is None for value in values):
+        return field.is_null() & field.is_valid()
+    return ~member(field, kind, values) & field.is_valid()
 
 
 def columns_of(expression: pc.Expression, schema: pa.Schema) -> list[str]:
@@ -86,17 +148,22 @@ def columns_of(expression: pc.Expression, schema: pa.Schema) -> list[str]:
     empty = schema.empty_table()
     try:
         empty.filter(expression)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
-        rule = f"conditions on the columns {schema.names}, with values of their types"
-        raise invalid("filters", f"{rule} ({error})", expression) from error
+    except pa.ArrowException as error:
+        raise unfit(schema, expression, error) from error
     return [name for name in schema.names if not works(expression, empty.drop_columns([name]))]
+
+
+def unfit(schema: pa.Schema, filters: Any, error: Exception) -> ValueError:
+    """Return the error for filters that do not go with the types of the columns."""
+    kinds = {field.name: str(field.type) for field in schema}
+    return invalid("filters", f"conditions on columns of the types {kinds} ({error})", filters)
 
 
 def works(expression: pc.Expression, table: pa.Table) -> bool:
     """Whether a table has all columns of an expression."""
     try:
         table.filter(expression)
-    except pa.ArrowInvalid:
+    except pa.ArrowException:
         return False
     return True
 
@@ -119,23 +186,31 @@ def remaining(
     """
     import pyarrow.dataset as ds  # Takes time to import, which workers need not spend.
 
-    def kept(number: int) -> set[tuple[int, int]]:
-        file = files[number]
+    def kept(file: DataFile) -> set[int] | None:
+        """Return the numbers of row groups; `None` if their statistics do not tell."""
         fragment = ds.ParquetFileFormat(coerce_int96_timestamp_unit="us").make_fragment(
             file.place.path, file.place.system, known(file.values, partitions)
         )
-        part = fragment.subset(filter=expression, schema=schema)
-        return {(number, group.id) for group in part.row_groups}
+        try:
+            part = fragment.subset(filter=expression, schema=schema)
+            return {group.id for group in part.row_groups}
+        except pa.ArrowException:  # The file has another type of Arrow, such as a view.
+            return None
 
     with ThreadPoolExecutor(min(READERS, len(files))) as pool:
-        found = set().union(*pool.map(kept, range(len(files))))
-    return [group for group in groups if (group.file, group.number) in found]
+        found = list(pool.map(kept, files))
+
+    def remains(group: RowGroup) -> bool:
+        numbers = found[group.file]
+        return numbers is None or group.number in numbers
+
+    return [group for group in groups if remains(group)]
 
 
 def known(values: Mapping[str, Any], partitions: Sequence[pa.Field]) -> pc.Expression:
     """Return what is known of all rows of a file: the values of its partition columns."""
     return reduce(
-        and_,
+        operator.and_,
         (
             pc.field(field.name).is_null()
             if values[field.name] is None

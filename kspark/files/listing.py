@@ -13,6 +13,7 @@ from typing import Any
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 
 from kspark.files.paths import Resolved, resolve
+from kspark.files.table_formats import check_plain
 
 MAGIC = re.compile(r"[*?\[{]")
 BRACES = re.compile(r"\{([^{}]*)\}")
@@ -27,11 +28,22 @@ class DataFile:
         values: Dictionary from partition column to the value that the file's folders give it: at
             first the text of the folder's name, then a value of the column's type.
         rows: Integer, number of its rows; 0 as long as its footer was not read.
+        version: What changes if the file is replaced, see `version_of`; `None` if it is unknown.
     """
 
     place: Resolved
     values: dict[str, Any] = field(default_factory=dict)
     rows: int = 0
+    version: tuple[int, int | None] | None = None
+
+
+def version_of(place: Resolved, info: FileInfo) -> tuple[int, int | None]:
+    """Return the size of a file, and the time of its last change.
+
+    Object stores list fractions of seconds that they do not give for a single file.
+    """
+    changed = info.mtime_ns
+    return info.size, changed if changed is None or not place.root else changed // 10**9
 
 
 def list_files(paths: Sequence[str]) -> list[DataFile]:
@@ -42,12 +54,15 @@ def list_files(paths: Sequence[str]) -> list[DataFile]:
 
     Raises:
         FileNotFoundError: If a path does not exist, or no file matches it.
-        ValueError: If the folders below a path are not partitions.
+        ValueError: If the folders below a path are not partitions, or a log says which of the
+            rows count.
         UnreachableError: If the file system of a path is unknown.
     """
     found: list[DataFile] = []
     for path in paths:
-        here = [file for place in matches(resolve(path)) for file in below(place)]
+        named = matches(resolve(path))
+        check_plain(place for place, _ in named)
+        here = [file for one in named for file in below(one)]
         if not here:
             raise FileNotFoundError(errno.ENOENT, "There are no Parquet files", path)
         found += here
@@ -107,7 +122,7 @@ def below(found: tuple[Resolved, FileInfo]) -> Iterator[DataFile]:
     """Yield the files of a folder, sorted by path; or the file itself."""
     place, info = found
     if info.type == FileType.File:
-        yield DataFile(place)
+        yield DataFile(place, version=version_of(place, info))
         return
     infos = place.system.get_file_info(FileSelector(info.path, recursive=True))
     for one in sorted(infos, key=lambda info: info.path):
@@ -116,7 +131,8 @@ def below(found: tuple[Resolved, FileInfo]) -> Iterator[DataFile]:
             continue
         if one.base_name.endswith("._COPYING_"):
             continue
-        yield DataFile(Resolved(place.root, one.path), values_of(parts[:-1], place))
+        here = Resolved(place.root, one.path)
+        yield DataFile(here, values_of(parts[:-1], place), version=version_of(here, one))
 
 
 def values_of(folders: Sequence[str], place: Resolved) -> dict[str, str]:

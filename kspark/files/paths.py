@@ -43,7 +43,8 @@ class Resolved:
         return system_of(self.root)[0]
 
     def __str__(self) -> str:
-        return self.path if not self.root else f"{self.root.partition(':')[0]}:{self.path}"
+        base = system_of(self.root)[1].rstrip("/")
+        return f"{self.root}{self.path.removeprefix(base).strip('/')}" if self.root else self.path
 
 
 def is_remote(path: str) -> bool:
@@ -61,13 +62,14 @@ def resolve(path: str) -> Resolved:
     """Find the file system of a path.
 
     Args:
-        path: String, a local path, or a URI such as `"s3://bucket/folder"`.
+        path: String, a local path, in which `~` is the home folder, or a URI such as
+            `"s3://bucket/folder"`.
 
     Raises:
         UnreachableError: If neither pyarrow nor fsspec has a file system for it.
     """
     if not is_remote(path):
-        return Resolved("", os.path.abspath(local_path(path)))
+        return Resolved("", os.path.abspath(os.path.expanduser(local_path(path))))
     found = ROOT.match(path)
     if found is None:
         raise UnreachableError(f"{path!r} has a scheme, but no `//` after it.")
@@ -96,7 +98,7 @@ def system_of(root: str) -> tuple[FileSystem, str]:
         import fsspec
 
         other, path = fsspec.core.url_to_fs(root)
-    except (ImportError, ValueError, OSError) as error:
+    except Exception as error:  # Each store of fsspec has errors of its own.
         raise UnreachableError(
             f"pyarrow does not reach {root!r}: {reason}. Nor does fsspec: {error}"
         ) from error

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from kspark.errors import ClusterError
 from kspark.files.footers import opened
-from kspark.files.listing import DataFile
+from kspark.files.listing import DataFile, version_of
 from kspark.files.splits import Piece
 
 BATCH_BYTES = 8 << 20
@@ -74,15 +74,16 @@ class Selection:
 
         The columns of the result are named c0, c1 and so on.
         """
+        wanted = [self._array(column, rows, file) for column in self.columns]
+        batch = pa.RecordBatch.from_arrays(wanted, names=[f"c{i}" for i in range(len(wanted))])
         if self.filter is not None:
             names = [*(column.name for column in self.needed), ROW]
             arrays = [self._array(column, rows, file) for column in self.needed]
             table = pa.Table.from_arrays([*arrays, pa.array(np.arange(rows.num_rows))], names)
             places = table.filter(self.filter)[ROW].to_numpy()
             if len(places) < rows.num_rows:
-                rows = rows.take(pa.array(np.sort(places)))  # A filter may change the order.
-        arrays = [self._array(column, rows, file) for column in self.columns]
-        return pa.RecordBatch.from_arrays(arrays, names=[f"c{i}" for i in range(len(arrays))])
+                return batch.take(pa.array(np.sort(places)))  # A filter may change the order.
+        return batch
 
     def _array(self, column: Column, rows: pa.RecordBatch, file: DataFile) -> pa.Array:
         if column.name in self.partitions:
@@ -134,16 +135,16 @@ def read_piece(piece: Piece, paths: list[str]) -> Iterator[pa.RecordBatch]:
             rows = batch.slice(min(skip, batch.num_rows), left)
             skip, left = max(0, skip - batch.num_rows), left - rows.num_rows
             if rows.num_rows:
-                yield rows
+                yield from small(rows)
             if not left:
                 return
 
 
 def check_unchanged(file: pq.ParquetFile, known: DataFile) -> None:
-    """Check that a file has the rows that the driver found.
+    """Check that a file is the one that the driver found.
 
     Raises:
-        ClusterError: If it does not.
+        ClusterError: If it is not.
     """
     if file.metadata.num_rows != known.rows:
         raise ClusterError(
@@ -151,12 +152,44 @@ def check_unchanged(file: pq.ParquetFile, known: DataFile) -> None:
             f"but had {known.rows} when the driver read its footer. Do not write to the files "
             "while they are read"
         )
+    if known.version is None:
+        return
+    size, changed = version_of(known.place, known.place.system.get_file_info(known.place.path))
+    times = {changed, known.version[1]} - {None}
+    if size != known.version[0] or len(times) > 1:
+        raise ClusterError(
+            f"{str(known.place)!r} has another size or time of change on host {platform.node()} "
+            "than when the driver found it. Do not write to the files while they are read, and "
+            "keep their times if you copy them to each host"
+        )
 
 
 def batch_rows(file: pq.ParquetFile, groups: list[int], paths: list[str]) -> int:
     """Return how many rows take about `BATCH_BYTES`.
 
-    Columns may be stored in far fewer bytes than they take as arrays, so a few rows are read.
+    Columns may be stored in far fewer bytes than they take as arrays, so a few rows are read. These
+    may be smaller than the others, so the bytes in the file count, too.
     """
     sample = next(iter(file.iter_batches(SAMPLE_ROWS, groups[:1], paths, use_threads=False)))
-    return max(1, min(MOST_ROWS, BATCH_BYTES * sample.num_rows // max(1, sample.nbytes)))
+    per_row = max(sample.nbytes / sample.num_rows, stored_bytes(file, groups, paths), 1)
+    return max(1, min(MOST_ROWS, int(BATCH_BYTES / per_row)))
+
+
+def stored_bytes(file: pq.ParquetFile, groups: list[int], paths: list[str]) -> float:
+    """Return the bytes per row that columns have before compression, the most of row groups."""
+    names = (file.schema.column(i).path for i in range(len(file.schema)))
+    heads = tuple(f"{path}." for path in paths)
+    chosen = [i for i, name in enumerate(names) if f"{name}.".startswith(heads)]
+    found = (file.metadata.row_group(number) for number in groups)
+    return max(
+        sum(group.column(i).total_uncompressed_size for i in chosen) / max(1, group.num_rows)
+        for group in found
+    )
+
+
+def small(rows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a batch in parts, if it is much larger than `BATCH_BYTES`."""
+    parts = min(rows.num_rows, rows.nbytes // BATCH_BYTES)
+    step = -(-rows.num_rows // max(1, parts))
+    for start in range(0, rows.num_rows, step):
+        yield rows.slice(start, step)

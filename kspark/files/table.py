@@ -10,13 +10,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kspark.files.filters import columns_of, expression_of, remaining, with_dates
+from kspark.errors import invalid
+from kspark.files.filters import check_filters, columns_of, expression_of, remaining
 from kspark.files.footers import RowGroup, read_footers
 from kspark.files.listing import DataFile, list_files
 from kspark.files.partitions import typed_files
 from kspark.files.reading import Column, Selection
 from kspark.files.splits import Piece, divide, first_rows
-from kspark.files.types import reason_to_refuse, spark_fields, spark_type
+from kspark.files.types import plain_type, reason_to_refuse, spark_fields, spark_type
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class ParquetFiles:
 
         Args:
             paths: Sequence of strings: files, folders or patterns.
-            filters: Which rows to use, in pyarrow's form. Defaults to `None`, all.
+            filters: Which rows to use, see `kspark.files.filters`. Defaults to `None`, all.
             ignore_case: Boolean, see the attribute. Defaults to `True`.
             infer: Boolean, see `kspark.files.partitions.typed_files`. Defaults to `True`.
             zone: String, see there. Defaults to `"UTC"`.
@@ -65,7 +66,7 @@ class ParquetFiles:
             UnreachableError: If a file system is unknown.
             OSError: If a file cannot be read.
         """
-        expression = expression_of(filters)
+        check_filters(filters)
         files, partitions = typed_files(list_files(paths), infer=infer, zone=zone)
         footers = read_footers(files)
         files = [replace(f, rows=r.rows) for f, r in zip(files, footers, strict=True)]
@@ -76,9 +77,9 @@ class ParquetFiles:
         groups = tuple(group for footer in footers for group in footer.groups)
         fields = tuple(partitions)
         made = cls(tuple(files), groups, tuple(schemas), fields, ignore_case=ignore_case)
-        if expression is None:
+        if filters is None:
             return made
-        return made._pruned(expression_of(with_dates(filters, made.schema)))
+        return made._pruned(expression_of(filters, made.schema, made.own_name, zone))
 
     def _pruned(self, expression: pc.Expression) -> ParquetFiles:
         names = columns_of(expression, self.schema)
@@ -90,10 +91,18 @@ class ParquetFiles:
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """The columns: those of the first file, then the partition columns."""
-        own = {field.name: field for field in self.schemas[0][0]}
+        """The columns: those of the first file, then the partition columns.
+
+        A column that other files have in other types of Arrow has the plain one for all files.
+        """
+        own = {field.name: self._unified(field) for field in self.schemas[0][0]}
         own.update({field.name: field for field in self.partitions})
         return pa.schema(list(own.values()))
+
+    def _unified(self, field: pa.Field) -> pa.Field:
+        places = ((schema, schema.get_field_index(field.name)) for schema, _ in self.schemas)
+        kinds = {schema.field(at).type for schema, at in places if at >= 0}
+        return field if kinds <= {field.type} else field.with_type(plain_type(field.type))
 
     @property
     def num_rows(self) -> int:
@@ -111,7 +120,13 @@ class ParquetFiles:
         return spark_fields(self.schemas[0][0]) | spark_fields(pa.schema(self.partitions))
 
     def first(self, count: int) -> ParquetFiles:
-        """Return the first rows; all, if there are not more."""
+        """Return the first rows; all, if there are not more.
+
+        Raises:
+            ValueError: If there is a filter, which hides how many rows of a file come first.
+        """
+        if self.filter is not None:
+            raise invalid("filters", "None if only the first batches are used", self.filter)
         return replace(self, groups=tuple(first_rows(self.groups, count)))
 
     def split(self, count: int) -> list[tuple[Piece, ...]]:
@@ -119,11 +134,21 @@ class ParquetFiles:
         return divide(self.files, self.groups, count)
 
     def own_name(self, name: str) -> str | None:
-        """Return the name of a column as the files spell it, or `None` if there is none."""
+        """Return the name of a column as the files spell it, or `None` if there is none.
+
+        Raises:
+            ValueError: If several columns have the name, in different spellings.
+        """
         names = self.schema.names
-        if name in names or not self.ignore_case:
+        if not self.ignore_case:
             return name if name in names else None
-        return next((own for own in names if own.lower() == name.lower()), None)
+        found = [own for own in names if own.lower() == name.lower()]
+        if len(found) > 1:
+            raise ValueError(
+                f"The columns of files and folders must differ in more than upper case. Received: "
+                f"{found}. Set `spark.sql.caseSensitive` to true to tell them apart"
+            )
+        return found[0] if found else None
 
     def column(self, name: str) -> Column | None:
         """Return a column, or a field "struct.field" of one; `None` if there is none.

@@ -77,6 +77,20 @@ SIMPLE: tuple[tuple[Callable[[pa.DataType], bool], DataType], ...] = (
     (pa.types.is_null, IntegerType()),
 )
 
+PLAIN: tuple[tuple[Callable[[pa.DataType], bool], pa.DataType], ...] = (
+    (pa.types.is_uint8, pa.int16()),
+    (pa.types.is_uint16, pa.int32()),
+    (pa.types.is_uint32, pa.int64()),
+    (pa.types.is_uint64, pa.decimal128(20, 0)),
+    (pa.types.is_null, pa.int32()),
+    (pa.types.is_duration, pa.int64()),
+    (pa.types.is_date, pa.date32()),
+    (pa.types.is_large_string, pa.string()),
+    (pa.types.is_large_binary, pa.binary()),
+    (pa.types.is_fixed_size_binary, pa.binary()),
+)
+"""Of the types in `SIMPLE`, those that are not the plainest ones of their type of Spark."""
+
 
 def spark_type(kind: pa.DataType) -> DataType | None:
     """Return the type that Spark gives to a column, or `None` if Spark does not read it."""
@@ -115,6 +129,26 @@ def nested_type(kind: pa.DataType) -> DataType | None:
     if isinstance(kind, pa.FixedShapeTensorType):
         return spark_type(kind.storage_type)
     return None
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return the one Arrow type to which all types with the same type of Spark are converted."""
+    for matches, plain in PLAIN:
+        if matches(kind):
+            return plain
+    if pa.types.is_dictionary(kind):
+        return plain_type(kind.value_type)
+    if pa.types.is_decimal(kind):
+        return pa.decimal128(kind.precision, kind.scale) if kind.precision <= 38 else kind
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", None if kind.tz is None else "UTC")
+    if pa.types.is_map(kind):
+        return pa.map_(plain_type(kind.key_type), plain_type(kind.item_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(plain_type(field.type)) for field in kind])
+    if isinstance(kind, pa.FixedShapeTensorType):
+        return plain_type(kind.storage_type)
+    return pa.list_(plain_type(kind.value_type)) if is_list(kind) else kind
 
 
 def is_variant(kind: pa.StructType) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,8 @@ class Scoring:
         added: List of `StructField`, the new columns.
         scores: `Scores`, which makes the new columns.
         batch_size: Integer.
+        arguments: Mapping from a new column to the argument that names it. Defaults to
+            `"output_col"` for all.
     """
 
     model: SharedModel
@@ -50,6 +52,12 @@ class Scoring:
     added: list[StructField]
     scores: Scores
     batch_size: int
+    arguments: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The new columns, with the argument that names each."""
+        return {one.name: self.arguments.get(one.name, "output_col") for one in self.added}
 
     def frame(self, rows: DataFrame) -> DataFrame:
         """Return a lazy DataFrame with the columns of `rows` and the new ones.
@@ -57,8 +65,8 @@ class Scoring:
         Raises:
             ValueError: If a new column's name is taken, or a feature column is missing.
         """
-        for field in self.added:
-            check_new_column(rows, field.name, "output_col")
+        for name, argument in self.named.items():
+            check_new_column(rows, name, argument)
         model, columns = self.model, self.columns
         return score_frame(model, rows, columns, self.added, self.scores, self.batch_size)
 
@@ -86,13 +94,15 @@ def score_files(
         Integer, number of rows.
 
     Raises:
-        ValueError: If a column is missing or taken, or of a type that is not read or written.
+        ValueError: If a column is missing or taken, or of a type that is not read or written, or
+            files to read are in the output.
         FileExistsError: If the output exists, and is not to be replaced.
         WorkerError: If a worker failed.
     """
     model, spark = scoring.model, scoring.model.spark
+    output.keep_apart((file.place for file in files.files), "files of `x`")
     chosen = ChosenColumns.of(files, plan_frame(scoring.columns, model.inputs))
-    keeping = kept_columns(files, kept, [field.name for field in scoring.added])
+    keeping = kept_columns(files, kept, scoring.named)
     schema = schema_of(files, keeping, scoring.added)
     if num_workers is None:
         # Each task begins again at a failure, so it should not have too much to do.
@@ -118,7 +128,7 @@ def score_files(
 
 
 def kept_columns(
-    files: ParquetFiles, kept: Sequence[str] | None, added: Sequence[str]
+    files: ParquetFiles, kept: Sequence[str] | None, added: Mapping[str, str]
 ) -> list[Column]:
     """Return the columns to write beside the new ones.
 
@@ -136,10 +146,10 @@ def kept_columns(
             raise missing(name, files.schema.names, "columns")
         found.append(column)
     taken = {column.name.lower() if files.ignore_case else column.name for column in found}
-    for name in added:
+    for name, argument in added.items():
         if (name.lower() if files.ignore_case else name) in taken:
             rule = f"a name that is not among the columns {[column.name for column in found]}"
-            raise invalid("output_col", rule, name)
+            raise invalid(argument, rule, name)
     if len(taken) != len(found):
         raise invalid("columns", "a list of different columns", list(names))
     return found
@@ -150,9 +160,9 @@ def schema_of(
 ) -> pa.Schema:
     """Return the schema to write. It has Spark's own description, so that vectors stay vectors."""
     fields = [pa.field(column.name, column.kind) for column in kept]
-    fields += [pa.field(field.name, arrow_type(field.dataType)) for field in added]
+    fields += [pa.field(one.name, arrow_type(one.dataType)) for one in added]
     known = files.fields
-    described = [known[column.name] for column in kept] + [field.jsonValue() for field in added]
+    described = [known[column.name] for column in kept] + [one.jsonValue() for one in added]
     text = json.dumps({"type": "struct", "fields": described})
     return pa.schema(fields, metadata={ROW_METADATA: text.encode()})
 

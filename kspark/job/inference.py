@@ -166,6 +166,7 @@ class SharedModel:
 
     def __init__(self, spark: SparkSession, spec: ReplicaSpec, key: str | None = None) -> None:
         self.spark = spark
+        self.backend = spec.backend
         self.key = spec.digest + uuid.uuid4().hex if key is None else key
         self.inputs = spec.inputs
         engine = engine_of(spark)

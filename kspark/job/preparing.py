@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from kspark.adapters import Examples
+from kspark.adapters.files import FileExamples
 from kspark.cluster.engine import engine_of
 from kspark.cluster.slots import task_slots
 from kspark.errors import Described, NotEnoughSlotsError, inside, invalid
@@ -180,6 +181,14 @@ def log_plan(fit: Fit) -> None:
             "for more than half of the shards, and the last round waits for all.",
             plural(len(counts), "shard"),
             plural(plan.epochs - plan.initial_epoch, "epoch"),
+        )
+    empty = len(fit.num_train) - len(counts)
+    if empty and isinstance(fit.examples, FileExamples):
+        logger.warning(
+            "%d of %d workers have no rows, because `filters` leave none of theirs. Set "
+            '`reshuffle="epoch"` in `fit`, which mixes the rows, or use fewer workers.',
+            empty,
+            len(fit.num_train),
         )
     if min(counts) * 2 < max(counts):
         logger.warning(

@@ -15,14 +15,17 @@ from kspark import job
 from kspark.adapters import Columns
 from kspark.adapters.dataframe import check_new_column
 from kspark.adapters.file_paths import is_files
+from kspark.cluster.check import check_cluster_once
+from kspark.cluster.interrupts import defers_interrupts
 from kspark.cluster.running import check_running
 from kspark.errors import invalid, invalid_type
+from kspark.job.progress import CallProgress
 from kspark.ml.naming import KERAS, naming
 from kspark.ml.params import HasFeatures, HasPrediction
 from kspark.ml.stage import Stage
 from kspark.ml.summary import TrainingSummary
 from kspark.spark_model.files import Destination, score_to
-from kspark.spark_model.inputs import active_session, opened, session_of
+from kspark.spark_model.inputs import active_session, first_phase, opened, session_of
 from kspark.worker.scores import Activations, Probabilities, Scores, Values
 
 if TYPE_CHECKING:
@@ -111,6 +114,7 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         size = self.getOrDefault("inferenceBatchSize")
         return job.score_frame(model, dataset, columns, added, scores, size)
 
+    @defers_interrupts
     @naming({**KERAS, "output_col": "predictionCol"})
     def transformFiles(
         self,
@@ -120,6 +124,7 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         columns: Sequence[str] | None = None,
         filters: Any = None,
         overwrite: bool = False,
+        verbose: str | int = "auto",
     ) -> Any:
         """Write the rows of Parquet files with the columns that `transform` adds.
 
@@ -137,6 +142,7 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
             columns: List of columns to write beside the added ones. Defaults to `None`, all.
             filters: Which rows to use, as in `pyarrow.parquet.read_table`. Defaults to `None`, all.
             overwrite: Boolean, whether an existing `output` is replaced. Defaults to `False`.
+            verbose: As for `SparkModel.predict`. Defaults to `"auto"`.
 
         Returns:
             The `output`.
@@ -153,15 +159,24 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         destination = Destination.of(output, columns, overwrite, path, filters)
         if destination is None:
             raise invalid("output", "the path of a folder to write", output)
-        spark, rows = session_of(path), opened(path, filters)
         layer, features = self.value_of("featureLayer"), Columns(self.feature_columns(), None, None)
-        self._model().build(rows, features)
-        added, scores = self._activations() if layer else self._scores()
-        if not added:
-            raise invalid("predictionCol", "the name of a column to add", "")
         size = self.getOrDefault("inferenceBatchSize")
-        scoring = job.Scoring(self._model().shared(spark, layer), features, added, scores, size)
-        score_to(destination, scoring, rows)
+        with CallProgress(verbose, "Predict") as progress:
+            with progress.moving(first_phase(path)):
+                spark, rows = session_of(path), opened(path, filters)
+                self._model().build(rows, features)
+                added, scores = self._activations() if layer else self._scores()
+                if not added:
+                    raise invalid("predictionCol", "the name of a column to add", "")
+                model = self._model().shared(spark, layer)
+            progress.run_on(spark)
+            progress.phase("Starting the workers")
+            check_cluster_once(spark, model.backend, progress.watch)
+            params = {field.name: self._param_of(field.name) for field in added}
+            scoring = job.Scoring(model, features, added, scores, size, params)
+            done = score_to(destination, scoring, rows, watch=progress.watch)
+            if done is not None:
+                progress.end(done, {})
         return output
 
     def _param_of(self, column: str) -> str:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from pyspark.sql import DataFrame
 
 from kspark import job
 from kspark.adapters.dataframe import chosen_column
-from kspark.adapters.file_paths import frame_of, is_files, log_fallback, paths_of
+from kspark.adapters.file_paths import can_fall_back, frame_of, is_files, log_fallback, paths_of
 from kspark.cluster.spark_job import Watch
 from kspark.errors import invalid
 from kspark.files.commit import Output
-from kspark.files.paths import UnreachableError
 from kspark.files.table import ParquetFiles
 
 
@@ -90,7 +90,9 @@ def score_to(
     if isinstance(rows, ParquetFiles):
         try:
             output = Output(path, destination.overwrite)
-        except UnreachableError as error:
+        except Exception as error:
+            if not can_fall_back([path], error):
+                raise
             log_fallback([path], error)
             rows = frame_of(spark, destination.given, destination.filters)
         else:
@@ -100,5 +102,12 @@ def score_to(
     if kept is not None:
         names = [*kept, *(field.name for field in scoring.added)]
         scored = scored.select([chosen_column(scored, n, n, "columns") for n in names])
+    if destination.overwrite and any(is_in(path, file) for file in rows.inputFiles()):
+        raise invalid("output", "a folder that does not hold files of `x`", path)
     scored.write.mode("overwrite" if destination.overwrite else "error").parquet(path)
     return None
+
+
+def is_in(folder: str, file: str) -> bool:
+    """Whether a file, as Spark spells it, is in a folder that has a scheme."""
+    return f"{unquote(file)}/".startswith(f"{unquote(folder).rstrip('/')}/")

@@ -116,7 +116,7 @@ class InferenceModel(KerasAttributes):
         columns = Columns(features_col, label_col, weight_col)
         with CallProgress(verbose, "Evaluate") as progress:
             with progress.moving(first_phase(x)):
-                x = opened(x, filters)
+                x = opened(x, filters, y)
                 source = Source.of(self._model, x, y, columns, self.num_workers)
                 spark = source.spark
             progress.run_on(spark)

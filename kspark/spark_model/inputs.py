@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 
 from kspark import job
 from kspark.adapters import Columns, Examples, Stream, adapt, is_table, readable
-from kspark.adapters.file_paths import is_files, open_files
+from kspark.adapters.file_paths import is_files, open_files, warn_of_paths
 from kspark.cluster.running import check_running
 from kspark.errors import Described, inside, invalid
 from kspark.job.progress import Phases
@@ -77,12 +77,13 @@ def limit_stream(x: Any, limit: int | None, progress: Phases) -> None:
         x.watch = lambda rows: progress.wait(f"{rows:,}")
 
 
-def opened(x: Any, filters: Any = None) -> Any:
+def opened(x: Any, filters: Any = None, y: Any = None) -> Any:
     """Return data as it is, or the files that paths name.
 
     Args:
         x: The user's data.
         filters: Which rows of files to use. Defaults to `None`, all.
+        y: The user's labels, beside which a list of strings is text. Defaults to `None`.
 
     Returns:
         `x`; or `ParquetFiles`, or a DataFrame if only Spark reaches the path.
@@ -91,8 +92,10 @@ def opened(x: Any, filters: Any = None) -> Any:
         ValueError: If there are filters for data that is not in files, or they are not usable.
         OSError: If files do not exist, or cannot be read.
     """
-    if is_files(x):
+    if is_files(x, labelled=y is not None):
         return open_files(session_of(x), x, filters)
+    if y is None:
+        warn_of_paths(x)
     if filters is not None:
         rule = "None unless `x` names Parquet files; choose the rows of other data beforehand"
         raise invalid("filters", rule, filters)

@@ -308,7 +308,7 @@ class SparkModel(SavedModel):
         cols = Columns(features_col, label_col, weight_col)
         with Phases(verbose) as progress:
             with progress.moving(first_phase(x)):
-                x = opened(x, filters)
+                x = opened(x, filters, y)
                 source = Source.of(self._model, x, y, cols, self.num_workers)
                 spark = source.spark
             check_fit(spark, plan, source.replica, class_weight)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+from datetime import date, datetime, timedelta, timezone
 
 import keras
 import numpy as np
@@ -16,8 +17,11 @@ from pyspark.ml.linalg import Vectors
 from pyspark.sql import functions as F
 
 from kspark import SparkModel
+from kspark.adapters.file_paths import condition_of
 from kspark.errors import WorkerError
+from kspark.files.filters import COMPARISONS
 from kspark.files.partitions import NULL
+from kspark.files.reading import read_pieces
 from kspark.files.table import ParquetFiles
 from kspark.files.types import spark_type
 from kspark.ml import KerasClassificationModel
@@ -166,6 +170,14 @@ def test_a_worker_that_does_not_find_a_file_is_named(spark, folder, tmp_path, mo
         ({"output_col": "Label", "output": "o"}, ValueError, "`output_col` must be a name that is"),
         ({"filters": "id > 3"}, ValueError, "`filters` must be None, a list of tuples"),
         ({"filters": [("id", ">", 3)], "steps": 1}, ValueError, "`filters` must be None if only"),
+        (
+            {"filters": [("id", ">", 3)], "steps": 1, "output": "o"},
+            ValueError,
+            "`filters` must be None if only",
+        ),
+        ({"output": "", "overwrite": True}, ValueError, "A path of files must not be empty"),
+        ({"output": ".", "overwrite": True}, ValueError, "not hold the current directory"),
+        ({"x": ""}, ValueError, "A path of files must not be empty"),
         ({"x": "none.parquet"}, FileNotFoundError, "none.parquet"),
         ({"x": X, "filters": [("id", ">", 3)]}, ValueError, "`filters` must be None unless `x`"),
         ({"x": X, "output": "o"}, ValueError, "`output` must be None unless `x` names Parquet"),
@@ -178,6 +190,13 @@ def test_what_does_not_go_together_is_refused(
     with pytest.raises(error, match=text):
         SparkModel(classifier()).predict(**{"x": folder, "verbose": 0, **arguments})
     assert os.listdir(tmp_path) == []
+
+
+def test_an_output_does_not_replace_the_rows_that_it_is_made_of(spark, folder):
+    spark_model = SparkModel(classifier())
+    with pytest.raises(ValueError, match="`output` must be a folder that does not hold files of"):
+        spark_model.predict(folder / "0.parquet", output=folder, overwrite=True, verbose=0)
+    assert len(os.listdir(folder)) == 3
 
 
 def test_labels_and_types_are_checked_before_a_job(spark, folder, tmp_path):
@@ -315,9 +334,54 @@ def test_partition_columns_are_features_labels_and_columns_to_keep(spark, folder
     np.testing.assert_allclose(scored["prediction"].to_numpy(), expected, rtol=1e-5)
 
 
-def test_a_fitted_stage_adds_the_columns_of_transform_to_files(spark, folder, tmp_path):
+BERLIN = timezone(timedelta(hours=2))
+SOME_ROWS = [
+    ("x", sign, value) for sign in COMPARISONS for value in (1.5, float("nan"), float("inf"))
+] + [
+    *(("x", "in", [1.5, float("nan")]), ("x", "not in", [float("nan")]), ("x", "in", [None, 1.5])),
+    *(("n", "not in", [1, 2]), ("n", "not in", [1, None]), ("n", "!=", 1), ("N", "in", [1])),
+    *(("t", sign, datetime(2024, 6, 1, 12)) for sign in COMPARISONS),
+    *(("t", "=", "2024-06-01 12:00:00"), ("t", ">", "2024-06-01"), ("t", ">", date(2024, 6, 1))),
+    *(("t", "=", datetime(2024, 6, 1, 18, tzinfo=BERLIN)), ("t", "in", ["2024-06-01 12:00:00"])),
+    *(("ntz", "=", datetime(2024, 6, 1, 12)), ("ntz", "not in", ["2024-06-01 12:00:00"])),
+    *(("ntz", "=", datetime(2024, 6, 1, 18, tzinfo=BERLIN)), ("ntz", "<=", "2024-06-01")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("times", ["INT96", "TIMESTAMP_MICROS", "TIMESTAMP_MILLIS"])
+def test_filters_leave_the_rows_that_spark_leaves(spark, tmp_path, times):
+    zone, kind = "spark.sql.session.timeZone", "spark.sql.parquet.outputTimestampType"
+    before = spark.conf.get(zone)
+    spark.conf.set(zone, "America/New_York")
+    spark.conf.set(kind, times)
+    try:
+        spark.sql("""
+            select int(id) id, array(double('nan'), null, 1.5d, 2d, -1d)[id] x,
+            array(1, null, 2, 3, 4)[id] n,
+            array(timestamp'2024-06-01 12:00:00', null, timestamp'2024-06-01 00:00:00',
+            timestamp'2024-06-01 08:00:00', timestamp'2024-06-01 16:00:00')[id] t,
+            cast(array(timestamp_ntz'2024-06-01 12:00:00', null, timestamp_ntz'2024-05-01 00:00:00',
+            timestamp_ntz'2024-06-01 08:00:00', timestamp_ntz'2024-06-01 16:00:00')[id]
+            as timestamp_ntz) ntz from range(5)""").coalesce(1).write.parquet(f"{tmp_path}/in")
+        rows = spark.read.parquet(f"{tmp_path}/in")
+        conditions = [condition_of([one]).alias(str(i)) for i, one in enumerate(SOME_ROWS)]
+        marks = rows.orderBy("id").select(*conditions).collect()
+        for number, one in enumerate(SOME_ROWS):
+            files = ParquetFiles.open([f"{tmp_path}/in"], [one], zone="America/New_York")
+            selection = files.selection([files.column("id")])
+            (pieces,) = files.split(1)
+            found = [i for b in read_pieces(pieces, selection) for i in b.column(0).to_pylist()]
+            assert found == [i for i, row in enumerate(marks) if row[number]], one
+    finally:
+        spark.conf.set(zone, before)
+        spark.conf.unset(kind)
+
+
+def test_a_fitted_stage_adds_the_columns_of_transform_to_files(spark, folder, tmp_path, capsys):
     fitted = KerasClassificationModel(classifier(), inferenceBatchSize=16)
-    fitted.transformFiles(folder, tmp_path / "out", columns=["id"], filters=[("id", "<", 50)])
+    few = {"columns": ["id"], "filters": [("id", "<", 50)]}
+    fitted.transformFiles(folder, tmp_path / "out", verbose=2, **few)
+    assert "examples/s" in capsys.readouterr().out
     rows = spark.read.parquet(str(folder)).where("id < 50").select("id", "features")
     found = spark.read.parquet(f"{tmp_path}/out").orderBy("id")
     expected = fitted.transform(rows).drop("features").orderBy("id")
@@ -325,6 +389,9 @@ def test_a_fitted_stage_adds_the_columns_of_transform_to_files(spark, folder, tm
     assert found.collect() == expected.collect()
     with pytest.raises(ValueError, match="`predictionCol` must be a name that is not among"):
         fitted.setParams(predictionCol="label").transformFiles(folder, tmp_path / "other")
+    taken = fitted.copy().setParams(predictionCol="p", probabilityCol="label")
+    with pytest.raises(ValueError, match="`probabilityCol` must be a name that is not among"):
+        taken.transformFiles(folder, tmp_path / "other")
     with pytest.raises(TypeError, match="`path` must be a path of Parquet files"):
         fitted.transformFiles(rows, tmp_path / "other")
     with pytest.raises(ValueError, match="`output` must be the path of a folder"):
@@ -359,7 +426,9 @@ def test_a_path_that_only_hadoop_reaches_is_read_and_written_by_spark(
             scored = pq.read_table(tmp_path / str(i)).sort_by("id")
             assert scored.schema.names == ["id", "prediction"]
             np.testing.assert_allclose(scored["prediction"].to_numpy(), expected[:, 0], rtol=1e-6)
-    assert caplog.text.count("in place of pyarrow") == 4
+    assert caplog.text.count("in place of pyarrow, in an order of the rows of its own") == 4
+    with pytest.raises(ValueError, match="`output` must be a folder that does not hold files of"):
+        spark_model.predict(path, output="demo://kspark-files/rows", overwrite=True, verbose=0)
     with pytest.raises(ValueError, match="`filters` must be a list of tuples for a path"):
         spark_model.predict(path, filters=pc.field("id") > 3, verbose=0)
     for key in settings:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from kspark.adapters import Columns
 from kspark.adapters.feeds import plan_frame
-from kspark.adapters.file_paths import condition_of, is_files
+from kspark.adapters.file_paths import can_fall_back, condition_of, is_files
 from kspark.adapters.files import (
     ChosenColumns,
     FileExamples,
@@ -22,6 +23,7 @@ from kspark.adapters.files import (
 from kspark.errors import ClusterError
 from kspark.files.table import ParquetFiles
 from kspark.shards import ArraySpec, InputSpec
+from kspark.spark_model.inputs import opened
 
 FEATURES = InputSpec((ArraySpec("x", (2,), "float32"),))
 LABELLED = InputSpec(FEATURES.inputs, (ArraySpec("y"),))
@@ -31,7 +33,7 @@ LABELLED = InputSpec(FEATURES.inputs, (ArraySpec("y"),))
     "value",
     [
         *("rows", Path("rows"), [Path("a"), "b.parquet"], ("a.parquet", "s3://bucket/rows")),
-        *(["a.parq"], ["file:///rows"]),
+        *(["a.parq"], ["file:///rows"], ["S3A://bucket/rows", "abfss://c@account/rows"]),
     ],
 )
 def test_paths_name_files(value):
@@ -43,10 +45,29 @@ def test_paths_name_files(value):
     [
         *(["good film", "bad film"], [], [1.0], None, np.zeros(2), {"x": "a.parquet"}),
         *(["a.parquet", "text"], [Path("a"), 1], ["a/b"], b"rows"),
+        *(["http://a.com/login"], ["https://a.com/x.parquet", "s3://b/x"], ["ftp://a", "a://b"]),
     ],
 )
 def test_text_to_predict_and_other_data_name_none(value):
     assert not is_files(value)
+
+
+def test_strings_beside_labels_are_text():
+    assert not is_files(["a.parquet", "file:///rows"], labelled=True)
+    assert is_files("a.parquet", labelled=True) and is_files([Path("a")], labelled=True)
+
+
+@pytest.mark.parametrize(
+    ("names", "warned"), [(["a", "b"], True), (["a", "c"], False), ([], False)]
+)
+def test_text_that_is_the_name_of_a_file_is_mentioned(tmp_path, monkeypatch, caplog, names, warned):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name).touch()
+    with caplog.at_level("WARNING", "kspark"):
+        assert opened(names) is names
+        assert opened(["a"], y=[1]) == ["a"]
+    assert ("wrap each in `pathlib.Path`" in caplog.text) == warned
 
 
 @pytest.fixture
@@ -130,10 +151,28 @@ def test_labels_beside_files_are_refused(files, name):
         adapt_files(None, files, spec=LABELLED, columns=Columns(), **given)
 
 
-@pytest.mark.parametrize("filters", [5, [], "a > 1"])
+@pytest.mark.parametrize(
+    "filters", [5, [], "a > 1", [("a", "~", 1)], [("a", "in", 1)], pc.field("a") > 1]
+)
 def test_spark_takes_lists_of_tuples_only(filters):
-    with pytest.raises(ValueError, match="a list of tuples for a path that Spark reads"):
+    with pytest.raises(ValueError, match="`filters` must be .*a list of tuples"):
         condition_of(filters)
+
+
+class StoreError(Exception):
+    """Stands for an error of a package of fsspec, which is no `OSError`."""
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "falls_back"),
+    [
+        *(("gs://b/x", StoreError(), True), ("gs://b/x", PermissionError(), True)),
+        *(("x", StoreError(), False), ("file:///x", PermissionError(), False)),
+        *(("gs://b/x", e(), False) for e in (FileNotFoundError, FileExistsError, ValueError)),
+    ],
+)
+def test_spark_tries_what_pyarrow_does_not_reach(path, error, falls_back):
+    assert can_fall_back([path], error) == falls_back
 
 
 def test_a_host_that_does_not_find_a_file_is_named(files):

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from kspark.adapters import Columns, adapt
-from kspark.adapters.refusals import refused, shown, way_out
+from kspark.adapters.refusals import plain_array, refused, shown, way_out
 from kspark.shards import ArraySpec, InputSpec
 
 SPARK = SimpleNamespace(sparkContext=SimpleNamespace(defaultParallelism=2))
@@ -30,6 +30,7 @@ OTHERS = {
     "scipy": (lambda: stand_in("scipy.sparse._csr", "csr_matrix"), "`.toarray()`"),
     "pandas on Spark": (lambda: stand_in("pyspark.pandas.frame", "DataFrame"), "`.to_spark()`"),
     "polars": (lambda: stand_in("polars.dataframe.frame", "DataFrame"), "`.to_arrow()`"),
+    "polars, lazy": (lambda: stand_in("polars.lazyframe.frame", "LazyFrame"), "`.collect()`"),
     "dask": (lambda: stand_in("dask.array.core", "Array"), "`.compute()`"),
     "loader": (lambda: stand_in("torch.utils.data", "DataLoader"), "`np.concatenate`"),
     "dataset": (
@@ -86,3 +87,13 @@ def test_values_are_shown_and_objects_are_not():
 
 def test_data_frames_of_spark_as_labels_are_pointed_to_the_names_of_columns():
     assert "`label_col`" in way_out(stand_in("pyspark.sql.classic.dataframe"))
+
+
+def test_a_series_of_polars_is_an_array():
+    class Series:
+        __module__ = "polars.series.series"
+
+        def __array__(self, dtype=None, copy=None):
+            return np.arange(3, dtype=dtype)
+
+    assert plain_array(Series(), "y").tolist() == [0, 1, 2]

@@ -22,13 +22,19 @@ class Killed(BaseException):
     """Stands for the end of the driver's process."""
 
 
+@pytest.fixture(params=["out", "day=2024-01-02"])
+def name(request):
+    """The name of an output, which may be that of a partition."""
+    return request.param
+
+
 @pytest.fixture(params=["disk", "objects"])
-def path(request, tmp_path):
+def path(request, tmp_path, name):
     """The path of an output on a disk, or in what stands for an object store."""
     if request.param == "disk":
-        yield str(tmp_path / "data" / "out")
+        yield str(tmp_path / "data" / name)
     else:
-        yield "memory://bucket/data/out"
+        yield f"memory://bucket/data/{name}"
         fsspec.filesystem("memory").store.clear()
 
 
@@ -78,14 +84,69 @@ def everything(path):
     return sorted(info.path.removeprefix(f"{parent}/") for info in infos if info.is_file)
 
 
-def test_only_the_attempts_that_count_are_seen_and_nothing_else_stays(path):
+def test_only_the_attempts_that_count_are_seen_and_nothing_else_stays(path, name):
     output = begun(path, name="job")
-    assert ids(path) == []
+    assert ids(path) == ids(path.rpartition("/")[0]) == []
     output.commit(["b", "a"])
     output.discard()
     assert ids(path) == [1, 2, 3]
-    parts = ["out/part-00000-job.parquet", "out/part-00001-job.parquet"]
-    assert everything(path) == ["out/_SUCCESS", *parts]
+    parts = [f"{name}/part-00000-job.parquet", f"{name}/part-00001-job.parquet"]
+    assert everything(path) == [f"{name}/_SUCCESS", *parts]
+
+
+@pytest.mark.parametrize("other", ["notes.txt", "x/0.parquet", "day=1/a.py", ".git/HEAD", "empty/"])
+def test_a_folder_with_other_files_than_rows_is_not_replaced(tmp_path, other):
+    begun(str(tmp_path / "out")).commit(["a"])
+    begun(str(tmp_path / "out/day=1"), overwrite=True).commit(["a"])
+    (tmp_path / "out/_temporary/0/_temporary").mkdir(parents=True)
+    (tmp_path / "out/_temporary/0/x").touch()
+    (tmp_path / "out/.part.crc").touch()
+    Output(str(tmp_path / "out"), overwrite=True)
+    path = tmp_path / "out" / other
+    path.parent.mkdir(exist_ok=True)
+    path.mkdir() if other.endswith("/") else path.touch()
+    with pytest.raises(FileExistsError, match=f"has '{other.partition('/')[0]}"):
+        Output(str(tmp_path / "out"), overwrite=True)
+
+
+def test_a_file_is_replaced_only_if_it_has_rows(tmp_path):
+    for name in ("rows.csv", "rows.parquet"):
+        (tmp_path / name).touch()
+    with pytest.raises(FileExistsError, match=r"has 'rows\.csv'"):
+        Output(str(tmp_path / "rows.csv"), overwrite=True)
+    begun(str(tmp_path / "rows.parquet"), overwrite=True).commit(["a"])
+    assert ids(str(tmp_path / "rows.parquet")) == [3]
+
+
+def test_files_that_appear_during_the_job_are_not_deleted(path):
+    begun(path).commit(["a"])
+    output = begun(path, overwrite=True)
+    place = resolve(f"{path}/notes.txt")
+    with place.system.open_output_stream(place.path) as file:
+        file.write(b"text")
+    with pytest.raises(FileExistsError, match=r"has 'notes\.txt'"):
+        output.commit(["b"])
+    place.system.delete_file(place.path)
+    assert ids(path) == [3]
+
+
+@pytest.mark.parametrize("path", ["", ".", "..", "/", "file:///"])
+def test_the_folder_of_the_process_is_no_output(tmp_path, monkeypatch, path):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ValueError, match="`output` must be"):
+        Output(path, overwrite=True)
+
+
+def test_a_folder_with_the_input_is_no_output(tmp_path):
+    begun(str(tmp_path / "out")).commit(["a"])
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    output = Output(str(tmp_path / "out"), overwrite=True)
+    for path in ("out/a.parquet", "link/a.parquet", "link", "out/day=1/a.parquet"):
+        with pytest.raises(ValueError, match="`output` must be a folder that does not hold rows"):
+            output.keep_apart([resolve(str(tmp_path / path))], "rows")
+    others = [str(tmp_path / "out2/a.parquet"), str(tmp_path), "memory://out/a.parquet"]
+    output.keep_apart(map(resolve, others), "rows")
 
 
 def test_what_exists_is_kept_unless_it_may_be_replaced(path):

@@ -95,3 +95,35 @@ def test_folders_with_other_columns_are_refused(folder):
     (folder / "days/hour=1/a.parquet").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"same columns.*\['day'\].*\['hour'\]"):
         names(folder, "days")
+
+
+@pytest.mark.parametrize(
+    ("log", "found"),
+    [
+        *(("_delta_log/0.json", "delta"), (".hoodie/x", "hudi")),
+        ("metadata/v1.metadata.json", "iceberg"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["plain", "partitions"])
+def test_tables_of_other_formats_are_refused(tmp_path, log, found, kind):
+    inner = "data" if found == "iceberg" else "."
+    path = tmp_path / "t" / inner / ("day=1" if kind == "partitions" else ".") / "a.parquet"
+    for one in (tmp_path / "t" / log, path):
+        one.parent.mkdir(parents=True, exist_ok=True)
+        one.write_text("x")
+    for name in (
+        tmp_path / "t",
+        tmp_path / "t" / inner,
+        path.parent,
+        path,
+        path.parent / "*.parq*",
+    ):
+        with pytest.raises(ValueError, match=rf"`spark\.read\.format\('{found}'\)"):
+            list_files([str(name)])
+
+
+def test_a_folder_that_is_named_metadata_is_none_of_a_table(tmp_path):
+    for name in ("a.parquet", "metadata/a.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert len(list_files([str(tmp_path / "a.parquet"), str(tmp_path / "metadata")])) == 2

@@ -25,11 +25,17 @@ def test_a_relative_path_is_of_this_folder(tmp_path, monkeypatch):
     assert resolve("a/../b").path == str(tmp_path / "b")
 
 
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve("~/rows").path == str(tmp_path / "rows")
+
+
 def test_fsspec_reaches_what_pyarrow_does_not():
     fsspec.filesystem("memory").pipe("/bucket/folder/a.parquet", b"abc")
     found = resolve("memory://bucket/folder/a.parquet")
     assert found.system.get_file_info(found.path).size == 3
-    assert str(found).startswith("memory:") and found.root == "memory://bucket/"
+    assert str(found) == "memory://bucket/folder/a.parquet" and found.root == "memory://bucket/"
+    assert str(resolve("memory://bucket")) == "memory://bucket/"
     assert system_of(found.root) is system_of(found.root)
 
 
@@ -43,6 +49,15 @@ def test_fsspec_need_not_be_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec", None)
     with pytest.raises(UnreachableError, match="Nor does fsspec"):
         resolve("other://host/a")
+
+
+def test_errors_of_a_store_are_those_of_a_path(monkeypatch):
+    def fail(root):
+        raise KeyError("no credentials")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", fail)
+    with pytest.raises(UnreachableError, match="no credentials"):
+        resolve("failing://host/a")
 
 
 def test_schemes_of_hadoop_are_known_under_their_other_names(monkeypatch):

@@ -15,6 +15,7 @@ import pytest
 from kspark.errors import ClusterError
 from kspark.files import reading
 from kspark.files.reading import read_pieces
+from kspark.files.types import spark_type
 
 SECOND = pa.scalar(19724, pa.date32())
 """2024-01-02."""
@@ -50,6 +51,16 @@ def test_a_partition_column_covers_one_of_the_file(made, tmp_path):
     assert made.rows(files, "b", "a") == [[{"b": 1, "a": 7}]]
 
 
+def test_a_folder_and_a_column_that_differ_in_case_are_refused(made, tmp_path):
+    made.write(tmp_path / "day=1/x.parquet", {"Day": [5], "id": [0]})
+    files = made.open([str(tmp_path)])
+    assert files.column("id").name == "id"
+    with pytest.raises(ValueError, match=r"must differ in more than upper case.*\['Day', 'day'\]"):
+        files.column("DAY")
+    strict = made.open([str(tmp_path)], ignore_case=False)
+    assert made.rows(strict, "Day", "day") == [[{"Day": 5, "day": 1}]]
+
+
 def test_fields_of_structs_and_other_spellings(made, tmp_path):
     columns = {"Row": [{"X": 1, "y": {"z": [1.5]}}], "row.a": [3]}
     files = made.open([made.write(tmp_path / "t.parquet", columns)])
@@ -69,6 +80,9 @@ def test_fields_of_structs_and_other_spellings(made, tmp_path):
         ([("day", "=", "2024-01-02"), ("id", "<", 72)], [70, 71]),
         ([[("day", "in", ["2024-01-02"]), ("id", "<", 71)], [("id", "=", 3)]], [3, 70]),
         ([("day", "=", date(2024, 1, 2)), ("id", "<", 71)], [70]),
+        ((("ID", "<", 1),), [0]),
+        ([("Day", "not in", {"2024-01-01"}), ("id", "<", 71)], [70]),
+        ([("id", "in", [])], []),
         (pc.bit_wise_and(pc.field("id"), pc.scalar(63)) == 1, [1, 65]),
         ((pc.field("day") == SECOND) & (pc.field("id") < 72), [70, 71]),
     ],
@@ -90,11 +104,17 @@ def test_filters_leave_row_groups_out_by_their_statistics(made, three):
     assert groups == {"id": 1, "day": 2, "all": 7}
 
 
+def test_the_first_rows_of_a_filter_are_not_known(made, three):
+    with pytest.raises(ValueError, match="`filters` must be None if only the first batches"):
+        made.open([str(three)], [("id", ">", 20)]).first(5)
+
+
 @pytest.mark.parametrize(
     "filters",
     [
         *("id > 3", [("id", "~", 3)], [("id",)], 5, [], [("none", "=", 1)]),
         *([("day", "=", "none")], [("id", "=", "text")], pc.field("none") == 1),
+        *([("id", "in", 3)], [("id", ">", object())], [[]], [("id", ">", 2**70)]),
     ],
 )
 def test_filters_that_are_not_usable_are_refused(made, three, filters):
@@ -120,6 +140,20 @@ def test_batches_are_small_even_if_the_file_is(made, tmp_path, monkeypatch):
     batches = list(read_pieces(files.split(1)[0], files.selection([files.column("text")])))
     assert sum(batch.num_rows for batch in batches) == 2000
     assert max(batch.nbytes for batch in batches) <= 1 << 20
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_batches_are_small_even_if_the_first_rows_are_smaller(
+    made, tmp_path, monkeypatch, dictionary
+):
+    monkeypatch.setattr(reading, "BATCH_BYTES", 1 << 20)
+    columns = {"text": [""] * 100 + ["x" * 10_000] * 2000, "id": np.arange(2100)}
+    path = made.write(tmp_path / "t.parquet", columns, use_dictionary=dictionary)
+    files = made.open([path])
+    selection = files.selection([files.column("text"), files.column("id")])
+    batches = list(read_pieces(files.split(1)[0], selection))
+    assert [i for b in batches for i in b.column(1).to_pylist()] == list(range(2100))
+    assert max(batch.nbytes for batch in batches) <= 1.5 * (1 << 20)
 
 
 @pytest.mark.parametrize("size", [20_000, 400_000])
@@ -151,6 +185,22 @@ def test_a_file_that_changed_is_an_error(made, three):
         made.ids(files)
 
 
+def test_a_file_of_as_many_rows_that_was_replaced_is_an_error(made, tmp_path):
+    path, store = tmp_path / "t.parquet", fsspec.filesystem("memory")
+    made.write(path, {"id": [1, 2, 3]})
+    store.pipe("/changed/t.parquet", path.read_bytes())
+    disk, memory = made.open([str(path)]), made.open(["memory://changed"])
+    made.write(path, {"id": [1, 2, 4]})  # Of the same size.
+    assert path.stat().st_size == disk.files[0].version[0]
+    os.utime(path, ns=(1, 1))
+    made.write(tmp_path / "other.parquet", {"id": [1, 2, 3], "longer": [1, 2, 3]})
+    store.pipe("/changed/t.parquet", (tmp_path / "other.parquet").read_bytes())
+    for files in (disk, memory):
+        with pytest.raises(ClusterError, match="has another size or time of change on host"):
+            made.ids(files)
+    store.rm("/changed", recursive=True)
+
+
 def test_files_without_rows(made, tmp_path):
     files = made.open([made.numbered(tmp_path / "t.parquet", 0, 0, 5)])
     assert files.num_rows == 0 and made.ids(files, 2) == [[], []]
@@ -175,6 +225,48 @@ def test_columns_go_by_name_and_must_be_in_all_files(made, tmp_path):
     made.write(tmp_path / "1.parquet", {"id": [1], "x": [1.0]})
     with pytest.raises(ValueError, match=r"All files must have the column 'x'.*2\.parquet"):
         made.open([str(tmp_path)]).column("x")
+
+
+FEW = np.arange(4.0)
+ALIKE = [
+    (pa.array([1, 2], pa.timestamp("ms")), pa.array([1001, 2001], pa.timestamp("us"))),
+    (pa.array([1], pa.timestamp("ms", "UTC")), pa.array([5], pa.timestamp("us", "Asia/Tokyo"))),
+    (pa.array([1], pa.uint8()), pa.array([-1], pa.int16())),
+    (pa.array([1], pa.uint32()), pa.array([-1, None], pa.int64())),
+    (pa.array([1], pa.uint64()), pa.array([-1], pa.decimal128(20, 0))),
+    (pa.nulls(1), pa.array([7], pa.int32())),
+    (pa.array([5], pa.duration("us")), pa.array([7], pa.int64())),
+    (pa.array(["a"]).dictionary_encode(), pa.array(["b"], pa.large_string())),
+    (pa.array([b"ab"], pa.binary(2)), pa.array([b"abc"], pa.binary(3))),
+    (pa.FixedSizeListArray.from_arrays(FEW, 2), pa.FixedSizeListArray.from_arrays(FEW, 4)),
+    (pa.array([[1]], pa.large_list(pa.uint32())), pa.array([[-1]], pa.list_(pa.int64()))),
+    (
+        pa.array([{"a": 1}], pa.struct([("a", pa.uint8())])),
+        pa.array([{"a": -1}], pa.struct([("a", pa.int16())])),
+    ),
+    (
+        pa.array([[("a", 1)]], pa.map_(pa.string(), pa.uint8())),
+        pa.array([[("a", -1)]], pa.map_(pa.string(), pa.int16())),
+    ),
+]
+"""Values in two types of Arrow that Spark reads as the same type."""
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("arrays", ALIKE, ids=lambda arrays: str(arrays[0].type))
+def test_files_may_differ_in_types_that_are_one_for_spark(made, tmp_path, arrays, order):
+    arrays = arrays[::order]
+    for i, array in enumerate(arrays):
+        made.write(tmp_path / f"{i}.parquet", {"x": array})
+    files = made.open([str(tmp_path)])
+    kind = files.column("x").kind
+    assert spark_type(kind) == spark_type(arrays[0].type)
+    (rows,) = made.rows(files, "x")
+    expected = pa.chunked_array([array.cast(kind) for array in arrays]).to_pylist()
+    assert [row["x"] for row in rows] == expected
+    if not pa.types.is_nested(kind):
+        files = made.open([str(tmp_path)], [("x", "=", expected[-1])] if expected[-1] else None)
+        assert {"x": expected[-1]} in made.rows(files, "x")[0]
 
 
 def test_fsspec_reads_what_pyarrow_does_not_reach(made, tmp_path):

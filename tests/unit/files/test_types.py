@@ -148,3 +148,12 @@ def test_a_column_that_is_named_variant_is_none(made, tmp_path):
     files = made.open([str(path)])
     assert files.column("variant.variant").kind == pa.int64()
     assert files.fields["variant"] == field
+
+
+def test_filters_take_views(made, tmp_path):
+    kind = getattr(pa, "string_view", pa.string)()  # Older pyarrow has none.
+    text = pa.array(["a", "b", None], kind)
+    path = made.write(tmp_path / "t.parquet", {"id": [0, 1, 2], "text": text})
+    assert made.ids(made.open([path], [("text", "=", "b")])) == [[1]]
+    assert made.ids(made.open([path], [("text", "not in", ["b"])])) == [[0]]
+    assert made.ids(made.open([path], [("id", ">", 1)])) == [[2]]

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kspark.adapters.files import FileExamples
 from kspark.errors import NotEnoughSlotsError
 from kspark.job import preparing
 from kspark.job.fit import Fit
@@ -59,6 +60,22 @@ def test_a_timeout_that_has_no_effect_is_logged(caplog, examples, first, logged)
     fit.num_train = dict(enumerate(examples))
     log_plan(fit)
     assert ("straggler_timeout has no effect" in caplog.text) == logged
+
+
+@pytest.mark.parametrize(
+    ("examples", "counts", "logged"),
+    [
+        (FileExamples(None, None, None, 3), [5, 0, 5], True),
+        (FileExamples(None, None, None, 2), [5, 5], False),
+        (None, [5, 0, 5], False),
+    ],
+)
+def test_workers_of_files_without_rows_are_counted(caplog, examples, counts, logged):
+    merging = SimpleNamespace(optimizer=Average())
+    fit = Fit(None, None, TrainingPlan.create(), examples, None, 0.0, merging, None)
+    fit.examples, fit.num_train = examples, dict(enumerate(counts))
+    log_plan(fit)
+    assert ("1 of 3 workers have no rows, because `filters`" in caplog.text) == logged
 
 
 @pytest.mark.parametrize(("wanted", "found"), [(None, 4), (3, 3), (5, None)])
