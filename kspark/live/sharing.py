@@ -71,7 +71,7 @@ def shared_gradients(fit: Fit, coordinator: Coordinator) -> Iterator[None]:
     try:
         shared = SharedGradients.create(fit.spec.weights, len(shards))
     except OSError as error:
-        logger.info("Gradients are sent over connections, because there is no room: %s", error)
+        logger.info("Gradients are sent over connections, because memory cannot be shared: %s", error)
         yield
         return
     for slot, shard in enumerate(shards):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kspark import temporary
 from kspark.errors import AggregationError, ConnectionLostError
 from kspark.live import meeting_loop, shared_gradients
 from kspark.live.shared_gradients import SharedGradients
@@ -105,6 +106,15 @@ def test_the_file_is_found_by_its_mark_and_only_this_user_may_read_it(made):
     assert os.stat(made.path).st_mode & 0o077 == 0
     made.unlink()
     assert SharedGradients.find(made.path, made.mark, spec_of(), 3) is None
+
+
+def test_there_is_no_file_on_disk(tmp_path, monkeypatch):
+    """Connections are faster than that."""
+    monkeypatch.setattr(temporary, "MEMORY", str(tmp_path / "missing"))
+    monkeypatch.setattr(temporary.tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(FileNotFoundError):
+        SharedGradients.create(spec_of(), 3)
+    assert list(tmp_path.iterdir()) == []
 
 
 # -- in the training loop ---------------------------------------------------------------------
