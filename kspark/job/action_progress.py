@@ -8,12 +8,13 @@ from types import TracebackType
 
 from pyspark.sql import SparkSession
 
+from kspark.cluster.addresses import tasks_are_here
 from kspark.cluster.engine import engine_of
 from kspark.cluster.new_jobs import new_jobs
 from kspark.job.display import Bar, Part, columns
 from kspark.job.pace import Pace
 from kspark.job.progress import SHOW_SECONDS, Phases, of_total, seconds_since, speed_part
-from kspark.job.row_counts import RowCounts, scoring_name, tasks_are_here
+from kspark.job.row_counts import RowCounts, scoring_name
 from kspark.job.tables import plural
 
 

@@ -12,8 +12,7 @@ from tempfile import gettempdir
 from pyspark.sql import SparkSession
 
 from kspark import temporary
-from kspark.cluster.addresses import is_local
-from kspark.cluster.remote import is_connect
+from kspark.cluster.addresses import tasks_are_here
 from kspark.worker.counting import rows_counted
 
 
@@ -38,11 +37,6 @@ class RowCounts:
     def close(self) -> None:
         """Remove the folder. Tasks that begin later count nothing."""
         self._made.remove()
-
-
-def tasks_are_here(spark: SparkSession) -> bool:
-    """Whether the tasks of a session run on the host of this process, in folders that it reads."""
-    return not is_connect(spark) and is_local(spark.sparkContext.master)
 
 
 @contextmanager

@@ -13,12 +13,10 @@ from kspark.live.coordinator.gate import Gate
 from kspark.live.coordinator.progress import FitProgress
 from kspark.live.coordinator.rendezvous import Meeting, Rendezvous
 from kspark.live.wire import Restart, Start
+from kspark.live.wire.documents import SLOW
 from kspark.live.wire.reports import EpochEnd, WaitingReport
 
 logger = logging.getLogger("kspark")
-
-SLOW = 10
-"""How many timeouts to wait for a replica that is connected but slow."""
 
 
 class Meetings:

@@ -29,10 +29,10 @@ def whole(world, epochs):
 @contextmanager
 def sharing(world, scale=1.0, share=1.0):
     """What the driver does so that replicas of its own host share memory."""
-    shards = sorted(world.coordinator.shards)
+    shards = tuple(sorted(world.coordinator.shards))
     shared = SharedWeights.create(world.aggregator.weights, world.aggregator.spec, len(shards))
     world.aggregator.weights = shared.vector
-    common = {"path": shared.path, "mark": shared.mark.hex(), "num_shards": len(shards)}
+    common = {"path": shared.path, "mark": shared.mark.hex(), "shards": shards}
     world.coordinator.offers = {
         s: SharedOffer(**common, slot=slot, scale=scale, share=share)
         for slot, s in enumerate(shards)
