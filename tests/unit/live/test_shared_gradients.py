@@ -191,7 +191,7 @@ def test_a_replica_that_dies_at_an_exchange_changes_nothing(tools, monkeypatch, 
     assert messages[1]["reduce"] > 3
 
 
-def test_replicas_that_do_not_find_the_file_meet_at_the_driver(tools, monkeypatch):
+def test_replicas_that_do_not_find_the_file_meet_at_the_driver(tools, monkeypatch, caplog):
     plan = tools.plan("synchronous", "batch")
     expected, _ = trained(tools, [12, 8], plan)
     find, callers = SharedGradients.find, []
@@ -202,6 +202,8 @@ def test_replicas_that_do_not_find_the_file_meet_at_the_driver(tools, monkeypatc
 
     monkeypatch.setattr(SharedGradients, "find", find_once)
     assert trained(tools, [12, 8], plan, near=True)[0] == expected
+    assert "does not see the shared memory. Epoch 1 starts again on all workers." in caplog.text
+    assert "came back" not in caplog.text
 
 
 def test_jobs_that_end_before_the_fit_go_on_where_they_left(tools):
@@ -228,13 +230,14 @@ def test_jobs_that_end_before_the_fit_go_on_where_they_left(tools):
     assert train([1, 2, 3], near=True) == train([3]) == train([2, 3], near=True)
 
 
-def test_a_job_that_is_lost_in_an_epoch_starts_it_again_at_the_driver(tools):
+def test_a_job_that_is_lost_in_an_epoch_starts_it_again_at_the_driver(tools, caplog):
     """Its tasks may still write to the file."""
     with tools.world([12, 8], tools.plan("synchronous", "batch"), near=True) as world:
         world.coordinator.begin_job(0)
         run = world.run(0)
         run.client.pull(np.empty(3, "f4"))
         world.coordinator.begin_job(1000)
+        assert "The job was lost. Epoch 1 starts again on all workers." in caplog.text
         assert not world.coordinator.rendezvous.apart
         answer, _ = world.run(0, 1000).client.report(WaitingReport(0, found=True).to_json())
         assert answer == {"stop": False, "restart": True, "epoch": 0, "generation": 1}
