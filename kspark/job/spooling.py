@@ -108,8 +108,8 @@ class SpooledExamples(ShardsOnDisk):
     Args:
         spark: `SparkSession`.
         examples: `Examples` to spool.
-        run_id: As for `ShardsOnDisk`, like `watch`.
-        watch: Defaults to `None`.
+        run_id: String that names the files and the state of this fit.
+        watch: `Watch` of the jobs. Defaults to `None`.
     """
 
     def __init__(
