@@ -163,10 +163,16 @@ def unknown_argument(name: str, names: Iterable[str]) -> TypeError:
     return TypeError(f"Argument not recognized: {name!r}.{hint}")
 
 
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """Return the one of `names` that is most similar to a name, or `None` if none is similar."""
+def nearest(name: str, names: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """Return the one of `names` that is most similar to a name, or `None` if none is similar.
+
+    Args:
+        name: String.
+        names: Iterable of strings.
+        cutoff: Float, how similar they must be, from 0 to 1. Defaults to `0.5`.
+    """
     by_form = {without_case(known): known for known in names}
-    near = difflib.get_close_matches(without_case(name), by_form, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(without_case(name), by_form, n=1, cutoff=cutoff)
     return by_form[near[0]] if near else None
 
 

@@ -1,4 +1,4 @@
-"""Folders in the directory for temporary files, which are removed also if their process is killed.
+"""Folders of temporary files, which are removed also if their process is killed.
 
 A process that is killed cannot remove its folders, so the next one removes them. A lock on a file
 in each folder tells whether its process lives: the operating system releases the lock however the
@@ -17,9 +17,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-ARRAYS, ROWS, SESSION = "kspark-arrays-", "kspark-rows-", "kspark-session-"
-"""How the names of folders begin: rows of arrays and of batches, counts of rows, files of a local
-session."""
+ARRAYS, ROWS = "kspark-arrays-", "kspark-rows-"
+SESSION, SHARED = "kspark-session-", "kspark-shared-"
+"""How the names of folders begin: rows of arrays and of batches, counts of rows; files of a local
+session, files that processes share."""
+
+MEMORY = "/dev/shm"
+"""The directory whose files are in memory. Some systems have none."""
 
 LOCK = ".lock"
 """Name of the locked file, which contains the name of the host."""
@@ -29,19 +33,22 @@ class Folder:
     """A folder that nobody else uses, from its creation to `remove` or the end of this process.
 
     Args:
-        prefix: String, `ARRAYS`, `ROWS` or `SESSION`.
+        prefix: String, `ARRAYS`, `ROWS`, `SESSION` or `SHARED`.
         name: String, how its name ends. Defaults to `None`: a name that no folder has.
+        directory: String, where to make it. Defaults to `None`, the directory for temporary files.
 
     Attributes:
         path: `Path` of the folder.
     """
 
-    def __init__(self, prefix: str, name: str | None = None) -> None:
-        remove_abandoned(tempfile.gettempdir())
+    def __init__(self, prefix: str, name: str | None = None, directory: str | None = None) -> None:
+        directory = directory or tempfile.gettempdir()
+        for place in (directory, MEMORY):
+            remove_abandoned(place)
         if name is None:
-            self.path = Path(tempfile.mkdtemp(prefix=prefix))
+            self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=directory))
         else:
-            self.path = Path(tempfile.gettempdir(), prefix + name)
+            self.path = Path(directory, prefix + name)
             self.path.mkdir(mode=0o700)
         self._lock: int | None = None
         with contextlib.suppress(OSError):  # There are file systems without locks.
@@ -70,7 +77,7 @@ def remove_abandoned(directory: str) -> None:
     own: list[str] = []
     with contextlib.suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
-            if entry.name.startswith((ARRAYS, ROWS, SESSION)) and is_own_folder(entry):
+            if entry.name.startswith((ARRAYS, ROWS, SESSION, SHARED)) and is_own_folder(entry):
                 own.append(entry.path)
     for path in own:
         remove_if_abandoned(path)

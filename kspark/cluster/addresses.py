@@ -6,6 +6,8 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from kspark.cluster.remote import is_connect
+
 
 def bind_host(spark: SparkSession) -> str:
     """Return the address that the driver listens on: `spark.driver.bindAddress`."""
@@ -21,6 +23,11 @@ def advertised_host(spark: SparkSession, bound: Any) -> str:
         bound: The address that the driver listens on, if Spark does not know another one.
     """
     return str(spark.sparkContext.getConf().get("spark.driver.host") or bound)
+
+
+def tasks_are_here(spark: SparkSession) -> bool:
+    """Whether the tasks of a session run on the host of this process, in folders that it reads."""
+    return not is_connect(spark) and is_local(spark.sparkContext.master)
 
 
 def is_local(master: str | None) -> bool:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import ExitStack
 from types import TracebackType
 
 from pyspark.sql import SparkSession
 
+from kspark.cluster.addresses import tasks_are_here
 from kspark.cluster.engine import engine_of
 from kspark.cluster.new_jobs import new_jobs
 from kspark.job.display import Bar, Part, columns
 from kspark.job.pace import Pace
 from kspark.job.progress import SHOW_SECONDS, Phases, of_total, seconds_since, speed_part
-from kspark.job.row_counts import RowCounts, scoring_name, tasks_are_here
+from kspark.job.row_counts import ScoringCounts
 from kspark.job.tables import plural
 
 
@@ -30,23 +32,27 @@ class ActionProgress(Phases):
         super().__init__(verbose)
         self._spark, self._title = spark, title
         self._bar, self._pace, self._rows = Bar(), Pace(1), 0
-        self._counts: RowCounts | None = None
+        self._counts: ScoringCounts | None = None
+        self._opened = ExitStack()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> ActionProgress:
         self.run_on(self._spark)
-        self._jobs = new_jobs(self._spark)
-        if self.display.verbose and tasks_are_here(self._spark):
-            try:
-                self._counts = RowCounts(scoring_name())
-            except FileExistsError:  # The block is within another one, which shows the rows.
-                self._counts = None
-        self._began = time.perf_counter()
-        self._pace.begin_epoch(self._began)
-        if self.display.moves:
-            self._thread = engine_of(self._spark).thread(self._run, "kspark-progress")
-            self._thread.start()
+        with ExitStack() as opened:
+            opened.callback(self.display.close)
+            self._jobs = new_jobs(self._spark)
+            opened.callback(self._jobs.close)
+            if self.display.verbose and tasks_are_here(self._spark):
+                self._counts = ScoringCounts()
+                opened.callback(self._counts.close)
+            self._began = time.perf_counter()
+            self._pace.begin_epoch(self._began)
+            if self.display.moves:
+                opened.callback(self._over.set)
+                self._thread = engine_of(self._spark).thread(self._run, "kspark-progress")
+                self._thread.start()
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(
@@ -55,17 +61,12 @@ class ActionProgress(Phases):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._over.set()
-        if self._thread is not None:
-            self._thread.join()
-        try:
+        with self._opened:
+            self._over.set()
+            if self._thread is not None:
+                self._thread.join()
             if kind is None:
                 self.display.line(self._summary())
-        finally:
-            if self._counts is not None:
-                self._counts.close()
-            self._jobs.close()
-            self.display.close()
 
     def _run(self) -> None:
         """Show the progress until the block is over. An error ends it: the block has its own."""

@@ -81,6 +81,7 @@ class FitMonitor:
         self._batches_over = False
         self._stops_on_nan = stops_on_nan(callbacks)
         self._given = replica.get_vector()
+        self._settled: np.ndarray | None = None
         self._logs: dict[str, Any] | None = None
 
     @property
@@ -140,6 +141,8 @@ class FitMonitor:
         """
         if self._batches_over:
             return
+        if self._settled is None:
+            self._settled = self._given
         if vector is not None:
             self._show(vector)
         counters = self.replica.counters
@@ -166,12 +169,24 @@ class FitMonitor:
         Returns:
             Vector of new weights; `None` if no callback changed them.
         """
-        if not self.has_batch_hooks or self._batches_over:
+        if not self.has_batch_hooks:
             return None
         self._show(vector)
+        self._settled = None
+        if self._batches_over:
+            return None
         with interruptible():
             self._callbacks.on_train_batch_end(self._steps - 1, dict(logs))
         return self._changed()
+
+    def leave_epoch(self) -> None:
+        """Give the model the weights that it had before the hooks of batches, if an epoch failed.
+
+        They belong to the optimizer's state, which the model gets at the end of an epoch.
+        """
+        if self._settled is not None:
+            self._show(self._settled)
+            self._settled = None
 
     def logs_of(self, states: Sequence[Sequence[np.ndarray]]) -> dict[str, Any]:
         """Compute the metrics of all workers together; see `merged_metrics`."""

@@ -68,6 +68,8 @@ def settings_of(
             "warmup_epochs": None if scaling is None else scaling.warmup_epochs,
             "seed": seed,
             "callbacks": callbacks,
+            # They are pickled by now. Checkpoints of fits without them need not know of them.
+            "worker_callbacks": None if plan.worker_callbacks is None else "some",
         }
     )
 

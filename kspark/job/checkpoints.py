@@ -188,14 +188,16 @@ def go_on(fit: Fit, folder: CheckpointFolder, saved: CheckpointReader) -> None:
     fit.monitor.initial_epoch = fit.monitor.progress.first = epoch
     fit.plan = replace(fit.plan, seed=content["seed"])
     fit.resumed = True
-    mix_rows(fit, epoch)
+    over = content["stopped"] or epoch >= fit.plan.epochs
+    if not over:
+        mix_rows(fit, epoch)
     restore_shards(fit, saved, epoch - 1)
     start_from_mean(fit, epoch - 1)
     trained = plural(epoch, "epoch")
-    if epoch < fit.plan.epochs and not content["stopped"]:
-        announce(fit, f"Training goes on from {folder.file(epoch)}, after {trained}.")
-    else:
+    if over:
         announce(fit, f"Nothing is left to train: {folder.file(epoch)} has {trained}.")
+    else:
+        announce(fit, f"Training goes on from {folder.file(epoch)}, after {trained}.")
 
 
 def start_from_mean(fit: Fit, epoch: int) -> None:

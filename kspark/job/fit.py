@@ -132,7 +132,7 @@ class Fit:
     def validation_task(self) -> InferenceTask:
         """Return what the tasks need to evaluate the validation examples.
 
-        Without examples of their own, these are the last examples of each training shard.
+        Without examples of their own, these are the last examples of each shard as it was spooled.
         """
         skipped = {} if self.held_out is not None else self.divided
         rows, size = self.validation_rows(), self.plan.validation_batch_size

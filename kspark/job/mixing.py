@@ -20,14 +20,14 @@ from kspark.adapters.rdd import target_of
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.engine import engine_of
 from kspark.cluster.spark_job import JobLostError, run
-from kspark.errors import invalid
+from kspark.errors import ClusterError, WorkerError, invalid
 from kspark.job.collecting import Retries, collect_shards
 from kspark.job.fit import Fit
-from kspark.job.spooling import ShardsOnDisk, read_handle
+from kspark.job.spooling import CLEAN_UP_SECONDS, ShardsOnDisk, read_handle
 from kspark.plan import Mixing
 from kspark.shards import Shard, ShardHandle
 from kspark.worker.kept_files import fetch_files, write_files
-from kspark.worker.mixing import MixingTask, cut_shards, spool_blocks
+from kspark.worker.mixing import MixingTask, cut_shards, delete_shards, spool_blocks
 from kspark.worker.tasks import MissingShard
 
 logger = logging.getLogger("kspark")
@@ -90,6 +90,23 @@ class MixedShards(ShardsOnDisk):
         logger.warning("The files of a shard are gone from its host. Mixing the rows again.")
         self.spool()
 
+    def delete_rows(self, visited: set[str]) -> None:
+        """Delete the rows on hosts that no task of the next mixing has visited.
+
+        The tasks of the next mixing delete them elsewhere, see `MixingTask`.
+        """
+        left = [handle.index for handle in self.infos if handle.host not in visited]
+        if left:
+            deletions = self.handles.mapPartitionsWithIndex(ship(delete_shards))
+            self._clean_up(deletions, CLEAN_UP_SECONDS, left)
+
+    def close(self) -> None:
+        """Delete the files, also on hosts that had shards in earlier periods only."""
+        try:
+            super().close()
+        finally:
+            self._discard()
+
     def _mix(self) -> list[bytes]:
         """Run the job. Returns what its tasks returned."""
         self.unpersist()
@@ -143,6 +160,7 @@ def mix_rows(fit: Fit, epoch: int, make_room: Callable[[], None] | None = None) 
     if isinstance(before, MixedShards):
         try:
             move_states(fit, before, mixed, epoch - 1)
+            before.delete_rows(hosts_of(source.infos) | hosts_of(mixed.infos))
         finally:
             before.unpersist()
     logger.info(
@@ -162,28 +180,43 @@ def num_parts(infos: Sequence[ShardHandle], num_train: Mapping[int, int]) -> int
 def move_states(fit: Fit, before: ShardsOnDisk, after: ShardsOnDisk, epoch: int) -> None:
     """Move what replicas keep after an epoch to where their shards are now.
 
-    What a shard keeps is beside its files. Mixed shards are usually on the same hosts as before.
+    What a shard keeps is beside its files. Mixed shards are usually on the same hosts as before. As
+    in `fetched_states`, a fit does not fail because of missing states: those shards go on as after
+    the loss of their host.
     """
     places = {handle.index: place_of(handle) for handle in before.infos}
     moved = [h.index for h in after.infos if h.num_examples and place_of(h) != places[h.index]]
     if moved:
         logger.info("The states of shards %s move with their rows to other executors.", moved)
-    failures, watch = fit.plan.max_failures, fit.progress.watch
-    description = "kspark: move the state of shards"
     for start in range(0, len(moved), MOVED_SHARDS):
         wanted = moved[start : start + MOVED_SHARDS]
-        fetch = ship(fetch_files, fit.fit_id, epoch)
-        found = collect_shards(
-            fit.spark, before, fetch, description, failures, wanted=wanted, watch=watch
-        )
-        shared = engine_of(fit.spark).share({result.shard: result.files for result in found})
         try:
-            write = ship(write_files, fit.fit_id, epoch, shared=(shared,))
-            collect_shards(
-                fit.spark, after, write, description, failures, wanted=wanted, watch=watch
-            )
-        finally:
-            shared.destroy()
+            move(fit, before, after, epoch, wanted)
+        except (ClusterError, WorkerError) as error:
+            logger.warning("The states of shards %s could not be moved: %s", wanted, error)
+
+
+def move(
+    fit: Fit, before: ShardsOnDisk, after: ShardsOnDisk, epoch: int, wanted: list[int]
+) -> None:
+    """Move the states of some shards.
+
+    Raises:
+        WorkerError: If a job was lost too often.
+        ClusterError: If tasks kept running on hosts without their files.
+    """
+    failures, watch = fit.plan.max_failures, fit.progress.watch
+    description = "kspark: move the state of shards"
+    fetch = ship(fetch_files, fit.fit_id, epoch)
+    found = collect_shards(
+        fit.spark, before, fetch, description, failures, wanted=wanted, watch=watch
+    )
+    shared = engine_of(fit.spark).share({result.shard: result.files for result in found})
+    try:
+        write = ship(write_files, fit.fit_id, epoch, shared=(shared,))
+        collect_shards(fit.spark, after, write, description, failures, wanted=wanted, watch=watch)
+    finally:
+        shared.destroy()
 
 
 def place_of(handle: ShardHandle) -> tuple[str, str]:
@@ -191,21 +224,44 @@ def place_of(handle: ShardHandle) -> tuple[str, str]:
     return handle.host, os.path.dirname(handle.path)
 
 
+def hosts_of(infos: Sequence[ShardHandle]) -> set[str]:
+    """Return the hosts of shards."""
+    return {handle.host for handle in infos}
+
+
+Rows = tuple[tuple[str, tuple[int, ...], bool], ...]
+"""Name and shape of each array of some rows, and whether it is text."""
+
+
 def check_mixable(infos: Sequence[ShardHandle], reshuffle: int) -> None:
     """Check that rows of all shards can be in one shard.
 
     Raises:
-        ValueError: If the shapes of their arrays differ.
+        ValueError: If their arrays differ in names, shapes or kind. The message names the
+            difference.
     """
-    rows = {
+    kinds: set[Rows] = {
         tuple((a.name, a.shape, a.is_text) for a in handle.arrays)
         for handle in infos
         if handle.num_examples
     }
-    if len(rows) > 1:
-        shapes = " and ".join(str([shape for _, shape, _ in arrays]) for arrays in sorted(rows))
+    if len(kinds) > 1:
         rule = (
-            "None if the rows of different partitions have arrays of different shapes, which "
-            f"cannot be in one shard ({shapes}); give all rows the same shapes"
+            "None if the rows of different partitions cannot be in one shard "
+            f"({difference(*sorted(kinds)[:2])}); give all rows the same arrays"
         )
         raise invalid("reshuffle", rule, reshuffle)
+
+
+def difference(one: Rows, other: Rows) -> str:
+    """Tell how the arrays of two partitions differ."""
+    names, others = [name for name, _, _ in one], [name for name, _, _ in other]
+    if names != others:
+        return f"one partition has the arrays {names}, another {others}"
+    kind = {True: "text", False: "numbers"}
+    return " and ".join(
+        f"`{name}` has {kind[is_text]} of shape {shape} in one partition, "
+        f"{kind[other_text]} of shape {other_shape} in another"
+        for (name, shape, is_text), (_, other_shape, other_text) in zip(one, other, strict=True)
+        if (shape, is_text) != (other_shape, other_text)
+    )

@@ -53,11 +53,12 @@ def take_state(fit: Fit, states: Sequence[tuple[State, int]], epoch: int) -> Non
 
 
 @contextmanager
-def counted_steps(fit: Fit) -> Iterator[None]:
-    """Restore the step counters of the driver's model if the block raises an exception.
+def settled_model(fit: Fit) -> Iterator[None]:
+    """Restore step counters and weights of the driver's model if the block raises an exception.
 
-    Callbacks see the counters of the replicas. If training fails, the states of the replicas are
-    lost, and the model gets back the counters that belong to its own optimizer state.
+    Callbacks see the counters of the replicas, and their weights within an epoch. If training
+    fails, the states of the replicas are lost, and the model gets back the counters and the weights
+    that belong to its own optimizer state.
     """
     replica = fit.monitor.replica
     if fit.state_counters is None:
@@ -66,6 +67,7 @@ def counted_steps(fit: Fit) -> Iterator[None]:
         yield
     except BaseException:
         replica.withdraw_steps(fit.state_counters)
+        fit.monitor.leave_epoch()
         raise
 
 

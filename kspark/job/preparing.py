@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from kspark.adapters import Examples
 from kspark.adapters.files import FileExamples
 from kspark.cluster.engine import engine_of
+from kspark.cluster.remote import is_connect
 from kspark.cluster.slots import task_slots
 from kspark.errors import Described, NotEnoughSlotsError, inside, invalid
 from kspark.job.fit import Fit
@@ -192,8 +193,20 @@ def log_plan(fit: Fit) -> None:
         )
     if min(counts) * 2 < max(counts):
         logger.warning(
-            "The shards are uneven: from %d to %d examples. To divide the work evenly, set "
-            '`reshuffle="epoch"` in `fit`, which also mixes the rows, or repartition the data.',
+            "The shards are uneven: from %d to %d examples. To divide the work evenly, %s.",
             min(counts),
             max(counts),
+            how_to_divide(fit),
         )
+
+
+def how_to_divide(fit: Fit) -> str:
+    """Say how the shards of a fit get about as many examples each."""
+    plan = fit.plan
+    # These exclude `reshuffle`, see `check_mixing` and `check_session`.
+    if plan.steps_per_epoch or plan.straggler_timeout or is_connect(fit.spark):
+        return "set `num_workers`, or repartition the data"
+    return (
+        'set `reshuffle="epoch"` in `fit`, which also mixes the rows, set `num_workers`, or '
+        "repartition the data"
+    )

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import functools
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import gettempdir
+from typing import ClassVar
 
 from pyspark.sql import SparkSession
 
 from kspark import temporary
-from kspark.cluster.addresses import is_local
-from kspark.cluster.remote import is_connect
+from kspark.cluster.addresses import tasks_are_here
 from kspark.worker.counting import rows_counted
 
 
@@ -40,9 +41,40 @@ class RowCounts:
         self._made.remove()
 
 
-def tasks_are_here(spark: SparkSession) -> bool:
-    """Whether the tasks of a session run on the host of this process, in folders that it reads."""
-    return not is_connect(spark) and is_local(spark.sparkContext.master)
+class ScoringCounts:
+    """The rows that tasks of lazy DataFrames are done with while this object is open.
+
+    Those that are open at the same time share one folder, which the last one removes.
+    """
+
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+    _shared: ClassVar[RowCounts | None] = None
+    _users: ClassVar[int] = 0
+
+    def __init__(self) -> None:
+        kind, self._is_open = ScoringCounts, True
+        with kind._lock:
+            if kind._shared is None:
+                kind._shared = RowCounts(scoring_name())
+            kind._users += 1
+            self._counts = kind._shared
+        self._before = self._counts.read()
+
+    def read(self) -> int:
+        """Return the number of rows since this object was made."""
+        return self._counts.read() - self._before
+
+    def close(self) -> None:
+        """Look no more. May be called more than once."""
+        kind = ScoringCounts
+        with kind._lock:
+            if not self._is_open:
+                return
+            self._is_open = False
+            kind._users -= 1
+            if not kind._users:
+                kind._shared = None
+                self._counts.close()
 
 
 @contextmanager
@@ -68,7 +100,7 @@ def scoring_name() -> str:
     """Return how the name of the folder ends in which the tasks of lazy DataFrames count.
 
     A lazy DataFrame does not know whether anybody will look when it is computed. So the folder is
-    always the same, and exists only while somebody looks.
+    always the same, and exists only while somebody looks, see `ScoringCounts`.
     """
     return uuid.uuid4().hex
 

@@ -83,16 +83,21 @@ class ShardsOnDisk(ABC):
             self.handles = None
 
     def _discard(self) -> None:
-        """Delete the files of a failed attempt by host: its handles cannot be read.
+        """Delete the files by host, without the handles.
 
-        Reading the handles would write the files again.
+        Reading the handles of a failed attempt would write the files again.
         """
         task = task_of(clean_host, self.run_id)
         self._clean_up(engine_of(self.spark).on_every_slot(task, per_slot=2), CLEAN_UP_SECONDS)
 
-    def _clean_up(self, deletions: Results, timeout: float | None = None) -> None:
+    def _clean_up(
+        self,
+        deletions: Results,
+        timeout: float | None = None,
+        partitions: list[int] | None = None,
+    ) -> None:
         try:
-            run(self.spark, deletions, "kspark: clean up", timeout=timeout, watch=self._watch)
+            run(self.spark, deletions, "kspark: clean up", partitions, timeout, self._watch)
         except KSparkError as error:
             logger.warning("Some temporary files of this fit could not be deleted: %s", error)
 
@@ -103,8 +108,8 @@ class SpooledExamples(ShardsOnDisk):
     Args:
         spark: `SparkSession`.
         examples: `Examples` to spool.
-        run_id: As for `ShardsOnDisk`, like `watch`.
-        watch: Defaults to `None`.
+        run_id: String that names the files and the state of this fit.
+        watch: `Watch` of the jobs. Defaults to `None`.
     """
 
     def __init__(

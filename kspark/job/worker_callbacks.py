@@ -8,13 +8,16 @@ from typing import Any
 
 import keras
 
-from kspark.errors import Described, invalid, invalid_type
-from kspark.replica.callbacks import NAME, dump_callbacks, flattened, overridden_hooks
+from kspark.errors import invalid_type
+from kspark.replica.callbacks import (
+    NAME,
+    check_belongs_to_workers,
+    dump_callbacks,
+    flattened,
+    overridden_hooks,
+)
 
 logger = logging.getLogger("kspark")
-
-GENERAL = ("Callback", "LambdaCallback")
-"""Keras' own callbacks that do what their user wants. The others belong to the driver."""
 
 OTHER_HOOKS = (
     *("on_test_begin", "on_test_end", "on_test_batch_begin", "on_test_batch_end"),
@@ -26,7 +29,7 @@ OTHER_HOOKS = (
 def pickled_callbacks(given: Any) -> bytes | None:
     """Check and pickle the `worker_callbacks` argument of `fit`.
 
-    A function is not called here: it may need what only the workers have.
+    A function is not called here: it may need what only workers have. They check its result.
 
     Returns:
         Bytes for the workers; `None` if there are no callbacks.
@@ -46,6 +49,7 @@ def pickled_callbacks(given: Any) -> bytes | None:
             rule = "a list of `keras.callbacks.Callback`, or a function that returns one"
             raise invalid_type(NAME, rule, given)
         check_belongs_to_workers(callback)
+        warn_of_other_hooks(callback)
     return dump_callbacks(callbacks)
 
 
@@ -61,23 +65,12 @@ def check_takes_nothing(function: Any) -> None:
         raise invalid_type(NAME, "a function without arguments", function) from error
 
 
-def check_belongs_to_workers(callback: keras.callbacks.Callback) -> None:
-    """Refuse callbacks of Keras itself that stop, save or show a whole fit.
-
-    Raises:
-        ValueError: If the callback is one of these. Subclasses of a user are not refused.
-    """
-    kind = type(callback)
-    if kind.__module__.startswith("keras.") and kind.__name__ not in GENERAL:
-        rule = (
-            "callbacks of your own: those of Keras would stop, save or set something for one "
-            "worker alone. Pass them as `callbacks`, which see all workers together"
-        )
-        raise invalid(NAME, rule, Described(kind.__name__))
+def warn_of_other_hooks(callback: keras.callbacks.Callback) -> None:
+    """Log a warning if a callback has hooks that are not called on workers."""
     silent = overridden_hooks(callback, OTHER_HOOKS)
     if silent:
         logger.warning(
             "%s of %s will not be called: workers call the hooks of training only.",
             ", ".join(f"`{name}`" for name in silent),
-            kind.__name__,
+            type(callback).__name__,
         )

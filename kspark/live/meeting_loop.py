@@ -10,12 +10,15 @@ import numpy as np
 from kspark.errors import ConnectionLostError
 from kspark.live.run import LiveRun, train_exchanging
 from kspark.live.shared_gradients import SharedGradients
-from kspark.live.transport import REPLY_TIMEOUTS, Reply
-from kspark.live.wire import Instructions
-from kspark.live.wire.documents import GENERATION_BITS
+from kspark.live.transport import Reply
+from kspark.live.wire import Instructions, SharedOffer
+from kspark.live.wire.documents import GENERATION_BITS, SLOW
 from kspark.live.wire.reports import EpochEnd, StateReport, StateRequest, WaitingReport
 from kspark.worker.own_weights import RoundWeights
 from kspark.worker.reading import examples_in
+
+Near = tuple[SharedGradients, SharedOffer]
+"""The gradients of all replicas in shared memory, and a replica's place among them."""
 
 
 class EpochRestart(Exception):
@@ -102,15 +105,15 @@ def gradient_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarra
     plan, steps = run.task.fit.plan, run.welcome.steps
     sequences = itertools.count(generation << GENERATION_BITS)
     merged = out[: run.spec.weights.trainable_size]
-    shared = find_gradients(run, generation)
+    near = find_gradients(run, generation)
 
     def exchange(gradient: np.ndarray | None, count: int) -> np.ndarray:
         sequence = next(sequences)
-        if shared is None:
+        if near is None:
             bring(run, gradient, sequence, count, out)
         else:
             number = (epoch - plan.initial_epoch) * steps + sequence
-            bring_near(run, shared, gradient, number, count, merged)
+            bring_near(run, near, gradient, number, count, merged)
         return merged
 
     run.reporter.begin(epoch, run.examples(epoch))
@@ -129,7 +132,7 @@ def gradient_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarra
     run.replica.set_vector(out)
 
 
-def find_gradients(run: LiveRun, generation: int) -> SharedGradients | None:
+def find_gradients(run: LiveRun, generation: int) -> Near | None:
     """Return the gradients of all replicas in shared memory, or `None` if they meet at the driver.
 
     That is so if replicas are on other hosts, and after an epoch that started again: a replica that
@@ -142,10 +145,11 @@ def find_gradients(run: LiveRun, generation: int) -> SharedGradients | None:
     if offer is None or generation:
         return None
     mark = bytes.fromhex(offer.mark)
-    found = SharedGradients.find(offer.path, mark, run.spec.weights, offer.num_shards)
+    found = SharedGradients.find(offer.path, mark, run.spec.weights, len(offer.shards))
     if found is None:
         ask_to_wait(run, found=False)
-    return found
+        return None
+    return found, offer
 
 
 def ask_to_wait(run: LiveRun, *, found: bool) -> None:
@@ -161,7 +165,7 @@ def ask_to_wait(run: LiveRun, *, found: bool) -> None:
 
 def bring_near(
     run: LiveRun,
-    shared: SharedGradients,
+    near: Near,
     gradient: np.ndarray | None,
     number: int,
     count: int,
@@ -173,17 +177,20 @@ def bring_near(
         EpochRestart: If the epoch starts again.
         ConnectionLostError: If another replica does not arrive in time.
     """
-    limit = REPLY_TIMEOUTS * run.task.fit.plan.timeout
+    shared, offer = near
+    limit = SLOW * run.task.fit.plan.timeout
 
     def ask(waited: float) -> None:
         if waited > limit:
+            epoch, step = divmod(number, run.welcome.steps)
+            absent = [offer.shards[slot] for slot in shared.absent(number)]
             raise ConnectionLostError(
-                f"Not all shards reached exchange {number} of the fit within {limit:g} s."
+                f"Shards {absent} did not reach exchange {step} of epoch "
+                f"{run.task.fit.plan.initial_epoch + epoch + 1} within {limit:g} s."
             )
         ask_to_wait(run, found=True)
 
-    slot = run.welcome.shared.slot if run.welcome.shared else 0
-    run.waited += shared.exchange(slot, number, gradient, count, out, ask)
+    run.waited += shared.exchange(offer.slot, number, gradient, count, out, ask)
 
 
 def delta_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarray) -> None:

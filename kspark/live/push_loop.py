@@ -87,7 +87,7 @@ def find_shared(run: LiveRun) -> tuple[SharedWeights, SharedOffer] | None:
     if offer is None:
         return None
     mark = bytes.fromhex(offer.mark)
-    found = SharedWeights.find(offer.path, mark, run.spec.weights, offer.num_shards)
+    found = SharedWeights.find(offer.path, mark, run.spec.weights, len(offer.shards))
     return None if found is None else (found, offer)
 
 

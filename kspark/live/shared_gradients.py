@@ -14,21 +14,14 @@ replicas have reached `n + 1`, and so have computed the mean of `n`.
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable
 
 import numpy as np
 
-from kspark.live.shared_memory import (
-    COUNTER,
-    MARK_BYTES,
-    create_file,
-    delete_file,
-    is_marked,
-    mapped,
-)
+from kspark import temporary
+from kspark.live.shared_memory import COUNTER, MARK_BYTES, SharedFile, mapped, zeros
 from kspark.weights import WeightSpec, mean_in_order
 
 SIDES = 2
@@ -48,8 +41,8 @@ ASK_SECONDS = 0.1
 _fence_lock = threading.Lock()
 
 
-class SharedGradients:
-    """The mapped file, created by the driver and opened by replicas on its host.
+class SharedGradients(SharedFile):
+    """The gradients of all replicas.
 
     Attributes:
         path: String, path of the file.
@@ -61,8 +54,7 @@ class SharedGradients:
     """
 
     def __init__(self, path: str, mark: bytes, spec: WeightSpec, num_shards: int) -> None:
-        self.path = path
-        self.mark = mark
+        super().__init__(path, mark, spec, num_shards)
         counters = num_shards * COUNTER.itemsize
         ends = np.cumsum([MARK_BYTES, counters, SIDES * counters, vector_bytes(spec, num_shards)])
         raw = mapped(path, int(ends[-1]))
@@ -73,26 +65,19 @@ class SharedGradients:
 
     @classmethod
     def create(cls, spec: WeightSpec, num_shards: int) -> SharedGradients:
-        """Create the file. Delete it with `unlink`.
+        """Create the file, in memory. Delete it with `unlink`.
 
         Raises:
-            OSError: If there is not enough space for the file.
+            OSError: If there is no such memory, or not enough of it. Connections are faster than a
+                file on disk.
         """
-        mark = secrets.token_bytes(MARK_BYTES)
         counters = bytes((1 + SIDES) * num_shards * COUNTER.itemsize)
-        path = create_file((mark, counters, bytes(vector_bytes(spec, num_shards))))
-        return cls(path, mark, spec, num_shards)
+        parts = (counters, *zeros(vector_bytes(spec, num_shards)))
+        return cls._create(parts, spec, num_shards, (temporary.MEMORY,))
 
-    @classmethod
-    def find(
-        cls, path: str, mark: bytes, spec: WeightSpec, num_shards: int
-    ) -> SharedGradients | None:
-        """Open the driver's file. Returns `None` if this host does not have that file."""
-        return cls(path, mark, spec, num_shards) if is_marked(path, mark) else None
-
-    def unlink(self) -> None:
-        """Delete the file. Open maps stay valid."""
-        delete_file(self.path)
+    def absent(self, number: int) -> list[int]:
+        """Return the positions of the shards that have not reached an exchange."""
+        return np.flatnonzero(self.reached <= number).tolist()
 
     def exchange(
         self,

@@ -12,23 +12,89 @@ Reference:
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import os
 import secrets
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
+from kspark import temporary
 from kspark.weights import WeightSpec
 
-MEMORY = "/dev/shm"
+logger = logging.getLogger("kspark")
+
 MARK_BYTES = 32
 COUNTER = np.dtype("int64")
 
+FILE = "mapped"
+"""Name of the file in its folder."""
 
-class SharedWeights:
-    """The mapped file, created by the driver and opened by replicas on its host.
+PIECE = bytes(1 << 20)
+"""Zeros, of which a file begins with many copies."""
+
+Part = bytes | memoryview
+Shared = TypeVar("Shared", bound="SharedFile")
+
+
+class SharedFile:
+    """A mapped file, created by the driver and opened by replicas on its host.
+
+    A subclass maps what it needs in `__init__`, which has the arguments of this one.
+
+    Args:
+        path: String, path of the file.
+        mark: Bytes, the first bytes of the file.
+        spec: `WeightSpec` of the model.
+        num_shards: Integer, number of shards with examples.
+    """
+
+    _folder: temporary.Folder | None = None
+
+    def __init__(self, path: str, mark: bytes, spec: WeightSpec, num_shards: int) -> None:
+        self.path = path
+        self.mark = mark
+
+    @classmethod
+    def _create(
+        cls: type[Shared],
+        parts: Sequence[Part],
+        spec: WeightSpec,
+        num_shards: int,
+        directories: Sequence[str],
+    ) -> Shared:
+        """Create the file, with a new mark before the parts, in the first directory with room.
+
+        Raises:
+            OSError: If no directory has enough space for the file, or it cannot be mapped.
+        """
+        mark = secrets.token_bytes(MARK_BYTES)
+        folder = written((mark, *parts), directories)
+        try:
+            made = cls(str(folder.path / FILE), mark, spec, num_shards)
+        except BaseException:
+            folder.remove()
+            raise
+        made._folder = folder
+        return made
+
+    @classmethod
+    def find(
+        cls: type[Shared], path: str, mark: bytes, spec: WeightSpec, num_shards: int
+    ) -> Shared | None:
+        """Open the driver's file. Returns `None` if this host does not have that file."""
+        return cls(path, mark, spec, num_shards) if is_marked(path, mark) else None
+
+    def unlink(self) -> None:
+        """Delete the file, on the driver. Open maps stay valid. May be called more than once."""
+        if self._folder is not None:
+            self._folder.remove()
+
+
+class SharedWeights(SharedFile):
+    """The weights of hogwild mode.
 
     Attributes:
         path: String, path of the file.
@@ -39,12 +105,10 @@ class SharedWeights:
     """
 
     def __init__(self, path: str, mark: bytes, spec: WeightSpec, num_shards: int) -> None:
-        self.path = path
-        self.mark = mark
+        super().__init__(path, mark, spec, num_shards)
         counters = num_shards * COUNTER.itemsize
         cut = MARK_BYTES + 2 * counters
-        size = cut + spec.nbytes
-        raw = mapped(path, size)
+        raw = mapped(path, cut + spec.nbytes)
         self.pushes = raw[MARK_BYTES : MARK_BYTES + counters].view(COUNTER)
         self.owners = raw[MARK_BYTES + counters : cut].view(COUNTER)
         self.vector = raw[cut:].view(spec.dtype)
@@ -53,57 +117,64 @@ class SharedWeights:
     def create(cls, weights: np.ndarray, spec: WeightSpec, num_shards: int) -> SharedWeights:
         """Create the file with a copy of `weights`. Delete it with `unlink`.
 
+        It is on disk if there is no room in memory, as in many containers.
+
         Raises:
             IncompatibleDeltaError: If the weights do not fit the spec.
             OSError: If there is not enough space for the file.
         """
         spec.check(weights, "weights vector")
-        mark = secrets.token_bytes(MARK_BYTES)
-        counters = bytes(2 * num_shards * COUNTER.itemsize)
-        path = create_file((mark, counters, np.ascontiguousarray(weights).data.cast("B")))
-        return cls(path, mark, spec, num_shards)
-
-    @classmethod
-    def find(
-        cls, path: str, mark: bytes, spec: WeightSpec, num_shards: int
-    ) -> SharedWeights | None:
-        """Open the driver's file. Returns `None` if this host does not have that file."""
-        found = is_marked(path, mark)
-        return cls(path, mark, spec, num_shards) if found else None
-
-    def unlink(self) -> None:
-        """Delete the file. Open maps stay valid."""
-        delete_file(self.path)
+        parts = (
+            bytes(2 * num_shards * COUNTER.itemsize),
+            np.ascontiguousarray(weights).data.cast("B"),
+        )
+        return cls._create(parts, spec, num_shards, (temporary.MEMORY, tempfile.gettempdir()))
 
 
-def create_file(parts: Iterable[bytes | memoryview]) -> str:
-    """Write a new file, in memory if possible. Returns its path.
-
-    Raises:
-        OSError: If there is not enough space.
-    """
-    written = list(parts)
-    try:
-        return write_file(MEMORY, written)
-    except OSError:  # `MEMORY` does not exist, or is too small, as in many containers.
-        return write_file(tempfile.gettempdir(), written)
+def zeros(count: int) -> list[Part]:
+    """Return so many bytes of zeros in pieces, most of which are the same object."""
+    pieces, rest = divmod(count, len(PIECE))
+    return [*[PIECE] * pieces, bytes(rest)]
 
 
-def write_file(folder: str, parts: Iterable[bytes | memoryview]) -> str:
-    """Write a new file that only this user can read. An incomplete file is deleted.
+def written(parts: Sequence[Part], directories: Sequence[str]) -> temporary.Folder:
+    """Write a new file that only this user can read, in the first directory with enough space.
 
     Returns:
-        String, path of the file.
+        `Folder` that contains the file.
+
+    Raises:
+        OSError: If the last one has not enough space either.
     """
-    handle, path = tempfile.mkstemp(prefix="kspark-", suffix=".weights", dir=folder)
+    *others, last = directories
+    for directory in others:
+        try:
+            return written_to(directory, parts)
+        except OSError as error:
+            logger.info(
+                "The memory that replicas share is a file on disk, because %s cannot have it: %s",
+                directory,
+                error,
+            )
+    return written_to(last, parts)
+
+
+def written_to(directory: str, parts: Sequence[Part]) -> temporary.Folder:
+    """Write a new file in a folder of its own. An incomplete file is deleted."""
+    folder = temporary.Folder(temporary.SHARED, directory=directory)
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with open(folder.path / FILE, "xb", opener=private) as stream:
             for part in parts:
                 stream.write(part)
     except BaseException:
-        os.unlink(path)
+        folder.remove()
         raise
-    return path
+    return folder
+
+
+def private(path: str, flags: int) -> int:
+    """Open a file that only this user can read."""
+    return os.open(path, flags, 0o600)
 
 
 def is_marked(path: str, mark: bytes) -> bool:
@@ -118,9 +189,3 @@ def is_marked(path: str, mark: bytes) -> bool:
 def mapped(path: str, size: int) -> np.ndarray:
     """Map the first `size` bytes of a file. Returns a uint8 array, which writes to the file."""
     return np.asarray(np.memmap(path, np.uint8, "r+", shape=(size,)))
-
-
-def delete_file(path: str) -> None:
-    """Delete a file, if it is there. Open maps stay valid."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)

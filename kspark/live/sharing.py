@@ -6,9 +6,10 @@ import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from kspark.cluster.addresses import is_local
+from kspark.cluster.addresses import tasks_are_here
 from kspark.job.fit import Fit
 from kspark.live.coordinator import Coordinator
+from kspark.live.coordinator.rendezvous import Rendezvous
 from kspark.live.shared_gradients import MAX_BYTES, SharedGradients, vector_bytes
 from kspark.live.shared_memory import SharedWeights
 from kspark.live.wire import SharedOffer
@@ -32,21 +33,18 @@ def shared_memory(
     scales = isinstance(rule, ScaledDelta) and rule.is_a_scale
     if fit.plan.mode == "hogwild" and scales and not fit.aggregator.keeps_constraints:
         return shared_weights(fit, coordinator)
+    if coordinator.rendezvous is None or not fit.plan.merges_gradients or not packing.lossless:
+        return nullcontext()
     size = vector_bytes(fit.spec.weights, len(coordinator.shards))
-    if fit.plan.merges_gradients and packing.lossless and size <= MAX_BYTES and on_this_host(fit):
-        return shared_gradients(fit, coordinator)
-    return nullcontext()
-
-
-def on_this_host(fit: Fit) -> bool:
-    """Whether all replicas run on the driver's host."""
-    return is_local(fit.spark.sparkContext.master)
+    if size > MAX_BYTES or not tasks_are_here(fit.spark):
+        return nullcontext()
+    return shared_gradients(fit, coordinator, coordinator.rendezvous)
 
 
 @contextmanager
 def shared_weights(fit: Fit, coordinator: Coordinator) -> Iterator[None]:
     """Keep the weights in a file that replicas on the driver's host map."""
-    shards = sorted(coordinator.shards)
+    shards = tuple(sorted(coordinator.shards))
     rule, own = fit.aggregator.optimizer, fit.aggregator.weights
     shared = SharedWeights.create(own, fit.spec.weights, len(shards))
     fit.aggregator.weights = shared.vector
@@ -54,7 +52,7 @@ def shared_weights(fit: Fit, coordinator: Coordinator) -> Iterator[None]:
         share = coordinator.shards[shard].num_examples / coordinator.total_examples
         scale = rule.scale(MergeContext("hogwild", share)) if isinstance(rule, ScaledDelta) else 1.0
         coordinator.offers[shard] = SharedOffer(
-            shared.path, shared.mark.hex(), len(shards), slot, share, scale
+            shared.path, shared.mark.hex(), shards, slot, share, scale
         )
     try:
         yield
@@ -65,22 +63,18 @@ def shared_weights(fit: Fit, coordinator: Coordinator) -> Iterator[None]:
 
 
 @contextmanager
-def shared_gradients(fit: Fit, coordinator: Coordinator) -> Iterator[None]:
+def shared_gradients(fit: Fit, coordinator: Coordinator, rendezvous: Rendezvous) -> Iterator[None]:
     """Let the replicas, all on the driver's host, average their gradients in a file they map."""
-    shards = sorted(coordinator.shards)
+    shards = tuple(sorted(coordinator.shards))
     try:
         shared = SharedGradients.create(fit.spec.weights, len(shards))
     except OSError as error:
-        logger.info("Gradients are sent over connections, because there is no room: %s", error)
+        logger.info("Gradients are sent over connections: memory cannot be shared. %s", error)
         yield
         return
     for slot, shard in enumerate(shards):
-        share = coordinator.shards[shard].num_examples / coordinator.total_examples
-        coordinator.offers[shard] = SharedOffer(
-            shared.path, shared.mark.hex(), len(shards), slot, share
-        )
-    if coordinator.rendezvous is not None:
-        coordinator.rendezvous.meet_apart()
+        coordinator.offers[shard] = SharedOffer(shared.path, shared.mark.hex(), shards, slot)
+    rendezvous.meet_apart()
     try:
         yield
     finally:

@@ -97,7 +97,7 @@ def check_mixing(
         return None
     epochs = check_reshuffle("reshuffle", reshuffle)
     if steps_per_epoch is not None:
-        reason = "with which a pass over the rows may end within an epoch; leave one of them out"
+        reason = "because a pass over the rows may then end within an epoch; leave one of them out"
         raise invalid("reshuffle", f"None with `steps_per_epoch`, {reason}", reshuffle)
     if straggler_timeout is not None:
         reason = "with which a late shard trains on while the others begin the next epoch"

@@ -24,6 +24,9 @@ TRAIN_BATCH_HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_beg
 
 NAME = "worker_callbacks"
 
+GENERAL = ("Callback", "LambdaCallback")
+"""Keras' own callbacks that do what their user wants. The others belong to the driver."""
+
 
 def overridden_hooks(callback: keras.callbacks.Callback, hooks: Iterable[str]) -> dict[str, str]:
     """Return the hooks that are not the empty ones of `Callback`, with their modules."""
@@ -66,6 +69,7 @@ def load_callbacks(pickled: bytes) -> list[keras.callbacks.Callback]:
 
     Raises:
         TypeError: If they are no callbacks.
+        ValueError: If one of them belongs to the driver.
     """
     import keras
 
@@ -76,7 +80,23 @@ def load_callbacks(pickled: bytes) -> list[keras.callbacks.Callback]:
     for callback in callbacks:
         if not isinstance(callback, keras.callbacks.Callback):
             raise invalid_type(NAME, "a function that returns Keras callbacks", callback)
+        check_belongs_to_workers(callback)
     return callbacks
+
+
+def check_belongs_to_workers(callback: keras.callbacks.Callback) -> None:
+    """Refuse callbacks of Keras itself that stop, save or show a whole fit.
+
+    Raises:
+        ValueError: If the callback is one of these. Subclasses of a user are not refused.
+    """
+    kind = type(callback)
+    if kind.__module__.startswith("keras.") and kind.__name__ not in GENERAL:
+        rule = (
+            "callbacks of your own: those of Keras would stop, save or set something for one "
+            "worker alone. Pass them as `callbacks`, which see all workers together"
+        )
+        raise invalid(NAME, rule, Described(kind.__name__))
 
 
 class ReplicaCallbacks:

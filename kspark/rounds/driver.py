@@ -77,7 +77,7 @@ def train_rounds(fit: Fit) -> None:
     with long_jobs(fit) as jobs:
         for epoch in range(fit.plan.initial_epoch, fit.plan.epochs):
             open_epoch(fit, epoch)
-            mix_rows(fit, epoch, jobs.close)
+            mix_rows(fit, epoch, jobs.end)
             result = run_round_live(fit, epoch, jobs) or run_round(fit, epoch)
             merge_deltas(fit, result)
             if finish_round(fit, epoch, result):

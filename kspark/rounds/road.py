@@ -106,10 +106,21 @@ class LongJobs:
             self._job.finish()
 
     def close(self) -> None:
-        """End the long job, so that its task slots are free."""
+        """End the long job at once. Its worker callbacks may not end."""
         if self._job is not None:
             job, self._job = self._job, None
             job.close()
+
+    def end(self) -> None:
+        """Let the tasks end, as `finish` does, so that their slots are free.
+
+        Raises:
+            WorkerError: If a worker callback failed at the end of its task.
+        """
+        try:
+            self.finish()
+        finally:
+            self.close()
 
     def _ready_job(self) -> LongJob:
         """Return a long job whose tasks take an order.
@@ -133,12 +144,10 @@ class LongJobs:
         often = self._idle_ends >= MAX_IDLE_ENDS and self._fit.plan.callbacks_every is None
         if ending is not None and (often or not job.dispatcher.idled):
             raise (Lost if job.dispatcher.obstacle else Obstacle)(ending)
-        self.finish()
-        self.close()
+        self.end()
 
     def _give_up(self, obstacle: Obstacle, where: str) -> None:
-        self.finish()
-        self.close()
+        self.end()
         reason = f"{where}: {obstacle}"
         setting = self._fit.plan.connection_setting
         if setting and not self._trained:

@@ -172,7 +172,7 @@ def train_epoch(
     replica.reset_metrics()
     replica.seed_backend(plan.backend_seed(shard.index, epoch))
     reporter.callbacks.attach(replica)
-    reporter.begin(epoch, fit.steps(shard.index).num_examples(epoch - plan.initial_epoch))
+    reporter.begin(epoch, fit.steps(shard.index).num_examples(epoch - plan.origin))
     for window in windows_of(fit, shard, epoch):
         for start, stop in reporter.pieces(0, plan.batches(window.num_examples)):
             replica.train(window, plan.batch_size, start, stop)

@@ -13,6 +13,12 @@ from kspark.plan.settings import SETTINGS
 P = ParamSpec("P")
 R = TypeVar("R")
 
+READING = ("workers", "use_multiprocessing", "max_queue_size")
+"""Arguments of Keras 2, which say how its own threads and processes read the data."""
+
+CERTAIN = 0.7
+"""How similar the name of a setting of `SparkModel` must be, which most names do not mean."""
+
 
 def explains_unknown_arguments(method: Callable[P, R]) -> Callable[P, R]:
     """Decorate a method of `SparkModel` to explain arguments that it does not have.
@@ -41,8 +47,10 @@ def hint(name: str, names: list[str]) -> str:
         name: String, the name that was received.
         names: List of strings, the arguments of the method.
     """
+    if name in READING:
+        return " kspark reads the data in its own tasks: leave it out."
     meant = name if name in SETTINGS else nearest(name, [*names, *SETTINGS])
-    if meant is None:
+    if meant is None or (meant not in names and nearest(name, [meant], CERTAIN) is None):
         return ""
     if meant in names:
         return f" Did you mean `{meant}`?"

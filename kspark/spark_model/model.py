@@ -247,9 +247,9 @@ class SparkModel(SavedModel):
             filters: Which rows of Parquet files to train on, as in `pyarrow.parquet.read_table`: a
                 list of tuples such as `[("age", ">", 17)]`, a list of such lists, or an expression
                 of `pyarrow.compute`. Defaults to `None`, all rows.
-            reshuffle: `"epoch"`, or an integer >= 1, a number of epochs. Training rows are mixed
-                between the workers before the first epoch, and then after every epoch, or after
-                so many. Each worker gets equally many rows, from all partitions. Rows that
+            reshuffle: `"epoch"`, which is 1, or an integer n >= 1. Training rows are mixed between
+                the workers before the first epoch, and then before epochs n, 2n, ..., counted from
+                0: all get equally many, in another order also with `shuffle=False`. Rows that
                 validate are not mixed. Defaults to `None`: rows stay with their worker.
             scale_lr: `"linear"` or `"sqrt"`, for `mode="synchronous"` with
                 `frequency="batch"`: k workers train with k or sqrt(k) times the learning rate.

@@ -16,7 +16,7 @@ from kspark.job.callbacks import FitMonitor
 from kspark.job.checkpoint_settings import settings_of
 from kspark.job.checkpoints import go_on, go_on_with_callbacks, last_checkpoint
 from kspark.job.fit import Fit
-from kspark.job.optimizer_state import counted_steps, take_state
+from kspark.job.optimizer_state import settled_model, take_state
 from kspark.job.preparing import prepared
 from kspark.job.progress import Phases
 from kspark.job.report import FitReport
@@ -160,7 +160,7 @@ def run(fit: Fit, resume: bool) -> None:
             go_on_with_callbacks(fit, saved)
         over = saved is not None and saved.content["stopped"]
         if fit.plan.initial_epoch < fit.plan.epochs and not over:
-            with counted_steps(fit):
+            with settled_model(fit):
                 road_of(fit.plan)(fit)
         elif saved is not None:  # The fit was over when it wrote this checkpoint.
             take_state(fit, (), fit.plan.initial_epoch - 1)

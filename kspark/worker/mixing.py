@@ -142,3 +142,16 @@ def parts_of(
     for part, group in groupby(blocks, key=lambda block: block[0][1]):
         rows = joined([Chunk(*block) for _, block in group])
         yield rows.taken(mixing.writing(index, part).permutation(rows.num_examples))
+
+
+def delete_shards(index: int, handles: Iterable[bytes]) -> Iterator[int]:
+    """Delete the rows of the shards of one partition, if they are on this host.
+
+    Yields:
+        The shards whose rows were deleted.
+    """
+    for document in list(handles):
+        handle = ShardHandle.from_json(document)
+        if handle.host == platform.node():
+            shutil.rmtree(handle.path, ignore_errors=True)
+            yield handle.index

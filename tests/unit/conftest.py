@@ -265,11 +265,11 @@ class World:
 
     def share_gradients(self):
         """What the driver does if all replicas are on its host."""
-        shards = list(self.coordinator.shards)
+        shards = tuple(self.coordinator.shards)
         shared = SharedGradients.create(SPEC, len(shards))
         for slot, shard in enumerate(shards):
             self.coordinator.offers[shard] = SharedOffer(
-                shared.path, shared.mark.hex(), len(shards), slot, 1.0
+                shared.path, shared.mark.hex(), shards, slot
             )
         self.coordinator.rendezvous.meet_apart()
         return shared

@@ -131,7 +131,7 @@ class Coordinator:
             if self._meetings is None:
                 self._progress.catch_up(shard)
             elif returning:
-                self._meetings.restart()
+                self._meetings.restart("A worker was lost and came back.")
             self._gate.changed.notify_all()
             return self._welcome(shard)
 
@@ -295,7 +295,7 @@ class Coordinator:
             if self._clocks is not None:
                 self._clocks.begin_job(stop_epoch)
             if self._meetings is not None:
-                self._meetings.restart()
+                self._meetings.restart("The job was lost.")
             self._gate.changed.notify_all()
 
     def wait_for_epoch(self, epoch: int, seconds: float) -> EpochReport | None:

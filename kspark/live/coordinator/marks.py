@@ -21,7 +21,8 @@ class Moment:
         num_examples: Integer. Defaults to `0`.
         metrics: List of metric states, one per shard that has sent one, in the order of the
             shards. Defaults to `[]`.
-        batches: Integer, the batches of a mark. Defaults to `0`.
+        batches: Integer, the batches that all shards together had trained at a mark; 0 if this is
+            no mark. Defaults to `0`.
     """
 
     num_examples: int = 0

@@ -13,12 +13,10 @@ from kspark.live.coordinator.gate import Gate
 from kspark.live.coordinator.progress import FitProgress
 from kspark.live.coordinator.rendezvous import Meeting, Rendezvous
 from kspark.live.wire import Restart, Start
+from kspark.live.wire.documents import SLOW
 from kspark.live.wire.reports import EpochEnd, WaitingReport
 
 logger = logging.getLogger("kspark")
-
-SLOW = 10
-"""How many timeouts to wait for a replica that is connected but slow."""
 
 
 class Meetings:
@@ -98,7 +96,7 @@ class Meetings:
             free = self.hold(shard, report.epoch, generation, bool(report.last))
             return free, self.restart_since(generation)
         if not report.found and not self._is_old(generation):
-            self.restart()
+            self.restart(f"The worker of shard {shard} does not see the shared memory.")
         self._check_lost()
         return True, self.restart_since(generation)
 
@@ -139,17 +137,19 @@ class Meetings:
             raise ConnectionLostError("The driver did not close the epoch in time.")
         self._rendezvous.entered = True
 
-    def restart(self) -> None:
-        """Restart the open epoch if a replica has exchanged in it, unless all have finished it."""
+    def restart(self, reason: str) -> None:
+        """Restart the open epoch if a replica has exchanged in it, unless all have finished it.
+
+        Args:
+            reason: String, a sentence for the log.
+        """
         if self._progress.settled or not self._rendezvous.begun:
             return
         self._rendezvous.restart_epoch()
         self._progress.restart()
         self._gate.changed.notify_all()
-        logger.warning(
-            "A worker was lost and came back. Epoch %d starts again on all workers.",
-            self._progress.closed + 1,
-        )
+        number = self._progress.closed + 1
+        logger.warning("%s Epoch %d starts again on all workers.", reason, number)
 
     def again(self) -> Restart:
         """Return the restart of the open epoch."""

@@ -45,7 +45,9 @@ class Running:
         return Moment(max(done, 0), metrics)
 
     def next_mark(self, epoch: int) -> Moment | None:
-        """Remove and return the next mark of an epoch, see `Marks`. Those before it are dropped.
+        """Remove and return the next mark of an epoch, see `Marks`.
+
+        Marks of earlier epochs are dropped.
 
         Returns:
             `Moment`; `None` if the shards have not reached another mark.

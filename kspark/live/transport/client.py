@@ -25,6 +25,7 @@ from kspark.live.wire import (
     reply_limits,
     request_limits,
 )
+from kspark.live.wire.documents import SLOW
 from kspark.weights import PACKED, Layout, PackingScheme
 
 VECTORS = (Kind.VECTOR, Kind.VECTOR_PACKED, Kind.VECTOR_KEPT, Kind.VECTOR_CHANGED)
@@ -33,10 +34,10 @@ VECTORS = (Kind.VECTOR, Kind.VECTOR_PACKED, Kind.VECTOR_KEPT, Kind.VECTOR_CHANGE
 CONNECT_TIMEOUT = 20.0
 """Seconds for each step of the handshake, which needs no work on the driver."""
 
-REPLY_TIMEOUTS = 11
+REPLY_TIMEOUTS = SLOW + 1
 """How long a reply may take to begin, as a multiple of the timeout within a message.
 
-The aggregator waits up to ten timeouts for slow replicas, and then names them in an error. The
+The aggregator waits up to `SLOW` timeouts for slow replicas, and then names them in an error. The
 client waits longer, so that it receives that error.
 """
 

@@ -20,6 +20,9 @@ T = TypeVar("T")
 GENERATION_BITS = 32
 """Bits of the step in the sequence number of an exchange: `generation << 32 | step`."""
 
+SLOW = 10
+"""How many timeouts replicas wait for one that is connected but slow."""
+
 
 @dataclass(frozen=True)
 class Restart:
@@ -84,17 +87,17 @@ class SharedOffer:
     Attributes:
         path: String, path of the file.
         mark: String, the first bytes of the file in hexadecimal.
-        num_shards: Integer, number of shards with counters in the file.
-        slot: Integer, position of this shard's counters.
-        share: Float, the shard's fraction of all examples.
+        shards: Tuple of integers, the shards with a place in the file, in their order.
+        slot: Integer, position of this shard among them.
+        share: Float, the shard's fraction of all examples. Defaults to `1.0`. Gradients need none.
         scale: Float, factor for the deltas of trainable weights. Defaults to `1.0`.
     """
 
     path: str
     mark: str
-    num_shards: int
+    shards: tuple[int, ...]
     slot: int
-    share: float
+    share: float = 1.0
     scale: float = 1.0
 
 

@@ -270,3 +270,20 @@ def test_errors_have_the_traceback_of_the_worker(spark, mode, road, hook):
     spark_model = SparkModel(a_model(), mode, "epoch", num_workers=1, road=road)
     with pytest.raises(WorkerError, match=r"(?s)ZeroDivisionError: in a callback.*in fail"):
         spark_model.fit(*data(), SIZE, 2, worker_callbacks=[Fails(hook)])
+
+
+class FailsEarly(callbacks.Callback):
+    """Raises an error when its task ends after the first epoch."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.last = epoch
+
+    def on_train_end(self, logs=None):
+        if self.last == 0:
+            raise ZeroDivisionError("in a callback")
+
+
+def test_where_rows_are_mixed_the_end_of_the_callbacks_is_waited_for(spark):
+    spark_model = SparkModel(a_model(), num_workers=2, road="live")
+    with pytest.raises(WorkerError, match="ZeroDivisionError: in a callback"):
+        spark_model.fit(*data(), SIZE, 2, reshuffle="epoch", worker_callbacks=[FailsEarly()])

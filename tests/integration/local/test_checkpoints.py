@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import subprocess
 import sys
@@ -115,7 +116,7 @@ def test_every_mode_goes_on_with_the_same_bytes(spark, program, settings, tmp_pa
     assert_same(resumed, program.trained(settings=settings), traffic=False)
 
 
-def test_rows_are_mixed_as_if_nothing_had_happened(spark, program, tmp_path):
+def test_rows_are_mixed_as_if_nothing_had_happened(spark, program, tmp_path, caplog):
     """The third epoch, with which the fit goes on, is in the middle of a period."""
     with pytest.raises(InterruptedError):
         program.trained(Failing(), checkpoint=tmp_path, reshuffle=3)
@@ -123,6 +124,11 @@ def test_rows_are_mixed_as_if_nothing_had_happened(spark, program, tmp_path):
         program.trained(checkpoint=tmp_path, resume=True)
     resumed = program.trained(checkpoint=tmp_path, resume=True, reshuffle=3)
     assert_same(resumed, program.trained(reshuffle=3), traffic=False)
+    with caplog.at_level(logging.INFO, "kspark"):
+        over = program.trained(checkpoint=tmp_path, resume=True, reshuffle=3)
+    assert_same(over, resumed)
+    assert "Nothing is left to train" in caplog.text
+    assert "rows were mixed" not in caplog.text
 
 
 def test_several_asynchronous_replicas_go_on_from_the_end_of_an_epoch(spark, program, tmp_path):

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from pyspark import TaskContext
 
-from kspark import SparkModel
+from kspark import SparkModel, temporary
 from kspark.errors import NonFiniteError, NotEnoughSlotsError, WorkerError
-from kspark.live import shared_memory
 
 ROADS = ["synchronous", "hogwild", pytest.param("asynchronous", marks=pytest.mark.thorough)]
 
@@ -61,9 +60,9 @@ class EndsTheProcess(keras.layers.Layer):
 @pytest.fixture(autouse=True)
 def own_memory(monkeypatch):
     """A folder for the memory that this process shares, apart from other processes' tests."""
-    if os.path.isdir(shared_memory.MEMORY):
-        with tempfile.TemporaryDirectory(dir=shared_memory.MEMORY) as folder:
-            monkeypatch.setattr(shared_memory, "MEMORY", folder)
+    if os.path.isdir(temporary.MEMORY):
+        with tempfile.TemporaryDirectory(dir=temporary.MEMORY) as folder:
+            monkeypatch.setattr(temporary, "MEMORY", folder)
             yield
     else:
         yield
@@ -80,7 +79,7 @@ def left_behind(spark):
     return {
         "threads": sorted(t.name for t in threading.enumerate() if t.name.startswith("kspark")),
         "persisted": spark.sparkContext._jsc.getPersistentRDDs().size(),
-        "shared": glob.glob(f"{shared_memory.MEMORY}/kspark-*"),
+        "shared": glob.glob(f"{temporary.MEMORY}/kspark-*"),
         "spools": [f for d in local_directories(spark) for f in glob.glob(f"{d}/kspark-*/*")],
     }
 

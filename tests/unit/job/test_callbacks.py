@@ -302,6 +302,26 @@ def test_what_workers_cannot_take_over_within_an_epoch_is_refused(act):
         monitor.pass_batches(4, None, {"loss": 1.0})
 
 
+@pytest.mark.parametrize("vector", [None, np.ones(8, "f4")])
+def test_a_failed_epoch_leaves_the_weights_of_the_epoch_before(vector):
+    def fill(model):
+        model.set_weights([np.full_like(w, 5.0) for w in model.get_weights()])
+
+    monitor = monitor_of(compiled(), Batches(fill, 7))
+    monitor.begin(9)
+    monitor.begin_epoch(0)
+    monitor.pass_batches(4, vector, {"loss": 1.0})
+    monitor.end_batches(np.full(8, 2, "f4"), {"loss": 1.0})
+    monitor.leave_epoch()  # Nothing has failed before the next epoch.
+    monitor.end_epoch(0, np.full(8, 3, "f4"), {"loss": 1.0}, 4)
+    monitor.begin_epoch(1)
+    monitor.pass_batches(2, vector, {"loss": 1.0})
+    with pytest.raises(ValueError, match="after 8 batches"):
+        monitor.pass_batches(8, vector, {"loss": 1.0})
+    monitor.leave_epoch()
+    assert monitor.replica.get_vector().tolist() == [3.0] * 8
+
+
 def test_a_learning_rate_that_is_set_at_a_batch_is_that_of_the_next_epoch():
     def slow(model):
         model.optimizer.learning_rate = 0.25

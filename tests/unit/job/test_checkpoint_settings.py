@@ -104,3 +104,11 @@ def test_the_error_names_the_settings_that_differ(changed, expected):
 )
 def test_the_error_names_what_differs_in_the_model(other, expected):
     assert any(text.startswith(expected) for text in difference(model=compiled(**other)))
+
+
+def test_worker_callbacks_must_be_there_again():
+    assert difference(worker_callbacks=b"pickled") == ["worker_callbacks was None and is 'some'"]
+    written = settings(worker_callbacks=b"pickled")
+    check_same("folder", written, settings(worker_callbacks=b"pickled in another way"))
+    with pytest.raises(ValueError, match="worker_callbacks was 'some' and is None"):
+        check_same("folder", written, settings())

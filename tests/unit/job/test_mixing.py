@@ -11,8 +11,9 @@ import pytest
 
 from kspark.cluster.failures import failure_json
 from kspark.cluster.spark_job import JobLostError
-from kspark.errors import WorkerError
+from kspark.errors import ClusterError, WorkerError
 from kspark.job import mixing as job
+from kspark.job import spooling
 from kspark.job.fit import Fit
 from kspark.job.mixing import MixedShards, check_mixable, mix_rows, move_states, num_parts
 from kspark.job.spooling import Unmixed
@@ -172,10 +173,50 @@ def test_the_state_of_a_shard_follows_it_to_another_place(fit_of, tmp_path, monk
     assert asked == []
 
 
-def test_rows_of_different_shapes_are_refused():
+def test_states_that_cannot_be_moved_are_left_behind(fit_of, monkeypatch, caplog):
+    """As the states of a host that is lost."""
+
+    def fail(*call, **more):
+        raise ClusterError("no host has the files")
+
+    monkeypatch.setattr(job, "collect_shards", fail)
+    before, after = [SimpleNamespace(infos=[handle(0, 3, place)]) for place in ("/a", "/b")]
+    move_states(fit_of(Source()), before, after, 5)
+    assert "states of shards [0] could not be moved: no host has the files" in caplog.text
+
+
+def test_rows_stay_on_no_host_that_has_no_shard_any_more(fit_of, monkeypatch):
+    there = replace(handle(1, 4), host="there")
+    first = [handle(0, 4).to_json(), there.to_json()]
+    source = Source(first, documents(4, 4), documents(4, 4))
+    fit = fit_of(source)
+    monkeypatch.setattr(job, "move_states", lambda *call: None)
+    asked, discarded = [], []
+
+    def run(spark, results, description, partitions, *more):
+        asked.append(partitions)
+
+    monkeypatch.setattr(spooling, "run", run)
+    monkeypatch.setattr(MixedShards, "_discard", lambda shards: discarded.append(shards))
+    for epoch in (0, 2, 4):
+        mix_rows(fit, epoch)
+    assert asked == [[1]]  # after the second mixing
+    fit.train.close()
+    assert (asked, discarded) == ([[1], None], [fit.train])
+
+
+def test_rows_that_cannot_be_in_one_shard_are_refused():
     check_mixable([handle(0, 3), handle(1, 0, shape=()), handle(2, 4, dtype="int64")], 1)
-    for other in (handle(1, 3, shape=(5,)), handle(1, 3, dtype="string")):
-        with pytest.raises(ValueError, match=r"`reshuffle` must be None if .*\[\(4,\)\]"):
+    two = replace(handle(1, 3), y=handle(1, 3).x)
+    for other, told in (
+        (
+            handle(1, 3, shape=(5,)),
+            r"`x0` has numbers of shape \(4,\) in .*, numbers of shape \(5,\)",
+        ),
+        (handle(1, 3, dtype="string"), r"`x0` has numbers of .* in one partition, text of"),
+        (two, r"one partition has the arrays \['x0'\], another \['x0', 'x0'\]"),
+    ):
+        with pytest.raises(ValueError, match=rf"`reshuffle` must be None if .*{told}"):
             check_mixable([handle(0, 3), other], 1)
 
 

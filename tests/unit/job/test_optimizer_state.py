@@ -14,7 +14,7 @@ from kspark.job import collecting, groups, optimizer_state
 from kspark.job.collecting import MAX_STRAYS
 from kspark.job.fit import Fit
 from kspark.job.groups import grouping_of
-from kspark.job.optimizer_state import counted_steps, fetched_states, take_state
+from kspark.job.optimizer_state import fetched_states, settled_model, take_state
 from kspark.plan import TrainingPlan
 from kspark.shards import ShardFacts
 from kspark.weights import TRAINABLE, Weight, WeightSpec
@@ -146,7 +146,8 @@ class Counted(Model):
 
 def a_counted_fit():
     fit = a_fit([1] * 16)
-    fit.monitor = SimpleNamespace(replica=Counted())
+    fit.monitor = SimpleNamespace(replica=Counted(), left=[])
+    fit.monitor.leave_epoch = lambda: fit.monitor.left.append(True)
     return fit, fit.monitor.replica
 
 
@@ -156,7 +157,7 @@ def test_a_fit_that_fails_withdraws_the_steps_since_its_state_was_taken(monkeypa
     fit, replica = a_counted_fit()
 
     def interrupted(steps, state=()):
-        with counted_steps(fit):
+        with settled_model(fit):
             if state:
                 take_state(fit, state, 3)
             replica.counters = (steps,)
@@ -169,20 +170,21 @@ def test_a_fit_that_fails_withdraws_the_steps_since_its_state_was_taken(monkeypa
     with pytest.raises(KeyboardInterrupt):
         interrupted(12, [(([np.array([1.0]), np.array(9)], []), 1)])
     assert replica.withdrawn == (9,)
+    assert len(fit.monitor.left) == 2
 
 
 def test_a_fit_that_ends_keeps_its_steps(monkeypatch, session):
     fit, replica = a_counted_fit()
-    with counted_steps(fit):
+    with settled_model(fit):
         replica.counters = (9,)
-    assert (replica.counters, replica.withdrawn) == ((9,), ())
+    assert (replica.counters, replica.withdrawn, fit.monitor.left) == ((9,), (), [])
 
 
 def test_if_no_state_is_left_the_steps_are_withdrawn(monkeypatch, session):
     session(grouped=True)
     fit, replica = a_counted_fit()
     fit.train = Jobs(monkeypatch, [broken(0, ShardResult(0, 4))])
-    with counted_steps(fit):
+    with settled_model(fit):
         take_state(fit, [], 3)
     assert replica.withdrawn == (3,)
 

@@ -143,3 +143,27 @@ def test_callbacks_every_needs_a_slot_for_every_shard(monkeypatch):
     fit = SimpleNamespace(plan=TrainingPlan.create(callbacks_every=7), spark=None)
     with pytest.raises(NotEnoughSlotsError, match=r"^callbacks_every=7 runs all workers .* is 6"):
         placed(fit, examples)
+
+
+@pytest.mark.parametrize(
+    ("settings", "connect", "told"),
+    [
+        (
+            {},
+            False,
+            'set `reshuffle="epoch"` in `fit`, which also mixes the rows, set `num_workers',
+        ),
+        ({}, True, "To divide the work evenly, set `num_workers`, or repartition the data."),
+        ({"steps_per_epoch": 6}, False, "evenly, set `num_workers`, or repartition the data."),
+        ({"straggler_timeout": 2.5}, False, "evenly, set `num_workers`, or repartition the data."),
+    ],
+)
+def test_uneven_shards_are_told_with_what_the_fit_allows(caplog, settings, connect, told):
+    spark = SimpleNamespace() if connect else SimpleNamespace(sparkContext=object())
+    merging = SimpleNamespace(optimizer=Average())
+    plan = TrainingPlan.create(epochs=3, **settings)
+    fit = Fit(spark, None, plan, None, None, 0.0, merging, None)
+    fit.num_train = {0: 4, 1: 9, 2: 5}
+    log_plan(fit)
+    assert "The shards are uneven: from 4 to 9 examples." in caplog.text
+    assert told in caplog.text

@@ -61,6 +61,15 @@ def test_callbacks_of_keras_belong_to_the_driver(callback):
     assert type(callback).__name__ in str(e.value)
 
 
+def test_also_those_that_a_function_makes():
+    """The worker finds out."""
+    pickled = pickled_callbacks(
+        lambda: [keras.callbacks.Callback(), keras.callbacks.TerminateOnNaN()]
+    )
+    with pytest.raises(ValueError, match=r"callbacks of your own.*TerminateOnNaN"):
+        load_callbacks(pickled)
+
+
 def test_hooks_that_workers_do_not_call_are_told(caplog):
     with caplog.at_level("WARNING", "kspark"):
         pickled_callbacks([keras.callbacks.LambdaCallback(on_epoch_end=print)])

@@ -190,7 +190,7 @@ def test_exact_replicas_of_this_host_are_offered_shared_memory():
     fit, coordinator, packing = a_batch_fit()
     with shared_memory(fit, coordinator, packing):
         offers = [coordinator.offers[s] for s in (0, 1)]
-        assert [(offer.slot, offer.num_shards) for offer in offers] == [(0, 2), (1, 2)]
+        assert [(offer.slot, offer.shards) for offer in offers] == [(0, (0, 1)), (1, (0, 1))]
         assert coordinator.rendezvous.apart
         assert os.path.exists(offers[0].path)
     assert not os.path.exists(offers[0].path)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kspark import temporary
 from kspark.errors import AggregationError
-from kspark.live import shared_memory
 from kspark.live.push_loop import find_shared, run_pushes, run_shared
 from kspark.live.shared_memory import SharedWeights
 from kspark.live.wire import Instructions, SharedOffer
@@ -29,10 +29,10 @@ def whole(world, epochs):
 @contextmanager
 def sharing(world, scale=1.0, share=1.0):
     """What the driver does so that replicas of its own host share memory."""
-    shards = sorted(world.coordinator.shards)
+    shards = tuple(sorted(world.coordinator.shards))
     shared = SharedWeights.create(world.aggregator.weights, world.aggregator.spec, len(shards))
     world.aggregator.weights = shared.vector
-    common = {"path": shared.path, "mark": shared.mark.hex(), "num_shards": len(shards)}
+    common = {"path": shared.path, "mark": shared.mark.hex(), "shards": shards}
     world.coordinator.offers = {
         s: SharedOffer(**common, slot=slot, scale=scale, share=share)
         for slot, s in enumerate(shards)
@@ -305,7 +305,7 @@ def test_shared_memory_stops_at_the_drivers_word(tools):
 
 
 def test_memory_is_shared_only_if_it_is_offered_and_found(tools, tmp_path, monkeypatch):
-    monkeypatch.setattr(shared_memory, "MEMORY", str(tmp_path))
+    monkeypatch.setattr(temporary, "MEMORY", str(tmp_path))
     with tools.world([8, 8], tools.plan("hogwild")) as world:
         assert find_shared(world.run(1)) is None
         with sharing(world, scale=0.25):

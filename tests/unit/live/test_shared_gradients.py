@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kspark import temporary
 from kspark.errors import AggregationError, ConnectionLostError
 from kspark.live import meeting_loop, shared_gradients
 from kspark.live.shared_gradients import SharedGradients
@@ -107,6 +108,15 @@ def test_the_file_is_found_by_its_mark_and_only_this_user_may_read_it(made):
     assert SharedGradients.find(made.path, made.mark, spec_of(), 3) is None
 
 
+def test_there_is_no_file_on_disk(tmp_path, monkeypatch):
+    """Connections are faster than that."""
+    monkeypatch.setattr(temporary, "MEMORY", str(tmp_path / "missing"))
+    monkeypatch.setattr(temporary.tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(FileNotFoundError):
+        SharedGradients.create(spec_of(), 3)
+    assert list(tmp_path.iterdir()) == []
+
+
 # -- in the training loop ---------------------------------------------------------------------
 
 
@@ -181,7 +191,7 @@ def test_a_replica_that_dies_at_an_exchange_changes_nothing(tools, monkeypatch, 
     assert messages[1]["reduce"] > 3
 
 
-def test_replicas_that_do_not_find_the_file_meet_at_the_driver(tools, monkeypatch):
+def test_replicas_that_do_not_find_the_file_meet_at_the_driver(tools, monkeypatch, caplog):
     plan = tools.plan("synchronous", "batch")
     expected, _ = trained(tools, [12, 8], plan)
     find, callers = SharedGradients.find, []
@@ -192,6 +202,8 @@ def test_replicas_that_do_not_find_the_file_meet_at_the_driver(tools, monkeypatc
 
     monkeypatch.setattr(SharedGradients, "find", find_once)
     assert trained(tools, [12, 8], plan, near=True)[0] == expected
+    assert "does not see the shared memory. Epoch 1 starts again on all workers." in caplog.text
+    assert "came back" not in caplog.text
 
 
 def test_jobs_that_end_before_the_fit_go_on_where_they_left(tools):
@@ -218,26 +230,28 @@ def test_jobs_that_end_before_the_fit_go_on_where_they_left(tools):
     assert train([1, 2, 3], near=True) == train([3]) == train([2, 3], near=True)
 
 
-def test_a_job_that_is_lost_in_an_epoch_starts_it_again_at_the_driver(tools):
+def test_a_job_that_is_lost_in_an_epoch_starts_it_again_at_the_driver(tools, caplog):
     """Its tasks may still write to the file."""
     with tools.world([12, 8], tools.plan("synchronous", "batch"), near=True) as world:
         world.coordinator.begin_job(0)
         run = world.run(0)
         run.client.pull(np.empty(3, "f4"))
         world.coordinator.begin_job(1000)
+        assert "The job was lost. Epoch 1 starts again on all workers." in caplog.text
         assert not world.coordinator.rendezvous.apart
         answer, _ = world.run(0, 1000).client.report(WaitingReport(0, found=True).to_json())
         assert answer == {"stop": False, "restart": True, "epoch": 0, "generation": 1}
 
 
 def test_nobody_waits_for_ever(tools, monkeypatch):
-    """The others are connected, but do not come."""
+    """The others are connected, but do not come. Shard 0 has no rows and no replica."""
     monkeypatch.setattr(shared_gradients, "ASK_SECONDS", 0.001)
-    plan = tools.plan("synchronous", "batch", timeout=0.01)
-    with tools.world([12, 8], plan, near=True) as world:
-        run = world.run(0)
-        world.run(1)
-        with pytest.raises(ConnectionLostError, match=r"exchange 0 of the fit within 0\.11 s"):
+    plan = tools.plan("synchronous", "batch", timeout=0.01, initial_epoch=1, epochs=2)
+    with tools.world([0, 12, 8], plan, near=True) as world:
+        run = world.run(1)
+        world.run(2)
+        told = r"Shards \[2\] did not reach exchange 0 of epoch 2 within 0\.1 s"
+        with pytest.raises(ConnectionLostError, match=told):
             run_alone(run)
 
 

@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from kspark import temporary
 from kspark.errors import IncompatibleDeltaError
 from kspark.live import shared_memory
-from kspark.live.shared_memory import SharedWeights
+from kspark.live.shared_memory import PIECE, SharedWeights, zeros
 from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
 
 
@@ -23,7 +24,7 @@ def spec_of(dtype="float32"):
 
 @pytest.fixture(params=["float32", "float64"])
 def shared(request, tmp_path, monkeypatch):
-    monkeypatch.setattr(shared_memory, "MEMORY", str(tmp_path))
+    monkeypatch.setattr(temporary, "MEMORY", str(tmp_path))
     spec = spec_of(request.param)
     made = SharedWeights.create(np.arange(5, dtype=spec.dtype), spec, 3)
     yield made, spec
@@ -32,6 +33,11 @@ def shared(request, tmp_path, monkeypatch):
 
 def found(shared, spec, mark=None, path=None):
     return SharedWeights.find(path or shared.path, mark or shared.mark, spec, 3)
+
+
+def directory_of(shared):
+    """Where the folder of a file is."""
+    return os.path.dirname(os.path.dirname(shared.path))
 
 
 def test_begins_with_the_weights_and_no_pushes(shared):
@@ -114,42 +120,50 @@ def test_open_maps_stay_valid_after_unlink(shared):
 
 
 def test_in_memory_where_there_is_such_a_place(shared, tmp_path):
-    assert os.path.dirname(shared[0].path) == str(tmp_path)
+    assert directory_of(shared[0]) == str(tmp_path)
 
 
 @pytest.mark.parametrize("full", [True, False])
-def test_on_disk_where_memory_is_small_or_missing(tmp_path, monkeypatch, full):
+def test_on_disk_where_memory_is_small_or_missing(tmp_path, monkeypatch, caplog, full):
     """Containers usually have 64 MB of it."""
     memory, disk = tmp_path / "memory", tmp_path / "disk"
     disk.mkdir()
     if full:
         memory.mkdir()
-    monkeypatch.setattr(shared_memory, "MEMORY", str(memory))
-    monkeypatch.setattr(shared_memory.tempfile, "tempdir", str(disk))
-    original = os.fdopen
+    monkeypatch.setattr(temporary, "MEMORY", str(memory))
+    monkeypatch.setattr(temporary.tempfile, "tempdir", str(disk))
+    original = shared_memory.private
 
-    class Full:
-        def __init__(self, stream):
-            self.stream = stream
+    def refuse(path, flags):
+        fails = path.startswith(str(memory))
+        return original(path, os.O_RDONLY | os.O_CREAT if fails else flags)
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *exc_info):
-            self.stream.close()
-
-        def write(self, part):
-            if len(list(memory.iterdir())) == 1 and not list(disk.iterdir()):
-                raise OSError(28, "No space left on device")
-            return self.stream.write(part)
-
-    if full:
-        monkeypatch.setattr(os, "fdopen", lambda handle, mode: Full(original(handle, mode)))
-    made = SharedWeights.create(np.arange(5, dtype="f4"), spec_of(), 1)
-    assert os.path.dirname(made.path) == str(disk)
+    monkeypatch.setattr(shared_memory, "private", refuse)
+    with caplog.at_level("INFO", "kspark"):
+        made = SharedWeights.create(np.arange(5, dtype="f4"), spec_of(), 1)
+    assert directory_of(made) == str(disk)
+    assert f"a file on disk, because {memory} cannot have it" in caplog.text
     assert made.vector.tolist() == [0, 1, 2, 3, 4]
     assert not full or list(memory.iterdir()) == []
     made.unlink()
+    assert list(disk.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_mapped_is_deleted(tmp_path, monkeypatch):
+    def refuse(path, size):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(temporary, "MEMORY", str(tmp_path))
+    monkeypatch.setattr(shared_memory, "mapped", refuse)
+    with pytest.raises(OSError, match="allocate"):
+        SharedWeights.create(np.zeros(5, "f4"), spec_of(), 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("count", [0, 5, len(PIECE), 3 * len(PIECE) + 7])
+def test_zeros_are_written_in_pieces(count):
+    assert b"".join(zeros(count)) == bytes(count)
+    assert max(map(len, zeros(count))) <= len(PIECE)
 
 
 def test_weights_of_another_model_are_refused():

@@ -168,7 +168,7 @@ def test_a_round_gets_the_rate_of_its_epoch(tools, monkeypatch, grouping):
     monkeypatch.setattr(rounds, "run_grouped_round", lambda *_: Round(collected, [], []))
     fit.aggregator = SimpleNamespace(weights=np.zeros(3), merge=lambda *_, num_steps: None)
     fit.train = None
-    jobs = SimpleNamespace(train=lambda order: None, close=lambda: None)
+    jobs = SimpleNamespace(train=lambda order: None, end=lambda: None)
     monkeypatch.setattr(rounds, "long_jobs", lambda fit: nullcontext(jobs))
     rounds.train_rounds(fit)
     assert [(task.epoch, task.learning_rate, task.weights_bytes) for task in told] == [(2, 0.5, 7)]

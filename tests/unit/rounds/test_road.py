@@ -268,6 +268,20 @@ def test_a_changed_model_gets_a_new_long_job(a_fit, jobs_of):
     assert fit.road == "live"
 
 
+def test_a_job_that_makes_room_is_closed_also_if_its_worker_callbacks_fail(a_fit, jobs_of):
+    jobs, started = jobs_of(a_fit(), [["first"]])
+    jobs.end()
+    jobs.train(ORDER)
+
+    def fail():
+        raise ClusterError("in a callback")
+
+    started[0].finish = fail
+    with pytest.raises(ClusterError, match="in a callback"):
+        jobs.end()
+    assert started[0].closed == 1
+
+
 def test_a_port_that_is_taken_is_an_obstacle(a_fit, monkeypatch):
     fit = a_fit()
     jobs = LongJobs(fit)

@@ -16,6 +16,7 @@ from kspark.cluster.failures import NonFiniteLossError
 from kspark.errors import ConnectionLostError, Failure
 from kspark.rounds.task import RoundTask, train_epoch, train_round
 from kspark.shards import Chunk, Shard, ShardHandle
+from kspark.worker.progress import Reporter
 from kspark.worker.removal import clean_host, clean_up
 from kspark.worker.spooling import spool_shard
 from kspark.worker.state import ShardState, Tries, fetch_state, replica_for
@@ -124,6 +125,22 @@ def test_every_row_trains_once_in_full_batches_but_the_last(tools, count, size, 
             train_epoch(replica, world.shard(0), world.fit_task, epoch)
             np.testing.assert_array_equal(replica.seen, world.all_ids)
         assert replica.steps == 2 * -(-count // size)
+
+
+def test_reports_know_how_many_rows_an_epoch_has_also_after_a_checkpoint(tools):
+    """Passes over the rows are counted from the epoch in which the first fit began."""
+    totals = []
+
+    class Totals(Reporter):
+        def begin(self, epoch, total):
+            totals.append(total)
+            super().begin(epoch, total)
+
+    plan = tools.plan("synchronous", "epoch", epochs=4, initial_epoch=1, steps_per_epoch=2)
+    with tools.world([10], replace(plan, first_epoch=0)) as world:
+        for epoch in (1, 2):
+            train_epoch(tools.replica(), world.shard(0), world.fit_task, epoch, Totals())
+    assert totals == [2 + 4, 4 + 2]
 
 
 def test_each_epoch_has_its_own_order(tools, monkeypatch):

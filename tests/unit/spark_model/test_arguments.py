@@ -144,6 +144,13 @@ def test_an_unknown_argument_that_resembles_no_name_gets_no_suggestion():
         ("fit", "mode", "It is an argument of `SparkModel`: `SparkModel(model, mode=...)`."),
         ("fit", "num_workers", "`fit` has no argument `num_workers`. It is an argument of"),
         ("evaluate", "num_worker", "Did you mean `num_workers`? It is an argument of `SparkModel`"),
+        (
+            "fit",
+            "workers",
+            "no argument `workers`. kspark reads the data in its own tasks: leave it",
+        ),
+        ("predict", "use_multiprocessing", "kspark reads the data in its own tasks: leave it out."),
+        ("evaluate", "max_queue_size", "kspark reads the data in its own tasks: leave it out."),
     ],
 )
 def test_calls_tell_which_argument_was_meant(method, name, told):
@@ -152,9 +159,10 @@ def test_calls_tell_which_argument_was_meant(method, name, told):
     assert told in str(caught.value)
 
 
-def test_a_call_with_an_argument_that_resembles_none_gets_no_suggestion():
-    with pytest.raises(TypeError, match="^`fit` has no argument `xyzzy`.$"):
-        SparkModel(small()).fit(xyzzy=2)
+@pytest.mark.parametrize("name", ["xyzzy", "processing"])
+def test_a_call_with_an_argument_that_resembles_none_gets_no_suggestion(name):
+    with pytest.raises(TypeError, match=f"^`fit` has no argument `{name}`.$"):
+        SparkModel(small()).fit(**{name: 2})
 
 
 def test_help_and_completion_show_the_arguments_of_the_method_itself():

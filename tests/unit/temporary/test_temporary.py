@@ -9,11 +9,19 @@ import signal
 import pytest
 
 from kspark import temporary
-from kspark.temporary import ARRAYS, LOCK, SESSION, Folder
+from kspark.temporary import ARRAYS, LOCK, SESSION, SHARED, Folder
 
 
 @pytest.fixture
-def directory(tmp_path, monkeypatch):
+def memory(tmp_path_factory, monkeypatch):
+    """Stands for the directory whose files are in memory."""
+    folder = tmp_path_factory.mktemp("memory")
+    monkeypatch.setattr(temporary, "MEMORY", str(folder))
+    return folder
+
+
+@pytest.fixture
+def directory(tmp_path, memory, monkeypatch):
     monkeypatch.setattr(temporary.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(temporary.tempfile, "tempdir", str(tmp_path))
     temporary.remove_abandoned.cache_clear()
@@ -56,6 +64,17 @@ def test_the_next_process_removes_the_folders_of_one_that_was_killed(directory):
     folder = start_again()
     assert list(directory.iterdir()) == [folder.path]
     folder.remove()
+
+
+def test_the_next_process_also_removes_what_a_killed_one_has_left_in_memory(directory, memory):
+    child = os.fork()
+    if not child:
+        (Folder(SHARED, directory=str(memory)).path / "mapped").write_bytes(b"1234")
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert names(memory) == [SHARED]
+    start_again().remove()
+    assert names(memory) == []
 
 
 def test_the_folders_of_processes_that_live_stay(directory):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from kspark.plan import Mixing, mixed_sizes
 from kspark.shards import Chunk, Shard, ShardHandle, spool
 from kspark.worker import mixing as worker
-from kspark.worker.mixing import MixingTask, cut_shards, spool_blocks
+from kspark.worker.mixing import MixingTask, cut_shards, delete_shards, spool_blocks
 
 SIZES = [23, 0, 9, 40]
 HELD_OUT = 3
@@ -140,3 +141,11 @@ def test_the_shards_of_the_period_before_are_deleted_first(handles, tmp_path):
     assert not any(os.path.exists(shard.handle.path) for shard in before)
     assert os.path.exists(state)
     assert len(os.listdir(tmp_path / "kspark-fit")) == len(handles) + 1  # these, and the state
+
+
+def test_only_the_rows_on_this_host_are_deleted(handles):
+    first, last = ShardHandle.from_json(handles[0]), ShardHandle.from_json(handles[2])
+    elsewhere = replace(last, host="elsewhere")
+    documents = [first.to_json(), elsewhere.to_json()]
+    assert list(delete_shards(0, iter(documents))) == [0]
+    assert [os.path.exists(one.path) for one in (first, last)] == [False, True]

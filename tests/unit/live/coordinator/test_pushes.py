@@ -28,7 +28,7 @@ def fit_of(live_fit):
 
 def test_the_first_welcome(fit_of):
     fit = fit_of(first_epoch=3, connect=False)
-    offer = SharedOffer("p", "00", 2, 1, 0.25, 1.0)
+    offer = SharedOffer("p", "00", (0, 1), 1, 0.25, 1.0)
     fit.shared.offers = {1: offer}
     assert fit.hello(1) == Welcome(3, False, 0, Start(3), Instructions(), offer)
     assert fit.hello(0).leader is True

@@ -9,7 +9,7 @@ import pytest
 from kspark.errors import Failure, ProtocolError
 from kspark.live.wire import Instructions, Order, Restart, SharedOffer, Start, Welcome, read
 
-OFFER = SharedOffer("/shm/weights", "00ff", 2, 1, 0.25, 1.0)
+OFFER = SharedOffer("/shm/weights", "00ff", (0, 3), 1, 0.25, 1.0)
 FAILURE = Failure(1, "host", 0, "ValueError", "bad", "trace")
 
 
@@ -53,7 +53,7 @@ def test_a_welcome_arrives_as_it_was(offer, start, instructions):
 
 
 def test_reading_leaves_the_document_as_it_was():
-    document = Welcome(3, True, 7, Start(4), Instructions(), OFFER).to_json()
+    document = sent(Welcome(3, True, 7, Start(4), Instructions(), OFFER).to_json())
     before = sent(document)
     Welcome.from_json(document)
     assert document == before
