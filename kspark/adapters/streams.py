@@ -114,7 +114,8 @@ def as_stream(value: Any, *, limited: bool = False) -> Any:
     batches = unpacked_batches(iterator_of(value, limited=limited))
     first = next(batches, None)
     if first is None:
-        raise invalid("x", "a data set with at least one batch of rows", Described("none"))
+        rule = "a data set with at least one batch of rows; make a generator that was used anew"
+        raise invalid("x", rule, Described("none"))
     return Stream(itertools.chain([first], batches), first)
 
 

@@ -9,6 +9,7 @@ import keras
 
 from kspark.cluster.interrupts import interruptible
 from kspark.errors import invalid_type
+from kspark.job.display import Display
 from kspark.replica.callbacks import flattened
 from kspark.shards import num_batches
 
@@ -37,21 +38,26 @@ class CallCallbacks:
             raise invalid_type("callbacks", "a list of `keras.callbacks.Callback`", callbacks)
         self._kind, self._given = kind, given
         self._hooks = keras.callbacks.CallbackList(given, model=model) if given else None
+        self._display: Display | None = None
 
     def __bool__(self) -> bool:
         """Whether there are callbacks."""
         return bool(self._given)
 
-    def begin(self, num_examples: int | None, batch_size: int, verbose: str | int) -> None:
+    def begin(
+        self, display: Display, num_examples: int | None, batch_size: int, verbose: str | int
+    ) -> None:
         """Run the hooks of the beginning.
 
         Args:
+            display: `Display`, which is cleared before hooks run, because they may write.
             num_examples: Integer, number of rows, or `None` if the driver does not know it yet.
             batch_size: Integer.
             verbose: As in `keras.Model.evaluate`.
         """
         if self._hooks is None:
             return
+        self._display = display
         steps = None if num_examples is None else num_batches(num_examples, batch_size)
         self._hooks.set_params({"verbose": verbose, "epochs": 1, "steps": steps})
         self._run("begin")
@@ -69,6 +75,7 @@ class CallCallbacks:
         self._run("end", *([dict(logs)] if self._kind == TEST else []))
 
     def _run(self, hook: str, *arguments: Any) -> None:
-        if self._hooks is not None:
+        if self._hooks is not None and self._display is not None:
+            self._display.clear()
             with interruptible():
                 getattr(self._hooks, f"on_{self._kind}_{hook}")(*arguments)

@@ -74,7 +74,8 @@ def checked_callbacks(callbacks: Any, every: int | None = None) -> list[keras.ca
         if isinstance(callback, keras.callbacks.TensorBoard):
             check_tensorboard(callback)
         warn_of_batch_hooks(callback, every)
-    if every is not None and not any(map(has_batch_hooks, given)):
+    valid = isinstance(every, int) and every >= 1  # Other values are refused later.
+    if valid and not any(map(has_batch_hooks, given)):
         logger.warning(
             "callbacks_every=%s runs no hooks: no callback has any of %s. It only changes the "
             "`steps` in the `params` of callbacks.",

@@ -88,11 +88,11 @@ def unnumbered(config: Any) -> Any:
     if isinstance(config, list):
         return [unnumbered(item) for item in config]
     if isinstance(config, Mapping):
-        return {
-            unnumbered(name): unnumbered(item)
-            for name, item in config.items()
-            if name != "shared_object_id"
-        }
+        names = [name for name in config if name != "shared_object_id"]
+        shorter = [unnumbered(name) for name in names]
+        # Arguments such as `beta_1` and `beta_2` keep their numbers.
+        keys = shorter if len(set(shorter)) == len(names) else names
+        return {key: unnumbered(config[name]) for key, name in zip(keys, names, strict=True)}
     return config
 
 

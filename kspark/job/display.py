@@ -39,7 +39,17 @@ def checked_verbose(verbose: str | int) -> int:
 
 def can_move() -> bool:
     """Whether standard output can overwrite a line: a terminal or a notebook."""
-    return sys.stdout.isatty() or "ipykernel" in sys.modules
+    return sys.stdout.isatty() or in_notebook()
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook.
+
+    That `ipykernel` was imported does not tell: PySpark 4 imports it in scripts, too.
+    """
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return getattr(shell, "kernel", None) is not None
 
 
 class Display:

@@ -18,6 +18,7 @@ from kspark.job.optimizer_state import take_state
 from kspark.job.report import EpochFacts
 from kspark.live.coordinator.marks import Moment
 from kspark.live.coordinator.running import Running
+from kspark.optimizers import OneShot
 from kspark.worker import inference as inference_worker
 from kspark.worker.tasks import ShardResult, State
 
@@ -135,15 +136,24 @@ def close_epoch(
         take_state(fit, states, epoch)
     fit.shown_counters = fit.monitor.replica.counters
     fit.rule_state = fit.aggregator.rule_state()
-    changed = fit.monitor.end_batches(fit.aggregator.settled(), logs)
-    if changed is not None:
-        fit.aggregator.replace(changed)
+    replace_weights(fit, fit.monitor.end_batches(fit.aggregator.settled(), logs))
     logs |= validate(fit, epoch)
-    changed = fit.monitor.end_epoch(epoch, fit.aggregator.settled(), logs, num_examples)
-    if changed is not None:
-        fit.aggregator.replace(changed)
+    merged = fit.aggregator.settled()
+    replace_weights(fit, fit.monitor.end_epoch(epoch, merged, logs, num_examples))
     keep_epoch(fit, epoch)
     return fit.monitor.stopped or fit.last_epoch(epoch)
+
+
+def replace_weights(fit: Fit, changed: np.ndarray | None) -> None:
+    """Take over weights that callbacks have set; `None` if they have set none."""
+    if changed is None:
+        return
+    fit.aggregator.replace(changed)
+    if isinstance(fit.aggregator.optimizer, OneShot):
+        logger.warning(
+            "The workers do not get the weights that a callback has set, because they train apart "
+            'until the fit ends (frequency="fit"). Each epoch\'s average replaces these weights.'
+        )
 
 
 def validate(fit: Fit, epoch: int) -> dict[str, float]:

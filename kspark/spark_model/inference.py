@@ -125,7 +125,7 @@ class InferenceModel(KerasAttributes):
             spec = ReplicaSpec.of(self._model, self.custom_objects, source.replica.inputs)
             progress.phase("Starting the workers")
             check_cluster_once(spark, spec.backend, progress.watch)
-            watchers.begin(examples.num_examples, size, verbose)
+            watchers.begin(progress.display, examples.num_examples, size, verbose)
             parts = job.evaluate(spark, spec, examples, size, progress)
             source.replica.prepare_metrics(parts)
             results = merged_metrics(source.replica, [p.metrics for p in parts])
@@ -226,7 +226,7 @@ class InferenceModel(KerasAttributes):
                     progress.end(done, {})
                 return output
             examples = source.features(x, count)
-            watchers.begin(examples.num_examples, size, shown)
+            watchers.begin(progress.display, examples.num_examples, size, shown)
             chunks = job.predict(spark, spec, examples, size, progress)
             found = gathered(chunks, source.replica, as_rows=hasattr(x, "mapPartitions"))
             rows = sum(len(arrays[0]) for arrays in chunks)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-import sys
 
 import keras
 import numpy as np
@@ -183,17 +182,11 @@ def test_shuffle_mixes_the_rows_of_each_worker(one):
     assert not np.allclose(ordered.get_weights()[0], shuffled.get_weights()[0], atol=1e-6)
 
 
-@pytest.fixture
-def in_a_file(monkeypatch):
-    """Standard output is no notebook, also if another test has imported its kernel."""
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
-
-
 @pytest.mark.parametrize(
     ("verbose", "shown"),
     [(0, ""), (1, r"Epoch 1/1 - .*\n"), (2, r"Epoch 1/1 - .*\n")],
 )
-def test_fit_shows_a_line_per_epoch(one, in_a_file, capsys, verbose, shown):
+def test_fit_shows_a_line_per_epoch(one, capsys, verbose, shown):
     SparkModel(network()).fit(X, Y, verbose=verbose)
     assert re.fullmatch(shown, capsys.readouterr().out)
 
@@ -243,7 +236,7 @@ def test_predict_returns_what_it_returns_in_keras(one, arguments):
 
 
 @pytest.mark.parametrize("verbose", [0, 1, 2])
-def test_evaluate_and_predict_show_a_line(one, in_a_file, capsys, verbose):
+def test_evaluate_and_predict_show_a_line(one, capsys, verbose):
     spark_model = SparkModel(network())
     spark_model.evaluate(X, Y, verbose=verbose)
     spark_model.predict(X, verbose=verbose)

@@ -184,7 +184,7 @@ def test_rule_state_of_other_weights_is_discarded_with_a_warning(spark, caplog):
 
 
 @pytest.mark.parametrize("road", ["auto", "rounds"])
-def test_one_shot_averaging_is_the_mean_of_models_that_plain_keras_trains(spark, road):
+def test_one_shot_averaging_is_the_mean_of_models_that_plain_keras_trains(spark, caplog, road):
     x, y = labelled(60)
     parts, rows = [slice(0, 40), slice(40, 60)], [40, 20]
     models = [classifier() for _ in parts]
@@ -199,5 +199,10 @@ def test_one_shot_averaging_is_the_mean_of_models_that_plain_keras_trains(spark,
         np.testing.assert_allclose(found, np.average(trained, axis=0, weights=rows), atol=1e-6)
     assert len(history.history["val_loss"]) == 3
     assert spark_model.last_fit.server_optimizer == "one_shot"
+    halve = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: ours.set_weights([w / 2 for w in ours.get_weights()])
+    )
+    spark_model.fit(rdd, epochs=1, verbose=0, callbacks=[halve])
+    assert "do not get the weights that a callback has set" in caplog.text
     with pytest.raises(ValueError, match='`frequency` must be "epoch" with .*one_shot'):
         SparkModel(ours, frequency=2, server_optimizer="one_shot")

@@ -171,8 +171,11 @@ def test_nothing_is_left_on_disk(tmp_path, monkeypatch):
         (lambda: dataset(X, Y).repeat(), r"an end, or used with `steps_per_epoch`.*infinite"),
         (Endless, r"an end, or used with `steps_per_epoch`.*infinite"),
         (lambda: dataset(X, Y).unbatch(), r"of batches: call `dataset.batch\(32\)`.*single rows"),
-        (lambda: iter(()), r"at least one batch of rows. Received: none"),
-        (lambda: iter([(X[:0], Y[:0])]), r"at least one batch of rows. Received: none"),
+        (lambda: iter(()), r"at least one batch of rows; .* used anew. Received: none"),
+        (
+            lambda: iter([(X[:0], Y[:0])]),
+            r"at least one batch of rows; .* used anew. Received: none",
+        ),
         (lambda: iter([(X, Y, W, W)]), r"\(x, y, sample_weight\). Received: a batch .* tuple of 4"),
         (lambda: iter([5.0]), "one row per example"),
         (

@@ -40,6 +40,13 @@ def difference(**changed):
     return text[text.index(start) + len(start) : text.index(end)].split("; ")
 
 
+@pytest.mark.parametrize(("argument", "values"), [("beta_1", (0.9, 0.1)), ("beta_2", (0.999, 0.5))])
+def test_arguments_whose_names_end_in_numbers_are_told_apart(argument, values):
+    model = compiled(optimizer=keras.optimizers.Adam(0.5, **{argument: values[1]}))
+    told = f"optimizer.config.{argument} was {values[0]} and is {values[1]}"
+    assert difference(model=model) == [told]
+
+
 def own_loss(y, predicted):
     return keras.ops.mean(keras.ops.square(y - predicted))
 

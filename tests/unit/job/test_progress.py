@@ -346,7 +346,11 @@ def test_a_call_shows_rows_where_somebody_counts_them(terminal, clock, total):
 def test_verbose_means_the_same_as_in_keras(screen, monkeypatch):
     assert [checked_verbose(v) for v in (0, 1, 2, False, True)] == [0, 1, 2, 0, 1]
     assert checked_verbose("auto") == (1 if screen.terminal else 2)
-    shown_on(screen, monkeypatch, ipykernel=None)
+    script = SimpleNamespace(get_ipython=lambda: None)
+    shown_on(screen, monkeypatch, ipykernel=None, IPython=script)  # PySpark imports both.
+    assert checked_verbose("auto") == (1 if screen.terminal else 2)
+    kernel = SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=object()))
+    shown_on(screen, monkeypatch, IPython=kernel)
     assert checked_verbose("auto") == 1
     assert Display(1).moves  # in a notebook
     with pytest.raises(ValueError, match='`verbose` must be one of "auto", 0, 1, 2'):
