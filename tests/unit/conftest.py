@@ -340,6 +340,28 @@ class World:
                 self.coordinator.close()
         return reports
 
+    def train_in_jobs(self, stops):
+        """One job up to each epoch of `stops`, as for epochs with validation.
+
+        The driver closes the last epoch of a job when all task slots are free.
+
+        Returns the final weights, and the optimizers' steps of the last job.
+        """
+        first = 0
+        with ThreadPoolExecutor(len(self.coordinator.shards)) as pool:
+            for job, stop in enumerate(stops):
+                self.coordinator.begin_job(1000 * job)
+                runs = [self.run(s, 1000 * job, stop=stop) for s in self.coordinator.shards]
+                futures = [pool.submit(choose_loop, run) for run in runs]
+                for epoch in range(first, stop):
+                    if epoch == stop - 1:
+                        for future in futures:
+                            future.result(30)
+                    assert self.coordinator.wait_for_epoch(epoch, 30) is not None
+                    self.coordinator.close_epoch(epoch, stop=False, learning_rate=None)
+                first = stop
+        return self.aggregator.weights.tobytes(), [run.replica.steps for run in runs]
+
     def seen(self, report):
         """How often each row was trained on in an epoch."""
         return sum(arrays[0] for arrays in report.metrics.values())

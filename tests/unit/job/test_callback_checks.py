@@ -97,6 +97,7 @@ def test_callbacks_every_is_named_where_it_helps(caplog):
         checked_callbacks([keras.callbacks.LambdaCallback(on_train_batch_end=print)])
         checked_callbacks([OwnHooks()], 3)
         checked_callbacks([keras.callbacks.EarlyStopping()], 3)
+        checked_callbacks([keras.callbacks.EarlyStopping()], -1)  # Refused elsewhere.
     one, test_hooks, none = caplog.messages
     assert one.endswith("Set `callbacks_every` to call them while the workers train.")
     assert test_hooks.endswith("callbacks run on the driver.")

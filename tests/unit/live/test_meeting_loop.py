@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kspark.live.meeting_loop import EpochRestart, run_meetings
-from kspark.live.task import choose_loop
 from kspark.live.wire import Instructions
 
 skewed = st.lists(st.integers(0, 30), min_size=1, max_size=4).filter(any)
@@ -227,24 +226,11 @@ def test_a_replica_that_comes_between_epochs_hears_of_the_next_one(tools, freque
 
 
 def test_jobs_that_end_before_the_fit_go_on_where_they_left(tools):
-    """One job per validated epoch; the driver closes the epoch when all task slots are free."""
+    """One job per validated epoch."""
 
     def train(stops):
-        plan = tools.plan("synchronous", "batch", epochs=3)
-        with tools.world([12, 8], plan) as world, ThreadPoolExecutor(2) as pool:
-            first = 0
-            for job, stop in enumerate(stops):
-                world.coordinator.begin_job(1000 * job)
-                runs = [world.run(s, 1000 * job, stop=stop) for s in (0, 1)]
-                futures = [pool.submit(choose_loop, run) for run in runs]
-                for epoch in range(first, stop):
-                    if epoch == stop - 1:
-                        for future in futures:
-                            future.result(30)
-                    assert world.coordinator.wait_for_epoch(epoch, 30) is not None
-                    world.coordinator.close_epoch(epoch, stop=False, learning_rate=None)
-                first = stop
-            return world.aggregator.weights.tobytes(), [r.replica.steps for r in runs]
+        with tools.world([12, 8], tools.plan("synchronous", "batch", epochs=3)) as world:
+            return world.train_in_jobs(stops)
 
     assert train([1, 2, 3]) == train([3]) == train([2, 3])
 

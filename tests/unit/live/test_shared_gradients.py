@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -194,13 +193,8 @@ def test_a_replica_that_dies_at_an_exchange_changes_nothing(tools, monkeypatch, 
 def test_replicas_that_do_not_find_the_file_meet_at_the_driver(tools, monkeypatch, caplog):
     plan = tools.plan("synchronous", "batch")
     expected, _ = trained(tools, [12, 8], plan)
-    find, callers = SharedGradients.find, []
-
-    def find_once(*args):
-        callers.append(threading.get_ident())
-        return None if len(callers) == 1 else find(*args)
-
-    monkeypatch.setattr(SharedGradients, "find", find_once)
+    find, answers = SharedGradients.find, iter([None])
+    monkeypatch.setattr(SharedGradients, "find", lambda *args: next(answers, find(*args)))
     assert trained(tools, [12, 8], plan, near=True)[0] == expected
     assert "does not see the shared memory. Epoch 1 starts again on all workers." in caplog.text
     assert "came back" not in caplog.text
@@ -211,21 +205,10 @@ def test_jobs_that_end_before_the_fit_go_on_where_they_left(tools):
 
     def train(stops, **more):
         plan = tools.plan("synchronous", "batch", epochs=3)
-        with tools.world([12, 8], plan, **more) as world, ThreadPoolExecutor(2) as pool:
-            first = 0
-            for job, stop in enumerate(stops):
-                world.coordinator.begin_job(1000 * job)
-                runs = [world.run(s, 1000 * job, stop=stop) for s in (0, 1)]
-                futures = [pool.submit(choose_loop, run) for run in runs]
-                for epoch in range(first, stop):
-                    if epoch == stop - 1:
-                        for future in futures:
-                            future.result(30)
-                    assert world.coordinator.wait_for_epoch(epoch, 30) is not None
-                    world.coordinator.close_epoch(epoch, stop=False, learning_rate=None)
-                first = stop
+        with tools.world([12, 8], plan, **more) as world:
+            found = world.train_in_jobs(stops)
             assert world.coordinator.rendezvous.generation == 0
-            return world.aggregator.weights.tobytes(), [r.replica.steps for r in runs]
+            return found
 
     assert train([1, 2, 3], near=True) == train([3]) == train([2, 3], near=True)
 
@@ -252,11 +235,7 @@ def test_nobody_waits_for_ever(tools, monkeypatch):
         world.run(2)
         told = r"Shards \[2\] did not reach exchange 0 of epoch 2 within 0\.1 s"
         with pytest.raises(ConnectionLostError, match=told):
-            run_alone(run)
-
-
-def run_alone(run):
-    choose_loop(run)
+            choose_loop(run)
 
 
 def test_the_seconds_of_waiting_are_reported(tools):
