@@ -123,16 +123,21 @@ def as_bytes(values: np.ndarray) -> memoryview:
     return values.reshape(-1).view(np.uint8).data
 
 
-def read_ranges(folder: str, stored: StoredArray, ranges: Sequence[Range]) -> np.ndarray:
+def read_ranges(
+    folder: str, stored: StoredArray, ranges: Sequence[Range], mapped: bool = False
+) -> np.ndarray:
     """Read rows of a stored array.
 
     Args:
         folder: String, the shard's directory.
         stored: `StoredArray`.
         ranges: Sequence of (start, stop) pairs of row numbers.
+        mapped: Boolean, whether numbers of a single range are mapped from the file instead of
+            copied. Training uses the pages that the system has cached, so an epoch reads no row
+            again. What is written to the array does not reach the file. Defaults to `False`.
 
     Returns:
-        New array of the rows of all ranges, concatenated.
+        Array of the rows of all ranges, concatenated.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -140,8 +145,20 @@ def read_ranges(folder: str, stored: StoredArray, ranges: Sequence[Range]) -> np
     """
     path = os.path.join(folder, stored.file)
     rows = sum(stop - start for start, stop in ranges)
+    if mapped and not stored.is_text and len(ranges) == 1 and rows * stored.items:
+        return _map_numbers(path, stored, *ranges[0])
     read = _read_text if stored.is_text else _read_numbers
     return read(path, stored, ranges, rows).reshape(rows, *stored.shape)
+
+
+def _map_numbers(path: str, stored: StoredArray, start: int, stop: int) -> np.ndarray:
+    dtype = np.dtype(stored.dtype)
+    offset = start * stored.items * dtype.itemsize
+    try:
+        array = np.memmap(path, dtype, "c", offset, (stop - start, *stored.shape))
+    except ValueError as error:
+        raise TruncatedFileError(f"{path} ends before row {stop}.") from error
+    return array.view(np.ndarray)
 
 
 def _read_numbers(path: str, stored: StoredArray, ranges: Sequence[Range], rows: int) -> np.ndarray:

@@ -129,7 +129,7 @@ class Shard:
         return self._parts(start, stop, rows, batch_size, rng, batches)
 
     def _whole(self, start: int, stop: int, rng: np.random.Generator | None) -> Window:
-        window = self.read(start, stop).window()
+        window = self._read([(start, stop)], mapped=True).window()
         window.key = (self.handle.path, start, stop)
         if rng is not None:
             window.order = permutation(stop - start, rng)
@@ -170,11 +170,11 @@ class Shard:
             raise invalid("start, stop", rule, (start, stop))
         return start, stop
 
-    def _read(self, ranges: list[Range]) -> Chunk:
+    def _read(self, ranges: list[Range], mapped: bool = False) -> Chunk:
         handle = self.handle
         try:
             x, y, weights = (
-                [read_ranges(handle.path, stored, ranges) for stored in group]
+                [read_ranges(handle.path, stored, ranges, mapped) for stored in group]
                 for group in (handle.x, handle.y, handle.sample_weight)
             )
         except (FileNotFoundError, TruncatedFileError) as error:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kspark.shards import Chunk, Shard, Window, spool
+from kspark.shards import Chunk, Shard, SpoolMissingError, Window, spool
 from kspark.shards.reading import cut
 from kspark.shards.rows import class_weights
 
@@ -99,13 +100,27 @@ def test_parts_of_a_large_shard_have_no_key(tmp_path):
         assert {w.key for w in shard.windows(10, rng=source, window_bytes=30 * ROW)} == {None}
 
 
-def test_windows_own_their_memory(tmp_path):
+def test_what_is_written_to_a_window_does_not_reach_the_files(tmp_path):
+    shard = shard_of(10, tmp_path)
+    for size in (None, 2 * ROW):
+        for window in shard.windows(2, window_bytes=size):
+            window.x[0][:] = -1
+    assert shard.read().x[0].tolist() == list(range(10))
+
+
+def test_a_window_outlives_its_files(tmp_path):
     shard = shard_of(10, tmp_path)
     (window,) = shard.windows(2)
-    window.x[0][:] = -1
-    assert next(shard.windows(2)).x[0].tolist() == list(range(10))
-    assert window.x[0].flags.owndata or window.x[0].base.flags.owndata
-    assert window.x[0].flags.writeable
+    shard.delete()
+    assert window.x[0].tolist() == list(range(10))
+
+
+def test_a_file_that_was_cut_off_is_missing(tmp_path):
+    shard = shard_of(10, tmp_path)
+    with open(Path(shard.handle.path, shard.handle.x[0].file), "r+b") as file:
+        file.truncate(3)
+    with pytest.raises(SpoolMissingError, match="no longer complete"):
+        next(shard.windows(2))
 
 
 @pytest.mark.parametrize("size", [30 * ROW, 1 << 20])
