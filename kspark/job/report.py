@@ -35,7 +35,8 @@ class Workload:
     """The work of one epoch.
 
     Attributes:
-        num_examples: Integer, number of training examples.
+        num_examples: Integer, number of training examples. If they come from a function of the
+            user, it is that of the last epoch; 0 before the first one.
         num_workers: Integer, number of shards with examples, each trained by one replica.
         batch_size: Integer, examples per local batch.
         updates: Integer, how often an epoch changes the global weights that replicas train from.
@@ -54,6 +55,8 @@ class Workload:
         return self.num_workers * self.batch_size
 
     def __str__(self) -> str:
+        if not self.num_examples:  # Nobody knows it before the first epoch.
+            return f"rows as they come, {plural(self.num_workers, 'worker')}"
         merged = "weights averaged when the fit ends"
         if self.updates:
             merged = f"{plural(self.updates, 'update')} of the weights per epoch"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kspark.plan import TrainingPlan
+from kspark.plan import UNKNOWN, Steps, TrainingPlan
 from kspark.replica import ReplicaSpec
 from kspark.replica.building import build, renewed
 from kspark.shards import Shard, ShardHandle
@@ -118,7 +118,7 @@ class ShardState:
         replica: Replica,
         epoch: int,
         plan: TrainingPlan,
-        batches: int,
+        steps: Steps,
         resumed: bool = False,
     ) -> bool:
         """Restore a replica to this shard's state at the beginning of `epoch`.
@@ -130,13 +130,14 @@ class ShardState:
             replica: `Replica`.
             epoch: Integer.
             plan: `TrainingPlan`.
-            batches: Integer, the shard's batches per epoch.
+            steps: `Steps` of the shard.
             resumed: Boolean, whether the fit began with the shard's state of a checkpoint.
                 Defaults to `False`.
 
         Returns:
             Boolean, `False` if the state was lost with its host. Then the replica gets the state
-            of the fit's start, except that a learning rate schedule continues at its step.
+            of the fit's start, except that a learning rate schedule continues at its step if the
+            number of batches per epoch is known.
         """
         standing = _standing.pop(self.fit_id, None)
         if standing is not None and standing[:3] == (replica, self.index, epoch - 1):
@@ -148,7 +149,8 @@ class ShardState:
             replica.set_optimizer_state(optimizer)
             replica.set_fixed(fixed)
             replica.reseed(plan.seed, self.index)
-            replica.advance_schedule((epoch - plan.initial_epoch) * batches)
+            if steps.batches != UNKNOWN:
+                replica.advance_schedule((epoch - plan.initial_epoch) * steps.batches)
             return epoch <= plan.initial_epoch and not resumed
         replica.set_optimizer_state(loaded[0])
         replica.set_fixed(loaded[1])
