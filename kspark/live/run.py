@@ -14,7 +14,7 @@ import numpy as np
 from kspark.live.transport import AggregatorClient
 from kspark.live.wire import Instructions, Welcome
 from kspark.live.wire.reports import EpochEnd, MetricsReport
-from kspark.plan import UNKNOWN, Steps
+from kspark.plan import UNKNOWN, Steps, known
 from kspark.replica import ReplicaSpec
 from kspark.shards import LearningRate, Shard, Usage, Window
 from kspark.weights import Packer, compute_delta
@@ -187,7 +187,7 @@ class LiveRun:
         if not self.continued:
             fit = self.task.fit
             self.state_kept = self.state.restore(
-                self.replica, epoch, fit.plan, self.steps, fit.resumed
+                self.replica, epoch, fit.plan, known(self.steps.batches), fit.resumed
             )
             self.restore_residual(epoch)
             self.continued = True

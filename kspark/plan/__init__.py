@@ -7,7 +7,7 @@ epoch. `mixing` says which rows a shard gets when they are mixed between shards.
 """
 
 from kspark.plan.mixing import Mixing, mixed_sizes
-from kspark.plan.shard_steps import UNKNOWN, ShardSteps, Steps, StreamSteps, shard_steps
+from kspark.plan.shard_steps import UNKNOWN, ShardSteps, Steps, StreamSteps, known, shard_steps
 from kspark.plan.training_plan import TrainingPlan
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Steps",
     "StreamSteps",
     "TrainingPlan",
+    "known",
     "mixed_sizes",
     "shard_steps",
 ]

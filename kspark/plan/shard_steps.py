@@ -107,6 +107,11 @@ def shard_steps(plan: TrainingPlan, num_train: Mapping[int, int]) -> dict[int, S
     return {shard: ShardSteps(n, plan.batch_size, batches[shard]) for shard, n in rows.items()}
 
 
+def known(batches: int) -> int:
+    """Return a number of batches, or 0 if it is `UNKNOWN`."""
+    return 0 if batches == UNKNOWN else batches
+
+
 def divided(steps: int, rows: Mapping[int, int]) -> dict[int, int]:
     """Divide the steps of an epoch among shards: one each, and the others by their rows.
 

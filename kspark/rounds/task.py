@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kspark.cluster.failures import lost_too_often
+from kspark.plan import known
 from kspark.replica import ReplicaSpec
 from kspark.shards import LearningRate, Shard, ShardHandle, Usage
 from kspark.weights import compute_delta
@@ -120,13 +121,13 @@ def train_shard(
     tries = Tries(state, task.epoch, fit.plan.max_failures)
     if tries.exhausted:
         return lost_too_often(handle.index, tries.count)
-    steps = fit.steps(handle.index)
     own_reporter = reporter is None
     reporter = Reporter.of(fit, handle.index) if reporter is None else reporter
     with tries if task.counts_deaths else nullcontext():
         replica = replica_for(spec, fit.fit_id, fit.threads)
         replica.alone = fit.alone
-        state_kept = state.restore(replica, task.epoch, fit.plan, steps, fit.resumed)
+        batches = known(fit.steps(handle.index).batches)
+        state_kept = state.restore(replica, task.epoch, fit.plan, batches, fit.resumed)
         # With `ElasticAverage`, a replica starts from weights of its own.
         own = RoundWeights.of(
             fit, spec.weights, state.folder, num_examples, task.epoch, replica.projection

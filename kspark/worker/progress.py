@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kspark.live.wire.reports import ProgressReport
-from kspark.plan import UNKNOWN
+from kspark.plan import known
 from kspark.replica.callbacks import ReplicaCallbacks
 from kspark.worker.tasks import FitTask, widened
 
@@ -157,7 +157,7 @@ def callbacks_of(fit: FitTask, shard: int) -> ReplicaCallbacks:
     params = {
         "verbose": 0,
         "epochs": fit.plan.epochs,
-        "steps": None if (steps := fit.steps(shard).batches) == UNKNOWN else steps,
+        "steps": known(fit.steps(shard).batches) or None,
         "worker": fit.workers.index(shard),
         "num_workers": len(fit.workers),
     }

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kspark.plan import UNKNOWN, Steps, TrainingPlan
+from kspark.plan import TrainingPlan
 from kspark.replica import ReplicaSpec
 from kspark.replica.building import build, renewed
 from kspark.shards import Shard, ShardHandle
@@ -118,7 +118,7 @@ class ShardState:
         replica: Replica,
         epoch: int,
         plan: TrainingPlan,
-        steps: Steps,
+        batches: int,
         resumed: bool = False,
     ) -> bool:
         """Restore a replica to this shard's state at the beginning of `epoch`.
@@ -130,7 +130,7 @@ class ShardState:
             replica: `Replica`.
             epoch: Integer.
             plan: `TrainingPlan`.
-            steps: `Steps` of the shard.
+            batches: Integer, the shard's batches per epoch; 0 if nobody knows it.
             resumed: Boolean, whether the fit began with the shard's state of a checkpoint.
                 Defaults to `False`.
 
@@ -149,8 +149,7 @@ class ShardState:
             replica.set_optimizer_state(optimizer)
             replica.set_fixed(fixed)
             replica.reseed(plan.seed, self.index)
-            if steps.batches != UNKNOWN:
-                replica.advance_schedule((epoch - plan.initial_epoch) * steps.batches)
+            replica.advance_schedule((epoch - plan.initial_epoch) * batches)
             return epoch <= plan.initial_epoch and not resumed
         replica.set_optimizer_state(loaded[0])
         replica.set_fixed(loaded[1])

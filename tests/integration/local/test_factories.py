@@ -72,7 +72,8 @@ def test_two_workers_train_as_with_their_rows_as_arrays(spark, frequency):
     assert found == expected
     counts = [[w["num_examples"] for w in e] for e in spark_model.last_fit.workers]
     assert counts == [[50, 50], [50, 50]]
-    assert "100 examples with 2 workers, 10 examples per batch" in str(spark_model.last_fit)
+    work = spark_model.last_fit.workload
+    assert (work.num_examples, work.num_workers, work.batch_size) == (100, 2, 10)
 
 
 @pytest.mark.parametrize(
