@@ -238,13 +238,15 @@ class Fit:
         """Examples, workers and updates of an epoch; of the last one if they were not known."""
         plan, steps = self.plan, shard_steps(self.plan, self.num_train).values()
         batches, examples = [one.batches for one in steps], [one.num_examples(0) for one in steps]
+        by_worker: tuple[int, ...] = ()
         if plan.streams and (self.last_workers or plan.steps_per_epoch is None):
             batches = [worker["batches"] for worker in self.last_workers] or [0]
-            examples = [worker["num_examples"] for worker in self.last_workers]
+            by_worker = tuple(worker["num_examples"] for worker in self.last_workers)
+            examples = list(by_worker)
         updates = plan.updates(batches)
         if isinstance(self.aggregator.optimizer, OneShot):
             updates = 0
-        return Workload(sum(examples), len(steps), plan.batch_size, updates)
+        return Workload(sum(examples), len(steps), plan.batch_size, updates, by_worker)
 
     def learning_rate(self, epoch: int) -> LearningRate:
         """Return the learning rate that the workers use in an epoch, scaled if `fit` asks for it.

@@ -91,6 +91,7 @@ def test_workers_may_have_other_numbers_of_rows(spark, mode, frequency, merges):
     for facts in spark_model.last_fit.epochs:
         assert [(w["num_examples"], w["batches"]) for w in facts.workers] == [(30, 3), (66, 7)]
         assert facts.merges == merges
+    assert "96 examples (30 + 66) with 2 workers" in str(spark_model.last_fit).replace("\n", " ")
     assert len(history["val_loss"]) == 2
     loss, accuracy = spark_model.evaluate(X[:96], Y[:96], verbose=0)
     np.testing.assert_allclose(history["val_loss"][-1], loss, rtol=1e-5)
