@@ -109,6 +109,29 @@ def test_a_synchronous_replica_that_dies_changes_nothing(tools, frequency, momen
     assert disturb.hits
 
 
+def test_jobs_that_end_before_the_fit_go_on_where_they_left(tools):
+    """Near each other, replicas find the number of the next exchange in the shared memory."""
+    results = set()
+    for stops in ([3], [1, 3], [1, 2, 3]):
+        with tools.world([17, 6], tools.plan("synchronous", "batch", epochs=3), near=True,
+                         streams=True) as world:  # fmt: skip
+            results.add(str(world.train_in_jobs(stops)))
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize("moment", [("pull", 2), ("reduce", 1), ("epoch", 1)])
+def test_a_replica_that_dies_near_the_others_changes_nothing(tools, moment):
+    """From then on they meet at the driver."""
+
+    def train(disturb):
+        plan = tools.plan("synchronous", "batch", epochs=3)
+        with tools.world([12, 8], plan, near=True, streams=True) as world:
+            world.train(disturb)
+            return world.aggregator.weights.tobytes()
+
+    assert train({1: tools.at(*moment)}) == train(None)
+
+
 @pytest.mark.parametrize("dies", [False, True])
 def test_replicas_that_share_weights_find_their_place(tools, dies):
     """The second attempt begins after the exchanges that the first one has counted."""
