@@ -55,7 +55,7 @@ class Batches(keras.utils.PyDataset):
         return X[rows], Y[rows]
 
 
-def test_one_worker_is_plain_keras(one):
+def test_one_worker_is_plain_keras(spark):
     spark_model, found = fitted(dataset, num_workers=1)
     plain = classifier()
     expected = plain.fit(dataset(0, 1), epochs=2, verbose=0).history
@@ -65,7 +65,9 @@ def test_one_worker_is_plain_keras(one):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("frequency", ["epoch", 2, "batch"])
+@pytest.mark.parametrize(
+    "frequency", ["epoch", pytest.param(2, marks=pytest.mark.thorough), "batch"]
+)
 def test_two_workers_train_as_with_their_rows_as_arrays(spark, frequency):
     _, expected = fitted(X, Y, frequency=frequency, shuffle=False, batch_size=10)
     spark_model, found = fitted(dataset, frequency=frequency)
@@ -79,10 +81,19 @@ def test_two_workers_train_as_with_their_rows_as_arrays(spark, frequency):
 @pytest.mark.parametrize(
     ("mode", "frequency", "merges"),
     [
-        ("synchronous", "epoch", 1), ("synchronous", 3, 3), ("synchronous", "batch", 7),
-        ("asynchronous", "epoch", 2), ("asynchronous", 2, 6), ("hogwild", "batch", 10),
+        ("synchronous", 3, 3),
+        ("asynchronous", 2, 6),
+        ("hogwild", "batch", 10),
+        *(
+            pytest.param(*case, marks=pytest.mark.thorough)
+            for case in (
+                ("synchronous", "epoch", 1),
+                ("synchronous", "batch", 7),
+                ("asynchronous", "epoch", 2),
+            )
+        ),
     ],
-)  # fmt: skip
+)
 def test_workers_may_have_other_numbers_of_rows(spark, mode, frequency, merges):
     """Nobody knows the numbers before. Validation ends the job of a live fit in each epoch."""
     spark_model, history = fitted(
@@ -125,8 +136,6 @@ def test_a_seed_gives_the_same_data_which_differs_from_epoch_to_epoch(spark):
     assert first == second
     trained = [[w["batches"] for w in e] for e in spark_model.last_fit.workers]
     assert trained == [[4, 4], [4, 4]]
-    _, rebatched = fitted(noisy, steps_per_epoch=8, batch_size=5)
-    assert rebatched["loss"] != first["loss"]
 
 
 def fails_later(worker, num_workers):
