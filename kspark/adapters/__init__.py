@@ -9,6 +9,7 @@ dataframe.py   Spark DataFrames
 tensors.py     tensors of other libraries, tables of Polars and pandas-on-Spark
 tables.py      pandas DataFrames, pyarrow Tables
 streams.py     data that gives batches once: tf.data, PyDatasets, DataLoaders, generators
+factories.py   functions of (worker, num_workers) that make such data beside each worker
 files.py       Parquet files, found by `file_paths.py`
 ```
 
@@ -29,6 +30,7 @@ from pyspark.sql import DataFrame, SparkSession
 from kspark.adapters.arrays import adapt_arrays
 from kspark.adapters.base import Columns, Examples
 from kspark.adapters.dataframe import adapt_frame
+from kspark.adapters.factories import Factory, adapt_factory
 from kspark.adapters.files import adapt_files
 from kspark.adapters.rdd import adapt_rdd
 from kspark.adapters.refusals import ACCEPTED, refused
@@ -39,10 +41,10 @@ from kspark.errors import invalid
 from kspark.files.table import ParquetFiles
 from kspark.shards import InputSpec
 
-__all__ = ["Columns", "Examples", "Stream", "adapt", "head", "is_table", "readable"]
+__all__ = ["Columns", "Examples", "Factory", "Stream", "adapt", "head", "is_table", "readable"]
 
 Matches = Callable[[object], bool]
-Factory = Callable[[SparkSession, Any, Any, Any, InputSpec, Columns], Examples]
+Adapter = Callable[[SparkSession, Any, Any, Any, InputSpec, Columns], Examples]
 
 
 def is_table(value: object) -> bool:
@@ -50,12 +52,13 @@ def is_table(value: object) -> bool:
     return is_pandas(value) or isinstance(value, pa.Table | DataFrame | ParquetFiles)
 
 
-KINDS: tuple[tuple[Matches, Factory], ...] = (
+KINDS: tuple[tuple[Matches, Adapter], ...] = (
     (is_pandas, adapt_pandas),
     (lambda value: isinstance(value, pa.Table), adapt_table),
     (lambda value: isinstance(value, DataFrame), adapt_frame),
     (lambda value: isinstance(value, RDD), adapt_rdd),
     (lambda value: isinstance(value, Stream), adapt_stream),
+    (lambda value: isinstance(value, Factory), adapt_factory),
     (lambda value: isinstance(value, ParquetFiles), adapt_files),
     (is_array_like, adapt_arrays),  # last: a pandas DataFrame has `__array__`, too
 )
@@ -109,9 +112,9 @@ def adapt(
     """
     if num_workers is not None and num_workers < 1:
         raise invalid("num_workers", "an integer >= 1, or None", num_workers)
-    for matches, factory in KINDS:
+    for matches, adapter in KINDS:
         if matches(x):
-            examples = factory(spark, x, y, sample_weight, spec, columns)
+            examples = adapter(spark, x, y, sample_weight, spec, columns)
             if count is not None:
                 examples = examples.first_rows(count)
             return examples if num_workers is None else examples.repartition(num_workers)

@@ -28,6 +28,13 @@ class UnfitLabelsError(ValueError):
     """The labels do not fit the model's loss; found while the rows are read for evaluation."""
 
 
+class FactoryError(RuntimeError):
+    """The user's function that makes a worker's data, or the data itself, raised an exception.
+
+    It is raised from that exception.
+    """
+
+
 class NonFiniteLossError(ArithmeticError):
     """The training loss became NaN or infinite."""
 
@@ -51,6 +58,8 @@ def failure_of(shard: int, error: BaseException) -> Failure:
         UnfitLabelsError: UNFIT_LABELS,
     }
     kind = names.get(type(error), type(error).__qualname__)
+    if isinstance(error, FactoryError):
+        kind = f"{kind}: {type(error.__cause__).__qualname__}"
     lines = traceback.format_exception(type(error), error, error.__traceback__)
     # Keras sets parts of its messages in bold, with codes that only a terminal understands.
     trace = BOLD.sub("", "".join(lines[-40:]))[-MAX_TRACEBACK:]

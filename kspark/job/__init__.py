@@ -6,6 +6,7 @@ change of road. `preparing`, `epochs` and `optimizer_state` are the steps of a f
 """
 
 from kspark.job.example import first_example as first_example
+from kspark.job.example import first_of_factory as first_of_factory
 from kspark.job.files import Scoring as Scoring
 from kspark.job.files import score_files as score_files
 from kspark.job.inference import SharedModel as SharedModel

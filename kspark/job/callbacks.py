@@ -94,14 +94,14 @@ class FitMonitor:
 
         Args:
             steps: Integer, number of batches in an epoch (see `Fit.steps`), which callbacks find
-                in their `params`.
+                in their `params`: `None` for 0.
             validation_steps: Integer, number of batches of the largest shard in a validation.
 
         Returns:
             Vector of new weights; `None` if no callback changed them.
         """
         self._steps, self._validation_steps = steps, validation_steps
-        self._callbacks.set_params({**self._params, "steps": steps})
+        self._callbacks.set_params({**self._params, "steps": steps or None})
         model, before = self.replica.model, self._optimizer_state()
         model.stop_training = False
         take_chosen_epoch(model)
@@ -159,12 +159,15 @@ class FitMonitor:
             )
             raise invalid("callbacks", rule, Described(f"changes after {done} batches"))
 
-    def end_batches(self, vector: np.ndarray, logs: dict[str, Any]) -> np.ndarray | None:
+    def end_batches(
+        self, vector: np.ndarray, logs: dict[str, Any], steps: int | None = None
+    ) -> np.ndarray | None:
         """Run the callbacks of the end of an epoch's batches.
 
         Args:
             vector: Vector of the merged weights.
             logs: Dictionary of the metrics of all workers together, without validation.
+            steps: Integer, number of batches in the epoch. Defaults to `None`, as `begin` said.
 
         Returns:
             Vector of new weights; `None` if no callback changed them.
@@ -176,7 +179,7 @@ class FitMonitor:
         if self._batches_over:
             return None
         with interruptible():
-            self._callbacks.on_train_batch_end(self._steps - 1, dict(logs))
+            self._callbacks.on_train_batch_end((steps or self._steps) - 1, dict(logs))
         return self._changed()
 
     def leave_epoch(self) -> None:

@@ -136,7 +136,7 @@ def close_epoch(
         take_state(fit, states, epoch)
     fit.shown_counters = fit.monitor.replica.counters
     fit.rule_state = fit.aggregator.rule_state()
-    replace_weights(fit, fit.monitor.end_batches(fit.aggregator.settled(), logs))
+    replace_weights(fit, fit.monitor.end_batches(fit.aggregator.settled(), logs, fit.steps))
     logs |= validate(fit, epoch)
     merged = fit.aggregator.settled()
     replace_weights(fit, fit.monitor.end_epoch(epoch, merged, logs, num_examples))

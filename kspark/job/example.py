@@ -10,15 +10,19 @@ import numpy as np
 from pyspark import RDD
 from pyspark.sql import DataFrame, SparkSession
 
-from kspark.adapters import Columns, adapt, head
+from kspark.adapters import Columns, Factory, adapt, head
 from kspark.adapters.arrays import ArrayExamples
 from kspark.adapters.conform import Place, stack
 from kspark.adapters.dataframe import chosen_column, chosen_columns
+from kspark.adapters.factories import FactoryRows, first_features
 from kspark.adapters.feeds import plan_frame
-from kspark.adapters.files import first_features
+from kspark.adapters.files import first_features as first_of_files
+from kspark.adapters.files import map_numbers
 from kspark.adapters.rdd import RowReader
-from kspark.cluster.spark_job import run
+from kspark.cluster.bootstrap import ship
+from kspark.cluster.spark_job import run, run_once
 from kspark.files.table import ParquetFiles
+from kspark.job.spooling import read_handle
 from kspark.shards import ArraySpec, InputSpec
 
 FEATURES = InputSpec((ArraySpec("x"),))
@@ -73,13 +77,30 @@ def first_example(spark: SparkSession, x: Any, columns: Columns, *, labelled: bo
         arrays = first_of_frame(spark, x, columns, spec)
     elif isinstance(x, ParquetFiles):
         features = replace(columns, label_col=None, weight_col=None)
-        arrays = first_features(x, plan_frame(features, spec))
+        arrays = first_of_files(x, plan_frame(features, spec))
     else:
         examples = adapt(spark, head(x), spec=spec, columns=columns)
         arrays = examples.first.x if isinstance(examples, ArrayExamples) else []
     if len(arrays) > 1:
         return dict(zip(names, arrays, strict=True))
     return arrays[0] if arrays else None
+
+
+def first_of_factory(spark: SparkSession, x: Factory, num_workers: int | None) -> Any:
+    """Return the features of the first row that a function makes for worker 0, in a small job.
+
+    Raises:
+        WorkerError: If the function raises an exception.
+        ValueError: If there is no row, or it is not usable.
+        TypeError: If the function returns no data.
+    """
+    examples = adapt(spark, x, spec=FEATURES, num_workers=num_workers)
+    rows = FactoryRows(x.make, FEATURES, examples.num_partitions)
+    look = map_numbers(spark, 1, ship(first_features, rows))
+    (found,) = run_once(spark, look, "kspark: look at the first row")
+    if isinstance(found, bytes):
+        read_handle(found)  # raises the failure
+    return found
 
 
 def first_of_frame(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from pyspark.sql import SparkSession
 
 from kspark.adapters import Examples
+from kspark.adapters.factories import FactoryRows
 from kspark.aggregator import Aggregator
 from kspark.cluster.bootstrap import Shipped
 from kspark.cluster.engine import Shared, engine_of
@@ -56,6 +57,7 @@ class Fit:
         train: `ShardsOnDisk` to train on: `SpooledExamples`, or the mixed shards of a period.
         unmixed: `Unmixed`, the examples from which rows are mixed; `None` if they stay in their
             shards.
+        stream: `FactoryRows` that the shards train on; `None` if their rows are on disk.
         held_out: `SpooledExamples` of `validation`, or `None`.
         num_train: Dictionary from shard to its number of training examples.
         shared_spec: `Shared`, the broadcast `spec`; `None` while it is not shared.
@@ -102,6 +104,7 @@ class Fit:
     new_counters: tuple[int, ...] | None = field(init=False, default=None)
     train: ShardsOnDisk = field(init=False)
     unmixed: Unmixed | None = field(init=False, default=None)
+    stream: FactoryRows | None = field(init=False, default=None)
     held_out: SpooledExamples | None = field(init=False, default=None)
     num_train: dict[int, int] = field(init=False, default_factory=dict)
     shared_spec: Shared | None = field(init=False, default=None)
@@ -127,7 +130,9 @@ class Fit:
         rule = self.aggregator.optimizer
         own = rule.clone() if rule.keeps_replica_weights else None
         threads, reports = threads_per_task(self.spark), self.progress.display.moves
-        return FitTask(self.fit_id, self.plan, self.num_train, threads, own, self.resumed, reports)
+        return FitTask(
+            self.fit_id, self.plan, self.num_train, threads, own, self.resumed, reports, self.stream
+        )
 
     def validation_task(self) -> InferenceTask:
         """Return what the tasks need to evaluate the validation examples.
@@ -160,7 +165,10 @@ class Fit:
         return self.num_train if self.unmixed is None else self.unmixed.num_train
 
     def examples_of(self, epoch: int) -> int:
-        """Return the number of examples that all shards together train in an epoch."""
+        """Return the number of examples that all shards together train in an epoch.
+
+        0 if the rows come from a function of the user and nobody knows their number.
+        """
         steps, number = shard_steps(self.plan, self.num_train), epoch - self.plan.origin
         return sum(one.num_examples(number) for one in steps.values())
 
@@ -178,8 +186,11 @@ class Fit:
     def steps(self) -> int:
         """Number of steps of an epoch: `steps_per_epoch`, or batches of the largest shard.
 
-        With `callbacks_every`, these are the batches of all shards.
+        With `callbacks_every`, these are the batches of all shards. If nobody knows the number
+        before, it is that of the last epoch, and 0 in the first one.
         """
+        if self.plan.streams and not self.plan.steps_per_epoch:
+            return max((worker["batches"] for worker in self.last_workers), default=0)
         if self.plan.callbacks_every is not None:
             return sum(one.batches for one in shard_steps(self.plan, self.num_train).values())
         return self.plan.steps_per_epoch or self.plan.batches(max(self.num_train.values()))
@@ -189,6 +200,20 @@ class Fit:
         """Number of batches of the largest shard in a validation; 0 without one."""
         largest = max(self.validation_rows().values(), default=0)
         return num_batches(largest, self.plan.validation_batch_size)
+
+    @property
+    def last_workers(self) -> Sequence[Mapping[str, Any]]:
+        """The figures of the workers in the last epoch; none before."""
+        return self.epochs[-1].workers if self.epochs else ()
+
+    def weight_of(self, result: ShardResult) -> int:
+        """Return the number of examples that a shard has trained in the epoch of a result."""
+        if self.stream is None:
+            return self.num_train[result.shard]
+        if result.facts is not None:
+            return result.num_examples
+        trained = {worker["shard"]: worker["num_examples"] for worker in self.last_workers}
+        return int(trained.get(result.shard, 1))
 
     @property
     def report(self) -> FitReport:
@@ -210,14 +235,18 @@ class Fit:
 
     @property
     def workload(self) -> Workload:
-        """Examples, workers and updates of an epoch."""
+        """Examples, workers and updates of an epoch; of the last one if they were not known."""
         plan, steps = self.plan, shard_steps(self.plan, self.num_train).values()
-        exchanges = [plan.exchanges(one.batches) for one in steps]
-        updates = max(exchanges) if plan.mode == "synchronous" else sum(exchanges)
+        batches, examples = [one.batches for one in steps], [one.num_examples(0) for one in steps]
+        by_worker: tuple[int, ...] = ()
+        if plan.streams and (self.last_workers or plan.steps_per_epoch is None):
+            batches = [worker["batches"] for worker in self.last_workers] or [0]
+            by_worker = tuple(worker["num_examples"] for worker in self.last_workers)
+            examples = list(by_worker)
+        updates = plan.updates(batches)
         if isinstance(self.aggregator.optimizer, OneShot):
             updates = 0
-        examples = sum(one.num_examples(0) for one in steps)
-        return Workload(examples, len(steps), plan.batch_size, updates)
+        return Workload(sum(examples), len(steps), plan.batch_size, updates, by_worker)
 
     def learning_rate(self, epoch: int) -> LearningRate:
         """Return the learning rate that the workers use in an epoch, scaled if `fit` asks for it.

@@ -74,7 +74,7 @@ def settled_model(fit: Fit) -> Iterator[None]:
 def states_of(fit: Fit, results: Iterable[Result]) -> list[tuple[State, int]]:
     """Return the states in `results`, each with its number of training examples."""
     return [
-        (result.state, fit.num_train[result.shard])
+        (result.state, fit.weight_of(result))
         for result in results
         if isinstance(result, ShardResult) and result.state is not None
     ]

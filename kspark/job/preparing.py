@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 from kspark.adapters import Examples
+from kspark.adapters.factories import FactoryExamples
 from kspark.adapters.files import FileExamples
 from kspark.cluster.engine import engine_of
 from kspark.cluster.remote import is_connect
@@ -15,7 +17,7 @@ from kspark.errors import Described, NotEnoughSlotsError, inside, invalid
 from kspark.job.fit import Fit
 from kspark.job.mixing import check_mixable
 from kspark.job.sent_weights import SentWeights
-from kspark.job.spooling import SpooledExamples, Unmixed
+from kspark.job.spooling import SpooledExamples, StreamedExamples, Unmixed
 from kspark.job.tables import plural
 from kspark.plan import TrainingPlan, mixed_sizes, shard_steps
 from kspark.plan.apportioning import apportioned
@@ -30,15 +32,15 @@ def prepared(fit: Fit) -> Iterator[None]:
     with ExitStack() as stack:
         watch = fit.progress.watch
         fit.progress.phase("Reading the rows")
-        fit.train = stack.enter_context(
-            SpooledExamples(fit.spark, placed(fit, fit.examples), fit.fit_id, watch)
-        )
+        fit.train = stack.enter_context(training_shards(fit, placed(fit, fit.examples)))
         if fit.validation is not None:
             fit.progress.phase("Reading the validation rows")
             spooled = SpooledExamples(fit.spark, fit.validation, f"{fit.fit_id}-validation", watch)
             with inside("validation_data"):
                 fit.held_out = stack.enter_context(spooled)
         fit.progress.display.clear()  # Warnings may be logged.
+        if isinstance(fit.train, StreamedExamples):
+            fit.plan = replace(fit.plan, batch_size=fit.train.batch_size, streams=True)
         divide(fit)
         stack.callback(close_mixed, fit)
         fit.share(fit.spec)
@@ -48,6 +50,15 @@ def prepared(fit: Fit) -> Iterator[None]:
         fit.monitor.replica.prepare_metrics(fit.train.infos)
         stack.callback(fit.progress.finish)
         yield
+
+
+def training_shards(fit: Fit, examples: Examples) -> SpooledExamples:
+    """Return the shards of a fit: on disk, or of rows that a function of the user makes."""
+    watch = fit.progress.watch
+    if isinstance(examples, FactoryExamples):
+        fit.stream = examples.rows
+        return StreamedExamples(fit.spark, examples, fit.fit_id, fit.plan, watch)
+    return SpooledExamples(fit.spark, examples, fit.fit_id, watch)
 
 
 def close_mixed(fit: Fit) -> None:

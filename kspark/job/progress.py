@@ -158,13 +158,18 @@ class Progress(keras.callbacks.Callback, Phases):
         Args:
             epoch: Integer.
             done: Integer, number of examples that all workers together have trained.
-            total: Integer, number of examples of the epoch.
+            total: Integer, number of examples of the epoch; 0 if it is not known.
             metrics: Function that returns the metrics so far.
         """
         self._pace.note(time.perf_counter(), done)
-        if self._is_due():
-            parts = paced_parts(self._pace, done, total, metrics())
-            self._show_bar(epoch, done / max(total, 1), parts)
+        if not self._is_due():
+            return
+        if not total:
+            texts = [self._title(epoch), f"{done:,} examples", *named(metrics())]
+            self.display.show(" - ".join(texts))
+            return
+        parts = paced_parts(self._pace, done, total, metrics())
+        self._show_bar(epoch, done / total, parts)
 
     def show_tasks(self, epoch: int, job: SparkJob) -> None:
         """Show how many tasks of an epoch's Spark job have ended."""

@@ -23,6 +23,9 @@ COLUMNS = (
 )
 """Columns of the table of a `FitReport`."""
 
+SHOWN_WORKERS = 8
+"""Workers of which the title of a report shows the examples one by one."""
+
 LINE = 80
 """Characters in a line of a terminal."""
 
@@ -35,18 +38,22 @@ class Workload:
     """The work of one epoch.
 
     Attributes:
-        num_examples: Integer, number of training examples.
+        num_examples: Integer, number of training examples. If they come from a function of the
+            user, it is that of the last epoch; 0 before the first one.
         num_workers: Integer, number of shards with examples, each trained by one replica.
         batch_size: Integer, examples per local batch.
         updates: Integer, how often an epoch changes the global weights that replicas train from.
             Each merge and each push counts as one. 0 with the rule `"one_shot"`, whose replicas
             never take the merged weights.
+        by_worker: Tuple of integers, the examples of each worker in the last epoch, if they come
+            from a function of the user. Defaults to `()`.
     """
 
     num_examples: int
     num_workers: int
     batch_size: int
     updates: int
+    by_worker: tuple[int, ...] = ()
 
     @property
     def global_batch(self) -> int:
@@ -54,19 +61,25 @@ class Workload:
         return self.num_workers * self.batch_size
 
     def __str__(self) -> str:
+        if not self.num_examples:  # Nobody knows it before the first epoch.
+            return f"rows as they come, {plural(self.num_workers, 'worker')}"
         merged = "weights averaged when the fit ends"
         if self.updates:
             merged = f"{plural(self.updates, 'update')} of the weights per epoch"
+        counts = f"{min(self.by_worker)} to {max(self.by_worker)} each" if self.by_worker else ""
+        if 0 < len(self.by_worker) <= SHOWN_WORKERS:
+            counts = " + ".join(map(str, self.by_worker))
         return (
-            f"{plural(self.num_examples, 'example')} with "
+            f"{plural(self.num_examples, 'example')}{counts and f' ({counts})'} with "
             f"{plural(self.num_workers, 'worker')}, "
             f"{plural(self.batch_size, 'example')} per batch and worker, "
             f"global batch {self.global_batch}, {merged}"
         )
 
-    def to_dict(self) -> dict[str, int]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the workload as JSON data."""
-        return {**asdict(self), "global_batch": self.global_batch}
+        figures = {name: value for name, value in asdict(self).items() if value != ()}
+        return {**figures, "global_batch": self.global_batch}
 
 
 @dataclass(frozen=True)

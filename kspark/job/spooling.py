@@ -13,15 +13,18 @@ from pyspark import StorageLevel
 from pyspark.sql import SparkSession
 
 from kspark.adapters import Examples
+from kspark.adapters.factories import FactoryExamples
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.engine import engine_of
 from kspark.cluster.failures import worker_error
 from kspark.cluster.results import Results
 from kspark.cluster.spark_job import Watch, run, run_once
 from kspark.errors import Failure, KSparkError
+from kspark.plan import TrainingPlan
 from kspark.shards import ShardHandle
 from kspark.worker.removal import clean_host, clean_up, task_of
 from kspark.worker.spooling import spool_shard
+from kspark.worker.streaming import open_stream
 
 logger = logging.getLogger("kspark")
 
@@ -140,8 +143,7 @@ class SpooledExamples(ShardsOnDisk):
 
         If a partition fails, the files of the others are deleted.
         """
-        task = ship(spool_shard, self.run_id)
-        self.handles = self._examples.map_chunks(task).persist(StorageLevel.MEMORY_AND_DISK)
+        self.handles = self._written().persist(StorageLevel.MEMORY_AND_DISK)
         try:
             description = "kspark: spool the examples"
             documents = run_once(self.spark, self.handles, description, self._watch)
@@ -150,6 +152,10 @@ class SpooledExamples(ShardsOnDisk):
             self.unpersist()
             self._discard()
             raise
+
+    def _written(self) -> Results:
+        """Return the shard handles as bytes, for which the rows are written."""
+        return self._examples.map_chunks(ship(spool_shard, self.run_id))
 
     def respool(self) -> None:
         """Spool again, after the files of a shard were lost with their host.
@@ -174,6 +180,42 @@ class SpooledExamples(ShardsOnDisk):
             super().close()
         finally:
             self._examples.close()  # last, because the job may have to compute a handle again
+
+
+class StreamedExamples(SpooledExamples):
+    """Shards whose rows come from a function of the user, and are not written to disk.
+
+    Args:
+        spark: `SparkSession`.
+        examples: `FactoryExamples`.
+        run_id: String that names the files and the state of this fit.
+        plan: `TrainingPlan`.
+        watch: `Watch` of the jobs. Defaults to `None`.
+    """
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        examples: FactoryExamples,
+        run_id: str,
+        plan: TrainingPlan,
+        watch: Watch | None = None,
+    ) -> None:
+        super().__init__(spark, examples, run_id, watch)
+        self._factory = examples
+        self._plan = plan
+
+    def _written(self) -> Results:
+        """Return the shard handles as bytes, for which the first batches are read."""
+        rows, plan = self._factory.rows, self._plan
+        seeds = [plan.data_seed(index, plan.initial_epoch) for index in range(rows.num_workers)]
+        limited = plan.steps_per_epoch is not None
+        return self._factory.map_workers(ship(open_stream, rows, self.run_id, seeds, limited))
+
+    @property
+    def batch_size(self) -> int:
+        """The batch size that the user has set, or the rows of the first batch of worker 0."""
+        return self._factory.factory.batch_size or self.infos[0].first_batch
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from kspark.live.run import LiveTask
 from kspark.live.sharing import shared_memory
 from kspark.live.task import ATTEMPTS_PER_SUBMISSION, train_shards
 from kspark.live.transport import AggregatorServer
-from kspark.plan import shard_steps
+from kspark.plan import UNKNOWN, Steps, TrainingPlan, shard_steps
 from kspark.worker.tasks import ShardResult
 
 logger = logging.getLogger("kspark")
@@ -92,15 +92,8 @@ def segment_end(fit: Fit, epoch: int) -> int:
 def live_fit(fit: Fit) -> Iterator[LiveFit]:
     """Run a coordinator and a server while the block runs."""
     plan = fit.plan
-    shards = {
-        shard: ShardPlan(
-            steps.rows,
-            plan.exchanges(steps.batches),
-            steps.batches,
-            plan.local_batches(steps.batches),
-        )
-        for shard, steps in sorted(shard_steps(plan, fit.num_train).items())
-    }
+    steps_of = sorted(shard_steps(plan, fit.num_train).items())
+    shards = {shard: planned(plan, steps) for shard, steps in steps_of}
     packing = plan.packing(fit.spec.weights)
     coordinator = Coordinator(
         fit.aggregator,
@@ -131,6 +124,14 @@ def live_fit(fit: Fit) -> Iterator[LiveFit]:
         finally:
             coordinator.close()
             server.close()
+
+
+def planned(plan: TrainingPlan, steps: Steps) -> ShardPlan:
+    """Return the work of a shard in an epoch, as far as it is known before."""
+    if steps.batches == UNKNOWN:
+        return ShardPlan(steps.rows, 1 if plan.frequency == "epoch" else 0)
+    batches = steps.batches
+    return ShardPlan(steps.rows, plan.exchanges(batches), batches, plan.local_batches(batches))
 
 
 class LiveFit:
@@ -274,7 +275,10 @@ class LiveFit:
         fit = self.fit
         run_batch_hooks(fit, epoch, self.coordinator.running)
         workers = tuple(worker_figures(s, facts) for s, facts in sorted(report.facts.items()))
-        merges, staleness = self.coordinator.merges, tuple(report.staleness)
+        merges = self.coordinator.merges or fit.plan.updates(
+            [facts.batches for facts in report.facts.values()]
+        )
+        staleness = tuple(report.staleness)
         facts = EpochFacts(epoch, merges, workers, staleness, fit.learning_rate(epoch))
         note_epoch(fit, facts)
         metrics = [report.metrics[s] for s in sorted(report.metrics)]

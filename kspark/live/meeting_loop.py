@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -103,18 +104,26 @@ def begin_together(run: LiveRun, epoch: int) -> None:
 def gradient_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarray) -> None:
     """Apply the mean gradient of all replicas at every batch, so that they stay equal."""
     plan, steps = run.task.fit.plan, run.welcome.steps
-    sequences = itertools.count(generation << GENERATION_BITS)
+    at = generation << GENERATION_BITS
+    sequences = itertools.count(at)
     merged = out[: run.spec.weights.trainable_size]
     near = find_gradients(run, generation)
+    first = (epoch - plan.initial_epoch) * steps
+    if near is not None and not steps:
+        first = near[0].reached_by(near[1].slot)
 
     def exchange(gradient: np.ndarray | None, count: int) -> np.ndarray:
         sequence = next(sequences)
         if near is None:
             bring(run, gradient, sequence, count, out)
         else:
-            number = (epoch - plan.initial_epoch) * steps + sequence
-            bring_near(run, near, gradient, number, count, merged)
+            bring_near(run, near, gradient, first + sequence, count, merged)
         return merged
+
+    def follow() -> None:
+        gradient = exchange(None, 0)
+        if not run.over:
+            run.replica.apply_gradient(gradient)
 
     run.reporter.begin(epoch, run.examples(epoch))
     for window in run.windows(epoch):
@@ -123,13 +132,31 @@ def gradient_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarra
         for start, stop in run.reporter.pieces(0, plan.batches(window.num_examples)):
             run.replica.train_merging(window, plan.batch_size, start, stop, exchange)
             run.reporter.trained(run.replica, examples_in(window, plan.batch_size, start, stop))
-    for _ in range(
-        run.batches, steps
-    ):  # Longer shards have more batches: apply their gradients too.
-        run.replica.apply_gradient(exchange(None, 0))
+    follow_others(run, run.batches, follow)
     run.reporter.callbacks.end_epoch()
-    meet(run, run.replica.get_vector(), next(sequences), run.examples(epoch), out, weights=True)
+    # Without a number of exchanges, the driver does not know how many took place near each other.
+    last = at if near is not None and not steps else next(sequences)
+    meet(run, run.replica.get_vector(), last, run.examples(epoch), out, weights=True)
     run.replica.set_vector(out)
+
+
+def follow_others(run: LiveRun, done: int, follow: Callable[[], object]) -> None:
+    """Meet the replicas that have more batches, until none has any left.
+
+    If nobody knew the numbers of batches before, the replicas bring nothing to one last meeting.
+
+    Args:
+        run: `LiveRun`.
+        done: Integer, number of exchanges of this epoch that are done.
+        follow: Function without arguments that meets without examples.
+    """
+    run.over = False
+    if run.welcome.steps:
+        for _ in range(done, run.welcome.steps):
+            follow()
+        return
+    while not run.over:
+        follow()
 
 
 def find_gradients(run: LiveRun, generation: int) -> Near | None:
@@ -182,15 +209,19 @@ def bring_near(
 
     def ask(waited: float) -> None:
         if waited > limit:
-            epoch, step = divmod(number, run.welcome.steps)
             absent = [offer.shards[slot] for slot in shared.absent(number)]
-            raise ConnectionLostError(
-                f"Shards {absent} did not reach exchange {step} of epoch "
-                f"{run.task.fit.plan.initial_epoch + epoch + 1} within {limit:g} s."
-            )
+            where = f"exchange {number} of the fit"
+            if run.welcome.steps:
+                epoch, step = divmod(number, run.welcome.steps)
+                where = f"exchange {step} of epoch {run.task.fit.plan.initial_epoch + epoch + 1}"
+            raise ConnectionLostError(f"Shards {absent} did not reach {where} within {limit:g} s.")
         ask_to_wait(run, found=True)
 
-    run.waited += shared.exchange(offer.slot, number, gradient, count, out, ask)
+    waited = shared.exchange(
+        offer.slot, number, gradient, count, out, ask, may_end=not run.welcome.steps
+    )
+    run.over = waited is None
+    run.waited += waited or 0.0
 
 
 def delta_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarray) -> None:
@@ -201,8 +232,8 @@ def delta_exchanges(run: LiveRun, epoch: int, generation: int, out: np.ndarray) 
         bring(run, delta, at + number, count, out)
 
     train_exchanging(run, epoch, 0, out, exchange)
-    for number in range(run.exchanges, run.welcome.steps):
-        exchange(number, 0, None)
+    numbers = itertools.count(run.exchanges)
+    follow_others(run, run.exchanges, lambda: exchange(next(numbers), 0, None))
     run.replica.set_vector(out)
 
 
@@ -222,8 +253,8 @@ def own_exchanges(
         own.move(base, delta)
 
     train_exchanging(run, epoch, 0, base, exchange)
-    for number in range(run.exchanges, run.welcome.steps):
-        meet(run, None, at + number, 0, own.centre)
+    numbers = itertools.count(at + run.exchanges)
+    follow_others(run, run.exchanges, lambda: meet(run, None, next(numbers), 0, own.centre))
     own.save(base)
 
 
@@ -252,4 +283,5 @@ def meet(
         vector, sequence=sequence, num_examples=count, out=out, weights=weights
     )
     check_restart(reply.instructions)
+    run.over = reply.instructions.over
     return reply

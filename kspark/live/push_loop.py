@@ -102,10 +102,12 @@ def run_shared(run: LiveRun, shared: SharedWeights, offer: SharedOffer) -> None:
     # An earlier attempt may have run on another host, and have pushed over TCP.
     done = max(int(shared.pushes[slot]), run.welcome.start.sequence)
     shared.pushes[slot], shared.owners[slot] = done, run.attempt
-    first = run.task.fit.plan.initial_epoch
-    epoch, position = first + done // run.exchanges, done % run.exchanges
-    if epoch > first:  # An earlier attempt may have died before it reported this epoch.
-        run.client.report(EpochEnd(epoch - 1, sequence=done).to_json())
+    first, start = run.task.fit.plan.initial_epoch, run.welcome.start
+    epoch, position = start.epoch, done - start.sequence + start.position
+    if run.num_exchanges_known:
+        epoch, position = first + done // run.exchanges, done % run.exchanges
+        if epoch > first:  # An earlier attempt may have died before it reported this epoch.
+            run.client.report(EpochEnd(epoch - 1, sequence=done).to_json())
     started = time.perf_counter()
 
     def add(number: int, count: int, delta: np.ndarray) -> None:

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,13 +14,14 @@ import numpy as np
 from kspark.live.transport import AggregatorClient
 from kspark.live.wire import Instructions, Welcome
 from kspark.live.wire.reports import EpochEnd, MetricsReport
-from kspark.plan import ShardSteps
+from kspark.plan import UNKNOWN, Steps, known
 from kspark.replica import ReplicaSpec
 from kspark.shards import LearningRate, Shard, Usage, Window
 from kspark.weights import Packer, compute_delta
+from kspark.worker.inference import check_window
 from kspark.worker.own_weights import PushedWeights, RoundWeights
 from kspark.worker.progress import Reporter
-from kspark.worker.reading import examples_in, windows_of
+from kspark.worker.reading import EpochRows, examples_in
 from kspark.worker.state import ShardState
 from kspark.worker.tasks import FitTask, State, check_finite, facts_of, state_of
 
@@ -79,6 +80,8 @@ class LiveRun:
         instructions: Last `Instructions` of the driver.
         packer: `Packer` of deltas or gradients.
         reporter: `Reporter` of the progress within an epoch.
+        rows: `EpochRows` of the epoch that has begun, or `None`.
+        over: Boolean, whether no replica had a batch left at the last meeting.
     """
 
     task: LiveTask
@@ -97,6 +100,8 @@ class LiveRun:
     instructions: Instructions = field(init=False)
     packer: Packer = field(init=False)
     reporter: Reporter = field(init=False)
+    rows: EpochRows | None = field(init=False, default=None)
+    over: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self.instructions = self.welcome.instructions
@@ -115,17 +120,24 @@ class LiveRun:
         return self.instructions.stop
 
     @cached_property
-    def steps(self) -> ShardSteps:
+    def steps(self) -> Steps:
         """The batches of each epoch."""
         return self.task.fit.steps(self.shard.index)
 
     @property
     def batches(self) -> int:
-        """Batches per epoch."""
-        return self.steps.batches
+        """Batches per epoch; `UNKNOWN` until the last window of a user's function is read."""
+        return self.steps.batches if self.rows is None else self.rows.batches
+
+    @property
+    def num_exchanges_known(self) -> bool:
+        """Whether the number of exchanges per epoch was known before the fit began."""
+        return self.steps.batches != UNKNOWN or self.task.fit.plan.frequency == "epoch"
 
     def examples(self, epoch: int) -> int:
-        """Return the number of examples that the shard trains in an epoch."""
+        """Return the number of examples that the shard trains in an epoch, as far as known."""
+        if self.rows is not None:
+            return self.rows.num_examples
         return self.steps.num_examples(epoch - self.task.fit.plan.origin)
 
     @property
@@ -155,10 +167,15 @@ class LiveRun:
 
     def windows(self, epoch: int) -> Iterator[Window]:
         """Read the training rows of an epoch, window by window."""
-        return windows_of(self.task.fit, self.shard, epoch)
+        check = partial(check_window, self.replica)
+        self.rows = EpochRows(self.task.fit, self.shard, epoch, check)
+        for window in self.rows:
+            self.reporter.total = self.rows.num_examples
+            yield window
 
     def begin(self, epoch: int) -> None:
         """Restore the shard's state, set the learning rate and reset the metrics for an epoch."""
+        self.rows = None
         self.resume(epoch)
         self.state.depart()
         self.set_learning_rate()
@@ -170,7 +187,7 @@ class LiveRun:
         if not self.continued:
             fit = self.task.fit
             self.state_kept = self.state.restore(
-                self.replica, epoch, fit.plan, self.batches, fit.resumed
+                self.replica, epoch, fit.plan, known(self.steps.batches), fit.resumed
             )
             self.restore_residual(epoch)
             self.continued = True
@@ -293,7 +310,7 @@ def train_exchanging(
             # one is compiled for it.
             ends = due if stop in due else [*due, stop]
             trained = window.first_batch + stop
-            later = stop in due and callbacks.precede(trained)
+            later = stop in due and callbacks.precede(last=trained == run.batches)
             stops_here.extend(s in due and not (later and s == stop) for s in ends)
             run.replica.train_exchanging(window, batch_size, first, ends, at_stop)
             run.reporter.trained(run.replica, examples_in(window, batch_size, first, stop))

@@ -75,6 +75,10 @@ class SharedGradients(SharedFile):
         parts = (counters, *zeros(vector_bytes(spec, num_shards)))
         return cls._create(parts, spec, num_shards, (temporary.MEMORY,))
 
+    def reached_by(self, slot: int) -> int:
+        """Return the number of exchanges that the shard at a position has reached."""
+        return int(self.reached[slot])
+
     def absent(self, number: int) -> list[int]:
         """Return the positions of the shards that have not reached an exchange."""
         return np.flatnonzero(self.reached <= number).tolist()
@@ -87,7 +91,9 @@ class SharedGradients(SharedFile):
         num_examples: int,
         out: np.ndarray,
         ask: Callable[[float], None],
-    ) -> float:
+        *,
+        may_end: bool = False,
+    ) -> float | None:
         """Bring a gradient, and write the mean of all shards' gradients into `out`.
 
         Args:
@@ -98,9 +104,10 @@ class SharedGradients(SharedFile):
             out: Vector of `trainable_size` elements to write to. It may be `gradient`.
             ask: Function of the seconds of this wait, which is called a few times per second. It
                 raises an error to end the wait.
+            may_end: Boolean, whether it is no error if no shard has examples. Defaults to `False`.
 
         Returns:
-            Float, the seconds of waiting for others.
+            Float, the seconds of waiting for others; `None` if no shard has examples.
 
         Raises:
             AggregationError: If no shard has examples.
@@ -113,6 +120,8 @@ class SharedGradients(SharedFile):
         self.reached[slot] = number + 1
         waited = self._wait(number, ask)
         fence()
+        if may_end and not self.counts[side].any():
+            return None
         mean_in_order(zip(self.vectors[side], self.counts[side].tolist(), strict=True), out)
         return waited
 

@@ -7,7 +7,17 @@ epoch. `mixing` says which rows a shard gets when they are mixed between shards.
 """
 
 from kspark.plan.mixing import Mixing, mixed_sizes
-from kspark.plan.shard_steps import ShardSteps, shard_steps
+from kspark.plan.shard_steps import UNKNOWN, ShardSteps, Steps, StreamSteps, known, shard_steps
 from kspark.plan.training_plan import TrainingPlan
 
-__all__ = ["Mixing", "ShardSteps", "TrainingPlan", "mixed_sizes", "shard_steps"]
+__all__ = [
+    "UNKNOWN",
+    "Mixing",
+    "ShardSteps",
+    "Steps",
+    "StreamSteps",
+    "TrainingPlan",
+    "known",
+    "mixed_sizes",
+    "shard_steps",
+]

@@ -3,6 +3,8 @@
 Without `steps_per_epoch`, an epoch is one pass over the rows. With it, the batches of all passes
 form one sequence: an epoch takes the next `steps_per_epoch` of them, divided among the shards, and
 the epoch after it goes on where this one stopped, as in `keras.Model.fit`.
+
+Rows that come from a function of the user are read anew in each epoch, see `StreamSteps`.
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ from kspark.errors import invalid
 from kspark.plan.apportioning import apportioned
 from kspark.plan.training_plan import TrainingPlan
 from kspark.shards import num_batches
+
+UNKNOWN = 1 << 62
+"""Stands for the number of batches of an epoch as long as nobody knows it."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,32 @@ class ShardSteps:
         )
 
 
-def shard_steps(plan: TrainingPlan, num_train: Mapping[int, int]) -> dict[int, ShardSteps]:
+@dataclass(frozen=True)
+class StreamSteps:
+    """The batches of one shard in each epoch, whose rows come from a function of the user.
+
+    Attributes:
+        batch_size: Integer, examples per batch. The last batch of the data may have fewer.
+        batches: Integer, batches per epoch; `UNKNOWN` to read the data to its end.
+    """
+
+    batch_size: int
+    batches: int
+
+    @property
+    def rows(self) -> int:
+        """The weight of the shard: the examples of full batches, or 1 if it is not known."""
+        return 1 if self.batches == UNKNOWN else self.batches * self.batch_size
+
+    def num_examples(self, epoch: int) -> int:
+        """Return the number of examples that the shard trains at most; 0 if it is not known."""
+        return 0 if self.batches == UNKNOWN else self.batches * self.batch_size
+
+
+Steps = ShardSteps | StreamSteps
+
+
+def shard_steps(plan: TrainingPlan, num_train: Mapping[int, int]) -> dict[int, Steps]:
     """Return the steps of each shard that has rows to train on.
 
     Args:
@@ -66,11 +96,20 @@ def shard_steps(plan: TrainingPlan, num_train: Mapping[int, int]) -> dict[int, S
         ValueError: If there are fewer steps than shards.
     """
     rows = {shard: n for shard, n in num_train.items() if n}
+    if plan.streams:
+        count, equal = plan.steps_per_epoch, dict.fromkeys(rows, 1)
+        limits = dict.fromkeys(rows, UNKNOWN) if count is None else divided(count, equal)
+        return {shard: StreamSteps(plan.batch_size, limits[shard]) for shard in rows}
     if plan.steps_per_epoch is None:
         batches = {shard: plan.batches(n) for shard, n in rows.items()}
     else:
         batches = divided(plan.steps_per_epoch, rows)
     return {shard: ShardSteps(n, plan.batch_size, batches[shard]) for shard, n in rows.items()}
+
+
+def known(batches: int) -> int:
+    """Return a number of batches, or 0 if it is `UNKNOWN`."""
+    return 0 if batches == UNKNOWN else batches
 
 
 def divided(steps: int, rows: Mapping[int, int]) -> dict[int, int]:

@@ -6,7 +6,7 @@ that is in a `ReplicaSpec`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +55,8 @@ class TrainingPlan(PlanSettings):
         worker_callbacks: Bytes, the pickled callbacks that run beside each replica, or `None`.
         reshuffle: Integer, number of epochs after which rows are mixed between the shards again;
             `None` if they stay in their shards.
+        streams: Boolean, whether the rows of the shards come from a function of the user, so that
+            nobody knows their number.
     """
 
     seed: int = 0
@@ -71,6 +73,7 @@ class TrainingPlan(PlanSettings):
     callbacks_every: int | None = None
     worker_callbacks: bytes | None = field(default=None, repr=False)
     reshuffle: int | None = None
+    streams: bool = False
 
     @classmethod
     def create(
@@ -219,6 +222,15 @@ class TrainingPlan(PlanSettings):
         """Return the number of exchanges with the aggregator of a shard with so many batches."""
         return -(-batches // self.local_batches(batches))
 
+    def updates(self, batches: Sequence[int]) -> int:
+        """Return how often an epoch changes the global weights.
+
+        Args:
+            batches: Sequence of integers, the batches of each shard.
+        """
+        exchanges = [self.exchanges(count) for count in batches]
+        return max(exchanges) if self.mode == "synchronous" else sum(exchanges)
+
     @property
     def rows_to_read(self) -> int | None:
         """Number of rows that all epochs use, if `steps_per_epoch` limits them; else `None`."""
@@ -247,3 +259,14 @@ class TrainingPlan(PlanSettings):
     def backend_seed(self, shard: int, epoch: int) -> int:
         """Return the seed for the backend's own random numbers in an epoch of a shard."""
         return int(np.random.default_rng([self.seed, shard, epoch, 1]).integers(2**63))
+
+    def data_seed(self, shard: int, epoch: int, number: int = 0) -> int:
+        """Return the seed for the function that makes the data of a shard in an epoch.
+
+        Args:
+            shard: Integer.
+            epoch: Integer.
+            number: Integer, how often the function was called in this epoch before. Defaults to
+                `0`.
+        """
+        return int(np.random.default_rng([self.seed, shard, epoch, 2, number]).integers(2**31))

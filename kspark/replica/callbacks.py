@@ -145,13 +145,13 @@ class ReplicaCallbacks:
         running = keras.callbacks.CallbackList(callbacks, model=replica.model, **self._params)
         self._attached = running, replica
 
-    def precede(self, batch: int) -> bool:
+    def precede(self, *, last: bool) -> bool:
         """Whether hooks run after a batch of the epoch, before the exchange that is due there.
 
         Args:
-            batch: Integer, number of batches of the epoch that are trained then.
+            last: Boolean, whether it is the last batch of the epoch.
         """
-        return self.active and (bool(self.batches) or batch == self._params["steps"])
+        return self.active and (bool(self.batches) or last)
 
     def begin_epoch(self, epoch: int) -> None:
         """Run the hooks of an epoch's beginning, and before the first one those of training."""

@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kspark.cluster.failures import lost_too_often
+from kspark.plan import known
 from kspark.replica import ReplicaSpec
 from kspark.shards import LearningRate, Shard, ShardHandle, Usage
 from kspark.weights import compute_delta
+from kspark.worker.inference import check_window
 from kspark.worker.own_weights import RoundWeights
 from kspark.worker.progress import Reporter
-from kspark.worker.reading import examples_in, windows_of
+from kspark.worker.reading import EpochRows, examples_in
 from kspark.worker.state import ShardState, Tries, replica_for
 from kspark.worker.tasks import (
     FitTask,
@@ -119,13 +121,13 @@ def train_shard(
     tries = Tries(state, task.epoch, fit.plan.max_failures)
     if tries.exhausted:
         return lost_too_often(handle.index, tries.count)
-    steps = fit.steps(handle.index)
     own_reporter = reporter is None
     reporter = Reporter.of(fit, handle.index) if reporter is None else reporter
     with tries if task.counts_deaths else nullcontext():
         replica = replica_for(spec, fit.fit_id, fit.threads)
         replica.alone = fit.alone
-        state_kept = state.restore(replica, task.epoch, fit.plan, steps.batches, fit.resumed)
+        batches = known(fit.steps(handle.index).batches)
+        state_kept = state.restore(replica, task.epoch, fit.plan, batches, fit.resumed)
         # With `ElasticAverage`, a replica starts from weights of its own.
         own = RoundWeights.of(
             fit, spec.weights, state.folder, num_examples, task.epoch, replica.projection
@@ -136,7 +138,7 @@ def train_shard(
             replica.learning_rate = task.learning_rate
         if task.counters is not None:
             replica.counters = task.counters
-        train_epoch(replica, shard, fit, task.epoch, reporter)
+        rows = train_epoch(replica, shard, fit, task.epoch, reporter)
         state.save(replica, task.epoch)
         delta = compute_delta(replica.get_vector(), base)
         if own is not None:
@@ -148,13 +150,12 @@ def train_shard(
             reporter.callbacks.end()
     received = vector.nbytes if task.weights_bytes is None else task.weights_bytes
     usage = Usage(time.perf_counter() - started, 0.0, delta.nbytes, received)
-    trained = steps.num_examples(task.epoch - fit.plan.origin)
     return ShardResult(
         handle.index,
-        trained,
+        rows.num_examples,
         delta,
         replica.metric_state(),
-        facts_of(steps.batches, trained, state_kept, usage),
+        facts_of(rows.batches, rows.num_examples, state_kept, usage),
         state=state_of(replica) if task.wants_state else None,
         counters=replica.counters,
     )
@@ -162,8 +163,11 @@ def train_shard(
 
 def train_epoch(
     replica: Replica, shard: Shard, fit: FitTask, epoch: int, reporter: Reporter | None = None
-) -> None:
+) -> EpochRows:
     """Train on the rows of an epoch, in batches. Metrics are reset first.
+
+    Returns:
+        `EpochRows` that were read to their end.
 
     Raises:
         NonFiniteLossError: If the loss is NaN or infinite, and the plan says to raise.
@@ -172,13 +176,16 @@ def train_epoch(
     replica.reset_metrics()
     replica.seed_backend(plan.backend_seed(shard.index, epoch))
     reporter.callbacks.attach(replica)
-    reporter.begin(epoch, fit.steps(shard.index).num_examples(epoch - plan.origin))
-    for window in windows_of(fit, shard, epoch):
+    rows = EpochRows(fit, shard, epoch, partial(check_window, replica))
+    reporter.begin(epoch, rows.num_examples)
+    for window in rows:
+        reporter.total = rows.num_examples
         for start, stop in reporter.pieces(0, plan.batches(window.num_examples)):
             replica.train(window, plan.batch_size, start, stop)
             reporter.trained(replica, examples_in(window, plan.batch_size, start, stop))
         check_finite(replica, plan, epoch)
     reporter.callbacks.end_epoch()
+    return rows
 
 
 def outgoing(

@@ -95,6 +95,10 @@ class ShardHandle:
         y: Tuple of `StoredArray`, one per target; empty without labels.
         sample_weight: Tuple of `StoredArray`.
         stats: Tuple of `LabelStats`, one per target; `None` for text.
+        first_batch: Integer, rows of the first batch of a shard whose rows are not on disk, but
+            come from a function of the user. Then the number of rows is not known, `num_examples`
+            is 1, and the arrays and statistics are those of this batch. Defaults to `0`: the rows
+            are on disk.
     """
 
     index: int
@@ -106,6 +110,7 @@ class ShardHandle:
     y: tuple[StoredArray, ...] = ()
     sample_weight: tuple[StoredArray, ...] = ()
     stats: tuple[LabelStats | None, ...] = ()
+    first_batch: int = 0
 
     @property
     def arrays(self) -> tuple[StoredArray, ...]:

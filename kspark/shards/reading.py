@@ -38,9 +38,18 @@ class Shard:
     def open(cls, handle: ShardHandle) -> Shard:
         """Check that a shard's files are complete on this host, and return the shard.
 
+        A shard whose rows are not on disk has a folder, beside which its state is kept.
+
         Raises:
             SpoolMissingError: If a file is missing or has another size.
         """
+        if handle.first_batch:
+            if not os.path.isdir(handle.path):
+                raise SpoolMissingError(
+                    f"Shard {handle.index} began on host {handle.host}, but on this host its "
+                    f"folder {handle.path} is missing."
+                )
+            return cls(handle)
         for stored in handle.arrays:
             path = os.path.join(handle.path, stored.file)
             if not os.path.isfile(path) or os.path.getsize(path) != stored.nbytes:

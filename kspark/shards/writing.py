@@ -8,6 +8,7 @@ import re
 import tempfile
 import uuid
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -150,7 +151,7 @@ class ShardWriter:
 
     def handle(self, index: int, path: str) -> ShardHandle:
         """Return the handle of the shard, whose files are under `path`. Call `close` first."""
-        stored = {g: tuple(c.stored for c in cs) for g, cs in self._columns.items()}
+        stored: dict[str, Any] = {g: tuple(c.stored for c in cs) for g, cs in self._columns.items()}
         return ShardHandle(
             index=index,
             num_examples=self.num_examples,

@@ -9,7 +9,7 @@ import keras
 from pyspark.sql import DataFrame
 
 from kspark import job
-from kspark.adapters import Columns, Stream, readable
+from kspark.adapters import Columns, Factory, Stream
 from kspark.cluster.check import check_cluster_once
 from kspark.cluster.interrupts import defers_interrupts
 from kspark.job.call_callbacks import PREDICT, TEST, CallCallbacks
@@ -20,6 +20,7 @@ from kspark.plan.checks import check_integer, check_steps
 from kspark.replica import ReplicaSpec
 from kspark.spark_model.argument_names import explains_unknown_arguments
 from kspark.spark_model.arguments import check_collects, compiled_model
+from kspark.spark_model.factories import readable
 from kspark.spark_model.files import Destination, score_to
 from kspark.spark_model.inputs import Source, first_phase, gathered, limit_stream, opened
 from kspark.spark_model.keras_attributes import KerasAttributes
@@ -242,8 +243,11 @@ class InferenceModel(KerasAttributes):
 
     def _sizes(self, x: Any, batch_size: int | None, steps: int | None) -> tuple[int, int | None]:
         """Return the batch size, and the number of rows of `steps` batches; `None` for all."""
-        batch_size = self._batch_size(batch_size, x)
+        given, batch_size = batch_size, self._batch_size(batch_size, x)
         size, batches = check_integer("batch_size", batch_size, 1), check_steps("steps", steps)
+        if isinstance(x, Factory):
+            x.batch_size, x.steps = given, batches
+            return size, None
         return size, None if batches is None else size * batches
 
     @property

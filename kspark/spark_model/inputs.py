@@ -13,7 +13,7 @@ from pyspark import RDD
 from pyspark.sql import SparkSession
 
 from kspark import job
-from kspark.adapters import Columns, Examples, Stream, adapt, is_table, readable
+from kspark.adapters import Columns, Examples, Factory, Stream, adapt, is_table
 from kspark.adapters.file_paths import is_files, open_files, warn_of_paths
 from kspark.cluster.running import check_running
 from kspark.errors import Described, inside, invalid
@@ -23,6 +23,7 @@ from kspark.replica import Replica
 from kspark.replica.labels import check_labels, check_text
 from kspark.replica.signature import is_built
 from kspark.session.default import default_session
+from kspark.spark_model.factories import readable, take_batches, take_validation
 
 
 def session_of(x: Any) -> SparkSession:
@@ -54,6 +55,10 @@ def sized(
         batch_size: Integer that the user has set, or `None`.
         validation_batch_size: Integer that the user has set, or `None`.
     """
+    if isinstance(x, Factory):
+        take_batches(x, plan, batch_size)
+    if isinstance(validation_data, Factory):
+        plan = take_validation(validation_data, plan, validation_batch_size)
     size, validation_size = plan.batch_size, plan.validation_batch_size
     if batch_size is None and isinstance(x, Stream):
         size = x.batch_size
@@ -114,7 +119,14 @@ def active_session() -> SparkSession | None:
         return None
 
 
-def example_for(model: keras.Model, x: Any, columns: Columns, *, labelled: bool) -> Any:
+def example_for(
+    model: keras.Model,
+    x: Any,
+    columns: Columns,
+    *,
+    labelled: bool,
+    num_workers: int | None = None,
+) -> Any:
     """Return the data from which `Replica.of` can build a model.
 
     A model without an input shape needs the first row; for other models, and for arrays, it is
@@ -125,9 +137,12 @@ def example_for(model: keras.Model, x: Any, columns: Columns, *, labelled: bool)
         x: The user's data.
         columns: `Columns` of a DataFrame.
         labelled: Boolean, whether the rows of `x` must contain labels.
+        num_workers: Integer, number of shards. Defaults to `None`.
     """
     if isinstance(x, Stream):
         return x.example
+    if isinstance(x, Factory) and not is_built(model):
+        return job.first_of_factory(session_of(x), x, num_workers)
     is_plain = isinstance(x, np.ndarray | Mapping)
     if is_built(model) or is_plain:
         return x
@@ -165,7 +180,7 @@ class Source:
         check_running(x)
         self.columns = columns
         self.num_workers = num_workers
-        example = example_for(model, x, columns, labelled=labelled)
+        example = example_for(model, x, columns, labelled=labelled, num_workers=num_workers)
         self.replica = Replica.of(model, example, with_labels=with_labels)
         self._x = x
 
@@ -222,7 +237,8 @@ class Source:
         with inside("validation_data"):
             parts = data if isinstance(data, tuple | list) else (data,)
             x, *labels = parts
-            x = readable(x, limited=count is not None)
+            if not isinstance(x, Factory):
+                x = readable(x, limited=count is not None)
             if isinstance(x, Stream):
                 x.limit = count
             return self._adapt(x, *labels, count=count)

@@ -9,7 +9,7 @@ import keras
 
 from kspark import compression as codecs
 from kspark import optimizers
-from kspark.adapters import Columns, readable
+from kspark.adapters import Columns
 from kspark.cluster.interrupts import defers_interrupts
 from kspark.job.callback_checks import checked_callbacks, stops_on_nan
 from kspark.job.progress import Phases
@@ -30,6 +30,7 @@ from kspark.spark_model.arguments import (
 )
 from kspark.spark_model.autologging import autologged
 from kspark.spark_model.checkpointing import KEPT, Checkpointing
+from kspark.spark_model.factories import readable
 from kspark.spark_model.inputs import (
     Source,
     TrainingData,
@@ -206,8 +207,8 @@ class SparkModel(SavedModel):
                 or a pyarrow Table; an RDD of `(x, y)` or `(x, y, sample_weight)`; a Spark
                 DataFrame; Parquet files, which the workers read without Spark: a path of a
                 file, a folder or a pattern such as `"folder/*.parquet"`, or a list of paths;
-                or a `tf.data.Dataset`, a `keras.utils.PyDataset`, a PyTorch `DataLoader` or a
-                generator of batches, whose batches are read once.
+                a `tf.data.Dataset`, `keras.utils.PyDataset`, PyTorch `DataLoader` or generator of
+                batches, read once; or a function of `(worker, num_workers)` that returns one.
             y: Labels, if `x` does not contain them. Defaults to `None`.
             batch_size: Integer, number of examples per batch and worker. Defaults to `None`:
                 the size of the first batch of `x`, if it has batches, else the `batch_size` of

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kspark.live.wire.reports import ProgressReport
+from kspark.plan import known
 from kspark.replica.callbacks import ReplicaCallbacks
 from kspark.worker.tasks import FitTask, widened
 
@@ -37,6 +38,9 @@ class Reporter:
         every: Integer, number of batches between two reports. Defaults to `None`: reports follow
             the clock.
         callbacks: `ReplicaCallbacks`. Defaults to `None`, none.
+
+    Attributes:
+        total: Integer, examples of the epoch, see `begin`.
     """
 
     def __init__(
@@ -49,7 +53,7 @@ class Reporter:
         self._send = send
         self._every = every
         self._piece = 1
-        self._epoch = self._total = self._done = 0
+        self._epoch = self.total = self._done = 0
         self._batches = self._in_piece = 0
         self._reported = 0.0
         self._began = False
@@ -73,11 +77,12 @@ class Reporter:
 
         Args:
             epoch: Integer.
-            total: Integer, number of examples that the shard trains in the epoch.
+            total: Integer, number of examples that the shard trains in the epoch; 0 as long as
+                it is not known.
             done: Integer, number of these that were trained before. Defaults to `0`.
             batches: Integer, number of batches of these. Defaults to `0`.
         """
-        self._epoch, self._total, self._done, self._batches = epoch, total, done, batches
+        self._epoch, self.total, self._done, self._batches = epoch, total, done, batches
         self._reported, self._began = time.perf_counter(), False
         self.callbacks.begin_epoch(epoch)
 
@@ -126,14 +131,14 @@ class Reporter:
         self.callbacks.end_batches(self._batches - 1)
         if self._send is None:
             return
-        now, over = time.perf_counter(), self._done >= self._total
+        now, over = time.perf_counter(), 0 < self.total <= self._done
         if self._every is not None:
             due = over or self._batches % self._every == 0
         else:
             due = now - self._reported >= REPORT_SECONDS or (self._began and over)
         if due:
             self._reported, self._began = now, True
-            report = ProgressReport(self._epoch, self._done, self._total, self._batches)
+            report = ProgressReport(self._epoch, self._done, self.total, self._batches)
             self._send(report.to_json(), self._metric_state(replica))
 
     def _metric_state(self, replica: Replica) -> list[np.ndarray]:
@@ -152,7 +157,7 @@ def callbacks_of(fit: FitTask, shard: int) -> ReplicaCallbacks:
     params = {
         "verbose": 0,
         "epochs": fit.plan.epochs,
-        "steps": fit.steps(shard).batches,
+        "steps": known(fit.steps(shard).batches) or None,
         "worker": fit.workers.index(shard),
         "num_workers": len(fit.workers),
     }

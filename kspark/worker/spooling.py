@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kspark.cluster.failures import failure_json
+from kspark.cluster.failures import FactoryError, failure_json
 from kspark.shards import Chunk, spool
 from kspark.worker.tasks import read_to_end
 
@@ -17,6 +17,6 @@ def spool_shard(run_id: str, index: int, chunks: Iterator[Chunk]) -> Iterator[by
     """
     try:
         yield spool(chunks, index, run_id).to_json()
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, FactoryError) as error:
         read_to_end(chunks)
         yield failure_json(index, error)

@@ -130,13 +130,14 @@ class ShardState:
             replica: `Replica`.
             epoch: Integer.
             plan: `TrainingPlan`.
-            batches: Integer, the shard's batches per epoch.
+            batches: Integer, the shard's batches per epoch; 0 if nobody knows it.
             resumed: Boolean, whether the fit began with the shard's state of a checkpoint.
                 Defaults to `False`.
 
         Returns:
             Boolean, `False` if the state was lost with its host. Then the replica gets the state
-            of the fit's start, except that a learning rate schedule continues at its step.
+            of the fit's start, except that a learning rate schedule continues at its step if the
+            number of batches per epoch is known.
         """
         standing = _standing.pop(self.fit_id, None)
         if standing is not None and standing[:3] == (replica, self.index, epoch - 1):

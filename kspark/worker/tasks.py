@@ -14,7 +14,7 @@ import numpy as np
 from kspark.cluster.failures import NonFiniteLossError, failure_of
 from kspark.errors import EnvironmentMismatchError, Failure, IncompatibleDeltaError, KSparkError
 from kspark.optimizers import ServerOptimizer
-from kspark.plan import ShardSteps, TrainingPlan, shard_steps
+from kspark.plan import Steps, TrainingPlan, shard_steps
 from kspark.shards import (
     ShardFacts,
     ShardHandle,
@@ -24,6 +24,7 @@ from kspark.shards import (
 )
 
 if TYPE_CHECKING:
+    from kspark.adapters.factories import FactoryRows
     from kspark.replica import Replica
 
 State = tuple[list[np.ndarray], list[np.ndarray]]
@@ -46,6 +47,7 @@ class FitTask:
         resumed: Boolean, whether the fit goes on from a checkpoint. Defaults to `False`.
         reports: Boolean, whether tasks that are connected to the driver report their progress
             within an epoch. Defaults to `False`.
+        stream: `FactoryRows` that the shards train on. Defaults to `None`: their rows are on disk.
     """
 
     fit_id: str
@@ -55,6 +57,12 @@ class FitTask:
     rule: ServerOptimizer | None = None
     resumed: bool = False
     reports: bool = False
+    stream: FactoryRows | None = None
+
+    @property
+    def limited(self) -> bool:
+        """Whether an epoch has a fixed number of batches."""
+        return self.plan.steps_per_epoch is not None
 
     @property
     def alone(self) -> bool:
@@ -75,7 +83,7 @@ class FitTask:
         every = self.plan.callbacks_every
         return None if every is None else -(-every // len(self.workers))
 
-    def steps(self, shard: int) -> ShardSteps:
+    def steps(self, shard: int) -> Steps:
         """Return which batches a shard trains in each epoch."""
         return shard_steps(self.plan, self.num_train)[shard]
 
@@ -222,6 +230,8 @@ def check_unchanged(handle: ShardHandle, wanted: int) -> None:
     Raises:
         ValueError: If it has fewer, because it was read again and its input changed.
     """
+    if handle.first_batch:
+        return
     if handle.num_examples < wanted:
         raise ValueError(
             f"Partition {handle.index} was read again after its executor was lost, and has "

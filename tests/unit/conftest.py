@@ -17,12 +17,13 @@ from kspark import optimizers
 from kspark.aggregator import Aggregator
 from kspark.errors import ConnectionLostError
 from kspark.live.coordinator import Coordinator, ShardPlan
+from kspark.live.driver import planned
 from kspark.live.run import LiveRun, LiveTask
 from kspark.live.shared_gradients import SharedGradients
 from kspark.live.task import choose_loop
 from kspark.live.transport import Reply
 from kspark.live.wire import SharedOffer
-from kspark.plan import TrainingPlan
+from kspark.plan import TrainingPlan, shard_steps
 from kspark.replica.building import build
 from kspark.shards import Chunk, Shard, ShardFacts, spool
 from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
@@ -232,10 +233,33 @@ class SmallWindows(Shard):
         return super().windows(batch_size, window_bytes=int(self.rows * self.row_bytes), **more)
 
 
-class World:
-    """Shards of the given sizes on disk, whose rows are numbered through; an aggregator."""
+class CountedRows:
+    """Stands for `FactoryRows`: ids in batches of three, in an order that depends on the seed.
 
-    def __init__(self, folder, counts, plan, rule="average", window_rows=10**9, near=False):
+    Each call of `chunks` stands for one of the user's function.
+    """
+
+    def __init__(self, ids):
+        self.ids, self.num_workers = ids, len(ids)
+        self.seeds = {shard: [] for shard in ids}
+
+    def chunks(self, worker, seed, *, limited=False):
+        self.seeds[worker].append(seed)
+        ids = np.random.default_rng(seed).permutation(self.ids[worker])
+        for start in range(0, len(ids), 3):
+            yield Chunk([ids[start : start + 3]])
+
+
+class World:
+    """Shards of the given sizes on disk, whose rows are numbered through; an aggregator.
+
+    With `streams`, the rows are not on disk, but come from `CountedRows`.
+    """
+
+    def __init__(
+        self, folder, counts, plan, rule="average", window_rows=10**9, near=False, streams=False
+    ):
+        plan = replace(plan, streams=streams)
         self.plan, self.folder, self.window_rows = plan, folder, window_rows
         self.counts = dict(enumerate(counts))
         ends = itertools.accumulate(counts)
@@ -244,10 +268,20 @@ class World:
             s: spool([Chunk([ids])] if len(ids) else [], s, "run", directory=folder)
             for s, ids in self.ids.items()
         }
+        shards = {
+            s: ShardPlan(n, plan.exchanges(plan.batches(n))) for s, n in self.counts.items() if n
+        }
+        stream = CountedRows(self.ids) if streams else None
+        if streams:
+            self.handles = {
+                s: replace(h, num_examples=1, first_batch=3) for s, h in self.handles.items()
+            }
+            steps = shard_steps(plan, self.counts)
+            shards = {s: planned(plan, steps[s]) for s in self.counts}
         self.aggregator = Aggregator(SPEC, np.zeros(3, "f4"), optimizers.get(rule), plan.mode)
         self.coordinator = Coordinator(
             self.aggregator,
-            {s: ShardPlan(n, plan.exchanges(plan.batches(n))) for s, n in self.counts.items() if n},
+            shards,
             plan.packing(SPEC),
             first_epoch=plan.initial_epoch,
             merge_gradients=plan.merges_gradients,
@@ -258,7 +292,7 @@ class World:
         self.shared = self.share_gradients() if near else None
         own = self.aggregator.optimizer
         own = own.clone() if own.keeps_replica_weights else None
-        self.fit_task = FitTask("fit", plan, self.counts, 1, own)
+        self.fit_task = FitTask("fit", plan, self.counts, 1, own, stream=stream)
         initial = CountingReplica()
         kept = (initial.get_optimizer_state(), initial.get_fixed())
         state_module._replicas["fit"] = state_module.Kept("counting", initial, kept, False)

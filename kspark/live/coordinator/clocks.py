@@ -35,6 +35,10 @@ from kspark.live.coordinator.progress import FitProgress
 
 logger = logging.getLogger("kspark")
 
+MANY_TICKS = 1 << 40
+"""Ticks of an epoch of which nobody knows the exchanges: a shard that has finished it is ahead of
+all that have not."""
+
 
 @dataclass
 class Waiter:
@@ -60,7 +64,7 @@ class Clocks:
         progress: `FitProgress`, which counts the applied pushes.
         gate: `Gate`.
         bound: Integer >= 0, number of ticks that a replica may be ahead.
-        ticks: Integer, exchanges per epoch of the shard with most exchanges.
+        ticks: Integer, exchanges per epoch of the shard with most exchanges; 0 if nobody knows it.
         timeout: Float, seconds that the others wait for a lost replica, and the limit of a single
             wait.
     """
@@ -71,7 +75,7 @@ class Clocks:
         self._progress = progress
         self._gate = gate
         self._bound = bound
-        self._ticks = ticks
+        self._ticks = ticks or MANY_TICKS
         self._timeout = timeout
         self._end: int | None = None
         self._started: set[int] = set()
@@ -80,8 +84,7 @@ class Clocks:
 
     def clock(self, shard: int) -> int:
         """Return a shard's clock, one tick less until its replica has asked for weights."""
-        progress = self._progress
-        epochs, rest = divmod(progress.shards[shard].sequence, progress.plans[shard].exchanges)
+        epochs, rest = self._progress.place_of(shard)
         return epochs * self._ticks + rest - (shard not in self._started)
 
     def begin_job(self, stop_epoch: int | None) -> None:

@@ -32,7 +32,7 @@ from kspark.live.coordinator.gate import Gate
 from kspark.live.coordinator.meetings import Meetings
 from kspark.live.coordinator.progress import Answer, EpochReport, FitProgress, ShardPlan
 from kspark.live.coordinator.pushes import Pushes
-from kspark.live.coordinator.rendezvous import Rendezvous
+from kspark.live.coordinator.rendezvous import OVER, Rendezvous
 from kspark.live.coordinator.running import Running
 from kspark.live.wire import Instructions, Restart, SharedOffer, Welcome
 from kspark.live.wire.reports import (
@@ -108,7 +108,7 @@ class Coordinator:
             examples = {s: p.num_examples for s, p in shards.items()}
             replies = (packing if merge_gradients else Whole(packing.spec)).packer()
             self.rendezvous = Rendezvous(
-                aggregator, examples, self.steps, merge_gradients, replies, batch_size
+                aggregator, examples, self.steps or None, merge_gradients, replies, batch_size
             )
             self._meetings = Meetings(self.rendezvous, self._progress, self._gate, timeout)
 
@@ -226,6 +226,8 @@ class Coordinator:
             if merged is None:
                 again = self._instructions(True, self._meetings.again())
                 return self.aggregator.version, again, 0
+        if merged is OVER:
+            return self.aggregator.version, replace(self.instructions, over=True), 0
         if merged is not self.aggregator.weights:
             return self.aggregator.version, self.instructions, merged
         np.copyto(out, merged)
@@ -271,7 +273,7 @@ class Coordinator:
 
     @property
     def merges(self) -> int:
-        """Number of merges per epoch, of deltas or of gradients."""
+        """Number of merges per epoch, of deltas or of gradients; 0 if nobody knows it before."""
         if self._meetings is not None:
             return self.steps
         return sum(shard.exchanges for shard in self.shards.values())

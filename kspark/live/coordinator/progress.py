@@ -33,7 +33,8 @@ class ShardPlan:
 
     Attributes:
         num_examples: Integer, training examples.
-        exchanges: Integer, number of exchanges with the aggregator per epoch.
+        exchanges: Integer, number of exchanges with the aggregator per epoch; 0 if nobody knows it.
+            Then a shard says when it has finished an epoch.
         batches: Integer, number of batches per epoch. Defaults to `0`: not known, so that the
             batches of an exchange are counted by its examples.
         local: Integer, number of batches between two exchanges. Defaults to `0`.
@@ -46,6 +47,8 @@ class ShardPlan:
 
     def batches_of(self, sequence: int) -> int:
         """Return the number of batches of a push, counted from 1 since the fit began."""
+        if not self.batches:
+            return 0
         exchange = (sequence - 1) % self.exchanges
         return min(self.local, self.batches - exchange * self.local)
 
@@ -59,6 +62,7 @@ class ShardProgress:
         connected: Boolean, whether that attempt is connected. Defaults to `False`.
         sequence: Integer, number of applied pushes. Defaults to `0`.
         epochs_done: Integer, epochs finished since the fit began. Defaults to `0`.
+        began: Integer, number of pushes in these epochs. Defaults to `0`.
         lost_since: Float, time at which its connection ended, in seconds of `time.monotonic`.
             Defaults to `None`, not lost.
         turn: Lock, held while a push is checked and applied. Otherwise a push of a superseded
@@ -69,6 +73,7 @@ class ShardProgress:
     connected: bool = False
     sequence: int = 0
     epochs_done: int = 0
+    began: int = 0
     lost_since: float | None = None
     turn: threading.Lock = field(default_factory=threading.Lock)
 
@@ -141,14 +146,21 @@ class FitProgress:
     def finish(self, shard: int, epoch: int, sequence: int = 0) -> None:
         """Note that a shard has finished an epoch, after `sequence` pushes."""
         state = self.shards[shard]
-        state.epochs_done = max(state.epochs_done, epoch - self.first_epoch + 1)
         state.sequence = max(state.sequence, sequence)
+        if epoch - self.first_epoch + 1 > state.epochs_done:
+            state.epochs_done, state.began = epoch - self.first_epoch + 1, state.sequence
 
     def catch_up(self, shard: int) -> None:
         """Derive finished epochs from pushes, because a replica may die before it reports one."""
         state = self.shards[shard]
-        done = state.sequence // self.plans[shard].exchanges
-        state.epochs_done = max(state.epochs_done, done)
+        state.epochs_done = max(state.epochs_done, self.place_of(shard)[0])
+
+    def place_of(self, shard: int) -> tuple[int, int]:
+        """Return of how many epochs a shard has made all pushes, and its pushes since then."""
+        state, exchanges = self.shards[shard], self.plans[shard].exchanges
+        if exchanges:
+            return divmod(state.sequence, exchanges)
+        return state.epochs_done, state.sequence - state.began
 
     def close(self, epoch: int) -> None:
         """Close an epoch, and drop its report."""
@@ -167,14 +179,15 @@ class FitProgress:
 
     def start_of(self, shard: int) -> Start:
         """Return where an asynchronous replica begins: after its shard's last push."""
-        sequence = self.shards[shard].sequence
-        epoch = self.epoch_of(shard, sequence + 1)
-        position = sequence % self.plans[shard].exchanges
-        return Start(epoch, sequence, position)
+        epochs, position = self.place_of(shard)
+        return Start(self.first_epoch + epochs, self.shards[shard].sequence, position)
 
     def epoch_of(self, shard: int, sequence: int) -> int:
         """Return the epoch of a shard's push. Pushes are counted from 1."""
-        return self.first_epoch + (sequence - 1) // self.plans[shard].exchanges
+        exchanges = self.plans[shard].exchanges
+        if not exchanges:  # It is the last push, and the shard has not finished its epoch.
+            return self.first_epoch + self.shards[shard].epochs_done
+        return self.first_epoch + (sequence - 1) // exchanges
 
     # -- reports ----------------------------------------------------------------------------
 

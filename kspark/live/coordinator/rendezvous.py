@@ -23,6 +23,9 @@ from kspark.weights import Packer, mean_in_order, weighted_mean
 
 Given = dict[int, tuple[np.ndarray | None, float]]
 
+OVER = np.empty(0)
+"""The result of a meeting to which no replica brings a vector, because none has batches left."""
+
 
 @dataclass
 class Meeting:
@@ -55,7 +58,9 @@ class Rendezvous:
     Args:
         aggregator: `Aggregator` with the global weights.
         examples: Mapping from shard to its training examples.
-        steps: Integer, exchanges per epoch of the shard with most exchanges.
+        steps: Integer, exchanges per epoch of the shard with most exchanges; `None` if nobody
+            knows it. Then replicas without batches bring nothing, and the exchanges of an epoch
+            are over when all replicas bring nothing.
         merge_gradients: Boolean, whether meetings average gradients, and one more at the end of
             the epoch merges the weights. Otherwise they merge deltas.
         replies: `Packer` of mean gradients. All replicas get the same bytes, so that they stay
@@ -67,6 +72,7 @@ class Rendezvous:
         generation: Integer, number of the try at the epoch.
         apart: Boolean, whether replicas average their gradients among themselves.
         entered: Boolean, whether a replica has begun the epoch.
+        over: Boolean, whether no replica has batches left in the epoch, if `steps` is `None`.
         meeting: `Meeting` that is open.
     """
 
@@ -74,7 +80,7 @@ class Rendezvous:
         self,
         aggregator: Aggregator,
         examples: Mapping[int, int],
-        steps: int,
+        steps: int | None,
         merge_gradients: bool,
         replies: Packer,
         batch_size: int | None = None,
@@ -91,6 +97,7 @@ class Rendezvous:
         self.generation = 0
         self.apart = False
         self.entered = False
+        self.over = False
         self.meeting = Meeting(0)
 
     @property
@@ -157,11 +164,13 @@ class Rendezvous:
         self._open_epoch()
 
     def _open_epoch(self) -> None:
-        self.entered = False
-        step = self._steps if self.apart else 0
+        self.entered = self.over = False
+        step = self._steps or 0 if self.apart else 0
         self.meeting = Meeting(self.generation << GENERATION_BITS | step)
 
     def _about_gradients(self, meeting: Meeting) -> bool:
+        if self._steps is None:
+            return self._merge_gradients and not self.over and not self.apart
         return self._merge_gradients and meeting.step < self._steps
 
     def _check(self, meeting: Meeting, shard: int, vector: np.ndarray) -> None:
@@ -175,6 +184,9 @@ class Rendezvous:
             )
 
     def _merge(self, meeting: Meeting) -> np.ndarray:
+        if self._steps is None and all(vector is None for vector, _ in meeting.given.values()):
+            self.over = True
+            return OVER
         if self._about_gradients(meeting):
             given = ((v, n) for _, (v, n) in sorted(meeting.given.items()) if v is not None)
             return self._replies.pack(mean_in_order(given))
@@ -209,9 +221,13 @@ class Rendezvous:
         merged = first.copy()
         cut = self._aggregator.spec.trainable_size
         if cut < merged.size:
-            brought = ((s, v) for s, (v, _) in sorted(given.items()) if v is not None)
+            brought = (
+                (v, n if self._steps is None else self._examples[s])
+                for s, (v, n) in sorted(given.items())
+                if v is not None
+            )
             # In float64, so that the mean of equal weights, such as frozen ones, is exactly these.
-            merged[cut:] = weighted_mean((v[cut:], self._examples[s]) for s, v in brought)
+            merged[cut:] = weighted_mean((v[cut:], n) for v, n in brought)
         self._aggregator.replace(merged)
         return self._aggregator.weights
 

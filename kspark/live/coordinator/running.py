@@ -40,7 +40,7 @@ class Running:
             if report.epoch > epoch:
                 done += report.total
             elif report.epoch == epoch:
-                done += min(report.num_examples, report.total)
+                done += min(report.num_examples, report.total or report.num_examples)
                 metrics += [arrays] if arrays else []
         return Moment(max(done, 0), metrics)
 

@@ -48,12 +48,15 @@ class Instructions:
         hold: Boolean, whether the replica must ask again before it continues. Defaults to
             `False`.
         restart: `Restart` of the epoch. Defaults to `None`: the epoch continues.
+        over: Boolean, whether no replica has brought a vector to this meeting, because none has
+            batches left in the epoch. Defaults to `False`.
     """
 
     stop: bool = False
     learning_rate: LearningRate = None
     hold: bool = False
     restart: Restart | None = None
+    over: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the instructions as JSON data, without fields that have their default."""
@@ -62,6 +65,8 @@ class Instructions:
             document["learning_rate"] = self.learning_rate
         if self.hold:
             document["hold"] = True
+        if self.over:
+            document["over"] = True
         if self.restart is not None:
             generation, epoch = self.restart.generation, self.restart.epoch
             document |= {"restart": True, "generation": generation, "epoch": epoch}

@@ -308,13 +308,30 @@ def files(spark):
     return [len(history["loss"]), ids == list(range(60)), float(difference), arrays.shape]
 
 
+def numbered(worker, num_workers):
+    """Rows with their numbers as targets: 6 for worker 0, and 5 for worker 1."""
+    ids = np.arange(worker, 11, 2)
+    for start in range(0, len(ids), 2):
+        targets = ids[start : start + 2].astype("float32")
+        yield np.ones((len(targets), 3), "float32"), targets
+
+
+def streamed(spark):
+    """Sums of an epoch of rows that a function makes; of an evaluation; and what is predicted."""
+    spark_model = SparkModel(id_model(), num_workers=2)
+    history = spark_model.fit(numbered, epochs=2, validation_data=numbered, verbose=0).history
+    sums = spark_model.evaluate(numbered, verbose=0, return_dict=True)
+    counts = [worker["num_examples"] for worker in spark_model.last_fit.workers[-1]]
+    return [history, sums, spark_model.predict(numbered, verbose=0).shape, counts]
+
+
 def main():
     # `KSPARK_WARM` is in the environment, as on a cluster with `spark.executorEnv.KSPARK_WARM`.
     builder = SparkSession.builder.remote("local[2]")
     spark = builder.config("spark.python.daemon.module", "kspark.cluster.daemon").getOrCreate()
     work = (warm, transformed, fit_uneven, fit_shuffled, one_shard, counted, read_once, continued)
     found = {}
-    for part in (*work, files, shown, refusals, cancelled, left_behind, bad_labels):
+    for part in (*work, files, streamed, shown, refusals, cancelled, left_behind, bad_labels):
         started = time.monotonic()
         found[part.__name__] = part(spark)
         sys.stderr.write(f"{part.__name__}: {time.monotonic() - started:.1f} s\n")

@@ -107,6 +107,13 @@ def figures(history, prefix=""):
     return [history[f"{prefix}rows"], history[f"{prefix}ids"]]
 
 
+def test_functions_make_the_rows_of_each_worker(found):
+    history, sums, shape, counts = found["streamed"]
+    assert history["rows"] == history["val_rows"] == [11, 11]
+    assert history["ids"] == history["val_ids"] == [sum(range(11))] * 2
+    assert (sums["rows"], sums["ids"], shape, counts) == (11, 55, [11, 1], [6, 5])
+
+
 def test_nondeterministic_rows_are_read_once(found):
     first, *others = found["read_once"]
     assert first > 0

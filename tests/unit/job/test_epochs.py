@@ -50,6 +50,7 @@ def test_callbacks_see_the_step_counters_of_the_replicas(monkeypatch, stateful):
         last_epoch=lambda epoch: False,
         checkpoints=None,
         progress=Progress(0, 5, 0),
+        steps=1,
     )
     monkeypatch.setattr(epochs, "take_state", lambda *_: note("take"))
     monkeypatch.setattr(epochs, "validate", lambda *_: note("validate", {}))

@@ -85,6 +85,15 @@ def a_fit(clock, shown, metrics=None, epochs=2):
         shown.on_epoch_end(epoch, metrics or {"loss": 0.25})
 
 
+def test_an_epoch_of_unknown_length_shows_its_examples(terminal, clock):
+    shown = Progress(1, 2, 0)
+    shown.on_train_begin()
+    shown.on_epoch_begin(0)
+    clock.seconds += 1
+    shown.show_epoch(0, 1234, 0, lambda: {"loss": 0.5})
+    assert any("Epoch 1/2 - 1,234 examples - loss: 0.5000" in text for text in terminal.moments)
+
+
 def test_a_line_moves_within_each_epoch_on_a_terminal_only(screen, clock):
     a_fit(clock, Progress(1, 2, 0))
     moments = [text for text in screen.moments if "[" in text]

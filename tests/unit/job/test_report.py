@@ -150,6 +150,10 @@ epoch  examples  computing s  waiting s  MB sent  MB received      rate  stalene
 
 
 def test_a_report_counts_in_the_singular_and_the_plural():
+    assert str(Workload(0, 2, 4, 0)) == "rows as they come, 2 workers"
+    assert str(Workload(9, 2, 4, 1, (4, 5))).startswith("9 examples (4 + 5) with 2 workers, ")
+    assert str(Workload(45, 9, 4, 1, (9, 4, *[5] * 7))).startswith("45 examples (4 to 9 each) with")
+    assert Workload(9, 2, 4, 1, (4, 5)).to_dict()["by_worker"] == (4, 5)
     assert str(Workload(1, 1, 1, 1)) == (
         "1 example with 1 worker, 1 example per batch and worker, global batch 1, "
         "1 update of the weights per epoch"

@@ -173,8 +173,8 @@ def test_changes_of_weights_are_refused_where_gradients_are_exchanged(window_of)
 
 
 def test_hooks_run_before_the_exchange_after_their_batch():
-    none, by_epoch = ReplicaCallbacks(), ReplicaCallbacks(b"", {"steps": 3})
-    assert [none.precede(batch) for batch in (1, 2, 3)] == [False] * 3
-    assert [by_epoch.precede(batch) for batch in (1, 2, 3)] == [False, False, True]
+    none, by_epoch = ReplicaCallbacks(), ReplicaCallbacks(b"")
+    assert [none.precede(last=last) for last in (False, True)] == [False, False]
+    assert [by_epoch.precede(last=last) for last in (False, True)] == [False, True]
     by_epoch.batches = 1
-    assert [by_epoch.precede(batch) for batch in (1, 2, 3)] == [True] * 3
+    assert [by_epoch.precede(last=last) for last in (False, True)] == [True, True]

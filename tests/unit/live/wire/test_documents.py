@@ -25,6 +25,7 @@ def sent(document):
         (Instructions(True, 0.5), '{"stop": true, "learning_rate": 0.5}'),
         (Instructions(False, (0.5, None)), '{"stop": false, "learning_rate": [0.5, null]}'),
         (Instructions(hold=True), '{"stop": false, "hold": true}'),
+        (Instructions(over=True), '{"stop": false, "over": true}'),
         (
             Instructions(False, 0.5, restart=Restart(6, 1)),
             '{"stop": false, "learning_rate": 0.5, "restart": true, "generation": 1, "epoch": 6}',

@@ -1,0 +1,179 @@
+"""Functions of `(worker, num_workers)`: what they may return, and what is read of it."""
+
+from __future__ import annotations
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kspark.adapters.factories import (
+    Factory,
+    FactoryRows,
+    check_signature,
+    first_features,
+    first_steps,
+    is_factory,
+    read_factory,
+)
+from kspark.cluster.failures import FactoryError, failure_of
+from kspark.replica.data_function import DataFunction
+from kspark.shards import ArraySpec, Chunk, InputSpec
+
+SPEC = InputSpec((ArraySpec("x", (2,), "float32"),), (ArraySpec("y"),))
+X, Y = np.arange(14, dtype="float64").reshape(7, 2), np.arange(7)
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, length=3):
+        super().__init__()
+        self.length = length
+
+    @property
+    def num_batches(self):
+        return self.length
+
+    def __getitem__(self, number):
+        return X[3 * number : 3 * number + 3], Y[3 * number : 3 * number + 3]
+
+
+def dataset():
+    return tf.data.Dataset.from_tensor_slices((X, Y)).batch(3)
+
+
+def generator():
+    yield from dataset().as_numpy_iterator()
+
+
+def rows_of(returned, spec=SPEC, num_workers=2):
+    def make(worker, num_workers, seed=None):
+        return returned(worker) if callable(returned) else returned
+
+    return FactoryRows(make, spec, num_workers)
+
+
+def labels(chunks):
+    return [chunk.y[0].tolist() for chunk in chunks]
+
+
+@pytest.mark.parametrize("returned", [dataset, generator, Batches, lambda: list(generator())])
+def test_batches_are_read_as_the_model_takes_them(returned):
+    chunks = list(rows_of(lambda worker: returned()).chunks(1))
+    assert labels(chunks) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert chunks[0].x[0].dtype == "float32"
+    np.testing.assert_array_equal(np.concatenate([c.x[0] for c in chunks]), X)
+
+
+def test_a_prediction_needs_no_labels():
+    (chunk,) = rows_of([X], InputSpec(SPEC.inputs)).chunks(0)
+    assert (chunk.num_examples, chunk.y) == (7, [])
+
+
+@pytest.mark.parametrize(
+    ("returned", "found"),
+    [
+        (None, "returned None"),
+        ((X, Y), "tuple"),
+        (X, "ndarray"),
+        ({"x": X}, "dict"),
+        ("rows.csv", "'rows.csv'"),
+        (3, "returned 3"),
+    ],
+)
+def test_what_is_no_data_is_refused(returned, found):
+    with pytest.raises(TypeError, match=r"`x` must be a function of \(worker, num_workers\)") as e:
+        next(rows_of(returned).chunks(0))
+    assert found in str(e.value)
+
+
+@pytest.mark.parametrize("returned", [lambda w: dataset().repeat(), lambda w: Batches(None)])
+def test_data_that_says_it_has_no_end_needs_a_number_of_steps(returned):
+    rows = rows_of(returned)
+    with pytest.raises(ValueError, match="used with `steps_per_epoch`.*infinite"):
+        next(rows.chunks(0))
+    assert next(rows.chunks(0, limited=True)).num_examples == 3
+
+
+def test_a_batch_that_does_not_fit_is_named():
+    with pytest.raises(ValueError, match="In batch 2 of worker 1: .*examples of shape"):
+        list(rows_of([(X, Y), (np.zeros((4, 3)), Y[:4])]).chunks(1))
+    with pytest.raises(ValueError, match=r"In batch 1 of worker 0: .*features alone"):
+        list(rows_of([X]).chunks(0))
+
+
+def test_an_error_of_the_users_code_has_its_own_traceback():
+    def fails(worker):
+        yield X, Y
+        raise KeyError("no such file")
+
+    for returned in (fails, lambda worker: X[worker, "no index"]):
+        with pytest.raises(FactoryError) as raised:
+            list(rows_of(returned).chunks(0))
+        failure = failure_of(0, raised.value)
+        assert failure.kind in ("FactoryError: KeyError", "FactoryError: IndexError")
+        assert "test_factories.py" in failure.traceback
+    (document,) = first_features(rows_of(fails_at_once), 0, iter([0]))
+    assert json.loads(document)["failure"]["kind"] == "FactoryError: OSError"
+
+
+def fails_at_once(worker):
+    raise OSError("gone")
+
+
+def test_the_first_features_need_a_row():
+    (found,) = first_features(rows_of([(X, Y)]), 0, iter([0]))
+    np.testing.assert_array_equal(found, X[:1])
+    (document,) = first_features(rows_of([]), 0, iter([0]))
+    assert "no rows for worker 0 of 2" in json.loads(document)["failure"]["message"]
+
+
+def endless(worker):
+    while True:
+        yield X[:3], Y[:3]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "expected"),
+    [(None, [[3, 3], [3]]), (2, [[3, 1], [2]]), (5, [[3, 3, 3, 1], [3, 2]])],
+)
+def test_steps_are_divided_among_the_workers(batch_size, expected):
+    rows = rows_of(lambda worker: endless(worker))
+    factory = Factory(rows.make, batch_size, steps=3)
+    for worker, counts in enumerate(expected):
+        found = list(read_factory(rows, factory, lambda index, chunks: chunks, worker, iter([0])))
+        assert [chunk.num_examples for chunk in found] == counts
+
+
+def test_no_batch_is_read_after_the_last_step():
+    chunks = iter([Chunk([np.zeros(3)]), Chunk([np.ones(3)])])
+    assert len(list(first_steps(chunks, 1))) == 1
+    assert next(chunks).x[0].tolist() == [1, 1, 1]
+
+
+def test_functions_are_told_from_data():
+    assert is_factory(lambda worker, num_workers: None) and is_factory(Batches)
+    assert not any(map(is_factory, (X, dataset(), Batches(), generator(), [X], "path", None)))
+    check_signature(lambda worker, num_workers, shard=None: None)
+    check_signature(max)
+    for wrong in (lambda: None, lambda worker: None, lambda a, b, c: None):
+        with pytest.raises(
+            TypeError, match=r"function of \(worker, num_workers\).*Received: `<lambda>"
+        ):
+            check_signature(wrong)
+
+
+def test_a_function_travels_by_value_and_is_seeded():
+    import random
+
+    def draws(worker, num_workers):
+        return worker, num_workers, random.random(), float(np.random.random())
+
+    function = DataFunction.of(draws)
+    first, second = function(1, 2, seed=5), function(1, 2, seed=5)
+    assert first == second and first[:2] == (1, 2)
+    assert function(1, 2, seed=6) != first and function(1, 2) != function(1, 2)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    with pytest.raises(ValueError, match="In the function of .*inside the function"):
+        DataFunction.of(lambda worker, num_workers: model)
