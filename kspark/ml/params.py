@@ -151,6 +151,13 @@ class HasFeatures(StageParams, FeatureAccessors):
         to.columns_by_name("inputCols", also_plain=False),
         Mapping[str, str | Sequence[str]],
     )
+    preprocess = param(
+        "preprocess",
+        "what makes the model's inputs of the columns of features, on the workers, batch by batch: "
+        "a function of a dictionary from column to array, its import name, or a Keras layer.",
+        to.step("preprocess"),
+        Any,
+    )
     DEFAULTS = {"featuresCol": "features"}
 
     def feature_columns(self) -> Any:
@@ -243,6 +250,13 @@ class HasTraining(StageParams, TrainingAccessors):
         Any,
     )
     verbose = param("verbose", "0, 1, 2 or auto, as in keras.Model.fit.", to.verbosity, int | str)
+    augment = param(
+        "augment",
+        "what changes the model's inputs in training only: a function of a batch of them, its "
+        "import name, or a Keras layer.",
+        to.step("augment"),
+        Any,
+    )
     scaleLr = param(
         "scaleLr",
         "how to scale the learning rate with the number of workers: linear or sqrt.",

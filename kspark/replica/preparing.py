@@ -34,6 +34,14 @@ over the shard. Returns as many rows, whose arrays in `x` are the model's inputs
 class Preparation(Protocol):
     """What is done to the rows of each batch before the model gets them."""
 
+    def applies(self, *, training: bool) -> bool:
+        """Whether it does anything to the rows."""
+        ...
+
+    def seed(self, value: int) -> None:
+        """Seed its random numbers, for one epoch of a shard."""
+        ...
+
     def __call__(self, chunk: Chunk, number: int, *, training: bool) -> Chunk:
         """Prepare the rows of one batch, see `Prepare`.
 

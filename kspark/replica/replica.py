@@ -197,6 +197,15 @@ class Replica(ReplicaState):
             return outputs[0]
         return [np.concatenate(arrays) for arrays in zip(*outputs, strict=True)]
 
+    def seed_backend(self, value: int) -> None:
+        """Seed the random numbers that are drawn without a variable of the model.
+
+        These are those of the backend, and those of `preparation`.
+        """
+        super().seed_backend(value)
+        if self.preparation is not None:
+            self.preparation.seed(value)
+
     def forget_rows(self) -> None:
         """Free the rows that are kept for the next epoch."""
         self._engine.forget_rows()
@@ -282,7 +291,7 @@ class Replica(ReplicaState):
     def _preparing(self, window: Window, *, training: bool) -> Prepare | None:
         """Return how to prepare the batches of a window, or `None` if the model takes its rows."""
         preparation = self.preparation
-        if preparation is None:
+        if preparation is None or not preparation.applies(training=training):
             return None if is_dense(window) else lambda chunk, number: dense(chunk)
         return lambda chunk, number: preparation(dense(chunk), number, training=training)
 
