@@ -22,7 +22,13 @@ from kspark.ml.accessors import (
     TrainingAccessors,
 )
 from kspark.ml.naming import camel_case
-from kspark.ml.signatures import StageParam, defaults_of, documented, signature_of
+from kspark.ml.signatures import (
+    StageParam,
+    add_accessors,
+    defaults_of,
+    documented,
+    signature_of,
+)
 from kspark.plan.checks import (
     check_boolean,
     check_choice,
@@ -112,26 +118,6 @@ class StageParams(Params):
             name: String, the Param's name.
         """
         return self.getOrDefault(name) if self.isDefined(name) else None
-
-
-def add_accessors(cls: type, name: str, param: StageParam) -> None:
-    """Add the getter and the setter of a Param to a class, unless the class defines them."""
-
-    def get(self: StageParams) -> Any:
-        return self.getOrDefault(name)
-
-    def put(self: StageParams, value: Any) -> Any:
-        return self._set(**{name: value})
-
-    put.__annotations__["value"] = param.kind
-    title, doc = name[0].upper() + name[1:], param.doc
-    texts = {"get": f"The value of `{name}`: {doc}", "set": f"Set `{name}`: {doc} Returns `self`."}
-    for verb, accessor in (("get", get), ("set", put)):
-        if not hasattr(cls, verb + title):
-            accessor.__name__ = verb + title
-            accessor.__qualname__ = f"{cls.__name__}.{verb}{title}"
-            accessor.__doc__ = texts[verb]
-            setattr(cls, verb + title, accessor)
 
 
 class HasFeatures(StageParams, FeatureAccessors):

@@ -121,11 +121,11 @@ class InferenceModel(KerasAttributes):
         x = readable(x, limited=steps is not None)
         size, count = self._sizes(x, batch_size, steps)
         columns = Columns(features_col, label_col, weight_col)
-        steps = Steps.of(self.preprocess, preprocess, None, self.custom_objects)
+        row_steps = Steps.of(self.preprocess, preprocess, None, self.custom_objects)
         with CallProgress(verbose, "Evaluate") as progress:
             with progress.moving(first_phase(x)):
                 x = opened(x, filters, y)
-                source = Source.of(self._model, x, y, columns, self.num_workers, steps)
+                source = Source.of(self._model, x, y, columns, self.num_workers, row_steps)
                 spark = source.spark
             progress.run_on(spark)
             limit_stream(x, count, progress)
@@ -213,12 +213,12 @@ class InferenceModel(KerasAttributes):
         lazy = isinstance(x, DataFrame)
         destination = Destination.of(output, columns, overwrite, x, filters)
         check_collects(watchers, collects=not lazy and destination is None)
-        steps = Steps.of(self.preprocess, preprocess, None, self.custom_objects)
+        row_steps = Steps.of(self.preprocess, preprocess, None, self.custom_objects)
         with CallProgress(0 if lazy else shown, "Predict") as progress:
             with progress.moving(first_phase(x)):
                 x = opened(x, filters)
                 workers = self.num_workers
-                source = Source(self._model, x, features, workers, labelled=False, steps=steps)
+                source = Source(self._model, x, features, workers, labelled=False, steps=row_steps)
                 spec = source.spec(self._model, self.custom_objects)
                 spark, features = source.spark, source.columns
             if lazy:

@@ -27,6 +27,9 @@ from kspark.shards import InputSpec, raw_arrays
 SINGLE_NAME = "x"
 """The name of an array that has none."""
 
+TRIED_ROWS = 2
+"""Number of times that the first row is in the batch with which steps are tried."""
+
 
 @dataclass(frozen=True)
 class Steps:
@@ -127,14 +130,17 @@ class RawRows:
         return cls(names, columns, job.first_arrays(session, example, columns, spec))
 
     def first_inputs(self, step: Step) -> Any:
-        """Return what `preprocess` makes of the first row, as arrays; `None` without a row.
+        """Return what `preprocess` makes of the first row, which it gets twice, as arrays.
+
+        `None` without a row.
 
         Raises:
             ValueError: If it fails.
         """
         if not self.arrays:
             return None
-        rows = dict(zip(self.names, self.arrays, strict=True))
+        arrays = (np.repeat(a, TRIED_ROWS, axis=0) for a in self.arrays)
+        rows = dict(zip(self.names, arrays, strict=True))
         found = tried(step, rows, f"a dictionary of arrays with the keys {list(self.names)}")
         if isinstance(found, Mapping):
             return {name: host_array("preprocess", part, "") for name, part in found.items()}
@@ -158,7 +164,7 @@ def first_row(session: SparkSession, x: Any, columns: Columns, inputs: InputSpec
         return None
     example = x.example if isinstance(x, Stream) else x
     arrays = job.first_arrays(session, example, columns, InputSpec(inputs.inputs))
-    return as_inputs(arrays, inputs) if arrays else None
+    return as_inputs([np.repeat(a, TRIED_ROWS, axis=0) for a in arrays], inputs) if arrays else None
 
 
 def names_of(features: Any, model: keras.Model) -> tuple[str, ...]:
@@ -212,8 +218,8 @@ def checked_preprocessing(
     """
     if first is not None:
         argument = "preprocess" if steps.preprocess is not None else "augment"
-        arrays = as_arrays(argument, first, inputs, 1)
+        arrays = as_arrays(argument, first, inputs, TRIED_ROWS)
         if steps.augment is not None:
             found = tried(steps.augment, as_inputs(arrays, inputs), "a batch of the model's inputs")
-            as_arrays("augment", found, inputs, 1)
+            as_arrays("augment", found, inputs, TRIED_ROWS)
     return Preprocessing(tuple(names), steps.preprocess, steps.augment)

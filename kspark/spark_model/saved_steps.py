@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from kspark import saving
 from kspark.replica.file_facts import FileFacts
 from kspark.replica.import_names import name_to_save, restored
+from kspark.replica.model_bytes import NOT_BUILT
 from kspark.replica.steps import container_of
 
 FUNCTION, LAYER, MODEL = "function", "layer", "model"
@@ -97,7 +99,9 @@ def save_layer(
     """
     model = container_of(layer)
     facts = FileFacts.of(model, custom_objects)
-    saving.save_model(model, {}, path, spark=spark, server_state=facts.arrays, facts=facts.data)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", NOT_BUILT)
+        saving.save_model(model, {}, path, spark=spark, server_state=facts.arrays, facts=facts.data)
 
 
 def load_layer(
