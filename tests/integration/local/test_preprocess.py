@@ -391,7 +391,7 @@ def test_a_changed_layer_of_a_stage_is_used(spark):
     words = vectorization()
     stage = KerasModel(classifier((10,)), preprocess=words)
     before = stage.transform(frame).first().prediction
-    words.set_vocabulary(["film", "good"])
+    words.set_vocabulary(["film", "poor", "good"])
     expected = stage.kerasModel.predict(words(np.array(["good"])), verbose=0)[0]
     after = stage.transform(frame).first().prediction
     np.testing.assert_allclose(after, expected, atol=1e-6)
