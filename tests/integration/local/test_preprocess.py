@@ -327,9 +327,8 @@ def test_spark_models_are_saved_with_their_layer(tmp_path):
             loaded.predict(texts, verbose=0), spark_model.predict(texts, verbose=0)
         )
     assert keras.saving.load_model(tmp_path / "model.keras").input_shape == (None, 10)
-    spark_model.preprocess = halved
+    spark_model.preprocess = lambda batch: batch["x"]
     with pytest.raises(ValueError, match="`preprocess` must be a function that can be imported"):
-        spark_model.preprocess = lambda batch: batch["x"]
         spark_model.save(str(tmp_path / "lambda.keras"))
 
 
