@@ -149,9 +149,8 @@ class StageReader(MLReader[S], Generic[S]):
 
     def _load_step(self, path: str, name: str, saved: Mapping[str, Any]) -> Any:
         """Load the function or the layer of a Param."""
-        objects = {**keras.saving.get_custom_objects(), **self._objects}
         if saved["kind"] == FUNCTION:
-            return restored(saved["name"], name, objects, safe_mode=self._safe)
+            return restored(saved["name"], name, self._objects, safe_mode=self._safe)
         file, spark = step_file(self, path, name), self.sparkSession
         objects = {**parts_of_main(), **self._objects}
         return load_layer(saved["kind"], file, objects, safe_mode=self._safe, spark=spark)

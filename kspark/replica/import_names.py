@@ -74,16 +74,20 @@ def restored(
     Args:
         name: String "module:name".
         argument: String, the argument that it was, for errors.
-        custom_objects: Mapping from names, with or without the module, to functions.
+        custom_objects: Mapping from names, with or without the module, to functions. Those of
+            `keras.saving.custom_object_scope` are known, too.
         safe_mode: Boolean.
 
     Raises:
         ValueError: If there is no such function, or it is not restored in safe mode.
     """
+    import keras
+
     module, _, qualified = name.partition(":")
     for key in (name, qualified):
-        if key in custom_objects:
-            return custom_objects[key]
+        given = keras.saving.get_registered_object(key, custom_objects=dict(custom_objects))
+        if given is not None:
+            return given
     if not safe_mode:
         return imported(name, argument)
     package = module.partition(".")[0]

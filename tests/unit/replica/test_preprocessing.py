@@ -163,5 +163,7 @@ def test_a_file_cannot_name_any_function_in_safe_mode():
     assert restored("json:loads", "preprocess", {}, safe_mode=False).__name__ == "loads"
     given = {"function": main_function()}
     assert restored("lost:function", "preprocess", given, safe_mode=True) is given["function"]
+    with keras.saving.custom_object_scope(given):
+        assert restored("lost:function", "preprocess", {}, safe_mode=True) is given["function"]
     own = name_to_save(pytest.raises, "preprocess")
     assert restored(own, "preprocess", {}, safe_mode=True) is pytest.raises
