@@ -91,7 +91,7 @@ def test_all_modes_train_as_on_prepared_rows(numbers, settings):
     workers = 1 if settings.get("mode") else 2
     found = []
     for features, preprocess in ((halved({"x": x}), None), (x, halved)):
-        model = classifier((3,), layers.Dropout(0.2))
+        model = classifier((3,), layers.Dropout(0.2, seed=5))
         spark_model = SparkModel(
             model, num_workers=workers, batch_size=4, seed=3, preprocess=preprocess, **settings
         )
