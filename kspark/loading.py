@@ -10,7 +10,8 @@ from kspark.mllib import SparkMLlibModel
 from kspark.plan.settings import SETTINGS
 from kspark.replica.file_facts import FileFacts
 from kspark.spark_model import SparkModel
-from kspark.spark_model.inputs import active_session
+from kspark.spark_model.saved_steps import SavedStep
+from kspark.spark_model.sessions import active_session
 
 
 def load_spark_model(
@@ -29,12 +30,12 @@ def load_spark_model(
         path: String, a local path, or a URI that Spark can read.
         custom_objects: Dictionary from names to custom classes or functions, including server
             optimizers, that are not registered. Defaults to `None`.
-        safe_mode: Boolean, whether to refuse a file that contains Python code. Defaults to
-            `True`.
+        safe_mode: Boolean, whether to refuse a file that contains Python code, or names a
+            function for `preprocess` whose module is not imported. Defaults to `True`.
 
     Returns:
         A `SparkModel`, or a `SparkMLlibModel` if one was saved, with the saved weights,
-        optimizer state, compile configuration and settings.
+        optimizer state, compile configuration and settings, `preprocess` among them.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -55,6 +56,10 @@ def load_spark_model(
         if name in SETTINGS
     }
     kind = SparkMLlibModel if saved.class_name == SparkMLlibModel.saved_as else SparkModel
-    loaded = kind(saved.model, custom_objects=custom_objects, **known)
+    step = SavedStep(saved.config, server_state)
+    objects = custom_objects or {}
+    preprocess = step.load("preprocess", objects, safe_mode=safe_mode)
+    server_state = {name: a for name, a in server_state.items() if name != "preprocess"}
+    loaded = kind(saved.model, custom_objects=custom_objects, preprocess=preprocess, **known)
     loaded._outcome.server_state = server_state
     return loaded

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from pyspark.sql.types import (
     ArrayType,
+    BinaryType,
     BooleanType,
     DataType,
     DateType,
@@ -19,7 +20,7 @@ from pyspark.sql.types import (
 )
 
 from kspark.adapters.feeds import Feed, FramePlan
-from kspark.shards import TEXT, LabelStats, ShardHandle, StoredArray
+from kspark.shards import RAW, TEXT, LabelStats, ShardHandle, StoredArray
 
 VECTOR_TYPES = ("pyspark.ml.linalg.VectorUDT", "pyspark.mllib.linalg.VectorUDT")
 
@@ -53,12 +54,15 @@ def check_type(name: str, kind: DataType, feed: Feed, *, beside_text: bool) -> N
         ValueError: If the type is another one.
     """
     inner = innermost(kind)
-    wants_text = feed.spec.dtype == TEXT or (not feed.spec.dtype and beside_text)
-    wants_any = not feed.spec.dtype and len(feed.names) == 1
+    is_free = feed.spec.dtype in ("", RAW)
+    wants_text = feed.spec.dtype == TEXT or (is_free and beside_text)
+    wants_any = is_free and len(feed.names) == 1
     is_number = isinstance(inner, NumericType | BooleanType) or is_vector_type(inner)
     if (is_number and not wants_text) or (is_text(inner) and wants_text):
         return
     if wants_any and (is_number or is_text(inner)):
+        return
+    if wants_any and feed.spec.dtype == RAW and isinstance(inner, BinaryType):
         return
     numbers = "numbers, vectors, or arrays of these"
     rule = "numbers, text, vectors, or arrays of these" if wants_any else numbers

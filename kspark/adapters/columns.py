@@ -1,8 +1,8 @@
 """Convert Arrow columns to NumPy arrays, without a loop over rows.
 
-The columns may have numbers, booleans, decimals, text, lists of any depth (of equal length),
-fixed shape tensors, and dense and sparse vectors of `pyspark.ml` and `pyspark.mllib`, which
-are structs of (type, size, indices, values) in Arrow.
+The columns may have numbers, booleans, decimals, text, bytes, lists of any depth (of equal
+length), fixed shape tensors, and dense and sparse vectors of `pyspark.ml` and `pyspark.mllib`,
+which are structs of (type, size, indices, values) in Arrow.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def to_numpy(column: pa.Array, place: Place) -> np.ndarray:
         place: `Place` of the column, for errors.
 
     Returns:
-        An array of numbers, or an object array of `str`.
+        An array of numbers, or an object array of `str` or `bytes`.
 
     Raises:
         ValueError: If there are nulls, rows of different lengths, or values
-            that are neither numbers nor text.
+            that are neither numbers nor text nor bytes.
     """
     kind = column.type
     refuse_nulls(column, place)
@@ -70,13 +70,15 @@ def scalars(column: pa.Array, place: Place) -> np.ndarray:
 
 
 def is_plain(kind: pa.DataType) -> bool:
-    """Whether NumPy has a dtype for the values, or they are text."""
+    """Whether NumPy has a dtype for the values, or they are text or bytes."""
     checks = (
         pa.types.is_integer,
         pa.types.is_floating,
         pa.types.is_boolean,
         pa.types.is_string,
         pa.types.is_large_string,
+        pa.types.is_binary,
+        pa.types.is_large_binary,
     )
     return any(check(kind) for check in checks)
 

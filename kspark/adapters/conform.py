@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kspark.shards import TEXT, ArraySpec
+from kspark.shards import RAW, TEXT, ArraySpec
 
 Shape = tuple[int | None, ...]
 
@@ -123,14 +123,16 @@ def cast(values: np.ndarray, dtype: str, floatx: str, place: Place) -> np.ndarra
 
     Args:
         values: Array.
-        dtype: String, name of a NumPy dtype, `"string"`, or `""` to keep the dtype of the
-            data.
+        dtype: String, name of a NumPy dtype, `"string"`, `""` to keep the dtype of the
+            data, or `"raw"` to keep that of floating point numbers and bytes, too.
         floatx: String, dtype of floating point numbers if `dtype` is `""`.
         place: `Place` of the rows, for errors.
 
     Raises:
         ValueError: If the values are of another kind, or the cast would change them.
     """
+    if dtype == RAW:
+        return raw(values, place)
     if values.dtype.kind in "OU":
         values = unboxed(values, place)
     is_text = values.dtype == object
@@ -142,6 +144,21 @@ def cast(values: np.ndarray, dtype: str, floatx: str, place: Place) -> np.ndarra
     if not dtype:
         dtype = floatx if values.dtype.kind == "f" else values.dtype.name
     return cast_numbers(values, np.dtype("float32" if dtype == "bfloat16" else dtype), place)
+
+
+def raw(values: np.ndarray, place: Place) -> np.ndarray:
+    """Return numbers in their own dtype, and text and bytes as objects.
+
+    Raises:
+        ValueError: If the values are of another kind, of several kinds, or null.
+    """
+    if values.dtype.kind == "S":
+        return values.astype(object)
+    if values.dtype.kind == "O" and all(isinstance(value, bytes) for value in values.flat):
+        return values
+    if values.dtype.kind not in "biufOU":
+        raise place.error("numbers, text or bytes", f"{values.dtype} values")
+    return unboxed(values, place) if values.dtype.kind in "OU" else values
 
 
 def cast_numbers(values: np.ndarray, dtype: np.dtype, place: Place) -> np.ndarray:
@@ -189,7 +206,7 @@ def unboxed(values: np.ndarray, place: Place) -> np.ndarray:
 
 
 def stack(values: Sequence[Any], place: Place) -> np.ndarray:
-    """Stack one value per row: numbers, strings, arrays, (nested) lists, or vectors.
+    """Stack one value per row: numbers, strings, bytes, arrays, (nested) lists, or vectors.
 
     Args:
         values: Sequence with at least one row.
@@ -200,6 +217,9 @@ def stack(values: Sequence[Any], place: Place) -> np.ndarray:
     """
     if any(hasattr(v, "toArray") for v in values):  # Spark's vectors and matrices
         values = [v.toArray() if hasattr(v, "toArray") else v for v in values]
+    if isinstance(values[0], bytes | bytearray):  # NumPy's own dtype cuts zeros at the end off.
+        out = [bytes(v) if isinstance(v, bytearray) else v for v in values]
+        return np.fromiter(out, object, len(out))
     try:
         if isinstance(values[0], np.ndarray):
             stacked = np.stack([np.asarray(v) for v in values])

@@ -13,7 +13,7 @@ from kspark.adapters.columns import row_bytes, to_numpy
 from kspark.adapters.conform import Place, conform
 from kspark.adapters.structure import weight_specs
 from kspark.errors import invalid
-from kspark.shards import TEXT, ArraySpec, Chunk, InputSpec
+from kspark.shards import RAW, TEXT, ArraySpec, Chunk, InputSpec
 
 Names = str | Sequence[str]
 
@@ -53,7 +53,7 @@ class Feed:
             ValueError: If a column is not of the kind that the spec or the first column has.
         """
         kinds = ["text" if p.dtype.kind in "OU" else "numbers" for p in parts]
-        wanted = {TEXT: "text", "": kinds[0]}.get(self.spec.dtype, "numbers")
+        wanted = {TEXT: "text", "": kinds[0], RAW: kinds[0]}.get(self.spec.dtype, "numbers")
         for name, part, kind in zip(self.names, parts, kinds, strict=True):
             column = replace(place, name=f"Column {name!r}")
             if kind != wanted:
@@ -141,6 +141,21 @@ def plan_frame(columns: Columns, spec: InputSpec) -> FramePlan:
         outputs = spec.outputs if len(specs) > 1 else ()
         weights = feeds(columns.weight_col, specs, "weight_col", outputs)
     return FramePlan(x, y, weights, spec.floatx)
+
+
+def feature_names(features_col: Names | Mapping[str, Names]) -> tuple[str, ...]:
+    """Return the names of the columns of features, or the keys of a dictionary.
+
+    Raises:
+        ValueError: If no column is named, or one is named twice.
+    """
+    if isinstance(features_col, Mapping):
+        names = tuple(features_col)
+    else:
+        names = as_names(features_col, "features_col")
+    if not names or len(set(names)) < len(names):
+        raise invalid("features_col", "names of columns, each once", features_col)
+    return names
 
 
 def feeds(

@@ -97,6 +97,23 @@ def all_are_features(available: Sequence[str], y: Any, spec: InputSpec, columns:
     return bare and columns.features_col == "features" and "features" not in available
 
 
+def with_names(x: Any, columns: Columns, *, bare: bool) -> Columns:
+    """Return `Columns` that name the features of a table, also if these are all its columns.
+
+    Args:
+        x: Data of any kind.
+        columns: `Columns`.
+        bare: Boolean, whether the labels are not in the table, or not needed.
+    """
+    if not is_pandas(x) and not isinstance(x, pa.Table):
+        return columns
+    available = [str(name) for name in (x.columns if is_pandas(x) else x.column_names)]
+    spec = InputSpec(())
+    if not bare or not all_are_features(available, None, spec, columns):
+        return columns
+    return replace(columns, features_col=available)
+
+
 def values_of(x: Any, spec: InputSpec) -> Any:
     """Return the values of a pandas DataFrame: one array, or one per column and input.
 

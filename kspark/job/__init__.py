@@ -5,8 +5,10 @@ change of road. `preparing`, `epochs` and `optimizer_state` are the steps of a f
 `predict` read the data once and keep nothing. The code of the tasks is in `kspark.worker`.
 """
 
+from kspark.job.example import first_arrays as first_arrays
 from kspark.job.example import first_example as first_example
 from kspark.job.example import first_of_factory as first_of_factory
+from kspark.job.example import first_of_rdd as first_of_rdd
 from kspark.job.files import Scoring as Scoring
 from kspark.job.files import score_files as score_files
 from kspark.job.inference import SharedModel as SharedModel

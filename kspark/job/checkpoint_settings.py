@@ -70,6 +70,7 @@ def settings_of(
             "callbacks": callbacks,
             # They are pickled by now. Checkpoints of fits without them need not know of them.
             "worker_callbacks": None if plan.worker_callbacks is None else "some",
+            "preprocessing": None if spec.preprocessing is None else spec.preprocessing.title,
         }
     )
 

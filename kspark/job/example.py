@@ -73,14 +73,7 @@ def first_example(spark: SparkSession, x: Any, columns: Columns, *, labelled: bo
             columns = replace(columns, features_col=columns.features_col[names[0]])
     inputs = tuple(ArraySpec(name) for name in names) if len(names) > 1 else FEATURES.inputs
     spec = InputSpec(inputs, LABELLED.targets if labelled else ())
-    if isinstance(x, DataFrame):
-        arrays = first_of_frame(spark, x, columns, spec)
-    elif isinstance(x, ParquetFiles):
-        features = replace(columns, label_col=None, weight_col=None)
-        arrays = first_of_files(x, plan_frame(features, spec))
-    else:
-        examples = adapt(spark, head(x), spec=spec, columns=columns)
-        arrays = examples.first.x if isinstance(examples, ArrayExamples) else []
+    arrays = first_arrays(spark, x, columns, spec)
     if len(arrays) > 1:
         return dict(zip(names, arrays, strict=True))
     return arrays[0] if arrays else None
@@ -101,6 +94,38 @@ def first_of_factory(spark: SparkSession, x: Factory, num_workers: int | None) -
     if isinstance(found, bytes):
         read_handle(found)  # raises the failure
     return found
+
+
+def first_arrays(
+    spark: SparkSession, x: Any, columns: Columns, spec: InputSpec
+) -> list[np.ndarray]:
+    """Return the features in the first row, one array per input of a spec; none if there is no row.
+
+    Args:
+        spark: `SparkSession`.
+        x: Input of any kind but RDDs.
+        columns: `Columns` of tables.
+        spec: `InputSpec`. If it has targets, the names of the columns of labels are checked, too.
+    """
+    if isinstance(x, DataFrame):
+        return first_of_frame(spark, x, columns, spec)
+    if isinstance(x, ParquetFiles):
+        features = replace(columns, label_col=None, weight_col=None)
+        return first_of_files(x, plan_frame(features, spec))
+    examples = adapt(spark, head(x), spec=spec, columns=columns)
+    return examples.first.x if isinstance(examples, ArrayExamples) else []
+
+
+def first_of_rdd(spark: SparkSession, rdd: RDD[Any], *, labelled: bool) -> list[Any]:
+    """Return a list of the features in the first row of an RDD, as they are; none if it is empty.
+
+    Args:
+        spark: `SparkSession`.
+        rdd: RDD of rows.
+        labelled: Boolean, whether the rows contain the labels, too.
+    """
+    rows = run(spark, FirstRow(rdd), "kspark: look at the first row")
+    return [row[0] for row in RowReader(LABELLED, 0).tuples(rows, 0)] if labelled else rows
 
 
 def first_of_frame(

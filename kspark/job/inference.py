@@ -168,7 +168,7 @@ class SharedModel:
         self.spark = spark
         self.backend = spec.backend
         self.key = spec.digest + uuid.uuid4().hex if key is None else key
-        self.inputs = spec.inputs
+        self.inputs = spec.rows
         engine = engine_of(spark)
         engine.use_warm_workers(spec.backend)
         # Never destroyed: a lazy DataFrame may need it at any time. Spark removes it when

@@ -11,6 +11,8 @@ class FeatureAccessors:
     def setFeaturesCol(self, value: str | Sequence[str]) -> Self: ...
     def getInputCols(self) -> Any: ...
     def setInputCols(self, value: Mapping[str, str | Sequence[str]]) -> Self: ...
+    def getPreprocess(self) -> Any: ...
+    def setPreprocess(self, value: Any) -> Self: ...
 
 class TargetAccessors:
     def getLabelCol(self) -> Any: ...
@@ -63,6 +65,8 @@ class TrainingAccessors:
     def setCallbacks(self, value: Any) -> Self: ...
     def getVerbose(self) -> Any: ...
     def setVerbose(self, value: int | str) -> Self: ...
+    def getAugment(self) -> Any: ...
+    def setAugment(self, value: Any) -> Self: ...
     def getScaleLr(self) -> str: ...
     def setScaleLr(self, value: str) -> Self: ...
     def getWarmupEpochs(self) -> float: ...
@@ -173,6 +177,7 @@ class ElephasTransformerAccessors:
 class EstimatorArguments(TypedDict, total=False):
     featuresCol: str | Sequence[str] | None
     inputCols: Mapping[str, str | Sequence[str]] | None
+    preprocess: Any
     labelCol: str | Sequence[str] | Mapping[str, str] | None
     weightCol: str | Sequence[str] | Mapping[str, str] | None
     validationIndicatorCol: str | None
@@ -197,6 +202,7 @@ class EstimatorArguments(TypedDict, total=False):
     classWeight: Mapping[int, float] | None
     callbacks: Any
     verbose: int | str | None
+    augment: Any
     scaleLr: str | None
     warmupEpochs: float | None
     predictionCol: str | None
@@ -207,6 +213,7 @@ class EstimatorArguments(TypedDict, total=False):
 class ClassifierArguments(TypedDict, total=False):
     featuresCol: str | Sequence[str] | None
     inputCols: Mapping[str, str | Sequence[str]] | None
+    preprocess: Any
     labelCol: str | Sequence[str] | Mapping[str, str] | None
     weightCol: str | Sequence[str] | Mapping[str, str] | None
     validationIndicatorCol: str | None
@@ -231,6 +238,7 @@ class ClassifierArguments(TypedDict, total=False):
     classWeight: Mapping[int, float] | None
     callbacks: Any
     verbose: int | str | None
+    augment: Any
     scaleLr: str | None
     warmupEpochs: float | None
     predictionCol: str | None
@@ -246,6 +254,7 @@ class ClassifierArguments(TypedDict, total=False):
 class ModelArguments(TypedDict, total=False):
     featuresCol: str | Sequence[str] | None
     inputCols: Mapping[str, str | Sequence[str]] | None
+    preprocess: Any
     predictionCol: str | None
     inferenceBatchSize: int | None
     featureLayer: str | None
@@ -254,6 +263,7 @@ class ModelArguments(TypedDict, total=False):
 class ClassificationModelArguments(TypedDict, total=False):
     featuresCol: str | Sequence[str] | None
     inputCols: Mapping[str, str | Sequence[str]] | None
+    preprocess: Any
     predictionCol: str | None
     inferenceBatchSize: int | None
     featureLayer: str | None

@@ -12,18 +12,23 @@ import keras
 from pyspark.sql import DataFrame, SparkSession
 
 from kspark.adapters import Columns
+from kspark.adapters.feeds import feature_names
 from kspark.cluster.engine import engine_of
 from kspark.cluster.remote import is_connect
 from kspark.errors import ClusterError, invalid
 from kspark.files.table import ParquetFiles
 from kspark.job import SharedModel
-from kspark.ml.digest import model_digest
+from kspark.ml.digest import model_digest, step_digest
 from kspark.ml.inner import inputs_of, outputs_of, up_to
 from kspark.replica import ReplicaSpec
 from kspark.replica.custom_objects import checked
 from kspark.replica.model_spec import ModelSpec
+from kspark.replica.preprocessing import Preprocessing
 from kspark.replica.signature import build_model, is_arrays, is_built
+from kspark.replica.steps import Step
 from kspark.spark_model.inputs import example_for
+from kspark.spark_model.preprocessing import RawRows
+from kspark.spark_model.sessions import session_of
 
 
 class CarriedModel:
@@ -54,22 +59,33 @@ class CarriedModel:
             spec = ModelSpec.of(self.model, self.custom_objects)
         return spec.make()
 
-    def build(self, dataset: DataFrame | ParquetFiles, columns: Columns) -> None:
+    def build(
+        self, dataset: DataFrame | ParquetFiles, columns: Columns, preprocess: Any = None
+    ) -> None:
         """Build a model without an input shape from the first row of a DataFrame or of files.
 
         Args:
             dataset: DataFrame or `ParquetFiles`.
             columns: `Columns` that name the features.
+            preprocess: What makes the model's inputs of the row. Defaults to `None`.
 
         Raises:
             ValueError: If there is no row to build the model from.
         """
         with self._lock:
             if not is_built(self.model):
-                example = example_for(self.model, dataset, columns, labelled=False)
+                example = self._example(dataset, columns, preprocess)
                 if is_arrays(example):
                     build_model(self.model, example)
         self.check_built()
+
+    def _example(self, dataset: DataFrame | ParquetFiles, columns: Columns, preprocess: Any) -> Any:
+        step = Step.of("preprocess", preprocess, self.custom_objects)
+        if step is None:
+            return example_for(self.model, dataset, columns, labelled=False)
+        session = session_of(dataset)
+        raw = RawRows.of(session, self.model, dataset, columns, None, labelled=True)
+        return raw.first_inputs(step)
 
     def check_built(self) -> None:
         """Refuse a model that has no variables yet.
@@ -87,20 +103,37 @@ class CarriedModel:
         if optimizer is not None and self.model.built and not optimizer.built:
             optimizer.build(self.model.trainable_variables)
 
-    def shared(self, spark: SparkSession, layer: str | None = None) -> SharedModel:
+    def shared(
+        self,
+        spark: SparkSession,
+        layer: str | None = None,
+        preprocess: Any = None,
+        features: Any = "features",
+    ) -> SharedModel:
         """Return the model with its current weights, for the tasks of a Spark application.
 
         Args:
             spark: `SparkSession`.
             layer: String, the layer whose output to compute. Defaults to `None`, the output
                 of the model.
+            preprocess: What makes the model's inputs of the columns. Defaults to `None`.
+            features: The columns of the features, as in `Columns`, for `preprocess`.
         """
         place = (engine_of(spark).application, layer)
         with self._lock:
             key = f"{self._name}-{model_digest(self.model)}-{layer or ''}"
+            preprocessing = None
+            if preprocess is not None:
+                names = feature_names(features)
+                key += f"-{step_digest(preprocess)}-{'-'.join(names)}"
             kept = self._shared.get(place)
             if kept is None or kept.key != key:
-                made = ReplicaSpec.of(self.predicting(layer), self.custom_objects)
+                if preprocess is not None:
+                    step = Step.of("preprocess", preprocess, self.custom_objects)
+                    preprocessing = Preprocessing(names, step)
+                made = ReplicaSpec.of(
+                    self.predicting(layer), self.custom_objects, preprocessing=preprocessing
+                )
                 spec = replace(made, values=None)  # Predictors are not renewed.
                 kept = SharedModel(spark, spec, key)
                 self._shared[place] = kept

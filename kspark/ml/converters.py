@@ -22,6 +22,7 @@ from kspark.plan.checks import (
     check_reshuffle,
 )
 from kspark.plan.settings import SETTINGS
+from kspark.replica.steps import checked as checked_step
 
 Converter = Callable[[Any], Any]
 
@@ -146,6 +147,20 @@ def verbosity(value: Any) -> int | str:
     if isinstance(value, bool) or not isinstance(value, Integral) or value not in (0, 1, 2):
         raise invalid("verbose", '"auto", 0, 1 or 2', value)
     return int(value)
+
+
+def step(name: str) -> Converter:
+    """Make a converter for a function of a batch, its import name, or a Keras layer.
+
+    Args:
+        name: String, name of the Param, for errors.
+    """
+
+    def convert(value: Any) -> Any:
+        checked_step(name, value)
+        return value
+
+    return convert
 
 
 def callbacks(value: Any) -> Any:

@@ -11,6 +11,8 @@ import keras
 import numpy as np
 
 from kspark.replica.comparing import SCALARS, enclosed_values, is_data, is_own, managed_names
+from kspark.replica.pickling import dump_with_layers
+from kspark.replica.steps import checked, container_of
 from kspark.saving.vocabularies import is_lookup, layers_of, table_digest
 
 UNKNOWN_CONFIG = (NotImplementedError, TypeError, ValueError, AttributeError)
@@ -38,6 +40,16 @@ def model_digest(model: keras.Model) -> str:
             update(digest, config_of(layer))
         update(digest, own_attributes(layer))
     return digest.hexdigest()
+
+
+def step_digest(step: Any) -> str:
+    """Return a digest of what a function of a batch or a layer, such as `preprocess`, does."""
+    step = checked("preprocess", step)
+    if isinstance(step, keras.Layer):
+        return model_digest(container_of(step))
+    data, layers = dump_with_layers({"preprocess": step})
+    digests = [model_digest(container_of(layer)) for layer in layers]
+    return hashlib.blake2b(data + "".join(digests).encode(), digest_size=16).hexdigest()
 
 
 def own_attributes(layer: keras.Layer) -> dict[str, Any]:

@@ -92,10 +92,12 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
         check_running(dataset)
         carried = self._model()
         self.check_trainable()
-        carried.build(dataset, Columns(self.feature_columns(), None))
+        preprocess = self.value_of("preprocess")
+        carried.build(dataset, Columns(self.feature_columns(), None), preprocess)
         check_model(carried.model)
-        model = carried.clone()
-        trained = SparkModel(model, custom_objects=carried.custom_objects, **self.model_arguments())
+        model, objects = carried.clone(), carried.custom_objects
+        arguments = self.model_arguments()
+        trained = SparkModel(model, custom_objects=objects, preprocess=preprocess, **arguments)
         frame = self._labelled(dataset, model)
         indicator = self.value_of("validationIndicatorCol")
         split = self.getOrDefault("validationSplit")
@@ -117,8 +119,9 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
                 reshuffle=self.value_of("reshuffle"),
                 scale_lr=self.value_of("scaleLr"),
                 warmup_epochs=self.getOrDefault("warmupEpochs"),
+                augment=self.value_of("augment"),
             )
-        fitted = self._fitted(CarriedModel(model, carried.custom_objects))
+        fitted = self._fitted(CarriedModel(model, objects))
         report = trained.last_fit
         fitted._summary = TrainingSummary(history.history, report.workers if report else [])
         return fitted

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 from pyspark.ml import Model
 from pyspark.ml.linalg import VectorUDT
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField
 
 from kspark import job
@@ -25,7 +25,8 @@ from kspark.ml.params import HasFeatures, HasPrediction
 from kspark.ml.stage import Stage
 from kspark.ml.summary import TrainingSummary
 from kspark.spark_model.files import Destination, score_to
-from kspark.spark_model.inputs import active_session, first_phase, opened, session_of
+from kspark.spark_model.inputs import opened
+from kspark.spark_model.sessions import active_session, first_phase, session_of
 from kspark.worker.scores import Activations, Probabilities, Scores, Values
 
 if TYPE_CHECKING:
@@ -104,13 +105,13 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         check_running(dataset)
         layer = self.value_of("featureLayer")
         columns = Columns(self.feature_columns(), None, None)
-        self._model().build(dataset, columns)
+        self._model().build(dataset, columns, self.value_of("preprocess"))
         added, scores = self._activations() if layer else self._scores()
         if not added:
             return dataset
         for field in added:
             check_new_column(dataset, field.name, self._param_of(field.name))
-        model = self._model().shared(dataset.sparkSession, layer)
+        model = self._shared(dataset.sparkSession)
         size = self.getOrDefault("inferenceBatchSize")
         return job.score_frame(model, dataset, columns, added, scores, size)
 
@@ -164,11 +165,11 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         with CallProgress(verbose, "Predict") as progress:
             with progress.moving(first_phase(path)):
                 spark, rows = session_of(path), opened(path, filters)
-                self._model().build(rows, features)
+                self._model().build(rows, features, self.value_of("preprocess"))
                 added, scores = self._activations() if layer else self._scores()
                 if not added:
                     raise invalid("predictionCol", "the name of a column to add", "")
-                model = self._model().shared(spark, layer)
+                model = self._shared(spark)
             progress.run_on(spark)
             progress.phase("Starting the workers")
             check_cluster_once(spark, model.backend, progress.watch)
@@ -218,7 +219,7 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         layer = self.value_of("featureLayer")
         kind, scores = (ArrayType(DoubleType()), Probabilities()) if layer else self._one_score()
         function = job.score_udf(
-            self._model().shared(spark, layer),
+            self._shared(spark),
             spark,
             Columns(self.feature_columns(), None, None),
             kind,
@@ -226,6 +227,11 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
             self.getOrDefault("inferenceBatchSize"),
         )
         return spark.udf.register(name, function)
+
+    def _shared(self, spark: SparkSession) -> job.SharedModel:
+        """Return the model with what makes its inputs, for the tasks of a Spark application."""
+        layer, preprocess = self.value_of("featureLayer"), self.value_of("preprocess")
+        return self._model().shared(spark, layer, preprocess, self.feature_columns())
 
     def _one_score(self) -> tuple[DataType, Scores]:
         """Return the type of the prediction, and the scores, of which it is the last."""

@@ -21,7 +21,7 @@ def camel_case(name: str) -> str:
 
 FIT_ARGUMENTS = (
     *("features_col", "label_col", "weight_col", "validation_split", "class_weight"),
-    *("custom_objects", "reshuffle", "scale_lr", "warmup_epochs"),
+    *("custom_objects", "reshuffle", "scale_lr", "warmup_epochs", "preprocess", "augment"),
 )
 """Arguments of `SparkModel` and its `fit` that have a Param and are not settings."""
 

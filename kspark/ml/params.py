@@ -22,7 +22,13 @@ from kspark.ml.accessors import (
     TrainingAccessors,
 )
 from kspark.ml.naming import camel_case
-from kspark.ml.signatures import StageParam, defaults_of, documented, signature_of
+from kspark.ml.signatures import (
+    StageParam,
+    add_accessors,
+    defaults_of,
+    documented,
+    signature_of,
+)
 from kspark.plan.checks import (
     check_boolean,
     check_choice,
@@ -114,26 +120,6 @@ class StageParams(Params):
         return self.getOrDefault(name) if self.isDefined(name) else None
 
 
-def add_accessors(cls: type, name: str, param: StageParam) -> None:
-    """Add the getter and the setter of a Param to a class, unless the class defines them."""
-
-    def get(self: StageParams) -> Any:
-        return self.getOrDefault(name)
-
-    def put(self: StageParams, value: Any) -> Any:
-        return self._set(**{name: value})
-
-    put.__annotations__["value"] = param.kind
-    title, doc = name[0].upper() + name[1:], param.doc
-    texts = {"get": f"The value of `{name}`: {doc}", "set": f"Set `{name}`: {doc} Returns `self`."}
-    for verb, accessor in (("get", get), ("set", put)):
-        if not hasattr(cls, verb + title):
-            accessor.__name__ = verb + title
-            accessor.__qualname__ = f"{cls.__name__}.{verb}{title}"
-            accessor.__doc__ = texts[verb]
-            setattr(cls, verb + title, accessor)
-
-
 class HasFeatures(StageParams, FeatureAccessors):
     """Params for the inputs of the model."""
 
@@ -150,6 +136,13 @@ class HasFeatures(StageParams, FeatureAccessors):
         "inputs.",
         to.columns_by_name("inputCols", also_plain=False),
         Mapping[str, str | Sequence[str]],
+    )
+    preprocess = param(
+        "preprocess",
+        "what makes the model's inputs of the columns of features, on the workers, batch by batch: "
+        "a function of a dictionary from column to array, its import name, or a Keras layer.",
+        to.step("preprocess"),
+        Any,
     )
     DEFAULTS = {"featuresCol": "features"}
 
@@ -243,6 +236,13 @@ class HasTraining(StageParams, TrainingAccessors):
         Any,
     )
     verbose = param("verbose", "0, 1, 2 or auto, as in keras.Model.fit.", to.verbosity, int | str)
+    augment = param(
+        "augment",
+        "what changes the model's inputs in training only: a function of a batch of them, its "
+        "import name, or a Keras layer.",
+        to.step("augment"),
+        Any,
+    )
     scaleLr = param(
         "scaleLr",
         "how to scale the learning rate with the number of workers: linear or sqrt.",

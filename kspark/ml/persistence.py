@@ -3,6 +3,7 @@
 ```
 <path>/metadata/      class, uid, Params and training summary as JSON, like all Spark stages
 <path>/model.keras    the Keras model, if the stage has one
+<path>/preprocess.keras, <path>/augment.keras    these Params, if they are Keras layers
 ```
 """
 
@@ -20,13 +21,18 @@ from kspark import saving
 from kspark.errors import invalid
 from kspark.ml.carried import CarriedModel, need_jvm
 from kspark.replica.file_facts import FileFacts
+from kspark.replica.import_names import name_to_save, restored
 from kspark.replica.model_bytes import REBUILD_ERRORS
 from kspark.saving.document import Document
 from kspark.saving.hadoop import qualified
 from kspark.saving.uncompiled import load_uncompiled
+from kspark.spark_model.saved_steps import FUNCTION, kind_of, load_layer, save_layer
 
 MODEL_FILE = "model.keras"
-NOT_SAVED = frozenset({"callbacks", "custom_objects"})
+STEPS = ("preprocess", "augment")
+"""Params that are functions, of which the name is saved, or layers, which have files."""
+
+NOT_SAVED = frozenset({"callbacks", "custom_objects", *STEPS})
 
 S = TypeVar("S", bound=MLReadable[Any])
 
@@ -52,7 +58,17 @@ class StageWriter(MLWriter):
         }
         carried = self.stage.to_save()
         extra = {**self.stage.extra_metadata(), "hasModel": carried is not None}
+        set_steps = {
+            name: self.stage.value_of(name)
+            for name in STEPS
+            if self.stage.hasParam(name) and self.stage.isSet(name)
+        }
+        extra["steps"] = {name: described_step(name, step) for name, step in set_steps.items()}
         DefaultParamsWriter.saveMetadata(self.stage, path, self.sc, extra, params)
+        objects = {} if carried is None else carried.custom_objects
+        for name, step in set_steps.items():
+            if kind_of(step) != FUNCTION:
+                save_layer(step, step_file(self, path, name), objects, self.sparkSession)
         if carried is not None:
             file = model_file(self, path)
             carried.build_optimizer()
@@ -126,8 +142,18 @@ class StageReader(MLReader[S], Generic[S]):
         if metadata["hasModel"]:
             model, stage.not_compiled = self._load_model(path)
             stage.carried = CarriedModel(model, self._objects)
+        for step, saved in metadata.get("steps", {}).items():
+            stage._set(**{step: self._load_step(path, step, saved)})
         stage.take_metadata(metadata)
         return stage
+
+    def _load_step(self, path: str, name: str, saved: Mapping[str, Any]) -> Any:
+        """Load the function or the layer of a Param."""
+        if saved["kind"] == FUNCTION:
+            return restored(saved["name"], name, self._objects, safe_mode=self._safe)
+        file, spark = step_file(self, path, name), self.sparkSession
+        objects = {**parts_of_main(), **self._objects}
+        return load_layer(saved["kind"], file, objects, safe_mode=self._safe, spark=spark)
 
     def _load_model(self, path: str) -> tuple[keras.Model, ValueError | None]:
         """Load the model of a stage, compiled if its loss, metrics and optimizer are known.
@@ -192,4 +218,21 @@ def parts_of_main() -> dict[str, Any]:
 
 def model_file(door: MLWriter | MLReader[Any], path: str) -> str:
     """Return the path of a stage's model, with its scheme, for both Spark and Python."""
-    return qualified(f"{path.rstrip('/')}/{MODEL_FILE}", door.sparkSession)
+    return step_file(door, path, MODEL_FILE.removesuffix(".keras"))
+
+
+def step_file(door: MLWriter | MLReader[Any], path: str, name: str) -> str:
+    """Return the path of the Keras file of a name, with its scheme, as `model_file` does."""
+    return qualified(f"{path.rstrip('/')}/{name}.keras", door.sparkSession)
+
+
+def described_step(name: str, step: Any) -> dict[str, str]:
+    """Describe a function or a layer as JSON data.
+
+    Raises:
+        ValueError: If it is a function that cannot be imported.
+    """
+    kind = kind_of(step)
+    if kind != FUNCTION:
+        return {"kind": kind}
+    return {"kind": kind, "name": step if isinstance(step, str) else name_to_save(step, name)}

@@ -41,6 +41,26 @@ class StageParam(Param[Any]):
         self.kind = kind
 
 
+def add_accessors(cls: type, name: str, param: StageParam) -> None:
+    """Add the getter and the setter of a Param to a class, unless the class defines them."""
+
+    def get(self: Any) -> Any:
+        return self.getOrDefault(name)
+
+    def put(self: Any, value: Any) -> Any:
+        return self._set(**{name: value})
+
+    put.__annotations__["value"] = param.kind
+    title, doc = name[0].upper() + name[1:], param.doc
+    texts = {"get": f"The value of `{name}`: {doc}", "set": f"Set `{name}`: {doc} Returns `self`."}
+    for verb, accessor in (("get", get), ("set", put)):
+        if not hasattr(cls, verb + title):
+            accessor.__name__ = verb + title
+            accessor.__qualname__ = f"{cls.__name__}.{verb}{title}"
+            accessor.__doc__ = texts[verb]
+            setattr(cls, verb + title, accessor)
+
+
 def params_of(cls: type) -> dict[str, StageParam]:
     """Return the Params of a class by name, those of the first base class first."""
     found: dict[str, StageParam] = {}

@@ -10,6 +10,7 @@ from kspark.replica.spec import ReplicaSpec
 from kspark.replica.variables import same_structure, weight_spec
 
 if TYPE_CHECKING:
+    from kspark.replica.preprocessing import Preprocessor
     from kspark.replica.replica import Replica
 
 
@@ -43,7 +44,12 @@ def build(spec: ReplicaSpec, threads: int | None = None) -> Replica:
             f"Keras {keras.__version__} on this worker rebuilt the model with other "
             "variables than on the driver. Install the same version of Keras on both."
         )
-    return Replica(model, spec.weights, spec.inputs, objects)
+    return Replica(model, spec.weights, spec.inputs, objects, preparation_of(spec))
+
+
+def preparation_of(spec: ReplicaSpec) -> Preprocessor | None:
+    """Make what prepares the rows of a replica, if there is anything to do."""
+    return None if spec.preprocessing is None else spec.preprocessing.make(spec.inputs)
 
 
 def renewed(replica: Replica, spec: ReplicaSpec) -> bool:
@@ -71,4 +77,5 @@ def renewed(replica: Replica, spec: ReplicaSpec) -> bool:
     replica.set_fixed(values.fixed)
     replica.set_optimizer_state(compilation.optimizer.state)
     replica.reset_metrics()
+    replica.preparation = preparation_of(spec)
     return True

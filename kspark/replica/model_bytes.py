@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 CONFIG_FILE = "config.json"
 """The member of a `.keras` file with the model's configuration."""
 
+NOT_BUILT = "You are saving a model that has not yet been built"
+"""Begin of Keras' warning about a model like one that contains an unbuilt layer, see `steps.py`."""
+
 REBUILD_ERRORS = (
     TypeError,
     ValueError,
@@ -53,6 +56,7 @@ def saved(model: keras.Model) -> bytes:
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
+                warnings.filterwarnings("ignore", NOT_BUILT)
                 model.save(path)
         except (NotImplementedError, *REBUILD_ERRORS) as error:
             raise ValueError(

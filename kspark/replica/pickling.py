@@ -53,6 +53,15 @@ def dump(objects: Mapping[str, Any], known: Sequence[Any] = ()) -> bytes:
         raise unpicklable(objects, known, error) from error
 
 
+def dump_with_layers(objects: Mapping[str, Any]) -> tuple[bytes, list[Any]]:
+    """Pickle objects as `dump` does. Returns the layers in them apart: `load` needs copies."""
+    layers: list[Any] = []
+    try:
+        return pickled(dict(objects), (), layers), layers
+    except UNPICKLABLE as error:
+        raise unpicklable(objects, layers, error) from error
+
+
 def load(data: bytes, known: Sequence[Any] = ()) -> dict[str, Any]:
     """Unpickle objects, the inverse of `dump`.
 
@@ -73,8 +82,13 @@ def load(data: bytes, known: Sequence[Any] = ()) -> dict[str, Any]:
     return objects
 
 
-def pickled(objects: dict[str, Any], known: Sequence[Any]) -> bytes:
-    """Pickle objects, and refuse those that refer to live models that are not `known`."""
+def pickled(
+    objects: dict[str, Any], known: Sequence[Any], layers: list[Any] | None = None
+) -> bytes:
+    """Pickle objects, and refuse those that refer to live models that are not `known`.
+
+    With a list of `layers`, layers that are not known are appended to it, and become known.
+    """
     import keras
     from pyspark import cloudpickle
 
@@ -86,6 +100,9 @@ def pickled(objects: dict[str, Any], known: Sequence[Any]) -> bytes:
         def persistent_id(self, obj: Any) -> int | None:
             if id(obj) in positions:
                 return positions[id(obj)]
+            if layers is not None and isinstance(obj, keras.Layer):
+                layers.append(obj)
+                return positions.setdefault(id(obj), len(layers) - 1)
             if isinstance(obj, live) or is_foreign_variable(obj):
                 raise pickle.PicklingError(refers_to_live(obj))
             return None

@@ -16,8 +16,19 @@ from kspark.replica.checks import (
     check_model,
     has_custom_metric,
     kept_fixed,
+    rows_of,
 )
 from kspark.replica.metrics import build_metrics
+from kspark.replica.preparing import (
+    PART_BYTES,
+    CarriedExchange,
+    Part,
+    Preparation,
+    Prepare,
+    dense,
+    is_dense,
+    prepared,
+)
 from kspark.replica.signature import (
     LIST,
     build_model,
@@ -38,6 +49,8 @@ if TYPE_CHECKING:
 class Replica(ReplicaState):
     """A compiled model that trains on windows and exchanges its weights as one vector.
 
+    Where the rows of a window are not yet the model's inputs, see `kspark.replica.preparing`.
+
     A worker makes it with `kspark.replica.building.build`, the driver with `Replica.of`
     from the user's model. Only one thread may use it at a time.
 
@@ -47,10 +60,13 @@ class Replica(ReplicaState):
         inputs: `InputSpec` of the model.
         custom_objects: Mapping from name to class or function, for names in the
             compile arguments that Keras resolves only in the first step.
+        preparation: `Preparation` of the rows of each batch. Defaults to `None`: the arrays of
+            windows are the model's inputs, or rows of sparse matrices.
 
     Attributes:
         alone: Boolean, whether no other replica trains or evaluates, so that there are no metrics
             of others to add.
+        part_bytes: Integer, size to which prepared batches are packed together, see `prepared`.
     """
 
     def __init__(
@@ -59,12 +75,15 @@ class Replica(ReplicaState):
         spec: WeightSpec,
         inputs: InputSpec,
         custom_objects: Mapping[str, Any] | None = None,
+        preparation: Preparation | None = None,
     ) -> None:
         super().__init__(model, spec, inputs)
+        self.preparation = preparation
         self._objects = dict(custom_objects or {})
         self._prepared = False
         self._summable = False
         self.alone = False
+        self.part_bytes = PART_BYTES
 
     @classmethod
     def of(cls, model: keras.Model, x: Any = None, *, with_labels: bool = False) -> Replica:
@@ -103,7 +122,8 @@ class Replica(ReplicaState):
         """
         stop = num_batches(window.num_examples, batch_size) if stop is None else stop
         with self._training(window, batch_size):
-            self._engine.train(window, batch_size, start, stop)
+            for part in self._parts(window, batch_size, start, stop, training=True):
+                self._engine.train(part.window, batch_size, part.start, part.stop)
 
     def train_exchanging(
         self,
@@ -126,8 +146,15 @@ class Replica(ReplicaState):
                 with, which is copied, or `None` to keep the weights. An exception ends
                 training. The function must not use the replica.
         """
+        stop = stops[-1] if len(stops) else start
         with self._training(window, batch_size):
-            self._engine.train_exchanging(window, batch_size, start, stops, exchange)
+            if self._preparing(window, training=True) is None:
+                self._engine.train_exchanging(window, batch_size, start, stops, exchange)
+                return
+            carried = CarriedExchange(exchange, stops)
+            for part in self._parts(window, batch_size, start, stop, training=True):
+                ends = carried.stops_of(part)
+                self._engine.train_exchanging(part.window, batch_size, part.start, ends, carried)
 
     def train_merging(
         self, window: Window, batch_size: int, start: int, stop: int, exchange: Exchange
@@ -146,7 +173,8 @@ class Replica(ReplicaState):
             ValueError: If the backend gives no gradients.
         """
         with self._training(window, batch_size):
-            self._engine.train_merging(window, batch_size, start, stop, exchange)
+            for part in self._parts(window, batch_size, start, stop, training=True):
+                self._engine.train_merging(part.window, batch_size, part.start, part.stop, exchange)
 
     def apply_gradient(self, vector: np.ndarray) -> None:
         """Take one optimizer step with a gradient, of this replica or averaged over several."""
@@ -154,13 +182,29 @@ class Replica(ReplicaState):
 
     def evaluate(self, window: Window, batch_size: int) -> None:
         """Update the metrics, including the loss, with the rows of a window."""
+        stop = num_batches(window.num_examples, batch_size)
         with self._ready(window):
-            self._engine.evaluate(window, batch_size)
+            for part in self._parts(window, batch_size, 0, stop):
+                self._engine.evaluate(part.window, batch_size)
 
     def predict(self, window: Window, batch_size: int) -> list[np.ndarray]:
         """Predict the rows of a window. Returns one array per output."""
+        stop = max(num_batches(window.num_examples, batch_size), 1)
         with keras.saving.custom_object_scope(self._objects):
-            return self._engine.predict(window, batch_size)
+            parts = self._parts(window, batch_size, 0, stop)
+            outputs = [self._engine.predict(part.window, batch_size) for part in parts]
+        if len(outputs) == 1:
+            return outputs[0]
+        return [np.concatenate(arrays) for arrays in zip(*outputs, strict=True)]
+
+    def seed_backend(self, value: int) -> None:
+        """Seed the random numbers that are drawn without a variable of the model.
+
+        These are those of the backend, and those of `preparation`.
+        """
+        super().seed_backend(value)
+        if self.preparation is not None:
+            self.preparation.seed(value)
 
     def forget_rows(self) -> None:
         """Free the rows that are kept for the next epoch."""
@@ -176,7 +220,7 @@ class Replica(ReplicaState):
     def loss(self, window: Window) -> float:
         """Compute the loss of a window as one batch, without training or updating metrics."""
         with self._ready(window):
-            return self._engine.loss(window)
+            return self._engine.loss(self._as_one_batch(window))
 
     def prepare_metrics(self, shards: Iterable[Any] = ()) -> None:
         """Create the metrics' variables without data, as on the driver.
@@ -240,6 +284,31 @@ class Replica(ReplicaState):
         with keras.saving.custom_object_scope(self._objects):
             if not self._prepared and window.num_examples:
                 with kept_fixed(self):
-                    self._engine.prepare(window)
+                    self._engine.prepare(self._as_one_batch(window, 1))
                 self._prepared = True
             yield
+
+    def _preparing(self, window: Window, *, training: bool) -> Prepare | None:
+        """Return how to prepare the batches of a window, or `None` if the model takes its rows."""
+        preparation = self.preparation
+        if preparation is None or not preparation.applies(training=training):
+            return None if is_dense(window) else lambda chunk, number: dense(chunk)
+        return lambda chunk, number: preparation(dense(chunk), number, training=training)
+
+    def _parts(
+        self, window: Window, batch_size: int, start: int, stop: int, *, training: bool = False
+    ) -> Iterator[Part]:
+        """Yield batches `[start, stop)` of a window as windows that the model can take."""
+        prepare = self._preparing(window, training=training)
+        if prepare is None:
+            yield Part(window, start, stop)
+        else:
+            yield from prepared(window, batch_size, start, stop, prepare, self.part_bytes)
+
+    def _as_one_batch(self, window: Window, count: int | None = None) -> Window:
+        """Return the first rows of a window, or all, as one batch that the model can take."""
+        if self._preparing(window, training=False) is None:
+            return window
+        rows = rows_of(window, window.numbers[:count])
+        (part,) = self._parts(rows, max(rows.num_examples, 1), 0, 1)
+        return part.window

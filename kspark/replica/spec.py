@@ -14,6 +14,7 @@ import numpy as np
 
 from kspark.replica.checks import check_model
 from kspark.replica.model_spec import ModelSpec
+from kspark.replica.preprocessing import Preprocessing
 from kspark.replica.renewing import is_renewable
 from kspark.replica.signature import input_spec
 from kspark.replica.variables import model_variables, values_of, weight_spec
@@ -71,6 +72,7 @@ class ReplicaSpec:
             values of weights do not enter it.
         values: `Values`, if a replica of an earlier fit may train this model; see
             `kspark.replica.renewing`. Defaults to `None`: a replica is built anew.
+        preprocessing: `Preprocessing` of the rows, or `None`: they are the model's inputs.
     """
 
     model: ModelSpec
@@ -79,6 +81,7 @@ class ReplicaSpec:
     inputs: InputSpec
     digest: str
     values: Values | None = field(default=None, repr=False, compare=False)
+    preprocessing: Preprocessing | None = None
 
     @classmethod
     def of(
@@ -86,6 +89,7 @@ class ReplicaSpec:
         model: keras.Model,
         custom_objects: Mapping[str, Any] | None = None,
         inputs: InputSpec | None = None,
+        preprocessing: Preprocessing | None = None,
     ) -> ReplicaSpec:
         """Describe a model, and check that a worker can rebuild it.
 
@@ -96,6 +100,7 @@ class ReplicaSpec:
             custom_objects: Mapping from name to class or function, for objects to which
                 the model does not refer itself.
             inputs: `InputSpec`, for a model whose inputs cannot be determined from it alone.
+            preprocessing: `Preprocessing` of the rows, or `None`.
 
         Returns:
             A `ReplicaSpec`.
@@ -116,7 +121,13 @@ class ReplicaSpec:
             inputs=input_spec(model) if inputs is None else inputs,
             digest=described.digest,
             values=Values.of(model, weights) if is_renewable(model, described) else None,
+            preprocessing=preprocessing,
         )
+
+    @property
+    def rows(self) -> InputSpec:
+        """`InputSpec` of the rows that the replica gets."""
+        return self.inputs if self.preprocessing is None else self.preprocessing.rows(self.inputs)
 
     def renewed(self, model: keras.Model) -> ReplicaSpec:
         """Update the spec with the model's current weights, optimizer state and RNG state.

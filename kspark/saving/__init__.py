@@ -150,6 +150,14 @@ def checked(path: str | os.PathLike[str]) -> str:
     return name
 
 
+def starts_as_zip(local: str) -> bool:
+    """Whether a file begins like a zip file. `zipfile` also accepts HDF5 files that contain one."""
+    if not os.path.isfile(local):
+        return False
+    with open(local, "rb") as file:
+        return file.read(2) == b"PK"
+
+
 @contextmanager
 def recognized(local: str, path: str) -> Iterator[tuple[Reader, str]]:
     """Find the format of a file from its content, and give it the extension that Keras expects.
@@ -162,7 +170,7 @@ def recognized(local: str, path: str) -> Iterator[tuple[Reader, str]]:
     Raises:
         ValueError: If it is neither format.
     """
-    if zipfile.is_zipfile(local):
+    if starts_as_zip(local) and zipfile.is_zipfile(local):
         read, extension = keras_file.read, ".keras"
     elif os.path.isfile(local) and h5py.is_hdf5(local):
         read, extension = hdf5_file.read, ".h5"

@@ -23,10 +23,12 @@ from kspark.shards.handle import LabelStats, ShardHandle, StoredArray, merge_lab
 from kspark.shards.reading import Shard
 from kspark.shards.removal import remove_spools
 from kspark.shards.rows import Chunk, Window, joined, num_batches
-from kspark.shards.spec import TEXT, ArraySpec, InputSpec
+from kspark.shards.spec import BYTES, RAW, TEXT, ArraySpec, InputSpec, raw_arrays
 from kspark.shards.writing import SpoolMissingError, spool, spool_directory
 
 __all__ = [
+    "BYTES",
+    "RAW",
     "TEXT",
     "ArraySpec",
     "Chunk",
@@ -43,6 +45,7 @@ __all__ = [
     "joined",
     "merge_label_stats",
     "num_batches",
+    "raw_arrays",
     "remove_spools",
     "spool",
     "spool_directory",

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from kspark.shards.handle import StoredArray
-from kspark.shards.spec import TEXT
+from kspark.shards.spec import BYTES, TEXT
 
 TEXT_BLOCK = 4096
 COPY_BYTES = 16 << 20
@@ -72,19 +72,20 @@ class NumberWriter:
 
 
 class TextWriter:
-    """Appends rows of text to an Arrow file.
+    """Appends rows of text, or of bytes, to an Arrow file.
 
     Args:
         path: String, the file to create.
         items: Integer, strings per row.
+        dtype: String, `"string"` or `"bytes"`. Defaults to `"string"`.
     """
 
-    dtype = TEXT
-
-    def __init__(self, path: str, items: int) -> None:
+    def __init__(self, path: str, items: int, dtype: str = TEXT) -> None:
+        self.dtype = dtype
         self._block = TEXT_BLOCK * items
-        self._waiting: list[str] = []
-        self._schema = pa.schema([("text", pa.large_string())])
+        self._waiting: list[str | bytes] = []
+        self._kind = pa.large_binary() if dtype == BYTES else pa.large_string()
+        self._schema = pa.schema([("text", self._kind)])
         self._file = pa.ipc.new_file(path, self._schema)
 
     def write(self, values: np.ndarray) -> None:
@@ -94,7 +95,7 @@ class TextWriter:
             self._write_block()
 
     def _write_block(self) -> None:
-        column = pa.array(self._waiting[: self._block], pa.large_string())
+        column = pa.array(self._waiting[: self._block], self._kind)
         del self._waiting[: self._block]
         self._file.write_batch(pa.record_batch([column], schema=self._schema))
 

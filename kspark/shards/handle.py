@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kspark.shards.spec import TEXT
+from kspark.shards.spec import BYTES, TEXT
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class StoredArray:
 
     Attributes:
         name: String, name of the input or target.
-        dtype: String, numpy dtype name, or `"string"`.
+        dtype: String, numpy dtype name, `"string"` or `"bytes"`.
         shape: Tuple of integers, shape of one example in the data.
         file: String, file name inside the shard's directory.
         nbytes: Integer, size of the file.
@@ -38,8 +38,8 @@ class StoredArray:
 
     @property
     def is_text(self) -> bool:
-        """Whether the elements are strings."""
-        return self.dtype == TEXT
+        """Whether the elements are strings or bytes."""
+        return self.dtype in (TEXT, BYTES)
 
 
 @dataclass(frozen=True)

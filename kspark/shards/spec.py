@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 TEXT = "string"
+"""Stands for the dtype of text, an object array of `str`."""
+
+BYTES = "bytes"
+"""Stands for the dtype of an object array of `bytes`, such as the files of images."""
+
+RAW = "raw"
+"""The dtype of an `ArraySpec` that keeps the dtype of the data: numbers, text or bytes."""
 
 
 @dataclass(frozen=True)
@@ -19,12 +27,18 @@ class ArraySpec:
             loss and not on the model's output.
         dtype: String, numpy dtype name, or `"string"` for text. Defaults to `""`,
             which keeps integers and booleans as they are and converts floating
-            point numbers to `InputSpec.floatx`.
+            point numbers to `InputSpec.floatx`. `"raw"` keeps the dtype of all data, and also
+            accepts bytes.
     """
 
     name: str
     shape: tuple[int | None, ...] | None = None
     dtype: str = ""
+
+
+def raw_arrays(names: Sequence[str]) -> tuple[ArraySpec, ...]:
+    """Return one `ArraySpec` for values of any kind and shape per name."""
+    return tuple(ArraySpec(name, None, RAW) for name in names)
 
 
 @dataclass(frozen=True)

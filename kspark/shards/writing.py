@@ -17,7 +17,7 @@ from kspark.shards.files import NumberWriter, TextWriter
 from kspark.shards.handle import LabelStats, ShardHandle, StoredArray
 from kspark.shards.removal import folder_name, local_folders
 from kspark.shards.rows import Chunk
-from kspark.shards.spec import ArraySpec, InputSpec
+from kspark.shards.spec import BYTES, TEXT, ArraySpec, InputSpec
 
 RUN_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
@@ -182,8 +182,9 @@ class ColumnWriter:
         self._file = file + (".arrow" if self._is_text else ".bin")
         self._path = os.path.join(folder, self._file)
         self._shape = first.shape[1:]
+        kind = BYTES if self._is_text and isinstance(next(first.flat, None), bytes) else TEXT
         self._writer: NumberWriter | TextWriter = (
-            TextWriter(self._path, int(np.prod(self._shape)))
+            TextWriter(self._path, int(np.prod(self._shape)), kind)
             if self._is_text
             else NumberWriter(self._path, first.dtype)
         )

@@ -17,13 +17,15 @@ from kspark.job.callbacks import listed, merged_metrics
 from kspark.job.display import checked_verbose
 from kspark.job.progress import CallProgress
 from kspark.plan.checks import check_integer, check_steps
-from kspark.replica import ReplicaSpec
+from kspark.replica.steps import checked
 from kspark.spark_model.argument_names import explains_unknown_arguments
 from kspark.spark_model.arguments import check_collects, compiled_model
 from kspark.spark_model.factories import readable
 from kspark.spark_model.files import Destination, score_to
-from kspark.spark_model.inputs import Source, first_phase, gathered, limit_stream, opened
+from kspark.spark_model.inputs import Source, gathered, limit_stream, opened
 from kspark.spark_model.keras_attributes import KerasAttributes
+from kspark.spark_model.preprocessing import Steps
+from kspark.spark_model.sessions import first_phase
 from kspark.worker.scores import Values
 
 
@@ -36,6 +38,7 @@ class InferenceModel(KerasAttributes):
             partitions of the data.
         custom_objects: Dictionary from names to custom classes or functions.
         batch_size: Integer, the default batch size.
+        preprocess: What makes the model's inputs of the rows, see `SparkModel`.
     """
 
     def __init__(
@@ -44,8 +47,10 @@ class InferenceModel(KerasAttributes):
         num_workers: int | None,
         custom_objects: Mapping[str, Any] | None,
         batch_size: int,
+        preprocess: Any = None,
     ) -> None:
         self._model = compiled_model(model)
+        self.preprocess = checked("preprocess", preprocess)
         self.num_workers = num_workers
         self.custom_objects = dict(custom_objects or {})
         self.batch_size = batch_size
@@ -67,6 +72,7 @@ class InferenceModel(KerasAttributes):
         label_col: Any = "label",
         weight_col: Any = None,
         filters: Any = None,
+        preprocess: Any = None,
     ) -> Any:
         """Compute the loss and the metrics over all rows.
 
@@ -100,6 +106,8 @@ class InferenceModel(KerasAttributes):
                 per time step; or a list or dictionary of columns, one per output. Defaults to
                 `None`.
             filters: Which rows of Parquet files to evaluate, as for `fit`. Defaults to `None`, all.
+            preprocess: What makes the model's inputs of the rows, only for this call; `False`: the
+                rows are the inputs. Defaults to `None`, that of this object.
 
         Returns:
             The loss as a scalar, or a list `[loss, *metrics]` if the model has metrics. With
@@ -115,15 +123,16 @@ class InferenceModel(KerasAttributes):
         x = readable(x, limited=steps is not None)
         size, count = self._sizes(x, batch_size, steps)
         columns = Columns(features_col, label_col, weight_col)
+        row_steps = Steps.of(self.preprocess, preprocess, None, self.custom_objects)
         with CallProgress(verbose, "Evaluate") as progress:
             with progress.moving(first_phase(x)):
                 x = opened(x, filters, y)
-                source = Source.of(self._model, x, y, columns, self.num_workers)
+                source = Source.of(self._model, x, y, columns, self.num_workers, row_steps)
                 spark = source.spark
             progress.run_on(spark)
             limit_stream(x, count, progress)
             examples = source.evaluation(x, y, sample_weight, count)
-            spec = ReplicaSpec.of(self._model, self.custom_objects, source.replica.inputs)
+            spec = source.spec(self._model, self.custom_objects)
             progress.phase("Starting the workers")
             check_cluster_once(spark, spec.backend, progress.watch)
             watchers.begin(progress.display, examples.num_examples, size, verbose)
@@ -151,6 +160,7 @@ class InferenceModel(KerasAttributes):
         output: Any = None,
         columns: Sequence[str] | None = None,
         overwrite: bool = False,
+        preprocess: Any = None,
     ) -> Any:
         """Compute the model's outputs for all rows, in the order of the rows.
 
@@ -183,6 +193,7 @@ class InferenceModel(KerasAttributes):
                 written as a whole or not at all. Defaults to `None`: predictions are returned.
             columns: List of columns to write beside the added ones. Defaults to `None`, all.
             overwrite: Boolean, whether an existing `output` is replaced. Defaults to `False`.
+            preprocess: As for `evaluate`. Defaults to `None`.
 
         Returns:
             For arrays and files, the same as `keras.Model.predict`. For an RDD, a list with one
@@ -204,12 +215,14 @@ class InferenceModel(KerasAttributes):
         lazy = isinstance(x, DataFrame)
         destination = Destination.of(output, columns, overwrite, x, filters)
         check_collects(watchers, collects=not lazy and destination is None)
+        row_steps = Steps.of(self.preprocess, preprocess, None, self.custom_objects)
         with CallProgress(0 if lazy else shown, "Predict") as progress:
             with progress.moving(first_phase(x)):
                 x = opened(x, filters)
-                source = Source(self._model, x, features, self.num_workers, labelled=False)
-                spec = ReplicaSpec.of(self._model, self.custom_objects)
-                spark = source.spark
+                workers = self.num_workers
+                source = Source(self._model, x, features, workers, labelled=False, steps=row_steps)
+                spec = source.spec(self._model, self.custom_objects)
+                spark, features = source.spark, source.columns
             if lazy:
                 added = job.output_fields(self._model, output_col)
                 x = x if count is None else x.limit(count)

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 from pyspark import RDD
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from kspark import job
 from kspark.adapters import Columns, Examples, Factory, Stream, adapt, is_table
@@ -19,24 +19,14 @@ from kspark.cluster.running import check_running
 from kspark.errors import Described, inside, invalid
 from kspark.job.progress import Phases
 from kspark.plan import TrainingPlan
-from kspark.replica import Replica
+from kspark.replica import Replica, ReplicaSpec
 from kspark.replica.labels import check_labels, check_text
+from kspark.replica.preprocessing import Preprocessing
 from kspark.replica.signature import is_built
-from kspark.session.default import default_session
+from kspark.shards import InputSpec
 from kspark.spark_model.factories import readable, take_batches, take_validation
-
-
-def session_of(x: Any) -> SparkSession:
-    """Return the session that data belongs to, or else the active session; or start one."""
-    own = getattr(x, "sparkSession", None)
-    session = own if own is not None else active_session()
-    return default_session() if session is None else session
-
-
-def first_phase(x: Any) -> str:
-    """Return what a call does first, for the screen. Without a session, it starts Spark."""
-    has_session = getattr(x, "sparkSession", None) is not None or active_session() is not None
-    return "Preparing the rows" if has_session else "Starting Spark"
+from kspark.spark_model.preprocessing import RawRows, Steps, checked_preprocessing, first_row
+from kspark.spark_model.sessions import session_of
 
 
 def sized(
@@ -107,18 +97,6 @@ def opened(x: Any, filters: Any = None, y: Any = None) -> Any:
     return x
 
 
-def active_session() -> SparkSession | None:
-    """Return the active or the default session, or `None`.
-
-    `getActiveSession` is not enough. If an interrupt cancels a call into the JVM, Python opens
-    a new connection, whose thread in the JVM has no active session, only the default one.
-    """
-    try:
-        return SparkSession.active()
-    except RuntimeError:
-        return None
-
-
 def example_for(
     model: keras.Model,
     x: Any,
@@ -162,9 +140,11 @@ class Source:
         num_workers: Integer, number of shards, or `None` for the partitions of the data.
         labelled: Boolean, whether the rows of `x` must contain labels.
         with_labels: Boolean, whether there are labels beside `x`. Defaults to `False`.
+        steps: `Steps` that are done to the rows of each batch. Defaults to none.
 
     Attributes:
         replica: `Replica` that uses `model` itself, not a copy.
+        preprocessing: `Preprocessing` of the rows, or `None`.
     """
 
     def __init__(
@@ -176,20 +156,53 @@ class Source:
         *,
         labelled: bool,
         with_labels: bool = False,
+        steps: Steps = Steps(),  # noqa: B008 (frozen)
     ) -> None:
         check_running(x)
         self.columns = columns
         self.num_workers = num_workers
-        example = example_for(model, x, columns, labelled=labelled, num_workers=num_workers)
-        self.replica = Replica.of(model, example, with_labels=with_labels)
+        self.preprocessing: Preprocessing | None = None
         self._x = x
+        if steps.preprocess is None:
+            example = example_for(model, x, columns, labelled=labelled, num_workers=num_workers)
+            self.replica = Replica.of(model, example, with_labels=with_labels)
+            if steps.augment is not None:
+                inputs = self.replica.inputs
+                first = first_row(self.spark, x, columns, inputs, num_workers)
+                self.preprocessing = checked_preprocessing(steps, (), inputs, first)
+            return
+        lazy = isinstance(x, DataFrame) and not labelled and is_built(model)
+        raw = RawRows.of(
+            self.spark, model, x, columns, num_workers, labelled=labelled, looks=not lazy
+        )
+        self.columns = raw.columns
+        first = raw.first_inputs(steps.preprocess)
+        self.replica = Replica.of(model, first, with_labels=with_labels)
+        self.preprocessing = checked_preprocessing(steps, raw.names, self.replica.inputs, first)
+
+    @property
+    def rows(self) -> InputSpec:
+        """`InputSpec` of the rows."""
+        inputs = self.replica.inputs
+        return inputs if self.preprocessing is None else self.preprocessing.rows(inputs)
 
     @classmethod
     def of(
-        cls, model: keras.Model, x: Any, y: Any, columns: Columns, num_workers: int | None
+        cls,
+        model: keras.Model,
+        x: Any,
+        y: Any,
+        columns: Columns,
+        num_workers: int | None,
+        steps: Steps = Steps(),  # noqa: B008 (frozen)
     ) -> Source:
         """Make the source of a fit on `x` and the labels `y`, or on rows of `x` with labels."""
-        return cls(model, x, columns, num_workers, labelled=y is None, with_labels=y is not None)
+        labels = {"labelled": y is None, "with_labels": y is not None}
+        return cls(model, x, columns, num_workers, steps=steps, **labels)
+
+    def spec(self, model: keras.Model, custom_objects: Mapping[str, Any]) -> ReplicaSpec:
+        """Describe the model for the workers, with what they do to the rows."""
+        return ReplicaSpec.of(model, custom_objects, self.replica.inputs, self.preprocessing)
 
     @cached_property
     def spark(self) -> SparkSession:
@@ -248,8 +261,8 @@ class Source:
 
         The rows of an RDD stay in their partitions, because moving them changes their order.
         """
-        spec = self.replica.inputs
-        bare = type(spec)(inputs=spec.inputs, x_structure=spec.x_structure)
+        spec = self.rows
+        bare = InputSpec(inputs=spec.inputs, x_structure=spec.x_structure)
         workers = None if isinstance(x, RDD) else self.num_workers
         return adapt(
             self.spark, x, spec=bare, columns=self.columns, num_workers=workers, count=count
@@ -263,7 +276,7 @@ class Source:
             x,
             y,
             sample_weight,
-            spec=self.replica.inputs,
+            spec=self.rows,
             columns=self.columns,
             num_workers=self.num_workers,
             count=count,

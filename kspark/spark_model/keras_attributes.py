@@ -8,7 +8,7 @@ import keras
 
 from kspark.plan.settings import SETTINGS
 
-OWN = frozenset({*SETTINGS, "custom_objects"})
+OWN = frozenset({*SETTINGS, "custom_objects", "preprocess"})
 """Attributes that are those of the object, whatever the Keras model has."""
 
 

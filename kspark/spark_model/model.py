@@ -13,11 +13,9 @@ from kspark.adapters import Columns
 from kspark.cluster.interrupts import defers_interrupts
 from kspark.job.callback_checks import checked_callbacks, stops_on_nan
 from kspark.job.progress import Phases
-from kspark.job.report import FitReport
 from kspark.job.worker_callbacks import pickled_callbacks
 from kspark.plan import TrainingPlan
 from kspark.plan.settings import PLAN_SETTINGS
-from kspark.replica import ReplicaSpec
 from kspark.spark_model.argument_names import explains_unknown_arguments
 from kspark.spark_model.arguments import (
     check_backend,
@@ -34,12 +32,13 @@ from kspark.spark_model.factories import readable
 from kspark.spark_model.inputs import (
     Source,
     TrainingData,
-    first_phase,
     limit_stream,
     opened,
     sized,
 )
+from kspark.spark_model.preprocessing import Steps
 from kspark.spark_model.saved import SavedModel
+from kspark.spark_model.sessions import first_phase
 from kspark.spark_model.training import Outcome, train
 
 
@@ -107,6 +106,9 @@ class SparkModel(SavedModel):
             than half have finished, for the default mode and frequency. A late shard trains
             on and is merged in a later round, so it may train on its rows less than `epochs`
             times. The last round waits for all. Defaults to `None`: each round waits for all.
+        preprocess: What makes the model's inputs of the rows of each batch, on the workers: a
+            function of a dictionary from names to arrays, or a Keras layer. `fit`, `evaluate` and
+            `predict` use it, and `save` keeps it. Defaults to `None`: rows are the inputs.
         **elephas: `parameter_server_mode`, accepted with a warning. Anything else is an error.
 
     Raises:
@@ -134,10 +136,11 @@ class SparkModel(SavedModel):
         max_staleness: int | None = None,
         compression: Any = None,
         straggler_timeout: float | None = None,
+        preprocess: Any = None,
         **elephas: Any,
     ) -> None:
         refuse_unknown(elephas)
-        super().__init__(model, num_workers, custom_objects, batch_size)
+        super().__init__(model, num_workers, custom_objects, batch_size, preprocess)
         self.mode = mode
         self.frequency = frequency
         self.server_optimizer = optimizers.get(server_optimizer, custom_objects)
@@ -188,6 +191,8 @@ class SparkModel(SavedModel):
         checkpoints_kept: int = KEPT,
         callbacks_every: int | None = None,
         worker_callbacks: Any = None,
+        preprocess: Any = None,
+        augment: Any = None,
     ) -> keras.callbacks.History:
         """Train the model for a number of epochs.
 
@@ -268,6 +273,10 @@ class SparkModel(SavedModel):
             worker_callbacks: List of `keras.callbacks.Callback`, or a function without arguments
                 that returns one. They run beside the data, with each worker's own model and
                 metrics. Defaults to `None`.
+            preprocess: Sets `preprocess` of this object, which `evaluate` and `predict` then use,
+                too; `False` for none. Defaults to `None`, that of this object.
+            augment: Function of the model's inputs, or a Keras layer, that changes each batch in
+                training only, after `preprocess`. Defaults to `None`.
 
         Returns:
             A `keras.callbacks.History` with the metrics over all workers, and those of the
@@ -307,17 +316,19 @@ class SparkModel(SavedModel):
         keeping = Checkpointing.of(checkpoint, resume, checkpoints_kept, self.seed, plan, checked)
         check_gradients(self._model, plan)
         cols = Columns(features_col, label_col, weight_col)
+        steps = Steps.of(self.preprocess, preprocess, augment, self.custom_objects)
         with Phases(verbose) as progress:
             with progress.moving(first_phase(x)):
                 x = opened(x, filters, y)
-                source = Source.of(self._model, x, y, cols, self.num_workers)
+                source = Source.of(self._model, x, y, cols, self.num_workers, steps)
                 spark = source.spark
             check_fit(spark, plan, source.replica, class_weight)
             progress.run_on(spark)
             limit_stream(x, plan.rows_to_read, progress)
             rows, count = (x, y, sample_weight), plan.validation_rows
             data = TrainingData.of(source, rows, validation_split, validation_data, count)
-            spec = ReplicaSpec.of(self._model, self.custom_objects, source.replica.inputs)
+            spec = source.spec(self._model, self.custom_objects)
+            self.preprocess = steps.kept
         with autologged(self._model, plan, validation_split, checked) as logged:
             rule, outcome = self._rule(), self._outcome
             history = train(source, plan, spec, data, rule, outcome, logged, verbose, keeping)
@@ -325,26 +336,9 @@ class SparkModel(SavedModel):
         self._model.history = history
         return history
 
-    def __repr__(self) -> str:
-        size = f"{self._model.count_params():,}" if self._model.built else "not built"
-        return (
-            f"{type(self).__name__}(model={self._model.name!r}, mode={self.mode!r}, "
-            f"frequency={self.frequency!r}, workers={self.num_workers}, parameters={size})"
-        )
-
     def _plan(self, **arguments: Any) -> TrainingPlan:
         """Check the current settings, with `arguments` in place of some, and make a plan."""
         plan = TrainingPlan.create(**{n: getattr(self, n) for n in PLAN_SETTINGS} | arguments)
         check_rule(self._rule(), plan)
         check_backend(plan)
         return plan
-
-    @property
-    def last_fit(self) -> FitReport | None:
-        """Report of the last `fit` by epoch and worker, or `None`. A failed fit has one, too."""
-        return self._outcome.report
-
-    @property
-    def training_histories(self) -> list[dict[str, list[float]]]:
-        """The `history` dictionaries of all fits, oldest first."""
-        return self._histories

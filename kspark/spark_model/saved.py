@@ -6,10 +6,12 @@ from typing import Any
 
 from kspark import optimizers, saving
 from kspark.errors import invalid
+from kspark.job.report import FitReport
 from kspark.plan.settings import SETTINGS
 from kspark.replica.file_facts import FileFacts
 from kspark.spark_model.inference import InferenceModel
-from kspark.spark_model.inputs import active_session
+from kspark.spark_model.saved_steps import SavedStep
+from kspark.spark_model.sessions import active_session
 from kspark.spark_model.training import Outcome
 
 
@@ -20,9 +22,28 @@ class SavedModel(InferenceModel):
     """
 
     saved_as = "SparkModel"
+    mode: str
     frequency: str | int
     server_optimizer: Any
     _outcome: Outcome
+    _histories: list[dict[str, list[float]]]
+
+    @property
+    def last_fit(self) -> FitReport | None:
+        """Report of the last `fit` by epoch and worker, or `None`. A failed fit has one, too."""
+        return self._outcome.report
+
+    @property
+    def training_histories(self) -> list[dict[str, list[float]]]:
+        """The `history` dictionaries of all fits, oldest first."""
+        return self._histories
+
+    def __repr__(self) -> str:
+        size = f"{self._model.count_params():,}" if self._model.built else "not built"
+        return (
+            f"{type(self).__name__}(model={self._model.name!r}, mode={self.mode!r}, "
+            f"frequency={self.frequency!r}, workers={self.num_workers}, parameters={size})"
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Return the settings of this object as JSON data, without the Keras model."""
@@ -32,7 +53,8 @@ class SavedModel(InferenceModel):
     def save(self, path: str, overwrite: bool = True) -> None:
         """Save the model, its optimizer state and the settings of this object to one file.
 
-        `kspark.load_spark_model` reads it. `keras.saving.load_model` reads the model in it.
+        `kspark.load_spark_model` reads it. `keras.saving.load_model` reads the model in it. The
+        setting `preprocess` is saved, too: a layer as its Keras file, a function by its name.
 
         Example:
 
@@ -47,15 +69,17 @@ class SavedModel(InferenceModel):
 
         Raises:
             FileExistsError: If the file exists and `overwrite` is `False`.
-            ValueError: If the path has another ending.
+            ValueError: If the path has another ending, or `preprocess` is a function that cannot
+                be imported.
         """
         facts = FileFacts.of(self._model, self.custom_objects)
+        step = SavedStep.of("preprocess", self.preprocess, self.custom_objects)
         saving.save_model(
             self._model,
-            self.get_config(),
+            self.get_config() | step.config,
             str(path),
             overwrite=overwrite,
-            server_state={**self._outcome.server_state, **facts.arrays},
+            server_state={**self._outcome.server_state, **facts.arrays, **step.arrays},
             spark=active_session(),
             class_name=self.saved_as,
             facts=facts.data,

@@ -1,6 +1,6 @@
 """The interface of a Keras backend, and functions that all backends share.
 
-A backend is a module with two members: `configure_threads` and `Engine`. An
+A backend is a module with the members of `Backend`: two functions and `Engine`. An
 engine runs the steps of one model over windows of rows. Windows contain flat
 lists of NumPy arrays; `pack` arranges them in the structure that the model takes.
 """
@@ -84,6 +84,9 @@ class Backend(Protocol):
 
     def configure_threads(self, threads: int, name: str) -> None:
         """Limit the threads of the backend `name`. Call it before the first operation."""
+
+    def text_tensor(self, array: np.ndarray) -> Any:
+        """Return text or bytes as the layers of Keras take them."""
 
 
 def pack(

@@ -47,6 +47,11 @@ def configure_threads(threads: int, name: str) -> None:
         os.environ.setdefault("NPROC", str(threads))
 
 
+def text_tensor(array: np.ndarray) -> np.ndarray:
+    """Return the array: these backends have no tensors of text, and layers take arrays."""
+    return array
+
+
 class Engine:
     """Runs one model's steps batch by batch, as a `kspark.replica.backends.base.Engine`.
 

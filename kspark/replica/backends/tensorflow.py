@@ -68,6 +68,11 @@ def configure_threads(threads: int, name: str = "tensorflow") -> None:
             )
 
 
+def text_tensor(array: np.ndarray) -> Any:
+    """Return an array of text or bytes as a tensor."""
+    return as_tensor(array)
+
+
 class Engine:
     """Runs one model's steps in compiled loops, as a `kspark.replica.backends.base.Engine`.
 

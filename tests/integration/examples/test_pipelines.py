@@ -140,3 +140,16 @@ def test_a_program_written_for_elephas_runs(
     found = main(spark, count=400, batch_size=16, as_files=as_files)
 
     assert found["accuracy"] > 0.8
+
+
+def test_texts_are_prepared_on_the_workers(spark: SparkSession, example: Example) -> None:
+    found = example("preprocess_text")["main"](spark)
+
+    assert found["accuracy"] > 0.85
+    assert found["accuracy_of_the_loaded_pipeline"] == found["accuracy"]
+
+
+def test_images_are_prepared_on_the_workers(spark: SparkSession, example: Example) -> None:
+    found = example("preprocess_images")["main"](spark)
+
+    assert found["accuracy"] > 0.85

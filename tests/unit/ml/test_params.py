@@ -22,6 +22,7 @@ STAGES = [
 ]
 
 VALUES = {
+    "augment": "json:loads",
     "batchSize": 64,
     "callbacks": [],
     "classWeight": {"0": 1.0, "1": 2.0},
@@ -43,6 +44,7 @@ VALUES = {
     "outputCol": "inner",
     "port": [4000, 4010],
     "predictionCol": "guess",
+    "preprocess": "json:loads",
     "probabilityCol": "chance",
     "rawPredictionCol": "margin",
     "reshuffle": 3,

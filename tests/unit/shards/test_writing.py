@@ -309,3 +309,11 @@ def test_stored_array_knows_its_size():
     stored = StoredArray("x", "float32", (2, 3), "x0.bin", 0)
     assert stored.items == 6
     assert StoredArray("x", "float32", (), "x0.bin", 0).items == 1
+
+
+def test_bytes_come_back_as_they_were(tmp_path):
+    rows = np.array([b"a\0", b"", "é".encode("latin-1")], object)
+    handle = spool([Chunk([rows]), Chunk([rows[::-1]])], 0, "bytes", directory=str(tmp_path))
+    assert handle.x[0].dtype == "bytes"
+    found = Shard.open(handle).read().x[0]
+    assert found.tolist() == [*rows.tolist(), *rows[::-1].tolist()]

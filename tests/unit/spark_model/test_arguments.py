@@ -159,7 +159,7 @@ def test_calls_tell_which_argument_was_meant(method, name, told):
     assert told in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["xyzzy", "processing"])
+@pytest.mark.parametrize("name", ["xyzzy", "parallelism"])
 def test_a_call_with_an_argument_that_resembles_none_gets_no_suggestion(name):
     with pytest.raises(TypeError, match=f"^`fit` has no argument `{name}`.$"):
         SparkModel(small()).fit(**{name: 2})

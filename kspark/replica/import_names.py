@@ -1,0 +1,104 @@
+"""Functions that files name: by their import name "module:name", and never as code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from functools import reduce
+from types import FunctionType
+from typing import Any
+
+from kspark.errors import invalid
+
+LIBRARIES = frozenset({"keras", "kspark", "numpy", "pyarrow", "pyspark", "tensorflow", "torch"})
+"""Packages that a file cannot name, besides those of Python itself."""
+
+
+def import_name(function: Any) -> str:
+    """Return "module:name" of a function, whether or not it can be imported."""
+    module = getattr(function, "__module__", None) or type(function).__module__
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return f"{module}:{name}"
+
+
+def imported(name: str, argument: str) -> Any:
+    """Import a function.
+
+    Args:
+        name: String "module:name".
+        argument: String, the argument that names it, for errors.
+
+    Raises:
+        ValueError: If there is no such function.
+    """
+    module, _, qualified = name.partition(":")
+    try:
+        found = reduce(getattr, qualified.split("."), importlib.import_module(module))
+    except (ImportError, AttributeError, ValueError) as error:
+        rule = 'the import name "module:name" of a function'
+        raise invalid(argument, rule, name) from error
+    if not callable(found):
+        raise invalid(argument, 'the import name "module:name" of a function', name)
+    return found
+
+
+def name_to_save(function: Any, argument: str) -> str:
+    """Return the import name of a function that a later program can import.
+
+    Raises:
+        ValueError: If it is a lambda, or a function of the main program or inside another one.
+    """
+    name = import_name(function)
+    module, _, qualified = name.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in qualified.split("."):
+        found = getattr(found, part, None)
+    if module in ("__main__", "__mp_main__") or found is not function:
+        rule = (
+            "a function that can be imported, or a Keras layer, to be saved: files have no code. "
+            "Put the function in a module that the loading program can import"
+        )
+        raise invalid(argument, rule, name)
+    return name
+
+
+def restored(
+    name: str, argument: str, custom_objects: Mapping[str, Any], *, safe_mode: bool
+) -> Any:
+    """Return the function that a file names.
+
+    A file could name any function. In safe mode, only plain functions are restored that are neither
+    of Python itself nor of a known library, in a module that the program has imported.
+
+    Args:
+        name: String "module:name".
+        argument: String, the argument that it was, for errors.
+        custom_objects: Mapping from names, with or without the module, to functions. Those of
+            `keras.saving.custom_object_scope` are known, too.
+        safe_mode: Boolean.
+
+    Raises:
+        ValueError: If there is no such function, or it is not restored in safe mode.
+    """
+    import keras
+
+    module, _, qualified = name.partition(":")
+    for key in (name, qualified):
+        given = keras.saving.get_registered_object(key, custom_objects=dict(custom_objects))
+        if given is not None:
+            return given
+    if not safe_mode:
+        return imported(name, argument)
+    package = module.partition(".")[0]
+    own = package not in LIBRARIES and package not in sys.stdlib_module_names
+    if not own or module not in sys.modules:
+        rule = (
+            f"loaded after `import {module}`, or from `custom_objects={{{qualified!r}: ...}}`, or "
+            "with `safe_mode=False` if you trust the file"
+        )
+        raise invalid(argument, rule, name)
+    found = imported(name, argument)
+    if not isinstance(found, FunctionType):
+        raise invalid(argument, "a function, unless `safe_mode=False`", name)
+    return found

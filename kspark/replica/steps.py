@@ -1,0 +1,249 @@
+"""A step of preprocessing: a function of a batch, or a Keras layer, as plain data and back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kspark.errors import invalid, invalid_type
+from kspark.replica import pickling
+from kspark.replica.import_names import import_name, imported
+from kspark.replica.model_spec import ModelSpec
+from kspark.replica.signature import symbolic
+from kspark.replica.variables import rng_variables
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """A Keras layer as plain data.
+
+    Attributes:
+        model: `ModelSpec` of the layer, or of a model that contains it alone.
+        is_model: Boolean, whether the layer itself is a model.
+    """
+
+    model: ModelSpec
+    is_model: bool
+
+    @classmethod
+    def of(cls, layer: keras.Layer, custom_objects: Mapping[str, Any] | None = None) -> LayerSpec:
+        """Describe a layer.
+
+        Raises:
+            ValueError: If it cannot be rebuilt from its configuration.
+        """
+        import keras
+
+        model = container_of(layer)
+        return cls(ModelSpec.of(model, custom_objects), isinstance(layer, keras.Model))
+
+    def make(self) -> tuple[keras.Model, keras.Layer]:
+        """Make a copy of the layer, and return the model that contains it and the copy itself."""
+        model = self.model.make()
+        return model, model if self.is_model else model.layers[0]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A function of a batch, or a layer, as plain data. Create it with `Step.of`.
+
+    Attributes:
+        argument: String, `"preprocess"` or `"augment"`, for errors.
+        title: String, a short description.
+        function: Bytes, a pickled function, or `None`.
+        layers: Tuple of `LayerSpec`: the layer itself, or those that the function uses.
+    """
+
+    argument: str
+    title: str
+    function: bytes | None = field(repr=False)
+    layers: tuple[LayerSpec, ...] = field(repr=False)
+
+    @classmethod
+    def of(
+        cls, argument: str, value: Any, custom_objects: Mapping[str, Any] | None = None
+    ) -> Step | None:
+        """Describe the value of an argument. `None` stays `None`.
+
+        Args:
+            argument: String, the name of the argument.
+            value: Function, `keras.Layer`, import name "module:name" of a function, or `None`.
+            custom_objects: Mapping from name to class or function that layers need. Defaults to
+                `None`.
+
+        Raises:
+            TypeError: If it is neither a function nor a layer.
+            ValueError: If it cannot be sent to the workers.
+        """
+        import keras
+
+        value = checked(argument, value)
+        if value is None:
+            return None
+        if isinstance(value, keras.Layer):
+            title = f"{type(value).__name__} {value.name!r}"
+            return cls(argument, title, None, (LayerSpec.of(value, custom_objects),))
+        data, layers = pickling.dump_with_layers({argument: value})
+        specs = tuple(LayerSpec.of(layer, custom_objects) for layer in layers)
+        return cls(argument, import_name(value), data, specs)
+
+    def make(self) -> BuiltStep:
+        """Make the function or the layer."""
+        made = [spec.make() for spec in self.layers]
+        containers, layers = [model for model, _ in made], [layer for _, layer in made]
+        if self.function is None:
+            return BuiltStep(self, layers[0], containers)
+        return BuiltStep(self, pickling.load(self.function, layers)[self.argument], containers)
+
+
+class BuiltStep:
+    """A function or a layer in the process that calls it.
+
+    Args:
+        step: `Step` that it was made from.
+        call: The function or the layer.
+        containers: List of models that contain its layers.
+    """
+
+    def __init__(self, step: Step, call: Any, containers: Sequence[keras.Model]) -> None:
+        self._step = step
+        self._call = call
+        self._containers = list(containers)
+        self._num_weights = self._count()
+
+    def __call__(self, rows: Any, *, training: bool, seed: Sequence[int] | None = None) -> Any:
+        """Call it with a batch.
+
+        Args:
+            rows: Array, or list or dictionary of arrays.
+            training: Boolean, see `keras.Layer.__call__`. Functions do not get it.
+            seed: Sequence of integers, for the random numbers that it draws. Defaults to `None`:
+                they are not seeded.
+
+        Raises:
+            ValueError: If a layer creates weights, which every worker would initialize by itself.
+        """
+        with seeded(seed, self._containers, everything=self._step.function is not None):
+            if self._step.function is not None:
+                found = self._call(rows)
+            else:
+                found = self._call(tensors(arranged_for(self._call, rows)), training=training)
+        if self._count() != self._num_weights:
+            rule = "a layer that has its weights: call it on one batch, or its `adapt`, before"
+            raise invalid(self._step.argument, rule, self._step.title)
+        return found
+
+    def _count(self) -> int:
+        return sum(len(model.weights) for model in self._containers)
+
+
+def checked(argument: str, value: Any) -> Any:
+    """Return a function or a layer. That of an import name "module:name" is imported.
+
+    Raises:
+        TypeError: If it is neither a function nor a layer, nor `None`.
+        ValueError: If there is no function of this name.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return imported(value, argument)
+    if isinstance(value, type) or not callable(value):
+        rule = (
+            'a function of a batch, a Keras layer, or the import name "module:name" of a function'
+        )
+        raise invalid_type(argument, rule, value)
+    return value
+
+
+def container_of(layer: keras.Layer) -> keras.Model:
+    """Return a model, or a model that contains a layer alone. It need not be built."""
+    import keras
+
+    return layer if isinstance(layer, keras.Model) else keras.Sequential([layer])
+
+
+def arranged_for(layer: keras.Layer, rows: Any) -> Any:
+    """Return the arrays of a batch as a layer takes them.
+
+    A functional model gets its inputs by their names, or in the order of the arrays. Any other
+    layer gets the only array itself, or the dictionary.
+    """
+    import keras
+
+    if not isinstance(rows, dict):
+        return rows
+    tensors = symbolic(layer, "input", "inputs") if isinstance(layer, keras.Model) else None
+    if isinstance(tensors, Mapping):
+        if len(tensors) == len(rows) == 1:
+            return dict(zip(tensors, rows.values(), strict=True))
+        return {name: rows[name] for name in tensors if name in rows}
+    if isinstance(tensors, list | tuple) and len(tensors) > 1:
+        names = [tensor.name for tensor in tensors]
+        return [rows[n] for n in names] if set(names) <= set(rows) else list(rows.values())
+    return next(iter(rows.values())) if len(rows) == 1 else rows
+
+
+def tensors(rows: Any) -> Any:
+    """Convert arrays of text, for layers of a backend that has tensors of text."""
+    import keras
+
+    from kspark.replica.backends import get_backend
+
+    if isinstance(rows, dict):
+        return {name: tensors(part) for name, part in rows.items()}
+    if isinstance(rows, list):
+        return [tensors(part) for part in rows]
+    if rows.dtype.kind in "OU":
+        return get_backend(str(keras.backend.backend())).text_tensor(rows)
+    return rows
+
+
+@contextmanager
+def seeded(
+    seed: Sequence[int] | None, models: Sequence[keras.Model], *, everything: bool
+) -> Iterator[None]:
+    """Seed the random numbers inside the block.
+
+    Workers are forks of one process, so that generators of the process would give all of them the
+    same numbers.
+
+    Args:
+        seed: Sequence of integers, or `None` to seed nothing.
+        models: Sequence of `keras.Model`, whose generators are seeded.
+        everything: Boolean, whether to seed the generators of Python, NumPy and Keras, too. Those
+            of Python and NumPy are restored at the end of the block.
+    """
+    import keras
+
+    if seed is None:
+        yield
+        return
+    for index, variable in enumerate(v for model in models for v in rng_variables(model)):
+        state = np.zeros(tuple(variable.shape), np.int64)
+        state.flat[0] = word(seed, index)
+        variable.assign(state.astype(str(variable.dtype)))
+    if not everything:
+        yield
+        return
+    kept = random.getstate(), np.random.get_state()
+    keras.utils.set_random_seed(word(seed, -1))
+    try:
+        yield
+    finally:
+        random.setstate(kept[0])
+        np.random.set_state(kept[1])
+
+
+def word(seed: Sequence[int], index: int) -> int:
+    """Return a positive integer of 31 bits that depends on a seed and an index."""
+    words = np.random.SeedSequence([*seed, index + 1]).generate_state(1)
+    return int(words[0]) % (2**31 - 1) + 1

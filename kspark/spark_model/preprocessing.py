@@ -1,0 +1,243 @@
+"""The arguments `preprocess` and `augment`: what rows they get, tried on the first row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from pyspark import RDD
+from pyspark.sql import SparkSession
+
+from kspark import job
+from kspark.adapters import Columns, Factory, Stream, is_table
+from kspark.adapters.feeds import feature_names
+from kspark.adapters.rdd import RowReader
+from kspark.adapters.tables import with_names
+from kspark.errors import invalid
+from kspark.replica.comparing import untouched_randomness
+from kspark.replica.model_inputs import as_arrays, as_inputs, host_array
+from kspark.replica.preprocessing import Preprocessing
+from kspark.replica.signature import described_inputs, is_built
+from kspark.replica.steps import Step, checked
+from kspark.shards import InputSpec, raw_arrays
+
+SINGLE_NAME = "x"
+"""The name of an array that has none."""
+
+TRIED_ROWS = 2
+"""Number of times that the first row is in the batch with which steps are tried."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What is done to the rows of each batch.
+
+    Attributes:
+        preprocess: `Step`, or `None`. Defaults to `None`.
+        augment: `Step`, or `None`. Defaults to `None`.
+        kept: The function or the layer of `preprocess`. Defaults to `None`.
+    """
+
+    preprocess: Step | None = None
+    augment: Step | None = None
+    kept: Any = None
+
+    @classmethod
+    def of(
+        cls,
+        kept: Any,
+        preprocess: Any,
+        augment: Any = None,
+        custom_objects: Mapping[str, Any] | None = None,
+    ) -> Steps:
+        """Check the arguments of a call.
+
+        Args:
+            kept: The `preprocess` of the model.
+            preprocess: That of the call: `None` for that of the model, `False` for none.
+            augment: As in `SparkModel.fit`. Defaults to `None`.
+            custom_objects: Mapping from name to class or function that layers need.
+
+        Raises:
+            TypeError: If one is neither a function nor a layer.
+            ValueError: If one cannot be sent to the workers.
+        """
+        chosen = kept if preprocess is None else None if preprocess is False else preprocess
+        chosen, augment = checked("preprocess", chosen), checked("augment", augment)
+        return cls(
+            Step.of("preprocess", chosen, custom_objects),
+            Step.of("augment", augment, custom_objects),
+            chosen,
+        )
+
+
+@dataclass(frozen=True)
+class RawRows:
+    """The features of some data, as `preprocess` gets them.
+
+    Attributes:
+        names: Tuple of strings: the columns of a table, the keys of a dictionary, the names of the
+            inputs for a list of as many arrays, or else `"x"`.
+        columns: `Columns`, which name the features.
+        arrays: List of one array of one row per name, or empty if there is no row, or it was not
+            read.
+    """
+
+    names: tuple[str, ...]
+    columns: Columns
+    arrays: list[np.ndarray]
+
+    @classmethod
+    def of(
+        cls,
+        session: SparkSession,
+        model: keras.Model,
+        x: Any,
+        columns: Columns,
+        num_workers: int | None,
+        *,
+        labelled: bool,
+        looks: bool = True,
+    ) -> RawRows:
+        """Find out the names of the features, and read those of the first row.
+
+        Args:
+            session: `SparkSession`.
+            model: `keras.Model`.
+            x: The user's data.
+            columns: `Columns` of tables.
+            num_workers: Integer, number of shards, or `None`.
+            labelled: Boolean, whether the rows of `x` must contain labels.
+            looks: Boolean, whether to read the first row. Defaults to `True`.
+        """
+        if is_table(x):
+            columns = with_names(x, columns, bare=not labelled)
+            names = feature_names(columns.features_col)
+            if not looks or getattr(x, "isStreaming", False):
+                return cls(names, columns, [])
+            spec = InputSpec(raw_arrays(names))
+            return cls(names, columns, job.first_arrays(session, x, columns, spec))
+        if isinstance(x, RDD):
+            rows = job.first_of_rdd(session, x, labelled=labelled)
+            names = names_of(rows[0], model) if rows else (SINGLE_NAME,)
+            specs = raw_arrays(names)
+            found = RowReader(InputSpec(specs), 0).arrays(rows, specs, "x", 0) if rows else []
+            return cls(names, columns, found)
+        example = first_of_batches(session, x, num_workers)
+        names = names_of(example, model)
+        spec = InputSpec(raw_arrays(names))
+        return cls(names, columns, job.first_arrays(session, example, columns, spec))
+
+    def first_inputs(self, step: Step) -> Any:
+        """Return what `preprocess` makes of the first row, which it gets twice, as arrays.
+
+        `None` without a row.
+
+        Raises:
+            ValueError: If it fails.
+        """
+        if not self.arrays:
+            return None
+        arrays = (np.repeat(a, TRIED_ROWS, axis=0) for a in self.arrays)
+        rows = dict(zip(self.names, arrays, strict=True))
+        found = tried(step, rows, f"a dictionary of arrays with the keys {list(self.names)}")
+        if isinstance(found, Mapping):
+            return {name: host_array("preprocess", part, "") for name, part in found.items()}
+        if isinstance(found, list | tuple):
+            return [host_array("preprocess", part, "") for part in found]
+        if found is None:
+            raise ValueError("`preprocess` must return the inputs of the model. Received: None")
+        return host_array("preprocess", found, "")
+
+
+def first_of_batches(session: SparkSession, x: Any, num_workers: int | None) -> Any:
+    """Return the features of the first row of data that comes in batches, and other data as it is.
+
+    Args:
+        session: `SparkSession`.
+        x: The user's data.
+        num_workers: Integer, number of shards, or `None`.
+    """
+    if isinstance(x, Factory):
+        return job.first_of_factory(session, x, num_workers)
+    return x.example if isinstance(x, Stream) else x
+
+
+def first_row(
+    session: SparkSession, x: Any, columns: Columns, inputs: InputSpec, num_workers: int | None
+) -> Any:
+    """Return the first row of data that are the model's inputs; `None` for RDDs, and without one.
+
+    Args:
+        session: `SparkSession`.
+        x: The user's data.
+        columns: `Columns` of tables.
+        inputs: `InputSpec` of the model.
+        num_workers: Integer, number of shards, or `None`.
+    """
+    if isinstance(x, RDD):
+        return None
+    example = first_of_batches(session, x, num_workers)
+    arrays = job.first_arrays(session, example, columns, InputSpec(inputs.inputs))
+    return as_inputs([np.repeat(a, TRIED_ROWS, axis=0) for a in arrays], inputs) if arrays else None
+
+
+def names_of(features: Any, model: keras.Model) -> tuple[str, ...]:
+    """Return the names of the arrays of features, or of the parts of one row."""
+    if isinstance(features, Mapping):
+        if not features or not all(isinstance(name, str) for name in features):
+            raise invalid("x", "a dictionary of arrays by name", list(features))
+        return tuple(features)
+    inputs = [spec.name for spec in described_inputs(model, None)[0]] if is_built(model) else []
+    is_list = isinstance(features, list | tuple) and len(features) == len(inputs) > 1
+    if is_list and all(np.ndim(part) > 0 for part in features):
+        return tuple(inputs)
+    return (SINGLE_NAME,)
+
+
+def tried(step: Step, rows: Any, given: str) -> Any:
+    """Call a step with the first row.
+
+    Args:
+        step: `Step`.
+        rows: The row.
+        given: String, what it gets.
+
+    Raises:
+        ValueError: If it raises an exception.
+    """
+    built = step.make()
+    try:
+        with untouched_randomness():
+            return built(rows, training=step.argument == "augment")
+    except Exception as error:
+        raise ValueError(
+            f"`{step.argument}` must take {given}. Received: {step.title}, which raised "
+            f"{type(error).__name__} for the first row: {error}"
+        ) from error
+
+
+def checked_preprocessing(
+    steps: Steps, names: Sequence[str], inputs: InputSpec, first: Any
+) -> Preprocessing:
+    """Check what the steps return for the first row, and return them as plain data.
+
+    Args:
+        steps: `Steps`.
+        names: Sequence of strings, the names of the features.
+        inputs: `InputSpec` of the model.
+        first: The inputs of the first row, or `None` if it was not read.
+
+    Raises:
+        ValueError: If a step does not return the inputs of the model.
+    """
+    if first is not None:
+        argument = "preprocess" if steps.preprocess is not None else "augment"
+        arrays = as_arrays(argument, first, inputs, TRIED_ROWS)
+        if steps.augment is not None:
+            found = tried(steps.augment, as_inputs(arrays, inputs), "a batch of the model's inputs")
+            as_arrays("augment", found, inputs, TRIED_ROWS)
+    return Preprocessing(tuple(names), steps.preprocess, steps.augment)
