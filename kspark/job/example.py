@@ -19,7 +19,7 @@ from kspark.adapters.files import first_features
 from kspark.adapters.rdd import RowReader
 from kspark.cluster.spark_job import run
 from kspark.files.table import ParquetFiles
-from kspark.shards import ArraySpec, InputSpec
+from kspark.shards import ArraySpec, InputSpec, dense
 
 FEATURES = InputSpec((ArraySpec("x"),))
 LABELLED = InputSpec(FEATURES.inputs, (ArraySpec("y"),))
@@ -59,9 +59,8 @@ def first_example(spark: SparkSession, x: Any, columns: Columns, *, labelled: bo
     """
     if isinstance(x, RDD):
         rows = run(spark, FirstRow(x), "kspark: look at the first row")
-        return (
-            RowReader(LABELLED if labelled else FEATURES, 0).chunk(rows, 0).x[0] if rows else None
-        )
+        reader = RowReader(LABELLED if labelled else FEATURES, 0)
+        return dense(reader.chunk(rows, 0).x[0]) if rows else None
     names: list[str] = []
     if isinstance(columns.features_col, Mapping):
         names = sorted(columns.features_col)
@@ -76,7 +75,8 @@ def first_example(spark: SparkSession, x: Any, columns: Columns, *, labelled: bo
         arrays = first_features(x, plan_frame(features, spec))
     else:
         examples = adapt(spark, head(x), spec=spec, columns=columns)
-        arrays = examples.first.x if isinstance(examples, ArrayExamples) else []
+        first = examples.first.x if isinstance(examples, ArrayExamples) else []
+        arrays = [dense(rows) for rows in first]
     if len(arrays) > 1:
         return dict(zip(names, arrays, strict=True))
     return arrays[0] if arrays else None

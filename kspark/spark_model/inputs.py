@@ -15,6 +15,7 @@ from pyspark.sql import SparkSession
 from kspark import job
 from kspark.adapters import Columns, Examples, Stream, adapt, is_table, readable
 from kspark.adapters.file_paths import is_files, open_files, warn_of_paths
+from kspark.adapters.sparse import with_first_rows
 from kspark.cluster.running import check_running
 from kspark.errors import Described, inside, invalid
 from kspark.job.progress import Phases
@@ -117,8 +118,8 @@ def active_session() -> SparkSession | None:
 def example_for(model: keras.Model, x: Any, columns: Columns, *, labelled: bool) -> Any:
     """Return the data from which `Replica.of` can build a model.
 
-    A model without an input shape needs the first row; for other models, and for arrays, it is
-    `x` itself.
+    A model without an input shape needs the first row, and sparse matrices become their first row;
+    for other models, and for arrays, it is `x` itself.
 
     Args:
         model: A `keras.Model`.
@@ -128,6 +129,7 @@ def example_for(model: keras.Model, x: Any, columns: Columns, *, labelled: bool)
     """
     if isinstance(x, Stream):
         return x.example
+    x = with_first_rows(x)
     is_plain = isinstance(x, np.ndarray | Mapping)
     if is_built(model) or is_plain:
         return x
