@@ -18,6 +18,7 @@ from kspark.replica.checks import (
     kept_fixed,
     rows_of,
 )
+from kspark.replica.densifying import DENSE_BYTES, dense_parts
 from kspark.replica.metrics import build_metrics
 from kspark.replica.preparing import (
     PART_BYTES,
@@ -299,6 +300,9 @@ class Replica(ReplicaState):
         prepare = self._preparing(window, training=training)
         if prepare is None:
             yield Part(window, start, stop)
+        elif self.preparation is None:
+            limit = min(DENSE_BYTES, self.part_bytes)
+            yield from dense_parts(window, batch_size, start, stop, limit)
         else:
             yield from prepared(window, batch_size, start, stop, prepare, self.part_bytes)
 
