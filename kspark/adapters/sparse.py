@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from kspark.adapters.columns import DENSE, is_vector, refuse_nulls, to_numpy, uniform
 from kspark.adapters.conform import Place, stack
+from kspark.files.types import is_list
 from kspark.shards import Features, SparseRows
 from kspark.shards.sparse import POSITION, saves_memory, sparse_nbytes, starts_of
 
@@ -129,8 +130,11 @@ def entries_of(column: pa.StructArray) -> int:
 
 def row_bytes(column: pa.Array, *, dense: bool = False) -> int:
     """Estimate the bytes per row of `to_rows(column)`; with `dense`, of `to_numpy(column)`."""
-    rows = max(1, len(column))
-    if not is_vector(column.type):
+    rows, kind = max(1, len(column)), column.type
+    if is_list(kind) and pa.types.is_nested(kind.value_type):  # vectors in arrays become dense
+        inner = column.flatten()
+        return row_bytes(inner, dense=True) * len(inner) // rows
+    if not is_vector(kind):
         return int(column.nbytes // rows)
     if not dense and stays_sparse(column):
         return sparse_nbytes(rows, entries_of(column), VALUE.itemsize) // rows

@@ -160,5 +160,9 @@ def test_bytes_per_row_count_sparse_vectors_in_full():
     vectors = pa.array([sparse(1000, _1=1.0), sparse(1000)], VECTOR)
     assert row_bytes(vectors, dense=True) == 8000
     assert row_bytes(vectors) == (8 + 4) / 2 + 8
+    arrays = pa.array([[sparse(1000, _1=1.0), sparse(1000)], [sparse(1000)] * 2], pa.list_(VECTOR))
+    assert row_bytes(arrays) == 16000
+    assert row_bytes(arrays.slice(1, 1)) == 16000
+    assert row_bytes(pa.array([[[1.0, 2.0]], [[3.0, 4.0]]])) >= 16
     assert row_bytes(pa.array([dense(*[0.0] * 50)], VECTOR)) >= 400
     assert row_bytes(pa.array([], VECTOR)) == 0
