@@ -6,6 +6,7 @@
 arrays.py      numpy arrays, one or several; lists of numbers or rows; anything with `__array__`
 rdd.py         RDDs of (x, y) or (x, y, sample_weight)
 dataframe.py   Spark DataFrames
+sparse.py      sparse matrices of SciPy, and sparse vectors, of which the rows stay sparse
 tensors.py     tensors of other libraries, tables of Polars and pandas-on-Spark
 tables.py      pandas DataFrames, pyarrow Tables
 streams.py     data that gives batches once: tf.data, PyDatasets, DataLoaders, generators

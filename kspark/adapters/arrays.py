@@ -21,6 +21,7 @@ from kspark import temporary
 from kspark.adapters.base import CHUNK_BYTES, Columns, Examples, Task, run_task
 from kspark.adapters.conform import Place, cast, conform, reshaped, stack, unnested
 from kspark.adapters.refusals import plain_array
+from kspark.adapters.sparse import compressed, is_matrix
 from kspark.adapters.structure import leaves, part_name, weight_specs
 from kspark.adapters.summary import summary_of
 from kspark.cluster.addresses import is_local
@@ -32,9 +33,11 @@ from kspark.shards import (
     TEXT,
     ArraySpec,
     Chunk,
+    Features,
     InputSpec,
     Shard,
     ShardHandle,
+    SparseRows,
     spool,
 )
 
@@ -206,8 +209,8 @@ def chunk_of(x: Any, y: Any, sample_weight: Any, spec: InputSpec) -> Chunk:
 
 def shaped(
     value: Any, specs: Sequence[ArraySpec], name: str, floatx: str, outputs: Sequence[str] = ()
-) -> list[np.ndarray]:
-    """Return one array per spec, in the shape of the spec.
+) -> list[Any]:
+    """Return one array per spec, in the shape of the spec. Those of `x` may be `SparseRows`.
 
     Raises:
         TypeError: If a part is no array.
@@ -218,7 +221,7 @@ def shaped(
         value = value[0]
     for i, leaf in enumerate(leaves(value, specs, name, outputs)):
         place = Place(part_name(name, specs, i))
-        array = as_array(leaf, place)
+        array = as_array(compressed(leaf, place) if name == "x" else leaf, place)
         if array.dtype == object:
             array = cast(array, specs[i].dtype, floatx, place)
         else:
@@ -232,11 +235,14 @@ def is_one_array(value: Any) -> bool:
     if not isinstance(value, list | tuple) or len(value) != 1:
         return False
     is_row = hasattr(value[0], "toArray")  # one of Spark's vectors
-    return hasattr(value[0], "__array__") and np.ndim(value[0]) > 0 and not is_row
+    has_rows = hasattr(value[0], "__array__") or is_matrix(value[0])
+    return has_rows and np.ndim(value[0]) > 0 and not is_row
 
 
-def as_array(value: Any, place: Place) -> np.ndarray:
-    """Convert a value to an array whose first axis is the row."""
+def as_array(value: Any, place: Place) -> Any:
+    """Convert a value to an array whose first axis is the row. `SparseRows` are one already."""
+    if isinstance(value, SparseRows):
+        return value
     if isinstance(value, list | tuple):
         if len(value) == 1 and np.ndim(value[0]) > 1:
             value = value[0]  # a list of the input's array
@@ -273,14 +279,14 @@ def conform_chunk(chunk: Chunk, spec: InputSpec, partition: int | None, first_ro
 def mapped(
     chunk: Chunk,
     spec: InputSpec,
-    change: Callable[..., np.ndarray],
+    change: Callable[..., Any],
     partition: int | None,
     first_row: int,
 ) -> Chunk:
     """Make a chunk of the results of `change(array, spec, place=place)` for every array."""
     weights = [ArraySpec("sample_weight", None, spec.floatx)] * len(chunk.sample_weight)
 
-    def group(name: str, arrays: list[np.ndarray], specs: Sequence[ArraySpec]) -> list[np.ndarray]:
+    def group(name: str, arrays: Sequence[Any], specs: Sequence[ArraySpec]) -> list[Any]:
         places = [Place(part_name(name, specs, i), partition, first_row) for i in range(len(specs))]
         triples = zip(arrays, specs[: len(arrays)], places, strict=False)
         return [change(array, one, place=place) for array, one, place in triples]
@@ -292,7 +298,7 @@ def mapped(
     )
 
 
-def narrowed(values: np.ndarray, spec: ArraySpec, floatx: str, place: Place) -> np.ndarray:
+def narrowed(values: Features, spec: ArraySpec, floatx: str, place: Place) -> Any:
     """Cast rows to the dtype of a spec, unless their own is smaller and casts without a loss."""
     wide = np.dtype(spec.dtype) if spec.dtype not in ("", RAW, TEXT, "bfloat16") else None
     if wide is not None and values.dtype.kind in "biuf" and values.itemsize < wide.itemsize:

@@ -1,4 +1,4 @@
-"""Convert Arrow columns to NumPy arrays, without a loop over rows.
+"""Convert Arrow columns to dense NumPy arrays, without a loop over rows.
 
 The columns may have numbers, booleans, decimals, text, bytes, lists of any depth (of equal
 length), fixed shape tensors, and dense and sparse vectors of `pyspark.ml` and `pyspark.mllib`,
@@ -122,12 +122,3 @@ def vectors(column: pa.StructArray, place: Place) -> np.ndarray:
     places = column.field("indices").flatten().to_numpy(zero_copy_only=False)
     out[rows, places] = flat[~of_dense]
     return out
-
-
-def row_bytes(column: pa.Array) -> int:
-    """Estimate the bytes per row of `to_numpy(column)`, where sparse vectors become dense."""
-    rows = max(1, len(column))
-    if is_vector(column.type):
-        size = pc.max(column.field("size")).as_py() or 0
-        return max(8 * size, column.nbytes // rows)
-    return int(column.nbytes // rows)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kspark.shards import RAW, TEXT, ArraySpec
+from kspark.shards import RAW, TEXT, ArraySpec, Features, SparseRows
 
 Shape = tuple[int | None, ...]
 
@@ -39,18 +39,18 @@ class Place:
         return ValueError(f"{self.name} must hold {rule}. Received: {found}{where}")
 
 
-def conform(values: np.ndarray, spec: ArraySpec, floatx: str, place: Place) -> np.ndarray:
+def conform(values: Features, spec: ArraySpec, floatx: str, place: Place) -> Any:
     """Convert rows to the dtype and shape of a spec.
 
     Args:
-        values: Array whose first axis is the row.
+        values: Array whose first axis is the row, or `SparseRows`.
         spec: `ArraySpec`.
         floatx: String, dtype of floating point data if the spec has no dtype.
         place: `Place` of the rows, for errors.
 
     Returns:
-        An array: `values` itself if nothing had to change. Text is an object
-        array of `str`.
+        An array or `SparseRows`, as `values` are: `values` itself if nothing had to change. Text
+        is an object array of `str`.
 
     Raises:
         ValueError: If the conversion would change values, as for text in place of
@@ -59,7 +59,7 @@ def conform(values: np.ndarray, spec: ArraySpec, floatx: str, place: Place) -> n
     return reshaped(cast(values, spec.dtype, floatx, place), spec, place)
 
 
-def reshaped(values: np.ndarray, spec: ArraySpec, place: Place) -> np.ndarray:
+def reshaped(values: Features, spec: ArraySpec, place: Place) -> Any:
     """Reshape rows to the shape of a spec; see `fit_shape`.
 
     Raises:
@@ -118,11 +118,11 @@ def shown(shape: Shape | None) -> str:
     return "any" if shape is None else str(shape)
 
 
-def cast(values: np.ndarray, dtype: str, floatx: str, place: Place) -> np.ndarray:
+def cast(values: Features, dtype: str, floatx: str, place: Place) -> Any:
     """Cast rows to a dtype, without changing values except by rounding to floats.
 
     Args:
-        values: Array.
+        values: Array or `SparseRows`.
         dtype: String, name of a NumPy dtype, `"string"`, `""` to keep the dtype of the
             data, or `"raw"` to keep that of floating point numbers and bytes, too.
         floatx: String, dtype of floating point numbers if `dtype` is `""`.
@@ -133,7 +133,7 @@ def cast(values: np.ndarray, dtype: str, floatx: str, place: Place) -> np.ndarra
     """
     if dtype == RAW:
         return raw(values, place)
-    if values.dtype.kind in "OU":
+    if isinstance(values, np.ndarray) and values.dtype.kind in "OU":
         values = unboxed(values, place)
     is_text = values.dtype == object
     if values.dtype.kind not in "biufO" or is_text != (dtype == TEXT or (is_text and not dtype)):
@@ -146,12 +146,14 @@ def cast(values: np.ndarray, dtype: str, floatx: str, place: Place) -> np.ndarra
     return cast_numbers(values, np.dtype("float32" if dtype == "bfloat16" else dtype), place)
 
 
-def raw(values: np.ndarray, place: Place) -> np.ndarray:
+def raw(values: Features, place: Place) -> Features:
     """Return numbers in their own dtype, and text and bytes as objects.
 
     Raises:
         ValueError: If the values are of another kind, of several kinds, or null.
     """
+    if not isinstance(values, np.ndarray):
+        return values
     if values.dtype.kind == "S":
         return values.astype(object)
     if values.dtype.kind == "O" and all(isinstance(value, bytes) for value in values.flat):
@@ -161,7 +163,7 @@ def raw(values: np.ndarray, place: Place) -> np.ndarray:
     return unboxed(values, place) if values.dtype.kind in "OU" else values
 
 
-def cast_numbers(values: np.ndarray, dtype: np.dtype, place: Place) -> np.ndarray:
+def cast_numbers(values: Features, dtype: np.dtype, place: Place) -> Features:
     """Cast numbers to another dtype of numbers.
 
     Raises:
@@ -169,17 +171,17 @@ def cast_numbers(values: np.ndarray, dtype: np.dtype, place: Place) -> np.ndarra
     """
     if dtype == values.dtype:
         return values
+    sparse = values if isinstance(values, SparseRows) else None
+    numbers = values.data if isinstance(values, SparseRows) else values
     with np.errstate(invalid="ignore", over="ignore"):
-        out = values.astype(dtype)
-        if dtype.kind == "f":
-            return out
-        wrong = out != values
-    if wrong.any():
+        out = numbers.astype(dtype)
+        wrong = None if dtype.kind == "f" else out != numbers
+    if wrong is not None and wrong.any():
         at = int(np.flatnonzero(wrong.reshape(-1))[0])
-        row = at // max(1, prod(values.shape[1:]))
+        row = at // max(1, prod(values.shape[1:])) if sparse is None else sparse.row_of(at)
         kind = "0 or 1" if dtype.kind == "b" else f"whole numbers that fit {dtype}"
-        raise place.error(kind, values.reshape(-1)[at], row)
-    return out
+        raise place.error(kind, numbers.reshape(-1)[at], row)
+    return out if sparse is None else sparse.with_data(out)
 
 
 def unboxed(values: np.ndarray, place: Place) -> np.ndarray:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from kspark.adapters.base import CHUNK_BYTES, Columns
-from kspark.adapters.columns import row_bytes, to_numpy
+from kspark.adapters.columns import to_numpy
 from kspark.adapters.conform import Place, conform
+from kspark.adapters.sparse import row_bytes, to_rows
 from kspark.adapters.structure import weight_specs
 from kspark.errors import invalid
-from kspark.shards import RAW, TEXT, ArraySpec, Chunk, InputSpec
+from kspark.shards import RAW, TEXT, ArraySpec, Chunk, Features, InputSpec, SparseRows
+from kspark.shards.sparse import side_by_side
 
 Names = str | Sequence[str]
 
@@ -38,15 +42,17 @@ class Feed:
         first = f"Column {self.names[0]!r}"
         return first if len(self.names) == 1 else f"Columns {', '.join(map(repr, self.names))}"
 
-    def array(self, parts: Sequence[np.ndarray], floatx: str, place: Place) -> np.ndarray:
+    def array(self, parts: Sequence[Features], floatx: str, place: Place) -> Any:
         """Join the arrays of the columns, in the dtype and shape of the spec."""
         if len(parts) == 1:
             return conform(parts[0], self.spec, floatx, place)
         self.check_kinds(parts, place)
-        flat = [p.reshape(len(p), -1) for p in parts]
+        flat: Any = [p.reshape(len(p), prod(p.shape[1:])) for p in parts]
+        if any(isinstance(p, SparseRows) for p in parts):
+            return conform(side_by_side(flat), self.spec, floatx, place)
         return conform(np.concatenate(flat, axis=1), self.spec, floatx, place)
 
-    def check_kinds(self, parts: Sequence[np.ndarray], place: Place) -> None:
+    def check_kinds(self, parts: Sequence[Features], place: Place) -> None:
         """Refuse columns that cannot be joined, because one has text and another one numbers.
 
         Raises:
@@ -99,7 +105,10 @@ class FramePlan:
         Raises:
             ValueError: If the rows do not fit the spec.
         """
-        size = max(1, CHUNK_BYTES // max(1, sum(row_bytes(c) for c in batch.columns)))
+        dense = {name for feed in (*self.y, *self.sample_weight) for name in feed.names}
+        pairs = zip(self.names, batch.columns, strict=True)
+        nbytes = sum(row_bytes(column, dense=name in dense) for name, column in pairs)
+        size = max(1, CHUNK_BYTES // max(1, nbytes))
         for start in range(0, batch.num_rows, size):
             rows = batch.slice(start, size)
             columns = dict(zip(self.names, rows.columns, strict=True))
@@ -110,18 +119,18 @@ class FramePlan:
     ) -> Chunk:
         """Make a chunk of some rows."""
 
-        def array(feed: Feed) -> np.ndarray:
+        def array(feed: Feed, convert: Callable[[pa.Array, Place], Features]) -> Any:
             place = Place(feed.title, partition, first_row)
             parts = [
-                to_numpy(columns[n], Place(f"Column {n!r}", partition, first_row))
+                convert(columns[n], Place(f"Column {n!r}", partition, first_row))
                 for n in feed.names
             ]
             return feed.array(parts, self.floatx, place)
 
         return Chunk(
-            [array(f) for f in self.x],
-            [array(f) for f in self.y],
-            [array(f) for f in self.sample_weight],
+            [array(f, to_rows) for f in self.x],
+            [array(f, to_numpy) for f in self.y],
+            [array(f, to_numpy) for f in self.sample_weight],
         )
 
 

@@ -23,7 +23,7 @@ from kspark.files.reading import Column, Selection, read_pieces
 from kspark.files.splits import Piece
 from kspark.files.table import ParquetFiles
 from kspark.files.types import spark_type
-from kspark.shards import Chunk, InputSpec, ShardHandle
+from kspark.shards import Chunk, InputSpec, ShardHandle, dense
 
 PART_BYTES = 128 << 20
 """Uncompressed bytes of a task that scores files, as of Spark's own tasks."""
@@ -78,7 +78,7 @@ def first_features(files: ParquetFiles, plan: FramePlan) -> list[np.ndarray]:
     chosen = ChosenColumns.of(files, plan)
     (pieces,) = files.split(1)
     for batch in read_pieces(pieces, files.selection(chosen.columns)):
-        return next(plan.chunks(batch.slice(0, 1), None, 0)).x
+        return [dense(rows) for rows in next(plan.chunks(batch.slice(0, 1), None, 0)).x]
     return []
 
 

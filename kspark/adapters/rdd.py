@@ -8,23 +8,21 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-import numpy as np
 from pyspark import RDD
 from pyspark.sql import SparkSession
 
 from kspark.adapters.base import CHUNK_BYTES, CHUNK_ROWS, Columns, Examples, Task, run_task
 from kspark.adapters.conform import Place, conform, stack
+from kspark.adapters.sparse import stack_rows
 from kspark.adapters.structure import described, is_per_output, leaves, part_name, weight_specs
 from kspark.cluster.bootstrap import ship
 from kspark.errors import invalid
-from kspark.shards import ArraySpec, Chunk, InputSpec
+from kspark.shards import ArraySpec, Block, Chunk, InputSpec
 
 FIRST_ROWS = 64
 """Number of rows in the first chunk, from which the size of the next chunks is estimated."""
 
 PieceKey = tuple[int, int, int]
-Piece = tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]
-"""The arrays of a chunk. A worker without kspark cannot unpickle the class `Chunk`."""
 
 
 class RDDExamples(Examples):
@@ -176,17 +174,17 @@ class RowReader:
 
     def arrays(
         self, values: Sequence[Any], specs: Sequence[ArraySpec], name: str, first: int
-    ) -> list[np.ndarray]:
-        """Make one array per spec from one value per row."""
+    ) -> list[Any]:
+        """Make one array per spec from one value per row. Only features may stay sparse."""
         outputs = self.spec.outputs if specs is self.spec.targets else ()
         parts: Sequence[Sequence[Any]] = [values]
         if len(specs) > 1 or isinstance(values[0], Mapping) or is_per_output(values[0], outputs):
             rows = (leaves(v, specs, f"{name} of a row", outputs) for v in values)
             parts = list(zip(*rows, strict=True))
-        arrays = []
+        arrays, stacked = [], stack_rows if name == "x" else stack
         for i, spec in enumerate(specs):
             place = Place(part_name(name, specs, i), self.partition, first)
-            arrays.append(conform(stack(parts[i], place), spec, self.spec.floatx, place))
+            arrays.append(conform(stacked(parts[i], place), spec, self.spec.floatx, place))
         return arrays
 
 
@@ -197,7 +195,7 @@ def read_partition(spec: InputSpec, task: Task, index: int, rows: Iterator[Any])
 
 def cut_partition(
     spec: InputSpec, num_partitions: int, index: int, rows: Iterator[Any]
-) -> Iterator[tuple[PieceKey, Piece]]:
+) -> Iterator[tuple[PieceKey, Block]]:
     """Yield pieces of a partition with their keys (new partition, old partition, number)."""
     for number, chunk in enumerate(RowReader(spec, index)(rows)):
         count = chunk.num_examples
@@ -206,8 +204,7 @@ def cut_partition(
             if start < stop:
                 # Rotate with every chunk, to spread the rows that do not divide evenly.
                 target = (i + index + number) % num_partitions
-                piece = chunk.rows(start, stop)
-                yield (target, index, number), (piece.x, piece.y, piece.sample_weight)
+                yield (target, index, number), chunk.rows(start, stop).block
 
 
 def target_of(key: tuple[int, ...]) -> int:
@@ -215,6 +212,6 @@ def target_of(key: tuple[int, ...]) -> int:
     return key[0]
 
 
-def read_pieces(task: Task, index: int, pieces: Iterator[tuple[PieceKey, Piece]]) -> Iterator[Any]:
+def read_pieces(task: Task, index: int, pieces: Iterator[tuple[PieceKey, Block]]) -> Iterator[Any]:
     """Run a task over the pieces of one new partition. Runs on an executor."""
-    return run_task(task, index, pieces, lambda source: (Chunk(*p) for _, p in source))
+    return run_task(task, index, pieces, lambda source: (Chunk.of_block(p) for _, p in source))

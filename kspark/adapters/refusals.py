@@ -10,10 +10,10 @@ import numpy as np
 from kspark.adapters.tensors import host_array
 
 ACCEPTED = (
-    "numpy arrays, or a list or dictionary of arrays; an RDD of (x, y) or (x, y, sample_weight); "
-    "a Spark DataFrame; a pandas DataFrame; a pyarrow Table; paths of Parquet files; or a "
-    "tf.data.Dataset, a PyDataset, a DataLoader or a generator of batches, or a function of "
-    "(worker, num_workers) that returns one"
+    "numpy arrays or sparse matrices of SciPy, or a list or dictionary of these; an RDD of (x, y) "
+    "or (x, y, sample_weight); a Spark DataFrame; a pandas DataFrame; a pyarrow Table; "
+    "paths of Parquet files; or a tf.data.Dataset, a PyDataset, a DataLoader or a generator of "
+    "batches, or a function of (worker, num_workers) that returns one"
 )
 
 COLLECT = "Collect its batches in NumPy arrays, for example with `np.concatenate`"

@@ -29,12 +29,14 @@ from kspark.adapters.arrays import (
 from kspark.adapters.base import Columns
 from kspark.adapters.conform import Place
 from kspark.adapters.refusals import shown
+from kspark.adapters.sparse import is_matrix, with_first_rows
 from kspark.adapters.tensors import host_array
 from kspark.cluster.interrupts import interruptible
 from kspark.cluster.remote import is_connect
 from kspark.errors import Described, invalid, invalid_type
-from kspark.shards import ArraySpec, Chunk, InputSpec, StoredArray
+from kspark.shards import ArraySpec, Chunk, Features, InputSpec, SparseRows, StoredArray
 from kspark.shards.files import read_ranges
+from kspark.shards.sparse import POSITION, START
 from kspark.shards.writing import ShardWriter
 
 TENSORFLOW, TORCH, KERAS = "tensorflow.", "torch.", "keras."
@@ -90,12 +92,12 @@ class Stream:
     @property
     def batch_size(self) -> int:
         """Rows of the first batch."""
-        return len(parts_of(self.first[0])[0])
+        return num_rows(parts_of(self.first[0])[0])
 
     @property
     def example(self) -> Any:
         """The features of the first batch's first row, in the structure of the features."""
-        return first_rows(self.first[0])
+        return first_rows(with_first_rows(self.first[0]))
 
 
 def as_stream(value: Any, *, limited: bool = False) -> Any:
@@ -133,7 +135,7 @@ def unpacked_batches(batches: Iterator[Any]) -> Iterator[Batch]:
         if batch is END:
             return
         parts = unpacked(batch)
-        if len(parts_of(parts[0])[0]):
+        if num_rows(parts_of(parts[0])[0]):
             yield parts
 
 
@@ -216,8 +218,15 @@ def parts_of(value: Any) -> Sequence[Any]:
     return value if isinstance(value, tuple | list) else [value]
 
 
+def num_rows(array: Any) -> int:
+    """Return the length of the first axis. Sparse matrices have no `len`."""
+    return int(array.shape[0])
+
+
 def on_host(value: Any) -> Any:
-    """Convert tensors to NumPy arrays, in the same structure. `None` stays `None`.
+    """Convert tensors to NumPy arrays, in the same structure.
+
+    `None` and sparse matrices of SciPy stay as they are.
 
     Raises:
         ValueError: If bytes are not text in UTF-8.
@@ -226,8 +235,8 @@ def on_host(value: Any) -> Any:
         return {name: on_host(part) for name, part in value.items()}
     if isinstance(value, tuple | list) and any(hasattr(part, "shape") for part in value):
         return [on_host(part) for part in value]
-    if value is None:
-        return None
+    if value is None or is_matrix(value):
+        return value
     array = host_array(value)
     is_bytes = array.dtype.kind == "S" or (array.size and isinstance(array.flat[0], bytes))
     return decoded(array, Place("`x`")) if is_bytes else array  # TensorFlow holds text as bytes
@@ -268,7 +277,7 @@ def adapt_stream(
     )
 
 
-def structured(arrays: list[np.ndarray], specs: Sequence[ArraySpec]) -> Any:
+def structured(arrays: Sequence[Features], specs: Sequence[ArraySpec]) -> Any:
     """Return arrays as a dictionary by the names of their specs, or the only array itself."""
     names = [spec.name for spec in specs]
     return arrays[0] if len(arrays) == 1 else dict(zip(names, arrays, strict=True))
@@ -298,12 +307,17 @@ def stored(stream: Stream, spec: InputSpec) -> Chunk:
         made.remove()
 
 
-def mapped_rows(folder: str, count: int, array: StoredArray) -> np.ndarray:
-    """Map an array of numbers from its file; read one of text."""
-    if array.is_text or not array.nbytes:
+def mapped_rows(folder: str, count: int, array: StoredArray) -> Any:
+    """Map an array of numbers from its files; read one of text, or of sparse rows without any."""
+    if array.is_text or not all(array.files.values()):
         return read_ranges(folder, array, [(0, count)])
-    path = os.path.join(folder, array.file)
-    return np.asarray(np.memmap(path, array.dtype, "r", shape=(count, *array.shape)))
+    paths = [os.path.join(folder, file) for file in array.files]
+    if array.entries is None:
+        return np.asarray(np.memmap(paths[0], array.dtype, "r", shape=(count, *array.shape)))
+    kinds: list[np.dtype] = [np.dtype(array.dtype), POSITION, START]
+    pairs = zip(paths, kinds, strict=True)
+    data, indices, indptr = (np.asarray(np.memmap(path, kind, "r")) for path, kind in pairs)
+    return SparseRows(data, indices, indptr, array.shape)
 
 
 def chunks_of(stream: Stream, spec: InputSpec) -> Iterator[Chunk]:

@@ -13,11 +13,11 @@ from pyspark.sql import SparkSession
 
 from kspark.adapters.arrays import ArrayExamples, adapt_arrays, is_one_array
 from kspark.adapters.base import Columns
-from kspark.adapters.columns import to_numpy
-from kspark.adapters.conform import Place, stack
+from kspark.adapters.conform import Place
 from kspark.adapters.feeds import Feed, missing, plan_frame
+from kspark.adapters.sparse import is_matrix, stack_rows, to_rows
 from kspark.adapters.tensors import host_array
-from kspark.shards import InputSpec
+from kspark.shards import Features, InputSpec, dense
 
 
 def is_pandas(value: object) -> bool:
@@ -28,7 +28,8 @@ def is_pandas(value: object) -> bool:
 
 def is_array_like(value: object) -> bool:
     """Whether a value is an array, or a list or dictionary that may hold arrays."""
-    return hasattr(value, "__array__") or isinstance(value, list | tuple | dict)
+    kinds = list | tuple | dict
+    return hasattr(value, "__array__") or isinstance(value, kinds) or is_matrix(value)
 
 
 def head(x: Any) -> Any:
@@ -64,7 +65,7 @@ def adapt_pandas(
     if all_are_features(list(x.columns), y, spec, columns):
         return adapt_arrays(spark, values_of(x, spec), y, sample_weight, spec, columns)
 
-    def read(name: str, place: Place) -> np.ndarray:
+    def read(name: str, place: Place) -> Features:
         return column_values(x[name], place)
 
     return adapt_columns(spark, read, list(x.columns), y, sample_weight, spec, columns)
@@ -82,11 +83,11 @@ def adapt_table(
         names = x.column_names
         columns = replace(columns, features_col=names[0] if len(names) == 1 else names)
 
-    def read(name: str, place: Place) -> np.ndarray:
+    def read(name: str, place: Place) -> Features:
         column = x.column(name).combine_chunks()
         if isinstance(column, pa.ChunkedArray):  # some versions keep it one
             column = pa.concat_arrays(column.chunks)
-        return to_numpy(column, place)
+        return to_rows(column, place)
 
     return adapt_columns(spark, read, x.column_names, y, sample_weight, spec, columns)
 
@@ -131,16 +132,16 @@ def values_of(x: Any, spec: InputSpec) -> Any:
     return feed.array(parts, spec.floatx, Place("The columns of `x`"))
 
 
-def column_values(column: Any, place: Place) -> np.ndarray:
+def column_values(column: Any, place: Place) -> Features:
     """Return the values of a pandas column; one array if they are arrays, lists or vectors."""
-    values = column.to_numpy()
+    values: np.ndarray = column.to_numpy()
     is_objects = values.dtype == object and len(values)
-    return stack(values.tolist(), place) if is_objects else values
+    return stack_rows(values.tolist(), place) if is_objects else values
 
 
 def adapt_columns(
     spark: SparkSession,
-    read: Callable[[str, Place], np.ndarray],
+    read: Callable[[str, Place], Features],
     available: Sequence[str],
     y: Any,
     sample_weight: Any,
@@ -157,16 +158,16 @@ def adapt_columns(
         if name not in available:
             raise missing(name, available, argument)
 
-    def arrays(feeds: Sequence[Feed]) -> Any:
+    def arrays(feeds: Sequence[Feed], convert: Callable[[Features], Features] = dense) -> Any:
         found = []
         for feed in feeds:
-            parts = [read(n, Place(f"Column {n!r}")) for n in feed.names]
+            parts = [convert(read(n, Place(f"Column {n!r}"))) for n in feed.names]
             found.append(feed.array(parts, spec.floatx, Place(feed.title)))
         return found if len(found) != 1 else found[0]
 
     return adapt_arrays(
         spark,
-        arrays(plan.x),
+        arrays(plan.x, lambda rows: rows),
         arrays(plan.y) if plan.y else y,
         arrays(plan.sample_weight) if plan.sample_weight else sample_weight,
         spec,

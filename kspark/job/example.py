@@ -23,7 +23,7 @@ from kspark.cluster.bootstrap import ship
 from kspark.cluster.spark_job import run, run_once
 from kspark.files.table import ParquetFiles
 from kspark.job.spooling import read_handle
-from kspark.shards import ArraySpec, InputSpec
+from kspark.shards import ArraySpec, InputSpec, dense
 
 FEATURES = InputSpec((ArraySpec("x"),))
 LABELLED = InputSpec(FEATURES.inputs, (ArraySpec("y"),))
@@ -63,9 +63,8 @@ def first_example(spark: SparkSession, x: Any, columns: Columns, *, labelled: bo
     """
     if isinstance(x, RDD):
         rows = run(spark, FirstRow(x), "kspark: look at the first row")
-        return (
-            RowReader(LABELLED if labelled else FEATURES, 0).chunk(rows, 0).x[0] if rows else None
-        )
+        reader = RowReader(LABELLED if labelled else FEATURES, 0)
+        return dense(reader.chunk(rows, 0).x[0]) if rows else None
     names: list[str] = []
     if isinstance(columns.features_col, Mapping):
         names = sorted(columns.features_col)
@@ -113,7 +112,8 @@ def first_arrays(
         features = replace(columns, label_col=None, weight_col=None)
         return first_of_files(x, plan_frame(features, spec))
     examples = adapt(spark, head(x), spec=spec, columns=columns)
-    return examples.first.x if isinstance(examples, ArrayExamples) else []
+    first = examples.first.x if isinstance(examples, ArrayExamples) else []
+    return [dense(rows) for rows in first]
 
 
 def first_of_rdd(spark: SparkSession, rdd: RDD[Any], *, labelled: bool) -> list[Any]:

@@ -18,6 +18,7 @@ from kspark.replica.checks import (
     kept_fixed,
     rows_of,
 )
+from kspark.replica.densifying import DENSE_BYTES, dense_parts
 from kspark.replica.metrics import build_metrics
 from kspark.replica.preparing import (
     PART_BYTES,
@@ -39,7 +40,7 @@ from kspark.replica.signature import (
 )
 from kspark.replica.state import ReplicaState
 from kspark.replica.variables import weight_spec
-from kspark.shards import num_batches
+from kspark.shards import SparseRows, num_batches
 
 if TYPE_CHECKING:
     from kspark.shards import InputSpec, Window
@@ -188,7 +189,13 @@ class Replica(ReplicaState):
                 self._engine.evaluate(part.window, batch_size)
 
     def predict(self, window: Window, batch_size: int) -> list[np.ndarray]:
-        """Predict the rows of a window. Returns one array per output."""
+        """Predict the rows of a window. Returns one array per output.
+
+        A batch of sparse rows that is larger than `part_bytes` when it is dense is divided.
+        """
+        if nbytes := sum(a.dense_nbytes for a in window.x if isinstance(a, SparseRows)):
+            fitting = self.part_bytes * len(window.x[0]) // nbytes
+            batch_size = max(1, min(batch_size, fitting))
         stop = max(num_batches(window.num_examples, batch_size), 1)
         with keras.saving.custom_object_scope(self._objects):
             parts = self._parts(window, batch_size, 0, stop)
@@ -302,6 +309,9 @@ class Replica(ReplicaState):
         prepare = self._preparing(window, training=training)
         if prepare is None:
             yield Part(window, start, stop)
+        elif self.preparation is None:
+            limit = min(DENSE_BYTES, self.part_bytes)
+            yield from dense_parts(window, batch_size, start, stop, limit)
         else:
             yield from prepared(window, batch_size, start, stop, prepare, self.part_bytes)
 

@@ -6,6 +6,7 @@ two arrays in `x` and one in `y`, all of the same length.
 
 ```
 InputSpec     names, shapes and dtypes of a model's inputs and targets
+SparseRows    rows of one input of which most elements are zero, in place of an array
 Chunk         rows in memory, to be written to disk
    spool()    writes chunks to files under Spark's local directories, once per fit
 ShardHandle   describes a shard for Spark: where its files are and what they contain
@@ -22,7 +23,8 @@ from kspark.shards.facts import LearningRate, ShardFacts, Usage
 from kspark.shards.handle import LabelStats, ShardHandle, StoredArray, merge_label_stats
 from kspark.shards.reading import Shard
 from kspark.shards.removal import remove_spools
-from kspark.shards.rows import Chunk, Window, joined, num_batches
+from kspark.shards.rows import Block, Chunk, Window, joined, num_batches
+from kspark.shards.sparse import Features, SparseRows, dense
 from kspark.shards.spec import BYTES, RAW, TEXT, ArraySpec, InputSpec, raw_arrays
 from kspark.shards.writing import SpoolMissingError, spool, spool_directory
 
@@ -31,17 +33,21 @@ __all__ = [
     "RAW",
     "TEXT",
     "ArraySpec",
+    "Block",
     "Chunk",
+    "Features",
     "InputSpec",
     "LabelStats",
     "LearningRate",
     "Shard",
     "ShardFacts",
     "ShardHandle",
+    "SparseRows",
     "SpoolMissingError",
     "StoredArray",
     "Usage",
     "Window",
+    "dense",
     "joined",
     "merge_label_stats",
     "num_batches",

@@ -1,19 +1,22 @@
-"""Write one array per file by appending rows, and read rows back by position.
+"""Write one array by appending rows, and read rows back by position.
 
-Numbers are stored as raw bytes in row-major order. Text is stored as an Arrow
-file whose record batches have `TEXT_BLOCK` rows each (the last may have fewer),
-so that the batch of a row can be computed.
+Numbers are stored as raw bytes in row-major order. Sparse rows are stored as three such files: the
+entries, their positions, and where each row begins. Text is stored as an Arrow file whose record
+batches have `TEXT_BLOCK` rows each (the last may have fewer), so that the batch of a row can be
+computed.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from kspark.shards.handle import StoredArray
+from kspark.shards.handle import INDICES, STARTS, StoredArray
+from kspark.shards.sparse import POSITION, START, Features, SparseRows, starts_of
 from kspark.shards.spec import BYTES, TEXT
 
 TEXT_BLOCK = 4096
@@ -32,9 +35,16 @@ class NumberWriter:
     Args:
         path: String, the file to create.
         dtype: `np.dtype` of the first rows. Later rows may widen it.
+
+    Attributes:
+        paths: Tuple of strings, the files.
+        entries: `None`, because the rows are dense.
     """
 
+    entries = None
+
     def __init__(self, path: str, dtype: np.dtype) -> None:
+        self.paths = (path,)
         self._path = path
         self._dtype = dtype
         self._file = open(path, "wb")  # noqa: SIM115 (closed by `close`)
@@ -44,8 +54,16 @@ class NumberWriter:
         """Name of the dtype on disk."""
         return self._dtype.name
 
-    def write(self, values: np.ndarray) -> None:
-        """Append rows."""
+    def write(self, values: Features) -> None:
+        """Append rows. Sparse ones become dense a few at a time."""
+        if isinstance(values, SparseRows):
+            step = max(1, COPY_BYTES * len(values) // max(1, values.dense_nbytes))
+            for start in range(0, len(values), step):
+                self._write(values[start : start + step].toarray())
+        else:
+            self._write(values)
+
+    def _write(self, values: np.ndarray) -> None:
         wide = common_dtype(self._dtype, values.dtype)
         if wide != self._dtype:
             self._widen(wide)
@@ -71,6 +89,45 @@ class NumberWriter:
         self._file.close()
 
 
+class SparseWriter:
+    """Appends sparse rows to three raw files, see `StoredArray.files`.
+
+    Args:
+        path: String, the file of the entries, to create.
+        dtype: `np.dtype` of the first rows. Later rows may widen it.
+
+    Attributes:
+        paths: Tuple of strings, the files.
+        entries: Integer, number of entries that were written.
+    """
+
+    def __init__(self, path: str, dtype: np.dtype) -> None:
+        self.paths = (path, path + INDICES, path + STARTS)
+        self.entries = 0
+        self._data = NumberWriter(self.paths[0], dtype)
+        self._indices = NumberWriter(self.paths[1], POSITION)
+        self._starts = NumberWriter(self.paths[2], START)
+        self._starts.write(np.zeros(1, START))
+
+    @property
+    def dtype(self) -> str:
+        """Name of the dtype of the entries on disk."""
+        return self._data.dtype
+
+    def write(self, values: Features) -> None:
+        """Append rows. Dense ones become sparse."""
+        rows = SparseRows.of(values)
+        self._data.write(rows.data)
+        self._indices.write(rows.indices)
+        self._starts.write(rows.indptr[1:] + self.entries)
+        self.entries += len(rows.data)
+
+    def close(self) -> None:
+        """Write the buffered rows and close the files."""
+        for file in (self._data, self._indices, self._starts):
+            file.close()
+
+
 class TextWriter:
     """Appends rows of text, or of bytes, to an Arrow file.
 
@@ -78,10 +135,17 @@ class TextWriter:
         path: String, the file to create.
         items: Integer, strings per row.
         dtype: String, `"string"` or `"bytes"`. Defaults to `"string"`.
+
+    Attributes:
+        paths: Tuple of strings, the file.
+        entries: `None`, because the rows are dense.
     """
+
+    entries = None
 
     def __init__(self, path: str, items: int, dtype: str = TEXT) -> None:
         self.dtype = dtype
+        self.paths = (path,)
         self._block = TEXT_BLOCK * items
         self._waiting: list[str | bytes] = []
         self._kind = pa.large_binary() if dtype == BYTES else pa.large_string()
@@ -126,7 +190,7 @@ def as_bytes(values: np.ndarray) -> memoryview:
 
 def read_ranges(
     folder: str, stored: StoredArray, ranges: Sequence[Range], mapped: bool = False
-) -> np.ndarray:
+) -> Any:
     """Read rows of a stored array.
 
     Args:
@@ -138,18 +202,23 @@ def read_ranges(
             again. What is written to the array does not reach the file. Defaults to `False`.
 
     Returns:
-        Array of the rows of all ranges, concatenated.
+        Array, or `SparseRows`, of the rows of all ranges, concatenated.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        TruncatedFileError: If the file is too short.
+        FileNotFoundError: If a file does not exist.
+        TruncatedFileError: If a file is too short.
     """
     path = os.path.join(folder, stored.file)
+    if stored.entries is not None:
+        return _read_sparse(path, stored, ranges)
     rows = sum(stop - start for start, stop in ranges)
     if mapped and not stored.is_text and len(ranges) == 1 and rows * stored.items:
         return _map_numbers(path, stored, *ranges[0])
-    read = _read_text if stored.is_text else _read_numbers
-    return read(path, stored, ranges, rows).reshape(rows, *stored.shape)
+    if stored.is_text:
+        flat = _read_text(path, stored, ranges, rows)
+    else:
+        flat = _read_numbers(path, np.dtype(stored.dtype), ranges, stored.items)
+    return flat.reshape(rows, *stored.shape)
 
 
 def _map_numbers(path: str, stored: StoredArray, start: int, stop: int) -> np.ndarray:
@@ -162,10 +231,25 @@ def _map_numbers(path: str, stored: StoredArray, start: int, stop: int) -> np.nd
     return array.view(np.ndarray)
 
 
-def _read_numbers(path: str, stored: StoredArray, ranges: Sequence[Range], rows: int) -> np.ndarray:
-    out = np.empty(rows * stored.items, stored.dtype)
+def _read_sparse(path: str, stored: StoredArray, ranges: Sequence[Range]) -> SparseRows:
+    found = [_read_numbers(path + STARTS, START, [(low, high + 1)]) for low, high in ranges]
+    entries = [(int(starts[0]), int(starts[-1])) for starts in found]
+    counts = [np.diff(starts) for starts in found]
+    return SparseRows(
+        _read_numbers(path, np.dtype(stored.dtype), entries),
+        _read_numbers(path + INDICES, POSITION, entries),
+        starts_of(np.concatenate([np.empty(0, START), *counts])),
+        stored.shape,
+    )
+
+
+def _read_numbers(
+    path: str, dtype: np.dtype, ranges: Sequence[Range], items: int = 1
+) -> np.ndarray:
+    """Read the numbers of rows of so many items each."""
+    out = np.empty(sum(stop - start for start, stop in ranges) * items, dtype)
     view = as_bytes(out)
-    row_bytes = out.itemsize * stored.items
+    row_bytes = out.itemsize * items
     at = 0
     with open(path, "rb") as file:
         for start, stop in ranges:

@@ -10,7 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from kspark.shards.sparse import POSITION
 from kspark.shards.spec import BYTES, TEXT
+
+INDICES, STARTS = ".indices", ".starts"
+"""What is added to the name of the file of sparse rows' entries, for the names of the others."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +25,9 @@ class StoredArray:
         name: String, name of the input or target.
         dtype: String, numpy dtype name, `"string"` or `"bytes"`.
         shape: Tuple of integers, shape of one example in the data.
-        file: String, file name inside the shard's directory.
-        nbytes: Integer, size of the file.
+        file: String, file name inside the shard's directory. Sparse rows have further files.
+        nbytes: Integer, size of the file, or of all files.
+        entries: Integer, number of entries of `SparseRows`. Defaults to `None`: rows are dense.
     """
 
     name: str
@@ -30,6 +35,17 @@ class StoredArray:
     shape: tuple[int, ...]
     file: str
     nbytes: int
+    entries: int | None = None
+
+    @property
+    def files(self) -> dict[str, int]:
+        """The sizes of all files of the array by their names."""
+        if self.entries is None:
+            return {self.file: self.nbytes}
+        values = self.entries * np.dtype(self.dtype).itemsize
+        indices = self.entries * POSITION.itemsize
+        starts = self.nbytes - values - indices
+        return {self.file: values, self.file + INDICES: indices, self.file + STARTS: starts}
 
     @property
     def items(self) -> int:

@@ -50,12 +50,12 @@ class Shard:
                     f"folder {handle.path} is missing."
                 )
             return cls(handle)
-        for stored in handle.arrays:
-            path = os.path.join(handle.path, stored.file)
-            if not os.path.isfile(path) or os.path.getsize(path) != stored.nbytes:
+        for file, nbytes in (pair for stored in handle.arrays for pair in stored.files.items()):
+            path = os.path.join(handle.path, file)
+            if not os.path.isfile(path) or os.path.getsize(path) != nbytes:
                 raise SpoolMissingError(
                     f"Shard {handle.index} was written to {handle.path} on host {handle.host}, "
-                    f"but on this host its file {stored.file} is missing or incomplete."
+                    f"but on this host its file {file} is missing or incomplete."
                 )
         return cls(handle)
 
@@ -71,7 +71,7 @@ class Shard:
 
     @property
     def row_bytes(self) -> float:
-        """Memory of one row in bytes, over all arrays."""
+        """Memory of one row in bytes, over all arrays; sparse rows stay sparse."""
         count = max(1, self.num_examples)
         return sum(
             s.nbytes / count + (BYTES_PER_STRING * s.items if s.is_text else 0)

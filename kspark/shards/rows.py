@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from typing import Any
 
 import numpy as np
 
 from kspark.shards.files import common_dtype
+from kspark.shards.sparse import SparseRows, dense, dense_nbytes, stacked
+
+Block = tuple[list[Any], list[np.ndarray], list[np.ndarray]]
+"""A chunk as plain tuples, lists and arrays. Workers without kspark cannot unpickle its classes."""
 
 
 @dataclass
@@ -16,17 +21,29 @@ class Chunk:
     """Rows in memory, columnar. All arrays have the same length.
 
     Attributes:
-        x: List of arrays, one per input.
+        x: List of arrays or `SparseRows`, one per input.
         y: List of arrays, one per target; empty without labels.
         sample_weight: List of arrays: none, one, or one per target.
     """
 
-    x: list[np.ndarray]
+    x: list[Any]
     y: list[np.ndarray] = field(default_factory=list)
     sample_weight: list[np.ndarray] = field(default_factory=list)
 
+    @classmethod
+    def of_block(cls, block: Block) -> Chunk:
+        """Make a chunk of what `block` returned."""
+        x, y, sample_weight = block
+        return cls([SparseRows(*a) if isinstance(a, tuple) else a for a in x], y, sample_weight)
+
     @property
-    def arrays(self) -> list[np.ndarray]:
+    def block(self) -> Block:
+        """The chunk in a form that Spark can send between workers."""
+        x = [a.parts if isinstance(a, SparseRows) else a for a in self.x]
+        return x, self.y, self.sample_weight
+
+    @property
+    def arrays(self) -> list[Any]:
         """All arrays: inputs, targets, sample weights."""
         return [*self.x, *self.y, *self.sample_weight]
 
@@ -58,6 +75,13 @@ class Chunk:
         for start in range(0, self.num_examples, size):
             yield self.rows(start, start + size)
 
+    def dense_pieces(self, nbytes: int) -> Iterator[Chunk]:
+        """Yield consecutive rows as dense arrays, as `pieces` does."""
+        size = max(1, nbytes * self.num_examples // max(1, sum(map(dense_nbytes, self.arrays))))
+        for start in range(0, self.num_examples, size):
+            rows = self.rows(start, start + size)
+            yield Chunk(list(map(dense, rows.x)), rows.y, rows.sample_weight)
+
     def window(self) -> Window:
         """Return the rows as a `Window` in the same order."""
         return Window(self.x, self.y, self.sample_weight)
@@ -76,9 +100,11 @@ def joined(chunks: Sequence[Chunk]) -> Chunk:
     return Chunk(x, y, weights)
 
 
-def concatenated(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the rows of arrays in one array of their common dtype."""
+def concatenated(arrays: Sequence[Any]) -> Any:
+    """Return the rows of arrays in one array of their common dtype; sparse if one of them is."""
     dtype = reduce(common_dtype, (array.dtype for array in arrays))
+    if any(isinstance(array, SparseRows) for array in arrays):
+        return stacked(arrays, dtype)
     return np.concatenate([array.astype(dtype, copy=False) for array in arrays])
 
 
@@ -91,7 +117,7 @@ class Window:
     multiple of the batch size, so that no batch extends over two windows.
 
     Attributes:
-        x: List of arrays, one per input.
+        x: List of arrays or `SparseRows`, one per input.
         y: List of arrays, one per target; empty without labels.
         sample_weight: List of arrays: none, one, or one per target.
         order: Integer vector, row numbers in the order to use them, or `None`
@@ -102,7 +128,7 @@ class Window:
         first_batch: Integer, number of batches of the pass before this window.
     """
 
-    x: list[np.ndarray]
+    x: list[Any]
     y: list[np.ndarray] = field(default_factory=list)
     sample_weight: list[np.ndarray] = field(default_factory=list)
     order: np.ndarray | None = None

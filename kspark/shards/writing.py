@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from kspark.errors import invalid
-from kspark.shards.files import NumberWriter, TextWriter
+from kspark.shards.files import NumberWriter, SparseWriter, TextWriter
 from kspark.shards.handle import LabelStats, ShardHandle, StoredArray
 from kspark.shards.removal import folder_name, local_folders
 from kspark.shards.rows import Chunk
+from kspark.shards.sparse import Features, SparseRows
 from kspark.shards.spec import BYTES, TEXT, ArraySpec, InputSpec
 
 RUN_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
@@ -127,7 +128,7 @@ class ShardWriter:
                 column.write(array, self.num_examples)
         self.num_examples += chunk.num_examples
 
-    def _open(self, group: str, arrays: Sequence[np.ndarray]) -> list[ColumnWriter]:
+    def _open(self, group: str, arrays: Sequence[Features]) -> list[ColumnWriter]:
         specs: Sequence[ArraySpec] = ()
         if self._spec is not None and group != "sample_weight":
             specs = self._spec.inputs if group == "x" else self._spec.targets
@@ -170,28 +171,32 @@ class ColumnWriter:
         folder: String, the shard's directory.
         name: String, name of the input or target.
         file: String, file name without its extension.
-        first: Array of the first rows. They determine the shape and dtype, and are not written.
+        first: Array or `SparseRows` of the first rows. They determine the shape and dtype, and
+            whether the file is sparse. They are not written.
         with_stats: Boolean, whether to compute `LabelStats`.
     """
 
     def __init__(
-        self, folder: str, name: str, file: str, first: np.ndarray, with_stats: bool
+        self, folder: str, name: str, file: str, first: Features, with_stats: bool
     ) -> None:
         self._name = name
         self._is_text = first.dtype == object
         self._file = file + (".arrow" if self._is_text else ".bin")
         self._path = os.path.join(folder, self._file)
         self._shape = first.shape[1:]
-        kind = BYTES if self._is_text and isinstance(next(first.flat, None), bytes) else TEXT
-        self._writer: NumberWriter | TextWriter = (
-            TextWriter(self._path, int(np.prod(self._shape)), kind)
-            if self._is_text
-            else NumberWriter(self._path, first.dtype)
-        )
+        self._writer: NumberWriter | SparseWriter | TextWriter
+        if self._is_text:
+            value = next(np.asarray(first).flat, None)
+            kind = BYTES if isinstance(value, bytes) else TEXT
+            self._writer = TextWriter(self._path, int(np.prod(self._shape)), kind)
+        elif isinstance(first, SparseRows) and first.saves_memory:
+            self._writer = SparseWriter(self._path, first.dtype)
+        else:
+            self._writer = NumberWriter(self._path, first.dtype)
         self._nbytes = 0
         self.stats = LabelStats() if with_stats and not self._is_text else None
 
-    def write(self, values: np.ndarray, first_row: int) -> None:
+    def write(self, values: Any, first_row: int) -> None:
         """Append rows.
 
         Raises:
@@ -214,11 +219,14 @@ class ColumnWriter:
         self._writer.write(values)
 
     def close(self) -> None:
-        """Write the buffered rows and close the file."""
+        """Write the buffered rows and close the files."""
         self._writer.close()
-        self._nbytes = os.path.getsize(self._path)
+        self._nbytes = sum(map(os.path.getsize, self._writer.paths))
 
     @property
     def stored(self) -> StoredArray:
         """The array's description on disk. Call `close` first."""
-        return StoredArray(self._name, self._writer.dtype, self._shape, self._file, self._nbytes)
+        writer = self._writer
+        return StoredArray(
+            self._name, writer.dtype, self._shape, self._file, self._nbytes, writer.entries
+        )

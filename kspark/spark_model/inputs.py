@@ -15,6 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from kspark import job
 from kspark.adapters import Columns, Examples, Factory, Stream, adapt, is_table
 from kspark.adapters.file_paths import is_files, open_files, warn_of_paths
+from kspark.adapters.sparse import with_first_rows
 from kspark.cluster.running import check_running
 from kspark.errors import Described, inside, invalid
 from kspark.job.progress import Phases
@@ -107,8 +108,8 @@ def example_for(
 ) -> Any:
     """Return the data from which `Replica.of` can build a model.
 
-    A model without an input shape needs the first row; for other models, and for arrays, it is
-    `x` itself.
+    A model without an input shape needs the first row, and sparse matrices become their first row;
+    for other models, and for arrays, it is `x` itself.
 
     Args:
         model: A `keras.Model`.
@@ -121,6 +122,7 @@ def example_for(
         return x.example
     if isinstance(x, Factory) and not is_built(model):
         return job.first_of_factory(session_of(x), x, num_workers)
+    x = with_first_rows(x)
     is_plain = isinstance(x, np.ndarray | Mapping)
     if is_built(model) or is_plain:
         return x

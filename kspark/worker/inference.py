@@ -10,14 +10,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from kspark.adapters.columns import to_numpy
 from kspark.adapters.conform import Place
 from kspark.adapters.feeds import FramePlan
+from kspark.adapters.sparse import to_rows
 from kspark.cluster.failures import UnfitLabelsError
 from kspark.errors import Failure, invalid
 from kspark.replica import ReplicaSpec
 from kspark.replica.building import build
-from kspark.shards import TEXT, Chunk, LabelStats, Shard, ShardHandle, StoredArray, Window
+from kspark.shards import (
+    TEXT,
+    Chunk,
+    Features,
+    LabelStats,
+    Shard,
+    ShardHandle,
+    StoredArray,
+    Window,
+)
 from kspark.worker.counting import RowCounter, counted
 from kspark.worker.scores import Scores
 from kspark.worker.state import replica_for
@@ -303,8 +312,8 @@ def predict_series(
     return scores.columns(outputs)[-1].to_pandas()
 
 
-def series_array(name: str, series: Any) -> np.ndarray:
-    """Convert a column to an array with one row per value.
+def series_array(name: str, series: Any) -> Features:
+    """Convert a column to an array or `SparseRows` with one row per value.
 
     Raises:
         ValueError: If there are nulls, or NaN, to which pandas converts nulls of numbers.
@@ -318,7 +327,7 @@ def series_array(name: str, series: Any) -> np.ndarray:
         column = pa.StructArray.from_arrays(parts, names=list(series.columns))
     else:
         column = pa.array(series, from_pandas=False)
-    return to_numpy(column, place)
+    return to_rows(column, place)
 
 
 def predictor_for(spec: ReplicaSpec, key: str, threads: int) -> Replica:

@@ -17,13 +17,12 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain, groupby
-
-import numpy as np
+from typing import Any
 
 from kspark.adapters.base import CHUNK_BYTES
 from kspark.cluster.failures import failure_json
 from kspark.plan import Mixing
-from kspark.shards import Chunk, Shard, ShardHandle, SpoolMissingError, joined, spool
+from kspark.shards import Block, Chunk, Shard, ShardHandle, SpoolMissingError, joined, spool
 from kspark.worker.tasks import MissingShard, check_unchanged, read_to_end
 
 BLOCK_BYTES = 64 << 10
@@ -34,9 +33,6 @@ FIRST = -1
 
 Key = tuple[int, int, int, int]
 """The new shard, its part, the shard that the rows come from, and the number of the block."""
-
-Block = tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]
-"""The arrays of a chunk. A worker without kspark cannot unpickle the class `Chunk`."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +107,7 @@ def blocks_of(mixing: Mixing, handle: ShardHandle) -> Iterator[tuple[Key, Block]
         for start in range(0, window.num_examples, step):
             dealt = window.numbers[start : start + step]
             for target, part, chosen in mixing.dealt(handle.index, done, len(dealt)):
-                block = rows.taken(dealt[chosen])
-                key = (target, part, handle.index, number)
-                yield key, (block.x, block.y, block.sample_weight)
+                yield (target, part, handle.index, number), rows.taken(dealt[chosen]).block
             done, number = done + len(dealt), number + 1
 
 
@@ -135,12 +129,10 @@ def spool_blocks(
     yield spool(parts_of(task.mixing, index, found), index, task.run_id).to_json()
 
 
-def parts_of(
-    mixing: Mixing, index: int, blocks: Iterator[tuple[Key, Block | bytes]]
-) -> Iterator[Chunk]:
+def parts_of(mixing: Mixing, index: int, blocks: Iterator[tuple[Key, Any]]) -> Iterator[Chunk]:
     """Yield the parts of a new shard, each with its rows in random order."""
     for part, group in groupby(blocks, key=lambda block: block[0][1]):
-        rows = joined([Chunk(*block) for _, block in group])
+        rows = joined([Chunk.of_block(block) for _, block in group])
         yield rows.taken(mixing.writing(index, part).permutation(rows.num_examples))
 
 

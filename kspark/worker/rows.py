@@ -9,6 +9,7 @@ import numpy as np
 from pyspark.mllib.linalg import Vectors
 from pyspark.mllib.regression import LabeledPoint
 
+from kspark.adapters.base import CHUNK_BYTES
 from kspark.errors import Described, invalid
 from kspark.shards import Chunk
 
@@ -55,9 +56,10 @@ def point_rows(nb_classes: int | None, rows: Iterator[LabeledPoint]) -> Iterator
 
 
 def chunk_arrays(index: int, chunks: Iterator[Chunk]) -> Iterator[Arrays]:
-    """Yield the features and labels of a partition, chunk by chunk."""
+    """Yield the features and labels of a partition, a few rows at a time, as dense arrays."""
     for chunk in chunks:
-        yield chunk.x[0], chunk.y[0].astype(np.float64)
+        for rows in chunk.dense_pieces(CHUNK_BYTES):
+            yield rows.x[0], rows.y[0].astype(np.float64)
 
 
 def largest_label(index: int, parts: Iterator[Arrays]) -> Iterator[float]:

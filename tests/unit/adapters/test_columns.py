@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from kspark.adapters.columns import is_vector, row_bytes, to_numpy
+from kspark.adapters.columns import is_vector, to_numpy
 from kspark.adapters.conform import Place
+from kspark.adapters.sparse import row_bytes
 
 PLACE = Place("Column 'c'", partition=2, first_row=100)
 
@@ -155,7 +156,13 @@ def test_errors_name_column_row_and_partition(values, kind, words):
 
 def test_bytes_per_row_count_sparse_vectors_in_full():
     assert row_bytes(pa.array([1.0, 2.0])) == 8
-    assert row_bytes(pa.array([sparse(1000, _1=1.0), sparse(1000)], VECTOR)) == 8000
+    vectors = pa.array([sparse(1000, _1=1.0), sparse(1000)], VECTOR)
+    assert row_bytes(vectors, dense=True) == 8000
+    assert row_bytes(vectors) == (8 + 4) / 2 + 8
+    arrays = pa.array([[sparse(1000, _1=1.0), sparse(1000)], [sparse(1000)] * 2], pa.list_(VECTOR))
+    assert row_bytes(arrays) == 16000
+    assert row_bytes(arrays.slice(1, 1)) == 16000
+    assert row_bytes(pa.array([[[1.0, 2.0]], [[3.0, 4.0]]])) >= 16
     assert row_bytes(pa.array([dense(*[0.0] * 50)], VECTOR)) >= 400
     assert row_bytes(pa.array([], VECTOR)) == 0
 

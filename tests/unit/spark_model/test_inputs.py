@@ -12,7 +12,7 @@ import pytest
 
 from kspark import SparkModel, job
 from kspark.adapters import Columns
-from kspark.spark_model import inputs, sessions
+from kspark.spark_model import sessions
 from kspark.spark_model.inputs import Source
 
 X, Y = np.zeros((6, 4), "float32"), np.arange(6) % 3
