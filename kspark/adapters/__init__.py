@@ -9,7 +9,10 @@ dataframe.py   Spark DataFrames
 tensors.py     tensors of other libraries, tables of Polars and pandas-on-Spark
 tables.py      pandas DataFrames, pyarrow Tables
 streams.py     data that gives batches once: tf.data, PyDatasets, DataLoaders, generators
+batches.py     their batches
 files.py       Parquet files, found by `file_paths.py`
+records.py     TFRecord files
+array_files.py files of NumPy, data sets of h5py and zarr
 ```
 
 On the executors, each kind is converted to `Chunk`s, which are columnar and have the dtypes
@@ -26,16 +29,19 @@ import pyarrow as pa
 from pyspark import RDD
 from pyspark.sql import DataFrame, SparkSession
 
+from kspark.adapters.array_files import Archive, adapt_archive, loaded
 from kspark.adapters.arrays import adapt_arrays
 from kspark.adapters.base import Columns, Examples
 from kspark.adapters.dataframe import adapt_frame
 from kspark.adapters.files import adapt_files
 from kspark.adapters.rdd import adapt_rdd
-from kspark.adapters.refusals import ACCEPTED, refused
+from kspark.adapters.records import adapt_records
+from kspark.adapters.refusals import ACCEPTED, refused, way_out
 from kspark.adapters.streams import Stream, adapt_stream, as_stream
 from kspark.adapters.tables import adapt_pandas, adapt_table, head, is_array_like, is_pandas
 from kspark.adapters.tensors import plain_table
 from kspark.errors import invalid
+from kspark.files.records import RecordFiles
 from kspark.files.table import ParquetFiles
 from kspark.shards import InputSpec
 
@@ -47,7 +53,9 @@ Factory = Callable[[SparkSession, Any, Any, Any, InputSpec, Columns], Examples]
 
 def is_table(value: object) -> bool:
     """Whether a value has named columns."""
-    return is_pandas(value) or isinstance(value, pa.Table | DataFrame | ParquetFiles)
+    return is_pandas(value) or isinstance(
+        value, pa.Table | DataFrame | ParquetFiles | RecordFiles | Archive
+    )
 
 
 KINDS: tuple[tuple[Matches, Factory], ...] = (
@@ -57,6 +65,8 @@ KINDS: tuple[tuple[Matches, Factory], ...] = (
     (lambda value: isinstance(value, RDD), adapt_rdd),
     (lambda value: isinstance(value, Stream), adapt_stream),
     (lambda value: isinstance(value, ParquetFiles), adapt_files),
+    (lambda value: isinstance(value, RecordFiles), adapt_records),
+    (lambda value: isinstance(value, Archive), adapt_archive),
     (is_array_like, adapt_arrays),  # last: a pandas DataFrame has `__array__`, too
 )
 """The kinds of input, in the order in which `adapt` tries them: a test, and an adapter."""
@@ -71,9 +81,11 @@ def readable(value: Any, *, limited: bool = False) -> Any:
             the data need not have an end. Defaults to `False`.
 
     Raises:
-        ValueError: If `value` gives batches, and the first one is not usable.
+        ValueError: If `value` gives batches, and the first one is not usable; or it is the path of
+            a file of NumPy that is not usable.
+        OSError: If a file of NumPy cannot be read.
     """
-    return as_stream(plain_table(value), limited=limited)
+    return as_stream(loaded(plain_table(value)), limited=limited)
 
 
 def adapt(
@@ -109,8 +121,15 @@ def adapt(
     """
     if num_workers is not None and num_workers < 1:
         raise invalid("num_workers", "an integer >= 1, or None", num_workers)
+    x, y, sample_weight = (
+        loaded(x),
+        loaded(y, archives=False),
+        loaded(sample_weight, archives=False),
+    )
     for matches, factory in KINDS:
         if matches(x):
+            if factory is adapt_arrays and way_out(x):
+                break  # a list, a dictionary or an array of another library
             examples = factory(spark, x, y, sample_weight, spec, columns)
             if count is not None:
                 examples = examples.first_rows(count)

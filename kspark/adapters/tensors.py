@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 
 def host_array(value: Any) -> np.ndarray:
@@ -20,11 +21,14 @@ def host_array(value: Any) -> np.ndarray:
 
 
 def plain_table(value: Any) -> Any:
-    """Return a table of Polars as one of Arrow, and one of pandas-on-Spark as one of Spark.
+    """Return a table of Polars, and a batch of Arrow, as a table of Arrow; one of pandas-on-Spark
+    as one of Spark.
 
     Any other value is returned unchanged. The packages need not be installed, so the classes are
     known by their names.
     """
+    if isinstance(value, pa.RecordBatch):
+        return pa.Table.from_batches([value])
     kind = type(value)
     if kind.__name__ != "DataFrame":
         return value

@@ -13,11 +13,14 @@ from pyspark.sql import DataFrame, SparkSession
 from kspark.adapters import Columns, adapt, head
 from kspark.adapters.arrays import ArrayExamples
 from kspark.adapters.conform import Place, stack
-from kspark.adapters.dataframe import chosen_column, chosen_columns
+from kspark.adapters.dataframe import chosen_columns, chosen_plan
 from kspark.adapters.feeds import plan_frame
 from kspark.adapters.files import first_features
+from kspark.adapters.frame_columns import FrameColumns
 from kspark.adapters.rdd import RowReader
+from kspark.adapters.records import first_features_of_records
 from kspark.cluster.spark_job import run
+from kspark.files.records import RecordFiles
 from kspark.files.table import ParquetFiles
 from kspark.shards import ArraySpec, InputSpec
 
@@ -74,6 +77,9 @@ def first_example(spark: SparkSession, x: Any, columns: Columns, *, labelled: bo
     elif isinstance(x, ParquetFiles):
         features = replace(columns, label_col=None, weight_col=None)
         arrays = first_features(x, plan_frame(features, spec))
+    elif isinstance(x, RecordFiles):
+        features = replace(columns, label_col=None, weight_col=None)
+        arrays = first_features_of_records(x, plan_frame(features, spec))
     else:
         examples = adapt(spark, head(x), spec=spec, columns=columns)
         arrays = examples.first.x if isinstance(examples, ArrayExamples) else []
@@ -91,13 +97,21 @@ def first_of_frame(
     if spec.targets:
         check_named(frame, columns)
     plan = plan_frame(replace(columns, label_col=None, weight_col=None), spec)
-    rows = run(spark, FirstRow(chosen_columns(frame, plan)), "kspark: look at the first row")
+    found = FrameColumns(frame)
+    plan, _ = chosen_plan(found, plan)
+    rows = run(spark, FirstRow(chosen_columns(frame, found, plan)), "kspark: look at the first row")
     if not rows:
         return []
-    values = dict(zip(plan.names, rows[0], strict=True))
+    values = dict(zip(plan.sources, rows[0], strict=True))
     return [
         feed.array(
-            [stack([values[name]], Place(f"Column {name!r}")) for name in feed.names],
+            [
+                stack(
+                    [values[names]],
+                    Place(f"Column {names[0]!r}" if len(names) == 1 else feed.title),
+                )
+                for names in feed.sources
+            ],
             spec.floatx,
             Place(feed.title),
         )
@@ -111,9 +125,10 @@ def check_named(frame: DataFrame, columns: Columns) -> None:
     Raises:
         ValueError: If a column is missing.
     """
+    columns_of_frame = FrameColumns(frame)
     for argument in ("label_col", "weight_col"):
         value = getattr(columns, argument)
         values = value.values() if isinstance(value, Mapping) else [value]
         for names in values:
             for name in [names] if isinstance(names, str) else names or ():
-                chosen_column(frame, name, name, argument)
+                columns_of_frame.column(name, argument)
