@@ -23,6 +23,33 @@ SHOWN_NAMES = 20
 
 
 @dataclass(frozen=True)
+class Packing:
+    """How Spark makes one column of arrays out of many columns of numbers.
+
+    Attributes:
+        kind: String, the type of the numbers in SQL.
+        groups: Tuple of tuples of integers: the positions of the columns of one type, of another
+            one, and so on. In this order their values stand in the arrays.
+    """
+
+    kind: str
+    groups: tuple[tuple[int, ...], ...]
+
+    @property
+    def positions(self) -> np.ndarray:
+        """The positions of the columns in the order of their values."""
+        return np.concatenate(self.groups)
+
+    def in_order(self, values: np.ndarray) -> np.ndarray:
+        """Return a matrix of arrays with the values in the order of the columns."""
+        if len(self.groups) == 1:
+            return values
+        ordered = np.empty_like(values)
+        ordered[:, self.positions] = values
+        return ordered
+
+
+@dataclass(frozen=True)
 class Feed:
     """The columns of one input or target. Several columns are concatenated side by side.
 
@@ -30,14 +57,13 @@ class Feed:
         spec: `ArraySpec` of the input or target.
         names: Tuple of strings, the columns.
         argument: String, the argument that names the columns, for errors.
-        packed: String, Spark's type of the numbers if Spark makes one column of arrays out of the
-            columns; `""` if it does not.
+        packed: `Packing` if Spark makes one column of arrays out of the columns, else `None`.
     """
 
     spec: ArraySpec
     names: tuple[str, ...]
     argument: str = "features_col"
-    packed: str = ""
+    packed: Packing | None = None
 
     @property
     def title(self) -> str:
@@ -72,7 +98,7 @@ class Feed:
                 cast(column, self.spec.dtype, floatx, replace(place, name=f"Column {name!r}"))
             raise
 
-    def unpacked(self, column: pa.Array, place: Place) -> np.ndarray:
+    def unpacked(self, column: pa.Array, packed: Packing, place: Place) -> np.ndarray:
         """Return the matrix of a column of arrays into which Spark packed the columns.
 
         Raises:
@@ -82,9 +108,10 @@ class Feed:
         if values.null_count:
             at = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0])
             row, number = divmod(at, len(self.names))
-            name = f"Column {self.names[number]!r}"
+            name = f"Column {self.names[packed.positions[number]]!r}"
             raise replace(place, name=name).error("no nulls", "null", row)
-        return values.to_numpy(zero_copy_only=False).reshape(len(column), len(self.names))
+        matrix = values.to_numpy(zero_copy_only=False).reshape(len(column), len(self.names))
+        return packed.in_order(matrix)
 
     def check_kinds(self, parts: Sequence[np.ndarray], place: Place) -> None:
         """Refuse columns that cannot be joined, because one has text and another one numbers.
@@ -125,7 +152,7 @@ class FramePlan:
         return list(self.arguments)
 
     @property
-    def sources(self) -> dict[tuple[str, ...], str]:
+    def sources(self) -> dict[tuple[str, ...], Packing | None]:
         """The columns of a record batch: the names that each stands for, and `Feed.packed`."""
         feeds = (*self.x, *self.y, *self.sample_weight)
         return {source: feed.packed for feed in feeds for source in feed.sources}
@@ -158,8 +185,8 @@ class FramePlan:
     ) -> Chunk:
         """Make a chunk of some rows."""
 
-        def packed(feed: Feed, place: Place) -> np.ndarray:
-            return feed.unpacked(columns[feed.names], place)
+        def packed(feed: Feed, packing: Packing, place: Place) -> np.ndarray:
+            return feed.unpacked(columns[feed.names], packing, place)
 
         def read(name: str, place: Place) -> np.ndarray:
             return to_numpy(columns[name,], place)
@@ -171,7 +198,7 @@ class FramePlan:
         read: Callable[[str, Place], np.ndarray],
         partition: int | None,
         first_row: int,
-        packed: Callable[[Feed, Place], np.ndarray] | None = None,
+        packed: Callable[[Feed, Packing, Place], np.ndarray] | None = None,
     ) -> Chunk:
         """Make a chunk of the arrays of some rows.
 
@@ -186,7 +213,7 @@ class FramePlan:
         def array(feed: Feed) -> np.ndarray:
             place = Place(feed.title, partition, first_row)
             if feed.packed and packed is not None:
-                parts = [packed(feed, place)]
+                parts = [packed(feed, feed.packed, place)]
             else:
                 places = (Place(f"Column {n!r}", partition, first_row) for n in feed.names)
                 parts = list(map(read, feed.names, places))

@@ -16,7 +16,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, DecimalType
 
-from kspark.adapters.feeds import Feed, FramePlan, missing
+from kspark.adapters.feeds import Feed, FramePlan, Packing, missing
 
 MANY = 100
 """From how many columns of numbers on they become one column of arrays. Spark itself leaves out
@@ -118,13 +118,19 @@ class FrameColumns:
         """Return the columns that a plan reads, `plan.sources`, in their order."""
         return [self._source(names, packed) for names, packed in plan.sources.items()]
 
-    def _source(self, names: tuple[str, ...], packed: str) -> Column:
-        if not packed:
+    def _source(self, names: tuple[str, ...], packed: Packing | None) -> Column:
+        if packed is None:
             return self.column(names[0])
-        # As one text: each call of a function of PySpark asks the JVM several times.
-        inner = "double" if packed == "float" else packed  # as NumPy joins integers and doubles
-        parts = (f"cast(cast({self.reference(n)} as {inner}) as {packed})" for n in names)
-        return F.expr(f"array({', '.join(parts)})")
+        # As one text: each call of a function of PySpark asks the JVM several times. Arrays are
+        # cast, and not columns, as Spark compiles code for each expression.
+        groups = (
+            f"array({', '.join(self.reference(names[at]) for at in group)})"
+            for group in packed.groups
+        )
+        joined = "double" if packed.kind == "float" else packed.kind  # as NumPy joins them
+        if len(packed.groups) > 1:
+            groups = (f"cast({group} as array<{joined}>)" for group in groups)
+        return F.expr(f"cast(concat({', '.join(groups)}) as array<{packed.kind}>)")
 
 
 def quoted(name: str) -> str:
@@ -141,27 +147,31 @@ def packed_plan(plan: FramePlan, types: Mapping[str, DataType]) -> FramePlan:
     """
 
     def packed(feeds: Iterable[Feed]) -> tuple[Feed, ...]:
-        return tuple(replace(feed, packed=packed_type(feed, types)) for feed in feeds)
+        return tuple(replace(feed, packed=packing_of(feed, types)) for feed in feeds)
 
     return replace(
         plan, x=packed(plan.x), y=packed(plan.y), sample_weight=packed(plan.sample_weight)
     )
 
 
-def packed_type(feed: Feed, types: Mapping[str, DataType]) -> str:
-    """Return the type of the numbers if the columns of a feed become one, else `""`.
+def packing_of(feed: Feed, types: Mapping[str, DataType]) -> Packing | None:
+    """Return how Spark makes one column out of the columns of a feed, or `None` if it does not.
 
-    It is the type that NumPy gives to the columns side by side, or float if the model takes that.
+    The numbers have the type that NumPy gives to the columns side by side, or float if the model
+    takes that.
     """
     if len(feed.names) < MANY:
-        return ""
-    kinds = {number_type(types[name]) for name in feed.names}
+        return None
+    groups: dict[str, list[int]] = {}
+    for at, name in enumerate(feed.names):
+        groups.setdefault(types[name].simpleString(), []).append(at)
+    kinds = {number_type(types[feed.names[group[0]]]) for group in groups.values()}
     if None in kinds:
-        return ""
+        return None
     joined = np.result_type(*(kind for kind in kinds if kind is not None))
-    if feed.spec.dtype == "float32" and joined.itemsize > 4:
-        return "float"
-    return SPARK_TYPES[joined.name]
+    narrow = feed.spec.dtype == "float32" and joined.itemsize > 4
+    kind = "float" if narrow else SPARK_TYPES[joined.name]
+    return Packing(kind, tuple(map(tuple, groups.values())))
 
 
 def number_type(kind: DataType) -> str | None:

@@ -87,7 +87,8 @@ def test_the_input_of_the_example_is_adapted(monkeypatch):
     names = names_of("input")
     kind = (names["is_bunch"], names["adapt_bunch"])
     monkeypatch.setattr(adapters, "KINDS", (kind, *adapters.KINDS))
-    members = {"__module__": "sklearn.utils", "data": np.zeros((5, 2), "f4"), "target": np.arange(5)}
+    arrays = {"data": np.zeros((5, 2), "f4"), "target": np.arange(5)}
+    members = {"__module__": "sklearn.utils", **arrays}
     rows = type("Bunch", (dict,), members)()
     spec = InputSpec((ArraySpec("x", (2,), "float32"),), (ArraySpec("y", (), "int64"),))
     spark = SimpleNamespace(sparkContext=SimpleNamespace(defaultParallelism=2))

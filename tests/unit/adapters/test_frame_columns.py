@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql.types import ArrayType, DoubleType, StructType
 
 from kspark.adapters import Columns
-from kspark.adapters.feeds import missing, plan_frame
+from kspark.adapters.feeds import Packing, missing, plan_frame
 from kspark.adapters.frame_columns import MANY, FrameColumns, packed_plan
 from kspark.shards import ArraySpec, InputSpec
 
@@ -34,7 +34,8 @@ def packed(kinds, dtype="float32"):
     names = [f"c{i}" for i in range(MANY)]
     columns = FrameColumns(frame_of(*((n, kinds[i % len(kinds)]) for i, n in enumerate(names))))
     plan = packed_plan(plan_of(MANY, dtype), columns.types_of(plan_of(MANY).arguments))
-    return plan.x[0].packed
+    packing = plan.x[0].packed
+    return "" if packing is None else packing.kind
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_values_are_those_of_columns_and_a_null_has_the_name_of_its_column():
     names = [f"c{i}" for i in range(MANY)]
     columns = FrameColumns(frame_of(*((name, "double") for name in names)))
     plan = packed_plan(plan_of(MANY), columns.types_of(plan_of(MANY).arguments))
-    assert plan.sources == {tuple(names): "float"}
+    assert plan.sources == {tuple(names): Packing("float", (tuple(range(MANY)),))}
     rows = np.arange(3.0 * MANY).reshape(3, MANY)
     batch = pa.record_batch([pa.array(rows.tolist(), pa.list_(pa.float32()))], ["c0"])
     (chunk,) = plan.chunks(batch.slice(1), 0, 0)
@@ -83,6 +84,27 @@ def test_values_are_those_of_columns_and_a_null_has_the_name_of_its_column():
     message = "Column 'c41' must hold no nulls. Received: null in row 7 of partition 4"
     with pytest.raises(ValueError, match=message):
         list(plan.chunks(batch, 4, 5))
+
+
+def test_values_of_columns_of_several_types_come_in_groups():
+    names = [f"c{i}" for i in range(MANY)]
+    columns = FrameColumns(
+        frame_of(*((n, "double" if i % 3 else "integer") for i, n in enumerate(names)))
+    )
+    plan = packed_plan(plan_of(MANY), columns.types_of(plan_of(MANY).arguments))
+    order = sorted(range(MANY), key=lambda at: at % 3 > 0)
+    assert plan.x[0].packed.positions.tolist() == order
+    rows = np.arange(3.0 * MANY).reshape(3, MANY)
+    values = rows[:, order].tolist()
+    batch = pa.record_batch([pa.array(values, pa.list_(pa.float32()))], ["c0"])
+    (chunk,) = plan.chunks(batch, None, 0)
+    np.testing.assert_array_equal(chunk.x[0], rows)
+    values[1][order.index(50)] = None
+    batch = pa.record_batch([pa.array(values, pa.list_(pa.float32()))], ["c0"])
+    with pytest.raises(
+        ValueError, match="Column 'c50' must hold no nulls. Received: null in row 1"
+    ):
+        list(plan.chunks(batch, None, 0))
 
 
 @pytest.mark.parametrize("is_packed", [True, False])
