@@ -11,7 +11,10 @@ tensors.py     tensors of other libraries, tables of Polars and pandas-on-Spark
 tables.py      pandas DataFrames, pyarrow Tables
 streams.py     data that gives batches once: tf.data, PyDatasets, DataLoaders, generators
 factories.py   functions of (worker, num_workers) that make such data beside each worker
+batches.py     the batches of both
 files.py       Parquet files, found by `file_paths.py`
+records.py     TFRecord files
+array_files.py files of NumPy, data sets of h5py and zarr
 ```
 
 On the executors, each kind is converted to `Chunk`s, which are columnar and have the dtypes
@@ -28,17 +31,21 @@ import pyarrow as pa
 from pyspark import RDD
 from pyspark.sql import DataFrame, SparkSession
 
+from kspark.adapters.array_files import Archive, adapt_archive, loaded
 from kspark.adapters.arrays import adapt_arrays
 from kspark.adapters.base import Columns, Examples
 from kspark.adapters.dataframe import adapt_frame
 from kspark.adapters.factories import Factory, adapt_factory
 from kspark.adapters.files import adapt_files
 from kspark.adapters.rdd import adapt_rdd
-from kspark.adapters.refusals import ACCEPTED, refused
+from kspark.adapters.records import adapt_records
+from kspark.adapters.refusals import ACCEPTED, refused, way_out
+from kspark.adapters.sparse import is_matrix
 from kspark.adapters.streams import Stream, adapt_stream, as_stream
 from kspark.adapters.tables import adapt_pandas, adapt_table, head, is_array_like, is_pandas
 from kspark.adapters.tensors import plain_table
 from kspark.errors import invalid
+from kspark.files.records import RecordFiles
 from kspark.files.table import ParquetFiles
 from kspark.shards import InputSpec
 
@@ -50,7 +57,9 @@ Adapter = Callable[[SparkSession, Any, Any, Any, InputSpec, Columns], Examples]
 
 def is_table(value: object) -> bool:
     """Whether a value has named columns."""
-    return is_pandas(value) or isinstance(value, pa.Table | DataFrame | ParquetFiles)
+    return is_pandas(value) or isinstance(
+        value, pa.Table | DataFrame | ParquetFiles | RecordFiles | Archive
+    )
 
 
 KINDS: tuple[tuple[Matches, Adapter], ...] = (
@@ -61,6 +70,8 @@ KINDS: tuple[tuple[Matches, Adapter], ...] = (
     (lambda value: isinstance(value, Stream), adapt_stream),
     (lambda value: isinstance(value, Factory), adapt_factory),
     (lambda value: isinstance(value, ParquetFiles), adapt_files),
+    (lambda value: isinstance(value, RecordFiles), adapt_records),
+    (lambda value: isinstance(value, Archive), adapt_archive),
     (is_array_like, adapt_arrays),  # last: a pandas DataFrame has `__array__`, too
 )
 """The kinds of input, in the order in which `adapt` tries them: a test, and an adapter."""
@@ -75,9 +86,11 @@ def readable(value: Any, *, limited: bool = False) -> Any:
             the data need not have an end. Defaults to `False`.
 
     Raises:
-        ValueError: If `value` gives batches, and the first one is not usable.
+        ValueError: If `value` gives batches, and the first one is not usable; or it is the path of
+            a file of NumPy that is not usable.
+        OSError: If a file of NumPy cannot be read.
     """
-    return as_stream(plain_table(value), limited=limited)
+    return as_stream(loaded(plain_table(value)), limited=limited)
 
 
 def adapt(
@@ -113,8 +126,15 @@ def adapt(
     """
     if num_workers is not None and num_workers < 1:
         raise invalid("num_workers", "an integer >= 1, or None", num_workers)
+    x, y, sample_weight = (
+        loaded(x),
+        loaded(y, archives=False),
+        loaded(sample_weight, archives=False),
+    )
     for matches, adapter in KINDS:
         if matches(x):
+            if adapter is adapt_arrays and way_out(x) and not is_matrix(x):
+                break  # a list, a dictionary or an array of another library
             examples = adapter(spark, x, y, sample_weight, spec, columns)
             if count is not None:
                 examples = examples.first_rows(count)

@@ -20,10 +20,11 @@ from pyspark.sql import SparkSession
 from kspark import temporary
 from kspark.adapters.base import CHUNK_BYTES, Columns, Examples, Task, run_task
 from kspark.adapters.conform import Place, cast, conform, reshaped, stack, unnested
-from kspark.adapters.refusals import plain_array
+from kspark.adapters.refusals import plain_array, shown
 from kspark.adapters.sparse import compressed, is_matrix
 from kspark.adapters.structure import leaves, part_name, weight_specs
 from kspark.adapters.summary import summary_of
+from kspark.adapters.tensors import decoded, host_array
 from kspark.cluster.addresses import is_local
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.remote import is_connect
@@ -172,7 +173,7 @@ def adapt_arrays(
     """
     if is_connect(spark):
         rule = "a Spark DataFrame over Spark Connect (`spark.createDataFrame` makes one)"
-        raise invalid_type("x", rule, x)
+        raise invalid_type("x", rule, Described(shown(x)))
     chunk = chunk_of(x, y, sample_weight, spec)
     context = spark.sparkContext
     count = max(1, min(context.defaultParallelism, chunk.num_examples))
@@ -182,7 +183,8 @@ def adapt_arrays(
 def chunk_of(x: Any, y: Any, sample_weight: Any, spec: InputSpec) -> Chunk:
     """Make a chunk of all arrays in the shapes of `spec`. Their values are checked later."""
     if y is not None and not spec.targets:
-        raise invalid("y", "None for a model without targets, or when there is none to compare", y)
+        rule = "None for a model without targets, or when there is none to compare"
+        raise invalid("y", rule, Described(shown(y)))
     if y is None and spec.targets:
         raise invalid("y", f"labels for the outputs {[t.name for t in spec.targets]}", y)
     weights = weight_specs(sample_weight, spec)
@@ -247,24 +249,13 @@ def as_array(value: Any, place: Place) -> Any:
         if len(value) == 1 and np.ndim(value[0]) > 1:
             value = value[0]  # a list of the input's array
         else:
+            if value and hasattr(value[0], "detach"):  # tensors of PyTorch
+                value = list(map(host_array, value))
             value = stack(value, place) if value else np.empty(0)
     array = plain_array(value, place.name.strip("`"))
-    if getattr(getattr(value, "dtype", None), "name", "") == "string":
+    if getattr(getattr(value, "dtype", None), "name", "") == "string" or array.dtype.kind == "S":
         array = decoded(array, place)
     return unnested(array, place) if array.dtype == object else array
-
-
-def decoded(array: np.ndarray, place: Place) -> np.ndarray:
-    """Decode the bytes of a string tensor, which is how TensorFlow holds text.
-
-    Raises:
-        ValueError: If they are not UTF-8.
-    """
-    try:
-        text = [v.decode() if isinstance(v, bytes) else v for v in array.flat]
-    except UnicodeDecodeError as error:
-        raise place.error("text in UTF-8", error) from error
-    return np.array(text, dtype=object).reshape(array.shape)
 
 
 def conform_chunk(chunk: Chunk, spec: InputSpec, partition: int | None, first_row: int) -> Chunk:

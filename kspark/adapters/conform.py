@@ -14,6 +14,23 @@ from kspark.shards import RAW, TEXT, ArraySpec, Features, SparseRows
 
 Shape = tuple[int | None, ...]
 
+TIMES = 'Convert them to numbers, for example with `.astype("datetime64[s]").astype("int64")`'
+
+ADVICE = {
+    "V": "Convert them with `numpy.lib.recfunctions.structured_to_unstructured`, or make a table "
+    "of their fields with `pandas.DataFrame`",
+    "M": TIMES,
+    "m": 'Convert them to numbers with `.astype("int64")`',
+    "c": "Make two numbers of each: `np.stack([x.real, x.imag], axis=-1)`",
+    "dict": "Make a table of the rows with `pandas.DataFrame(rows)`, and name its columns",
+    "complex": "Make two numbers of each: `np.stack([x.real, x.imag], axis=-1)`",
+    "datetime": TIMES,
+    "date": TIMES,
+    "Timestamp": TIMES,
+    "bytes": "Decode text, and make arrays of images",
+}
+"""How to convert values that are no numbers, by NumPy's letter for their kind or Python's type."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -138,7 +155,9 @@ def cast(values: Features, dtype: str, floatx: str, place: Place) -> Any:
     is_text = values.dtype == object
     if values.dtype.kind not in "biufO" or is_text != (dtype == TEXT or (is_text and not dtype)):
         kind = "text" if dtype == TEXT else "numbers"
-        raise place.error(kind, "text" if is_text else f"{values.dtype} values")
+        if is_text:
+            raise place.error(kind, "text")
+        raise advised(place.error(kind, values_of_kind(values.dtype)), values.dtype.kind)
     if is_text:
         return values
     if not dtype:
@@ -184,6 +203,16 @@ def cast_numbers(values: Features, dtype: np.dtype, place: Place) -> Features:
     return out if sparse is None else sparse.with_data(out)
 
 
+def values_of_kind(dtype: np.dtype) -> str:
+    """Return what errors call values of a dtype."""
+    return "structured values" if dtype.names else f"{dtype} values"
+
+
+def advised(error: ValueError, kind: str) -> ValueError:
+    """Add to an error how values of a kind of `ADVICE` are converted."""
+    return ValueError(f"{error}. {ADVICE[kind]}") if kind in ADVICE else error
+
+
 def unboxed(values: np.ndarray, place: Place) -> np.ndarray:
     """Convert an array of Python objects to numbers, or to an object array of text.
 
@@ -199,7 +228,7 @@ def unboxed(values: np.ndarray, place: Place) -> np.ndarray:
         if not isinstance(value, Number | np.bool_):
             found = "null" if value is None else type(value).__name__
             items = max(1, prod(values.shape[1:]))
-            raise place.error("numbers, or text", found, at // items)
+            raise advised(place.error("numbers, or text", found, at // items), found)
     whole = all(isinstance(v, int | np.integer) for v in flat)
     try:
         return values.astype(np.int64 if whole else np.float64)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql.types import DataType
 
 from kspark.adapters.base import Columns, Examples, Task, run_task
 from kspark.adapters.column_types import check_types, innermost, is_text, summary_of_schema
-from kspark.adapters.feeds import FramePlan, missing, plan_frame
+from kspark.adapters.feeds import FramePlan, listed, plan_frame
+from kspark.adapters.frame_columns import FrameColumns, packed_plan
+from kspark.adapters.refusals import shown
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.remote import map_frame
 from kspark.cluster.results import Results
-from kspark.errors import invalid
+from kspark.errors import Described, invalid
 from kspark.shards import Chunk, InputSpec, ShardHandle
 
 
@@ -28,14 +30,22 @@ class DataFrameExamples(Examples):
     DataFrame have run. So it is determined in `map_chunks`, if possible.
 
     Args:
-        frame: DataFrame of the columns of `plan.names`, in their order.
+        frame: DataFrame of the columns of `plan.sources`, in their order.
         plan: `FramePlan`.
+        types: Mapping from the name of each column of the plan to its type.
         wanted: Integer, the number of partitions. Defaults to `None`, those of the DataFrame.
     """
 
-    def __init__(self, frame: DataFrame, plan: FramePlan, wanted: int | None = None) -> None:
+    def __init__(
+        self,
+        frame: DataFrame,
+        plan: FramePlan,
+        types: Mapping[str, DataType],
+        wanted: int | None = None,
+    ) -> None:
         self._frame = frame
         self._plan = plan
+        self._types = types
         self._wanted = wanted
 
     @property
@@ -48,16 +58,14 @@ class DataFrameExamples(Examples):
     @property
     def text_labels(self) -> dict[str, str]:
         """See `Examples.text_labels`."""
-        kinds = [innermost(field.dataType) for field in self._frame.schema.fields]
-        text = {n for n, k in zip(self._plan.names, kinds, strict=True) if is_text(k)}
+        text = {name for name, kind in self._types.items() if is_text(innermost(kind))}
         feeds = [feed for feed in self._plan.y if text.intersection(feed.names)]
         return {f.spec.name: f"text in {f.title[0].lower()}{f.title[1:]}" for f in feeds}
 
     @property
     def summary(self) -> ShardHandle:
         """See `Examples.summary`. From the schema: only the shapes of columns of numbers."""
-        kinds = [field.dataType for field in self._frame.schema.fields]
-        return summary_of_schema(self._plan, dict(zip(self._plan.names, kinds, strict=True)))
+        return summary_of_schema(self._plan, self._types)
 
     @property
     def is_single(self) -> bool:
@@ -66,14 +74,15 @@ class DataFrameExamples(Examples):
 
     def first_rows(self, count: int) -> DataFrameExamples:
         """See `Examples.first_rows`."""
-        return DataFrameExamples(self._frame.limit(count), self._plan, self._wanted)
+        frame = self._frame.limit(count)
+        return DataFrameExamples(frame, self._plan, self._types, self._wanted)
 
     def repartition(self, num_partitions: int) -> DataFrameExamples:
         """See `Examples.repartition`. `map_chunks` determines whether rows must move."""
         return self._repartition(num_partitions)
 
     def _repartition(self, num_partitions: int) -> DataFrameExamples:
-        return DataFrameExamples(self._frame, self._plan, num_partitions)
+        return DataFrameExamples(self._frame, self._plan, self._types, num_partitions)
 
     def map_chunks(self, task: Task) -> Results:
         """See `Examples.map_chunks`."""
@@ -108,42 +117,44 @@ def adapt_frame(
     if y is not None or sample_weight is not None:
         name, value = ("y", y) if y is not None else ("sample_weight", sample_weight)
         rule = "None when x is a DataFrame; name its columns with `label_col` and `weight_col`"
-        raise invalid(name, rule, value)
+        raise invalid(name, rule, Described(shown(value)))
     if spec.targets and columns.label_col is None:
         rule = f"the column(s) of the labels for the outputs {[t.name for t in spec.targets]}"
         raise invalid("label_col", rule, None)
     if x.isStreaming:
-        raise invalid("x", "a DataFrame that is not streaming", x)
-    plan = plan_frame(columns, spec)
-    return DataFrameExamples(chosen_columns(x, plan), plan)
+        rule = (
+            "a DataFrame that is not streaming; train on its batches with "
+            "`x.writeStream.foreachBatch(lambda rows, batch: spark_model.fit(rows)).start()`"
+        )
+        raise invalid("x", rule, Described("a streaming DataFrame"))
+    chosen = FrameColumns(x)
+    plan, types = chosen_plan(chosen, plan_frame(columns, spec))
+    return DataFrameExamples(chosen_columns(x, chosen, plan), plan, types)
 
 
-def chosen_columns(frame: DataFrame, plan: FramePlan) -> DataFrame:
-    """Select the columns of `plan.names`, in their order, under the names c0, c1 and so on.
+def chosen_plan(columns: FrameColumns, plan: FramePlan) -> tuple[FramePlan, dict[str, DataType]]:
+    """Check the columns of a plan, and decide which of them Spark packs into one.
+
+    Returns:
+        Tuple of the plan and the types of its columns.
 
     Raises:
         ValueError: If a column is missing, or of a type that the model does not take.
     """
-    columns = [
-        chosen_column(frame, name, f"c{i}", argument)
-        for i, (name, argument) in enumerate(plan.arguments.items())
-    ]
-    chosen = frame.select(columns)
-    kinds = [field.dataType for field in chosen.schema.fields]
-    check_types(plan, dict(zip(plan.names, kinds, strict=True)))
-    return chosen
+    types = columns.types_of(plan.arguments)
+    check_types(plan, types)
+    return packed_plan(plan, types), types
+
+
+def chosen_columns(frame: DataFrame, columns: FrameColumns, plan: FramePlan) -> DataFrame:
+    """Select the columns of `plan.sources`, in their order, under the names c0, c1 and so on."""
+    sources = columns.sources(plan)
+    return frame.select([source.alias(f"c{i}") for i, source in enumerate(sources)])
 
 
 def column_name(frame: DataFrame, name: str) -> str | None:
-    """Return the name of a column as the DataFrame spells it, or `None` if there is none.
-
-    Case is ignored, unless `spark.sql.caseSensitive` is true.
-    """
-    if name in frame.columns:
-        return name
-    if str(frame.sparkSession.conf.get("spark.sql.caseSensitive", "false")).lower() == "true":
-        return None
-    return next((own for own in frame.columns if own.lower() == name.lower()), None)
+    """Return the name of a column as a DataFrame spells it; see `FrameColumns.own_name`."""
+    return FrameColumns(frame).own_name(name)
 
 
 def check_new_column(frame: DataFrame, name: str, argument: str) -> None:
@@ -158,7 +169,7 @@ def check_new_column(frame: DataFrame, name: str, argument: str) -> None:
         ValueError: If the frame has a column of that name.
     """
     if column_name(frame, name) is not None:
-        rule = f"a name that is not among the columns {frame.columns}"
+        rule = f"a name that is new: the {listed(frame.columns)}"
         raise invalid(argument, rule, name)
 
 
@@ -174,13 +185,7 @@ def chosen_column(frame: DataFrame, name: str, alias: str, argument: str | None 
     Raises:
         ValueError: If there is no such column.
     """
-    own = column_name(frame, name)
-    if own is not None:
-        return F.col("`" + own.replace("`", "``") + "`").alias(alias)
-    head = name.partition(".")[0]
-    if head == name or column_name(frame, head) is None:
-        raise missing(name, frame.columns, argument)
-    return F.col(name).alias(alias)
+    return FrameColumns(frame).column(name, argument).alias(alias)
 
 
 @dataclass

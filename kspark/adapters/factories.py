@@ -17,13 +17,12 @@ from pyspark.sql import SparkSession
 
 from kspark.adapters.arrays import chunk_of, conform_chunk, slice_bounds
 from kspark.adapters.base import Columns, Examples, Task, run_task
+from kspark.adapters.batches import Batch, first_rows
 from kspark.adapters.files import map_numbers
 from kspark.adapters.refusals import shown, way_out
 from kspark.adapters.streams import (
     END,
     INFINITE,
-    Batch,
-    first_rows,
     is_stream,
     iterator_of,
     kind_of,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -11,15 +12,44 @@ import numpy as np
 import pyarrow as pa
 
 from kspark.adapters.base import CHUNK_BYTES, Columns
-from kspark.adapters.columns import to_numpy
-from kspark.adapters.conform import Place, conform
+from kspark.adapters.conform import Place, advised, cast, conform, values_of_kind
 from kspark.adapters.sparse import row_bytes, to_rows
 from kspark.adapters.structure import weight_specs
 from kspark.errors import invalid
-from kspark.shards import RAW, TEXT, ArraySpec, Chunk, Features, InputSpec, SparseRows
+from kspark.shards import RAW, TEXT, ArraySpec, Chunk, Features, InputSpec, SparseRows, dense
 from kspark.shards.sparse import side_by_side
 
 Names = str | Sequence[str]
+
+SHOWN_NAMES = 20
+"""The most names of columns that an error lists."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How Spark makes one column of arrays out of many columns of numbers.
+
+    Attributes:
+        kind: String, the type of the numbers in SQL.
+        groups: Tuple of tuples of integers: the positions of the columns of one type, of another
+            one, and so on. In this order their values stand in the arrays.
+    """
+
+    kind: str
+    groups: tuple[tuple[int, ...], ...]
+
+    @property
+    def positions(self) -> np.ndarray:
+        """The positions of the columns in the order of their values."""
+        return np.concatenate(self.groups)
+
+    def in_order(self, values: np.ndarray) -> np.ndarray:
+        """Return a matrix of arrays with the values in the order of the columns."""
+        if len(self.groups) == 1:
+            return values
+        ordered = np.empty_like(values)
+        ordered[:, self.positions] = values
+        return ordered
 
 
 @dataclass(frozen=True)
@@ -30,27 +60,61 @@ class Feed:
         spec: `ArraySpec` of the input or target.
         names: Tuple of strings, the columns.
         argument: String, the argument that names the columns, for errors.
+        packed: `Packing` if Spark makes one column of arrays out of the columns, else `None`.
     """
 
     spec: ArraySpec
     names: tuple[str, ...]
     argument: str = "features_col"
+    packed: Packing | None = None
 
     @property
     def title(self) -> str:
         """The name of the columns in errors."""
-        first = f"Column {self.names[0]!r}"
-        return first if len(self.names) == 1 else f"Columns {', '.join(map(repr, self.names))}"
+        if len(self.names) == 1:
+            return f"Column {self.names[0]!r}"
+        if len(self.names) <= SHOWN_NAMES:
+            return f"Columns {', '.join(map(repr, self.names))}"
+        return f"Columns {self.names[0]!r} to {self.names[-1]!r} ({len(self.names)} columns)"
+
+    @property
+    def sources(self) -> tuple[tuple[str, ...], ...]:
+        """The names that each column of a record batch stands for."""
+        return (self.names,) if self.packed else tuple((name,) for name in self.names)
 
     def array(self, parts: Sequence[Features], floatx: str, place: Place) -> Any:
-        """Join the arrays of the columns, in the dtype and shape of the spec."""
-        if len(parts) == 1:
+        """Join the arrays of the columns, in the dtype and shape of the spec.
+
+        Raises:
+            ValueError: If they do not fit. It names the column if one column is the reason.
+        """
+        if len(parts) == 1 and len(self.names) == 1:
             return conform(parts[0], self.spec, floatx, place)
-        self.check_kinds(parts, place)
-        flat: Any = [p.reshape(len(p), prod(p.shape[1:])) for p in parts]
-        if any(isinstance(p, SparseRows) for p in parts):
-            return conform(side_by_side(flat), self.spec, floatx, place)
-        return conform(np.concatenate(flat, axis=1), self.spec, floatx, place)
+        if not self.packed:
+            self.check_kinds(parts, place)
+        joined: Any = parts[0] if self.packed else joined_columns(parts)
+        try:
+            return conform(joined, self.spec, floatx, place)
+        except ValueError:
+            columns = joined.T if self.packed else parts
+            for name, column in zip(self.names, columns, strict=True):
+                cast(column, self.spec.dtype, floatx, replace(place, name=f"Column {name!r}"))
+            raise
+
+    def unpacked(self, column: pa.Array, packed: Packing, place: Place) -> np.ndarray:
+        """Return the matrix of a column of arrays into which Spark packed the columns.
+
+        Raises:
+            ValueError: If there is a null. It names the column.
+        """
+        values = column.flatten()
+        if values.null_count:
+            at = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0])
+            row, number = divmod(at, len(self.names))
+            name = f"Column {self.names[packed.positions[number]]!r}"
+            raise replace(place, name=name).error("no nulls", "null", row)
+        matrix = values.to_numpy(zero_copy_only=False).reshape(len(column), len(self.names))
+        return packed.in_order(matrix)
 
     def check_kinds(self, parts: Sequence[Features], place: Place) -> None:
         """Refuse columns that cannot be joined, because one has text and another one numbers.
@@ -65,7 +129,8 @@ class Feed:
             if kind != wanted:
                 raise column.error(wanted, kind)
             if part.dtype.kind not in "biufOU":
-                raise column.error(wanted, f"{part.dtype} values")
+                error = column.error(wanted, values_of_kind(part.dtype))
+                raise advised(error, part.dtype.kind)
 
 
 @dataclass(frozen=True)
@@ -90,6 +155,12 @@ class FramePlan:
         return list(self.arguments)
 
     @property
+    def sources(self) -> dict[tuple[str, ...], Packing | None]:
+        """The columns of a record batch: the names that each stands for, and `Feed.packed`."""
+        feeds = (*self.x, *self.y, *self.sample_weight)
+        return {source: feed.packed for feed in feeds for source in feed.sources}
+
+    @property
     def arguments(self) -> dict[str, str]:
         """The names of all columns that are needed, with the argument that names each first."""
         feeds = (*self.sample_weight, *self.y, *self.x)
@@ -100,37 +171,64 @@ class FramePlan:
     def chunks(
         self, batch: pa.RecordBatch, partition: int | None, first_row: int
     ) -> Iterator[Chunk]:
-        """Yield chunks of a record batch whose columns are those of `names`, in their order.
+        """Yield chunks of a record batch whose columns are those of `sources`, in their order.
 
         Raises:
             ValueError: If the rows do not fit the spec.
         """
-        dense = {name for feed in (*self.y, *self.sample_weight) for name in feed.names}
-        pairs = zip(self.names, batch.columns, strict=True)
-        nbytes = sum(row_bytes(column, dense=name in dense) for name, column in pairs)
+        kept_dense = {name for feed in (*self.y, *self.sample_weight) for name in feed.names}
+        pairs = zip(self.sources, batch.columns, strict=True)
+        nbytes = sum(row_bytes(column, dense=source[0] in kept_dense) for source, column in pairs)
         size = max(1, CHUNK_BYTES // max(1, nbytes))
+        sources = list(self.sources)
         for start in range(0, batch.num_rows, size):
             rows = batch.slice(start, size)
-            columns = dict(zip(self.names, rows.columns, strict=True))
+            columns = dict(zip(sources, rows.columns, strict=True))
             yield self.chunk(columns, partition, first_row + start)
 
     def chunk(
-        self, columns: Mapping[str, pa.Array], partition: int | None, first_row: int
+        self, columns: Mapping[tuple[str, ...], pa.Array], partition: int | None, first_row: int
     ) -> Chunk:
         """Make a chunk of some rows."""
 
-        def array(feed: Feed, convert: Callable[[pa.Array, Place], Features]) -> Any:
+        def packed(feed: Feed, packing: Packing, place: Place) -> np.ndarray:
+            return feed.unpacked(columns[feed.names], packing, place)
+
+        def read(name: str, place: Place) -> Features:
+            return to_rows(columns[name,], place)
+
+        return self.assembled(read, partition, first_row, packed)
+
+    def assembled(
+        self,
+        read: Callable[[str, Place], Features],
+        partition: int | None,
+        first_row: int,
+        packed: Callable[[Feed, Packing, Place], np.ndarray] | None = None,
+    ) -> Chunk:
+        """Make a chunk of the arrays of some rows.
+
+        Args:
+            read: Function of the name of a column and its `Place` that returns its array.
+            partition: Integer, or `None` on the driver.
+            first_row: Integer, index of the first row in the partition.
+            packed: Function that returns the matrix of a feed that is packed. Defaults to `None`:
+                no feed is.
+        """
+
+        def array(feed: Feed) -> Any:
             place = Place(feed.title, partition, first_row)
-            parts = [
-                convert(columns[n], Place(f"Column {n!r}", partition, first_row))
-                for n in feed.names
-            ]
+            if feed.packed and packed is not None:
+                parts: list[Features] = [packed(feed, feed.packed, place)]
+            else:
+                places = (Place(f"Column {n!r}", partition, first_row) for n in feed.names)
+                parts = list(map(read, feed.names, places))
             return feed.array(parts, self.floatx, place)
 
         return Chunk(
-            [array(f, to_rows) for f in self.x],
-            [array(f, to_numpy) for f in self.y],
-            [array(f, to_numpy) for f in self.sample_weight],
+            [array(f) for f in self.x],
+            [dense(array(f)) for f in self.y],
+            [dense(array(f)) for f in self.sample_weight],
         )
 
 
@@ -203,4 +301,23 @@ def as_names(value: Names, argument: str) -> tuple[str, ...]:
 def missing(name: str, available: Sequence[str], argument: str | None = None) -> ValueError:
     """Make the error for a column that does not exist, with the argument that names it."""
     which = f", which `{argument}` names" if argument else ""
-    return ValueError(f"There is no column {name!r}{which}. The columns are: {list(available)}")
+    found = f"There is no column {name!r}{which}."
+    if len(available) <= SHOWN_NAMES:
+        return ValueError(f"{found} The columns are: {list(available)}")
+    near = difflib.get_close_matches(name, available, SHOWN_NAMES // 4)
+    return ValueError(f"{found} The {listed(available)}. The nearest names are: {near}")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return "columns [...]" with the first names, and how many there are if not all are shown."""
+    if len(names) <= SHOWN_NAMES:
+        return f"columns {list(names)}"
+    return f"{len(names)} columns begin with {list(names[:SHOWN_NAMES])}"
+
+
+def joined_columns(parts: Sequence[Features]) -> Features:
+    """Join arrays of the same rows to a matrix, which is sparse if one of them is."""
+    flat: Any = [part.reshape(len(part), prod(part.shape[1:])) for part in parts]
+    if any(isinstance(part, SparseRows) for part in parts):
+        return side_by_side(flat)
+    return np.concatenate(flat, axis=1)

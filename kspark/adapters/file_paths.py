@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from kspark.adapters.array_files import is_array_file
 from kspark.cluster.remote import is_connect
 from kspark.errors import invalid
 from kspark.files.filters import COMPARISONS, MEMBERSHIP, conditions_of
@@ -36,19 +37,22 @@ STORES = frozenset(
 
 
 def is_files(value: object, *, labelled: bool = False) -> bool:
-    """Whether a value is a path, or a list of paths.
+    """Whether a value is a path of Parquet files, or a list of such paths.
 
     Args:
         value: The data of a call.
         labelled: Boolean, whether there are labels beside it, so that a list of strings is text.
             Defaults to `False`.
     """
+    if is_array_file(value):
+        return False
     if isinstance(value, str | os.PathLike):
         return True
     if not isinstance(value, list | tuple) or not value:
         return False
     return all(
-        isinstance(v, os.PathLike) or (isinstance(v, str) and not labelled and names_files(v))
+        (isinstance(v, os.PathLike) and not is_array_file(v))
+        or (isinstance(v, str) and not labelled and names_files(v))
         for v in value
     )
 

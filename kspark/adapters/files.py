@@ -15,10 +15,11 @@ from kspark.adapters.base import Columns, Examples, Task, run_task
 from kspark.adapters.column_types import check_types, innermost, is_text, summary_of_schema
 from kspark.adapters.dataframe import BatchReader
 from kspark.adapters.feeds import FramePlan, missing, plan_frame
+from kspark.adapters.refusals import shown
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.remote import is_connect, map_frame
 from kspark.cluster.results import Results
-from kspark.errors import invalid
+from kspark.errors import Described, invalid
 from kspark.files.reading import Column, Selection, read_pieces
 from kspark.files.splits import Piece
 from kspark.files.table import ParquetFiles
@@ -152,15 +153,24 @@ def adapt_files(
         ValueError: If a column is missing or of a type that the model does not take, the label
             column is not named, or `y` or `sample_weight` is set.
     """
+    check_named_labels(y, sample_weight, spec, columns)
+    chosen = ChosenColumns.of(x, plan_frame(columns, spec))
+    return FileExamples(spark, x, chosen, slots_for(spark, x))
+
+
+def check_named_labels(y: Any, sample_weight: Any, spec: InputSpec, columns: Columns) -> None:
+    """Check that labels and weights of files are named, and not beside the files.
+
+    Raises:
+        ValueError: If they are not.
+    """
     if y is not None or sample_weight is not None:
         name, value = ("y", y) if y is not None else ("sample_weight", sample_weight)
         rule = "None when x names files; name their columns with `label_col` and `weight_col`"
-        raise invalid(name, rule, value)
+        raise invalid(name, rule, Described(shown(value)))
     if spec.targets and columns.label_col is None:
         rule = f"the column(s) of the labels for the outputs {[t.name for t in spec.targets]}"
         raise invalid("label_col", rule, None)
-    chosen = ChosenColumns.of(x, plan_frame(columns, spec))
-    return FileExamples(spark, x, chosen, slots_for(spark, x))
 
 
 def slots_for(spark: SparkSession, files: ParquetFiles) -> int:

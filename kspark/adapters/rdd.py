@@ -13,10 +13,11 @@ from pyspark.sql import SparkSession
 
 from kspark.adapters.base import CHUNK_BYTES, CHUNK_ROWS, Columns, Examples, Task, run_task
 from kspark.adapters.conform import Place, conform, stack
+from kspark.adapters.refusals import shown
 from kspark.adapters.sparse import stack_rows
 from kspark.adapters.structure import described, is_per_output, leaves, part_name, weight_specs
 from kspark.cluster.bootstrap import ship
-from kspark.errors import invalid
+from kspark.errors import Described, invalid
 from kspark.shards import ArraySpec, Block, Chunk, InputSpec
 
 FIRST_ROWS = 64
@@ -109,7 +110,8 @@ def adapt_rdd(
     """
     if y is not None or sample_weight is not None:
         name, value = ("y", y) if y is not None else ("sample_weight", sample_weight)
-        raise invalid(name, "None when x is an RDD, whose rows are (x, y, sample_weight)", value)
+        rule = "None when x is an RDD, whose rows are (x, y, sample_weight)"
+        raise invalid(name, rule, Described(shown(value)))
     return RDDExamples(x, spec)
 
 
@@ -168,7 +170,10 @@ class RowReader:
         for i, row in enumerate(rows):
             if not isinstance(row, list | tuple) or len(row) != width or width not in (2, 3):
                 place = Place("The RDD", self.partition, first)
-                rule = "rows of (x, y), or all of (x, y, sample_weight)"
+                rule = (
+                    "rows of (x, y), or all of (x, y, sample_weight); for rows with named columns, "
+                    "pass the DataFrame `spark.createDataFrame(rdd)`"
+                )
                 raise place.error(rule, described(row), i)
         return rows
 

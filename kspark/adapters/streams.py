@@ -22,15 +22,21 @@ from kspark.adapters.arrays import (
     ArrayExamples,
     adapt_arrays,
     chunk_of,
-    decoded,
     mapped,
     narrowed,
 )
 from kspark.adapters.base import Columns
-from kspark.adapters.conform import Place
-from kspark.adapters.refusals import shown
-from kspark.adapters.sparse import is_matrix, with_first_rows
-from kspark.adapters.tensors import host_array
+from kspark.adapters.batches import (
+    Batch,
+    first_rows,
+    is_row,
+    num_rows,
+    parts_of,
+    single_rows,
+    unpacked,
+)
+from kspark.adapters.refusals import ACCEPTED, conversion, refused, shown
+from kspark.adapters.sparse import with_first_rows
 from kspark.cluster.interrupts import interruptible
 from kspark.cluster.remote import is_connect
 from kspark.errors import Described, invalid, invalid_type
@@ -67,9 +73,6 @@ def kind_of(value: object) -> str | None:
 
 END = object()
 """What comes after the last batch."""
-
-Batch = tuple[Any, Any, Any]
-"""Features, labels and sample weights of a batch; the last two may be `None`."""
 
 
 @dataclass
@@ -110,9 +113,12 @@ def as_stream(value: Any, *, limited: bool = False) -> Any:
 
     Raises:
         ValueError: If there is no batch, or no end, or the first batch is not usable.
+        TypeError: If the value is an iterator that has a better form, such as an open file.
     """
     if isinstance(value, Stream) or not is_stream(value):
         return value
+    if kind_of(value) is None and conversion(value):
+        raise refused("x", ACCEPTED, value)  # such as an open file
     batches = unpacked_batches(iterator_of(value, limited=limited))
     first = next(batches, None)
     if first is None:
@@ -194,61 +200,6 @@ def check_elements(spec: Any) -> None:
         raise invalid("x", rule, Described("a data set of single rows"))
 
 
-def unpacked(batch: Any) -> Batch:
-    """Return features, labels and sample weights of a batch, as Keras unpacks it.
-
-    Raises:
-        ValueError: If it is a tuple of another length than 1 to 3.
-    """
-    parts = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
-    if not 1 <= len(parts) <= 3:
-        rule = "data whose batches are x, (x, y) or (x, y, sample_weight)"
-        raise invalid("x", rule, Described(f"a batch that is a tuple of {len(parts)}"))
-    x, y, sample_weight = (*map(on_host, parts), None, None)[:3]
-    if any(np.ndim(part) == 0 for part in parts_of(x)):
-        rule = "data whose batches have one row per example"
-        raise invalid("x", rule, Described(f"a batch with {shown(x)}"))
-    return x, y, sample_weight
-
-
-def parts_of(value: Any) -> Sequence[Any]:
-    """Return the arrays of a value: the value itself, or those of a list or dictionary."""
-    if isinstance(value, Mapping):
-        return list(value.values())
-    return value if isinstance(value, tuple | list) else [value]
-
-
-def num_rows(array: Any) -> int:
-    """Return the length of the first axis. Sparse matrices have no `len`."""
-    return int(array.shape[0])
-
-
-def on_host(value: Any) -> Any:
-    """Convert tensors to NumPy arrays, in the same structure.
-
-    `None` and sparse matrices of SciPy stay as they are.
-
-    Raises:
-        ValueError: If bytes are not text in UTF-8.
-    """
-    if isinstance(value, Mapping):
-        return {name: on_host(part) for name, part in value.items()}
-    if isinstance(value, tuple | list) and any(hasattr(part, "shape") for part in value):
-        return [on_host(part) for part in value]
-    if value is None or is_matrix(value):
-        return value
-    array = host_array(value)
-    is_bytes = array.dtype.kind == "S" or (array.size and isinstance(array.flat[0], bytes))
-    return decoded(array, Place("`x`")) if is_bytes else array  # TensorFlow holds text as bytes
-
-
-def first_rows(value: Any) -> Any:
-    """Return the first row of each array, in the same structure."""
-    if isinstance(value, Mapping):
-        return {name: array[:1] for name, array in value.items()}
-    return [array[:1] for array in value] if isinstance(value, list) else value[:1]
-
-
 def adapt_stream(
     spark: SparkSession, x: Stream, y: Any, sample_weight: Any, spec: InputSpec, columns: Columns
 ) -> ArrayExamples:
@@ -265,7 +216,7 @@ def adapt_stream(
     for name, value in (("y", y), ("sample_weight", sample_weight)):
         if value is not None:
             rule = "`None` for a data set of batches, which contain it"
-            raise invalid(name, rule, value)
+            raise invalid(name, rule, Described(shown(value)))
     rows = stored(x, spec)
     return adapt_arrays(
         spark,
@@ -329,6 +280,8 @@ def chunks_of(stream: Stream, spec: InputSpec) -> Iterator[Chunk]:
     """
     done = 0
     for x, y, sample_weight in stream.batches:
+        if is_row(x, spec):
+            raise single_rows()
         if y is None and spec.targets:
             rule = "data whose batches are (x, y) or (x, y, sample_weight)"
             raise invalid("x", rule, Described("a batch of features alone"))

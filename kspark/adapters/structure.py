@@ -32,7 +32,10 @@ def leaves(
         value = dict(zip(outputs, value, strict=True))
     if isinstance(value, Mapping):
         if not set(names) <= set(value) <= {*names, *outputs}:
-            raise invalid(name, f"a dictionary with the keys {names}", list(value))
+            rule = f"a dictionary with the keys {names}"
+            if len(names) == 1:
+                rule += ", or a table, such as `pandas.DataFrame(x)`, for columns side by side"
+            raise invalid(name, rule, list(value))
         return [value[n] for n in names]
     if len(specs) == 1:
         return [value]

@@ -121,8 +121,11 @@ def values_of(x: Any, spec: InputSpec) -> Any:
     Columns of arrays, lists or vectors become arrays with further axes.
     """
     split = len(spec.inputs) > 1
-    if not split and all(kind.kind in "biuf" for kind in x.dtypes):
-        return x.to_numpy()
+    kinds = set(x.dtypes)
+    if not split and all(kind.kind in "biuf" for kind in kinds):
+        # pandas alone makes objects of numbers beside booleans.
+        plain = kinds and all(isinstance(kind, np.dtype) for kind in kinds)
+        return x.to_numpy(np.result_type(*kinds) if plain else None)
     parts = []
     for i, name in enumerate(x.columns):
         parts.append(column_values(x.iloc[:, i], Place(f"Column {name!r}")))
@@ -154,8 +157,9 @@ def adapt_columns(
     if sample_weight is not None:
         columns = replace(columns, weight_col=None)
     plan = plan_frame(columns, spec)
+    known = set(available)
     for name, argument in plan.arguments.items():
-        if name not in available:
+        if name not in known:
             raise missing(name, available, argument)
 
     def arrays(feeds: Sequence[Feed], convert: Callable[[Features], Features] = dense) -> Any:

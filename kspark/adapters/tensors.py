@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+
+from kspark.adapters.conform import Place
 
 
 def host_array(value: Any) -> np.ndarray:
@@ -20,11 +23,14 @@ def host_array(value: Any) -> np.ndarray:
 
 
 def plain_table(value: Any) -> Any:
-    """Return a table of Polars as one of Arrow, and one of pandas-on-Spark as one of Spark.
+    """Return a table of Polars, and a batch of Arrow, as a table of Arrow; one of pandas-on-Spark
+    as one of Spark.
 
     Any other value is returned unchanged. The packages need not be installed, so the classes are
     known by their names.
     """
+    if isinstance(value, pa.RecordBatch):
+        return pa.Table.from_batches([value])
     kind = type(value)
     if kind.__name__ != "DataFrame":
         return value
@@ -33,3 +39,16 @@ def plain_table(value: Any) -> Any:
     if kind.__module__.startswith("pyspark.pandas."):
         return value.to_spark()
     return value
+
+
+def decoded(array: np.ndarray, place: Place) -> np.ndarray:
+    """Decode bytes, which is how TensorFlow holds text, and NumPy may.
+
+    Raises:
+        ValueError: If they are not UTF-8.
+    """
+    try:
+        text = [v.decode() if isinstance(v, bytes) else v for v in array.flat]
+    except UnicodeDecodeError as error:
+        raise place.error("text in UTF-8", error) from error
+    return np.array(text, dtype=object).reshape(array.shape)

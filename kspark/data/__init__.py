@@ -1,6 +1,6 @@
-"""Elephas' helper functions for data, lists of weights, and models as dictionaries.
+"""`tfrecord`, and Elephas' helper functions for data, weights, and models as dictionaries.
 
-They are for programs written for Elephas. `SparkModel.fit` takes arrays, RDDs and DataFrames
+The helpers are for programs written for Elephas. `SparkModel.fit` takes arrays, RDDs and DataFrames
 without a conversion.
 """
 
@@ -23,6 +23,7 @@ from kspark.data.parameters import (
     model_to_dict,
     subtract_params,
 )
+from kspark.data.records import tfrecord
 
 __all__ = [
     "add_params",
@@ -38,6 +39,7 @@ __all__ = [
     "lp_to_simple_rdd",
     "model_to_dict",
     "subtract_params",
+    "tfrecord",
     "to_data_frame",
     "to_labeled_point",
     "to_matrix",

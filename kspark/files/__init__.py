@@ -1,4 +1,4 @@
-"""Parquet files, read and written with pyarrow, without the JVM.
+"""Files of rows, without the JVM: Parquet files, read and written with pyarrow, and TFRecord files.
 
 ```
 paths.py        a path → a file system of pyarrow, also by way of fsspec
@@ -13,6 +13,8 @@ filters.py      rows to read: which columns, which row groups
 splits.py       row groups → one list of pieces per shard, even by rows
 reading.py      pieces → record batches, in bounded memory
 writing.py      record batches → one file
+other_formats.py  files that are not Parquet files: how else to read them
+records.py      TFRecord files, and which worker reads which records
 commit.py       the files of all tasks → a folder, as a whole or not at all
 ```
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kspark.files.listing import DataFile
+from kspark.files.other_formats import way_to_read
 from kspark.files.types import schema_of
 
 READERS = 16
@@ -72,7 +73,8 @@ def opened(file: DataFile, buffer_size: int = 0) -> pq.ParquetFile:
             coerce_int96_timestamp_unit="us",
         )
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{str(file.place)!r} must be a Parquet file. {error}") from error
+        advice = way_to_read(file.place.path)
+        raise ValueError(f"{str(file.place)!r} must be a Parquet file. {error}{advice}") from error
 
 
 def read_footer(number: int, file: DataFile) -> Footer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 import pyarrow as pa
@@ -178,13 +179,18 @@ def batch_rows(file: pq.ParquetFile, groups: list[int], paths: list[str]) -> int
 def stored_bytes(file: pq.ParquetFile, groups: list[int], paths: list[str]) -> float:
     """Return the bytes per row that columns have before compression, the most of row groups."""
     names = (file.schema.column(i).path for i in range(len(file.schema)))
-    heads = tuple(f"{path}." for path in paths)
-    chosen = [i for i, name in enumerate(names) if f"{name}.".startswith(heads)]
+    wanted = set(paths)
+    chosen = [i for i, name in enumerate(names) if not wanted.isdisjoint(heads_of(name))]
     found = (file.metadata.row_group(number) for number in groups)
     return max(
         sum(group.column(i).total_uncompressed_size for i in chosen) / max(1, group.num_rows)
         for group in found
     )
+
+
+def heads_of(name: str) -> Iterator[str]:
+    """Yield the paths that contain a column of Parquet: "a", "a.list" and "a.list.element"."""
+    return accumulate(name.split("."), "{}.{}".format)
 
 
 def small(rows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

@@ -17,7 +17,7 @@ from kspark.files.listing import DataFile, list_files
 from kspark.files.partitions import typed_files
 from kspark.files.reading import Column, Selection
 from kspark.files.splits import Piece, divide, first_rows
-from kspark.files.types import plain_type, reason_to_refuse, spark_fields, spark_type
+from kspark.files.types import Description, plain_type, spark_fields, spark_type
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,18 @@ class ParquetFiles:
         kinds = {schema.field(at).type for schema, at in places if at >= 0}
         return field if kinds <= {field.type} else field.with_type(plain_type(field.type))
 
+    @cached_property
+    def _own_names(self) -> dict[str, list[str]]:
+        """The columns as the files spell them, by their names in lower case."""
+        found: dict[str, list[str]] = {}
+        for name in self.schema.names:
+            found.setdefault(name.lower(), []).append(name)
+        return found
+
+    @cached_property
+    def _descriptions(self) -> list[tuple[Description, DataFile]]:
+        return [(Description.of(schema), file) for schema, file in self.schemas]
+
     @property
     def num_rows(self) -> int:
         """Number of rows; with a filter, the most that there can be."""
@@ -139,10 +151,9 @@ class ParquetFiles:
         Raises:
             ValueError: If several columns have the name, in different spellings.
         """
-        names = self.schema.names
+        found = self._own_names.get(name.lower(), [])
         if not self.ignore_case:
-            return name if name in names else None
-        found = [own for own in names if own.lower() == name.lower()]
+            return name if name in found else None
         if len(found) > 1:
             raise ValueError(
                 f"The columns of files and folders must differ in more than upper case. Received: "
@@ -181,14 +192,14 @@ class ParquetFiles:
         if any(field.name == name for field in self.partitions):
             return
         wanted = spark_type(self.schema.field(name).type)
-        for schema, file in self.schemas:
-            where = f"the file {str(file.place)!r}"
-            if name not in schema.names:
+        for described, file in self._descriptions:
+            schema, where = described.schema, f"the file {str(file.place)!r}"
+            if schema.get_field_index(name) < 0:
                 raise ValueError(
                     f"All files must have the column {name!r}. Received: {where} with the columns "
                     f"{schema.names}"
                 )
-            if found := reason_to_refuse(name, schema):
+            if found := described.reason_to_refuse(name):
                 raise ValueError(
                     f"Column {name!r} must hold values that Spark and pyarrow read alike. "
                     f"Received: {found[0]}, in {where}. Leave the column out, or {found[1]}"

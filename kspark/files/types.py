@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -235,14 +236,33 @@ def has_times(kind: pa.DataType) -> bool:
     return bool(pa.types.is_temporal(kind))
 
 
-def reason_to_refuse(name: str, schema: pa.Schema) -> tuple[str, str] | None:
-    """Return what Spark and pyarrow read differently in a column, and what to do about it."""
-    kind = schema.field(name).type
-    written = written_fields((schema.metadata or {}).get(ROW_METADATA, b"{}")).get(name, {})
-    if VARIANT.search(json.dumps(written)):
-        return "VARIANT", BY_SPARK
-    if spark_type(kind) is None:
-        return f"type {kind}, which Spark does not read", "write it in another type"
-    if has_times(kind) and is_legacy(schema):
-        return "dates or times of the calendar of Spark 2", BY_SPARK
-    return None
+@dataclass(frozen=True)
+class Description:
+    """What a file says of its columns. It is read once, because it may be of megabytes.
+
+    Attributes:
+        schema: `pa.Schema`.
+        written: Dictionary from column to the JSON with which Spark describes it, if it does.
+        is_legacy: Boolean, see the function `is_legacy`.
+    """
+
+    schema: pa.Schema
+    written: dict[str, dict[str, Any]]
+    is_legacy: bool
+
+    @classmethod
+    def of(cls, schema: pa.Schema) -> Description:
+        """Read the description of a schema."""
+        written = written_fields((schema.metadata or {}).get(ROW_METADATA, b"{}"))
+        return cls(schema, written, is_legacy(schema))
+
+    def reason_to_refuse(self, name: str) -> tuple[str, str] | None:
+        """Return what Spark and pyarrow read differently in a column, and what to do about it."""
+        kind = self.schema.field(name).type
+        if VARIANT.search(json.dumps(self.written.get(name, {}))):
+            return "VARIANT", BY_SPARK
+        if spark_type(kind) is None:
+            return f"type {kind}, which Spark does not read", "write it in another type"
+        if self.is_legacy and has_times(kind):
+            return "dates or times of the calendar of Spark 2", BY_SPARK
+        return None

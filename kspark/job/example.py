@@ -13,14 +13,17 @@ from pyspark.sql import DataFrame, SparkSession
 from kspark.adapters import Columns, Factory, adapt, head
 from kspark.adapters.arrays import ArrayExamples
 from kspark.adapters.conform import Place, stack
-from kspark.adapters.dataframe import chosen_column, chosen_columns
+from kspark.adapters.dataframe import chosen_columns, chosen_plan
 from kspark.adapters.factories import FactoryRows, first_features
 from kspark.adapters.feeds import plan_frame
 from kspark.adapters.files import first_features as first_of_files
 from kspark.adapters.files import map_numbers
+from kspark.adapters.frame_columns import FrameColumns
 from kspark.adapters.rdd import RowReader
+from kspark.adapters.records import first_features_of_records
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.spark_job import run, run_once
+from kspark.files.records import RecordFiles
 from kspark.files.table import ParquetFiles
 from kspark.job.spooling import read_handle
 from kspark.shards import ArraySpec, InputSpec, dense
@@ -111,6 +114,9 @@ def first_arrays(
     if isinstance(x, ParquetFiles):
         features = replace(columns, label_col=None, weight_col=None)
         return first_of_files(x, plan_frame(features, spec))
+    if isinstance(x, RecordFiles):
+        features = replace(columns, label_col=None, weight_col=None)
+        return first_features_of_records(x, plan_frame(features, spec))
     examples = adapt(spark, head(x), spec=spec, columns=columns)
     first = examples.first.x if isinstance(examples, ArrayExamples) else []
     return [dense(rows) for rows in first]
@@ -137,13 +143,21 @@ def first_of_frame(
     if spec.targets:
         check_named(frame, columns)
     plan = plan_frame(replace(columns, label_col=None, weight_col=None), spec)
-    rows = run(spark, FirstRow(chosen_columns(frame, plan)), "kspark: look at the first row")
+    found = FrameColumns(frame)
+    plan, _ = chosen_plan(found, plan)
+    rows = run(spark, FirstRow(chosen_columns(frame, found, plan)), "kspark: look at the first row")
     if not rows:
         return []
-    values = dict(zip(plan.names, rows[0], strict=True))
+    values = dict(zip(plan.sources, rows[0], strict=True))
     return [
         feed.array(
-            [stack([values[name]], Place(f"Column {name!r}")) for name in feed.names],
+            [
+                stack(
+                    [values[names]],
+                    Place(f"Column {names[0]!r}" if len(names) == 1 else feed.title),
+                )
+                for names in feed.sources
+            ],
             spec.floatx,
             Place(feed.title),
         )
@@ -157,9 +171,10 @@ def check_named(frame: DataFrame, columns: Columns) -> None:
     Raises:
         ValueError: If a column is missing.
     """
+    columns_of_frame = FrameColumns(frame)
     for argument in ("label_col", "weight_col"):
         value = getattr(columns, argument)
         values = value.values() if isinstance(value, Mapping) else [value]
         for names in values:
             for name in [names] if isinstance(names, str) else names or ():
-                chosen_column(frame, name, name, argument)
+                columns_of_frame.column(name, argument)

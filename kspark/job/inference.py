@@ -16,13 +16,9 @@ from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import DataType, StructField, StructType
 
 from kspark.adapters import Columns, Examples
-from kspark.adapters.dataframe import (
-    check_new_column,
-    chosen_column,
-    chosen_columns,
-    column_name,
-)
+from kspark.adapters.dataframe import check_new_column, chosen_plan
 from kspark.adapters.feeds import FramePlan, plan_frame
+from kspark.adapters.frame_columns import FrameColumns
 from kspark.cluster.bootstrap import Shipped, ship
 from kspark.cluster.engine import engine_of
 from kspark.cluster.failures import UNFIT_LABELS, worker_error
@@ -233,12 +229,13 @@ def score_frame(
         ValueError: If a feature column is missing, or of a type that the model does not take.
     """
     plan = plan_frame(columns, model.inputs)
-    chosen_columns(frame, plan)  # checks their types
+    packed, _ = chosen_plan(FrameColumns(frame), plan)
     spark = frame.sparkSession
     counts = scoring_folder(spark)
     task = InferenceTask(model.key, batch_size, threads_per_task(spark), counts=counts)
-    score = score_by_column if ARROW_UDF is not None else score_by_row
-    return score(model, frame, task, plan, added, scores)
+    if ARROW_UDF is not None:
+        return score_by_column(model, frame, task, packed, added, scores)
+    return score_by_row(model, frame, task, plan, added, scores)
 
 
 def score_by_column(
@@ -256,8 +253,8 @@ def score_by_column(
     names = [field.name for field in added]
     shipped = model.ship(inference_worker.predict_columns, task, plan, names, scores)
     # Spark may run a deterministic function again for each filter on its result.
-    score = ARROW_UDF(arrow_function(shipped, len(plan.names)), StructType(added))
-    features = [chosen_column(frame, name, name) for name in plan.names]
+    features = FrameColumns(frame).sources(plan)
+    score = ARROW_UDF(arrow_function(shipped, len(features)), StructType(added))
     temporary = f"kspark_{uuid.uuid4().hex}"
     scored = as_rows(frame).select("*", score.asNondeterministic()(*features).alias(temporary))
     new = [F.col(temporary).getField(name).alias(name) for name in names]
@@ -297,13 +294,13 @@ def score_by_row(
     scores: Scores,
 ) -> DataFrame:
     """Add scores with a function of rows: all columns are sent to Python and back."""
-    own = {name: column_name(frame, name) for name in plan.names}
-    nested = [name for name in plan.names if own[name] is None]
-    fields = [chosen_column(frame, name, f"kspark_{i}") for i, name in enumerate(nested)]
-    places = [*frame.columns, *nested]
-    positions = [places.index(own[name] or name) for name in plan.names]
+    columns = FrameColumns(frame)
+    nested = [name for name in plan.names if columns.own_name(name) is None]
+    fields = [columns.column(name).alias(f"kspark_{i}") for i, name in enumerate(nested)]
+    places = {name: i for i, name in enumerate([*columns.names, *nested])}
+    positions = [places[columns.own_name(name) or name] for name in plan.names]
     schema = StructType([*frame.schema.fields, *added])
-    names, count = schema.fieldNames(), len(frame.columns)
+    names, count = schema.fieldNames(), len(columns.names)
     shipped = model.ship(
         inference_worker.predict_batches, task, plan, positions, count, names, scores
     )

@@ -273,7 +273,8 @@ def predict_rows(
 ) -> list[np.ndarray]:
     """Predict rows of the columns of `plan`. Returns one array per output, none without rows."""
     replica = predictor_for(spec, task.key, task.threads)
-    features = pa.RecordBatch.from_arrays(columns, names=plan.names)
+    names = [f"c{i}" for i in range(len(columns))]
+    features = pa.RecordBatch.from_arrays(columns, names=names)
     chunks = plan.chunks(features, None, first_row)
     return joined([replica.predict(chunk.window(), task.batch_size) for chunk in chunks])
 

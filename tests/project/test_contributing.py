@@ -83,12 +83,13 @@ def test_the_codec_of_the_example_keeps_signs_and_nan():
     assert out[2] == -3
 
 
-def test_the_input_of_the_example_is_adapted(monkeypatch, tmp_path):
+def test_the_input_of_the_example_is_adapted(monkeypatch):
     names = names_of("input")
-    kind = (names["is_npz"], names["adapt_npz"])
+    kind = (names["is_bunch"], names["adapt_bunch"])
     monkeypatch.setattr(adapters, "KINDS", (kind, *adapters.KINDS))
-    file = str(tmp_path / "rows.npz")
-    np.savez(file, x=np.zeros((5, 2), "f4"), y=np.arange(5))
+    arrays = {"data": np.zeros((5, 2), "f4"), "target": np.arange(5)}
+    members = {"__module__": "sklearn.utils", **arrays}
+    rows = type("Bunch", (dict,), members)()
     spec = InputSpec((ArraySpec("x", (2,), "float32"),), (ArraySpec("y", (), "int64"),))
     spark = SimpleNamespace(sparkContext=SimpleNamespace(defaultParallelism=2))
-    assert adapters.adapt(spark, file, spec=spec).num_examples == 5
+    assert adapters.adapt(spark, rows, spec=spec).num_examples == 5

@@ -177,7 +177,7 @@ def test_nothing_is_left_on_disk(tmp_path, monkeypatch):
             r"at least one batch of rows; .* used anew. Received: none",
         ),
         (lambda: iter([(X, Y, W, W)]), r"\(x, y, sample_weight\). Received: a batch .* tuple of 4"),
-        (lambda: iter([5.0]), "one row per example"),
+        (lambda: iter([5.0]), r"batches of rows: .*`np.stack\(list\(rows\)\)`.*single rows"),
         (
             lambda: tf.data.Dataset.from_tensors(tf.ragged.constant([[1.0], [1.0, 2.0]])),
             r"dense tensors: .*`\.to_tensor\(\)`.*RaggedTensorSpec",

@@ -1,0 +1,96 @@
+"""Batches of streams: features, labels and sample weights as NumPy arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kspark.adapters.conform import Place
+from kspark.adapters.refusals import conversion, refused
+from kspark.adapters.sparse import is_matrix
+from kspark.adapters.tensors import decoded, host_array
+from kspark.errors import Described, invalid
+from kspark.shards import InputSpec
+
+Batch = tuple[Any, Any, Any]
+"""Features, labels and sample weights of a batch; the last two may be `None`."""
+
+
+def unpacked(batch: Any) -> Batch:
+    """Return features, labels and sample weights of a batch, as Keras unpacks it.
+
+    Raises:
+        ValueError: If it is a tuple of another length than 1 to 3.
+    """
+    parts = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
+    if not 1 <= len(parts) <= 3:
+        rule = "data whose batches are x, (x, y) or (x, y, sample_weight)"
+        raise invalid("x", rule, Described(f"a batch that is a tuple of {len(parts)}"))
+    x, y, sample_weight = (*map(on_host, parts), None, None)[:3]
+    if isinstance(parts[0], os.PathLike):
+        rule = "a list of paths, and not an iterator: `list(paths)`"
+        raise invalid("x", rule, Described("an iterator of paths"))
+    if any(np.ndim(part) == 0 for one in (x, y) if one is not None for part in parts_of(one)):
+        raise single_rows()
+    return x, y, sample_weight
+
+
+def single_rows() -> ValueError:
+    """Make the error for rows in place of batches."""
+    rule = (
+        "data that gives batches of rows: make arrays of single rows, with `np.stack(list(rows))`, "
+        "or `x, y = map(np.stack, zip(*rows))` if they have labels"
+    )
+    return invalid("x", rule, Described("single rows"))
+
+
+def parts_of(value: Any) -> Sequence[Any]:
+    """Return the arrays of a value: the value itself, or those of a list or dictionary."""
+    if isinstance(value, Mapping):
+        return list(value.values())
+    return value if isinstance(value, tuple | list) else [value]
+
+
+def num_rows(array: Any) -> int:
+    """Return the length of the first axis. Sparse matrices have no `len`."""
+    return int(array.shape[0])
+
+
+def on_host(value: Any) -> Any:
+    """Convert tensors to NumPy arrays, in the same structure.
+
+    `None` and sparse matrices of SciPy stay as they are.
+
+    Raises:
+        ValueError: If bytes are not text in UTF-8.
+        TypeError: If a part is no array, such as a ragged tensor.
+    """
+    if isinstance(value, Mapping):
+        return {name: on_host(part) for name, part in value.items()}
+    if isinstance(value, tuple | list) and any(hasattr(part, "shape") for part in value):
+        return [on_host(part) for part in value]
+    if value is None or is_matrix(value):
+        return value
+    if conversion(value):
+        raise refused("x", "data whose batches are arrays", value)
+    array = host_array(value)
+    is_bytes = array.dtype.kind == "S" or (array.size and isinstance(array.flat[0], bytes))
+    return decoded(array, Place("`x`")) if is_bytes else array  # TensorFlow holds text as bytes
+
+
+def first_rows(value: Any) -> Any:
+    """Return the first row of each array, in the same structure."""
+    if isinstance(value, Mapping):
+        return {name: array[:1] for name, array in value.items()}
+    return [array[:1] for array in value] if isinstance(value, list) else value[:1]
+
+
+def is_row(x: Any, spec: InputSpec) -> bool:
+    """Whether the features of a batch are those of one row, and not of a batch of numbers."""
+    shape = spec.inputs[0].shape
+    if len(spec.inputs) > 1 or not shape or None in shape or shape[0] == 1:
+        return False
+    return getattr(x, "shape", None) == shape

@@ -1,0 +1,76 @@
+"""Read the records of TFRecord files with TensorFlow, whichever backend the model has."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from kspark.errors import ClusterError
+from kspark.files.records import Feature
+
+
+def read_records(
+    path: str,
+    compression: str,
+    features: Sequence[Feature],
+    size: int,
+    part: int = 0,
+    parts: int = 1,
+    threads: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Read the records of one file, or of one of several equal parts of it.
+
+    Args:
+        path: String, as TensorFlow spells it.
+        compression: String, `""`, `"GZIP"` or `"ZLIB"`.
+        features: Sequence of `Feature` to return.
+        size: Integer, the most records of a batch.
+        part: Integer, the part of the file. Defaults to `0`.
+        parts: Integer, the number of parts. Defaults to `1`.
+        threads: Integer, threads that TensorFlow may use. Defaults to `1`.
+
+    Yields:
+        Dictionaries from the name of a feature to its values, one per record. Text is bytes.
+
+    Raises:
+        ValueError: If a record is damaged, or does not have the features.
+        ClusterError: If TensorFlow cannot open the file.
+    """
+    with contextlib.suppress(RuntimeError):  # TensorFlow may have started: it keeps its threads.
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+    description = {
+        feature.name: tf.io.FixedLenFeature(feature.shape, feature.dtype, feature.default)
+        for feature in features
+    }
+    try:
+        for batch in part_of(path, compression, part, parts).batch(size):
+            parsed = tf.io.parse_example(batch, description)
+            yield {name: tensor.numpy() for name, tensor in parsed.items()}
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+        raise ValueError(
+            f"{path!r} must be a TFRecord file with the compression {compression or None!r} whose "
+            f"records have the features {[feature.name for feature in features]}, as they are "
+            f"described. Received: {error.message}"
+        ) from error
+    except tf.errors.OpError as error:
+        raise ClusterError(
+            f"TensorFlow cannot read {path!r}: {error.message}. Each worker must reach the path: "
+            "use a file system that all hosts share"
+        ) from error
+
+
+def part_of(path: str, compression: str, part: int, parts: int) -> tf.data.Dataset:
+    """Return the serialized records of a file, or of one of several equal parts of it.
+
+    A file does not tell how many records it has, so they are counted first if there are parts.
+    """
+    records = tf.data.TFRecordDataset(path, compression_type=compression)
+    if parts == 1:
+        return records
+    total = int(records.reduce(np.int64(0), lambda count, _: count + 1).numpy())
+    start, stop = total * part // parts, total * (part + 1) // parts
+    return records.skip(start).take(stop - start)
