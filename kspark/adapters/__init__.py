@@ -10,6 +10,7 @@ tensors.py     tensors of other libraries, tables of Polars and pandas-on-Spark
 tables.py      pandas DataFrames, pyarrow Tables
 streams.py     data that gives batches once: tf.data, PyDatasets, DataLoaders, generators
 files.py       Parquet files, found by `file_paths.py`
+spooled.py     rows that were spooled before
 ```
 
 On the executors, each kind is converted to `Chunk`s, which are columnar and have the dtypes
@@ -32,6 +33,7 @@ from kspark.adapters.dataframe import adapt_frame
 from kspark.adapters.files import adapt_files
 from kspark.adapters.rdd import adapt_rdd
 from kspark.adapters.refusals import ACCEPTED, refused
+from kspark.adapters.spooled import Spooled, adapt_spooled
 from kspark.adapters.streams import Stream, adapt_stream, as_stream
 from kspark.adapters.tables import adapt_pandas, adapt_table, head, is_array_like, is_pandas
 from kspark.adapters.tensors import plain_table
@@ -39,7 +41,7 @@ from kspark.errors import invalid
 from kspark.files.table import ParquetFiles
 from kspark.shards import InputSpec
 
-__all__ = ["Columns", "Examples", "Stream", "adapt", "head", "is_table", "readable"]
+__all__ = ["Columns", "Examples", "Spooled", "Stream", "adapt", "head", "is_table", "readable"]
 
 Matches = Callable[[object], bool]
 Factory = Callable[[SparkSession, Any, Any, Any, InputSpec, Columns], Examples]
@@ -51,6 +53,7 @@ def is_table(value: object) -> bool:
 
 
 KINDS: tuple[tuple[Matches, Factory], ...] = (
+    (lambda value: isinstance(value, Spooled), adapt_spooled),
     (is_pandas, adapt_pandas),
     (lambda value: isinstance(value, pa.Table), adapt_table),
     (lambda value: isinstance(value, DataFrame), adapt_frame),
@@ -71,8 +74,12 @@ def readable(value: Any, *, limited: bool = False) -> Any:
             the data need not have an end. Defaults to `False`.
 
     Raises:
-        ValueError: If `value` gives batches, and the first one is not usable.
+        ValueError: If `value` gives batches, and the first one is not usable; or if it is spooled
+            rows whose files were deleted.
+        ClusterError: If it is spooled rows of a session that was stopped.
     """
+    if isinstance(value, Spooled):
+        value.check_open()
     return as_stream(plain_table(value), limited=limited)
 
 
@@ -114,5 +121,7 @@ def adapt(
             examples = factory(spark, x, y, sample_weight, spec, columns)
             if count is not None:
                 examples = examples.first_rows(count)
-            return examples if num_workers is None else examples.repartition(num_workers)
+            if num_workers is None or isinstance(x, Spooled):  # Only a fit moves spooled rows.
+                return examples
+            return examples.repartition(num_workers)
     raise refused("x", ACCEPTED, x)

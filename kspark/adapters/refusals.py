@@ -11,7 +11,8 @@ from kspark.adapters.tensors import host_array
 
 ACCEPTED = (
     "numpy arrays, or a list or dictionary of arrays; an RDD of (x, y) or (x, y, sample_weight); "
-    "a Spark DataFrame; a pandas DataFrame; a pyarrow Table; paths of Parquet files; or a "
+    "a Spark DataFrame; a pandas DataFrame; a pyarrow Table; paths of Parquet files; rows "
+    "that `kspark.data.spool` has spooled; or a "
     "tf.data.Dataset, a PyDataset, a DataLoader or a generator of batches"
 )
 

@@ -1,7 +1,7 @@
-"""Elephas' helper functions for data, lists of weights, and models as dictionaries.
+"""`spool`, which keeps rows on the executors for several fits; and Elephas' helper functions.
 
-They are for programs written for Elephas. `SparkModel.fit` takes arrays, RDDs and DataFrames
-without a conversion.
+Elephas' functions for data, lists of weights, and models as dictionaries are for programs written
+for Elephas. `SparkModel.fit` takes arrays, RDDs and DataFrames without a conversion.
 """
 
 from kspark.data.conversions import (
@@ -23,8 +23,10 @@ from kspark.data.parameters import (
     model_to_dict,
     subtract_params,
 )
+from kspark.data.spooling import SpooledData, spool
 
 __all__ = [
+    "SpooledData",
     "add_params",
     "df_to_simple_rdd",
     "dict_to_model",
@@ -37,6 +39,7 @@ __all__ = [
     "get_neutral",
     "lp_to_simple_rdd",
     "model_to_dict",
+    "spool",
     "subtract_params",
     "to_data_frame",
     "to_labeled_point",

@@ -15,7 +15,8 @@ from kspark.errors import Described, NotEnoughSlotsError, inside, invalid
 from kspark.job.fit import Fit
 from kspark.job.mixing import check_mixable
 from kspark.job.sent_weights import SentWeights
-from kspark.job.spooling import SpooledExamples, Unmixed
+from kspark.job.spooling import Unmixed
+from kspark.job.stored import spooled_for
 from kspark.job.tables import plural
 from kspark.plan import TrainingPlan, mixed_sizes, shard_steps
 from kspark.plan.apportioning import apportioned
@@ -31,11 +32,11 @@ def prepared(fit: Fit) -> Iterator[None]:
         watch = fit.progress.watch
         fit.progress.phase("Reading the rows")
         fit.train = stack.enter_context(
-            SpooledExamples(fit.spark, placed(fit, fit.examples), fit.fit_id, watch)
+            spooled_for(fit.spark, placed(fit, fit.examples), fit.fit_id, watch)
         )
         if fit.validation is not None:
             fit.progress.phase("Reading the validation rows")
-            spooled = SpooledExamples(fit.spark, fit.validation, f"{fit.fit_id}-validation", watch)
+            spooled = spooled_for(fit.spark, fit.validation, f"{fit.fit_id}-validation", watch)
             with inside("validation_data"):
                 fit.held_out = stack.enter_context(spooled)
         fit.progress.display.clear()  # Warnings may be logged.

@@ -9,6 +9,7 @@ InputSpec     names, shapes and dtypes of a model's inputs and targets
 Chunk         rows in memory, to be written to disk
    spool()    writes chunks to files under Spark's local directories, once per fit
 ShardHandle   describes a shard for Spark: where its files are and what they contain
+   link()     names the files of a shard a second time, for another fit
    Shard      the files, opened in the process that trains on them
 Window        rows in memory, in training order, to be passed to the model
 ```
@@ -20,6 +21,7 @@ not grow with its shard.
 
 from kspark.shards.facts import LearningRate, ShardFacts, Usage
 from kspark.shards.handle import LabelStats, ShardHandle, StoredArray, merge_label_stats
+from kspark.shards.linking import link
 from kspark.shards.reading import Shard
 from kspark.shards.removal import remove_spools
 from kspark.shards.rows import Chunk, Window, joined, num_batches
@@ -41,6 +43,7 @@ __all__ = [
     "Usage",
     "Window",
     "joined",
+    "link",
     "merge_label_stats",
     "num_batches",
     "remove_spools",

@@ -13,7 +13,7 @@ from pyspark import RDD
 from pyspark.sql import SparkSession
 
 from kspark import job
-from kspark.adapters import Columns, Examples, Stream, adapt, is_table, readable
+from kspark.adapters import Columns, Examples, Spooled, Stream, adapt, is_table, readable
 from kspark.adapters.file_paths import is_files, open_files, warn_of_paths
 from kspark.cluster.running import check_running
 from kspark.errors import Described, inside, invalid
@@ -22,14 +22,7 @@ from kspark.plan import TrainingPlan
 from kspark.replica import Replica
 from kspark.replica.labels import check_labels, check_text
 from kspark.replica.signature import is_built
-from kspark.session.default import default_session
-
-
-def session_of(x: Any) -> SparkSession:
-    """Return the session that data belongs to, or else the active session; or start one."""
-    own = getattr(x, "sparkSession", None)
-    session = own if own is not None else active_session()
-    return default_session() if session is None else session
+from kspark.session.default import active_session, session_of
 
 
 def first_phase(x: Any) -> str:
@@ -102,18 +95,6 @@ def opened(x: Any, filters: Any = None, y: Any = None) -> Any:
     return x
 
 
-def active_session() -> SparkSession | None:
-    """Return the active or the default session, or `None`.
-
-    `getActiveSession` is not enough. If an interrupt cancels a call into the JVM, Python opens
-    a new connection, whose thread in the JVM has no active session, only the default one.
-    """
-    try:
-        return SparkSession.active()
-    except RuntimeError:
-        return None
-
-
 def example_for(model: keras.Model, x: Any, columns: Columns, *, labelled: bool) -> Any:
     """Return the data from which `Replica.of` can build a model.
 
@@ -128,6 +109,8 @@ def example_for(model: keras.Model, x: Any, columns: Columns, *, labelled: bool)
     """
     if isinstance(x, Stream):
         return x.example
+    if isinstance(x, Spooled):
+        return x.first_row()
     is_plain = isinstance(x, np.ndarray | Mapping)
     if is_built(model) or is_plain:
         return x

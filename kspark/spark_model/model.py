@@ -206,8 +206,8 @@ class SparkModel(SavedModel):
                 or a pyarrow Table; an RDD of `(x, y)` or `(x, y, sample_weight)`; a Spark
                 DataFrame; Parquet files, which the workers read without Spark: a path of a
                 file, a folder or a pattern such as `"folder/*.parquet"`, or a list of paths;
-                or a `tf.data.Dataset`, a `keras.utils.PyDataset`, a PyTorch `DataLoader` or a
-                generator of batches, whose batches are read once.
+                rows of `kspark.data.spool`; or a `tf.data.Dataset`, a `keras.utils.PyDataset`, a
+                PyTorch `DataLoader` or a generator of batches, whose batches are read once.
             y: Labels, if `x` does not contain them. Defaults to `None`.
             batch_size: Integer, number of examples per batch and worker. Defaults to `None`:
                 the size of the first batch of `x`, if it has batches, else the `batch_size` of

@@ -8,8 +8,8 @@ from kspark import optimizers, saving
 from kspark.errors import invalid
 from kspark.plan.settings import SETTINGS
 from kspark.replica.file_facts import FileFacts
+from kspark.session.default import active_session
 from kspark.spark_model.inference import InferenceModel
-from kspark.spark_model.inputs import active_session
 from kspark.spark_model.training import Outcome
 
 
