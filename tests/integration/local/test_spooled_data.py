@@ -7,8 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -25,17 +26,18 @@ X = RANDOM.normal(size=(93, 4)).astype("float32")
 Y = (X.sum(axis=1) > 0).astype("int32")
 
 
-def classifier(inputs=4):
+def classifier(inputs=4, classes=2):
     keras.utils.set_random_seed(1)
-    layers = [keras.Input((inputs,)), keras.layers.Dense(5, "relu"), keras.layers.Dense(2)]
+    layers = [keras.Input((inputs,)), keras.layers.Dense(5, "relu"), keras.layers.Dense(classes)]
     model = keras.Sequential(layers)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("adam", loss, metrics=["accuracy"])
     return model
 
 
-def fitted(rows, callbacks=(), settings=None, **arguments):
-    spark_model = SparkModel(classifier(), seed=3, batch_size=8, **(settings or {}))
+def fitted(rows, callbacks=(), settings=None, model=None, **arguments):
+    model = classifier() if model is None else model
+    spark_model = SparkModel(model, seed=3, batch_size=8, **(settings or {}))
     options = {"epochs": 2, "verbose": 0, **arguments}
     history = spark_model.fit(rows, callbacks=list(callbacks), **options)
     return spark_model, history.history
@@ -135,19 +137,12 @@ def test_the_source_is_read_once_and_files_are_not_copied(spark, counted):
 def test_fits_in_threads_do_not_disturb_each_other(spark, counted):
     source, _ = counted
     expected = weights_of(fitted(source, settings={"road": "rounds"})[0])
-    found, workers = {}, []
-    with spool(source) as rows:
-        for number in range(2):
-
-            def train(number=number):
-                found[number] = weights_of(fitted(rows, settings={"road": "rounds"})[0])
-
-            workers.append(threading.Thread(target=train))
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-    assert found == {0: expected, 1: expected}
+    models = [classifier(), classifier()]  # Keras' random seed is one for all threads.
+    with spool(source) as rows, ThreadPoolExecutor() as pool:
+        train = partial(fitted, rows, settings={"road": "rounds"})
+        fits = [pool.submit(train, model=model) for model in models]
+        found = [weights_of(fit.result()[0]) for fit in fits]
+    assert found == [expected, expected]
 
 
 def test_a_fit_goes_on_from_its_checkpoint(spark, tmp_path):
@@ -206,15 +201,15 @@ def test_several_inputs_text_and_integers(spark):
     x = {"numbers": numbers, "word": words}
     with spool(x, y, np.linspace(0, 1, 24), num_workers=1) as rows:
         history = model.fit(rows, shuffle=False, verbose=0)
-        deferred = keras.Sequential([keras.layers.Dense(1)])
-        deferred.compile("sgd", "mse")
-        with pytest.raises(ValueError, match="with one array"):
-            SparkModel(deferred).fit(rows, verbose=0)
+        with pytest.raises(ValueError, match="with one array.*a dictionary with the keys"):
+            SparkModel(classifier()).fit(rows, verbose=0)
     expected = plain.fit(
         {"numbers": numbers, "word": words}, y, sample_weight=np.linspace(0, 1, 24),
         shuffle=False, verbose=0,
     )  # fmt: skip
     np.testing.assert_allclose(history.history["loss"], expected.history["loss"], rtol=1e-5)
+    deferred = keras.Sequential([keras.layers.Dense(1)])
+    deferred.compile("sgd", "mse")
     with spool(numbers, y, num_workers=1) as rows:
         SparkModel(deferred).fit(rows, verbose=0)
     assert deferred.count_params() == 3
@@ -230,11 +225,8 @@ def test_misuse_is_refused_before_a_job(spark, monkeypatch):
     def start(job):
         raise AssertionError(f"{job} was started")
 
-    wide, model = SparkModel(classifier(5)), SparkModel(classifier())
-    regression = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    regression.compile("sgd", "sparse_categorical_crossentropy")
-    few = SparkModel(keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, "softmax")]))
-    few.compile("sgd", "sparse_categorical_crossentropy")
+    model, wide, few = map(SparkModel, (classifier(), classifier(5), classifier(classes=1)))
+    assert model.predict(bare, verbose=0).shape == (93, 2)
     with monkeypatch.context() as patch:
         patch.setattr(SparkJob, "start", start)
         for call, message in [
@@ -257,7 +249,6 @@ def test_misuse_is_refused_before_a_job(spark, monkeypatch):
         ]:
             with pytest.raises(ValueError, match=message):
                 call()
-    assert model.predict(bare, verbose=0).shape == (93, 2)
     bare.close()
     labelled.close()
 
@@ -274,7 +265,7 @@ def test_files_of_forgotten_rows_are_deleted(spark):
     assert not os.path.isdir(folder)
 
 
-@pytest.mark.parametrize("end", ["returns", "killed"])
+@pytest.mark.parametrize("end", ["returns", pytest.param("killed", marks=pytest.mark.thorough)])
 def test_files_are_gone_with_the_session(end):
     """The program never closes its rows."""
     run = subprocess.run(
