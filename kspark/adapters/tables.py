@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from kspark.adapters.arrays import ArrayExamples, adapt_arrays, is_one_array
-from kspark.adapters.base import Columns
+from kspark.adapters.base import CHUNK_BYTES, Columns
 from kspark.adapters.columns import to_numpy
 from kspark.adapters.conform import Place, stack
 from kspark.adapters.feeds import Feed, missing, plan_frame
@@ -103,7 +103,7 @@ def values_of(x: Any, spec: InputSpec) -> Any:
     Columns of arrays, lists or vectors become arrays with further axes.
     """
     split = len(spec.inputs) > 1
-    if not split and all(kind.kind in "biuf" for kind in x.dtypes):
+    if not split and len(set(x.dtypes)) <= 1 and all(kind.kind in "biuf" for kind in x.dtypes):
         return x.to_numpy()
     parts = []
     for i, name in enumerate(x.columns):
@@ -111,7 +111,36 @@ def values_of(x: Any, spec: InputSpec) -> Any:
     if split or len(parts) == 1:
         return parts if split else parts[0]
     feed = Feed(spec.inputs[0], tuple(map(str, x.columns)))
-    return feed.array(parts, spec.floatx, Place("The columns of `x`"))
+    return side_by_side(feed, parts, spec.floatx, "The columns of `x`")
+
+
+def side_by_side(
+    feed: Feed, parts: Sequence[np.ndarray], floatx: str, name: str | None = None
+) -> np.ndarray:
+    """Join columns as `Feed.array` does. Takes the memory of the result, and of a few rows more.
+
+    Args:
+        feed: `Feed`.
+        parts: Sequence of the arrays of its columns.
+        floatx: String, see `InputSpec`.
+        name: String, name of the columns in errors. Defaults to the title of the feed.
+    """
+    name = feed.title if name is None else name
+    rows, nbytes = len(parts[0]), sum(part.nbytes for part in parts)
+    if len(parts) == 1 or not nbytes or any(part.dtype.kind not in "biuf" for part in parts):
+        return feed.array(parts, floatx, Place(name))
+    size = max(1, CHUNK_BYTES * rows // nbytes)
+
+    def block(start: int) -> np.ndarray:
+        rows_of_each = [part[start : start + size] for part in parts]
+        return feed.array(rows_of_each, floatx, Place(name, None, start))
+
+    first = block(0)
+    joined = np.empty((rows, *first.shape[1:]), first.dtype)
+    joined[:size] = first
+    for start in range(size, rows, size):
+        joined[start : start + size] = block(start)
+    return joined
 
 
 def column_values(column: Any, place: Place) -> np.ndarray:
@@ -144,7 +173,7 @@ def adapt_columns(
         found = []
         for feed in feeds:
             parts = [read(n, Place(f"Column {n!r}")) for n in feed.names]
-            found.append(feed.array(parts, spec.floatx, Place(feed.title)))
+            found.append(side_by_side(feed, parts, spec.floatx))
         return found if len(found) != 1 else found[0]
 
     return adapt_arrays(
