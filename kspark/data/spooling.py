@@ -37,6 +37,19 @@ class SpooledData(Spooled):
     same time. The files exist until `close`, the end of a `with` block, or the end of the Spark
     session, and until no variable refers to the object any more.
 
+    Example:
+
+    ```python
+    rows = kspark.data.spool(x, y)
+    first = SparkModel(one_model()).fit(rows, epochs=5)
+    second = SparkModel(another_model()).fit(rows, epochs=5, validation_split=0.1)
+    rows.close()
+    ```
+
+    Args:
+        rows: The files. `spool` gives them.
+        layout: Which arrays are features, labels and weights.
+
     Attributes:
         sparkSession: `SparkSession` of the executors.
     """
@@ -124,7 +137,10 @@ class SpooledData(Spooled):
         return rows if group.structure == "list" else rows[0]
 
     def examples(self, spec: InputSpec) -> Examples:
-        """Return the rows as `Examples` for a model.
+        """Return the rows as `Examples` for a model. `fit`, `evaluate` and `predict` call this.
+
+        Args:
+            spec: `InputSpec` of the model.
 
         Raises:
             ValueError: If the model does not take them, or `close` was called.

@@ -266,10 +266,10 @@ def test_files_of_forgotten_rows_are_deleted(spark):
 
 
 @pytest.mark.parametrize("end", ["returns", pytest.param("killed", marks=pytest.mark.thorough)])
-def test_files_are_gone_with_the_session(end):
-    """The program never closes its rows."""
+def test_files_are_gone_with_the_session(end, tmp_path):
+    """The program never closes its rows. Its driver could not hold the rows that it uses."""
     run = subprocess.run(
-        [sys.executable, str(PROGRAM), end],
+        [sys.executable, str(PROGRAM), end, str(tmp_path)],
         capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert run.returncode == (0 if end == "returns" else -signal.SIGKILL), run.stderr
@@ -280,4 +280,7 @@ def test_files_are_gone_with_the_session(end):
         time.sleep(0.1)
     assert not any(map(os.path.exists, told["folders"]))
     if end == "returns":
+        assert told["limit"] and told["nbytes"] > 40e6
+        assert told["written"] == [40_000] * 3
+        assert np.isfinite(told["losses"]).all()
         assert told["stopped"].startswith("The Spark session of these spooled rows was stopped")
