@@ -66,7 +66,6 @@ def arrow(table):
         "bytes",
         "reversed",
         "transposed",
-        "reshaped",
         "pandas",
         "mixed pandas",
         "arrow",
