@@ -9,9 +9,9 @@ from kspark import saving
 from kspark.mllib import SparkMLlibModel
 from kspark.plan.settings import SETTINGS
 from kspark.replica.file_facts import FileFacts
+from kspark.session.default import active_session
 from kspark.spark_model import SparkModel
 from kspark.spark_model.saved_steps import SavedStep
-from kspark.spark_model.sessions import active_session
 
 
 def load_spark_model(

@@ -36,6 +36,7 @@ NESTED = {unit for layer in LAYERS for unit in layer if "." in unit}
 # Who may import whom on the same storey. Never both ways.
 NEIGHBOURS = {
     "adapters": {"replica.backends"},
+    "data": {"job"},
     "loading": {"mllib"},
     "ml.elephas": {"ml"},
     "replica": {"replica.backends"},

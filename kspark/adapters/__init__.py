@@ -15,6 +15,7 @@ batches.py     the batches of both
 files.py       Parquet files, found by `file_paths.py`
 records.py     TFRecord files
 array_files.py files of NumPy, data sets of h5py and zarr
+spooled.py     rows that were spooled before
 ```
 
 On the executors, each kind is converted to `Chunk`s, which are columnar and have the dtypes
@@ -41,6 +42,7 @@ from kspark.adapters.rdd import adapt_rdd
 from kspark.adapters.records import adapt_records
 from kspark.adapters.refusals import ACCEPTED, refused, way_out
 from kspark.adapters.sparse import is_matrix
+from kspark.adapters.spooled import Spooled, adapt_spooled
 from kspark.adapters.streams import Stream, adapt_stream, as_stream
 from kspark.adapters.tables import adapt_pandas, adapt_table, head, is_array_like, is_pandas
 from kspark.adapters.tensors import plain_table
@@ -49,7 +51,17 @@ from kspark.files.records import RecordFiles
 from kspark.files.table import ParquetFiles
 from kspark.shards import InputSpec
 
-__all__ = ["Columns", "Examples", "Factory", "Stream", "adapt", "head", "is_table", "readable"]
+__all__ = [
+    "Columns",
+    "Examples",
+    "Factory",
+    "Spooled",
+    "Stream",
+    "adapt",
+    "head",
+    "is_table",
+    "readable",
+]
 
 Matches = Callable[[object], bool]
 Adapter = Callable[[SparkSession, Any, Any, Any, InputSpec, Columns], Examples]
@@ -63,6 +75,7 @@ def is_table(value: object) -> bool:
 
 
 KINDS: tuple[tuple[Matches, Adapter], ...] = (
+    (lambda value: isinstance(value, Spooled), adapt_spooled),
     (is_pandas, adapt_pandas),
     (lambda value: isinstance(value, pa.Table), adapt_table),
     (lambda value: isinstance(value, DataFrame), adapt_frame),
@@ -87,9 +100,12 @@ def readable(value: Any, *, limited: bool = False) -> Any:
 
     Raises:
         ValueError: If `value` gives batches, and the first one is not usable; or it is the path of
-            a file of NumPy that is not usable.
+            a file of NumPy that is not usable; or it is spooled rows whose files were deleted.
         OSError: If a file of NumPy cannot be read.
+        ClusterError: If it is spooled rows of a session that was stopped.
     """
+    if isinstance(value, Spooled):
+        value.check_open()
     return as_stream(loaded(plain_table(value)), limited=limited)
 
 
@@ -138,5 +154,7 @@ def adapt(
             examples = adapter(spark, x, y, sample_weight, spec, columns)
             if count is not None:
                 examples = examples.first_rows(count)
-            return examples if num_workers is None else examples.repartition(num_workers)
+            if num_workers is None or isinstance(x, Spooled):  # Only a fit moves spooled rows.
+                return examples
+            return examples.repartition(num_workers)
     raise refused("x", ACCEPTED, x)

@@ -1,8 +1,8 @@
 """Arrays on the driver, divided into slices that the executors read once.
 
 On a `local` master, the driver writes the slices to files, so that no data goes through the
-JVM. Otherwise, each slice is a Spark broadcast, which only the executor that needs it
-fetches. Unlike the elements of `parallelize`, a broadcast may be larger than a task.
+JVM. Otherwise, each slice is some Spark broadcasts, which only the executor that needs
+them fetches. Unlike the elements of `parallelize`, they may be larger than a task.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain, islice
 from math import floor
 from typing import Any
 
@@ -41,6 +42,10 @@ from kspark.shards import (
     SparseRows,
     spool,
 )
+
+PIECES = 8
+"""Pieces in a broadcast, of `CHUNK_BYTES` each: the JVM holds one broadcast in its heap while it
+receives it, and afterwards writes it to disk where memory is short."""
 
 
 class ArrayExamples(Examples):
@@ -141,10 +146,12 @@ class ArrayExamples(Examples):
     def _map_broadcasts(self, task: Task) -> RDD[Any]:
         parts = []
         for index, (start, rows) in enumerate(self._slices()):
-            pieces = list(self._pieces(rows, start))
-            broadcast = self._context.broadcast(pieces)
-            self._broadcasts.append(broadcast)
-            run = partial(ship(read_broadcast, self._spec, index, shared=(broadcast,)), task)
+            pieces, broadcasts = self._pieces(rows, start), []
+            while some := list(islice(pieces, PIECES)):
+                broadcasts.append(self._context.broadcast(some))
+            self._broadcasts += broadcasts
+            shipped = ship(read_broadcasts, self._spec, index, shared=tuple(broadcasts))
+            run = partial(shipped, task)
             parts.append(self._context.parallelize([index], 1).mapPartitions(run))
         return self._context.union(parts)
 
@@ -325,14 +332,13 @@ def read_files(
     return run_task(task, index, documents, read)
 
 
-def read_broadcast(
-    spec: InputSpec, index: int, pieces: list[Chunk], task: Task, items: Iterator[int]
-) -> Iterator[Any]:
-    """Run a task over a slice in a broadcast. Runs on an executor."""
+def read_broadcasts(spec: InputSpec, index: int, *given: Any) -> Iterator[Any]:
+    """Run a task over a slice on an executor. Given are broadcasts, the task, and items."""
+    *pieces, task, items = given
 
     def read(source: Iterator[int]) -> Iterator[Chunk]:
         first = 0
-        for chunk in pieces:
+        for chunk in chain.from_iterable(pieces):
             yield conform_chunk(chunk, spec, index, first)
             first += chunk.num_examples
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -202,7 +202,14 @@ def cut_partition(
     spec: InputSpec, num_partitions: int, index: int, rows: Iterator[Any]
 ) -> Iterator[tuple[PieceKey, Block]]:
     """Yield pieces of a partition with their keys (new partition, old partition, number)."""
-    for number, chunk in enumerate(RowReader(spec, index)(rows)):
+    return cut_chunks(RowReader(spec, index)(rows), num_partitions, index)
+
+
+def cut_chunks(
+    chunks: Iterable[Chunk], num_partitions: int, index: int
+) -> Iterator[tuple[PieceKey, Block]]:
+    """Cut each chunk of a partition into one piece for every new partition."""
+    for number, chunk in enumerate(chunks):
         count = chunk.num_examples
         bounds = [count * i // num_partitions for i in range(num_partitions + 1)]
         for i, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):

@@ -13,8 +13,9 @@ from kspark.errors import Described, invalid
 ACCEPTED = (
     "numpy arrays or sparse matrices of SciPy, or a list or dictionary of these; an RDD of (x, y) "
     "or (x, y, sample_weight); a Spark DataFrame; a pandas DataFrame; a pyarrow Table; paths of "
-    "Parquet files or of files of NumPy; TFRecord files; or a tf.data.Dataset, a PyDataset, a "
-    "DataLoader or a generator of batches, or a function of (worker, num_workers) that returns one"
+    "Parquet files or of files of NumPy; TFRecord files; rows that `kspark.data.spool` has "
+    "spooled; or a tf.data.Dataset, a PyDataset, a DataLoader or a generator of batches, or a "
+    "function of (worker, num_workers) that returns one"
 )
 
 ROWS = "an array with one row per example"

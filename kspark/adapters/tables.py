@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from kspark.adapters.arrays import ArrayExamples, adapt_arrays, is_one_array
-from kspark.adapters.base import Columns
+from kspark.adapters.base import CHUNK_BYTES, Columns
 from kspark.adapters.conform import Place
 from kspark.adapters.feeds import Feed, missing, plan_frame
 from kspark.adapters.sparse import is_matrix, stack_rows, to_rows
@@ -122,17 +122,45 @@ def values_of(x: Any, spec: InputSpec) -> Any:
     """
     split = len(spec.inputs) > 1
     kinds = set(x.dtypes)
-    if not split and all(kind.kind in "biuf" for kind in kinds):
-        # pandas alone makes objects of numbers beside booleans.
-        plain = kinds and all(isinstance(kind, np.dtype) for kind in kinds)
-        return x.to_numpy(np.result_type(*kinds) if plain else None)
+    if not split and len(kinds) <= 1 and all(kind.kind in "biuf" for kind in kinds):
+        return x.to_numpy()
     parts = []
     for i, name in enumerate(x.columns):
         parts.append(column_values(x.iloc[:, i], Place(f"Column {name!r}")))
     if split or len(parts) == 1:
         return parts if split else parts[0]
     feed = Feed(spec.inputs[0], tuple(map(str, x.columns)))
-    return feed.array(parts, spec.floatx, Place("The columns of `x`"))
+    return joined_by_blocks(feed, parts, spec.floatx, "The columns of `x`")
+
+
+def joined_by_blocks(
+    feed: Feed, parts: Sequence[Features], floatx: str, name: str | None = None
+) -> Any:
+    """Join columns as `Feed.array` does. Takes the memory of the result, and of a few rows more.
+
+    Args:
+        feed: `Feed`.
+        parts: Sequence of the arrays of its columns.
+        floatx: String, see `InputSpec`.
+        name: String, name of the columns in errors. Defaults to the title of the feed.
+    """
+    name = feed.title if name is None else name
+    rows, nbytes = len(parts[0]), sum(part.nbytes for part in parts)
+    are_numbers = all(isinstance(p, np.ndarray) and p.dtype.kind in "biuf" for p in parts)
+    if len(parts) == 1 or not nbytes or not are_numbers:
+        return feed.array(parts, floatx, Place(name))
+    size = max(1, CHUNK_BYTES * rows // nbytes)
+
+    def block(start: int) -> np.ndarray:
+        rows_of_each = [part[start : start + size] for part in parts]
+        return feed.array(rows_of_each, floatx, Place(name, None, start))
+
+    first = block(0)
+    joined = np.empty((rows, *first.shape[1:]), first.dtype)
+    joined[:size] = first
+    for start in range(size, rows, size):
+        joined[start : start + size] = block(start)
+    return joined
 
 
 def column_values(column: Any, place: Place) -> Features:
@@ -166,7 +194,7 @@ def adapt_columns(
         found = []
         for feed in feeds:
             parts = [convert(read(n, Place(f"Column {n!r}"))) for n in feed.names]
-            found.append(feed.array(parts, spec.floatx, Place(feed.title)))
+            found.append(joined_by_blocks(feed, parts, spec.floatx))
         return found if len(found) != 1 else found[0]
 
     return adapt_arrays(

@@ -1,7 +1,8 @@
-"""`tfrecord`, and Elephas' helper functions for data, weights, and models as dictionaries.
+"""`spool`, `tfrecord`, and Elephas' helper functions.
 
-The helpers are for programs written for Elephas. `SparkModel.fit` takes arrays, RDDs and DataFrames
-without a conversion.
+`spool` keeps rows on the executors for several fits, and `tfrecord` reads TFRecord files. Elephas'
+functions for data, lists of weights, and models as dictionaries are for programs written for
+Elephas. `SparkModel.fit` takes arrays, RDDs and DataFrames without a conversion.
 """
 
 from kspark.data.conversions import (
@@ -24,8 +25,10 @@ from kspark.data.parameters import (
     subtract_params,
 )
 from kspark.data.records import tfrecord
+from kspark.data.spooling import SpooledData, spool
 
 __all__ = [
+    "SpooledData",
     "add_params",
     "df_to_simple_rdd",
     "dict_to_model",
@@ -38,6 +41,7 @@ __all__ = [
     "get_neutral",
     "lp_to_simple_rdd",
     "model_to_dict",
+    "spool",
     "subtract_params",
     "tfrecord",
     "to_data_frame",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -143,6 +144,12 @@ def shard_results(results: Iterable[Any]) -> list[ShardResult]:
         if isinstance(result, Failure):
             raise worker_error(result)
     return [r for r in results if isinstance(r, ShardResult)]
+
+
+def missing_of(documents: Sequence[bytes]) -> list[MissingShard]:
+    """Return the shards that tasks did not find, without repetitions."""
+    found = {document for document in documents if document.startswith(b'{"missing"')}
+    return [MissingShard(**json.loads(document)["missing"]) for document in sorted(found)]
 
 
 def checked(results: Sequence[Any]) -> list[ShardResult]:

@@ -23,11 +23,12 @@ from kspark.cluster.bootstrap import Shipped, ship
 from kspark.cluster.engine import engine_of
 from kspark.cluster.failures import UNFIT_LABELS, worker_error
 from kspark.cluster.slots import threads_per_task
-from kspark.cluster.spark_job import Watch, run_once
+from kspark.cluster.spark_job import Watch
 from kspark.errors import Described, Failure, invalid
 from kspark.job.collecting import checked
 from kspark.job.progress import CallProgress
 from kspark.job.row_counts import row_counts, scoring_folder
+from kspark.job.stored import collect_examples
 from kspark.replica import ReplicaSpec
 from kspark.worker import inference as inference_worker
 from kspark.worker.inference import InferenceTask
@@ -72,7 +73,7 @@ def evaluate(
         with watching(spark, examples, progress) as (watch, counts):
             task = InferenceTask(key, batch_size, threads, alone=examples.is_single, counts=counts)
             shipped = ship(inference_worker.evaluate_chunks, task, shared=(shared,))
-            found = run_once(spark, examples.map_chunks(shipped), "kspark: evaluate", watch)
+            found = collect_examples(spark, examples, shipped, "kspark: evaluate", watch)
     finally:
         shared.destroy()
         examples.close()
@@ -123,7 +124,7 @@ def predict(
         with watching(spark, examples, progress) as (watch, counts):
             task = InferenceTask(key, batch_size, threads, counts=counts)
             shipped = ship(inference_worker.predict_chunks, task, shared=(shared,))
-            results = run_once(spark, examples.map_chunks(shipped), "kspark: predict", watch)
+            results = collect_examples(spark, examples, shipped, "kspark: predict", watch)
     finally:
         shared.destroy()
         examples.close()

@@ -7,7 +7,6 @@ state of a shard's replica stays with the number of the shard.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -21,14 +20,13 @@ from kspark.cluster.bootstrap import ship
 from kspark.cluster.engine import engine_of
 from kspark.cluster.spark_job import JobLostError, run
 from kspark.errors import ClusterError, WorkerError, invalid
-from kspark.job.collecting import Retries, collect_shards
+from kspark.job.collecting import Retries, collect_shards, missing_of
 from kspark.job.fit import Fit
 from kspark.job.spooling import CLEAN_UP_SECONDS, ShardsOnDisk, read_handle
 from kspark.plan import Mixing
 from kspark.shards import Shard, ShardHandle
 from kspark.worker.kept_files import fetch_files, write_files
 from kspark.worker.mixing import MixingTask, cut_shards, delete_shards, spool_blocks
-from kspark.worker.tasks import MissingShard
 
 logger = logging.getLogger("kspark")
 
@@ -121,12 +119,6 @@ class MixedShards(ShardsOnDisk):
             # Otherwise, the files of the shuffle stay until the JVM collects its garbage. Spark
             # makes them again if it has to compute a handle again.
             mixed.cleanShuffleDependencies()
-
-
-def missing_of(documents: Sequence[bytes]) -> list[MissingShard]:
-    """Return the shards that tasks did not find, without repetitions."""
-    found = {document for document in documents if document.startswith(b'{"missing"')}
-    return [MissingShard(**json.loads(document)["missing"]) for document in sorted(found)]
 
 
 def mix_rows(fit: Fit, epoch: int, make_room: Callable[[], None] | None = None) -> None:

@@ -18,6 +18,7 @@ from kspark.job.fit import Fit
 from kspark.job.mixing import check_mixable
 from kspark.job.sent_weights import SentWeights
 from kspark.job.spooling import SpooledExamples, StreamedExamples, Unmixed
+from kspark.job.stored import spooled_for
 from kspark.job.tables import plural
 from kspark.plan import TrainingPlan, mixed_sizes, shard_steps
 from kspark.plan.apportioning import apportioned
@@ -35,7 +36,7 @@ def prepared(fit: Fit) -> Iterator[None]:
         fit.train = stack.enter_context(training_shards(fit, placed(fit, fit.examples)))
         if fit.validation is not None:
             fit.progress.phase("Reading the validation rows")
-            spooled = SpooledExamples(fit.spark, fit.validation, f"{fit.fit_id}-validation", watch)
+            spooled = spooled_for(fit.spark, fit.validation, f"{fit.fit_id}-validation", watch)
             with inside("validation_data"):
                 fit.held_out = stack.enter_context(spooled)
         fit.progress.display.clear()  # Warnings may be logged.
@@ -58,7 +59,7 @@ def training_shards(fit: Fit, examples: Examples) -> SpooledExamples:
     if isinstance(examples, FactoryExamples):
         fit.stream = examples.rows
         return StreamedExamples(fit.spark, examples, fit.fit_id, fit.plan, watch)
-    return SpooledExamples(fit.spark, examples, fit.fit_id, watch)
+    return spooled_for(fit.spark, examples, fit.fit_id, watch)
 
 
 def close_mixed(fit: Fit) -> None:

@@ -26,9 +26,9 @@ from kspark.replica.model_spec import ModelSpec
 from kspark.replica.preprocessing import Preprocessing
 from kspark.replica.signature import build_model, is_arrays, is_built
 from kspark.replica.steps import Step
+from kspark.session.default import session_of
 from kspark.spark_model.inputs import example_for
 from kspark.spark_model.preprocessing import RawRows
-from kspark.spark_model.sessions import session_of
 
 
 class CarriedModel:

@@ -24,9 +24,9 @@ from kspark.ml.naming import KERAS, naming
 from kspark.ml.params import HasFeatures, HasPrediction
 from kspark.ml.stage import Stage
 from kspark.ml.summary import TrainingSummary
+from kspark.session.default import active_session, first_phase, session_of
 from kspark.spark_model.files import Destination, score_to
 from kspark.spark_model.inputs import opened
-from kspark.spark_model.sessions import active_session, first_phase, session_of
 from kspark.worker.scores import Activations, Probabilities, Scores, Values
 
 if TYPE_CHECKING:

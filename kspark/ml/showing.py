@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 
 from kspark.errors import invalid
 from kspark.job.action_progress import ActionProgress
-from kspark.spark_model.sessions import active_session
+from kspark.session.default import active_session
 
 
 @contextmanager

@@ -10,6 +10,7 @@ SparseRows    rows of one input of which most elements are zero, in place of an 
 Chunk         rows in memory, to be written to disk
    spool()    writes chunks to files under Spark's local directories, once per fit
 ShardHandle   describes a shard for Spark: where its files are and what they contain
+   link()     names the files of a shard a second time, for another fit
    Shard      the files, opened in the process that trains on them
 Window        rows in memory, in training order, to be passed to the model
 ```
@@ -21,6 +22,7 @@ not grow with its shard.
 
 from kspark.shards.facts import LearningRate, ShardFacts, Usage
 from kspark.shards.handle import LabelStats, ShardHandle, StoredArray, merge_label_stats
+from kspark.shards.linking import link
 from kspark.shards.reading import Shard
 from kspark.shards.removal import remove_spools
 from kspark.shards.rows import Block, Chunk, Window, joined, num_batches
@@ -49,6 +51,7 @@ __all__ = [
     "Window",
     "dense",
     "joined",
+    "link",
     "merge_label_stats",
     "num_batches",
     "raw_arrays",

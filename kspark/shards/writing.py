@@ -46,6 +46,11 @@ def spool_directory(run_id: str, index: int = 0) -> str:
     return os.path.join(folders[index % len(folders)], folder_name(run_id))
 
 
+def shard_name(index: int) -> str:
+    """Return a new name for the directory of one shard's files."""
+    return f"shard-{index:05d}-{uuid.uuid4().hex[:12]}"
+
+
 def spool(
     chunks: Iterable[Chunk],
     index: int,
@@ -77,7 +82,7 @@ def spool(
     """
     folder = spool_directory(run_id, index) if directory is None else directory
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    path = os.path.join(folder, f"shard-{index:05d}-{uuid.uuid4().hex[:12]}")
+    path = os.path.join(folder, shard_name(index))
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as partial:
         inside = os.path.join(partial, "shard")
         os.mkdir(inside, mode=0o700)

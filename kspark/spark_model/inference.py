@@ -18,6 +18,7 @@ from kspark.job.display import checked_verbose
 from kspark.job.progress import CallProgress
 from kspark.plan.checks import check_integer, check_steps
 from kspark.replica.steps import checked
+from kspark.session.default import first_phase
 from kspark.spark_model.argument_names import explains_unknown_arguments
 from kspark.spark_model.arguments import check_collects, compiled_model
 from kspark.spark_model.factories import readable
@@ -25,7 +26,6 @@ from kspark.spark_model.files import Destination, score_to
 from kspark.spark_model.inputs import Source, gathered, limit_stream, opened
 from kspark.spark_model.keras_attributes import KerasAttributes
 from kspark.spark_model.preprocessing import Steps
-from kspark.spark_model.sessions import first_phase
 from kspark.worker.scores import Values
 
 

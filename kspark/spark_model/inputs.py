@@ -13,7 +13,7 @@ from pyspark import RDD
 from pyspark.sql import DataFrame, SparkSession
 
 from kspark import job
-from kspark.adapters import Columns, Examples, Factory, Stream, adapt, is_table
+from kspark.adapters import Columns, Examples, Factory, Spooled, Stream, adapt, is_table
 from kspark.adapters.file_paths import is_files, open_files, warn_of_paths
 from kspark.adapters.sparse import with_first_rows
 from kspark.cluster.running import check_running
@@ -24,10 +24,10 @@ from kspark.replica import Replica, ReplicaSpec
 from kspark.replica.labels import check_labels, check_text
 from kspark.replica.preprocessing import Preprocessing
 from kspark.replica.signature import is_built
+from kspark.session.default import session_of
 from kspark.shards import InputSpec
 from kspark.spark_model.factories import readable, take_batches, take_validation
 from kspark.spark_model.preprocessing import RawRows, Steps, checked_preprocessing, first_row
-from kspark.spark_model.sessions import session_of
 
 
 def sized(
@@ -120,6 +120,8 @@ def example_for(
     """
     if isinstance(x, Stream):
         return x.example
+    if isinstance(x, Spooled):
+        return x.first_row()
     if isinstance(x, Factory) and not is_built(model):
         return job.first_of_factory(session_of(x), x, num_workers)
     x = with_first_rows(x)

@@ -16,6 +16,7 @@ from kspark.job.progress import Phases
 from kspark.job.worker_callbacks import pickled_callbacks
 from kspark.plan import TrainingPlan
 from kspark.plan.settings import PLAN_SETTINGS
+from kspark.session.default import first_phase
 from kspark.spark_model.argument_names import explains_unknown_arguments
 from kspark.spark_model.arguments import (
     check_backend,
@@ -38,7 +39,6 @@ from kspark.spark_model.inputs import (
 )
 from kspark.spark_model.preprocessing import Steps
 from kspark.spark_model.saved import SavedModel
-from kspark.spark_model.sessions import first_phase
 from kspark.spark_model.training import Outcome, train
 
 
@@ -212,8 +212,9 @@ class SparkModel(SavedModel):
                 or a pyarrow Table; an RDD of `(x, y)` or `(x, y, sample_weight)`; a Spark
                 DataFrame; Parquet files, which the workers read without Spark: a path of a
                 file, a folder or a pattern such as `"folder/*.parquet"`, or a list of paths;
-                a `tf.data.Dataset`, `keras.utils.PyDataset`, PyTorch `DataLoader` or generator of
-                batches, read once; or a function of `(worker, num_workers)` that returns one.
+                rows of `kspark.data.spool`; a `tf.data.Dataset`, `keras.utils.PyDataset`, PyTorch
+                `DataLoader` or generator of batches, read once; or a function of
+                `(worker, num_workers)` that returns one.
             y: Labels, if `x` does not contain them. Defaults to `None`.
             batch_size: Integer, number of examples per batch and worker. Defaults to `None`:
                 the size of the first batch of `x`, if it has batches, else the `batch_size` of

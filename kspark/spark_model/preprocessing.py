@@ -12,7 +12,7 @@ from pyspark import RDD
 from pyspark.sql import SparkSession
 
 from kspark import job
-from kspark.adapters import Columns, Factory, Stream, is_table
+from kspark.adapters import Columns, Factory, Spooled, Stream, is_table
 from kspark.adapters.feeds import feature_names
 from kspark.adapters.rdd import RowReader
 from kspark.adapters.tables import with_names
@@ -163,6 +163,8 @@ def first_of_batches(session: SparkSession, x: Any, num_workers: int | None) -> 
     """
     if isinstance(x, Factory):
         return job.first_of_factory(session, x, num_workers)
+    if isinstance(x, Spooled):
+        return x.first_row()
     return x.example if isinstance(x, Stream) else x
 
 

@@ -9,9 +9,9 @@ from kspark.errors import invalid
 from kspark.job.report import FitReport
 from kspark.plan.settings import SETTINGS
 from kspark.replica.file_facts import FileFacts
+from kspark.session.default import active_session
 from kspark.spark_model.inference import InferenceModel
 from kspark.spark_model.saved_steps import SavedStep
-from kspark.spark_model.sessions import active_session
 from kspark.spark_model.training import Outcome
 
 

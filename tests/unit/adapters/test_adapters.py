@@ -21,7 +21,7 @@ from kspark.adapters.arrays import (
     chunk_of,
     conform_chunk,
     narrowed,
-    read_broadcast,
+    read_broadcasts,
     read_files,
     slice_bounds,
 )
@@ -445,7 +445,7 @@ def test_slices_are_read_back_on_the_workers(tmp_path):
     handle = spool([rows], 0, "run", directory=str(tmp_path))
     expected = [(4, [([[0, 1], [2, 3], [4, 5]], "float32")])]
     assert list(read_files(BARE, collect, 4, iter([handle.to_json()]))) == expected
-    assert list(read_broadcast(BARE, 4, [rows], collect, iter([4]))) == expected
+    assert list(read_broadcasts(BARE, 4, [rows], collect, iter([4]))) == expected
     assert Shard.open(handle).num_examples == 3
 
 

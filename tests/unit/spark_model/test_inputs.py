@@ -12,7 +12,7 @@ import pytest
 
 from kspark import SparkModel, job
 from kspark.adapters import Columns
-from kspark.spark_model import sessions
+from kspark.session import default
 from kspark.spark_model.inputs import Source
 
 X, Y = np.zeros((6, 4), "float32"), np.arange(6) % 3
@@ -118,8 +118,8 @@ def test_models_are_built_from_the_given_data(monkeypatch, call, labelled):
 
 
 def test_without_a_session_a_call_begins_with_the_start_of_spark(monkeypatch):
-    monkeypatch.setattr(sessions, "active_session", lambda: None)
-    assert sessions.first_phase(np.zeros(3)) == "Starting Spark"
-    assert sessions.first_phase(SimpleNamespace(sparkSession="one")) == "Preparing the rows"
-    monkeypatch.setattr(sessions, "active_session", lambda: "one")
-    assert sessions.first_phase(np.zeros(3)) == "Preparing the rows"
+    monkeypatch.setattr(default, "active_session", lambda: None)
+    assert default.first_phase(np.zeros(3)) == "Starting Spark"
+    assert default.first_phase(SimpleNamespace(sparkSession="one")) == "Preparing the rows"
+    monkeypatch.setattr(default, "active_session", lambda: "one")
+    assert default.first_phase(np.zeros(3)) == "Preparing the rows"
