@@ -17,13 +17,13 @@ from kspark.replica.backends.base import Backend
 MODULES = MappingProxyType(
     {
         "tensorflow": "kspark.replica.backends.tensorflow",
-        "jax": "kspark.replica.backends.generic",
-        "torch": "kspark.replica.backends.generic",
+        "jax": "kspark.replica.backends.jax",
+        "torch": "kspark.replica.backends.torch",
     }
 )
 """The module for each backend."""
 
-MERGING = frozenset({"tensorflow"})
+MERGING = frozenset({"jax", "tensorflow", "torch"})
 """Backends on which gradients of several replicas can be merged before they are applied."""
 
 

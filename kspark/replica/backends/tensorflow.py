@@ -25,8 +25,8 @@ from kspark.replica.backends.base import Exchange, flat_logs, flat_outputs, pack
 from kspark.replica.backends.tensorflow_losses import counting
 from kspark.replica.backends.tensorflow_rows import (
     Loop,
-    RowCache,
     Rows,
+    TensorCache,
     as_tensor,
     batch_of,
     joined,
@@ -94,7 +94,7 @@ class Engine:
         self._weights = FlatVector([variables[i] for i, _ in spec.parts], spec.dtype)
         self._trainable = FlatVector(trainable, spec.dtype)
         self._connected = [True] * len(trainable)
-        self._rows = RowCache()
+        self._rows = TensorCache()
         self._host = HostCall()
         self._has_own_step = type(model).train_step is not keras.Model.train_step
         self._loss_takes_training = "training" in inspect.signature(model.compute_loss).parameters
@@ -138,7 +138,7 @@ class Engine:
 
     def forget_rows(self) -> None:
         """Free the rows that it keeps as tensors."""
-        self._rows = RowCache()
+        self._rows = TensorCache()
 
     def seed_backend(self, value: int) -> None:
         """Do nothing: Keras draws all random numbers with variables of the model."""

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import lru_cache
 from typing import Any
-from weakref import ref
 
 import numpy as np
 import tensorflow as tf
 
 from kspark.replica.backends.base import cast_floats
+from kspark.replica.backends.row_cache import MAX_KEPT_BYTES, RowCache
 from kspark.shards import Window
-
-MAX_KEPT_BYTES = 256 * 2**20
-"""Memory for rows kept as tensors, in bytes: two default windows, for training and validation."""
 
 Shapes = tuple[tuple[int | None, ...], ...]
 
@@ -78,50 +74,25 @@ def number(value: int) -> Any:
     return tf.constant(value, tf.int32)
 
 
-class RowCache:
-    """A cache of windows as tensors, for windows with a key. Drops the least recently used.
+class TensorCache:
+    """Rows and their order as tensors, kept for later epochs.
 
     Args:
-        max_bytes: Integer, size of the cache in bytes. The last window is kept even if it is
-            larger.
+        max_bytes: Integer, see `RowCache`.
     """
 
     def __init__(self, max_bytes: int = MAX_KEPT_BYTES) -> None:
-        self._max_bytes = max_bytes
-        self._kept: OrderedDict[Hashable, Rows] = OrderedDict()
+        self._rows = RowCache(Rows.of, max_bytes)
         self._order: tuple[np.ndarray | None, Any] = (None, None)
-        self._last: tuple[ref[Window], Rows] | None = None
 
     def load(self, window: Window) -> tuple[Rows, Any]:
-        """Return the rows as tensors, and their order as a tensor."""
-        rows = self._rows(window)
+        """Return the rows of a window as tensors, and their order as a tensor."""
+        rows = self._rows.load(window)
         if window.order is None:
             return rows, tf.range(window.num_examples)
         if window.order is not self._order[0]:
             self._order = window.order, tf.constant(np.asarray(window.order, np.int32))
         return rows, self._order[1]
-
-    def _rows(self, window: Window) -> Rows:
-        if window.key is None:
-            return self._single(window)
-        rows = self._kept.pop(window.key, None)
-        self._kept[window.key] = rows = Rows.of(window) if rows is None else rows
-        while len(self._kept) > 1 and sum(r.nbytes for r in self._kept.values()) > self._max_bytes:
-            self._kept.popitem(last=False)
-        return rows
-
-    def _single(self, window: Window) -> Rows:
-        """Return the rows of a window without a key. They are kept as long as the window is.
-
-        A window is trained in several calls.
-        """
-        if self._last is None or self._last[0]() is not window:
-            self._last = ref(window, self._forget), Rows.of(window)
-        return self._last[1]
-
-    def _forget(self, window: ref[Window]) -> None:
-        if self._last is not None and self._last[0] is window:
-            self._last = None
 
 
 class Loop:
