@@ -20,6 +20,7 @@ ROWS = (24_000, 240_000)
 SCORED = ("narrow", "arrays", "vectors")
 OTHERS = {
     "noop": "function that does nothing",
+    "products": "matrix products alone",
     "predict_on_batch": "`predict_on_batch`",
     "predict": "`predict`",
 }

@@ -54,7 +54,10 @@ def run(case: dict[str, Any]) -> dict[str, float]:
         first, _ = timed(lambda: finish(ways["kspark"](rows)))
         kind = stage.transform(rows).schema["prediction"].dataType
         width = model.input_shape[1]
-        ways |= {"noop": with_column(nothing(kind, model.output_shape[1]))}
+        ways |= {
+            "noop": with_column(nothing(kind, model.output_shape[1])),
+            "products": with_column(products(model, kind), case["rows"]),
+        }
         for method in ("predict_on_batch", "predict"):
             ways[method] = with_column(spark_udf(model, method, width, kind), case["rows"])
         seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -123,6 +126,28 @@ def nothing(kind: DataType, width: int) -> Any:
                 yield pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.zeros(count * width)))
 
     return F.arrow_udf(zeros, kind)
+
+
+def products(model: keras.Model, kind: DataType) -> Any:
+    """A function that multiplies the features with the kernels of the layers, in NumPy alone.
+
+    This is the least that a function can do which uses the model.
+    """
+    kernels = [w for w in model.get_weights() if w.ndim == 2]
+
+    def multiplied(columns: Iterator[pa.Array]) -> Iterator[pa.Array]:
+        for column in columns:
+            x = column.flatten().to_numpy().reshape(len(column), -1)
+            for kernel in kernels:
+                x = np.maximum(x @ kernel, 0)
+            values = pa.array(x.reshape(-1).astype(np.float64))
+            if isinstance(kind, DoubleType):
+                yield values
+            else:
+                offsets = np.arange(len(column) + 1, dtype=np.int32) * x.shape[1]
+                yield pa.ListArray.from_arrays(pa.array(offsets), values)
+
+    return F.arrow_udf(multiplied, kind)
 
 
 def spark_udf(model: keras.Model, method: str, width: int, kind: DataType) -> Any:

@@ -205,9 +205,10 @@ class Engine:
     def predict(self, window: Window, batch_size: int) -> list[np.ndarray]:
         """Predict the rows of a window. Returns one array per output."""
         model = self._model
-        state = [v.value for v in model.trainable_variables], [
-            v.value for v in model.non_trainable_variables
-        ]
+        state = (
+            [v.value for v in model.trainable_variables],
+            [v.value for v in model.non_trainable_variables],
+        )
         names = [a.name for a in self._inputs.inputs]
         parts = []
         for index in range(max(num_batches(window.num_examples, batch_size), 1)):
@@ -216,7 +217,9 @@ class Engine:
             features = structured(arrays, names, self._inputs.x_structure)
             outputs, _ = self._predict(state, (features,))
             parts.append(flat_outputs(outputs))
-        return [np.concatenate([np.asarray(p) for p in group]) for group in zip(*parts, strict=True)]
+        return [
+            np.concatenate([np.asarray(p) for p in group]) for group in zip(*parts, strict=True)
+        ]
 
     def loss(self, window: Window) -> float:
         """Compute the loss of a window as one batch, without training."""
