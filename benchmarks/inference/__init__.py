@@ -29,8 +29,8 @@ with other functions of Spark on the same rows, in one session and in turn:
 
 * an `arrow_udf` that takes the features and returns zeros in place of predictions. It takes the
   time that Spark needs to read the rows, send them to Python and back, and use the result;
-* an `arrow_udf` that multiplies the features with the kernels of the layers in NumPy, the least that
-  a function can do which uses the model;
+* an `arrow_udf` that multiplies the features with the kernels of the layers in NumPy, the least
+  that a function can do which uses the model;
 * Spark's `predict_batch_udf` around `predict_on_batch`, and around `predict`, as Spark documents
   it.
 
