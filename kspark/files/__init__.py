@@ -13,7 +13,7 @@ filters.py      rows to read: which columns, which row groups
 splits.py       row groups → one list of pieces per shard, even by rows
 reading.py      pieces → record batches, in bounded memory
 writing.py      record batches → one file
-other_formats.py  files that are not Parquet files: how else to read them
+other_formats.py  other kinds of files: the line of code that reads each
 records.py      TFRecord files, and which worker reads which records
 commit.py       the files of all tasks → a folder, as a whole or not at all
 ```

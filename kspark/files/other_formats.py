@@ -1,4 +1,4 @@
-"""Files that are not Parquet files: how else to read them."""
+"""The line of code that reads a file of another format than Parquet."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ CONFIG_FILE = "config.json"
 """The member of a `.keras` file with the model's configuration."""
 
 NOT_BUILT = "You are saving a model that has not yet been built"
-"""Begin of Keras' warning about a model like one that contains an unbuilt layer, see `steps.py`."""
+"""The first words of Keras' warning about a model that is not built, see `steps.py`."""
 
 REBUILD_ERRORS = (
     TypeError,

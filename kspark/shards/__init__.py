@@ -15,9 +15,10 @@ ShardHandle   describes a shard for Spark: where its files are and what they con
 Window        rows in memory, in training order, to be passed to the model
 ```
 
-A shard larger than memory is read one `Window` at a time, with plain reads into
-new arrays. Nothing is memory-mapped, so the resident memory of a worker does
-not grow with its shard.
+If one `Window` holds a whole shard (at most 128 MiB), its numbers are mapped from
+the shard's files, copy-on-write; files are never rewritten in place. A larger shard
+is read one `Window` at a time, with plain reads into new arrays, so the resident
+memory of a worker does not grow with its shard.
 """
 
 from kspark.shards.facts import LearningRate, ShardFacts, Usage

@@ -38,7 +38,7 @@ class InferenceModel(KerasAttributes):
             partitions of the data.
         custom_objects: Dictionary from names to custom classes or functions.
         batch_size: Integer, the default batch size.
-        preprocess: What makes the model's inputs of the rows, see `SparkModel`.
+        preprocess: What makes the model's inputs from the rows, see `SparkModel`.
     """
 
     def __init__(
@@ -106,8 +106,8 @@ class InferenceModel(KerasAttributes):
                 per time step; or a list or dictionary of columns, one per output. Defaults to
                 `None`.
             filters: Which rows of Parquet files to evaluate, as for `fit`. Defaults to `None`, all.
-            preprocess: What makes the model's inputs of the rows, only for this call; `False`: the
-                rows are the inputs. Defaults to `None`, that of this object.
+            preprocess: What makes the model's inputs from the rows, only for this call; `False`:
+                the rows are the inputs. Defaults to `None`, that of this object.
 
         Returns:
             The loss as a scalar, or a list `[loss, *metrics]` if the model has metrics. With

@@ -106,7 +106,7 @@ class SparkModel(SavedModel):
             than half have finished, for the default mode and frequency. A late shard trains
             on and is merged in a later round, so it may train on its rows less than `epochs`
             times. The last round waits for all. Defaults to `None`: each round waits for all.
-        preprocess: What makes the model's inputs of the rows of each batch, on the workers: a
+        preprocess: What makes the model's inputs from the rows of each batch, on the workers: a
             function of a dictionary from names to arrays, or a Keras layer. `fit`, `evaluate` and
             `predict` use it, and `save` keeps it. Defaults to `None`: rows are the inputs.
         **elephas: `parameter_server_mode`, accepted with a warning. Anything else is an error.
