@@ -73,13 +73,11 @@ def check_gradient_merging(model: keras.Model) -> None:
         model: A compiled `keras.Model`.
 
     Raises:
-        ValueError: If the backend is not TensorFlow, the model overrides `train_step`, or a
-            loss has another reduction than the mean over the batch.
+        ValueError: If the model overrides `train_step`, or a loss has another reduction than
+            the mean over the batch.
     """
     import keras
 
-    if keras.backend.backend() != "tensorflow":
-        raise not_merged(f"the Keras backend {keras.backend.backend()!r} gives no gradients")
     if type(model).train_step is not keras.Model.train_step:
         raise not_merged(
             f"{type(model).__name__} overrides `train_step`, which applies its gradient itself"

@@ -169,9 +169,6 @@ class Replica(ReplicaState):
             stop: Integer, the batch after the last one.
             exchange: As in `train_exchanging`, but called with the gradient of a batch
                 (`spec.trainable_size` elements). Returns the gradient to apply.
-
-        Raises:
-            ValueError: If the backend gives no gradients.
         """
         with self._training(window, batch_size):
             for part in self._parts(window, batch_size, start, stop, training=True):

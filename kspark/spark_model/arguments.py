@@ -17,7 +17,6 @@ from kspark.plan import TrainingPlan
 from kspark.plan.checks import check_fraction
 from kspark.plan.settings import SETTINGS
 from kspark.replica import Replica, check_gradient_merging
-from kspark.replica.backends import MERGING
 from kspark.shards import LearningRate
 from kspark.spark_model.keras_attributes import KerasAttributes
 from kspark.spark_model.positional_metrics import correct_positional_metrics
@@ -128,22 +127,6 @@ def check_stragglers(rule: ServerOptimizer, plan: TrainingPlan) -> None:
         )
     requirement = f'None with server_optimizer="{rule.name}", {reason}'
     raise invalid("straggler_timeout", requirement, plan.straggler_timeout)
-
-
-def check_backend(plan: TrainingPlan) -> None:
-    """Refuse to merge gradients on a Keras backend that does not give access to them.
-
-    Raises:
-        ValueError: If the plan merges gradients and the backend does not support it.
-    """
-    name = keras.backend.backend()
-    if plan.merges_gradients and name not in MERGING:
-        known = " or ".join(repr(merging) for merging in sorted(MERGING))
-        rule = (
-            f'"epoch" or a number of batches with the Keras backend {name!r}: '
-            f'mode="synchronous" with frequency="batch" merges gradients, which needs {known}'
-        )
-        raise invalid("frequency", rule, plan.frequency)
 
 
 def check_gradients(model: keras.Model, plan: TrainingPlan) -> None:

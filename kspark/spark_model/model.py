@@ -19,7 +19,6 @@ from kspark.plan.settings import PLAN_SETTINGS
 from kspark.session.default import first_phase
 from kspark.spark_model.argument_names import explains_unknown_arguments
 from kspark.spark_model.arguments import (
-    check_backend,
     check_exclusive,
     check_fit,
     check_gradients,
@@ -341,5 +340,4 @@ class SparkModel(SavedModel):
         """Check the current settings, with `arguments` in place of some, and make a plan."""
         plan = TrainingPlan.create(**{n: getattr(self, n) for n in PLAN_SETTINGS} | arguments)
         check_rule(self._rule(), plan)
-        check_backend(plan)
         return plan

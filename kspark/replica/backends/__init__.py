@@ -23,9 +23,6 @@ MODULES = MappingProxyType(
 )
 """The module for each backend."""
 
-MERGING = frozenset({"jax", "tensorflow", "torch"})
-"""Backends on which gradients of several replicas can be merged before they are applied."""
-
 
 def get_backend(name: str) -> Backend:
     """Import the module that runs replicas on a Keras backend.

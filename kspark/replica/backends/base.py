@@ -134,6 +134,14 @@ def structured(values: Sequence[Any], names: Sequence[str], structure: str) -> A
     return dict(zip(names, values, strict=True))
 
 
+def track_loss(model: Any, loss: Any, count: Any) -> None:
+    """Add the loss of a batch to the metric in which Keras' `train_step` tracks it."""
+    for metric in model.metrics:
+        if metric.name == "loss":
+            metric.update_state(loss, sample_weight=count)
+            break
+
+
 def flat_logs(logs: Mapping[str, Any]) -> dict[str, float]:
     """Return what a custom `train_step` returned as numbers. Those of nested mappings move up."""
     flat: dict[str, float] = {}

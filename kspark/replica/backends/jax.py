@@ -12,7 +12,7 @@ overrides of them. They are not compiled with `run_eagerly` or `jit_compile=Fals
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -28,10 +28,19 @@ from kspark.replica.backends.base import (
     flat_outputs,
     pack,
     structured,
+    track_loss,
+)
+from kspark.replica.backends.jax_loops import (
+    Rows,
+    compiled_repeat,
+    compiled_repeat_keeping,
+    padded,
+    plain_repeat,
+    runs,
 )
 from kspark.replica.backends.row_cache import RowCache
 from kspark.shards import num_batches
-from kspark.weights import TRAINABLE
+from kspark.weights import TRAINABLE, same_kind
 
 if TYPE_CHECKING:
     from kspark.shards import InputSpec, Window
@@ -51,33 +60,9 @@ def configure_threads(threads: int, name: str = "jax") -> None:
     os.environ.setdefault("NPROC", str(threads))
 
 
-class Rows:
-    """A window's rows as padded arrays of JAX, in stored order.
-
-    Args:
-        window: `Window`.
-    """
-
-    def __init__(self, window: Window) -> None:
-        groups = (window.x, window.y, window.sample_weight)
-        self.groups = tuple(tuple(padded(cast_floats(a)) for a in group) for group in groups)
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of the arrays, in bytes."""
-        return sum(array.nbytes for group in self.groups for array in group)
-
-
-def padded(array: np.ndarray) -> Any:
-    """Convert an array to one of JAX, with unused rows at its end.
-
-    Lengths differ by up to an eighth within one padded length, so that few functions are compiled.
-    """
-    count = len(array)
-    unit = 1 << max(count.bit_length() - 4, 0)
-    rows = np.zeros((-(-count // unit) * unit, *array.shape[1:]), array.dtype)
-    rows[:count] = array
-    return jnp.asarray(rows)
+def text_tensor(array: np.ndarray) -> np.ndarray:
+    """Return the array: JAX has no text, and the layers of Keras take arrays of it."""
+    return array
 
 
 class Engine:
@@ -157,9 +142,9 @@ class Engine:
         """Train on batches `[start, stop)` of a window."""
         if start >= stop:
             return
-        state = self._state()
+        state, loaded = self._state(), self._loaded(window)
         for first, count, size in runs(window.num_examples, batch_size, start, stop):
-            logs, state = self._train(state, *self._loaded(window), first, count, size=size)
+            logs, state = self._train(state, *loaded, first, count, size=size)
         self._assign(state)
         if self._has_own_step:
             self.logs = flat_logs(logs)
@@ -180,26 +165,31 @@ class Engine:
         self, window: Window, batch_size: int, start: int, stop: int, exchange: Exchange
     ) -> None:
         """Train as `train` does, but exchange each gradient before applying it."""
-        state = self._state()
+        state, loaded = self._state(), self._loaded(window)
         try:
             for index in range(start, stop):
                 first = index * batch_size
                 size = min(batch_size, window.num_examples - first)
-                vector, state = self._gradient(state, *self._loaded(window), first, size=size)
-                answer = exchange(np.asarray(vector), size)
-                state = self._apply(state, vector if answer is None else answer)
+                found, state = self._gradient(state, *loaded, first, size=size)
+                vector = np.array(found)  # a copy, which the exchange may change
+                answer = exchange(vector, size)
+                if answer is not None:
+                    same_kind(answer, vector)
+                state = self._apply(state, jnp.array(vector if answer is None else answer))
         finally:
             self._assign(state)
 
     def apply_gradient(self, vector: np.ndarray) -> None:
         """Take one optimizer step with a gradient."""
-        self._assign(self._apply(self._state(), vector))
+        # A copy: JAX uses the memory of an array, and may compute with it later on.
+        self._assign(self._apply(self._state(), jnp.array(vector)))
 
     def evaluate(self, window: Window, batch_size: int) -> None:
         """Update the metrics with the rows of a window."""
-        state, stop = self._state(), num_batches(window.num_examples, batch_size)
+        stop = num_batches(window.num_examples, batch_size)
+        state, loaded = self._state(), self._loaded(window)
         for first, count, size in runs(window.num_examples, batch_size, 0, stop):
-            _, state = self._test(state, *self._loaded(window), first, count, size=size)
+            _, state = self._test(state, *loaded, first, count, size=size)
         self._assign(state)
 
     def predict(self, window: Window, batch_size: int) -> list[np.ndarray]:
@@ -218,7 +208,8 @@ class Engine:
             outputs, _ = self._predict(state, (features,))
             parts.append(flat_outputs(outputs))
         return [
-            np.concatenate([np.asarray(p) for p in group]) for group in zip(*parts, strict=True)
+            np.concatenate([np.asarray(part) for part in group])
+            for group in zip(*parts, strict=True)
         ]
 
     def loss(self, window: Window) -> float:
@@ -301,10 +292,7 @@ class Engine:
         loss, y_pred, others, metrics = aux
         mapping = list(zip(model.metrics_variables, metrics, strict=True))
         with keras.StatelessScope(state_mapping=mapping) as scope:
-            for metric in model.metrics:
-                if metric.name == "loss":
-                    metric.update_state(loss, sample_weight=size)
-                    break
+            track_loss(model, loss, size)
             model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
         found = [scope.get_current_value(v) for v in model.metrics_variables]
         metrics = [old if new is None else new for old, new in zip(metrics, found, strict=True)]
@@ -313,14 +301,14 @@ class Engine:
         vector = jnp.concatenate(flat).astype(self._spec.dtype)
         return vector, (state[0], list(others), state[2], metrics)
 
-    def _applied(self, state: State, vector: Any) -> State:
+    def _applied(self, state: State, vector: jax.Array) -> State:
         """Take one optimizer step with a gradient vector."""
         trainable, others, optimizer, metrics = state
         gradients: list[Any] = [None] * len(trainable)
         positions, start = self._positions(), 0
         for i in self._trainable:
             value = trainable[positions[i]]
-            part = jax.lax.dynamic_slice_in_dim(jnp.asarray(vector), start, value.size)
+            part = vector[start : start + value.size]
             gradients[positions[i]] = part.reshape(value.shape).astype(value.dtype)
             start += value.size
         trainable, optimizer = self._model.optimizer.stateless_apply(
@@ -329,43 +317,6 @@ class Engine:
         return list(trainable), others, list(optimizer), metrics
 
     def _positions(self) -> dict[int, int]:
-        """Return the position in `model.trainable_variables` of each trainable entry of the spec."""
+        """Return where each trainable entry of the spec is in `model.trainable_variables`."""
         found = {id(v): k for k, v in enumerate(self._model.trainable_variables)}
         return {i: found[id(self._variables[i])] for i in self._trainable}
-
-
-def runs(
-    num_examples: int, batch_size: int, start: int, stop: int
-) -> Iterator[tuple[int, int, int]]:
-    """Divide batches `[start, stop)` into those of full size and a short last one.
-
-    Yields:
-        Tuples of the first row, the number of batches, and their size.
-    """
-    full = min(stop, num_examples // batch_size)
-    if start < full:
-        yield start * batch_size, full - start, batch_size
-    if full < stop and num_examples > full * batch_size:
-        yield full * batch_size, 1, num_examples - full * batch_size
-
-
-def compiled_repeat(step: Callable[..., Any], count: Any, state: Any) -> Any:
-    """Call `step(i, state)` for each `i` below `count`, in one compiled loop. Returns no logs."""
-    return None, jax.lax.fori_loop(0, count, lambda i, before: step(i, before)[1], state)
-
-
-def compiled_repeat_keeping(step: Callable[..., Any], count: Any, state: Any) -> Any:
-    """Repeat as `compiled_repeat` does, and return the last step's logs. Needs at least one step.
-
-    The step is compiled twice, because a loop cannot begin without the logs of a first step.
-    """
-    first = step(0, state)
-    return jax.lax.fori_loop(1, count, lambda i, before: step(i, before[1]), first)
-
-
-def plain_repeat(step: Callable[..., Any], count: int, state: Any) -> Any:
-    """Call `step(i, state)` for each `i` below `count`, without compiling anything."""
-    logs = None
-    for index in range(count):
-        logs, state = step(index, state)
-    return logs, state

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kspark.replica.backends.base import Exchange, flat_logs, flat_outputs, pack
+from kspark.replica.backends.base import Exchange, flat_logs, flat_outputs, pack, track_loss
 from kspark.replica.backends.tensorflow_losses import counting
 from kspark.replica.backends.tensorflow_rows import (
     Loop,
@@ -282,10 +282,7 @@ class Engine:
             scaled = model.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, [v.value for v in self._trainable.variables])
         self._connected = [g is not None for g in gradients]
-        for metric in model.metrics:
-            if metric.name == "loss":
-                metric.update_state(loss, sample_weight=count)
-                break
+        track_loss(model, loss, count)
         model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
         return self._trainable.flatten(gradients), count
 

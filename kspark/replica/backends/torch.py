@@ -23,10 +23,11 @@ from kspark.replica.backends.base import (
     flat_outputs,
     pack,
     structured,
+    track_loss,
 )
 from kspark.replica.backends.row_cache import RowCache
 from kspark.shards import num_batches
-from kspark.weights import TRAINABLE
+from kspark.weights import TRAINABLE, same_kind
 
 if TYPE_CHECKING:
     from kspark.shards import InputSpec, Window
@@ -41,6 +42,11 @@ def configure_threads(threads: int, name: str = "torch") -> None:
         name: String, the backend's name. Ignored.
     """
     torch.set_num_threads(threads)
+
+
+def text_tensor(array: np.ndarray) -> np.ndarray:
+    """Return the array: torch has no text, and the layers of Keras take arrays of it."""
+    return array
 
 
 class Rows:
@@ -62,7 +68,10 @@ class Rows:
 
 def as_tensor(array: np.ndarray) -> Any:
     """Convert an array to a tensor on Keras' device, of the dtype that `keras.Model.fit` uses."""
-    return keras.ops.convert_to_tensor(cast_floats(array))
+    array = cast_floats(array)
+    if not array.flags.writeable or min(array.strides, default=0) < 0:
+        array = array.copy()  # torch cannot use such memory
+    return keras.ops.convert_to_tensor(array)
 
 
 class Engine:
@@ -88,6 +97,7 @@ class Engine:
         self._trainable = [
             self._variables[i] for i, _ in spec.parts if spec.weights[i].role == TRAINABLE
         ]
+        self._connected = [True] * len(self._trainable)
         self._loss_gradient = self._step(self._loss_and_gradients)
         self._train_step = self._step(model.train_step)
         self._test_step = self._step(model.test_step)
@@ -160,6 +170,8 @@ class Engine:
             count = batch_examples(window.num_examples, batch_size, index, index + 1)
             vector = self._gradient_vector()
             answer = exchange(vector, count)
+            if answer is not None:
+                same_kind(answer, vector)
             self.apply_gradient(vector if answer is None else answer)
 
     def apply_gradient(self, vector: np.ndarray) -> None:
@@ -173,13 +185,9 @@ class Engine:
             part = as_tensor(np.array(vector[start : start + size]))
             gradients.append(part.reshape(variable.shape).to(variable.value.dtype))
             start += size
-        connected = [
-            (g, v)
-            for g, v in zip(gradients, self._trainable, strict=True)
-            if v.value.grad is not None
-        ]
+        connected = zip(gradients, self._trainable, self._connected, strict=True)
         with torch.no_grad():
-            self._model.optimizer.apply_gradients(connected)
+            self._model.optimizer.apply_gradients([(g, v) for g, v, used in connected if used])
 
     def evaluate(self, window: Window, batch_size: int) -> None:
         """Update the metrics with the rows of a window."""
@@ -220,7 +228,7 @@ class Engine:
 
     def _batch(self, window: Window, size: int, index: int) -> Any:
         """Gather batch `index` in the structure of the model's inputs."""
-        chosen = torch.from_numpy(window.numbers[index * size : (index + 1) * size])
+        chosen = torch.from_numpy(window.numbers[index * size : (index + 1) * size].copy())
         groups = [
             [t.index_select(0, chosen.to(t.device)) for t in group]
             for group in self._rows.load(window).groups
@@ -236,18 +244,16 @@ class Engine:
         loss = model.compute_loss(
             x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
         )
-        for metric in model.metrics:
-            if metric.name == "loss":
-                metric.update_state(loss, sample_weight=len(flat_outputs(x)[0]))
-                break
+        track_loss(model, loss, len(flat_outputs(x)[0]))
         model.optimizer.scale_loss(loss).backward()
         model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def _gradient_vector(self) -> np.ndarray:
+        self._connected = [v.value.grad is not None for v in self._trainable]
         parts = [
-            np.zeros(v.value.nelement(), self._spec.dtype)
-            if v.value.grad is None
-            else v.value.grad.detach().cpu().numpy().reshape(-1).astype(self._spec.dtype)
-            for v in self._trainable
+            keras.ops.convert_to_numpy(v.value.grad).reshape(-1).astype(self._spec.dtype)
+            if used
+            else np.zeros(v.value.nelement(), self._spec.dtype)
+            for v, used in zip(self._trainable, self._connected, strict=True)
         ]
         return np.concatenate(parts)

@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 
 from kspark.replica import Replica
-from kspark.replica.backends.generic import Engine as Generic
 from kspark.replica.callbacks import ReplicaCallbacks, dump_callbacks, load_callbacks
-from kspark.replica.variables import model_variables
 from kspark.worker.progress import Reporter
 
 COUNT, SIZE, BATCHES, EPOCHS = 46, 4, 12, 2
@@ -76,11 +74,9 @@ def data():
     return rng.random((COUNT, 3), np.float32), rng.random((COUNT, 2), np.float32)
 
 
-def train_beside(model, callbacks, window_of, *, generic=False, **more):
+def train_beside(model, callbacks, window_of, **more):
     """Train as a worker does. Returns the bytes of what it has trained."""
     replica, window = Replica.of(model), window_of(*data())
-    if generic:
-        replica._engine = Generic(model, model_variables(model), replica.spec, replica.inputs)
     pickled = None if callbacks is None else dump_callbacks(callbacks)
     reporter = Reporter(callbacks=ReplicaCallbacks(pickled, {**PARAMS, **MORE}, **more))
     reporter.callbacks.attach(replica)
@@ -115,18 +111,17 @@ def same(expected, found):
         assert found == expected
 
 
-@pytest.mark.parametrize("generic", [False, True])
 @pytest.mark.parametrize(("kind", "steps"), [(Notes, 1), (BatchNotes, 1), (BatchNotes, 3)])
-def test_hooks_run_as_in_keras(kind, steps, generic, window_of, tmp_path):
+def test_hooks_run_as_in_keras(kind, steps, window_of, tmp_path):
     x, y = data()
     plain, beside = tmp_path / "plain", tmp_path / "beside"
     a_model(steps).fit(x, y, SIZE, EPOCHS, 0, [kind(plain)], shuffle=False)
-    found = train_beside(a_model(steps), [kind(beside)], window_of, generic=generic)
+    found = train_beside(a_model(steps), [kind(beside)], window_of)
     expected = lines(plain)
     assert expected[0][1] == PARAMS
     expected[0][1] = {**PARAMS, **MORE}
     same(expected, lines(beside))
-    assert found == train_beside(a_model(steps), None, window_of, generic=generic)
+    assert found == train_beside(a_model(steps), None, window_of)
 
 
 def test_a_function_makes_them_on_the_worker(window_of, tmp_path):

@@ -14,7 +14,6 @@ from kspark.compression import TopK
 from kspark.mllib import SparkMLlibModel
 from kspark.plan import TrainingPlan
 from kspark.spark_model.arguments import (
-    check_backend,
     check_rule,
     check_rule_takes_compression,
     check_single_target,
@@ -295,20 +294,6 @@ def test_rules_that_keep_replica_weights_are_refused_in_hogwild_mode():
     check_rule(OwnSpring(), plan("synchronous"))
     with pytest.raises(ValueError, match='continue with the merged weights in mode="hogwild". R'):
         check_rule(OwnSpring(), plan("hogwild"))
-
-
-@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
-def test_merged_gradients_are_refused_for_other_backends_than_tensorflow(monkeypatch, backend):
-    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
-    for mode in ("synchronous", "asynchronous", "hogwild"):
-        for frequency in ("epoch", 1):
-            check_backend(plan(mode, frequency))
-    check_backend(plan("asynchronous", "batch"))
-    if backend == "tensorflow":
-        check_backend(plan("synchronous", "batch"))
-        return
-    with pytest.raises(ValueError, match=f"`frequency` must be .* '{backend}': .*'tensorflow'. R"):
-        check_backend(plan("synchronous", "batch"))
 
 
 def test_class_weight_needs_a_target():
