@@ -169,7 +169,7 @@ def check_new_column(frame: DataFrame, name: str, argument: str) -> None:
         ValueError: If the frame has a column of that name.
     """
     if column_name(frame, name) is not None:
-        rule = f"a name that is new: the {listed(frame.columns)}"
+        rule = f"a name that is not among the {listed(frame.columns)}"
         raise invalid(argument, rule, name)
 
 
