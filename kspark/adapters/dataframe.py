@@ -13,7 +13,7 @@ from pyspark.sql.types import DataType
 
 from kspark.adapters.base import Columns, Examples, Task, run_task
 from kspark.adapters.column_types import check_types, innermost, is_text, summary_of_schema
-from kspark.adapters.feeds import FramePlan, listed, plan_frame
+from kspark.adapters.feeds import SHOWN_NAMES, FramePlan, plan_frame
 from kspark.adapters.frame_columns import FrameColumns, packed_plan
 from kspark.adapters.refusals import shown
 from kspark.cluster.bootstrap import ship
@@ -169,7 +169,9 @@ def check_new_column(frame: DataFrame, name: str, argument: str) -> None:
         ValueError: If the frame has a column of that name.
     """
     if column_name(frame, name) is not None:
-        rule = f"a name that is not among the {listed(frame.columns)}"
+        many = len(frame.columns) > SHOWN_NAMES
+        shown = f"{len(frame.columns)} columns" if many else f"columns {frame.columns}"
+        rule = f"a name that is not among the {shown}"
         raise invalid(argument, rule, name)
 
 

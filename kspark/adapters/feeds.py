@@ -305,14 +305,10 @@ def missing(name: str, available: Sequence[str], argument: str | None = None) ->
     if len(available) <= SHOWN_NAMES:
         return ValueError(f"{found} The columns are: {list(available)}")
     near = difflib.get_close_matches(name, available, SHOWN_NAMES // 4)
-    return ValueError(f"{found} The {listed(available)}. The nearest names are: {near}")
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return "columns [...]" with the first names, and how many there are if not all are shown."""
-    if len(names) <= SHOWN_NAMES:
-        return f"columns {list(names)}"
-    return f"{len(names)} columns begin with {list(names[:SHOWN_NAMES])}"
+    first = list(available[:SHOWN_NAMES])
+    return ValueError(
+        f"{found} The {len(available)} columns begin with {first}. The nearest names are: {near}"
+    )
 
 
 def joined_columns(parts: Sequence[Features]) -> Features:
