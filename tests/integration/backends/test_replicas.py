@@ -214,6 +214,27 @@ def test_a_replica_equals_fit(make):
     np.testing.assert_allclose(predicted, plain.predict(x, verbose=0), rtol=1e-3, atol=atol)
 
 
+class Noise(layers.Layer):
+    """Random in inference, too."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seed_generator = keras.random.SeedGenerator(1)
+
+    def call(self, x):
+        return x + keras.random.normal(ops.shape(x), seed=self.seed_generator)
+
+
+def test_layers_that_are_random_in_inference_draw_as_in_keras():
+    x, y, _ = rows()
+    plain, replica = made(lambda: dense(Noise())), Replica.of(made(lambda: dense(Noise())))
+    for _ in range(2):
+        (predicted,) = replica.predict(Window([x]), 8)
+        np.testing.assert_allclose(predicted, plain.predict(x, 8, verbose=0), atol=1e-5)
+    replica.check_gradient_merging(Window([x], [y]), SIZE)
+    replica.check_summable(Window([x], [y]), SIZE)
+
+
 def two_inputs():
     number = keras.Input((2,), name="number")
     word = keras.Input((4,), dtype="int32", name="word")
