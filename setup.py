@@ -9,6 +9,7 @@ HERE = Path(__file__).parent
 
 IMAGES = ["pillow>=10.0"]
 EXAMPLES = [*IMAGES, "matplotlib>=3.7", "scikit-learn>=1.4"]
+JAX = ["jax>=0.4.30"]
 TENSORBOARD = ["tensorboard>=2.16"]  # TensorFlow 2.21 no longer installs it.
 
 setup(
@@ -56,10 +57,11 @@ setup(
         "images": IMAGES,
         "examples": EXAMPLES,
         "tensorboard": TENSORBOARD,
-        "jax": ["jax>=0.4.30"],
+        "jax": JAX,
         "torch": ["torch>=2.2"],
         "test": [
             *EXAMPLES,
+            *JAX,  # On Linux, torch would bring several gigabytes of CUDA.
             *TENSORBOARD,
             "fsspec>=2024.2",
             "hypothesis>=6.100",

@@ -194,19 +194,16 @@ class Engine:
 
     def predict(self, window: Window, batch_size: int) -> list[np.ndarray]:
         """Predict the rows of a window. Returns one array per output."""
-        model = self._model
-        state = (
-            [v.value for v in model.trainable_variables],
-            [v.value for v in model.non_trainable_variables],
-        )
+        weights, others, *rest = self._state()
         names = [a.name for a in self._inputs.inputs]
         parts = []
         for index in range(max(num_batches(window.num_examples, batch_size), 1)):
             chosen = window.numbers[index * batch_size : (index + 1) * batch_size]
             arrays = [jnp.asarray(cast_floats(array[chosen])) for array in window.x]
             features = structured(arrays, names, self._inputs.x_structure)
-            outputs, _ = self._predict(state, (features,))
+            outputs, others = self._predict((weights, list(others)), (features,))
             parts.append(flat_outputs(outputs))
+        self._assign((weights, others, *rest))
         return [
             np.concatenate([np.asarray(part) for part in group])
             for group in zip(*parts, strict=True)
@@ -218,9 +215,11 @@ class Engine:
         groups = (window.x, window.y, window.sample_weight)
         rows = pack(self._inputs, *([jnp.asarray(cast_floats(a)) for a in g] for g in groups))
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(rows)
-        loss, _ = model.compute_loss_and_updates(
-            *self._state_without_optimizer(self._state()), x, y, sample_weight, training=False
+        state = self._state()
+        loss, (_, _, others, metrics) = model.compute_loss_and_updates(
+            *self._state_without_optimizer(state), x, y, sample_weight, training=False
         )
+        self._assign((state[0], others, state[2], metrics))
         return float(jnp.sum(loss))
 
     # -- state ------------------------------------------------------------------------------
