@@ -32,6 +32,7 @@ from kspark.cluster.remote import is_connect
 from kspark.errors import Described, invalid, invalid_type
 from kspark.shards import (
     RAW,
+    STORABLE,
     TEXT,
     ArraySpec,
     Chunk,
@@ -298,7 +299,7 @@ def mapped(
 
 def narrowed(values: Features, spec: ArraySpec, floatx: str, place: Place) -> Any:
     """Cast rows to the dtype of a spec, unless their own is smaller and casts without a loss."""
-    wide = np.dtype(spec.dtype) if spec.dtype not in ("", RAW, TEXT, "bfloat16") else None
+    wide = np.dtype(spec.dtype) if spec.dtype not in ("", RAW, STORABLE, TEXT, "bfloat16") else None
     if wide is not None and values.dtype.kind in "biuf" and values.itemsize < wide.itemsize:
         if np.can_cast(values.dtype, wide, "safe"):
             return values
