@@ -59,9 +59,10 @@ class StageWriter(MLWriter):
         carried = self.stage.to_save()
         extra = {**self.stage.extra_metadata(), "hasModel": carried is not None}
         set_steps = {
-            name: self.stage.value_of(name)
+            name: step
             for name in STEPS
             if self.stage.hasParam(name) and self.stage.isSet(name)
+            if (step := self.stage.value_of(name)) is not None
         }
         extra["steps"] = {name: described_step(name, step) for name, step in set_steps.items()}
         DefaultParamsWriter.saveMetadata(self.stage, path, self.sc, extra, params)

@@ -18,7 +18,7 @@ from kspark.adapters.rdd import RowReader
 from kspark.adapters.tables import with_names
 from kspark.errors import Described, invalid
 from kspark.replica.comparing import untouched_randomness
-from kspark.replica.model_inputs import as_arrays, as_inputs, host_array
+from kspark.replica.model_inputs import as_arrays, as_inputs, host_array, refused
 from kspark.replica.preprocessing import Preprocessing
 from kspark.replica.signature import described_inputs, is_built
 from kspark.replica.steps import Step, checked
@@ -150,7 +150,7 @@ class RawRows:
         if isinstance(found, list | tuple):
             return [host_array("preprocess", part, "") for part in found]
         if found is None:
-            raise ValueError("`preprocess` must return the inputs of the model. Received: None")
+            raise refused("preprocess", "the inputs of the model", "None")
         return host_array("preprocess", found, "")
 
 
