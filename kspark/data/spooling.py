@@ -89,7 +89,10 @@ class SpooledData(Spooled):
 
     @property
     def places(self) -> list[tuple[str, str]]:
-        """Pairs of a host and a folder on it, one per shard, in the order of the shards."""
+        """Pairs of a host and a folder on it, one per shard, in the order of the shards.
+
+        After an executor was lost, they are those of the new files as soon as a fit has used them.
+        """
         return [(handle.host, handle.path) for handle in self._rows.infos]
 
     @property
@@ -103,9 +106,10 @@ class SpooledData(Spooled):
         Fits that use the rows must have ended.
         """
         with self._closing:
-            if self._forgotten.detach() is None:
+            if self.is_closed:
                 return
             close_or_forget(self._rows)
+            self._forgotten.detach()
 
     def check_open(self) -> None:
         """Check that the rows can be used.
