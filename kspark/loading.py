@@ -11,7 +11,7 @@ from kspark.plan.settings import SETTINGS
 from kspark.replica.file_facts import FileFacts
 from kspark.session.default import active_session
 from kspark.spark_model import SparkModel
-from kspark.spark_model.saved_steps import SavedStep
+from kspark.spark_model.saved_steps import PREFIX, SavedStep
 
 
 def load_spark_model(
@@ -31,7 +31,8 @@ def load_spark_model(
         custom_objects: Dictionary from names to custom classes or functions, including server
             optimizers, that are not registered. Defaults to `None`.
         safe_mode: Boolean, whether to refuse a file that contains Python code, or names a
-            function for `preprocess` whose module is not imported. Defaults to `True`.
+            function for `preprocess` that is not one of your own, imported modules. Defaults to
+            `True`.
 
     Returns:
         A `SparkModel`, or a `SparkMLlibModel` if one was saved, with the saved weights,
@@ -59,7 +60,7 @@ def load_spark_model(
     step = SavedStep(saved.config, server_state)
     objects = custom_objects or {}
     preprocess = step.load("preprocess", objects, safe_mode=safe_mode)
-    server_state = {name: a for name, a in server_state.items() if name != "preprocess"}
+    server_state = {name: a for name, a in server_state.items() if not name.startswith(PREFIX)}
     loaded = kind(saved.model, custom_objects=custom_objects, preprocess=preprocess, **known)
     loaded._outcome.server_state = server_state
     return loaded

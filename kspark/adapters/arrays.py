@@ -27,11 +27,12 @@ from kspark.adapters.structure import leaves, part_name, weight_specs
 from kspark.adapters.summary import summary_of
 from kspark.adapters.tensors import decoded, host_array
 from kspark.cluster.addresses import is_local
-from kspark.cluster.bootstrap import ship
+from kspark.cluster.bootstrap import ship, values_in_turn
 from kspark.cluster.remote import is_connect
 from kspark.errors import Described, invalid, invalid_type
 from kspark.shards import (
     RAW,
+    STORABLE,
     TEXT,
     ArraySpec,
     Chunk,
@@ -149,8 +150,9 @@ class ArrayExamples(Examples):
             pieces, broadcasts = self._pieces(rows, start), []
             while some := list(islice(pieces, PIECES)):
                 broadcasts.append(self._context.broadcast(some))
-            self._broadcasts += broadcasts
-            shipped = ship(read_broadcasts, self._spec, index, shared=tuple(broadcasts))
+                self._broadcasts.append(broadcasts[-1])  # at once: the next one may fail
+            shared = tuple(broadcasts)
+            shipped = ship(read_broadcasts, self._spec, index, shared=shared, in_turn=True)
             run = partial(shipped, task)
             parts.append(self._context.parallelize([index], 1).mapPartitions(run))
         return self._context.union(parts)
@@ -298,7 +300,7 @@ def mapped(
 
 def narrowed(values: Features, spec: ArraySpec, floatx: str, place: Place) -> Any:
     """Cast rows to the dtype of a spec, unless their own is smaller and casts without a loss."""
-    wide = np.dtype(spec.dtype) if spec.dtype not in ("", RAW, TEXT, "bfloat16") else None
+    wide = np.dtype(spec.dtype) if spec.dtype not in ("", RAW, STORABLE, TEXT, "bfloat16") else None
     if wide is not None and values.dtype.kind in "biuf" and values.itemsize < wide.itemsize:
         if np.can_cast(values.dtype, wide, "safe"):
             return values
@@ -338,7 +340,7 @@ def read_broadcasts(spec: InputSpec, index: int, *given: Any) -> Iterator[Any]:
 
     def read(source: Iterator[int]) -> Iterator[Chunk]:
         first = 0
-        for chunk in chain.from_iterable(pieces):
+        for chunk in chain.from_iterable(values_in_turn(pieces)):
             yield conform_chunk(chunk, spec, index, first)
             first += chunk.num_examples
 

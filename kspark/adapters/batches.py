@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -64,8 +65,9 @@ def on_host(value: Any) -> Any:
 
     `None` and sparse matrices of SciPy stay as they are.
 
+    Bytes become text if all of them are UTF-8; the files of images are not.
+
     Raises:
-        ValueError: If bytes are not text in UTF-8.
         TypeError: If a part is no array, such as a ragged tensor.
     """
     if isinstance(value, Mapping):
@@ -78,7 +80,10 @@ def on_host(value: Any) -> Any:
         raise refused("x", "data whose batches are arrays", value)
     array = host_array(value)
     is_bytes = array.dtype.kind == "S" or (array.size and isinstance(array.flat[0], bytes))
-    return decoded(array, Place("`x`")) if is_bytes else array  # TensorFlow holds text as bytes
+    if is_bytes:  # TensorFlow holds text as bytes.
+        with contextlib.suppress(ValueError):
+            return decoded(array, Place("`x`"))
+    return array
 
 
 def first_rows(value: Any) -> Any:

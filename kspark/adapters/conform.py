@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kspark.shards import RAW, TEXT, ArraySpec, Features, SparseRows
+from kspark.shards import RAW, STORABLE, TEXT, ArraySpec, Features, SparseRows
 
 Shape = tuple[int | None, ...]
 
@@ -141,15 +141,17 @@ def cast(values: Features, dtype: str, floatx: str, place: Place) -> Any:
     Args:
         values: Array or `SparseRows`.
         dtype: String, name of a NumPy dtype, `"string"`, `""` to keep the dtype of the
-            data, or `"raw"` to keep that of floating point numbers and bytes, too.
-        floatx: String, dtype of floating point numbers if `dtype` is `""`.
+            data, `"storable"` to keep that of bytes, too, or `"raw"` to keep that of all.
+        floatx: String, dtype of floating point numbers if `dtype` is `""` or `"storable"`.
         place: `Place` of the rows, for errors.
 
     Raises:
         ValueError: If the values are of another kind, or the cast would change them.
     """
-    if dtype == RAW:
+    if dtype == RAW or (dtype == STORABLE and holds_bytes(values)):
         return raw(values, place)
+    if dtype == STORABLE:
+        dtype = ""
     if isinstance(values, np.ndarray) and values.dtype.kind in "OU":
         values = unboxed(values, place)
     is_text = values.dtype == object
@@ -163,6 +165,13 @@ def cast(values: Features, dtype: str, floatx: str, place: Place) -> Any:
     if not dtype:
         dtype = floatx if values.dtype.kind == "f" else values.dtype.name
     return cast_numbers(values, np.dtype("float32" if dtype == "bfloat16" else dtype), place)
+
+
+def holds_bytes(values: Features) -> bool:
+    """Whether rows are bytes, such as the files of images: NumPy's own, or objects."""
+    if values.dtype.kind != "O" or not isinstance(values, np.ndarray):
+        return values.dtype.kind == "S"
+    return values.size > 0 and all(isinstance(value, bytes) for value in values.flat)
 
 
 def raw(values: Features, place: Place) -> Features:

@@ -7,8 +7,8 @@ files: whoever uses `FactoryRows` reads the rows as they come.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 
 from kspark.adapters.arrays import chunk_of, conform_chunk, slice_bounds
 from kspark.adapters.base import Columns, Examples, Task, run_task
-from kspark.adapters.batches import Batch, first_rows
+from kspark.adapters.batches import Batch, first_rows, num_rows, parts_of, unpacked
 from kspark.adapters.files import map_numbers
 from kspark.adapters.refusals import shown, way_out
 from kspark.adapters.streams import (
@@ -26,13 +26,13 @@ from kspark.adapters.streams import (
     is_stream,
     iterator_of,
     kind_of,
-    unpacked_batches,
 )
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.failures import FactoryError, failure_json
 from kspark.cluster.remote import is_connect
 from kspark.cluster.results import Results
 from kspark.errors import Described, invalid, invalid_type
+from kspark.replica.backends.randomness import OwnRandomness
 from kspark.shards import Chunk, InputSpec
 
 RETURNS = (
@@ -99,7 +99,7 @@ class FactoryRows:
 
     def chunks(
         self, worker: int, seed: int | None = None, *, limited: bool = False
-    ) -> Iterator[Chunk]:
+    ) -> Generator[Chunk, None, None]:
         """Call the function, and yield its batches as the model takes them.
 
         Args:
@@ -114,38 +114,53 @@ class FactoryRows:
             ValueError: If the data has no end, or a batch does not fit the model.
         """
         first = 0
-        batches = self.batches(worker, seed, limited=limited)
-        for number, (x, y, sample_weight) in enumerate(batches, 1):
-            with placed(worker, number):
-                if not self.spec.targets:  # as for a prediction
-                    y = sample_weight = None
-                elif y is None:
-                    rule = "a function whose batches are (x, y) or (x, y, sample_weight)"
-                    raise invalid("x", rule, Described("a batch of features alone"))
-                chunk = chunk_of(x, y, sample_weight, self.spec)
-                chunk = conform_chunk(chunk, self.spec, worker, first)
-            yield chunk
-            first += chunk.num_examples
+        with closing(self.batches(worker, seed, limited=limited)) as batches:
+            for number, (x, y, sample_weight) in batches:
+                with placed(worker, number):
+                    if not self.spec.targets:  # as for a prediction
+                        y = sample_weight = None
+                    elif y is None:
+                        rule = "a function whose batches are (x, y) or (x, y, sample_weight)"
+                        raise invalid("x", rule, Described("a batch of features alone"))
+                    chunk = chunk_of(x, y, sample_weight, self.spec)
+                    chunk = conform_chunk(chunk, self.spec, worker, first)
+                yield chunk
+                first += chunk.num_examples
 
     def batches(
         self, worker: int, seed: int | None = None, *, limited: bool = False
-    ) -> Iterator[Batch]:
-        """Call the function, and yield its batches with rows, as the user made them."""
-        with users_code():
+    ) -> Generator[tuple[int, Batch], None, None]:
+        """Call the function, and yield its batches with rows, as the user made them.
+
+        Yields:
+            Tuple of the number of a batch, from 1 on, and the batch.
+        """
+        randomness = OwnRandomness() if seed is not None else None
+        with users_code(randomness):
             data = self.make(worker, self.num_workers, seed)
         check_data(data, limited=limited)
-        yield from unpacked_batches(users_batches(data))
+        with closing(users_batches(data, randomness)) as batches:
+            for number, batch in enumerate(batches, 1):
+                with placed(worker, number):
+                    parts = unpacked(batch)
+                if num_rows(parts_of(parts[0])[0]):
+                    yield number, parts
 
 
 @contextmanager
-def users_code() -> Iterator[None]:
+def users_code(randomness: OwnRandomness | None = None) -> Iterator[None]:
     """Run code of the user inside this block.
+
+    Args:
+        randomness: `OwnRandomness` of the code. Defaults to `None`: it shares the generators of
+            the process.
 
     Raises:
         FactoryError: If it raises an exception. `StopIteration` ends an iterator.
     """
     try:
-        yield
+        with nullcontext() if randomness is None else randomness.used():
+            yield
     except Exception as error:
         raise FactoryError(str(error)) from error
 
@@ -156,22 +171,32 @@ def placed(worker: int, batch: int) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError) as error:
-        raise type(error)(f"In batch {batch} of worker {worker}: {error}") from error
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"In batch {batch} of worker {worker}: {error}") from error
 
 
-def users_batches(data: Any) -> Iterator[Any]:
-    """Yield what the user's data contains.
+def users_batches(data: Any, randomness: OwnRandomness | None = None) -> Generator[Any, None, None]:
+    """Yield what the user's data contains, and close its iterator at the end.
+
+    Args:
+        data: What the user's function returned.
+        randomness: See `users_code`.
 
     Raises:
         FactoryError: If the user's code raises an exception.
     """
     batches = iterator_of(data, limited=True)  # `check_data` has looked for an end.
-    while True:
-        with users_code():
-            batch = next(batches, END)
-        if batch is END:
-            return
-        yield batch
+    try:
+        while True:
+            with users_code(randomness):
+                batch = next(batches, END)
+            if batch is END:
+                return
+            yield batch
+    finally:
+        if hasattr(batches, "close"):
+            with users_code(randomness):
+                batches.close()
 
 
 def check_data(data: Any, *, limited: bool) -> None:
@@ -283,17 +308,16 @@ def read_factory(
     rows: FactoryRows, factory: Factory, task: Task, index: int, numbers: Iterator[Any]
 ) -> Iterator[Any]:
     """Run a task over the rows of one worker. Runs on an executor."""
+    seed, steps = None if factory.seed is None else factory.seed + index, factory.steps
+    with closing(rows.chunks(index, seed, limited=steps is not None)) as chunks:
 
-    def read(source: Iterator[Any]) -> Iterator[Chunk]:
-        seed = None if factory.seed is None else factory.seed + index
-        steps = factory.steps
-        if steps is None:
-            return rows.chunks(index, seed)
-        bounds = slice_bounds(steps, rows.num_workers)
-        chunks = rows.chunks(index, seed, limited=True)
-        return first_steps(chunks, bounds[index + 1] - bounds[index], factory.batch_size)
+        def read(source: Iterator[Any]) -> Iterator[Chunk]:
+            if steps is None:
+                return chunks
+            bounds = slice_bounds(steps, rows.num_workers)
+            return first_steps(chunks, bounds[index + 1] - bounds[index], factory.batch_size)
 
-    return run_task(task, index, numbers, read)
+        yield from run_task(task, index, numbers, read)
 
 
 def first_steps(
@@ -314,9 +338,10 @@ def first_features(rows: FactoryRows, index: int, numbers: Iterator[Any]) -> Ite
     for _ in numbers:
         pass
     try:
-        for x, _, _ in rows.batches(0, limited=True):
-            yield first_rows(x)
-            return
+        with closing(rows.batches(0, limited=True)) as batches:
+            for _, (x, _, _) in batches:
+                yield first_rows(x)
+                return
         raise no_rows(0, rows.num_workers)
     except (ValueError, TypeError, FactoryError) as error:
         yield failure_json(0, error)

@@ -16,7 +16,17 @@ from kspark.adapters.conform import Place, advised, cast, conform, values_of_kin
 from kspark.adapters.sparse import row_bytes, to_rows
 from kspark.adapters.structure import weight_specs
 from kspark.errors import invalid
-from kspark.shards import RAW, TEXT, ArraySpec, Chunk, Features, InputSpec, SparseRows, dense
+from kspark.shards import (
+    RAW,
+    STORABLE,
+    TEXT,
+    ArraySpec,
+    Chunk,
+    Features,
+    InputSpec,
+    SparseRows,
+    dense,
+)
 from kspark.shards.sparse import side_by_side
 
 Names = str | Sequence[str]
@@ -123,7 +133,9 @@ class Feed:
             ValueError: If a column is not of the kind that the spec or the first column has.
         """
         kinds = ["text" if p.dtype.kind in "OU" else "numbers" for p in parts]
-        wanted = {TEXT: "text", "": kinds[0], RAW: kinds[0]}.get(self.spec.dtype, "numbers")
+        wanted = "text" if self.spec.dtype == TEXT else "numbers"
+        if self.spec.dtype in ("", RAW, STORABLE):
+            wanted = kinds[0]
         for name, part, kind in zip(self.names, parts, kinds, strict=True):
             column = replace(place, name=f"Column {name!r}")
             if kind != wanted:

@@ -14,7 +14,13 @@ from pyspark.sql import SparkSession
 from pyspark.sql.types import DataType
 
 from kspark.adapters.base import CHUNK_BYTES, CHUNK_ROWS, Columns, Examples, Task, run_task
-from kspark.adapters.column_types import check_types, innermost, is_text, summary_of_schema
+from kspark.adapters.column_types import (
+    WITH_BYTES,
+    check_types,
+    innermost,
+    is_text,
+    summary_of_schema,
+)
 from kspark.adapters.conform import Place
 from kspark.adapters.feeds import FramePlan, missing, plan_frame
 from kspark.adapters.file_paths import paths_of
@@ -59,7 +65,8 @@ class RecordReader:
             * (TEXT_BYTES if one.dtype == "string" else np.dtype(one.dtype).itemsize)
             for one in self.features
         )
-        return max(1, min(CHUNK_ROWS, CHUNK_BYTES // max(1, row)))
+        most = CHUNK_ROWS if self.limit is None else min(CHUNK_ROWS, self.limit)
+        return max(1, min(most, CHUNK_BYTES // max(1, row)))
 
     def chunks(self, shares: Sequence[Share], partition: int) -> Iterator[Chunk]:
         """Yield the rows of files in their order.
@@ -92,9 +99,12 @@ class RecordReader:
         return read_records(place, self.compression, self.features, self.size, *parts, self.threads)
 
     def _chunk(self, arrays: Mapping[str, np.ndarray], partition: int, first: int) -> Chunk:
+        kept = {name for f in self.plan.x if f.spec.dtype in WITH_BYTES for name in f.names}
+
         def read(name: str, place: Place) -> np.ndarray:
             array = arrays[name]
-            return decoded(array, place) if array.dtype == object else array
+            is_text = array.dtype == object and name not in kept  # TensorFlow has it as bytes.
+            return decoded(array, place) if is_text else array
 
         return self.plan.assembled(read, partition, first)
 

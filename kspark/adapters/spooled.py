@@ -13,9 +13,11 @@ from pyspark.sql import SparkSession
 from kspark.adapters.base import CHUNK_BYTES, Columns, Examples
 from kspark.adapters.conform import Place, conform
 from kspark.adapters.structure import leaves, part_name
+from kspark.adapters.tensors import decoded
 from kspark.errors import Described, invalid
 from kspark.shards import (
     RAW,
+    STORABLE,
     TEXT,
     ArraySpec,
     Chunk,
@@ -28,8 +30,11 @@ from kspark.shards import (
     dense,
 )
 
-ANY = ArraySpec("")
+ANY = ArraySpec("", None, STORABLE)
 """Takes the values as they are, except that floating point numbers become `floatx`."""
+
+FREE = ("", RAW, STORABLE, TEXT)
+"""The dtypes of arrays whose numbers are not cast to another type."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +44,13 @@ class Group:
     Attributes:
         names: Tuple of strings, one per array; the keys of a dictionary.
         structure: String: `"single"`, `"list"` or `"dict"`.
+        columns: Tuple of strings, the columns of a table of which the only array was made; empty
+            for other data.
     """
 
     names: tuple[str, ...] = ()
     structure: str = "single"
+    columns: tuple[str, ...] = ()
 
     @property
     def specs(self) -> tuple[ArraySpec, ...]:
@@ -52,10 +60,13 @@ class Group:
     @property
     def positions(self) -> Any:
         """The position of each array, as an array of its own, in the structure of the group."""
-        parts = [np.array([position]) for position in range(len(self.names))]
+        return self.arranged([np.array([position]) for position in range(len(self.names))])
+
+    def arranged(self, arrays: Sequence[Any]) -> Any:
+        """Return one array per name in the structure of the group."""
         if self.structure == "dict":
-            return dict(zip(self.names, parts, strict=True))
-        return parts if self.structure == "list" else parts[0]
+            return dict(zip(self.names, arrays, strict=True))
+        return list(arrays) if self.structure == "list" else arrays[0]
 
     def __str__(self) -> str:
         if self.structure == "dict":
@@ -81,8 +92,9 @@ class Layout:
 
     @property
     def spec(self) -> InputSpec:
-        """The `InputSpec` with which rows are spooled for any model."""
-        return InputSpec(self.x.specs, self.y.specs, floatx=self.floatx)
+        """The `InputSpec` with which rows are spooled for any model. Labels cannot be bytes."""
+        labels = tuple(replace(one, dtype="") for one in self.y.specs)
+        return InputSpec(self.x.specs, labels, floatx=self.floatx)
 
 
 @dataclass(frozen=True)
@@ -106,6 +118,8 @@ class Pick:
             ValueError: If the model does not take them.
         """
         place = Place(self.name, partition, first)
+        if self.spec.dtype == TEXT and values.dtype == object:
+            values = decoded(np.asarray(values), place)  # TFRecord files hold text as bytes
         check_exact(values, self.spec, place)
         return conform(values, self.spec, floatx, place)
 
@@ -124,6 +138,8 @@ class Pick:
             advice = "call `keras.config.set_floatx` with this type before `kspark.data.spool`"
             raise place.error(rule, f"rows that were spooled as {empty.dtype}; {advice}")
         dtype = stored.dtype if found.dtype == object else found.dtype.name
+        if self.spec.dtype == TEXT:
+            dtype = TEXT
         return replace(stored, dtype=dtype, shape=found.shape[1:])
 
 
@@ -133,7 +149,7 @@ def check_exact(values: Features, spec: ArraySpec, place: Place) -> None:
     Raises:
         ValueError: If there may be one.
     """
-    if values.dtype.kind != "f" or values.dtype.itemsize >= 8 or spec.dtype in ("", RAW, TEXT):
+    if values.dtype.kind != "f" or values.dtype.itemsize >= 8 or spec.dtype in FREE:
         return
     if np.dtype("float32" if spec.dtype == "bfloat16" else spec.dtype).kind == "f":
         return
@@ -284,9 +300,21 @@ class Spooled(ABC):
             ClusterError: If their session was stopped.
         """
 
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """The columns of a table that became one array, the features; empty for other data."""
+
+    @abstractmethod
+    def example(self) -> Any:
+        """Return features of the shape and type of the first row, in their structure.
+
+        Their values are invented, as a model that is not built needs no more than their shapes.
+        """
+
     @abstractmethod
     def first_row(self) -> Any:
-        """Return features of the shape and type of the first row, in their structure."""
+        """Return the features of the first row, in their structure. Runs a small job."""
 
     @abstractmethod
     def examples(self, spec: InputSpec) -> Examples:

@@ -19,7 +19,7 @@ import pickle
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -35,6 +35,7 @@ class Shipped:
         archive: Bytes, kspark as a zip archive.
         digest: String, digest of the code in `archive`.
         log: String, the driver's setting of `KSPARK_LOG`, see `kspark.logs`.
+        in_turn: Boolean, whether the function gets `shared` itself, and not the values.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Shipped:
         archive: bytes,
         digest: str,
         log: str,
+        in_turn: bool,
     ) -> None:
         self.target = target
         self.args = args
@@ -52,6 +54,7 @@ class Shipped:
         self.archive = archive
         self.digest = digest
         self.log = log
+        self.in_turn = in_turn
 
     def __call__(self, *call_args: Any) -> Any:
         """Call the function with the shipped arguments, the shared values, then `call_args`."""
@@ -62,7 +65,8 @@ class Shipped:
         function = getattr(importlib.import_module(module), name)
         # Safe: Spark delivered these bytes together with the code that runs here.
         args = pickle.loads(self.args)
-        return function(*args, *(b.value for b in self.shared), *call_args)
+        shared = self.shared if self.in_turn else [b.value for b in self.shared]
+        return function(*args, *shared, *call_args)
 
 
 class Enclosed:
@@ -110,7 +114,12 @@ class Derived:
         """Do nothing: the owners of the shared values destroy those."""
 
 
-def ship(function: Callable[..., Any], *args: Any, shared: tuple[Any, ...] = ()) -> Shipped:
+def ship(
+    function: Callable[..., Any],
+    *args: Any,
+    shared: tuple[Any, ...] = (),
+    in_turn: bool = False,
+) -> Shipped:
     """Make a module-level function of kspark callable on executors.
 
     Args:
@@ -118,6 +127,8 @@ def ship(function: Callable[..., Any], *args: Any, shared: tuple[Any, ...] = ())
         *args: Its first arguments; anything Spark's cloudpickle can pickle.
         shared: Tuple of Spark broadcasts, `Enclosed` or `Derived`. Their values are the
             arguments after `args`.
+        in_turn: Boolean, whether the function gets `shared` themselves, to read their values one
+            after the other with `values_in_turn`. Defaults to `False`.
 
     Returns:
         A `Shipped`, to pass to `mapPartitions` and similar methods.
@@ -128,7 +139,20 @@ def ship(function: Callable[..., Any], *args: Any, shared: tuple[Any, ...] = ())
     archive, digest = package_archive()
     target = f"{function.__module__}:{function.__qualname__}"
     log = os.environ.get("KSPARK_LOG", "")
-    return Shipped(target, cloudpickle.dumps(args), tuple(shared), archive, digest, log)
+    return Shipped(target, cloudpickle.dumps(args), tuple(shared), archive, digest, log, in_turn)
+
+
+def values_in_turn(broadcasts: Iterable[Any]) -> Iterator[Any]:
+    """Yield the values of broadcasts one after the other, so that only one is in memory.
+
+    Spark keeps each value that was read as long as the broadcast exists. It is dropped here, if
+    Spark can read it again from its file, for instance for another attempt of the task.
+    """
+    for broadcast in broadcasts:
+        yield broadcast.value
+        kept = vars(broadcast)
+        if kept.get("_path") is not None:
+            kept.pop("_value", None)
 
 
 def by_value(*modules: ModuleType) -> None:

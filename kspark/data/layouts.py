@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ from pyspark import RDD
 from pyspark.sql import SparkSession
 
 from kspark.adapters import Columns, Stream, is_table
+from kspark.adapters.feeds import feature_names
 from kspark.adapters.spooled import Group, Layout
 from kspark.adapters.tables import all_are_features, is_pandas
 from kspark.cluster.spark_job import run
@@ -46,10 +48,12 @@ def layout_of(spark: SparkSession, x: Any, y: Any, sample_weight: Any, columns: 
 def table_layout(x: Any, y: Any, sample_weight: Any, columns: Columns) -> Layout:
     """Find the arrays of a table: one for column(s), several for a dictionary."""
     features = column_group(columns.features_col, "x")
+    if features.structure == "single":
+        features = replace(features, columns=feature_names(columns.features_col))
     names = list(x.columns) if is_pandas(x) else getattr(x, "column_names", None)
     labels = column_group(columns.label_col, "y") if y is None else group_of(y, "y")
     if names is not None and all_are_features(names, y, Layout(features, labels).spec, columns):
-        features = Group(("x",))
+        features = Group(("x",), columns=tuple(map(str, names)))
     weights = columns.weight_col if sample_weight is None else sample_weight
     return layout(features, labels, weights)
 

@@ -15,11 +15,12 @@ from pyspark.sql import SparkSession
 
 from kspark.adapters import Columns, Examples, Spooled, adapt, readable
 from kspark.adapters.file_paths import is_files, open_files
-from kspark.adapters.spooled import Group, Layout, StoredPlan
+from kspark.adapters.spooled import Layout, StoredPlan
 from kspark.cluster.interrupts import defers_interrupts
 from kspark.cluster.running import check_running, is_stopped
 from kspark.data.layouts import layout_of
 from kspark.errors import ClusterError, Described, invalid
+from kspark.job.example import first_of_examples
 from kspark.job.stored import SpooledRows, StoredExamples
 from kspark.plan.checks import check_integer
 from kspark.session.default import session_of
@@ -88,7 +89,10 @@ class SpooledData(Spooled):
 
     @property
     def places(self) -> list[tuple[str, str]]:
-        """Pairs of a host and a folder on it, one per shard, in the order of the shards."""
+        """Pairs of a host and a folder on it, one per shard, in the order of the shards.
+
+        After an executor was lost, they are those of the new files as soon as a fit has used them.
+        """
         return [(handle.host, handle.path) for handle in self._rows.infos]
 
     @property
@@ -102,9 +106,10 @@ class SpooledData(Spooled):
         Fits that use the rows must have ended.
         """
         with self._closing:
-            if self._forgotten.detach() is None:
+            if self.is_closed:
                 return
             close_or_forget(self._rows)
+            self._forgotten.detach()
 
     def check_open(self) -> None:
         """Check that the rows can be used.
@@ -122,8 +127,13 @@ class SpooledData(Spooled):
                 "deleted with it. Start a session, and spool the rows again."
             )
 
-    def first_row(self) -> Any:
-        """Return features of the shape and type of the first row, in their structure."""
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of a table that became one array, the features; empty for other data."""
+        return self._layout.x.columns
+
+    def example(self) -> Any:
+        """Return features of the shape and type of the first row, with invented values."""
         stored = next(handle for handle in self._rows.infos if handle.num_examples).x
         rows = [
             np.full((1, *one.shape), "", object)
@@ -131,10 +141,18 @@ class SpooledData(Spooled):
             else np.zeros((1, *one.shape), one.dtype)
             for one in stored
         ]
-        group: Group = self._layout.x
-        if group.structure == "dict":
-            return dict(zip(group.names, rows, strict=True))
-        return rows if group.structure == "list" else rows[0]
+        return self._layout.x.arranged(rows)
+
+    def first_row(self) -> Any:
+        """Return the features of the first row, in their structure. Runs a small job.
+
+        Raises:
+            ValueError: If `close` was called.
+            ClusterError: If the Spark session was stopped.
+        """
+        group = self._layout.x
+        examples = self.examples(InputSpec(group.specs))
+        return group.arranged(first_of_examples(self.sparkSession, examples))
 
     def examples(self, spec: InputSpec) -> Examples:
         """Return the rows as `Examples` for a model. `fit`, `evaluate` and `predict` call this.
@@ -213,9 +231,9 @@ def spool(
     several models, or one model several times, on rows that take long to read: the source is read
     only once.
 
-    The rows may be used with any model that takes their shapes. Integers, booleans and text are
-    stored as they are, and floating point numbers as `keras.config.floatx()`. A model that takes
-    another type gets converted rows, which each fit writes again.
+    The rows may be used with any model that takes their shapes. Integers, booleans, text and
+    bytes are stored as they are, and floating point numbers as `keras.config.floatx()`. A model
+    that takes another type gets converted rows, which each fit writes again.
 
     Example:
 
@@ -234,7 +252,8 @@ def spool(
             to `None`.
         features_col: Column of the features in a table; a list of columns, which become one input
             side by side; or a dictionary from the names of the model's inputs to column(s).
-            Defaults to `"features"`.
+            `preprocess` gets a column, or the arrays of a dictionary, by their names, but does
+            not take a list of several columns. Defaults to `"features"`.
         label_col: Column of the labels, or a dictionary from the names of the model's outputs to
             columns. `None` if the data contains no labels, as for `predict`. Defaults to
             `"label"`.

@@ -10,7 +10,7 @@ import numpy as np
 from pyspark import RDD
 from pyspark.sql import DataFrame, SparkSession
 
-from kspark.adapters import Columns, Factory, adapt, head
+from kspark.adapters import Columns, Examples, Factory, adapt, head
 from kspark.adapters.arrays import ArrayExamples
 from kspark.adapters.conform import Place, stack
 from kspark.adapters.dataframe import chosen_columns, chosen_plan
@@ -26,7 +26,9 @@ from kspark.cluster.spark_job import run, run_once
 from kspark.files.records import RecordFiles
 from kspark.files.table import ParquetFiles
 from kspark.job.spooling import read_handle
+from kspark.job.stored import collect_examples
 from kspark.shards import ArraySpec, InputSpec, dense
+from kspark.worker.example import first_features_of_chunks
 
 FEATURES = InputSpec((ArraySpec("x"),))
 LABELLED = InputSpec(FEATURES.inputs, (ArraySpec("y"),))
@@ -75,10 +77,33 @@ def first_example(spark: SparkSession, x: Any, columns: Columns, *, labelled: bo
             columns = replace(columns, features_col=columns.features_col[names[0]])
     inputs = tuple(ArraySpec(name) for name in names) if len(names) > 1 else FEATURES.inputs
     spec = InputSpec(inputs, LABELLED.targets if labelled else ())
-    arrays = first_arrays(spark, x, columns, spec)
+    arrays = first_arrays(spark, x, columns, spec, reads=False)
     if len(arrays) > 1:
         return dict(zip(names, arrays, strict=True))
     return arrays[0] if arrays else None
+
+
+def first_of_examples(spark: SparkSession, examples: Examples) -> list[np.ndarray]:
+    """Return the features in the first row of examples, one array each. Runs a small job.
+
+    Args:
+        spark: `SparkSession`.
+        examples: `Examples` with their own order of rows.
+
+    Returns:
+        List of arrays of one row; empty if there is no row.
+
+    Raises:
+        ValueError: If the row is not usable.
+        WorkerError: If the job fails.
+    """
+    task = ship(first_features_of_chunks)
+    one = examples.first_rows(1)
+    found = collect_examples(spark, one, task, "kspark: look at the first row", None)
+    for document in found:
+        if isinstance(document, bytes):
+            read_handle(document)  # raises the failure
+    return found[0] if found else []
 
 
 def first_of_factory(spark: SparkSession, x: Factory, num_workers: int | None) -> Any:
@@ -99,7 +124,7 @@ def first_of_factory(spark: SparkSession, x: Factory, num_workers: int | None) -
 
 
 def first_arrays(
-    spark: SparkSession, x: Any, columns: Columns, spec: InputSpec
+    spark: SparkSession, x: Any, columns: Columns, spec: InputSpec, *, reads: bool = True
 ) -> list[np.ndarray]:
     """Return the features in the first row, one array per input of a spec; none if there is no row.
 
@@ -108,6 +133,8 @@ def first_arrays(
         x: Input of any kind but RDDs.
         columns: `Columns` of tables.
         spec: `InputSpec`. If it has targets, the names of the columns of labels are checked, too.
+        reads: Boolean, whether the values must be those of the row, and not only the shapes and
+            types. Defaults to `True`.
     """
     if isinstance(x, DataFrame):
         return first_of_frame(spark, x, columns, spec)
@@ -116,7 +143,10 @@ def first_arrays(
         return first_of_files(x, plan_frame(features, spec))
     if isinstance(x, RecordFiles):
         features = replace(columns, label_col=None, weight_col=None)
-        return first_features_of_records(x, plan_frame(features, spec))
+        if not reads:
+            return first_features_of_records(x, plan_frame(features, spec))
+        records = adapt(spark, x, spec=InputSpec(spec.inputs), columns=features, num_workers=1)
+        return first_of_examples(spark, records)
     examples = adapt(spark, head(x), spec=spec, columns=columns)
     first = examples.first.x if isinstance(examples, ArrayExamples) else []
     return [dense(rows) for rows in first]

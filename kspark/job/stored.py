@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Lock
@@ -24,6 +26,7 @@ from kspark.errors import ClusterError, invalid
 from kspark.job.collecting import Retries, missing_of
 from kspark.job.spooling import SpooledExamples, read_handle
 from kspark.shards import ShardHandle, merge_label_stats
+from kspark.worker.removal import clean_up, task_of
 from kspark.worker.spooling import spool_shard
 from kspark.worker.stored import cut_stored, find_missing, link_shard, read_stored
 from kspark.worker.tasks import MissingShard
@@ -52,11 +55,14 @@ class SpooledRows(SpooledExamples):
 
         Raises:
             ValueError: If the partitions have other numbers of rows than the first time.
+            ClusterError: If there are no rows any more, as another thread could not spool them.
         """
         with self._respooling:
-            lost = self.handles.mapPartitionsWithIndex(ship(find_missing))
+            lost = self._known().mapPartitionsWithIndex(ship(find_missing))
             if run(self.spark, lost, "kspark: look for spooled rows"):
                 super().respool()
+            else:
+                self._look_again()
 
     @property
     def documents(self) -> Results:
@@ -66,17 +72,52 @@ class SpooledRows(SpooledExamples):
             ClusterError: If there are none any more.
         """
         with self._respooling:
-            if self.handles is None:
-                raise ClusterError(
-                    "The spooled rows are gone: they were closed, or could not be spooled again "
-                    "after an executor was lost. Spool them again with `kspark.data.spool`."
-                )
-            return self.handles
+            return self._known()
+
+    def _known(self) -> Results:
+        if self.handles is None:
+            raise ClusterError(
+                "The spooled rows are gone: they were closed, or could not be spooled again "
+                "after an executor was lost. Spool them again with `kspark.data.spool`."
+            )
+        found: Results = self.handles
+        return found
+
+    def noticed(self, handles: Iterable[ShardHandle]) -> None:
+        """Look again where the shards are, if a fit has its own shards of them in other places.
+
+        Spark computes the handles of a lost executor again, and so writes their rows, by itself.
+        """
+        known = {handle.index: disk_of(handle) for handle in self.infos}
+        if all(known.get(handle.index) == disk_of(handle) for handle in handles):
+            return
+        with self._respooling, suppress(JobLostError):  # The next use notices the same.
+            self._look_again()
+
+    def _look_again(self) -> None:
+        documents = run(self.spark, self._known(), "kspark: look for spooled rows")
+        self.infos = sorted((read_handle(d) for d in documents), key=lambda h: h.index)
+
+    def close(self) -> None:
+        """Delete the files on the executors and the persisted handles.
+
+        After an exception, such as an interrupt, it may be called again.
+        """
+        if self.handles is not None:
+            task = task_of(clean_up, self.run_id)
+            self._clean_up(self.handles.mapPartitionsWithIndex(task))
+            self.unpersist()
+        self._examples.close()
 
     def forget(self) -> None:
         """Free what the driver holds, without a Spark job. The session deletes the files."""
         self.handles = None
         self._examples.close()
+
+
+def disk_of(handle: ShardHandle) -> tuple[str, str]:
+    """Return the host of a shard, and the folder on it in which the executor has all runs."""
+    return handle.host, os.path.dirname(os.path.dirname(handle.path))
 
 
 @dataclass(frozen=True)
@@ -177,17 +218,20 @@ class StoredExamples(Examples):
             ClusterError: If tasks kept running on hosts without their files.
         """
         retries = Retries(self.rows, MAX_FAILURES)
+        is_lost = False
         while True:
             try:
+                if is_lost:
+                    self.rows.respool()
+                    is_lost = False
                 results = run_job()
+                missing = missing_in(results)
+                if not missing:
+                    return results
+                retries.after_missing_files(missing)
             except JobLostError as error:
                 retries.after_lost_job(error)
-                self.rows.respool()
-                continue
-            missing = missing_in(results)
-            if not missing:
-                return results
-            retries.after_missing_files(missing)
+                is_lost = True
 
 
 class LinkedExamples(SpooledExamples):
@@ -214,6 +258,8 @@ class LinkedExamples(SpooledExamples):
         try:
             documents = self._examples.tried(link, missing_of)
             self.infos = sorted((read_handle(d) for d in documents), key=lambda h: h.index)
+            if self._examples.parts is None:
+                self._examples.rows.noticed(self.infos)
         except BaseException:
             self.unpersist()
             self._discard()

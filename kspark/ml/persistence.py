@@ -67,7 +67,7 @@ class StageWriter(MLWriter):
         DefaultParamsWriter.saveMetadata(self.stage, path, self.sc, extra, params)
         objects = {} if carried is None else carried.custom_objects
         for name, step in set_steps.items():
-            if kind_of(step) != FUNCTION:
+            if step is not None and kind_of(step) != FUNCTION:
                 save_layer(step, step_file(self, path, name), objects, self.sparkSession)
         if carried is not None:
             file = model_file(self, path)
@@ -147,8 +147,10 @@ class StageReader(MLReader[S], Generic[S]):
         stage.take_metadata(metadata)
         return stage
 
-    def _load_step(self, path: str, name: str, saved: Mapping[str, Any]) -> Any:
-        """Load the function or the layer of a Param."""
+    def _load_step(self, path: str, name: str, saved: Mapping[str, Any] | None) -> Any:
+        """Load the function or the layer of a Param, or `None`."""
+        if saved is None:
+            return None
         if saved["kind"] == FUNCTION:
             return restored(saved["name"], name, self._objects, safe_mode=self._safe)
         file, spark = step_file(self, path, name), self.sparkSession
@@ -226,12 +228,14 @@ def step_file(door: MLWriter | MLReader[Any], path: str, name: str) -> str:
     return qualified(f"{path.rstrip('/')}/{name}.keras", door.sparkSession)
 
 
-def described_step(name: str, step: Any) -> dict[str, str]:
-    """Describe a function or a layer as JSON data.
+def described_step(name: str, step: Any) -> dict[str, str] | None:
+    """Describe a function or a layer as JSON data; `None` stays `None`.
 
     Raises:
         ValueError: If it is a function that cannot be imported.
     """
+    if step is None:
+        return None
     kind = kind_of(step)
     if kind != FUNCTION:
         return {"kind": kind}

@@ -38,6 +38,8 @@ class DataFunction:
     def __call__(self, worker: int, num_workers: int, seed: int | None = None) -> Any:
         """Call the function, with the generators of Python, NumPy and the backend seeded.
 
+        The caller restores them.
+
         Args:
             worker: Integer.
             num_workers: Integer.

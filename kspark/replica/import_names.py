@@ -10,9 +10,7 @@ from types import FunctionType
 from typing import Any
 
 from kspark.errors import invalid
-
-LIBRARIES = frozenset({"keras", "kspark", "numpy", "pyarrow", "pyspark", "tensorflow", "torch"})
-"""Packages that a file cannot name, besides those of Python itself."""
+from kspark.replica.pickling import is_library
 
 
 def import_name(function: Any) -> str:
@@ -54,7 +52,7 @@ def name_to_save(function: Any, argument: str) -> str:
     found: Any = sys.modules.get(module)
     for part in qualified.split("."):
         found = getattr(found, part, None)
-    if module in ("__main__", "__mp_main__") or found is not function:
+    if module in ("__main__", "__mp_main__") or found is None or found is not function:
         rule = (
             "a function that can be imported, or a Keras layer, to be saved: files have no code. "
             "Put the function in a module that the loading program can import"
@@ -69,7 +67,7 @@ def restored(
     """Return the function that a file names.
 
     A file could name any function. In safe mode, only plain functions are restored that are neither
-    of Python itself nor of a known library, in a module that the program has imported.
+    of Python itself nor of an installed library, in a module that the program has imported.
 
     Args:
         name: String "module:name".
@@ -90,15 +88,22 @@ def restored(
             return given
     if not safe_mode:
         return imported(name, argument)
-    package = module.partition(".")[0]
-    own = package not in LIBRARIES and package not in sys.stdlib_module_names
-    if not own or module not in sys.modules:
-        rule = (
-            f"loaded after `import {module}`, or from `custom_objects={{{qualified!r}: ...}}`, or "
-            "with `safe_mode=False` if you trust the file"
-        )
-        raise invalid(argument, rule, name)
+    ways = (
+        f"from `custom_objects={{{qualified!r}: ...}}`, or with `safe_mode=False` if you trust the "
+        "file"
+    )
+    if is_of_library(module):
+        raise invalid(argument, f"a function of your own modules, or loaded {ways}", name)
+    if module not in sys.modules:
+        raise invalid(argument, f"loaded after `import {module}`, or {ways}", name)
     found = imported(name, argument)
     if not isinstance(found, FunctionType):
         raise invalid(argument, "a function, unless `safe_mode=False`", name)
+    if is_of_library(found.__module__):  # which the module of the user has imported
+        raise invalid(argument, f"a function of your own modules, or loaded {ways}", name)
     return found
+
+
+def is_of_library(module: str) -> bool:
+    """Whether a module is one of Python or of an installed library, imported or not."""
+    return module.partition(".")[0] in sys.stdlib_module_names or is_library(module)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kspark.errors import Described, invalid
 from kspark.replica.signature import DICT, LIST
 from kspark.shards import TEXT
 
@@ -52,9 +53,9 @@ def parts_of(argument: str, value: Any, specs: Sequence[ArraySpec]) -> list[Any]
         return list(value)
     if len(names) == 1 and is_array(value):
         return [value]
-    one = f"return an array, the input of the model {names[0]!r}"
-    several = f"return a dictionary of arrays with the keys {names}, or a list in this order"
-    raise refused(argument, one if len(names) == 1 else several, shown(value))
+    one = f"an array, the input of the model {names[0]!r}"
+    several = f"a dictionary of arrays with the keys {names}, or a list in this order"
+    raise refused(argument, one if len(names) == 1 else several, shown(value), specs[0])
 
 
 def is_array(value: Any) -> bool:
@@ -71,16 +72,16 @@ def as_input(argument: str, value: Any, spec: ArraySpec, count: int, several: bo
     where = f" for the input {spec.name!r}" if several else ""
     array = host_array(argument, value, where)
     if array.ndim == 0 or len(array) != count:
-        rule = f"return as many rows as it gets, {count}{where}"
-        raise refused(argument, rule, f"an array of shape {array.shape}")
+        rule = f"as many rows as it gets, {count}{where}"
+        raise refused(argument, rule, f"an array of shape {array.shape}", spec)
     shape = fitting(array.shape[1:], spec.shape)
     if shape is None:
-        rule = f"return rows of shape {spec.shape}, which the model takes{where}"
-        raise refused(argument, rule, f"rows of shape {array.shape[1:]}")
+        rule = f"rows of shape {spec.shape}, which the model takes{where}"
+        raise refused(argument, rule, f"rows of shape {array.shape[1:]}", spec)
     is_text = array.dtype == object
     if array.dtype.kind not in "biufO" or (spec.dtype and is_text != (spec.dtype == TEXT)):
-        rule = f"return {'text' if spec.dtype == TEXT else 'numbers'}{where}"
-        raise refused(argument, rule, "text" if is_text else f"an array of {array.dtype}")
+        rule = f"{'text' if spec.dtype == TEXT else 'numbers'}{where}"
+        raise refused(argument, rule, "text" if is_text else f"an array of {array.dtype}", spec)
     if not is_text and spec.dtype:
         array = as_numbers(argument, array, spec.dtype, where)
     return array.reshape(count, *shape)
@@ -97,7 +98,7 @@ def host_array(argument: str, value: Any, where: str) -> np.ndarray:
     try:
         array = value if isinstance(value, np.ndarray) else keras.ops.convert_to_numpy(value)
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise refused(argument, f"return dense arrays{where}", type(value).__name__) from error
+        raise refused(argument, f"dense arrays{where}", type(value).__name__) from error
     array = np.asarray(array)
     if array.dtype.name == "bfloat16":
         return array.astype(np.float32)
@@ -105,7 +106,7 @@ def host_array(argument: str, value: Any, where: str) -> np.ndarray:
         return array
     text = [v.decode() if isinstance(v, bytes) else v for v in array.flat]
     if not all(isinstance(v, str) for v in text):
-        raise refused(argument, f"return numbers or text{where}", "an array of objects")
+        raise refused(argument, f"numbers or text{where}", "an array of objects")
     out = np.empty(array.size, object)
     out[:] = text
     return out.reshape(array.shape)
@@ -123,7 +124,7 @@ def as_numbers(argument: str, array: np.ndarray, dtype: str, where: str) -> np.n
     with np.errstate(invalid="ignore", over="ignore"):
         found = array.astype(wanted)
     if wanted.kind != "f" and (found != array).any():
-        rule = f"return whole numbers that fit {wanted}{where}"
+        rule = f"whole numbers that fit {wanted}{where}"
         raise refused(argument, rule, f"an array of {array.dtype} with other numbers")
     return found
 
@@ -142,9 +143,21 @@ def fitting(found: tuple[int, ...], wanted: tuple[int | None, ...] | None) -> An
     return None
 
 
-def refused(argument: str, rule: str, found: str) -> ValueError:
-    """Return the error "`preprocess` must return ... Received: ..."."""
-    return ValueError(f"`{argument}` must {rule}. Received: {found}")
+def refused(argument: str, rule: str, found: str, spec: ArraySpec | None = None) -> ValueError:
+    """Return the error for what a step returned, with the line that a function may end with.
+
+    Args:
+        argument: String, the argument whose step it was.
+        rule: String, what the step must return.
+        found: String, what it returned.
+        spec: `ArraySpec` of an input of the model. Defaults to `None`.
+    """
+    shape = ""
+    if spec is not None and spec.shape is not None:
+        sizes = ["rows", *("any" if size is None else str(size) for size in spec.shape)]
+        shape = f" of shape ({', '.join(sizes)})"
+    advice = f"A function can end with `return np.asarray(...)`{shape}"
+    return invalid(argument, f"a step that returns {rule}", Described(f"{found}. {advice}"))
 
 
 def shown(value: Any) -> str:

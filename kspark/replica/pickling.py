@@ -23,7 +23,9 @@ from typing import Any
 
 import numpy as np
 
-LIBRARIES = frozenset({"keras", "kspark", "numpy", "py4j", "pyspark", "tensorflow", "jax", "torch"})
+LIBRARIES = frozenset(
+    {"jax", "keras", "kspark", "numpy", "py4j", "pyarrow", "pyspark", "tensorflow", "torch"}
+)
 """Packages that are pickled by name, wherever they are installed."""
 
 UNPICKLABLE = (pickle.PicklingError, TypeError, AttributeError, RuntimeError, RecursionError)

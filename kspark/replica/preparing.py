@@ -95,14 +95,15 @@ def prepared(
         `Part`, whose window has its rows in the order to use them.
     """
     held: list[Chunk] = []
-    first = start
+    first, size = start, 0
     for index in range(start, stop):
         chunk = prepare(batch_rows(window, batch_size, index), window.first_batch + index)
-        size = chunk.nbytes + sum(c.nbytes for c in held)
-        if held and (size > max_bytes or form(held[-1]) != form(chunk)):
+        nbytes = chunk.nbytes
+        if held and (size + nbytes > max_bytes or form(held[-1]) != form(chunk)):
             yield packed(held, window, first)
-            held, first = [], index
+            held, first, size = [], index, 0
         held.append(chunk)
+        size += nbytes
     if held:
         yield packed(held, window, first)
 

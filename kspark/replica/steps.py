@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import numpy as np
 
 from kspark.errors import invalid, invalid_type
 from kspark.replica import pickling
+from kspark.replica.backends.randomness import kept_randomness
 from kspark.replica.import_names import import_name, imported
 from kspark.replica.model_spec import ModelSpec
 from kspark.replica.signature import symbolic
@@ -219,8 +219,8 @@ def seeded(
     Args:
         seed: Sequence of integers, or `None` to seed nothing.
         models: Sequence of `keras.Model`, whose generators are seeded.
-        everything: Boolean, whether to seed the generators of Python, NumPy and Keras, too. Those
-            of Python and NumPy are restored at the end of the block.
+        everything: Boolean, whether to seed the generators of Python, NumPy and Keras, too. They
+            are restored at the end of the block, as far as a model draws from them.
     """
     import keras
 
@@ -234,13 +234,9 @@ def seeded(
     if not everything:
         yield
         return
-    kept = random.getstate(), np.random.get_state()
-    keras.utils.set_random_seed(word(seed, -1))
-    try:
+    with kept_randomness():
+        keras.utils.set_random_seed(word(seed, -1))
         yield
-    finally:
-        random.setstate(kept[0])
-        np.random.set_state(kept[1])
 
 
 def word(seed: Sequence[int], index: int) -> int:

@@ -129,6 +129,11 @@ class ShardHandle:
     first_batch: int = 0
 
     @property
+    def is_streamed(self) -> bool:
+        """Whether the rows come from a function of the user, and are not on disk."""
+        return self.first_batch > 0
+
+    @property
     def arrays(self) -> tuple[StoredArray, ...]:
         """All arrays: inputs, targets, sample weights."""
         return (*self.x, *self.y, *self.sample_weight)

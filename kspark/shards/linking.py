@@ -48,11 +48,9 @@ def link_file(source: str, target: str) -> None:
         SpoolMissingError: If it does not exist.
     """
     try:
-        try:
-            os.link(source, target)
-        except FileNotFoundError:
-            raise
-        except OSError:  # There are file systems without links, and links end at a disk's border.
-            shutil.copyfile(source, target)
-    except FileNotFoundError as error:
-        raise SpoolMissingError(f"The file {source} of a shard is gone: {error}") from error
+        os.link(source, target)
+    except OSError as error:
+        if not os.path.exists(source):
+            raise SpoolMissingError(f"The file {source} of a shard is gone: {error}") from error
+        # There are file systems without links, and links end at a disk's border.
+        shutil.copyfile(source, target)

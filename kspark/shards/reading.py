@@ -43,7 +43,7 @@ class Shard:
         Raises:
             SpoolMissingError: If a file is missing or has another size.
         """
-        if handle.first_batch:
+        if handle.is_streamed:
             if not os.path.isdir(handle.path):
                 raise SpoolMissingError(
                     f"Shard {handle.index} began on host {handle.host}, but on this host its "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kspark.shards.files import common_dtype
-from kspark.shards.sparse import SparseRows, dense, dense_nbytes, stacked
+from kspark.shards.sparse import SparseRows, dense, dense_nbytes, memory_of, stacked
 
 Block = tuple[list[Any], list[np.ndarray], list[np.ndarray]]
 """A chunk as plain tuples, lists and arrays. Workers without kspark cannot unpickle its classes."""
@@ -54,8 +54,8 @@ class Chunk:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays; for text, of the references without the strings."""
-        return sum(a.nbytes for a in self.arrays)
+        """Bytes of all arrays; for text and bytes, an estimate, see `memory_of`."""
+        return sum(map(memory_of, self.arrays))
 
     def rows(self, start: int, stop: int) -> Chunk:
         """Return views of rows `[start, stop)`."""

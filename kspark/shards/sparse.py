@@ -7,6 +7,7 @@ so `toarray` makes one of the rows of a batch.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -20,6 +21,9 @@ NARROW = 256
 
 LEAST_SAVING = 3
 """How many times less memory than dense rows sparse ones must take to be kept sparse."""
+
+SAMPLE = 100
+"""Texts, or bytes, of an array that are looked at to estimate the memory of all."""
 
 POSITION = np.dtype(np.int32)
 START = np.dtype(np.int64)
@@ -187,7 +191,16 @@ def dense(values: Features) -> np.ndarray:
 
 def dense_nbytes(values: Features) -> int:
     """Return the bytes of rows as an array."""
-    return values.dense_nbytes if isinstance(values, SparseRows) else values.nbytes
+    return values.dense_nbytes if isinstance(values, SparseRows) else memory_of(values)
+
+
+def memory_of(values: Features) -> int:
+    """Return the bytes of rows in memory; for text and bytes, an estimate from some of them."""
+    if isinstance(values, SparseRows) or values.dtype != object:
+        return int(values.nbytes)
+    some = values.reshape(-1)[:: max(1, values.size // SAMPLE)]
+    contents = sum(map(sys.getsizeof, some))
+    return int(values.nbytes) + contents * values.size // max(1, len(some))
 
 
 def stacked(parts: Sequence[Features], dtype: np.dtype) -> SparseRows:

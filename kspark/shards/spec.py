@@ -14,6 +14,9 @@ BYTES = "bytes"
 RAW = "raw"
 """The dtype of an `ArraySpec` that keeps the dtype of the data: numbers, text or bytes."""
 
+STORABLE = "storable"
+"""The dtype of an `ArraySpec` of rows that are stored for any model: `""`, but with bytes."""
+
 
 @dataclass(frozen=True)
 class ArraySpec:
@@ -28,7 +31,7 @@ class ArraySpec:
         dtype: String, numpy dtype name, or `"string"` for text. Defaults to `""`,
             which keeps integers and booleans as they are and converts floating
             point numbers to `InputSpec.floatx`. `"raw"` keeps the dtype of all data, and also
-            accepts bytes.
+            accepts bytes. `"storable"` is as `""`, and also accepts bytes.
     """
 
     name: str

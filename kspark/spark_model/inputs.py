@@ -121,7 +121,7 @@ def example_for(
     if isinstance(x, Stream):
         return x.example
     if isinstance(x, Spooled):
-        return x.first_row()
+        return x.example()
     if isinstance(x, Factory) and not is_built(model):
         return job.first_of_factory(session_of(x), x, num_workers)
     x = with_first_rows(x)

@@ -16,9 +16,9 @@ from kspark.adapters import Columns, Factory, Spooled, Stream, is_table
 from kspark.adapters.feeds import feature_names
 from kspark.adapters.rdd import RowReader
 from kspark.adapters.tables import with_names
-from kspark.errors import invalid
+from kspark.errors import Described, invalid
 from kspark.replica.comparing import untouched_randomness
-from kspark.replica.model_inputs import as_arrays, as_inputs, host_array
+from kspark.replica.model_inputs import as_arrays, as_inputs, host_array, refused
 from kspark.replica.preprocessing import Preprocessing
 from kspark.replica.signature import described_inputs, is_built
 from kspark.replica.steps import Step, checked
@@ -126,8 +126,9 @@ class RawRows:
             specs = raw_arrays(names)
             found = RowReader(InputSpec(specs), 0).arrays(rows, specs, "x", 0) if rows else []
             return cls(names, columns, found)
+        joined = joined_column(x) if isinstance(x, Spooled) else None
         example = first_of_batches(session, x, num_workers)
-        names = names_of(example, model)
+        names = names_of(example, model) if joined is None else (joined,)
         spec = InputSpec(raw_arrays(names))
         return cls(names, columns, job.first_arrays(session, example, columns, spec))
 
@@ -149,7 +150,7 @@ class RawRows:
         if isinstance(found, list | tuple):
             return [host_array("preprocess", part, "") for part in found]
         if found is None:
-            raise ValueError("`preprocess` must return the inputs of the model. Received: None")
+            raise refused("preprocess", "the inputs of the model", "None")
         return host_array("preprocess", found, "")
 
 
@@ -185,6 +186,22 @@ def first_row(
     example = first_of_batches(session, x, num_workers)
     arrays = job.first_arrays(session, example, columns, InputSpec(inputs.inputs))
     return as_inputs([np.repeat(a, TRIED_ROWS, axis=0) for a in arrays], inputs) if arrays else None
+
+
+def joined_column(x: Spooled) -> str | None:
+    """Return the column of a table that the features of spooled rows were, or `None`.
+
+    Raises:
+        ValueError: If several columns were joined to one array when they were spooled.
+    """
+    if len(x.columns) > 1:
+        first = x.columns[0]
+        rule = (
+            "one column, or a dictionary of columns, in `kspark.data.spool`, for `preprocess`, "
+            f"which then gets its keys: {{{first!r}: {first!r}, ...}}"
+        )
+        raise invalid("features_col", rule, Described(f"a list of {len(x.columns)} columns"))
+    return x.columns[0] if x.columns else None
 
 
 def names_of(features: Any, model: keras.Model) -> tuple[str, ...]:

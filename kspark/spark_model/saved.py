@@ -11,7 +11,7 @@ from kspark.plan.settings import SETTINGS
 from kspark.replica.file_facts import FileFacts
 from kspark.session.default import active_session
 from kspark.spark_model.inference import InferenceModel
-from kspark.spark_model.saved_steps import SavedStep
+from kspark.spark_model.saved_steps import SavedStep, check_names
 from kspark.spark_model.training import Outcome
 
 
@@ -74,6 +74,7 @@ class SavedModel(InferenceModel):
         """
         facts = FileFacts.of(self._model, self.custom_objects)
         step = SavedStep.of("preprocess", self.preprocess, self.custom_objects)
+        check_names(self._outcome.server_state)
         saving.save_model(
             self._model,
             self.get_config() | step.config,

@@ -13,6 +13,8 @@ import keras
 import numpy as np
 
 from kspark import saving
+from kspark.errors import Described, invalid
+from kspark.replica.file_facts import PREFIX as FACTS
 from kspark.replica.file_facts import FileFacts
 from kspark.replica.import_names import name_to_save, restored
 from kspark.replica.model_bytes import NOT_BUILT
@@ -29,13 +31,17 @@ def kind_of(step: Any) -> str:
     return MODEL if isinstance(step, keras.Model) else LAYER
 
 
+PREFIX = "kspark/steps/"
+"""Prefix of the names of the arrays of steps, beside which a file has those of other parts."""
+
+
 @dataclass(frozen=True)
 class SavedStep:
     """A step as data of the file of a `SparkModel`.
 
     Attributes:
         config: Dictionary of JSON data: empty, or the argument with its kind and its name.
-        arrays: Dictionary of arrays: the bytes of a Keras file, by the argument.
+        arrays: Dictionary of arrays: the bytes of a Keras file, by `PREFIX` and the argument.
     """
 
     config: dict[str, Any] = field(default_factory=dict)
@@ -62,7 +68,7 @@ class SavedStep:
             path = Path(folder) / "step.keras"
             save_layer(step, str(path), custom_objects)
             content = np.frombuffer(path.read_bytes(), np.uint8)
-        return cls({argument: {"kind": kind}}, {argument: content})
+        return cls({argument: {"kind": kind}}, {PREFIX + argument: content})
 
     def load(self, argument: str, custom_objects: Mapping[str, Any], *, safe_mode: bool) -> Any:
         """Return the step, or `None`.
@@ -82,8 +88,20 @@ class SavedStep:
             return restored(saved["name"], argument, custom_objects, safe_mode=safe_mode)
         with tempfile.TemporaryDirectory(prefix="kspark-") as folder:
             path = Path(folder) / "step.keras"
-            path.write_bytes(self.arrays[argument].tobytes())
+            path.write_bytes(self.arrays[PREFIX + argument].tobytes())
             return load_layer(saved["kind"], str(path), custom_objects, safe_mode=safe_mode)
+
+
+def check_names(state: Mapping[str, np.ndarray]) -> None:
+    """Check that the arrays of a server optimizer have none of the names of a file's own arrays.
+
+    Raises:
+        ValueError: If one has.
+    """
+    for name in state:
+        if name.startswith((PREFIX, FACTS)):
+            rule = f"one whose state has no names that begin with {PREFIX!r} or {FACTS!r}"
+            raise invalid("server_optimizer", rule, Described(f"the name {name!r}"))
 
 
 def save_layer(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 
 from kspark.plan import ShardSteps, TrainingPlan
 from kspark.shards import Shard, Window
@@ -49,21 +50,23 @@ class EpochRows:
             if isinstance(steps, ShardSteps)
             else self._streamed()
         )
-        for window in windows:
-            yield weighted(window, plan)
+        with closing(windows):  # The user's data may hold files, which are closed with it.
+            for window in windows:
+                yield weighted(window, plan)
 
-    def _streamed(self) -> Iterator[Window]:
+    def _streamed(self) -> Generator[Window, None, None]:
         """Read one window ahead, to know which one is the last."""
         batches = rows = 0
         ahead: Window | None = None
-        for window in stream_windows(self._fit, self._shard.index, self._epoch):
-            if self._check is not None:
-                self._check(window)
-            if ahead is not None:
-                yield ahead
-            ahead, window.first_batch = window, batches
-            batches += self._fit.plan.batches(window.num_examples)
-            rows += window.num_examples
+        with closing(stream_windows(self._fit, self._shard.index, self._epoch)) as windows:
+            for window in windows:
+                if self._check is not None:
+                    self._check(window)
+                if ahead is not None:
+                    yield ahead
+                ahead, window.first_batch = window, batches
+                batches += self._fit.plan.batches(window.num_examples)
+                rows += window.num_examples
         self.batches, self.num_examples = batches, rows
         if ahead is not None:
             yield ahead
@@ -71,7 +74,7 @@ class EpochRows:
 
 def spooled_windows(
     plan: TrainingPlan, steps: ShardSteps, shard: Shard, epoch: int
-) -> Iterator[Window]:
+) -> Generator[Window, None, None]:
     """Read the training rows of an epoch that are on disk, window by window."""
     done = 0
     for number, start, stop in steps.ranges(epoch - plan.origin):

@@ -10,6 +10,7 @@ from kspark.adapters.base import Task, run_task
 from kspark.adapters.rdd import PieceKey, cut_chunks
 from kspark.adapters.spooled import StoredPlan
 from kspark.cluster.failures import failure_json
+from kspark.errors import Described, invalid
 from kspark.shards import Block, Chunk, Shard, ShardHandle, SpoolMissingError, link, spool
 from kspark.worker.mixing import missing_json
 from kspark.worker.tasks import MissingShard
@@ -26,11 +27,12 @@ def opened(handle: ShardHandle, expected: Counts) -> Shard:
         ValueError: If it has fewer rows than it had, because its source was read again.
     """
     if handle.num_examples < expected[handle.index]:
-        raise ValueError(
-            f"Partition {handle.index} was read again after its executor was lost, and has "
-            f"{handle.num_examples} rows now instead of {expected[handle.index]}. The input of "
-            "`kspark.data.spool` must give the same rows each time."
+        rule = "spooled rows of a source that gives the same rows each time; persist the source"
+        found = (
+            f"partition {handle.index}, which was read again after its executor was lost, and has "
+            f"{handle.num_examples} rows now instead of {expected[handle.index]}"
         )
+        raise invalid("x", rule, Described(found))
     return Shard.open(handle)
 
 

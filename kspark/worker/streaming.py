@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,8 @@ def open_stream(
     for _ in numbers:
         pass
     try:
-        chunk = next(rows.chunks(index, seeds[index], limited=limited), None)
+        with closing(rows.chunks(index, seeds[index], limited=limited)) as chunks:
+            chunk = next(chunks, None)
         if chunk is None:
             raise no_rows(index, rows.num_workers)
     except (ValueError, TypeError, FactoryError) as error:
@@ -96,7 +98,7 @@ def handle_of(chunk: Chunk, rows: FactoryRows, index: int, path: str) -> ShardHa
     )
 
 
-def stream_windows(fit: FitTask, shard: int, epoch: int) -> Iterator[Window]:
+def stream_windows(fit: FitTask, shard: int, epoch: int) -> Generator[Window, None, None]:
     """Read the rows that a worker trains in an epoch: all of its data, or a number of batches.
 
     If the data ends before that number is reached, the function is called again.
@@ -120,12 +122,11 @@ def stream_windows(fit: FitTask, shard: int, epoch: int) -> Iterator[Window]:
     number = done = 0
     while limit is None or done < limit:
         before, seed = done, fit.plan.data_seed(shard, epoch, number)
-        chunks = stream.chunks(shard, seed, limited=limit is not None)
-        if limit is not None:
-            chunks = first_steps(chunks, limit - done, size)
-        for window in windows_of_chunks(chunks, size):
-            done += num_batches(window.num_examples, size)
-            yield window
+        with closing(stream.chunks(shard, seed, limited=limit is not None)) as made:
+            chunks = made if limit is None else first_steps(made, limit - done, size)
+            for window in windows_of_chunks(chunks, size):
+                done += num_batches(window.num_examples, size)
+                yield window
         if done == before:
             raise no_rows(shard, stream.num_workers)
         if limit is None:
@@ -144,20 +145,22 @@ def windows_of_chunks(chunks: Iterator[Chunk], batch_size: int) -> Iterator[Wind
         ValueError: If a batch would have rows of different shapes.
     """
     waiting: list[Chunk] = []
+    rows = nbytes = 0  # of those that wait
     began = time.perf_counter()
     for chunk in chunks:
-        rows = sum(c.num_examples for c in waiting)
         if waiting and kinds_of(chunk) != kinds_of(waiting[0]):
             check_whole(waiting[0], chunk, rows, batch_size)
             yield joined(waiting).window()
-            waiting, rows = [], 0
+            waiting, rows, nbytes = [], 0, 0
         waiting.append(chunk)
         rows += chunk.num_examples
+        nbytes += chunk.nbytes
         whole = rows - rows % batch_size
-        is_full = sum(c.nbytes for c in waiting) >= WINDOW_BYTES
+        is_full = nbytes >= WINDOW_BYTES
         if whole and (is_full or time.perf_counter() - began >= WINDOW_SECONDS):
             read = joined(waiting)
             waiting = [read.rows(whole, rows)] if whole < rows else []
+            rows, nbytes = rows - whole, sum(c.nbytes for c in waiting)
             yield read.rows(0, whole).window()
             began = time.perf_counter()
     if waiting:
@@ -184,7 +187,7 @@ def check_whole(before: Chunk, chunk: Chunk, rows: int, batch_size: int) -> None
         )
     if rows % batch_size:
         raise ValueError(
-            f"The rows of a batch must have one shape. Received: rows of shapes {old} and {new} "
-            f"in a batch of {batch_size} rows. Let the data have batches of equal size, with "
+            f"`x` must give rows of one shape within a batch. Received: rows of shapes {old} and "
+            f"{new} in a batch of {batch_size} rows. Let the data have batches of equal size, with "
             "padded rows, and leave `batch_size` at `None`."
         )

@@ -230,7 +230,7 @@ def check_unchanged(handle: ShardHandle, wanted: int) -> None:
     Raises:
         ValueError: If it has fewer, because it was read again and its input changed.
     """
-    if handle.first_batch:
+    if handle.is_streamed:
         return
     if handle.num_examples < wanted:
         raise ValueError(

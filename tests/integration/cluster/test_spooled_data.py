@@ -50,7 +50,10 @@ def test_rows_outlive_an_executor(cluster):
     with spool(x, y) as rows:
         assert rows.num_shards == 2
         assert weights_after(rows, road="auto") == expected
+        before = rows.places
         os.kill(executor(), signal.SIGKILL)
         assert weights_after(rows, road="rounds") == expected
+        assert rows.places != before
+        assert all(os.path.isdir(folder) for _, folder in rows.places)
         predicted = SparkModel(model()).predict(rows, verbose=0)
     np.testing.assert_array_equal(predicted, SparkModel(model()).predict(x, verbose=0))

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from kspark import SparkModel
-from kspark.data import tfrecord
+from kspark.data import spool, tfrecord
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(90, 4)).astype("float32")
@@ -94,3 +94,35 @@ def test_a_damaged_record_is_named_by_its_file(spark, tmp_path):
         fitted(tfrecord(path, FEATURES), **NAMES)
     with pytest.raises(ValueError, match="no column 'z', which `features_col` names"):
         fitted(tfrecord(path, FEATURES), features_col="z", label_col="y")
+
+
+def of_images(batch):
+    """Decode files of images; those of other data raise an exception."""
+    files = [tf.io.decode_png(file).numpy() for file in batch["png"]]
+    return np.stack(files).reshape(len(files), 4) / np.float32(255)
+
+
+def test_files_of_images_in_records_reach_preprocess(spark, tmp_path):
+    """The function is tried with a real image, and gets the bytes, also of spooled rows."""
+    pixels = RANDOM.integers(0, 256, (90, 2, 2, 1), dtype=np.uint8)
+    path = tmp_path / "images.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for image, y in zip(pixels, Y, strict=True):
+            png = tf.train.BytesList(value=[tf.io.encode_png(image).numpy()])
+            label = tf.train.Int64List(value=[y])
+            parts = {"png": tf.train.Feature(bytes_list=png)}
+            parts["y"] = tf.train.Feature(int64_list=label)
+            features = tf.train.Features(feature=parts)
+            writer.write(tf.train.Example(features=features).SerializeToString())
+    described = {"png": tf.io.FixedLenFeature((), tf.string), "y": FEATURES["y"]}
+    rows, names = tfrecord(path, described), {"features_col": "png", "label_col": "y"}
+    _, expected = fitted(pixels.reshape(90, 4) / np.float32(255), Y)
+    images = tf.data.Dataset.from_tensor_slices([tf.io.encode_png(p).numpy() for p in pixels])
+    stream = tf.data.Dataset.zip(images, tf.data.Dataset.from_tensor_slices(Y)).batch(10)
+    _, found = fitted(rows, **names, preprocess=of_images)
+    np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-6)
+    _, found = fitted(stream, preprocess=lambda batch: of_images({"png": batch["x"]}))
+    np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-6)
+    with spool(rows, num_workers=2, **names) as spooled:
+        _, found = fitted(spooled, preprocess=of_images, augment=lambda x: x / x.max() * x.max())
+    np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-4)

@@ -291,10 +291,10 @@ def test_augment_trains_as_keras_and_validation_has_none(numbers):
     ("preprocess", "message"),
     [
         (lambda batch: batch["text"], r"keys \['x'\].*raised KeyError"),
-        (lambda batch: batch["x"], r"return rows of shape \(3,\).*Received: .*\(5,\)"),
+        (lambda batch: batch["x"], r"returns rows of shape \(3,\).*Received: .*\(5,\)"),
         (lambda batch: batch["x"][:1, :3], "as many rows as it gets, 2"),
-        (lambda batch: {"a": batch["x"]}, r"return an array.*keys \['a'\]"),
-        (lambda batch: np.full((2, 3), "a"), "return numbers. Received: text"),
+        (lambda batch: {"a": batch["x"]}, r"returns an array.*keys \['a'\]"),
+        (lambda batch: np.full((2, 3), "a"), "returns numbers. Received: text"),
         (lambda batch: None, "Received: None"),
         (layers.Dense(3), "be a layer that has its weights"),
     ],
@@ -303,7 +303,7 @@ def test_what_is_not_the_input_of_the_model_is_refused_before_a_fit(numbers, pre
     x, y = numbers
     with pytest.raises(ValueError, match=f"(?s)`preprocess` must .*{message}"):
         one_worker(classifier((3,))).fit(x, y, preprocess=preprocess, verbose=0)
-    with pytest.raises(ValueError, match="`augment` must return rows of shape"):
+    with pytest.raises(ValueError, match="`augment` must be a step that returns rows of"):
         one_worker(classifier((5,))).fit(x, y, augment=lambda x: x[:, :2], verbose=0)
 
 
@@ -406,3 +406,6 @@ def test_a_stage_saves_the_name_of_a_function(spark, grammar, tmp_path, monkeypa
     stage.setPreprocess(lambda batch: batch["features"])
     with pytest.raises(ValueError, match="`preprocess` must be a function that can be imported"):
         stage.save(str(tmp_path / "other"))
+    stage.setPreprocess(None)
+    stage.save(str(tmp_path / "none"))
+    assert KerasClassificationModel.load(str(tmp_path / "none")).getPreprocess() is None

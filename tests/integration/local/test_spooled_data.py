@@ -253,6 +253,32 @@ def test_misuse_is_refused_before_a_job(spark, monkeypatch):
     labelled.close()
 
 
+def test_preprocess_gets_the_columns_by_their_names(spark):
+    """As of the frame itself. A list of columns is one array, so that it is refused."""
+    frame = frame_of(spark)
+
+    def doubled(batch):
+        (values,) = batch.values()
+        if not values.any():
+            raise ValueError("zeros, which no row has")
+        return batch["features"] * 2
+
+    expected, history = fitted(frame, preprocess=doubled)
+    with spool(frame) as rows:
+        spark_model, found = fitted(rows, preprocess=doubled)
+        assert (found, weights_of(spark_model)) == (history, weights_of(expected))
+        _, seen = fitted(rows, augment=lambda x: x if x.any() else None)
+        assert seen["loss"] == fitted(rows)[1]["loss"]
+    parts = frame.selectExpr("features[0] a", "features[1] b", "label")
+    with spool(parts, features_col=["a", "b"]) as rows:
+        fitted(rows, model=classifier(2))
+        with pytest.raises(ValueError, match=r"`features_col` must be one column, or a dict.*'a'"):
+            fitted(rows, model=classifier(2), preprocess=lambda batch: batch["x"])
+    with spool(parts, features_col={"a": "a", "b": "b"}) as rows:
+        both = lambda batch: np.stack([batch["a"], batch["b"]], axis=1)  # noqa: E731
+        fitted(rows, model=classifier(2), preprocess=both)
+
+
 def test_files_of_forgotten_rows_are_deleted(spark):
     rows = spool(X, Y)
     folder = os.path.dirname(rows.places[0][1])

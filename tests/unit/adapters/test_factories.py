@@ -16,6 +16,7 @@ from kspark.adapters.factories import (
     first_features,
     first_steps,
     is_factory,
+    placed,
     read_factory,
 )
 from kspark.cluster.failures import FactoryError, failure_of
@@ -101,6 +102,42 @@ def test_a_batch_that_does_not_fit_is_named():
         list(rows_of([(X, Y), (np.zeros((4, 3)), Y[:4])]).chunks(1))
     with pytest.raises(ValueError, match=r"In batch 1 of worker 0: .*features alone"):
         list(rows_of([X]).chunks(0))
+
+
+def test_what_is_no_batch_is_named_with_any_kind_of_error():
+    """The exceptions of some kinds cannot be made of a text alone."""
+    not_text = np.array([b"\xff", b"a"], object)
+    for batches in ([(X, Y), (1, 2, 3, 4)], [(X[:0], Y[:0]), (1, 2)], [(X, Y), (not_text, Y[:2])]):
+        with pytest.raises(ValueError, match="In batch 2 of worker 1: ") as raised:
+            list(rows_of(batches).chunks(1))
+        assert type(raised.value) is ValueError
+    for error in (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no text"), TypeError("no array")):
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        with pytest.raises(kind, match="In batch 3 of worker 0: .*no ") as raised, placed(0, 3):
+            raise error
+        assert type(raised.value) is kind
+
+
+def test_the_iterator_of_the_user_is_closed_where_reading_ends():
+    closed = []
+
+    def held(worker):
+        try:
+            while True:
+                yield X[:3], Y[:3]
+        finally:
+            closed.append(float(np.random.random()))
+
+    rows = rows_of(held)
+    chunks = rows.chunks(0, 1, limited=True)
+    next(chunks)
+    outside = np.random.get_state()[1].tolist()
+    chunks.close()
+    assert len(closed) == 1 and np.random.get_state()[1].tolist() == outside
+    first_features(rows, 0, iter([0])).__next__()
+    factory = Factory(rows.make, None, steps=1)
+    list(read_factory(rows, factory, lambda index, chunks: chunks, 0, iter([0])))
+    assert len(closed) == 3
 
 
 def test_an_error_of_the_users_code_has_its_own_traceback():

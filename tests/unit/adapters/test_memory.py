@@ -100,3 +100,24 @@ def test_batches_are_not_kept_in_memory(tmp_path, monkeypatch):
         tracemalloc.stop()
     assert examples.num_examples == ROWS
     assert peak < 0.25 * SIZE
+
+
+def test_broadcasts_are_destroyed_if_a_later_one_fails():
+    """Those of the slice that failed, too."""
+    destroyed = []
+
+    def broadcast(pieces):
+        if len(made) == 3:
+            raise MemoryError("full")
+        made.append(SimpleNamespace(destroy=lambda: destroyed.append(len(made))))
+        return made[-1]
+
+    made = []
+    context = SimpleNamespace(master="yarn", defaultParallelism=1, broadcast=broadcast)
+    spark = SimpleNamespace(sparkContext=context)
+    x = ones(shape=(16 * ROWS, WIDTH))
+    spec = InputSpec(SPEC.inputs)
+    examples = adapt_arrays(spark, x, None, None, spec, Columns())
+    with pytest.raises(MemoryError), examples:
+        examples.map_chunks(None)
+    assert len(destroyed) == 3

@@ -172,6 +172,33 @@ def test_a_shipped_function_gets_its_arguments_then_shared_values_then_those_of_
     assert shipped("call") == ["own0", "own1", "shared0", "shared1", "call"]
 
 
+def test_values_are_read_in_turn_and_not_kept():
+    class Broadcast:
+        """As that of Spark: it reads its file once, and keeps the value."""
+
+        def __init__(self, path):
+            self._path = path
+            self.reads = 0
+
+        @property
+        def value(self):
+            if "_value" not in vars(self):
+                self._value, self.reads = [self._path], self.reads + 1
+            return self._value
+
+    shared = (Broadcast("a"), Broadcast("b"))
+    shipped = bootstrap.ship(order, shared=shared, in_turn=True)
+    assert shipped("call") == [*shared, "call"]
+    assert [one.reads for one in shared] == [0, 0]
+    values = bootstrap.values_in_turn(shared)
+    assert next(values) == ["a"] and shared[1].reads == 0
+    assert next(values) == ["b"] and "_value" not in vars(shared[0])
+    assert list(bootstrap.values_in_turn(shared)) == [["a"], ["b"]]  # another attempt
+    decrypted = Broadcast(None)
+    assert list(bootstrap.values_in_turn([decrypted])) * 2 == [[None]] * 2
+    assert "_value" in vars(decrypted)
+
+
 def order(*arguments):
     return list(arguments)
 

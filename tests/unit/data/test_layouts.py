@@ -56,7 +56,9 @@ def test_batches_have_the_structure_of_the_first_one():
 def test_tables(make):
     table = make(TABLE)
     found = layout_of(None, table, None, None, Columns(["a", "b"], "label", "w"))
-    assert (found.x, found.y, found.sample_weight) == (X, Y, Group(("sample_weight",)))
+    both = Group(("x",), columns=("a", "b"))
+    assert (found.x, found.y, found.sample_weight) == (both, Y, Group(("sample_weight",)))
     named = layout_of(None, table, None, None, Columns({"u": "a", "v": ["b", "w"]}, None))
     assert (named.x, named.y) == (Group(("u", "v"), "dict"), Group())
-    assert layout_of(None, table, A, None, COLUMNS).x == X  # all columns, as in `fit`
+    found = layout_of(None, table, A, None, COLUMNS).x  # all columns, as in `fit`
+    assert found == Group(("x",), columns=("a", "b", "label", "w"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 from kspark import SparkModel, load_spark_model, optimizers
@@ -58,6 +59,21 @@ def test_a_custom_rule_is_loaded_with_custom_objects(tmp_path):
     assert type(loaded.server_optimizer) is Halved
     with pytest.raises(ValueError, match="`server_optimizer` must be one of .*Received: .*Halved"):
         load_spark_model(path)
+
+
+def test_the_state_of_a_rule_may_have_the_name_of_an_argument(tmp_path):
+    path = str(tmp_path / "model.keras")
+    saved = SparkModel(compiled(), preprocess=keras.layers.Rescaling(3.0))
+    saved._outcome.server_state = {"preprocess": np.arange(3.0)}
+    saved.save(path)
+    loaded = load_spark_model(path)
+    assert loaded.preprocess.scale == 3
+    assert loaded._outcome.server_state.keys() == {"preprocess"}
+    assert loaded._outcome.server_state["preprocess"].tolist() == [0, 1, 2]
+    for name in ("kspark/steps/preprocess", "model/variables/0"):
+        saved._outcome.server_state = {name: np.zeros(1)}
+        with pytest.raises(ValueError, match="`server_optimizer` must be one whose state has no"):
+            saved.save(path)
 
 
 class Backwards(keras.optimizers.SGD):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pickle
 
 import keras
 import numpy as np
 import pytest
+from pandas import isna
 
+from kspark.replica.backends.randomness import OwnRandomness
 from kspark.replica.import_names import imported, name_to_save, restored
 from kspark.replica.model_inputs import as_arrays, as_inputs
 from kspark.replica.preprocessing import Preprocessing
@@ -107,15 +110,31 @@ def test_the_inputs_of_a_model_are_taken_in_all_forms():
     assert as_inputs([a], ONE) is a
 
 
+def test_code_with_its_own_randomness_draws_as_if_it_were_alone():
+    shared, own = [], OwnRandomness()
+    np.random.seed(3)
+    alone = np.random.random(3).tolist()
+    for number in range(3):
+        with own.used():
+            if not number:
+                np.random.seed(3)
+            shared.append(float(np.random.random()))
+        np.random.random(2)
+    assert shared == alone
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (3, "return an array, the input of the model 'x'. Received: a int"),
+        (3, "returns an array, the input of the model 'x'. Received: a int"),
         (np.zeros((2, 2)), r"as many rows as it gets, 3. Received: an array of shape \(2, 2\)"),
         (np.float32(1), "as many rows"),
-        (np.zeros((3, 4)), r"rows of shape \(2,\), which the model takes. Received: .*\(4,\)"),
-        (np.full((3, 2), "a"), "return numbers. Received: text"),
-        (np.full((3, 2), None), "return numbers or text. Received: an array of objects"),
+        (
+            np.zeros((3, 4)),
+            r"rows of shape \(2,\), which .*Received: .*\(4,\). .*\(rows, 2\)",
+        ),
+        (np.full((3, 2), "a"), "returns numbers. Received: text"),
+        (np.full((3, 2), None), "returns numbers or text. Received: an array of objects"),
         ([np.zeros((3, 2))] * 2, "Received: a list of 2 values of ndarray"),
         ({"y": np.zeros((3, 2))}, r"Received: a dictionary with the keys \['y'\]"),
     ],
@@ -128,7 +147,7 @@ def test_other_values_are_refused(value, message):
 def test_numbers_that_integers_cannot_represent_are_refused():
     spec = InputSpec((ArraySpec("x", (), "int32"),))
     assert as_arrays("augment", np.array([1.0, 2.0]), spec, 2)[0].dtype == np.int32
-    with pytest.raises(ValueError, match="`augment` must return whole numbers that fit int32"):
+    with pytest.raises(ValueError, match="`augment` .*returns whole numbers that fit int32"):
         as_arrays("augment", np.array([1.5]), spec, 1)
 
 
@@ -157,13 +176,52 @@ def main_function():
 
 
 def test_a_file_cannot_name_any_function_in_safe_mode():
-    for name in ("os:system", "subprocess:Popen", "numpy:load", "never_imported:function"):
-        with pytest.raises(ValueError, match="`preprocess` must be loaded after `import"):
+    others = ("pandas:isna", f"{__name__}:isna", f"{__name__}:keras.utils.to_categorical")
+    for name in ("os:getcwd", "json:loads", "numpy:load", "jax:jit", "never_in:function", *others):
+        rule = "loaded after `import" if name.startswith("never") else "a function of your own mod"
+        with pytest.raises(ValueError, match=f"`preprocess` must be {rule}"):
             restored(name, "preprocess", {}, safe_mode=True)
     assert restored("json:loads", "preprocess", {}, safe_mode=False).__name__ == "loads"
     given = {"function": main_function()}
     assert restored("lost:function", "preprocess", given, safe_mode=True) is given["function"]
     with keras.saving.custom_object_scope(given):
         assert restored("lost:function", "preprocess", {}, safe_mode=True) is given["function"]
-    own = name_to_save(pytest.raises, "preprocess")
-    assert restored(own, "preprocess", {}, safe_mode=True) is pytest.raises
+    assert restored("pandas:isna", "preprocess", {"isna": isna}, safe_mode=True) is isna
+    own = name_to_save(main_function, "preprocess")
+    assert restored(own, "preprocess", {}, safe_mode=True) is main_function
+    with pytest.raises(ValueError, match="`preprocess` must be a function that can be import"):
+        name_to_save(None, "preprocess")
+
+
+TORCH = """
+import keras
+import numpy as np
+import torch
+from kspark.replica.backends.randomness import OwnRandomness
+from kspark.replica.steps import Step
+
+step = Step.of("augment", lambda x: x + np.random.random(x.shape)).make()
+own = OwnRandomness()
+
+def drawn(with_steps):
+    keras.utils.set_random_seed(4)
+    found = []
+    for number in range(3):
+        if with_steps:
+            step(np.zeros(2), training=True, seed=(1, number))
+            with own.used():
+                keras.utils.set_random_seed(5)
+                torch.rand(2)
+        found.append(torch.rand(2).tolist())
+    return found
+
+assert drawn(True) == drawn(False)
+"""
+
+
+def test_steps_leave_the_generator_of_torch_as_it_was(process):
+    """Layers without a seed of their own, such as `Dropout`, draw from it."""
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is not installed")
+    done = process(TORCH, KERAS_BACKEND="torch")
+    assert done.returncode == 0, done.stderr[-3000:]

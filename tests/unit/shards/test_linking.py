@@ -36,6 +36,12 @@ def test_file_systems_without_links_get_copies(shard, monkeypatch):
     assert Shard.open(linked).read().y[0].tolist() == ["a"] * 6
 
 
+def test_a_folder_that_is_gone_is_no_missing_file(shard, tmp_path):
+    (source, *_) = (f"{shard.path}/{name}" for stored in shard.arrays for name in stored.files)
+    with pytest.raises(FileNotFoundError, match="no-folder"):
+        linking.link_file(source, str(tmp_path / "no-folder" / "file"))
+
+
 def test_a_missing_file_is_told(shard, tmp_path):
     Shard.remove(shard)
     with pytest.raises(SpoolMissingError, match="is gone"):

@@ -40,6 +40,31 @@ def test_windows_have_whole_batches_and_end_at_a_limit(monkeypatch, limit):
     assert rows_in(windows_of_chunks(iter([]), 4)) == []
 
 
+def test_the_contents_of_bytes_count_for_the_size_of_a_window(monkeypatch):
+    monkeypatch.setattr(streaming, "WINDOW_BYTES", 2_500_000)
+    files = np.array([bytes(1_000_000)] * 7, object)
+    windows = windows_of_chunks((Chunk([files[i : i + 1]]) for i in range(7)), 1)
+    assert [window.num_examples for window in windows] == [3, 3, 1]
+
+
+def test_a_stream_is_closed_if_training_ends_early(tools, tmp_path):
+    closed = []
+
+    def make(worker, num_workers, seed):
+        try:
+            while True:
+                yield np.zeros((4, 1)), np.zeros(4)
+        finally:
+            closed.append(worker)
+
+    fit = fit_on(tools, [4], steps=3)
+    fit = replace(fit, stream=FactoryRows(make, SPEC, 1))
+    rows = iter(EpochRows(fit, Shard(handle(tmp_path)), 0))
+    next(rows)
+    rows.close()
+    assert closed == [0]
+
+
 def test_batches_may_have_rows_of_other_lengths_but_a_batch_has_rows_of_one():
     def padded(*sizes):
         for width, rows in sizes:
@@ -47,7 +72,7 @@ def test_batches_may_have_rows_of_other_lengths_but_a_batch_has_rows_of_one():
 
     windows = list(windows_of_chunks(padded((2, 4), (2, 4), (3, 4), (2, 1)), 4))
     assert [window.x[0].shape for window in windows] == [(8, 2), (4, 3), (1, 2)]
-    with pytest.raises(ValueError, match="The rows of a batch must have one shape"):
+    with pytest.raises(ValueError, match="`x` must give rows of one shape within a batch"):
         list(windows_of_chunks(padded((2, 3), (3, 4)), 4))
     with pytest.raises(ValueError, match="the same inputs, labels and sample weights"):
         list(windows_of_chunks(iter([Chunk([np.zeros(2)]), Chunk([np.zeros(2)], [np.ones(2)])]), 2))
