@@ -117,7 +117,7 @@ def first_arrays(
     if isinstance(x, RecordFiles):
         features = replace(columns, label_col=None, weight_col=None)
         return first_features_of_records(x, plan_frame(features, spec))
-    examples = adapt(spark, head(x), spec=spec, columns=columns)
+    examples = adapt(spark, head(x, len(spec.inputs)), spec=spec, columns=columns)
     first = examples.first.x if isinstance(examples, ArrayExamples) else []
     return [dense(rows) for rows in first]
 
