@@ -41,7 +41,7 @@ from kspark.adapters.files import adapt_files
 from kspark.adapters.rdd import adapt_rdd
 from kspark.adapters.records import adapt_records
 from kspark.adapters.refusals import ACCEPTED, refused, way_out
-from kspark.adapters.sparse import is_matrix
+from kspark.adapters.sparse import by_rows, is_matrix
 from kspark.adapters.spooled import Spooled, adapt_spooled
 from kspark.adapters.streams import Stream, adapt_stream, as_stream
 from kspark.adapters.tables import adapt_pandas, adapt_table, head, is_array_like, is_pandas
@@ -106,7 +106,7 @@ def readable(value: Any, *, limited: bool = False) -> Any:
     """
     if isinstance(value, Spooled):
         value.check_open()
-    return as_stream(loaded(plain_table(value)), limited=limited)
+    return as_stream(by_rows(loaded(plain_table(value))), limited=limited)
 
 
 def adapt(
@@ -143,9 +143,9 @@ def adapt(
     if num_workers is not None and num_workers < 1:
         raise invalid("num_workers", "an integer >= 1, or None", num_workers)
     x, y, sample_weight = (
-        loaded(x),
-        loaded(y, archives=False),
-        loaded(sample_weight, archives=False),
+        by_rows(loaded(x)),
+        by_rows(loaded(y, archives=False)),
+        by_rows(loaded(sample_weight, archives=False)),
     )
     for matches, adapter in KINDS:
         if matches(x):

@@ -11,7 +11,7 @@ import numpy as np
 
 from kspark.adapters.conform import Place
 from kspark.adapters.refusals import conversion, refused
-from kspark.adapters.sparse import is_matrix
+from kspark.adapters.sparse import by_rows, is_matrix, with_first_rows
 from kspark.adapters.tensors import decoded, host_array
 from kspark.errors import Described, invalid
 from kspark.shards import InputSpec
@@ -63,19 +63,21 @@ def num_rows(array: Any) -> int:
 def on_host(value: Any) -> Any:
     """Convert tensors to NumPy arrays, in the same structure.
 
-    `None` and sparse matrices of SciPy stay as they are.
+    `None` stays as it is, and sparse matrices of SciPy are divided into rows.
 
     Bytes become text if all of them are UTF-8; the files of images are not.
 
     Raises:
         TypeError: If a part is no array, such as a ragged tensor.
     """
+    if is_matrix(value):
+        return by_rows(value)
     if isinstance(value, Mapping):
         return {name: on_host(part) for name, part in value.items()}
     if isinstance(value, tuple | list) and any(hasattr(part, "shape") for part in value):
         return [on_host(part) for part in value]
-    if value is None or is_matrix(value):
-        return value
+    if value is None:
+        return None
     if conversion(value):
         raise refused("x", "data whose batches are arrays", value)
     array = host_array(value)
@@ -87,10 +89,10 @@ def on_host(value: Any) -> Any:
 
 
 def first_rows(value: Any) -> Any:
-    """Return the first row of each array, in the same structure."""
+    """Return the first row of each array or sparse matrix as an array, in the same structure."""
     if isinstance(value, Mapping):
-        return {name: array[:1] for name, array in value.items()}
-    return [array[:1] for array in value] if isinstance(value, list) else value[:1]
+        return {name: first_rows(part) for name, part in value.items()}
+    return list(map(first_rows, value)) if isinstance(value, list) else with_first_rows(value)[:1]
 
 
 def is_row(x: Any, spec: InputSpec) -> bool:

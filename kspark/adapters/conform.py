@@ -255,6 +255,10 @@ def stack(values: Sequence[Any], place: Place) -> np.ndarray:
     Raises:
         ValueError: If the rows have different shapes.
     """
+    for row, value in enumerate(values):
+        if hasattr(value, "tocsr"):  # NumPy cannot stack sparse matrices of SciPy.
+            rule = "arrays, without sparse matrices among them"
+            raise place.error(rule, type(value).__name__, row)
     if any(hasattr(v, "toArray") for v in values):  # Spark's vectors and matrices
         values = [v.toArray() if hasattr(v, "toArray") else v for v in values]
     if isinstance(values[0], bytes | bytearray):  # NumPy's own dtype cuts zeros at the end off.

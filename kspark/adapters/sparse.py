@@ -51,8 +51,25 @@ def rows_of_matrix(matrix: Any, place: Place) -> SparseRows:
     )
 
 
+def by_rows(value: Any) -> Any:
+    """Return sparse matrices of SciPy as CSR matrices, also those in a list or a dictionary.
+
+    The other formats have no slices of rows, or are a dictionary themselves. Any other value is
+    returned unchanged.
+    """
+    if is_matrix(value):
+        return value.tocsr() if value.ndim == 2 else value
+    if isinstance(value, Mapping) and any(map(is_matrix, value.values())):
+        return {name: by_rows(part) for name, part in value.items()}
+    if isinstance(value, list | tuple) and any(map(is_matrix, value)):
+        return [by_rows(part) for part in value]
+    return value
+
+
 def compressed(value: Any, place: Place) -> Any:
-    """Return a sparse matrix, or a list of one, or of vectors, as its rows; others unchanged.
+    """Return a sparse matrix, or a list of one, as its rows, and a list of rows stacked.
+
+    Rows are matrices of one row, or vectors. Other values are returned unchanged.
 
     Raises:
         ValueError: As for `rows_of_matrix` and `stack_rows`.
@@ -60,18 +77,20 @@ def compressed(value: Any, place: Place) -> Any:
     if isinstance(value, list | tuple):
         if len(value) == 1 and is_matrix(value[0]):
             value = value[0]
-        elif any(hasattr(v, "toArray") for v in value):
+        elif any(hasattr(v, "toArray") or is_matrix(v) for v in value):
             return stack_rows(value, place)
     return rows_of_matrix(value, place) if is_matrix(value) else value
 
 
 def with_first_rows(value: Any) -> Any:
     """Replace each sparse matrix of a value, list or dictionary by its first row, as an array."""
+    if is_matrix(value):
+        return value.tocsr()[:1].toarray()
     if isinstance(value, Mapping) and any(map(is_matrix, value.values())):
         return {name: with_first_rows(part) for name, part in value.items()}
     if isinstance(value, list | tuple) and any(map(is_matrix, value)):
         return [with_first_rows(part) for part in value]
-    return value.tocsr()[:1].toarray() if is_matrix(value) else value
+    return value
 
 
 def to_rows(column: pa.Array, place: Place) -> Features:

@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 
 from kspark.adapters.base import CHUNK_BYTES, Columns, Examples
 from kspark.adapters.conform import Place, conform
+from kspark.adapters.refusals import shown
 from kspark.adapters.structure import leaves, part_name
 from kspark.adapters.tensors import decoded
 from kspark.errors import Described, invalid
@@ -335,8 +336,8 @@ def adapt_spooled(
             columns, which were named when the rows were spooled.
     """
     given: Mapping[str, tuple[Any, bool]] = {
-        "y": (y, y is not None),
-        "sample_weight": (sample_weight, sample_weight is not None),
+        "y": (Described(shown(y)), y is not None),
+        "sample_weight": (Described(shown(sample_weight)), sample_weight is not None),
         "features_col": (columns.features_col, columns.features_col != "features"),
         "label_col": (columns.label_col, columns.label_col not in ("label", None)),
         "weight_col": (columns.weight_col, columns.weight_col is not None),

@@ -36,7 +36,6 @@ from kspark.adapters.batches import (
     unpacked,
 )
 from kspark.adapters.refusals import ACCEPTED, conversion, refused, shown
-from kspark.adapters.sparse import with_first_rows
 from kspark.cluster.interrupts import interruptible
 from kspark.cluster.remote import is_connect
 from kspark.errors import Described, invalid, invalid_type
@@ -100,7 +99,7 @@ class Stream:
     @property
     def example(self) -> Any:
         """The features of the first batch's first row, in the structure of the features."""
-        return first_rows(with_first_rows(self.first[0]))
+        return first_rows(self.first[0])
 
 
 def as_stream(value: Any, *, limited: bool = False) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from kspark.adapters.arrays import ArrayExamples, adapt_arrays, is_one_array
 from kspark.adapters.base import CHUNK_BYTES, Columns
 from kspark.adapters.conform import Place
 from kspark.adapters.feeds import Feed, missing, plan_frame
-from kspark.adapters.sparse import is_matrix, stack_rows, to_rows
+from kspark.adapters.sparse import is_matrix, stack_rows, to_rows, with_first_rows
 from kspark.adapters.tensors import host_array
 from kspark.shards import Features, InputSpec, dense
 
@@ -32,23 +32,37 @@ def is_array_like(value: object) -> bool:
     return hasattr(value, "__array__") or isinstance(value, kinds) or is_matrix(value)
 
 
-def head(x: Any) -> Any:
-    """Return the first row of data on the driver, in the structure of the data."""
+def head(x: Any, num_parts: int = 1) -> Any:
+    """Return the first row of data on the driver, in the structure of the data.
+
+    Args:
+        x: The data.
+        num_parts: Integer, number of arrays that the model, or its preprocessing, takes: a list of
+            as many has an array for each. Other lists have one element per row. Defaults to `1`.
+    """
     if is_pandas(x):
         return x.head(1)
     if isinstance(x, pa.Table):
         return x.slice(0, 1)
     if not is_array_like(x):
         return x
+    if is_matrix(x):
+        return with_first_rows(x)
+    if isinstance(x, Mapping):
+        return {name: head(part) for name, part in x.items()}
+    if isinstance(x, list | tuple) and len(x) == num_parts > 1:
+        return [head(part) for part in x]
     if is_one_array(x):
-        x = x[0]
+        return head(x[0])
     if hasattr(x, "__array__"):
         x = host_array(x)
     if not isinstance(x, list | tuple) and np.ndim(x) == 0:
         return x
     rows = x[:1]
+    if not is_one_array(rows):
+        return rows
     # A list of one array would count as the array of all rows.
-    return np.asarray(rows) if is_one_array(rows) else rows
+    return with_first_rows(rows[0]) if is_matrix(rows[0]) else np.asarray(rows)
 
 
 def adapt_pandas(

@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 
 from kspark.adapters import Columns, Stream, is_table
 from kspark.adapters.feeds import feature_names
+from kspark.adapters.sparse import is_matrix
 from kspark.adapters.spooled import Group, Layout
 from kspark.adapters.tables import all_are_features, is_pandas
 from kspark.cluster.spark_job import run
@@ -89,10 +90,13 @@ def group_of(value: Any, name: str) -> Group:
 
 def is_list_of_arrays(value: Any) -> bool:
     """Whether a value is a list of arrays, as Keras takes it, and not of numbers or rows."""
-    return isinstance(value, list | tuple) and all(
-        hasattr(part, "__array__") and np.ndim(part) > 0 and not hasattr(part, "toArray")
-        for part in value
-    )
+
+    def is_array(part: Any) -> bool:
+        if is_matrix(part):  # A matrix of one row is a row.
+            return bool(part.shape[0] != 1)
+        return hasattr(part, "__array__") and np.ndim(part) > 0 and not hasattr(part, "toArray")
+
+    return isinstance(value, list | tuple) and all(map(is_array, value))
 
 
 def first_parts(spark: SparkSession, rows: RDD[Any], *, labelled: bool) -> tuple[Any, Any, Any]:

@@ -14,12 +14,14 @@ import numpy as np
 from pyspark.sql import SparkSession
 
 from kspark.adapters import Columns, Examples, Spooled, adapt, readable
+from kspark.adapters.array_files import loaded
+from kspark.adapters.factories import is_factory
 from kspark.adapters.file_paths import is_files, open_files
 from kspark.adapters.spooled import Layout, StoredPlan
 from kspark.cluster.interrupts import defers_interrupts
 from kspark.cluster.running import check_running, is_stopped
 from kspark.data.layouts import layout_of
-from kspark.errors import ClusterError, Described, invalid
+from kspark.errors import ClusterError, Described, invalid, invalid_type
 from kspark.job.example import first_of_examples
 from kspark.job.stored import SpooledRows, StoredExamples
 from kspark.plan.checks import check_integer
@@ -277,7 +279,12 @@ def spool(
     """
     if num_workers is not None:
         check_integer("num_workers", num_workers, 1)
+    if is_factory(data):
+        rule = "rows that are kept: collect them in arrays, or pass the function to `fit`"
+        found = Described("a function of (worker, num_workers), whose rows are not kept")
+        raise invalid_type("data", rule, found)
     x = readable(data)
+    y, sample_weight = (loaded(part, archives=False) for part in (y, sample_weight))
     check_running(x)
     if isinstance(x, Spooled):
         raise invalid("data", "rows that are not spooled yet", x)

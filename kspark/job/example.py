@@ -147,7 +147,7 @@ def first_arrays(
             return first_features_of_records(x, plan_frame(features, spec))
         records = adapt(spark, x, spec=InputSpec(spec.inputs), columns=features, num_workers=1)
         return first_of_examples(spark, records)
-    examples = adapt(spark, head(x), spec=spec, columns=columns)
+    examples = adapt(spark, head(x, len(spec.inputs)), spec=spec, columns=columns)
     first = examples.first.x if isinstance(examples, ArrayExamples) else []
     return [dense(rows) for rows in first]
 

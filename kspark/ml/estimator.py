@@ -15,9 +15,9 @@ from pyspark.sql.types import BooleanType
 
 from kspark.adapters import Columns
 from kspark.adapters.dataframe import chosen_column
-from kspark.cluster.running import check_running
 from kspark.errors import invalid
 from kspark.ml.carried import CarriedModel
+from kspark.ml.datasets import check_dataset
 from kspark.ml.model import KerasModel, KerasRegressionModel
 from kspark.ml.naming import KERAS, naming
 from kspark.ml.params import HasFeatures, HasPrediction, HasTargets, HasTraining
@@ -89,7 +89,7 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
 
     @naming(KERAS)
     def _fit(self, dataset: DataFrame) -> KerasModel:
-        check_running(dataset)
+        check_dataset(dataset)
         carried = self._model()
         self.check_trainable()
         preprocess = self.value_of("preprocess")

@@ -17,9 +17,9 @@ from kspark.adapters.dataframe import check_new_column
 from kspark.adapters.file_paths import is_files
 from kspark.cluster.check import check_cluster_once
 from kspark.cluster.interrupts import defers_interrupts
-from kspark.cluster.running import check_running
 from kspark.errors import invalid, invalid_type
 from kspark.job.progress import CallProgress
+from kspark.ml.datasets import check_dataset
 from kspark.ml.naming import KERAS, naming
 from kspark.ml.params import HasFeatures, HasPrediction
 from kspark.ml.stage import Stage
@@ -102,7 +102,7 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
 
     @naming(KERAS)
     def _transform(self, dataset: DataFrame) -> DataFrame:
-        check_running(dataset)
+        check_dataset(dataset)
         layer = self.value_of("featureLayer")
         columns = Columns(self.feature_columns(), None, None)
         self._model().build(dataset, columns, self.value_of("preprocess"))

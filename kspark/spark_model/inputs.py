@@ -148,6 +148,7 @@ class Source:
 
     Attributes:
         replica: `Replica` that uses `model` itself, not a copy.
+        of_spooled: `Columns` that the caller has named for spooled rows, which refuse them.
         preprocessing: `Preprocessing` of the rows, or `None`.
     """
 
@@ -163,7 +164,7 @@ class Source:
         steps: Steps = Steps(),  # noqa: B008 (frozen)
     ) -> None:
         check_running(x)
-        self.columns = columns
+        self.columns = self.of_spooled = columns
         self.num_workers = num_workers
         self.preprocessing: Preprocessing | None = None
         self._x = x
@@ -281,7 +282,7 @@ class Source:
             y,
             sample_weight,
             spec=self.rows,
-            columns=self.columns,
+            columns=self.of_spooled if isinstance(x, Spooled) else self.columns,
             num_workers=self.num_workers,
             count=count,
         )
@@ -337,6 +338,8 @@ class TrainingData:
         """
         if validation_data is not None:
             validation_split = 0.0
+        if any(is_table(some) or is_files(some) for some in (data[0], validation_data)):
+            source.of_spooled = Columns()  # The names are those of the table's columns.
         examples, held_out = source.training(*data, validation_split)
         if validation_data is not None:
             held_out = source.validation(validation_data, count)

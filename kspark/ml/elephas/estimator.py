@@ -9,10 +9,10 @@ import keras
 from pyspark.ml import Estimator
 from pyspark.sql import DataFrame, SparkSession
 
-from kspark.cluster.running import check_running
 from kspark.cluster.slots import task_slots
 from kspark.ml.accessors import ElephasEstimatorAccessors
 from kspark.ml.carried import CarriedModel
+from kspark.ml.datasets import check_dataset
 from kspark.ml.elephas import files
 from kspark.ml.elephas.compiling import ARGUMENTS, compile_arguments, own_parts
 from kspark.ml.elephas.labels import with_encoded_labels
@@ -152,7 +152,7 @@ class ElephasEstimator(
 
     @naming(ELEPHAS)
     def _fit(self, dataset: DataFrame) -> ElephasTransformer:
-        check_running(dataset)
+        check_dataset(dataset)
         model = self._compiled()
         mode, frequency = self.value_of("mode"), self.value_of("frequency")
         stage = KerasEstimator(

@@ -13,9 +13,9 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, StructField
 from kspark import job
 from kspark.adapters import Columns
 from kspark.adapters.dataframe import check_new_column
-from kspark.cluster.running import check_running
 from kspark.ml.accessors import ElephasTransformerAccessors
 from kspark.ml.carried import CarriedModel
+from kspark.ml.datasets import check_dataset
 from kspark.ml.elephas import files
 from kspark.ml.elephas.losses import ModelType
 from kspark.ml.elephas.params import HasInferenceBatchSize
@@ -129,7 +129,7 @@ class ElephasTransformer(Model, ElephasStage, HasInferenceBatchSize, ElephasTran
     @naming(ELEPHAS)
     @naming(KERAS)
     def _transform(self, dataset: DataFrame) -> DataFrame:
-        check_running(dataset)
+        check_dataset(dataset)
         carried = self._model()
         columns = Columns(self.getOrDefault("featuresCol"), None, None)
         carried.build(dataset, columns)

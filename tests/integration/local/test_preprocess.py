@@ -13,7 +13,9 @@ import pandas as pd
 import pytest
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.sql import functions as F
+from scipy.sparse import coo_matrix
 
+import kspark.data
 from kspark import SparkModel, load_spark_model
 from kspark.ml import KerasClassificationModel, KerasClassifier, KerasModel
 
@@ -409,3 +411,45 @@ def test_a_stage_saves_the_name_of_a_function(spark, grammar, tmp_path, monkeypa
     stage.setPreprocess(None)
     stage.save(str(tmp_path / "none"))
     assert KerasClassificationModel.load(str(tmp_path / "none")).getPreprocess() is None
+
+
+def two_inputs():
+    keras.utils.set_random_seed(1)
+    inputs = [keras.Input((5,), name=name) for name in ("a", "b")]
+    outputs = layers.Dense(2, "softmax")(layers.Concatenate()(inputs))
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return model
+
+
+def both_halved(batch):
+    return [batch["a"] / 2, batch["b"] / 2]
+
+
+@pytest.mark.parametrize("kind", ["list", "tuple", "sparse", "generator", "factory", "spooled"])
+def test_several_inputs_in_a_list_are_prepared_by_their_names(numbers, kind):
+    x, y = numbers
+    oracle, model = two_inputs(), two_inputs()
+    oracle.fit([x / 2, x * 1.5], y, batch_size=8, shuffle=False, verbose=0)
+    parts = [x, x * 3]
+
+    def batches(worker=0, num_workers=1):
+        yield tuple(parts), y
+
+    data = {
+        "list": lambda: (parts, y),
+        "tuple": lambda: (tuple(parts), y),
+        "sparse": lambda: ([x, coo_matrix(x * 3)], y),
+        "generator": lambda: (batches(),),
+        "factory": lambda: (batches,),
+        "spooled": lambda: (kspark.data.spool(parts, y, num_workers=1),),
+    }[kind]
+    spark_model = one_worker(model, preprocess=both_halved)
+    given = {"shuffle": False, "verbose": 0, "batch_size": 8}
+    spark_model.fit(*data(), augment=lambda batch: list(batch), **given)
+    same_weights(model, oracle)
+    expected = oracle.evaluate([x / 2, x * 1.5], y, verbose=0)
+    np.testing.assert_allclose(spark_model.evaluate(*data(), verbose=0), expected, rtol=1e-5)
+    predictions = oracle.predict([x / 2, x * 1.5], verbose=0)
+    features = data()[0]
+    np.testing.assert_allclose(spark_model.predict(features, verbose=0), predictions, atol=1e-6)

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 from kspark import SparkModel
 from kspark.cluster.spark_job import SparkJob
 from kspark.data import spool
+from kspark.ml import KerasClassifier
 
 PROGRAM = Path(__file__).with_name("spooled_program.py")
 RANDOM = np.random.default_rng(0)
@@ -235,7 +237,7 @@ def test_misuse_is_refused_before_a_job(spark, monkeypatch):
             (lambda: model.fit(bare), "spooled rows with labels"),
             (lambda: model.evaluate(bare), "spooled rows with labels"),
             (lambda: model.fit(X, Y, validation_data=bare), "validation_data.*labels"),
-            (lambda: model.fit(labelled, Y), "`y` must be left out for spooled rows"),
+            (lambda: model.fit(labelled, Y), "`y` must be left out .*Received: <numpy.ndarray obj"),
             (lambda: model.fit(labelled, features_col="a"), "`features_col` must be left out"),
             (lambda: model.fit(labelled, filters=[("a", ">", 1)]), "`filters` must be None"),
             (lambda: model.predict(labelled, output="out"), "`output` must be None"),
@@ -310,3 +312,40 @@ def test_files_are_gone_with_the_session(end, tmp_path):
         assert told["written"] == [40_000] * 3
         assert np.isfinite(told["losses"]).all()
         assert told["stopped"].startswith("The Spark session of these spooled rows was stopped")
+
+
+def test_columns_are_named_for_the_table_beside_spooled_rows(spark, tmp_path):
+    frame = spark.createDataFrame(pd.DataFrame({"pixels": X.tolist(), "digit": Y}))
+    path = str(tmp_path / "rows")
+    frame.write.parquet(path)
+    given = {"features_col": "pixels", "label_col": "digit", "verbose": 0}
+    with spool(X, Y) as rows:
+        for data, other in [(frame, rows), (rows, frame), (rows, path), (path, rows)]:
+            model = classifier()
+            history = SparkModel(model).fit(data, validation_data=other, **given).history
+            expected = model.evaluate(X, Y, verbose=0, return_dict=True)
+            assert history["val_loss"][0] == pytest.approx(expected["loss"], rel=1e-5)
+        with pytest.raises(ValueError, match="`features_col` must be left out"):
+            SparkModel(classifier()).fit(rows, validation_data=(X, Y), **given)
+
+
+def test_labels_and_weights_of_spooled_rows_may_be_paths(spark, tmp_path):
+    paths = {name: tmp_path / f"{name}.npy" for name in ("x", "y", "weight")}
+    for name, array in zip(paths, (X, Y, Y + 1.0), strict=True):
+        np.save(paths[name], array)
+    x, y, weight = paths.values()
+    with spool([x, x], [y, y], weight) as listed, spool(x, y, weight) as alone:
+        assert listed.num_examples == alone.num_examples == len(X)
+        assert SparkModel(classifier()).fit(alone, verbose=0).history["loss"]
+
+
+def test_functions_are_not_spooled_and_stages_take_data_frames_only(spark):
+    def make(worker, num_workers):
+        yield X, Y
+
+    with pytest.raises(TypeError, match="`data` must be rows that are kept.*a function of"):
+        spool(make)
+    with spool(X, Y) as rows:
+        for data in (rows, make, X):
+            with pytest.raises(TypeError, match="`dataset` must be a Spark DataFrame.*SparkModel"):
+                KerasClassifier(classifier()).fit(data)

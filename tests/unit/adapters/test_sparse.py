@@ -28,6 +28,7 @@ from kspark.adapters.sparse import (
     to_rows,
     with_first_rows,
 )
+from kspark.adapters.tables import head
 from kspark.shards import ArraySpec, Chunk, InputSpec, Shard, SparseRows, dense, spool
 
 WIDTH = 600
@@ -310,3 +311,36 @@ def test_what_the_driver_spools_for_the_tasks_is_sparse():
         np.testing.assert_array_equal(dense(Shard.open(handle).read().x[0]), array())
     finally:
         Shard.remove(handle)
+
+
+@pytest.mark.parametrize("form", ["csr", "csc", "coo", "lil", "dok", "bsr", "dia"])
+def test_every_format_is_read_as_features_as_a_part_and_in_batches(form):
+    matrix = sp.random(6, WIDTH, 0.01, random_state=0).asformat(form)
+    expected, labels = matrix.toarray(), np.arange(6)
+    examples = adapt(SPARK, matrix, labels, spec=SPEC)
+    np.testing.assert_array_equal(dense(examples._chunk.x[0]), expected)
+    np.testing.assert_array_equal(head(matrix), expected[:1])
+    for parts in ({"a": matrix, "b": expected}, [matrix, expected], (matrix, expected)):
+        first = head(parts, 2)
+        for part in first.values() if isinstance(first, dict) else first:
+            np.testing.assert_array_equal(part, expected[:1])
+    stream = readable(iter([((matrix, expected), labels)]))
+    for part in stream.example:
+        np.testing.assert_array_equal(part, expected[:1])
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_list_of_matrices_of_one_row_has_an_example_in_each(count):
+    matrix = sp.random(4, WIDTH, 0.01, "csr", random_state=0)
+    rows = [matrix[i] for i in range(count)]
+    found = adapt(SPARK, rows, spec=BARE)._chunk.x[0]
+    np.testing.assert_array_equal(dense(found), matrix[:count].toarray())
+    np.testing.assert_array_equal(head(rows), matrix[:1].toarray())
+
+
+def test_lists_of_other_matrices_are_refused():
+    matrix = sp.random(4, WIDTH, 0.01, "csr", random_state=0)
+    with pytest.raises(ValueError, match="must hold sparse matrices of one row"):
+        adapt(SPARK, [matrix, matrix], spec=BARE)
+    with pytest.raises(ValueError, match="without sparse matrices among them"):
+        adapt(SPARK, [matrix[0], np.zeros((1, WIDTH))], spec=BARE)

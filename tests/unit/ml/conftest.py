@@ -1,7 +1,11 @@
 """Small compiled models; stages need no Spark until they fit."""
 
+from types import SimpleNamespace
+from unittest.mock import Mock
+
 import keras
 import pytest
+from pyspark.sql import DataFrame
 
 from kspark.ml import ElephasEstimator
 
@@ -37,3 +41,10 @@ def estimator(model):
         epochs=3,
         outputCol="out",
     )
+
+
+@pytest.fixture
+def frame():
+    """A DataFrame without rows of a session that runs."""
+    session = SimpleNamespace(sparkContext=SimpleNamespace(applicationId="application"))
+    return Mock(DataFrame, sparkSession=session, columns=["features", "label"])

@@ -20,7 +20,7 @@ def test_every_fit_gets_its_own_callbacks():
     assert own_callbacks(None) is None
 
 
-def test_arguments_of_fit_are_passed_on(monkeypatch):
+def test_arguments_of_fit_are_passed_on(monkeypatch, frame):
     class Seen(Exception):
         pass
 
@@ -37,16 +37,16 @@ def test_arguments_of_fit_are_passed_on(monkeypatch):
         ({"reshuffle": 2.0}, (None, 0.0, 2)),
     ):
         with pytest.raises(Seen) as seen:
-            KerasEstimator(model, **params)._fit(None)
+            KerasEstimator(model, **params)._fit(frame)
         assert seen.value.args == handed
 
 
-def test_errors_of_arguments_of_fit_name_the_params():
+def test_errors_of_arguments_of_fit_name_the_params(frame):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match="`scaleLr` must be None with mode.*: scaleLr='sqrt'$"):
-        KerasEstimator(model, scaleLr="sqrt")._fit(None)
+        KerasEstimator(model, scaleLr="sqrt")._fit(frame)
     with pytest.raises(ValueError, match="`warmupEpochs` must be 0 without `scaleLr`"):
-        KerasEstimator(model, warmupEpochs=2)._fit(None)
+        KerasEstimator(model, warmupEpochs=2)._fit(frame)
     with pytest.raises(ValueError, match="`reshuffle` must be None with a `stragglerTimeout`"):
-        KerasEstimator(model, reshuffle=2, stragglerTimeout=2)._fit(None)
+        KerasEstimator(model, reshuffle=2, stragglerTimeout=2)._fit(frame)

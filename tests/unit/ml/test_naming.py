@@ -30,7 +30,7 @@ def test_all_names_in_the_tables_exist():
     assert set(ELEPHAS.values()) <= {p.name for p in ElephasEstimator().params}
 
 
-def test_every_argument_that_a_fit_passes_has_a_param_name(monkeypatch):
+def test_every_argument_that_a_fit_passes_has_a_param_name(monkeypatch, frame):
     given = set()
 
     class Seen(Exception):
@@ -48,7 +48,7 @@ def test_every_argument_that_a_fit_passes_has_a_param_name(monkeypatch):
     network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     network.compile("sgd", "mse")
     with pytest.raises(Seen):
-        KerasEstimator(network)._fit(None)
+        KerasEstimator(network)._fit(frame)
     others = given - {p.name for p in KerasEstimator().params}
     assert "straggler_timeout" in others
     assert others <= KERAS.keys()
@@ -56,13 +56,13 @@ def test_every_argument_that_a_fit_passes_has_a_param_name(monkeypatch):
     assert plain == {n: n.replace("_", "") for n in plain}
 
 
-def test_errors_of_the_plan_name_params():
+def test_errors_of_the_plan_name_params(frame):
     network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     network.compile("sgd", "mse")
     for params in ({"maxStaleness": 1}, {"stragglerTimeout": 1.0, "mode": "hogwild"}):
         name = next(iter(params))
         with pytest.raises(ValueError, match=f"`{name}` must be .*Received: {name}="):
-            KerasEstimator(network, **params)._fit(None)
+            KerasEstimator(network, **params)._fit(frame)
 
 
 @pytest.mark.parametrize(

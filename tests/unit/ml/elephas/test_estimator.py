@@ -2,7 +2,6 @@
 
 import json
 from inspect import signature
-from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -248,10 +247,10 @@ def test_the_output_decides_the_model_type_of_an_unknown_loss(make):
     [("synchronous", "epoch", 8), ("hogwild", "batch", 2), ("asynchronous", "epoch", 2)],
 )
 def test_params_are_passed_to_the_keras_estimator(
-    estimator, monkeypatch, caplog, mode, frequency, workers
+    estimator, monkeypatch, caplog, mode, frequency, workers, frame
 ):
     """A log message says when the number of workers is lowered to the free task slots."""
-    asked, spark = {}, SimpleNamespace(sparkContext="of a classic session")
+    asked = {}
 
     class Recorder:
         def __init__(self, model, **params):
@@ -263,7 +262,7 @@ def test_params_are_passed_to_the_keras_estimator(
     estimator.set_mode(mode).set_frequency(frequency).set_epochs(7).set_batch_size(5)
     estimator.set_validation_split(0.25).set_num_workers(8)
     with pytest.raises(InterruptedError):
-        estimator.fit(SimpleNamespace(sparkSession=spark, columns=["features", "label"]))
+        estimator.fit(frame)
     expected = {"mode": mode, "frequency": frequency, "numWorkers": workers}
     expected |= {"epochs": 7, "batchSize": 5, "validationSplit": 0.25}
     assert {name: asked[name] for name in expected} == expected
