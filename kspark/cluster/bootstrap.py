@@ -150,7 +150,7 @@ def values_in_turn(broadcasts: Iterable[Any]) -> Iterator[Any]:
     """
     for broadcast in broadcasts:
         yield broadcast.value
-        kept = vars(broadcast)
+        kept = vars(broadcast)  # There is no public way. PySpark 3.5 to 4.3 have these attributes.
         if kept.get("_path") is not None:
             kept.pop("_value", None)
 

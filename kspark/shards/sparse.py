@@ -106,7 +106,7 @@ class SparseRows:
             start, stop, step = rows.indices(len(self))
             if step == 1:
                 return self._run(start, max(start, stop))
-            rows = np.arange(start, stop, step)
+            rows = np.arange(len(self))[rows]
         first = self.indptr[rows]
         counts = self.indptr[rows + 1] - first
         indptr = starts_of(counts)
