@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from kspark.optimizers import ServerOptimizer
 from kspark.plan import TrainingPlan
 from kspark.replica import ReplicaSpec
 from kspark.replica.compile_arguments import compile_arguments
+from kspark.replica.digest import lasting_digest, unnumbered
 from kspark.replica.model_bytes import read_config
 
 SETTINGS = (
@@ -25,6 +25,8 @@ SETTINGS = (
 """Attributes of a `TrainingPlan` that decide what a fit computes, and that are JSON data."""
 
 LOSSES = ("loss", "loss_weights", "metrics", "weighted_metrics")
+
+QUOTE = "'"
 
 SHOWN = 60
 """Characters of a value in an error."""
@@ -70,9 +72,21 @@ def settings_of(
             "callbacks": callbacks,
             # They are pickled by now. Checkpoints of fits without them need not know of them.
             "worker_callbacks": None if plan.worker_callbacks is None else "some",
-            "preprocessing": None if spec.preprocessing is None else spec.preprocessing.title,
+            "preprocessing": steps_of(spec),
         }
     )
+
+
+def steps_of(spec: ReplicaSpec) -> dict[str, str] | None:
+    """Describe `preprocess` and `augment` in a line each: name, and a digest."""
+    if spec.preprocessing is None:
+        return None
+    steps = (spec.preprocessing.preprocess, spec.preprocessing.augment)
+    return {
+        step.argument: f"{unnumbered(step.title.replace(QUOTE, ''))}, {lasting_digest(step)}"
+        for step in steps
+        if step is not None
+    }
 
 
 def architecture_of(spec: ReplicaSpec, model: keras.Model) -> str:
@@ -80,21 +94,6 @@ def architecture_of(spec: ReplicaSpec, model: keras.Model) -> str:
     text = json.dumps(unnumbered(read_config(spec.model.model_bytes)), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f"{type(model).__name__} of {spec.weights.size:,} weights, {digest}"
-
-
-def unnumbered(config: Any) -> Any:
-    """Remove what differs from process to process: the numbers of `dense_1`, and identities."""
-    if isinstance(config, str):
-        return re.sub(r"_\d+$", "", config)
-    if isinstance(config, list):
-        return [unnumbered(item) for item in config]
-    if isinstance(config, Mapping):
-        names = [name for name in config if name != "shared_object_id"]
-        shorter = [unnumbered(name) for name in names]
-        # Arguments such as `beta_1` and `beta_2` keep their numbers.
-        keys = shorter if len(set(shorter)) == len(names) else names
-        return {key: unnumbered(config[name]) for key, name in zip(keys, names, strict=True)}
-    return config
 
 
 def described(value: Any) -> Any:

@@ -18,10 +18,10 @@ from kspark.cluster.remote import is_connect
 from kspark.errors import ClusterError, invalid
 from kspark.files.table import ParquetFiles
 from kspark.job import SharedModel
-from kspark.ml.digest import model_digest, step_digest
 from kspark.ml.inner import inputs_of, outputs_of, up_to
 from kspark.replica import ReplicaSpec
 from kspark.replica.custom_objects import checked
+from kspark.replica.digest import model_digest, step_digest
 from kspark.replica.model_spec import ModelSpec
 from kspark.replica.preprocessing import Preprocessing
 from kspark.replica.signature import build_model, is_arrays, is_built

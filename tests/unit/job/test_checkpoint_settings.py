@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import keras
 import pytest
@@ -11,6 +12,8 @@ from kspark import compression, optimizers
 from kspark.job.checkpoint_settings import check_same, settings_of
 from kspark.plan import TrainingPlan
 from kspark.replica import ReplicaSpec
+from kspark.replica.preprocessing import Preprocessing
+from kspark.replica.steps import Step
 
 
 def compiled(units=3, activation="relu", optimizer=None, loss="mse", metrics=()):
@@ -119,3 +122,16 @@ def test_worker_callbacks_must_be_there_again():
     check_same("folder", written, settings(worker_callbacks=b"pickled in another way"))
     with pytest.raises(ValueError, match="worker_callbacks was 'some' and is None"):
         check_same("folder", written, settings())
+
+
+def test_steps_of_preprocessing_are_told_apart_by_their_content():
+    def made(**layer):
+        step = Step.of("preprocess", keras.layers.Rescaling(**layer))
+        spec = replace(ReplicaSpec.of(model), preprocessing=Preprocessing(("x",), step))
+        return settings_of(model, spec, TrainingPlan.create(), optimizers.get("average"), None, [])
+
+    model = compiled()
+    written = json.loads(json.dumps(made(scale=2.0)))
+    check_same("folder", written, made(scale=2.0))
+    with pytest.raises(ValueError, match="preprocessing.preprocess was 'Rescaling rescaling, "):
+        check_same("folder", written, made(scale=3.0))

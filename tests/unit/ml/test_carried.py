@@ -11,7 +11,7 @@ from kspark.ml import (
     KerasEstimator,
 )
 from kspark.ml.carried import CarriedModel
-from kspark.ml.digest import model_digest
+from kspark.replica.digest import model_digest
 
 X = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
 
-from kspark.ml.digest import model_digest
+from kspark.replica.digest import lasting_digest, model_digest
+from kspark.replica.steps import Step
 
 
 class Scale(keras.layers.Layer):
@@ -151,3 +155,67 @@ def test_a_layer_without_a_configuration_has_a_digest_of_its_weights():
     assert model_digest(model) == before
     model.layers[1].bias.assign([1.0])
     assert model_digest(model) != before
+
+
+def scaled_by(factor, key="x"):
+    return lambda batch: batch[key] / factor
+
+
+FACTOR = 2.0
+
+
+def scaled(batch):
+    return batch["x"] / FACTOR
+
+
+def adapted(*words):
+    layer = keras.layers.TextVectorization(output_mode="multi_hot")
+    layer.adapt(list(words))
+    return layer
+
+
+def normalization(mean):
+    return keras.layers.Normalization(mean=mean, variance=1.0)
+
+
+def wired(first, second):
+    inputs = keras.Input((4,))
+    layers = [keras.layers.Rescaling(2.0), keras.layers.ReLU(max_value=1.0)]
+    return keras.Model(inputs, layers[second](layers[first](inputs)))
+
+
+def joined_with(layer):
+    return lambda batch: layer(batch["x"])
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "other"),
+    [
+        (keras.layers.Resizing, (2, 3), (3, 2)),
+        (keras.layers.GaussianNoise, (0.1,), (0.2,)),
+        (adapted, ("good", "bad"), ("good", "poor")),
+        (normalization, (1.0,), (2.0,)),
+        (wired, (0, 1), (1, 0)),
+        (scaled_by, (2.0,), (3.0,)),
+        (scaled_by, (2.0, "x"), (2.0, "y")),
+        (lambda factor: partial(np.multiply, factor), (2.0,), (3.0,)),
+        (lambda *shape: joined_with(keras.layers.Resizing(*shape)), (2, 3), (3, 2)),
+    ],
+)
+def test_steps_that_are_made_again_have_the_same_lasting_digest(make, given, other):
+    def digest(arguments):
+        return lasting_digest(Step.of("preprocess", make(*arguments)))
+
+    assert digest(given) == digest(given) != digest(other)
+
+
+def test_the_data_and_the_constants_of_functions_count(monkeypatch):
+    def digest(function):
+        return lasting_digest(Step.of("preprocess", function))
+
+    before = digest(scaled)
+    assert digest(scaled) == before
+    monkeypatch.setattr(sys.modules[__name__], "FACTOR", 3.0)
+    assert digest(scaled) != before
+    assert digest(lambda batch: batch["x"] + 1) != digest(lambda batch: batch["x"] + 2)
+    assert digest(lambda x, n={"a", "b"}: n) == digest(lambda x, n={"b", "a"}: n)
