@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -445,7 +446,8 @@ def test_slices_are_read_back_on_the_workers(tmp_path):
     handle = spool([rows], 0, "run", directory=str(tmp_path))
     expected = [(4, [([[0, 1], [2, 3], [4, 5]], "float32")])]
     assert list(read_files(BARE, collect, 4, iter([handle.to_json()]))) == expected
-    assert list(read_broadcasts(BARE, 4, [rows], collect, iter([4]))) == expected
+    shared = SimpleNamespace(value=[rows])
+    assert list(read_broadcasts(BARE, 4, shared, collect, iter([4]))) == expected
     assert Shard.open(handle).num_examples == 3
 
 
