@@ -89,10 +89,10 @@ class Step:
         if value is None:
             return None
         if isinstance(value, keras.Layer):
-            title = f"{type(value).__name__} {value.name!r}"
-            return cls(argument, title, None, (LayerSpec.of(value, custom_objects),))
+            spec = described(argument, value, custom_objects)
+            return cls(argument, title_of(value), None, (spec,))
         data, layers = pickling.dump_with_layers({argument: value})
-        specs = tuple(LayerSpec.of(layer, custom_objects) for layer in layers)
+        specs = tuple(described(argument, layer, custom_objects) for layer in layers)
         return cls(argument, import_name(value), data, specs)
 
     def make(self) -> BuiltStep:
@@ -143,6 +143,31 @@ class BuiltStep:
 
     def _count(self) -> int:
         return sum(len(model.weights) for model in self._containers)
+
+
+def title_of(layer: keras.Layer) -> str:
+    """Return the class and the name of a layer."""
+    return f"{type(layer).__name__} {layer.name!r}"
+
+
+def described(
+    argument: str, layer: keras.Layer, custom_objects: Mapping[str, Any] | None
+) -> LayerSpec:
+    """Describe a layer of an argument as plain data.
+
+    Raises:
+        ValueError: If it has no vocabulary yet, or cannot be rebuilt from its configuration.
+    """
+    from kspark.saving.vocabularies import is_lookup, layers_of
+
+    try:
+        return LayerSpec.of(layer, custom_objects)
+    except ValueError as error:
+        lookups: list[Any] = [part for part in layers_of(container_of(layer)) if is_lookup(part)]
+        if any(not part.get_vocabulary(include_special_tokens=False) for part in lookups):
+            rule = "adapted: call `layer.adapt(texts)` before"
+            raise invalid(argument, rule, title_of(layer)) from error
+        raise
 
 
 def checked(argument: str, value: Any) -> Any:

@@ -167,3 +167,13 @@ def test_a_file_cannot_name_any_function_in_safe_mode():
         assert restored("lost:function", "preprocess", {}, safe_mode=True) is given["function"]
     own = name_to_save(pytest.raises, "preprocess")
     assert restored(own, "preprocess", {}, safe_mode=True) is pytest.raises
+
+
+@pytest.mark.parametrize("make", [layers.TextVectorization, layers.StringLookup])
+def test_layers_without_a_vocabulary_are_refused_with_the_way(make):
+    for layer in (make(), keras.Sequential([make()])):
+        with pytest.raises(ValueError, match=r"`preprocess` must be adapted: call `layer.adapt\("):
+            Step.of("preprocess", layer)
+    inner = make()
+    with pytest.raises(ValueError, match="`augment` must be adapted"):
+        Step.of("augment", lambda batch: inner(batch))
