@@ -17,16 +17,25 @@ from pyspark.sql import SparkSession
 
 from kspark.adapters.arrays import chunk_of, conform_chunk, slice_bounds
 from kspark.adapters.base import Columns, Examples, Task, run_task
-from kspark.adapters.batches import Batch, first_rows
+from kspark.adapters.batches import (
+    Batch,
+    check_alike,
+    first_rows,
+    kinds_of,
+    num_rows,
+    parts_of,
+    placed,
+    unpacked,
+)
 from kspark.adapters.files import map_numbers
 from kspark.adapters.refusals import shown, way_out
 from kspark.adapters.streams import (
     END,
     INFINITE,
+    check_elements,
     is_stream,
     iterator_of,
     kind_of,
-    unpacked_batches,
 )
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.failures import FactoryError, failure_json
@@ -74,13 +83,24 @@ def check_signature(function: Any) -> None:
         TypeError: If it cannot.
     """
     try:
-        inspect.signature(function).bind(0, 1)
-    except TypeError as error:
-        text = getattr(function, "__name__", type(function).__name__)
-        received = Described(f"`{text}{inspect.signature(function)}`")
-        raise invalid_type("x", f"data, or {RETURNS}", received) from error
+        if can_be_called(function, 0, 1):
+            return
+        name = getattr(function, "__name__", type(function).__name__)
+        received = f"`{name}{inspect.signature(function)}`"
+        if can_be_called(function):
+            received += ". To read what it returns on the driver, call it: `x=function()`"
     except ValueError:  # A builtin without a signature. The workers will see.
         return
+    raise invalid_type("x", f"data, or {RETURNS}", Described(received))
+
+
+def can_be_called(function: Any, *arguments: Any) -> bool:
+    """Whether a function takes some arguments."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -113,9 +133,8 @@ class FactoryRows:
             TypeError: If the function returns no data.
             ValueError: If the data has no end, or a batch does not fit the model.
         """
-        first = 0
-        batches = self.batches(worker, seed, limited=limited)
-        for number, (x, y, sample_weight) in enumerate(batches, 1):
+        first, kinds = 0, None
+        for number, (x, y, sample_weight) in self._numbered(worker, seed, limited=limited):
             with placed(worker, number):
                 if not self.spec.targets:  # as for a prediction
                     y = sample_weight = None
@@ -124,6 +143,8 @@ class FactoryRows:
                     raise invalid("x", rule, Described("a batch of features alone"))
                 chunk = chunk_of(x, y, sample_weight, self.spec)
                 chunk = conform_chunk(chunk, self.spec, worker, first)
+                kinds = kinds_of(chunk) if kinds is None else kinds
+                check_alike(kinds, kinds_of(chunk))
             yield chunk
             first += chunk.num_examples
 
@@ -131,10 +152,20 @@ class FactoryRows:
         self, worker: int, seed: int | None = None, *, limited: bool = False
     ) -> Iterator[Batch]:
         """Call the function, and yield its batches with rows, as the user made them."""
+        for _, batch in self._numbered(worker, seed, limited=limited):
+            yield batch
+
+    def _numbered(
+        self, worker: int, seed: int | None, *, limited: bool
+    ) -> Iterator[tuple[int, Batch]]:
         with users_code():
             data = self.make(worker, self.num_workers, seed)
         check_data(data, limited=limited)
-        yield from unpacked_batches(users_batches(data))
+        for number, batch in enumerate(users_batches(data), 1):
+            with placed(worker, number):
+                parts = unpacked(batch)
+            if num_rows(parts_of(parts[0])[0]):
+                yield number, parts
 
 
 @contextmanager
@@ -150,22 +181,16 @@ def users_code() -> Iterator[None]:
         raise FactoryError(str(error)) from error
 
 
-@contextmanager
-def placed(worker: int, batch: int) -> Iterator[None]:
-    """Name the worker and the batch in errors about a batch."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        raise type(error)(f"In batch {batch} of worker {worker}: {error}") from error
-
-
 def users_batches(data: Any) -> Iterator[Any]:
     """Yield what the user's data contains.
 
     Raises:
         FactoryError: If the user's code raises an exception.
     """
-    batches = iterator_of(data, limited=True)  # `check_data` has looked for an end.
+    if kind_of(data) == "tf.data":
+        check_elements(data.element_spec)
+    with users_code():
+        batches = iterator_of(data, limited=True)  # `check_data` has looked for an end.
     while True:
         with users_code():
             batch = next(batches, END)
@@ -178,6 +203,7 @@ def check_data(data: Any, *, limited: bool) -> None:
     """Check what the user's function has returned.
 
     Raises:
+        FactoryError: If the user's code raises an exception.
         TypeError: If it is no data of batches.
         ValueError: If it says that it has no end, but has to be read to its end.
     """
@@ -186,12 +212,13 @@ def check_data(data: Any, *, limited: bool) -> None:
         received = f"a function that returned {shown(data)}"
         if isinstance(data, tuple):
             received += ". For a single batch, `yield` it"
+        elif is_other or hasattr(data, "columns"):
+            received += ". `yield` batches `(x, y)` of arrays in place of it"
         raise invalid_type("x", RETURNS, Described(received))
-    kind, endless = kind_of(data), False
-    if kind == "tf.data":
-        endless = int(data.cardinality()) == INFINITE
-    elif kind == "PyDataset":
-        endless = data.num_batches is None
+    kind = kind_of(data)
+    with users_code():
+        endless = kind == "tf.data" and int(data.cardinality()) == INFINITE
+        endless = endless or (kind == "PyDataset" and data.num_batches is None)
     if endless and not limited:
         rule = (
             "a function whose data has an end, or used with `steps_per_epoch`, "
