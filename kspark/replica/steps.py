@@ -177,9 +177,14 @@ def checked(argument: str, value: Any) -> Any:
         TypeError: If it is neither a function nor a layer, nor `None`.
         ValueError: If there is no function of this name.
     """
+    import keras
+
     if value is None:
         return None
     if isinstance(value, str):
+        if value.isidentifier() and hasattr(keras.layers, value):
+            rule = f"a layer, and not the name of its class: `keras.layers.{value}(...)`"
+            raise invalid(argument, rule, value)
         return imported(value, argument)
     if isinstance(value, type) or not callable(value):
         rule = (

@@ -177,3 +177,8 @@ def test_layers_without_a_vocabulary_are_refused_with_the_way(make):
     inner = make()
     with pytest.raises(ValueError, match="`augment` must be adapted"):
         Step.of("augment", lambda batch: inner(batch))
+
+
+def test_the_name_of_a_layer_is_refused_with_the_way():
+    with pytest.raises(ValueError, match=r"not the name of its class: `keras.layers.Resizing\("):
+        checked("preprocess", "Resizing")
