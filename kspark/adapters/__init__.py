@@ -11,6 +11,7 @@ tensors.py     tensors of other libraries, tables of Polars and pandas-on-Spark
 tables.py      pandas DataFrames, pyarrow Tables
 streams.py     data that gives batches once: tf.data, PyDatasets, DataLoaders, generators
 factories.py   functions of (worker, num_workers) that make such data beside each worker
+users_data.py  what these functions return
 batches.py     the batches of both
 files.py       Parquet files, found by `file_paths.py`
 records.py     TFRecord files

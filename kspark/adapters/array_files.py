@@ -145,11 +145,11 @@ def mapped(path: str, title: str) -> np.ndarray:
         title: String, the name of the array in errors.
 
     Raises:
-        ValueError: If the file is not of NumPy, or has Python objects.
+        ValueError: If the file is not of NumPy, or has Python objects or a single value.
         OSError: If it cannot be read.
     """
     try:
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except (ValueError, EOFError) as error:
         if "objects" in str(error):
             rule = (
@@ -158,11 +158,20 @@ def mapped(path: str, title: str) -> np.ndarray:
             )
             raise ValueError(f"{title} must be {rule}") from error
         raise not_of_numpy(title, error) from error
+    if array.ndim == 0:
+        raise ValueError(
+            f"{title} must be an array with one row per example. Received: an array without axes"
+        )
+    return array
 
 
 def not_of_numpy(title: str, error: Exception) -> ValueError:
     """Make the error for a file that NumPy did not write, or not to its end."""
-    return ValueError(f"{title} must be a whole file of `np.save` or `np.savez`. {error}")
+    reason = "its first bytes are those of another format" if "pickle" in str(error) else error
+    return ValueError(
+        f"{title} must be a whole file of `np.save` or `np.savez`. Received: a file that cannot be "
+        f"read: {reason}"
+    )
 
 
 def mapped_copy(write: Callable[[str], None], title: str) -> np.ndarray:

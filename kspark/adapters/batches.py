@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,13 @@ from kspark.adapters.refusals import conversion, refused
 from kspark.adapters.sparse import by_rows, is_matrix, with_first_rows
 from kspark.adapters.tensors import decoded, host_array
 from kspark.errors import Described, invalid
-from kspark.shards import InputSpec
+from kspark.shards import Chunk, InputSpec
 
 Batch = tuple[Any, Any, Any]
 """Features, labels and sample weights of a batch; the last two may be `None`."""
+
+Kinds = dict[str, list[str]]
+"""Whether each array of the features, labels and sample weights has text or numbers."""
 
 
 def unpacked(batch: Any) -> Batch:
@@ -101,3 +105,37 @@ def is_row(x: Any, spec: InputSpec) -> bool:
     if len(spec.inputs) > 1 or not shape or None in shape or shape[0] == 1:
         return False
     return getattr(x, "shape", None) == shape
+
+
+def kinds_of(chunk: Chunk) -> Kinds:
+    """Return the kinds of the arrays of a batch."""
+    groups = {"x": chunk.x, "y": chunk.y, "sample_weight": chunk.sample_weight}
+    return {
+        name: ["text" if array.dtype == object else "numbers" for array in arrays]
+        for name, arrays in groups.items()
+    }
+
+
+def check_alike(first: Kinds, kinds: Kinds) -> None:
+    """Refuse a batch with other arrays than the first one.
+
+    Raises:
+        ValueError: If there are more or fewer, or text in place of numbers.
+    """
+    if kinds != first:
+        differing = [name for name in first if kinds[name] != first[name]]
+        before, now = ({name: some[name] for name in differing} for some in (first, kinds))
+        raise ValueError(
+            "All batches must have the same inputs, labels and sample weights, and the same kinds "
+            f"of values in each. Received: {now} after {before}"
+        )
+
+
+@contextmanager
+def placed(worker: int, batch: int) -> Iterator[None]:
+    """Name the worker and the batch in errors about a batch."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"In batch {batch} of worker {worker}: {error}") from error

@@ -7,8 +7,8 @@ files: whoever uses `FactoryRows` reads the rows as they come.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,16 +17,22 @@ from pyspark.sql import SparkSession
 
 from kspark.adapters.arrays import chunk_of, conform_chunk, slice_bounds
 from kspark.adapters.base import Columns, Examples, Task, run_task
-from kspark.adapters.batches import Batch, first_rows, num_rows, parts_of, unpacked
-from kspark.adapters.files import map_numbers
-from kspark.adapters.refusals import shown, way_out
-from kspark.adapters.streams import (
-    END,
-    INFINITE,
-    is_stream,
-    iterator_of,
-    kind_of,
+from kspark.adapters.batches import (
+    Batch,
+    check_alike,
+    first_rows,
+    kinds_of,
+    num_rows,
+    parts_of,
+    placed,
+    unpacked,
 )
+from kspark.adapters.files import map_numbers
+from kspark.adapters.refusals import shown
+from kspark.adapters.streams import (
+    is_stream,
+)
+from kspark.adapters.users_data import RETURNS, check_data, users_batches, users_code
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.failures import FactoryError, failure_json
 from kspark.cluster.remote import is_connect
@@ -34,11 +40,6 @@ from kspark.cluster.results import Results
 from kspark.errors import Described, invalid, invalid_type
 from kspark.replica.backends.randomness import OwnRandomness
 from kspark.shards import Chunk, InputSpec
-
-RETURNS = (
-    "a function of (worker, num_workers) that returns a tf.data.Dataset, a PyDataset, a "
-    "DataLoader or a generator of batches"
-)
 
 Make = Callable[..., Any]
 """Function of a worker, the number of workers and a seed, which returns the user's data."""
@@ -74,13 +75,24 @@ def check_signature(function: Any) -> None:
         TypeError: If it cannot.
     """
     try:
-        inspect.signature(function).bind(0, 1)
-    except TypeError as error:
-        text = getattr(function, "__name__", type(function).__name__)
-        received = Described(f"`{text}{inspect.signature(function)}`")
-        raise invalid_type("x", f"data, or {RETURNS}", received) from error
+        if can_be_called(function, 0, 1):
+            return
+        name = getattr(function, "__name__", type(function).__name__)
+        received = f"`{name}{inspect.signature(function)}`"
+        if can_be_called(function):
+            received += ". To read what it returns on the driver, call it: `x=function()`"
     except ValueError:  # A builtin without a signature. The workers will see.
         return
+    raise invalid_type("x", f"data, or {RETURNS}", Described(received))
+
+
+def can_be_called(function: Any, *arguments: Any) -> bool:
+    """Whether a function takes some arguments."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -113,7 +125,7 @@ class FactoryRows:
             TypeError: If the function returns no data.
             ValueError: If the data has no end, or a batch does not fit the model.
         """
-        first = 0
+        first, kinds = 0, None
         with closing(self.batches(worker, seed, limited=limited)) as batches:
             for number, (x, y, sample_weight) in batches:
                 with placed(worker, number):
@@ -124,6 +136,8 @@ class FactoryRows:
                         raise invalid("x", rule, Described("a batch of features alone"))
                     chunk = chunk_of(x, y, sample_weight, self.spec)
                     chunk = conform_chunk(chunk, self.spec, worker, first)
+                    kinds = kinds_of(chunk) if kinds is None else kinds
+                    check_alike(kinds, kinds_of(chunk))
                 yield chunk
                 first += chunk.num_examples
 
@@ -145,84 +159,6 @@ class FactoryRows:
                     parts = unpacked(batch)
                 if num_rows(parts_of(parts[0])[0]):
                     yield number, parts
-
-
-@contextmanager
-def users_code(randomness: OwnRandomness | None = None) -> Iterator[None]:
-    """Run code of the user inside this block.
-
-    Args:
-        randomness: `OwnRandomness` of the code. Defaults to `None`: it shares the generators of
-            the process.
-
-    Raises:
-        FactoryError: If it raises an exception. `StopIteration` ends an iterator.
-    """
-    try:
-        with nullcontext() if randomness is None else randomness.used():
-            yield
-    except Exception as error:
-        raise FactoryError(str(error)) from error
-
-
-@contextmanager
-def placed(worker: int, batch: int) -> Iterator[None]:
-    """Name the worker and the batch in errors about a batch."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"In batch {batch} of worker {worker}: {error}") from error
-
-
-def users_batches(data: Any, randomness: OwnRandomness | None = None) -> Generator[Any, None, None]:
-    """Yield what the user's data contains, and close its iterator at the end.
-
-    Args:
-        data: What the user's function returned.
-        randomness: See `users_code`.
-
-    Raises:
-        FactoryError: If the user's code raises an exception.
-    """
-    batches = iterator_of(data, limited=True)  # `check_data` has looked for an end.
-    try:
-        while True:
-            with users_code(randomness):
-                batch = next(batches, END)
-            if batch is END:
-                return
-            yield batch
-    finally:
-        if hasattr(batches, "close"):
-            with users_code(randomness):
-                batches.close()
-
-
-def check_data(data: Any, *, limited: bool) -> None:
-    """Check what the user's function has returned.
-
-    Raises:
-        TypeError: If it is no data of batches.
-        ValueError: If it says that it has no end, but has to be read to its end.
-    """
-    is_other = isinstance(data, str | bytes | Mapping | tuple) or hasattr(data, "shape")
-    if not is_stream(data) and (is_other or not isinstance(data, Iterable) or way_out(data)):
-        received = f"a function that returned {shown(data)}"
-        if isinstance(data, tuple):
-            received += ". For a single batch, `yield` it"
-        raise invalid_type("x", RETURNS, Described(received))
-    kind, endless = kind_of(data), False
-    if kind == "tf.data":
-        endless = int(data.cardinality()) == INFINITE
-    elif kind == "PyDataset":
-        endless = data.num_batches is None
-    if endless and not limited:
-        rule = (
-            "a function whose data has an end, or used with `steps_per_epoch`, "
-            "`validation_steps` or `steps`"
-        )
-        raise invalid("x", rule, Described("a function that returned an infinite data set"))
 
 
 def no_rows(worker: int, num_workers: int) -> ValueError:

@@ -73,8 +73,8 @@ def opened(file: DataFile, buffer_size: int = 0) -> pq.ParquetFile:
             coerce_int96_timestamp_unit="us",
         )
     except pa.ArrowInvalid as error:
-        advice = way_to_read(file.place.path)
-        raise ValueError(f"{str(file.place)!r} must be a Parquet file. {error}{advice}") from error
+        advice, reason = way_to_read(file.place.path), str(error).rstrip(".")
+        raise ValueError(f"{str(file.place)!r} must be a Parquet file. {reason}{advice}") from error
 
 
 def read_footer(number: int, file: DataFile) -> Footer:

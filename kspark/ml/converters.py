@@ -14,7 +14,7 @@ import numpy as np
 
 from kspark.errors import invalid, invalid_type
 from kspark.ml.naming import KERAS, naming
-from kspark.ml.unsaved import CallbackMaker, Callbacks
+from kspark.ml.unsaved import CallbackMaker, Callbacks, StepValue
 from kspark.plan.checks import (
     check_class_weight,
     check_frequency,
@@ -157,8 +157,10 @@ def step(name: str) -> Converter:
     """
 
     def convert(value: Any) -> Any:
+        if isinstance(value, StepValue):
+            return value
         checked_step(name, value)
-        return value
+        return value if isinstance(value, str) else StepValue(name, value)
 
     return convert
 

@@ -29,6 +29,7 @@ from kspark.ml.signatures import (
     documented,
     signature_of,
 )
+from kspark.ml.unsaved import HoldsSteps
 from kspark.plan.checks import (
     check_boolean,
     check_choice,
@@ -69,7 +70,7 @@ def setting_param(setting: str) -> Param[Any]:
     return param(camel_case(setting), SETTINGS[setting].doc, to.setting(setting), kind)
 
 
-class StageParams(Params):
+class StageParams(HoldsSteps):
     """Params of a stage: constructor arguments, getters and setters.
 
     `DEFAULTS` of a subclass has the default values of its Params.

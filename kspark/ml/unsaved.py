@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyspark.ml import Transformer
+from pyspark.ml.param import Params
 
 from kspark.errors import invalid
 
@@ -18,6 +19,7 @@ class Unsaved:
     """A value that Spark tries to save by its method `save`, which raises."""
 
     argument = ""
+    rule = "left out of a grid that is saved, because it is not plain data"
 
     def save(self, path: str) -> None:
         """Raise an error, because the value cannot be saved.
@@ -25,8 +27,7 @@ class Unsaved:
         Raises:
             ValueError: Always.
         """
-        rule = "left out of a grid that is saved, because it is not plain data"
-        raise invalid(self.argument, rule, self)
+        raise invalid(self.argument, self.rule, self)
 
 
 Transformer.register(Unsaved)
@@ -68,3 +69,43 @@ class CustomObjects(Unsaved, dict[str, Any]):
     """A dictionary from names to custom objects."""
 
     argument = "custom_objects"
+
+
+class StepValue(Unsaved):
+    """A function of a batch, or a layer, which stages save themselves, but grids cannot.
+
+    Args:
+        argument: String, `"preprocess"` or `"augment"`.
+        step: The function or the layer.
+    """
+
+    rule = (
+        'the import name "module:name" of a function in a grid that is saved, because Spark saves '
+        "the values of a grid as plain data"
+    )
+
+    def __init__(self, argument: str, step: Any) -> None:
+        self.argument = argument
+        self.step = step
+
+    def __eq__(self, other: object) -> bool:
+        return self.step == getattr(other, "step", other)
+
+    def __hash__(self) -> int:
+        return hash(self.step)
+
+    def __repr__(self) -> str:
+        return repr(self.step)
+
+
+class HoldsSteps(Params):
+    """Params that give users the function or the layer of a `StepValue`."""
+
+    def getOrDefault(self, param: Any) -> Any:
+        """Return the value of a Param or its default, as in Spark.
+
+        Args:
+            param: `Param`, or its name.
+        """
+        value = super().getOrDefault(param)
+        return value.step if isinstance(value, StepValue) else value

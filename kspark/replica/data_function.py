@@ -31,9 +31,10 @@ class DataFunction:
             return cls(dump({NAME: function}))
         except ValueError as error:
             advice = "Open files and make data sets inside the function, which runs on the workers."
-            raise ValueError(f"In the function of `(worker, num_workers)`: {error} {advice}") from (
-                error
-            )
+            text = str(error).rstrip(".")
+            raise ValueError(
+                f"In the function of `(worker, num_workers)`: {text}. {advice}"
+            ) from error
 
     def __call__(self, worker: int, num_workers: int, seed: int | None = None) -> Any:
         """Call the function, with the generators of Python, NumPy and the backend seeded.

@@ -89,10 +89,10 @@ class Step:
         if value is None:
             return None
         if isinstance(value, keras.Layer):
-            title = f"{type(value).__name__} {value.name!r}"
-            return cls(argument, title, None, (LayerSpec.of(value, custom_objects),))
+            spec = described(argument, value, custom_objects)
+            return cls(argument, title_of(value), None, (spec,))
         data, layers = pickling.dump_with_layers({argument: value})
-        specs = tuple(LayerSpec.of(layer, custom_objects) for layer in layers)
+        specs = tuple(described(argument, layer, custom_objects) for layer in layers)
         return cls(argument, import_name(value), data, specs)
 
     def make(self) -> BuiltStep:
@@ -145,6 +145,31 @@ class BuiltStep:
         return sum(len(model.weights) for model in self._containers)
 
 
+def title_of(layer: keras.Layer) -> str:
+    """Return the class and the name of a layer."""
+    return f"{type(layer).__name__} {layer.name!r}"
+
+
+def described(
+    argument: str, layer: keras.Layer, custom_objects: Mapping[str, Any] | None
+) -> LayerSpec:
+    """Describe a layer of an argument as plain data.
+
+    Raises:
+        ValueError: If it has no vocabulary yet, or cannot be rebuilt from its configuration.
+    """
+    from kspark.saving.vocabularies import is_lookup, layers_of
+
+    try:
+        return LayerSpec.of(layer, custom_objects)
+    except ValueError as error:
+        lookups: list[Any] = [part for part in layers_of(container_of(layer)) if is_lookup(part)]
+        if any(not part.get_vocabulary(include_special_tokens=False) for part in lookups):
+            rule = "adapted: call `layer.adapt(texts)` before"
+            raise invalid(argument, rule, title_of(layer)) from error
+        raise
+
+
 def checked(argument: str, value: Any) -> Any:
     """Return a function or a layer. That of an import name "module:name" is imported.
 
@@ -152,9 +177,14 @@ def checked(argument: str, value: Any) -> Any:
         TypeError: If it is neither a function nor a layer, nor `None`.
         ValueError: If there is no function of this name.
     """
+    import keras
+
     if value is None:
         return None
     if isinstance(value, str):
+        if value.isidentifier() and hasattr(keras.layers, value):
+            rule = f"a layer, and not the name of its class: `keras.layers.{value}(...)`"
+            raise invalid(argument, rule, value)
         return imported(value, argument)
     if isinstance(value, type) or not callable(value):
         rule = (

@@ -52,8 +52,8 @@ class Destination:
             return None
         if not is_files(x):
             rule = (
-                "None unless `x` names Parquet files; the predictions of a DataFrame are written "
-                "with `.write.parquet(...)`"
+                "None unless `x` names Parquet files; predictions of a DataFrame are written with "
+                "`.write.parquet(...)`, and those of other data are arrays, as for `np.save`"
             )
             raise invalid("output", rule, output)
         return cls(output, columns, overwrite, x, filters)

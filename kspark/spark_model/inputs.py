@@ -247,7 +247,10 @@ class Source:
                 data = open_files(self.spark, data)
         if isinstance(data, tuple | list):
             if len(data) not in (2, 3):
-                rule = "(x, y) or (x, y, sample_weight), an RDD, a DataFrame or paths of files"
+                rule = (
+                    "(x, y) or (x, y, sample_weight); or an RDD, a DataFrame, paths, spooled rows "
+                    "or a function, not in a tuple"
+                )
                 raise invalid(
                     "validation_data", rule, Described(f"a {type(data).__name__} of {len(data)}")
                 )

@@ -328,8 +328,10 @@ class SparkModel(SavedModel):
             rows, count = (x, y, sample_weight), plan.validation_rows
             data = TrainingData.of(source, rows, validation_split, validation_data, count)
             spec = source.spec(self._model, self.custom_objects)
-            self.preprocess = steps.kept
-        with autologged(self._model, plan, validation_split, checked) as logged:
+        with (
+            autologged(self._model, plan, validation_split, checked) as logged,
+            steps.set_on(self),
+        ):
             rule, outcome = self._rule(), self._outcome
             history = train(source, plan, spec, data, rule, outcome, logged, verbose, keeping)
         self._histories.append(history.history)

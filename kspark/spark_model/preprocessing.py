@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,14 @@ from kspark.adapters.rdd import RowReader
 from kspark.adapters.tables import with_names
 from kspark.errors import Described, invalid
 from kspark.replica.comparing import untouched_randomness
-from kspark.replica.model_inputs import as_arrays, as_inputs, host_array, refused
+from kspark.replica.model_inputs import (
+    as_arrays,
+    as_inputs,
+    host_array,
+    is_array,
+    refused,
+    shown,
+)
 from kspark.replica.preprocessing import Preprocessing
 from kspark.replica.signature import described_inputs, is_built
 from kspark.replica.steps import Step, checked
@@ -72,6 +80,20 @@ class Steps:
             Step.of("augment", augment, custom_objects),
             chosen,
         )
+
+    @contextmanager
+    def set_on(self, owner: Any) -> Iterator[None]:
+        """Set the `preprocess` of a model inside the block, and longer if the block succeeds.
+
+        Args:
+            owner: `SparkModel`.
+        """
+        before, owner.preprocess = owner.preprocess, self.kept
+        try:
+            yield
+        except BaseException:
+            owner.preprocess = before
+            raise
 
 
 @dataclass(frozen=True)
@@ -145,13 +167,22 @@ class RawRows:
         arrays = (np.repeat(a, TRIED_ROWS, axis=0) for a in self.arrays)
         rows = dict(zip(self.names, arrays, strict=True))
         found = tried(step, rows, f"a dictionary of arrays with the keys {list(self.names)}")
-        if isinstance(found, Mapping):
-            return {name: host_array("preprocess", part, "") for name, part in found.items()}
-        if isinstance(found, list | tuple):
-            return [host_array("preprocess", part, "") for part in found]
         if found is None:
             raise refused("preprocess", "the inputs of the model", "None")
-        return host_array("preprocess", found, "")
+        if isinstance(found, Mapping):
+            return {name: as_array(part) for name, part in found.items()}
+        return list(map(as_array, found)) if isinstance(found, list | tuple) else as_array(found)
+
+
+def as_array(value: Any) -> np.ndarray:
+    """Return an array or a tensor that `preprocess` has returned as a NumPy array.
+
+    Raises:
+        ValueError: If it is neither of them, as for the workers.
+    """
+    if not is_array(value):
+        raise refused("preprocess", "arrays, the inputs of the model", shown(value))
+    return host_array("preprocess", value, "")
 
 
 def first_of_batches(session: SparkSession, x: Any, num_workers: int | None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -54,13 +55,19 @@ def read_records(
         raise ValueError(
             f"{path!r} must be a TFRecord file with the compression {compression or None!r} whose "
             f"records have the features {[feature.name for feature in features]}, as they are "
-            f"described. Received: {error.message}"
+            f"described. Received: {told(error)}"
         ) from error
     except tf.errors.OpError as error:
         raise ClusterError(
-            f"TensorFlow cannot read {path!r}: {error.message}. Each worker must reach the path: "
+            f"TensorFlow cannot read {path!r}: {told(error)}. Each worker must reach the path: "
             "use a file system that all hosts share"
         ) from error
+
+
+def told(error: tf.errors.OpError) -> str:
+    """Return the text of an error without the names of nodes and operations of TensorFlow."""
+    text = re.sub(r"\{\{[^}]*\}\} ?|\[Op:\w+\]|Name: <unknown>, ", "", str(error.message))
+    return text.strip().rstrip(".")
 
 
 def part_of(path: str, compression: str, part: int, parts: int) -> tf.data.Dataset:

@@ -38,6 +38,30 @@ def test_a_grid_over_callbacks_cannot_be_saved(frame, tmp_path, value):
         validator.write().save(str(tmp_path / "grid"))
 
 
+def same(batch):
+    return batch["features"]
+
+
+def test_a_grid_over_functions_is_saved_by_their_names(frame, tmp_path):
+    stage = KerasEstimator(network())
+
+    def validator(name, value):
+        grid = ParamGridBuilder().addGrid(stage.getParam(name), [value]).build()
+        return CrossValidator(
+            estimator=stage, estimatorParamMaps=grid, evaluator=RegressionEvaluator()
+        )
+
+    for name in ("preprocess", "augment"):
+        for value in (same, keras.layers.Rescaling(2.0)):
+            with pytest.raises(ValueError, match=f'`{name}` must be the import name "module:name"'):
+                validator(name, value).write().save(str(tmp_path / "refused"))
+        path = str(tmp_path / name)
+        validator(name, "numpy:abs").write().save(path)
+        (found,) = CrossValidator.load(path).getEstimatorParamMaps()
+        assert list(found.values()) == ["numpy:abs"]
+    assert stage.setPreprocess(same).getPreprocess() is same
+
+
 def test_the_validation_indicator_must_be_boolean(frame):
     stage = KerasEstimator(network(), validationIndicatorCol="part")
     text = "`validationIndicatorCol` must be a column of booleans.*'part: bigint'"

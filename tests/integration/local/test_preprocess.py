@@ -17,6 +17,7 @@ from scipy.sparse import coo_matrix
 
 import kspark.data
 from kspark import SparkModel, load_spark_model
+from kspark.errors import WorkerError
 from kspark.ml import KerasClassificationModel, KerasClassifier, KerasModel
 
 pytestmark = pytest.mark.usefixtures("spark")
@@ -298,6 +299,7 @@ def test_augment_trains_as_keras_and_validation_has_none(numbers):
         (lambda batch: {"a": batch["x"]}, r"returns an array.*keys \['a'\]"),
         (lambda batch: np.full((2, 3), "a"), "returns numbers. Received: text"),
         (lambda batch: None, "Received: None"),
+        (lambda batch: pd.DataFrame(batch["x"][:, :3]), "return arrays, .*Received: a DataFrame"),
         (layers.Dense(3), "be a layer that has its weights"),
     ],
 )
@@ -453,3 +455,15 @@ def test_several_inputs_in_a_list_are_prepared_by_their_names(numbers, kind):
     predictions = oracle.predict([x / 2, x * 1.5], verbose=0)
     features = data()[0]
     np.testing.assert_allclose(spark_model.predict(features, verbose=0), predictions, atol=1e-6)
+
+
+def test_a_fit_that_fails_changes_nothing(numbers):
+    def fails_later(batch):
+        if len(batch["x"]) > 2:
+            raise OSError("disk")
+        return batch["x"][:, :3]
+
+    spark_model = one_worker(classifier((3,)), preprocess=halved)
+    with pytest.raises(WorkerError, match="disk"):
+        spark_model.fit(*numbers, verbose=0, preprocess=fails_later)
+    assert spark_model.preprocess is halved

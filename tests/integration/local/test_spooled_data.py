@@ -243,6 +243,10 @@ def test_misuse_is_refused_before_a_job(spark, monkeypatch):
             (lambda: model.predict(labelled, output="out"), "`output` must be None"),
             (lambda: few.fit(labelled), "`y` must be class"),
             (lambda: model.fit(closed), "`x` must be spooled rows that are not closed"),
+            (
+                lambda: model.fit(X, Y, validation_data=(labelled,)),
+                "not in a tuple. Received: a tup",
+            ),
             (lambda: model.fit(X, Y, validation_data=closed), "that are not closed"),
             (lambda: model.predict(closed), "that are not closed"),
             (lambda: spool(labelled), "`data` must be rows that are not spooled yet"),

@@ -150,3 +150,17 @@ def test_paths_that_do_not_exist_or_are_elsewhere_are_refused(tmp_path):
 def test_an_archive_as_labels_is_refused(folder):
     with pytest.raises(TypeError, match=r"must be one array.*`np.load\(path\)\[name\]`"):
         rows_of(folder / "x.npy", folder / "plain.npz")
+
+
+def test_damaged_files_and_single_values_are_refused_in_our_words(tmp_path):
+    path = tmp_path / "a.npy"
+    path.write_bytes(b"hello, this is text")
+    with pytest.raises(ValueError, match="must be a whole file of `np.save`.*another format$"):
+        loaded(path)
+    np.save(path, X)
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(ValueError, match="must be a whole file of `np.save`.*cannot be read"):
+        loaded(path)
+    np.save(path, np.float32(3))
+    with pytest.raises(ValueError, match="one row per example. Received: an array without axes"):
+        loaded(path)

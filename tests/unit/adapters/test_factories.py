@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
@@ -76,8 +78,9 @@ def test_a_prediction_needs_no_labels():
     ("returned", "found"),
     [
         (None, "returned None"),
-        ((X, Y), "tuple"),
-        (X, "ndarray"),
+        ((X, Y), "tuple object>. For a single batch, `yield` it"),
+        (X, "ndarray object>. `yield` batches `(x, y)`"),
+        (pd.DataFrame(X), "DataFrame object>. `yield` batches `(x, y)`"),
         ({"x": X}, "dict"),
         ("rows.csv", "'rows.csv'"),
         (3, "returned 3"),
@@ -155,6 +158,40 @@ def test_an_error_of_the_users_code_has_its_own_traceback():
     assert json.loads(document)["failure"]["kind"] == "FactoryError: OSError"
 
 
+class Faulty(Batches):
+    @property
+    def num_batches(self):
+        raise RuntimeError("in num_batches")
+
+
+class Unopened(list):
+    def __iter__(self):
+        raise RuntimeError("in __iter__")
+
+
+@pytest.mark.parametrize("make", [Faulty, Unopened])
+@pytest.mark.parametrize("limited", [False, True])
+def test_an_error_of_the_users_class_is_one_of_the_users_code(make, limited):
+    with pytest.raises(FactoryError, match=r"in (num_batches|__iter__)"):
+        next(rows_of(lambda worker: make()).chunks(0, limited=limited))
+
+
+@pytest.mark.parametrize(
+    ("later", "message"),
+    [
+        ((X, np.array(["a"] * 7)), r"\{'y': \['text'\]\} after \{'y': \['numbers'\]\}"),
+        ((X, Y, np.ones(7)), r"\{'sample_weight': \['numbers'\]\} after .*\[\]"),
+        ((X, np.array([None] * 7)), "null"),
+        ((X, Y, Y, Y), "a tuple of 4"),
+        ((X[0], 3), "single rows"),
+    ],
+)
+def test_a_later_batch_of_another_kind_is_named(later, message):
+    empty = (X[:0], Y[:0])
+    with pytest.raises(ValueError, match=f"In batch 3 of worker 1: .*{message}"):
+        list(rows_of([(X, Y), empty, later]).chunks(1))
+
+
 def fails_at_once(worker):
     raise OSError("gone")
 
@@ -201,6 +238,12 @@ def test_functions_are_told_from_data():
             check_signature(wrong)
 
 
+@pytest.mark.parametrize("function", [generator, lambda: None])
+def test_functions_without_arguments_are_to_be_called(function):
+    with pytest.raises(TypeError, match=r"`.*\(\)`. To read .* call it: `x=function\(\)`"):
+        check_signature(function)
+
+
 def test_a_function_travels_by_value_and_is_seeded():
     import random
 
@@ -214,3 +257,9 @@ def test_a_function_travels_by_value_and_is_seeded():
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     with pytest.raises(ValueError, match="In the function of .*inside the function"):
         DataFunction.of(lambda worker, num_workers: model)
+
+
+def test_what_a_function_cannot_take_along_ends_in_a_sentence():
+    lock = threading.Lock()
+    with pytest.raises(ValueError, match=r"[^.]\. Open files and make data sets inside the func"):
+        DataFunction.of(lambda worker, num_workers: lock)

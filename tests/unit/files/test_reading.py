@@ -208,7 +208,7 @@ def test_files_without_rows(made, tmp_path):
 
 def test_another_kind_of_file_is_refused(made, tmp_path):
     (tmp_path / "rows.csv").write_text("a,b\n1,2\n" * 10)
-    with pytest.raises(ValueError, match=r"rows\.csv' must be a Parquet file"):
+    with pytest.raises(ValueError, match=r"rows\.csv' must be a Parquet file\. .*[^.]\. Read it"):
         made.open([str(tmp_path)])
 
 

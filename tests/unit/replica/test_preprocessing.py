@@ -225,3 +225,18 @@ def test_steps_leave_the_generator_of_torch_as_it_was(process):
         pytest.skip("torch is not installed")
     done = process(TORCH, KERAS_BACKEND="torch")
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("make", [layers.TextVectorization, layers.StringLookup])
+def test_layers_without_a_vocabulary_are_refused_with_the_way(make):
+    for layer in (make(), keras.Sequential([make()])):
+        with pytest.raises(ValueError, match=r"`preprocess` must be adapted: call `layer.adapt\("):
+            Step.of("preprocess", layer)
+    inner = make()
+    with pytest.raises(ValueError, match="`augment` must be adapted"):
+        Step.of("augment", lambda batch: inner(batch))
+
+
+def test_the_name_of_a_layer_is_refused_with_the_way():
+    with pytest.raises(ValueError, match=r"not the name of its class: `keras.layers.Resizing\("):
+        checked("preprocess", "Resizing")
