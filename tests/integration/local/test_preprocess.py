@@ -299,7 +299,10 @@ def test_augment_trains_as_keras_and_validation_has_none(numbers):
         (lambda batch: {"a": batch["x"]}, r"returns an array.*keys \['a'\]"),
         (lambda batch: np.full((2, 3), "a"), "returns numbers. Received: text"),
         (lambda batch: None, "Received: None"),
-        (lambda batch: pd.DataFrame(batch["x"][:, :3]), "return arrays, .*Received: a DataFrame"),
+        (
+            lambda batch: pd.DataFrame(batch["x"][:, :3]),
+            "arrays, the inputs of the model.*Received: a DataFrame",
+        ),
         (layers.Dense(3), "be a layer that has its weights"),
     ],
 )
