@@ -148,7 +148,7 @@ def windows_of_chunks(chunks: Iterator[Chunk], batch_size: int) -> Iterator[Wind
     rows = nbytes = 0  # of those that wait
     began = time.perf_counter()
     for chunk in chunks:
-        if waiting and kinds_of(chunk) != kinds_of(waiting[0]):
+        if waiting and shapes_of(chunk) != shapes_of(waiting[0]):
             check_whole(waiting[0], chunk, rows, batch_size)
             yield joined(waiting).window()
             waiting, rows, nbytes = [], 0, 0
@@ -167,7 +167,7 @@ def windows_of_chunks(chunks: Iterator[Chunk], batch_size: int) -> Iterator[Wind
         yield joined(waiting).window()
 
 
-def kinds_of(chunk: Chunk) -> list[list[tuple[int, ...]]]:
+def shapes_of(chunk: Chunk) -> list[list[tuple[int, ...]]]:
     """Return the shapes of a chunk's rows, by groups of arrays."""
     groups = (chunk.x, chunk.y, chunk.sample_weight)
     return [[array.shape[1:] for array in group] for group in groups]
@@ -179,7 +179,7 @@ def check_whole(before: Chunk, chunk: Chunk, rows: int, batch_size: int) -> None
     Raises:
         ValueError: If they do not.
     """
-    old, new = kinds_of(before), kinds_of(chunk)
+    old, new = shapes_of(before), shapes_of(chunk)
     if list(map(len, old)) != list(map(len, new)):
         raise ValueError(
             "All batches of `x` must have the same inputs, labels and sample weights. Received: "

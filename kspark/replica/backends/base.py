@@ -7,6 +7,7 @@ lists of NumPy arrays; `pack` arranges them in the structure that the model take
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -75,6 +76,49 @@ class Engine(Protocol):
 
     def loss(self, window: Window) -> float:
         """Compute the loss of a window as one batch, without training."""
+
+
+class PassByPass(ABC):
+    """The parts of an engine that exchanges between two passes, and not inside a compiled loop.
+
+    Args:
+        variables: Sequence of Keras variables, one per entry of `spec`.
+        spec: `WeightSpec` of the model.
+    """
+
+    def __init__(self, variables: Sequence[Any], spec: WeightSpec) -> None:
+        self.logs: dict[str, float] | None = None
+        self._variables = list(variables)
+        self._spec = spec
+
+    @abstractmethod
+    def train(self, window: Window, batch_size: int, start: int, stop: int) -> None:
+        """Train on batches `[start, stop)` of a window."""
+
+    def get_vector(self, out: np.ndarray | None = None) -> np.ndarray:
+        """Return the mergeable weights as one vector, written into `out` if given."""
+        import keras
+
+        return self._spec.flatten(
+            [keras.ops.convert_to_numpy(v.value) for v in self._variables], out
+        )
+
+    def set_vector(self, vector: np.ndarray) -> None:
+        """Set the mergeable weights. The vector is copied."""
+        for i, values in self._spec.unflatten(vector).items():
+            self._variables[i].assign(values.copy())
+
+    def train_exchanging(
+        self, window: Window, batch_size: int, start: int, stops: Sequence[int], exchange: Exchange
+    ) -> None:
+        """Train up to each batch in `stops`, and then exchange all weights."""
+        for stop in stops:
+            self.train(window, batch_size, start, stop)
+            count = batch_examples(window.num_examples, batch_size, start, stop)
+            answer = exchange(self.get_vector(), count)
+            if answer is not None:
+                self.set_vector(answer)
+            start = stop
 
 
 class Backend(Protocol):

@@ -22,7 +22,7 @@ from jax import numpy as jnp
 
 from kspark.replica.backends.base import (
     Exchange,
-    batch_examples,
+    PassByPass,
     cast_floats,
     flat_logs,
     flat_outputs,
@@ -65,7 +65,7 @@ def text_tensor(array: np.ndarray) -> np.ndarray:
     return array
 
 
-class Engine:
+class Engine(PassByPass):
     """Runs one model's steps in compiled loops, as a `kspark.replica.backends.base.Engine`.
 
     Args:
@@ -78,10 +78,8 @@ class Engine:
     def __init__(
         self, model: keras.Model, variables: Sequence[Any], spec: WeightSpec, inputs: InputSpec
     ) -> None:
-        self.logs: dict[str, float] | None = None
+        super().__init__(variables, spec)
         self._model = model
-        self._variables = list(variables)
-        self._spec = spec
         self._inputs = inputs
         self._has_own_step = type(model).train_step is not keras.Model.train_step
         self._rows: RowCache[Rows] = RowCache(Rows)
@@ -127,17 +125,6 @@ class Engine:
     def seed_backend(self, value: int) -> None:
         """Do nothing: Keras draws all random numbers with variables of the model."""
 
-    def get_vector(self, out: np.ndarray | None = None) -> np.ndarray:
-        """Return the mergeable weights as one vector, written into `out` if given."""
-        return self._spec.flatten(
-            [keras.ops.convert_to_numpy(v.value) for v in self._variables], out
-        )
-
-    def set_vector(self, vector: np.ndarray) -> None:
-        """Set the mergeable weights. The vector is copied."""
-        for i, values in self._spec.unflatten(vector).items():
-            self._variables[i].assign(values.copy())
-
     def train(self, window: Window, batch_size: int, start: int, stop: int) -> None:
         """Train on batches `[start, stop)` of a window."""
         if start >= stop:
@@ -148,18 +135,6 @@ class Engine:
         self._assign(state)
         if self._has_own_step:
             self.logs = flat_logs(logs)
-
-    def train_exchanging(
-        self, window: Window, batch_size: int, start: int, stops: Sequence[int], exchange: Exchange
-    ) -> None:
-        """Train up to each batch in `stops`, and then exchange all weights."""
-        for stop in stops:
-            self.train(window, batch_size, start, stop)
-            count = batch_examples(window.num_examples, batch_size, start, stop)
-            answer = exchange(self.get_vector(), count)
-            if answer is not None:
-                self.set_vector(answer)
-            start = stop
 
     def train_merging(
         self, window: Window, batch_size: int, start: int, stop: int, exchange: Exchange

@@ -17,6 +17,7 @@ import torch
 
 from kspark.replica.backends.base import (
     Exchange,
+    PassByPass,
     batch_examples,
     cast_floats,
     flat_logs,
@@ -74,7 +75,7 @@ def as_tensor(array: np.ndarray) -> Any:
     return keras.ops.convert_to_tensor(array)
 
 
-class Engine:
+class Engine(PassByPass):
     """Runs one model's steps batch by batch, as a `kspark.replica.backends.base.Engine`.
 
     Args:
@@ -87,10 +88,8 @@ class Engine:
     def __init__(
         self, model: keras.Model, variables: Sequence[Any], spec: WeightSpec, inputs: InputSpec
     ) -> None:
-        self.logs: dict[str, float] | None = None
+        super().__init__(variables, spec)
         self._model = model
-        self._variables = list(variables)
-        self._spec = spec
         self._inputs = inputs
         self._has_own_step = type(model).train_step is not keras.Model.train_step
         self._rows: RowCache[Rows] = RowCache(Rows)
@@ -128,17 +127,6 @@ class Engine:
         """Seed PyTorch's generator, from which Keras draws for layers without a seed."""
         torch.manual_seed(value)
 
-    def get_vector(self, out: np.ndarray | None = None) -> np.ndarray:
-        """Return the mergeable weights as one vector, written into `out` if given."""
-        return self._spec.flatten(
-            [keras.ops.convert_to_numpy(v.value) for v in self._variables], out
-        )
-
-    def set_vector(self, vector: np.ndarray) -> None:
-        """Set the mergeable weights. The vector is copied."""
-        for i, values in self._spec.unflatten(vector).items():
-            self._variables[i].assign(values.copy())
-
     def train(self, window: Window, batch_size: int, start: int, stop: int) -> None:
         """Train on batches `[start, stop)` of a window."""
         self._model.train()
@@ -147,18 +135,6 @@ class Engine:
             logs = self._train_step(self._batch(window, batch_size, index))
         if self._has_own_step and logs is not None:
             self.logs = flat_logs(logs)
-
-    def train_exchanging(
-        self, window: Window, batch_size: int, start: int, stops: Sequence[int], exchange: Exchange
-    ) -> None:
-        """Train up to each batch in `stops`, and then exchange all weights."""
-        for stop in stops:
-            self.train(window, batch_size, start, stop)
-            count = batch_examples(window.num_examples, batch_size, start, stop)
-            answer = exchange(self.get_vector(), count)
-            if answer is not None:
-                self.set_vector(answer)
-            start = stop
 
     def train_merging(
         self, window: Window, batch_size: int, start: int, stop: int, exchange: Exchange
