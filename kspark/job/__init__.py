@@ -11,10 +11,10 @@ from kspark.job.example import first_of_factory as first_of_factory
 from kspark.job.example import first_of_rdd as first_of_rdd
 from kspark.job.files import Scoring as Scoring
 from kspark.job.files import score_files as score_files
-from kspark.job.inference import SharedModel as SharedModel
+from kspark.job.frame_scoring import SharedModel as SharedModel
+from kspark.job.frame_scoring import predict_frame as predict_frame
+from kspark.job.frame_scoring import score_frame as score_frame
+from kspark.job.frame_scoring import score_udf as score_udf
 from kspark.job.inference import evaluate as evaluate
 from kspark.job.inference import predict as predict
-from kspark.job.inference import predict_frame as predict_frame
-from kspark.job.inference import score_frame as score_frame
-from kspark.job.inference import score_udf as score_udf
 from kspark.job.outputs import output_fields as output_fields

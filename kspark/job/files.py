@@ -26,7 +26,7 @@ from kspark.files.commit import Output
 from kspark.files.reading import Column
 from kspark.files.table import ParquetFiles
 from kspark.files.types import ROW_METADATA
-from kspark.job.inference import SharedModel, score_frame
+from kspark.job.frame_scoring import SharedModel, score_frame
 from kspark.plan.checks import check_integer
 from kspark.worker.files import ScoringTask, Written, score_shard
 from kspark.worker.inference import InferenceTask

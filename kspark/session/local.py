@@ -54,7 +54,7 @@ DEFAULTS = {
     # How long a cancelled task may go on. With Spark's default, an interrupt takes 2 s longer.
     "spark.python.task.killTimeout": "100ms",
     # Spark 4.3 otherwise passes the columns of files to functions in a slower way, see
-    # `kspark.job.inference`.
+    # `kspark.job.frame_scoring`.
     "spark.sql.execution.arrow.pythonUDF.columnarInput.enabled": "false",
     # Spark shortens tracebacks in functions over DataFrames but not over RDDs, and does not
     # share a Python worker between functions that differ in this. If it were on, `fit` and

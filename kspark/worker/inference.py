@@ -256,7 +256,7 @@ def predict_last(
     """
     first = 0
     for columns in counted(task.counts, task.key, batches):
-        if len(columns) != len(plan.names):
+        if len(columns) != len(plan.sources):
             raise invalid("columns", f"{len(plan.names)}: {plan.names}", len(columns))
         outputs = predict_rows(task, plan, spec, list(columns), first)
         first += len(columns[0])

@@ -19,7 +19,7 @@ from pyspark.ml.feature import VectorAssembler
 from pyspark.ml.linalg import SparseVector, Vectors
 from pyspark.sql import functions as F
 
-from kspark.job.inference import ARROW_UDF, COLUMNAR_INPUT
+from kspark.job.frame_scoring import ARROW_UDF, COLUMNAR_INPUT
 from kspark.ml import KerasClassifier, KerasEstimator, KerasModel, KerasRegressor
 from kspark.ml.estimator import divided
 from kspark.ml.label_columns import with_labels

@@ -113,7 +113,7 @@ def test_the_schema_is_read_a_few_times_and_one_column_leaves_spark(frame, monke
             read.append(frame)
             super().__init__(frame)
 
-    for place in ("kspark.adapters.dataframe", "kspark.job.inference"):
+    for place in ("kspark.adapters.dataframe", "kspark.job.frame_scoring"):
         monkeypatch.setattr(f"{place}.FrameColumns", Counted)
     scored = model().predict(frame, features_col=NAMES)
     assert len(read) <= 4
