@@ -238,13 +238,13 @@ MAIN = """
     model = keras.Sequential([keras.Input((2,)), Doubled(), keras.layers.Dense(1)])
     model.compile("sgd", error, metrics=[error])
     x = np.ones((8, 2), "float32")
-    spark_model = SparkModel(model, num_workers=1, custom_objects={"Doubled": Doubled, "error": error})
+    custom = {"Doubled": Doubled, "error": error}
+    spark_model = SparkModel(model, num_workers=1, custom_objects=custom)
     spark_model.fit(x, x[:, :1], epochs=1, verbose=0)
     frame = spark.createDataFrame([([1.0, 1.0],)], "features array<double>")
     expected = float(model.predict(x[:1], verbose=0)[0, 0])
     KerasModel(model).save("stage")
     spark_model.save("model.keras")
-    custom = {"Doubled": Doubled, "error": error}
     loaded = load_spark_model("model.keras", custom_objects=custom)
     with keras.saving.custom_object_scope(custom):
         stage = KerasModel.load("stage")
