@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -135,7 +136,8 @@ class BuiltStep:
             if self._step.function is not None:
                 found = self._call(rows)
             else:
-                found = self._call(tensors(arranged_for(self._call, rows)), training=training)
+                options = {"training": training} if takes_training(self._call) else {}
+                found = self._call(tensors(arranged_for(self._call, rows)), **options)
         if self._count() != self._num_weights:
             rule = "a layer that has its weights: call it on one batch, or its `adapt`, before"
             raise invalid(self._step.argument, rule, self._step.title)
@@ -199,6 +201,12 @@ def container_of(layer: keras.Layer) -> keras.Model:
     import keras
 
     return layer if isinstance(layer, keras.Model) else keras.Sequential([layer])
+
+
+def takes_training(layer: keras.Layer) -> bool:
+    """Whether a layer is called with `training`, as all are but `keras.utils.FeatureSpace`."""
+    parameters = inspect.signature(type(layer).__call__).parameters
+    return "training" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def arranged_for(layer: keras.Layer, rows: Any) -> Any:
