@@ -29,6 +29,7 @@ from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
 from kspark import logs, temporary
+from kspark.cluster.accelerators import keep_from_driver
 from kspark.cluster.interrupts import defers_interrupts
 from kspark.errors import invalid
 from kspark.session import java
@@ -166,6 +167,7 @@ def local_session(
         settings.update(warm_settings(settings, _private_directory()))
         spark = _start(settings, app_name, separate_processes=executors is not None)
     _check_running(spark, wanted)
+    keep_from_driver(spark)
     return spark
 
 
