@@ -144,10 +144,17 @@ def test_a_task_that_spark_has_tried_twice_goes_on_with_the_gpus_of_its_worker(
     assert "goes on with GPU 0 instead of GPU 1" in caplog.text
 
 
+class SeenOnArrival:
+    """Arrives as the value that `VISIBLE` has when the arguments of a function are unpickled."""
+
+    def __reduce__(self):
+        return os.environ.get, (VISIBLE,)
+
+
 def test_every_function_that_kspark_sends_to_executors_takes_the_gpus_first(task):
+    """A model among the arguments may start the backend when it arrives."""
     task("5")
-    assert ship(os.path.join, "a")("b") == "a/b"
-    assert os.environ[VISIBLE] == "5"
+    assert ship(os.path.join, SeenOnArrival())("end") == "5/end"
 
 
 def session(task_amount, driver=None):
