@@ -133,6 +133,9 @@ def local_session(
     see `kspark.cluster.daemon`. It keeps the memory that the import takes until this process
     ends. The setting `spark.python.daemon.module=pyspark.daemon` in `config` turns it off.
 
+    If tasks take GPUs by `spark.task.resource.gpu.amount`, these are hidden from this process,
+    unless `CUDA_VISIBLE_DEVICES` or `spark.driver.resource.gpu.amount` is set.
+
     Example:
 
     ```python

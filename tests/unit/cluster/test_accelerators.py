@@ -148,7 +148,7 @@ class SeenOnArrival:
     """Arrives as the value that `VISIBLE` has when the arguments of a function are unpickled."""
 
     def __reduce__(self):
-        return os.environ.get, (VISIBLE,)
+        return os.getenv, (VISIBLE,)
 
 
 def test_every_function_that_kspark_sends_to_executors_takes_the_gpus_first(task):
