@@ -14,6 +14,8 @@ from benchmarks.common.runs import answer
 def run(case: dict[str, Any]) -> dict[str, Any]:
     """Run a case, whose `visible` is the address of the GPU, or -1 to hide all of them."""
     os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
+    if case["visible"] == "-1":  # JAX with CUDA raises an error where it sees no GPU.
+        os.environ["JAX_PLATFORMS"] = "cpu"
     if case["engine"] == "keras" or case["address"] is None:
         os.environ["CUDA_VISIBLE_DEVICES"] = case["visible"]
     else:  # Spark says what the tasks see, and kspark hides it from the driver.

@@ -30,6 +30,9 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 NONE = "-1"
 """Value of `VISIBLE` that hides all GPUs."""
 
+JAX_PLATFORMS = "JAX_PLATFORMS"
+"""Environment variable of JAX: the kinds of devices that it looks for."""
+
 TAKEN = "KSPARK_GPUS"
 """Environment variable of the workers: the addresses of the first task of kspark in a process."""
 
@@ -141,4 +144,18 @@ def keep_from_driver(spark: Any) -> None:
     if not float(context.getConf().get(f"spark.task.resource.{GPU}.amount", "0") or 0):
         return
     own = context.resources.get(GPU)
-    os.environ[VISIBLE] = NONE if own is None else ",".join(in_order(own.addresses))
+    if own is None:
+        hide_all()
+    else:
+        os.environ[VISIBLE] = ",".join(in_order(own.addresses))
+
+
+def hide_all() -> None:
+    """Hide all GPUs from the backend of this process, unless it uses one already."""
+    os.environ[VISIBLE] = NONE
+    # JAX with CUDA, at least up to 0.9, raises an error if it looks for a GPU and sees none. It
+    # reads its variable when it is imported.
+    os.environ.setdefault(JAX_PLATFORMS, "cpu")
+    jax: Any = sys.modules.get("jax")
+    if jax is not None and not jax.config.jax_platforms:
+        jax.config.update("jax_platforms", "cpu")

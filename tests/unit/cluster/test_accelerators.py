@@ -14,6 +14,7 @@ from pyspark import TaskContext
 from kspark.cluster import accelerators
 from kspark.cluster.accelerators import (
     GROWING,
+    JAX_PLATFORMS,
     TAKEN,
     VISIBLE,
     DevicesChangedError,
@@ -26,7 +27,7 @@ from kspark.cluster.bootstrap import ship
 @pytest.fixture
 def task(monkeypatch):
     """Makes this process run a task with GPUs; no backend has used one yet."""
-    for name in (TAKEN, VISIBLE, *GROWING):
+    for name in (TAKEN, VISIBLE, JAX_PLATFORMS, *GROWING):
         monkeypatch.setenv(name, "")  # It is restored at the end.
         monkeypatch.delenv(name)
     monkeypatch.setattr(accelerators, "BACKENDS", ())
@@ -176,6 +177,17 @@ def session(task_amount, driver=None):
 def test_the_driver_takes_no_gpu_of_the_tasks(task, spark, visible):
     keep_from_driver(spark)
     assert os.environ.get(VISIBLE) == visible
+
+
+@pytest.mark.parametrize(("set_before", "platforms"), [(None, "cpu"), ("tpu,cpu", "tpu,cpu")])
+def test_jax_on_the_driver_does_not_look_for_hidden_gpus(task, monkeypatch, set_before, platforms):
+    """Its variable has no effect once it is imported."""
+    config = SimpleNamespace(jax_platforms=set_before)
+    config.update = lambda name, value: setattr(config, name, value)
+    monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(config=config))
+    keep_from_driver(session("1"))
+    assert config.jax_platforms == platforms
+    assert os.environ[JAX_PLATFORMS] == "cpu"
 
 
 def test_the_driver_takes_the_gpus_that_the_user_names(task, monkeypatch):
