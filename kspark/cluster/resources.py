@@ -72,7 +72,8 @@ def on_profile(results: Any) -> Any:
     """Let the tasks of results run on the profile of the call, if it has one.
 
     Args:
-        results: RDD, or `kspark.cluster.results.PackedResults`.
+        results: RDD, or `kspark.cluster.results.PackedResults`. Others, such as the first row of
+            a DataFrame, are not computed by tasks of kspark, and stay as they are.
 
     Returns:
         The same results.
@@ -81,7 +82,7 @@ def on_profile(results: Any) -> Any:
         ClusterError: If this cluster manager does not support the profile.
     """
     profile = _current.get()
-    if profile is None:
+    if profile is None or not hasattr(results, "withResources"):
         return results
     try:
         results.withResources(_known.get(profile, profile))

@@ -145,6 +145,8 @@ def test_tasks_of_a_profile_share_a_gpu_by_fractions(spark, seen):
     spark_model = model_of(seen, road="live", resources=profile(1, 0.5))
     spark_model.fit(X, Y, verbose=0)
     assert gpus_of(seen()) == {"6"}
+    spark_model.evaluate(frame_of(spark), verbose=0)
+    assert gpus_of(seen()) == {"6"}
 
 
 def test_a_reused_worker_whose_gpus_changed_is_replaced(spark, seen):

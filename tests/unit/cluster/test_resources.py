@@ -94,6 +94,7 @@ def test_results_of_a_call_run_on_its_profile_and_on_one_only():
     with applied(given):
         on_profile(results)
         on_profile(results)
+        assert on_profile("the first row of a DataFrame") == "the first row of a DataFrame"
     assert results.profiles == [given, "the profile in the JVM"]
 
 
