@@ -61,6 +61,8 @@ class Shipped:
         if self.log:
             os.environ["KSPARK_LOG"] = self.log
         use_code(self.archive, self.digest)
+        # Before anything can start a backend, such as a model among the arguments.
+        importlib.import_module("kspark.cluster.accelerators").take_devices()
         module, name = self.target.split(":")
         function = getattr(importlib.import_module(module), name)
         # Safe: Spark delivered these bytes together with the code that runs here.

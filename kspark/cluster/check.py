@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
 
 from pyspark.sql import SparkSession
 
+from kspark.cluster.accelerators import in_order
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.engine import engine_of
 from kspark.cluster.environment import WorkerEnvironment, environment, report_environment
+from kspark.cluster.gpu_checks import check_gpu_settings, idle_gpus, shared_gpus
 from kspark.cluster.spark_job import Watch, run_once
 from kspark.errors import EnvironmentMismatchError
 
@@ -31,7 +35,8 @@ def check_cluster(spark: SparkSession, backend: str = "tensorflow") -> list[Work
     """Check that the workers have the Python version and the packages that training needs.
 
     kspark itself need not be installed there, because the driver sends its own code. If another
-    version is installed there, a warning says so.
+    version is installed there, a warning says so. Other warnings name GPUs that executors share, or
+    that no task gets.
 
     Example:
 
@@ -60,10 +65,11 @@ def checked_workers(
 ) -> list[WorkerEnvironment]:
     """Do what `check_cluster` does, and let `watch` see the job."""
     engine = engine_of(spark)
+    check_gpu_settings(spark)
     engine.use_warm_workers(backend)
     results = engine.on_every_slot(ship(report_environment, backend))
     answers = run_once(spark, results, "kspark: check the workers", watch)
-    found = list({(a.host, a.executable): a for a in answers}.values())
+    found = merged(answers)
     problems = [text for a in found for text in problems_of(a, backend)]
     if problems:
         raise EnvironmentMismatchError(
@@ -75,9 +81,21 @@ def checked_workers(
         )
     for worker in found:
         warn_of_other_kspark(worker)
+    for problem in [*shared_gpus(answers), *idle_gpus(spark)]:
+        logger.warning(problem)
     if sys.platform == "linux" and not all(worker.warm for worker in found):
         logger.info(COLD)
     return found
+
+
+def merged(answers: Iterable[WorkerEnvironment]) -> list[WorkerEnvironment]:
+    """Return one answer per host and interpreter, with the GPUs of all its answers."""
+    found: dict[tuple[str, str], WorkerEnvironment] = {}
+    for answer in answers:
+        before = found.get((answer.host, answer.executable), answer)
+        gpus = tuple(in_order({*before.gpus, *answer.gpus}))
+        found[answer.host, answer.executable] = replace(answer, gpus=gpus)
+    return list(found.values())
 
 
 def problems_of(worker: WorkerEnvironment, backend: str) -> list[str]:

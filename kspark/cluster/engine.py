@@ -21,6 +21,7 @@ from kspark.cluster import daemon
 from kspark.cluster.bootstrap import Enclosed
 from kspark.cluster.new_jobs import stages_of, tasks_of
 from kspark.cluster.remote import is_connect, map_frame
+from kspark.cluster.resources import on_profile, refuse_over_connect
 from kspark.cluster.results import Collectable, PartitionFunction, Results
 from kspark.cluster.slots import task_slots
 
@@ -164,7 +165,8 @@ class ClassicEngine(Engine):
     def collect(self, results: Any, partitions: list[int] | None) -> list[Any]:
         """Collect the results of the given partitions, or of all."""
         if partitions is None:
-            return list(results.collect())
+            return list(on_profile(results).collect())
+        # These results begin with others that were collected, and so have the call's profile.
         return self.spark.sparkContext.runJob(results, list, partitions)
 
     def thread(self, target: Callable[[], None], name: str) -> Thread:
@@ -232,6 +234,7 @@ class ConnectEngine(Engine):
 
     def collect(self, results: Collectable, partitions: list[int] | None) -> list[Any]:
         """Collect all results: Spark Connect cannot collect single partitions of a DataFrame."""
+        refuse_over_connect()
         return results.collect()
 
     def thread(self, target: Callable[[], None], name: str) -> Thread:

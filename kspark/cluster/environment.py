@@ -10,6 +10,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from pyspark import TaskContext
+
+from kspark.cluster.accelerators import addresses_of
 from kspark.cluster.daemon import MARK
 from kspark.version import __version__
 
@@ -36,6 +39,10 @@ class WorkerEnvironment:
             is.
         warm: Boolean, whether the process started with Keras imported; see
             `kspark.cluster.daemon`.
+        gpus: Tuple of strings, addresses of the GPUs that Spark gave to the tasks that answered.
+            Defaults to `()`.
+        parent: Integer, the process that started this one, of which each executor has its own.
+            Defaults to `0`.
     """
 
     host: str
@@ -46,10 +53,13 @@ class WorkerEnvironment:
     kspark: str
     installed_kspark: str | None
     warm: bool
+    gpus: tuple[str, ...] = ()
+    parent: int = 0
 
 
 def environment(backend: str) -> WorkerEnvironment:
     """Return the environment of this process."""
+    context = TaskContext.get()
     packages = {name: version_of(name) for name in PACKAGES}
     found = [version_of(name) for name in BACKEND_PACKAGES.get(backend, (backend,))]
     packages[backend] = next((v for v in found if v), None)
@@ -62,6 +72,8 @@ def environment(backend: str) -> WorkerEnvironment:
         __version__,
         version_of("kspark"),
         os.environ.get(MARK) == backend,
+        () if context is None else tuple(addresses_of(context)),
+        os.getppid(),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 from pyspark import RDD, StorageLevel, TaskContext
+from pyspark.resource import ResourceProfile
 from pyspark.serializers import CPickleSerializer
 from pyspark.sql import Row
 
@@ -72,6 +73,15 @@ class PackedResults:
         """Remove persisted results."""
         self._rows.unpersist(blocking)
         return self
+
+    def withResources(self, profile: ResourceProfile) -> PackedResults:
+        """Let the tasks run on a resource profile."""
+        self._rows.withResources(profile)
+        return self
+
+    def getResourceProfile(self) -> ResourceProfile | None:
+        """Return the profile of `withResources`, or `None`."""
+        return self._rows.getResourceProfile()
 
     def mapPartitionsWithIndex(self, f: PartitionFunction) -> RDD[Any]:
         """Apply a function to every partition, and unpickle in the worker that runs it."""

@@ -7,6 +7,9 @@ import re
 
 from pyspark.sql import SparkSession
 
+from kspark.cluster.accelerators import GPU
+from kspark.cluster.resources import executor_amount, task_amount
+
 
 def task_slots(spark: SparkSession) -> int:
     """Return the number of tasks that can run at the same time.
@@ -16,14 +19,45 @@ def task_slots(spark: SparkSession) -> int:
     """
     context = spark.sparkContext
     conf = context.getConf()
-    cpus = int(conf.get("spark.task.cpus", "1") or 1)
     cores = cores_of_master(str(context.master))
     if cores is None and conf.get("spark.default.parallelism") is None:
         cores = context.defaultParallelism
     if cores is None:
         instances = int(conf.get("spark.executor.instances", "1") or 1)
         cores = instances * int(conf.get("spark.executor.cores", "1") or 1)
-    return max(cores // cpus, 1)
+    slots = cores // threads_per_task(spark)
+    with_gpus = slots_with_gpus(spark, cores)
+    return max(slots if with_gpus is None else min(slots, with_gpus), 1)
+
+
+def slots_with_gpus(spark: SparkSession, cores: int) -> int | None:
+    """Return the number of tasks for which there are GPUs at the same time.
+
+    Returns:
+        Integer; `None` if tasks take no GPUs, or if the number of executors is not known.
+    """
+    per_task, gpus = task_amount(spark, GPU), int(executor_amount(spark, GPU))
+    executors = num_executors(spark, cores)
+    if not per_task or executors is None:
+        return None
+    return executors * (gpus // int(per_task) if per_task >= 1 else gpus * tasks_per_gpu(per_task))
+
+
+def tasks_per_gpu(amount: float) -> int:
+    """Return how many tasks share a GPU of which each takes a fraction."""
+    return int(1 / amount + 1e-9)  # 1 / 0.1 and the like may be rounded down.
+
+
+def num_executors(spark: SparkSession, cores: int) -> int | None:
+    """Return the number of executors that the settings name, or `None`."""
+    conf = spark.sparkContext.getConf()
+    found = re.match(r"local-cluster\[\s*(\d+)", str(spark.sparkContext.master))
+    if found:
+        return int(found[1])
+    if instances := conf.get("spark.executor.instances"):
+        return int(instances)
+    per_executor = conf.get("spark.executor.cores")
+    return cores // int(per_executor) if per_executor else None
 
 
 def cores_of_master(master: str) -> int | None:
@@ -43,8 +77,11 @@ def cores_of_master(master: str) -> int | None:
 
 
 def threads_per_task(spark: SparkSession) -> int:
-    """Return the threads that a replica may use, `spark.task.cpus`, so that tasks share cores."""
-    return int(spark.conf.get("spark.task.cpus", "1") or 1)
+    """Return the threads that a replica may use, so that tasks share cores.
+
+    They are `spark.task.cpus`, or the cpus of the call's resource profile.
+    """
+    return int(task_amount(spark, "cpus"))
 
 
 def has_speculation(spark: SparkSession) -> bool:

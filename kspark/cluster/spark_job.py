@@ -8,6 +8,8 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -65,7 +67,9 @@ class SparkJob:
         self._group = f"kspark-{uuid.uuid4().hex[:12]}"
         self._result: list[Any] = []
         self._error: BaseException | None = None
-        self._thread = self._engine.thread(self._run, self._group)
+        # The thread runs in the context of the call, which has `kspark.cluster.resources`.
+        run = partial(copy_context().run, self._run)
+        self._thread = self._engine.thread(run, self._group)
         self.finished = threading.Event()
         self._bell = bell
 
@@ -179,7 +183,9 @@ class JobLostError(KSparkError):
 
 
 def job_error(error: BaseException) -> KSparkError:
-    """Translate Spark's error for a failed job."""
+    """Translate Spark's error for a failed job. Errors of kspark and of arguments stay."""
+    if isinstance(error, KSparkError):
+        return error
     text = str(error)
     if "PYTHON_VERSION_MISMATCH" in text or "Python in worker has different version" in text:
         return EnvironmentMismatchError(

@@ -19,6 +19,7 @@ from kspark.adapters.feeds import FramePlan, plan_frame
 from kspark.adapters.frame_columns import FrameColumns
 from kspark.cluster.bootstrap import Shipped, ship
 from kspark.cluster.engine import engine_of
+from kspark.cluster.resources import current_profile, frame_arguments
 from kspark.cluster.slots import threads_per_task
 from kspark.job.row_counts import scoring_folder
 from kspark.replica import ReplicaSpec
@@ -143,7 +144,7 @@ def score_frame(
     spark = frame.sparkSession
     counts = scoring_folder(spark)
     task = InferenceTask(model.key, batch_size, threads_per_task(spark), counts=counts)
-    if ARROW_UDF is not None:
+    if ARROW_UDF is not None and current_profile() is None:
         return score_by_column(model, frame, task, packed, added, scores)
     return score_by_row(model, frame, task, plan, added, scores)
 
@@ -218,7 +219,7 @@ def score_by_row(
     shipped = model.ship(
         inference_worker.predict_batches, task, plan, positions, count, names, scores
     )
-    return frame.select("*", *fields).mapInArrow(shipped, schema)
+    return frame.select("*", *fields).mapInArrow(shipped, schema, **frame_arguments())
 
 
 def score_udf(

@@ -7,6 +7,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from kspark.cluster.accelerators import keep_from_driver
 from kspark.session.configured import names_a_cluster
 from kspark.session.local import local_session
 from kspark.session.starting import stoppable_start
@@ -30,6 +31,7 @@ def default_session() -> SparkSession:
     if names_a_cluster():
         with stoppable_start():
             session: SparkSession = SparkSession.builder.getOrCreate()
+        keep_from_driver(session)
         return session
     logger.info("No Spark session is running, so kspark starts one on this machine.")
     return local_session()

@@ -29,6 +29,7 @@ from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
 from kspark import logs, temporary
+from kspark.cluster.accelerators import keep_from_driver
 from kspark.cluster.interrupts import defers_interrupts
 from kspark.errors import invalid
 from kspark.session import java
@@ -132,6 +133,9 @@ def local_session(
     see `kspark.cluster.daemon`. It keeps the memory that the import takes until this process
     ends. The setting `spark.python.daemon.module=pyspark.daemon` in `config` turns it off.
 
+    If tasks take GPUs by `spark.task.resource.gpu.amount`, these are hidden from this process,
+    unless `CUDA_VISIBLE_DEVICES` or `spark.driver.resource.gpu.amount` is set.
+
     Example:
 
     ```python
@@ -166,6 +170,7 @@ def local_session(
         settings.update(warm_settings(settings, _private_directory()))
         spark = _start(settings, app_name, separate_processes=executors is not None)
     _check_running(spark, wanted)
+    keep_from_driver(spark)
     return spark
 
 

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+from pyspark.resource import ResourceProfile
 from pyspark.sql import DataFrame
 
 from kspark import job
 from kspark.adapters import Columns, Factory, Stream
 from kspark.cluster.check import check_cluster_once
 from kspark.cluster.interrupts import defers_interrupts
+from kspark.cluster.resources import checked_profile, on_resources
 from kspark.job.call_callbacks import PREDICT, TEST, CallCallbacks
 from kspark.job.callbacks import listed, merged_metrics
 from kspark.job.display import checked_verbose
@@ -39,6 +41,7 @@ class InferenceModel(KerasAttributes):
         custom_objects: Dictionary from names to custom classes or functions.
         batch_size: Integer, the default batch size.
         preprocess: What makes the model's inputs from the rows, see `SparkModel`.
+        resources: `pyspark.resource.ResourceProfile` of the tasks, see `SparkModel`.
     """
 
     def __init__(
@@ -48,8 +51,10 @@ class InferenceModel(KerasAttributes):
         custom_objects: Mapping[str, Any] | None,
         batch_size: int,
         preprocess: Any = None,
+        resources: ResourceProfile | None = None,
     ) -> None:
         self._model = compiled_model(model)
+        self.resources = checked_profile(resources)
         self.preprocess = checked("preprocess", preprocess)
         self.num_workers = num_workers
         self.custom_objects = dict(custom_objects or {})
@@ -57,6 +62,7 @@ class InferenceModel(KerasAttributes):
 
     @defers_interrupts
     @explains_unknown_arguments
+    @on_resources
     def evaluate(
         self,
         x: Any = None,
@@ -146,6 +152,7 @@ class InferenceModel(KerasAttributes):
 
     @defers_interrupts
     @explains_unknown_arguments
+    @on_resources
     def predict(
         self,
         x: Any,

@@ -11,6 +11,7 @@ from kspark import compression as codecs
 from kspark import optimizers
 from kspark.adapters import Columns
 from kspark.cluster.interrupts import defers_interrupts
+from kspark.cluster.resources import on_resources
 from kspark.job.callback_checks import checked_callbacks, stops_on_nan
 from kspark.job.progress import Phases
 from kspark.job.worker_callbacks import pickled_callbacks
@@ -29,13 +30,7 @@ from kspark.spark_model.arguments import (
 from kspark.spark_model.autologging import autologged
 from kspark.spark_model.checkpointing import KEPT, Checkpointing
 from kspark.spark_model.factories import readable
-from kspark.spark_model.inputs import (
-    Source,
-    TrainingData,
-    limit_stream,
-    opened,
-    sized,
-)
+from kspark.spark_model.inputs import Source, TrainingData, limit_stream, opened, sized
 from kspark.spark_model.preprocessing import Steps
 from kspark.spark_model.saved import SavedModel
 from kspark.spark_model.training import Outcome, train
@@ -108,6 +103,8 @@ class SparkModel(SavedModel):
         preprocess: What makes the model's inputs from the rows of each batch, on the workers: a
             function of a dictionary from names to arrays, or a Keras layer. `fit`, `evaluate` and
             `predict` use it, and `save` keeps it. Defaults to `None`: rows are the inputs.
+        resources: `pyspark.resource.ResourceProfile` of the tasks, for instance with GPUs. `save`
+            does not keep it. Defaults to `None`: the session's settings.
         **elephas: `parameter_server_mode`, accepted with a warning. Anything else is an error.
 
     Raises:
@@ -136,10 +133,11 @@ class SparkModel(SavedModel):
         compression: Any = None,
         straggler_timeout: float | None = None,
         preprocess: Any = None,
+        resources: Any = None,
         **elephas: Any,
     ) -> None:
         refuse_unknown(elephas)
-        super().__init__(model, num_workers, custom_objects, batch_size, preprocess)
+        super().__init__(model, num_workers, custom_objects, batch_size, preprocess, resources)
         self.mode = mode
         self.frequency = frequency
         self.server_optimizer = optimizers.get(server_optimizer, custom_objects)
@@ -159,6 +157,7 @@ class SparkModel(SavedModel):
 
     @defers_interrupts
     @explains_unknown_arguments
+    @on_resources
     def fit(
         self,
         x: Any = None,

@@ -134,6 +134,27 @@ def test_a_warning_names_another_kspark_that_is_installed_on_a_worker(cluster, c
     ]
 
 
+def test_the_gpus_of_all_answers_of_a_host_are_returned(cluster):
+    cluster.answers = [replace(WORKER, gpus=(gpu,)) for gpu in ("10", "9", "10")]
+    (found,) = check_cluster(cluster)
+    assert found.gpus == ("9", "10")
+
+
+def test_a_warning_names_gpus_that_executors_of_a_host_share(cluster, caplog):
+    of_first, of_second = replace(WORKER, parent=7), replace(WORKER, parent=8)
+    elsewhere = replace(WORKER, host="node8", parent=9, gpus=("0",))
+    cluster.answers = [
+        *(replace(of_first, gpus=gpus) for gpus in (("0",), ("1",), ("0",))),
+        *(replace(of_second, gpus=gpus) for gpus in (("1",), ("2",))),
+        elsewhere,
+    ]
+    with caplog.at_level(logging.WARNING, "kspark"):
+        check_cluster(cluster)
+    (message,) = caplog.messages
+    assert message.startswith("2 executors on host node7 give GPU 1 to their tasks")
+    assert "spark.worker.resource.gpu.discoveryScript" in message
+
+
 def test_an_application_is_checked_once_for_each_backend(cluster):
     for backend in ("tensorflow", "tensorflow", "jax", "jax"):
         check_cluster_once(cluster, backend)

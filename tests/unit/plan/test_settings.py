@@ -27,7 +27,7 @@ def compiled():
 
 
 def test_spark_model_takes_every_setting_and_no_other_argument():
-    others = {"self", "model", "custom_objects", "elephas", "preprocess"}
+    others = {"self", "model", "custom_objects", "elephas", "preprocess", "resources"}
     assert set(SIGNATURE) - others == set(SETTINGS)
 
 
