@@ -13,8 +13,8 @@ from pyspark.sql import SparkSession
 
 from kspark.adapters import Columns, Stream, is_table
 from kspark.adapters.feeds import feature_names
+from kspark.adapters.layout import Group, Layout
 from kspark.adapters.sparse import is_matrix
-from kspark.adapters.spooled import Group, Layout
 from kspark.adapters.tables import all_are_features, is_pandas
 from kspark.cluster.spark_job import run
 from kspark.errors import Described, invalid

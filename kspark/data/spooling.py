@@ -17,7 +17,8 @@ from kspark.adapters import Columns, Examples, Spooled, adapt, readable
 from kspark.adapters.array_files import loaded
 from kspark.adapters.factories import is_factory
 from kspark.adapters.file_paths import is_files, open_files
-from kspark.adapters.spooled import Layout, StoredPlan
+from kspark.adapters.layout import Layout
+from kspark.adapters.spooled import StoredPlan
 from kspark.cluster.interrupts import defers_interrupts
 from kspark.cluster.running import check_running, is_stopped
 from kspark.data.layouts import layout_of

@@ -185,6 +185,7 @@ def first_of_frame(
                 stack(
                     [values[names]],
                     Place(f"Column {names[0]!r}" if len(names) == 1 else feed.title),
+                    is_loose=feed.is_loose,
                 )
                 for names in feed.sources
             ],

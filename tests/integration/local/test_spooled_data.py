@@ -278,7 +278,7 @@ def test_preprocess_gets_the_columns_by_their_names(spark):
     parts = frame.selectExpr("features[0] a", "features[1] b", "label")
     with spool(parts, features_col=["a", "b"]) as rows:
         fitted(rows, model=classifier(2))
-        with pytest.raises(ValueError, match=r"`features_col` must be one column, or a dict.*'a'"):
+        with pytest.raises(ValueError, match=r"pass `features_col={'a': 'a', 'b': 'b'}` to"):
             fitted(rows, model=classifier(2), preprocess=lambda batch: batch["x"])
     with spool(parts, features_col={"a": "a", "b": "b"}) as rows:
         both = lambda batch: np.stack([batch["a"], batch["b"]], axis=1)  # noqa: E731
