@@ -89,6 +89,18 @@ def advice(kind: DataType, name: str, wants_text: bool) -> str:
     return "Convert it"
 
 
+def text_labels_of_schema(plan: FramePlan, types: Mapping[str, DataType]) -> dict[str, str]:
+    """Return the targets whose columns are text, with their places; see `Examples.text_labels`.
+
+    Args:
+        plan: `FramePlan`.
+        types: Mapping from the name of a column to its type.
+    """
+    text = {name for name, kind in types.items() if is_text(innermost(kind))}
+    feeds = [feed for feed in plan.y if text.intersection(feed.names)]
+    return {f.spec.name: f"text in {f.title[0].lower()}{f.title[1:]}" for f in feeds}
+
+
 def summary_of_schema(plan: FramePlan, types: Mapping[str, DataType]) -> ShardHandle:
     """Describe labels and weights as far as the schema tells: the shapes of columns of numbers.
 

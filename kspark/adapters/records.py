@@ -16,9 +16,8 @@ from pyspark.sql.types import DataType
 from kspark.adapters.base import CHUNK_BYTES, CHUNK_ROWS, Columns, Examples, Task, run_task
 from kspark.adapters.column_types import (
     check_types,
-    innermost,
-    is_text,
     summary_of_schema,
+    text_labels_of_schema,
 )
 from kspark.adapters.conform import Place
 from kspark.adapters.feeds import FramePlan, missing, plan_frame
@@ -141,9 +140,7 @@ class RecordExamples(Examples):
     @property
     def text_labels(self) -> dict[str, str]:
         """See `Examples.text_labels`."""
-        text = {name for name, kind in self._types.items() if is_text(innermost(kind))}
-        feeds = [feed for feed in self._reader.plan.y if text.intersection(feed.names)]
-        return {f.spec.name: f"text in {f.title[0].lower()}{f.title[1:]}" for f in feeds}
+        return text_labels_of_schema(self._reader.plan, self._types)
 
     @property
     def summary(self) -> ShardHandle:

@@ -198,8 +198,22 @@ def adapt_columns(
     sample_weight: Any,
     spec: InputSpec,
     columns: Columns,
+    *,
+    is_mapped: bool = False,
 ) -> ArrayExamples:
-    """Make examples from the columns of a table. `y` and `sample_weight` replace its columns."""
+    """Make examples from the columns of a table. `y` and `sample_weight` replace its columns.
+
+    Args:
+        spark: `SparkSession`.
+        read: `ReadColumn`.
+        available: Sequence of strings, the names of the columns.
+        y: The user's labels beside the table, or `None`.
+        sample_weight: The user's weights beside the table, or `None`.
+        spec: `InputSpec`.
+        columns: `Columns`.
+        is_mapped: Boolean, whether columns are mapped from files, so that each is converted only
+            when its rows are sent. Defaults to `False`.
+    """
     if y is not None:
         columns = replace(columns, label_col=None)
     if sample_weight is not None:
@@ -214,7 +228,8 @@ def adapt_columns(
         found = []
         for feed in feeds:
             parts = [convert(read(n, Place(f"Column {n!r}"), feed.is_loose)) for n in feed.names]
-            found.append(joined_by_blocks(feed, parts, spec.floatx))
+            is_kept = is_mapped and len(parts) == 1
+            found.append(parts[0] if is_kept else joined_by_blocks(feed, parts, spec.floatx))
         return found if len(found) != 1 else found[0]
 
     return adapt_arrays(

@@ -15,7 +15,6 @@ from pyspark.sql import SparkSession
 from kspark import job
 from kspark.adapters import Columns, Factory, Spooled, Stream, is_table
 from kspark.adapters.feeds import feature_names
-from kspark.adapters.rdd import RowReader
 from kspark.adapters.tables import with_names
 from kspark.errors import Described, invalid
 from kspark.replica.comparing import untouched_randomness
@@ -146,9 +145,8 @@ class RawRows:
         if isinstance(x, RDD):
             rows = job.first_of_rdd(session, x, labelled=labelled)
             names = names_of(rows[0], model) if rows else (SINGLE_NAME,)
-            specs = raw_arrays(names)
-            found = RowReader(InputSpec(specs), 0).arrays(rows, specs, "x", 0) if rows else []
-            return cls(names, columns, found)
+            spec = InputSpec(raw_arrays(names))
+            return cls(names, columns, job.first_arrays_of_rdd(rows, spec))
         joined = joined_column(x) if isinstance(x, Spooled) else None
         example = first_of_batches(session, x, num_workers)
         names = names_of(example, model) if joined is None else (joined,)
