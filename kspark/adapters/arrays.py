@@ -207,7 +207,7 @@ def chunk_of(x: Any, y: Any, sample_weight: Any, spec: InputSpec) -> Chunk:
         else shaped(sample_weight, weights, "sample_weight", spec.floatx, outputs),
     )
     if not all(np.isfinite(array).all() for array in chunk.sample_weight):
-        raise invalid("sample_weight", "finite", "weights with NaN or infinity")
+        raise invalid("sample_weight", "finite", Described("weights with NaN or infinity"))
     lengths = [len(a) for a in chunk.arrays]
     if len(set(lengths)) > 1:
         raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -296,6 +296,8 @@ def feeds(
 ) -> tuple[Feed, ...]:
     """Assign columns to each spec. A list or dictionary may have columns of other `outputs`."""
     names = [s.name for s in specs]
+    if not isinstance(value, Iterable):
+        raise invalid(argument, "one or several names of columns", value)
     if outputs and not isinstance(value, str | Mapping) and len(value) == len(outputs):
         value = dict(zip(outputs, value, strict=True))
     if isinstance(value, Mapping):
@@ -313,10 +315,11 @@ def feeds(
     return tuple(Feed(spec, as_names(names, argument), argument) for spec, names in pairs)
 
 
-def as_names(value: Names, argument: str) -> tuple[str, ...]:
+def as_names(value: Any, argument: str) -> tuple[str, ...]:
     """Return one or several column names as a tuple."""
-    names = (value,) if isinstance(value, str) else tuple(value)
-    if not names or not all(names):
+    is_many = isinstance(value, Iterable) and not isinstance(value, str)
+    names = tuple(value) if is_many else (value,)
+    if not names or not all(isinstance(name, str) and name for name in names):
         raise invalid(argument, "one or several names of columns", value)
     return names
 
