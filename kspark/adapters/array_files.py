@@ -10,18 +10,18 @@ from __future__ import annotations
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pyspark.sql import SparkSession
 
 from kspark import temporary
-from kspark.adapters.arrays import ArrayExamples, adapt_arrays
+from kspark.adapters.arrays import ArrayExamples
 from kspark.adapters.base import CHUNK_BYTES, Columns
 from kspark.adapters.conform import Place
-from kspark.adapters.feeds import Feed, missing, plan_frame
+from kspark.adapters.tables import adapt_columns
 from kspark.errors import Described, invalid, invalid_type
 from kspark.files.paths import is_remote, local_path
 from kspark.shards import InputSpec
@@ -228,30 +228,8 @@ def adapt_archive(
     if spec.targets and y is None and columns.label_col is None:
         rule = f"the array(s) of the labels for the outputs {[t.name for t in spec.targets]}"
         raise invalid("label_col", rule, Described("None"))
-    columns = replace(
-        columns,
-        label_col=columns.label_col if y is None else None,
-        weight_col=columns.weight_col if sample_weight is None else None,
-    )
-    plan = plan_frame(columns, spec)
-    for name, argument in plan.arguments.items():
-        if name not in x.names:
-            raise missing(name, x.names, argument)
 
-    def arrays(feeds: Sequence[Feed]) -> Any:
-        found = []
-        for feed in feeds:
-            parts = [x.array(name) for name in feed.names]
-            is_one = len(parts) == 1  # Its rows are converted when they are sent.
-            place = Place(feed.title)
-            found.append(parts[0] if is_one else feed.array(parts, spec.floatx, place))
-        return found if len(found) != 1 else found[0]
+    def read(name: str, place: Place, is_loose: bool) -> np.ndarray:
+        return x.array(name)
 
-    return adapt_arrays(
-        spark,
-        arrays(plan.x),
-        arrays(plan.y) if plan.y else y,
-        arrays(plan.sample_weight) if plan.sample_weight else sample_weight,
-        spec,
-        columns,
-    )
+    return adapt_columns(spark, read, x.names, y, sample_weight, spec, columns, is_mapped=True)

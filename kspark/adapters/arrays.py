@@ -137,8 +137,9 @@ class ArrayExamples(Examples):
     def _map_files(self, task: Task) -> RDD[Any]:
         folder = temporary.Folder(temporary.ARRAYS)
         self._folders.append(weakref.finalize(self, folder.remove))
+        how: dict[str, Any] = {"directory": str(folder.path), "is_loose": self._spec.is_loose}
         documents = [
-            spool(self._pieces(rows, start), index, "arrays", directory=str(folder.path)).to_json()
+            spool(self._pieces(rows, start), index, "arrays", **how).to_json()
             for index, (start, rows) in enumerate(self._slices())
         ]
         run = partial(ship(read_files, self._spec), task)
@@ -206,7 +207,7 @@ def chunk_of(x: Any, y: Any, sample_weight: Any, spec: InputSpec) -> Chunk:
         else shaped(sample_weight, weights, "sample_weight", spec.floatx, outputs),
     )
     if not all(np.isfinite(array).all() for array in chunk.sample_weight):
-        raise invalid("sample_weight", "finite", "weights with NaN or infinity")
+        raise invalid("sample_weight", "finite", Described("weights with NaN or infinity"))
     lengths = [len(a) for a in chunk.arrays]
     if len(set(lengths)) > 1:
         raise ValueError(
@@ -224,15 +225,15 @@ def shaped(
     """Return one array per spec, in the shape of the spec. Those of `x` may be `SparseRows`.
 
     Raises:
-        TypeError: If a part is no array.
-        ValueError: If its values are of another kind than those of the spec.
+        TypeError, ValueError: If a part is no array, or of another kind than its spec.
     """
     arrays = []
     if len(specs) == 1 and is_one_array(value):
         value = value[0]
     for i, leaf in enumerate(leaves(value, specs, name, outputs)):
         place = Place(part_name(name, specs, i))
-        array = as_array(compressed(leaf, place) if name == "x" else leaf, place)
+        rows = compressed(leaf, place) if name == "x" else leaf
+        array = as_array(rows, place, is_loose=specs[i].is_loose)
         if array.dtype == object:
             array = cast(array, specs[i].dtype, floatx, place)
         else:
@@ -250,7 +251,7 @@ def is_one_array(value: Any) -> bool:
     return has_rows and np.ndim(value[0]) > 0 and not is_row
 
 
-def as_array(value: Any, place: Place) -> Any:
+def as_array(value: Any, place: Place, *, is_loose: bool = False) -> Any:
     """Convert a value to an array whose first axis is the row. `SparseRows` are one already."""
     if isinstance(value, SparseRows):
         return value
@@ -260,10 +261,12 @@ def as_array(value: Any, place: Place) -> Any:
         else:
             if value and hasattr(value[0], "detach"):  # tensors of PyTorch
                 value = list(map(host_array, value))
-            value = stack(value, place) if value else np.empty(0)
+            value = stack(value, place, is_loose=is_loose) if value else np.empty(0)
     array = plain_array(value, place.name.strip("`"))
     if getattr(getattr(value, "dtype", None), "name", "") == "string" or array.dtype.kind == "S":
         array = decoded(array, place)
+    if array.dtype == object and is_loose and array.ndim == 1:
+        return stack(array.tolist(), place, is_loose=True)
     return unnested(array, place) if array.dtype == object else array
 
 

@@ -20,10 +20,7 @@ from pyspark.sql.types import (
 )
 
 from kspark.adapters.feeds import Feed, FramePlan
-from kspark.shards import RAW, STORABLE, TEXT, LabelStats, ShardHandle, StoredArray
-
-WITH_BYTES = (RAW, STORABLE)
-"""The dtypes of arrays that may hold bytes."""
+from kspark.shards import TEXT, LabelStats, ShardHandle, StoredArray
 
 VECTOR_TYPES = ("pyspark.ml.linalg.VectorUDT", "pyspark.mllib.linalg.VectorUDT")
 
@@ -57,7 +54,7 @@ def check_type(name: str, kind: DataType, feed: Feed, *, beside_text: bool) -> N
         ValueError: If the type is another one.
     """
     inner = innermost(kind)
-    is_free = feed.spec.dtype in ("", *WITH_BYTES)
+    is_free = feed.spec.dtype == "" or feed.spec.is_loose
     wants_text = feed.spec.dtype == TEXT or (is_free and beside_text)
     wants_any = is_free and len(feed.names) == 1
     is_number = isinstance(inner, NumericType | BooleanType) or is_vector_type(inner)
@@ -65,7 +62,7 @@ def check_type(name: str, kind: DataType, feed: Feed, *, beside_text: bool) -> N
         return
     if wants_any and (is_number or is_text(inner)):
         return
-    if wants_any and feed.spec.dtype in WITH_BYTES and isinstance(inner, BinaryType):
+    if wants_any and feed.spec.is_loose and isinstance(inner, BinaryType):
         return
     numbers = "numbers, vectors, or arrays of these"
     rule = "numbers, text, vectors, or arrays of these" if wants_any else numbers
@@ -90,6 +87,18 @@ def advice(kind: DataType, name: str, wants_text: bool) -> str:
     if isinstance(kind, MapType):
         return "Select its values as columns"
     return "Convert it"
+
+
+def text_labels_of_schema(plan: FramePlan, types: Mapping[str, DataType]) -> dict[str, str]:
+    """Return the targets whose columns are text, with their places; see `Examples.text_labels`.
+
+    Args:
+        plan: `FramePlan`.
+        types: Mapping from the name of a column to its type.
+    """
+    text = {name for name, kind in types.items() if is_text(innermost(kind))}
+    feeds = [feed for feed in plan.y if text.intersection(feed.names)]
+    return {f.spec.name: f"text in {f.title[0].lower()}{f.title[1:]}" for f in feeds}
 
 
 def summary_of_schema(plan: FramePlan, types: Mapping[str, DataType]) -> ShardHandle:

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from kspark.shards import RAW, STORABLE, TEXT, ArraySpec, Features, SparseRows
+from kspark.adapters.loose import KINDS, alike_or_rows, as_row, kinds_of_rows, rounded
+from kspark.shards import RAGGED, RAW, STORABLE, TEXT, ArraySpec, Features, SparseRows
+from kspark.shards.ragged import kind_of, one_per_row
 
 Shape = tuple[int | None, ...]
 
@@ -28,8 +30,11 @@ ADVICE = {
     "date": TIMES,
     "Timestamp": TIMES,
     "bytes": "Decode text, and make arrays of images",
+    "null": "Features may have nulls if `preprocess` fills them",
+    "lengths": "Features may have different lengths if `preprocess` pads them",
 }
-"""How to convert values that are no numbers, by NumPy's letter for their kind or Python's type."""
+"""How to convert values that are no numbers, by NumPy's letter for their kind or Python's type, and
+rows that no array holds."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,8 @@ def cast(values: Features, dtype: str, floatx: str, place: Place) -> Any:
     if dtype == RAW or (dtype == STORABLE and holds_bytes(values)):
         return raw(values, place)
     if dtype == STORABLE:
+        if values.dtype == object and kind_of(np.asarray(values)) == RAGGED:
+            return rounded(raw(values, place), floatx)
         dtype = ""
     if isinstance(values, np.ndarray) and values.dtype.kind in "OU":
         values = unboxed(values, place)
@@ -175,20 +182,28 @@ def holds_bytes(values: Features) -> bool:
 
 
 def raw(values: Features, place: Place) -> Features:
-    """Return numbers in their own dtype, and text and bytes as objects.
+    """Return numbers in their own dtype, text and bytes as objects, and any other rows as objects.
 
     Raises:
-        ValueError: If the values are of another kind, of several kinds, or null.
+        ValueError: If the values are of another kind, or of several kinds.
     """
     if not isinstance(values, np.ndarray):
         return values
-    if values.dtype.kind == "S":
+    if values.dtype.kind in "SU":
         return values.astype(object)
-    if values.dtype.kind == "O" and all(isinstance(value, bytes) for value in values.flat):
-        return values
-    if values.dtype.kind not in "biufOU":
+    if values.dtype.kind not in "biufO":
         raise place.error("numbers, text or bytes", f"{values.dtype} values")
-    return unboxed(values, place) if values.dtype.kind in "OU" else values
+    if values.dtype.kind != "O" or kind_of(values) != RAGGED:
+        return values
+    kinds = kinds_of_rows(values)
+    for kind, row in kinds.items():
+        if kind not in KINDS:
+            rule = "numbers, text or bytes, or arrays of these"
+            raise advised(place.error(rule, kind, row), kind)
+    if len(kinds) > 1:
+        first, other, *_ = kinds
+        raise place.error(f"{first} as in row {place.first_row}", other, kinds[other])
+    return alike_or_rows(values)
 
 
 def cast_numbers(values: Features, dtype: np.dtype, place: Place) -> Features:
@@ -245,16 +260,25 @@ def unboxed(values: np.ndarray, place: Place) -> np.ndarray:
         raise place.error("real numbers of 64 bits", error) from error
 
 
-def stack(values: Sequence[Any], place: Place) -> np.ndarray:
+def stack(values: Sequence[Any], place: Place, *, is_loose: bool = False) -> np.ndarray:
     """Stack one value per row: numbers, strings, bytes, arrays, (nested) lists, or vectors.
 
     Args:
         values: Sequence with at least one row.
         place: `Place` of the rows, for errors.
+        is_loose: Boolean, whether rows may have different shapes, and be null. Then the result has
+            one object per row. Defaults to `False`.
 
     Raises:
         ValueError: If the rows have different shapes.
     """
+    if is_loose:
+        try:
+            found = stack(values, place)
+        except ValueError:
+            return one_per_row(map(as_row, values), len(values))
+        is_plain = found.dtype != object or kind_of(found) != RAGGED
+        return found if is_plain else one_per_row(map(as_row, values), len(values))
     for row, value in enumerate(values):
         if hasattr(value, "tocsr"):  # NumPy cannot stack sparse matrices of SciPy.
             rule = "arrays, without sparse matrices among them"
@@ -288,15 +312,15 @@ def ragged(values: Sequence[Any], place: Place) -> ValueError | None:
     """Make the error for the first row that differs from the others, or `None` if none does."""
     for row, value in enumerate(values):
         if value is None:
-            return place.error("no nulls", "null", row)
+            return advised(place.error("no nulls", "null", row), "null")
     shapes = [shape_of(v) for v in values]
     for row, shape in enumerate(shapes):
         if shape is None:
             rule = "examples whose lists have equal lengths"
-            return place.error(rule, "lists of different lengths", row)
+            return advised(place.error(rule, "lists of different lengths", row), "lengths")
         if shape != shapes[0]:
             rule = f"examples of one shape, {shapes[0]} as in row {place.first_row}"
-            return place.error(rule, f"shape {shape}", row)
+            return advised(place.error(rule, f"shape {shape}", row), "lengths")
     return None
 
 

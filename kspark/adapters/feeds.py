@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -30,6 +30,10 @@ from kspark.shards import (
 from kspark.shards.sparse import side_by_side
 
 Names = str | Sequence[str]
+
+ReadColumn = Callable[[str, Place, bool], Features]
+"""Function of the name of a column, its `Place`, and whether rows may have different shapes, and be
+null. Returns the array of the column."""
 
 SHOWN_NAMES = 20
 """The most names of columns that an error lists."""
@@ -86,6 +90,11 @@ class Feed:
         if len(self.names) <= SHOWN_NAMES:
             return f"Columns {', '.join(map(repr, self.names))}"
         return f"Columns {self.names[0]!r} to {self.names[-1]!r} ({len(self.names)} columns)"
+
+    @property
+    def is_loose(self) -> bool:
+        """Whether rows may have different shapes, and be null: those of one column alone."""
+        return self.spec.is_loose and len(self.names) == 1
 
     @property
     def sources(self) -> tuple[tuple[str, ...], ...]:
@@ -206,14 +215,14 @@ class FramePlan:
         def packed(feed: Feed, packing: Packing, place: Place) -> np.ndarray:
             return feed.unpacked(columns[feed.names], packing, place)
 
-        def read(name: str, place: Place) -> Features:
-            return to_rows(columns[name,], place)
+        def read(name: str, place: Place, is_loose: bool) -> Features:
+            return to_rows(columns[name,], place, is_loose=is_loose)
 
         return self.assembled(read, partition, first_row, packed)
 
     def assembled(
         self,
-        read: Callable[[str, Place], Features],
+        read: ReadColumn,
         partition: int | None,
         first_row: int,
         packed: Callable[[Feed, Packing, Place], np.ndarray] | None = None,
@@ -221,7 +230,7 @@ class FramePlan:
         """Make a chunk of the arrays of some rows.
 
         Args:
-            read: Function of the name of a column and its `Place` that returns its array.
+            read: `ReadColumn`.
             partition: Integer, or `None` on the driver.
             first_row: Integer, index of the first row in the partition.
             packed: Function that returns the matrix of a feed that is packed. Defaults to `None`:
@@ -233,8 +242,10 @@ class FramePlan:
             if feed.packed and packed is not None:
                 parts: list[Features] = [packed(feed, feed.packed, place)]
             else:
-                places = (Place(f"Column {n!r}", partition, first_row) for n in feed.names)
-                parts = list(map(read, feed.names, places))
+                parts = [
+                    read(name, Place(f"Column {name!r}", partition, first_row), feed.is_loose)
+                    for name in feed.names
+                ]
             return feed.array(parts, self.floatx, place)
 
         return Chunk(
@@ -285,6 +296,8 @@ def feeds(
 ) -> tuple[Feed, ...]:
     """Assign columns to each spec. A list or dictionary may have columns of other `outputs`."""
     names = [s.name for s in specs]
+    if not isinstance(value, Iterable):
+        raise invalid(argument, "one or several names of columns", value)
     if outputs and not isinstance(value, str | Mapping) and len(value) == len(outputs):
         value = dict(zip(outputs, value, strict=True))
     if isinstance(value, Mapping):
@@ -302,10 +315,11 @@ def feeds(
     return tuple(Feed(spec, as_names(names, argument), argument) for spec, names in pairs)
 
 
-def as_names(value: Names, argument: str) -> tuple[str, ...]:
+def as_names(value: Any, argument: str) -> tuple[str, ...]:
     """Return one or several column names as a tuple."""
-    names = (value,) if isinstance(value, str) else tuple(value)
-    if not names or not all(names):
+    is_many = isinstance(value, Iterable) and not isinstance(value, str)
+    names = tuple(value) if is_many else (value,)
+    if not names or not all(isinstance(name, str) and name for name in names):
         raise invalid(argument, "one or several names of columns", value)
     return names
 

@@ -12,7 +12,11 @@ from pyspark.sql import SparkSession
 from pyspark.sql.types import DataType
 
 from kspark.adapters.base import Columns, Examples, Task, run_task
-from kspark.adapters.column_types import check_types, innermost, is_text, summary_of_schema
+from kspark.adapters.column_types import (
+    check_types,
+    summary_of_schema,
+    text_labels_of_schema,
+)
 from kspark.adapters.dataframe import BatchReader
 from kspark.adapters.feeds import FramePlan, missing, plan_frame
 from kspark.adapters.refusals import shown
@@ -114,9 +118,7 @@ class FileExamples(Examples):
     @property
     def text_labels(self) -> dict[str, str]:
         """See `Examples.text_labels`."""
-        text = {name for name, kind in self._chosen.types.items() if is_text(innermost(kind))}
-        feeds = [feed for feed in self._chosen.plan.y if text.intersection(feed.names)]
-        return {f.spec.name: f"text in {f.title[0].lower()}{f.title[1:]}" for f in feeds}
+        return text_labels_of_schema(self._chosen.plan, self._chosen.types)
 
     @property
     def summary(self) -> ShardHandle:

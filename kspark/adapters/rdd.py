@@ -189,7 +189,8 @@ class RowReader:
         arrays, stacked = [], stack_rows if name == "x" else stack
         for i, spec in enumerate(specs):
             place = Place(part_name(name, specs, i), self.partition, first)
-            arrays.append(conform(stacked(parts[i], place), spec, self.spec.floatx, place))
+            found = stacked(parts[i], place, is_loose=spec.is_loose)
+            arrays.append(conform(found, spec, self.spec.floatx, place))
         return arrays
 
 

@@ -15,11 +15,9 @@ from pyspark.sql.types import DataType
 
 from kspark.adapters.base import CHUNK_BYTES, CHUNK_ROWS, Columns, Examples, Task, run_task
 from kspark.adapters.column_types import (
-    WITH_BYTES,
     check_types,
-    innermost,
-    is_text,
     summary_of_schema,
+    text_labels_of_schema,
 )
 from kspark.adapters.conform import Place
 from kspark.adapters.feeds import FramePlan, missing, plan_frame
@@ -99,9 +97,9 @@ class RecordReader:
         return read_records(place, self.compression, self.features, self.size, *parts, self.threads)
 
     def _chunk(self, arrays: Mapping[str, np.ndarray], partition: int, first: int) -> Chunk:
-        kept = {name for f in self.plan.x if f.spec.dtype in WITH_BYTES for name in f.names}
+        kept = {name for f in self.plan.x if f.spec.is_loose for name in f.names}
 
-        def read(name: str, place: Place) -> np.ndarray:
+        def read(name: str, place: Place, is_loose: bool) -> np.ndarray:
             array = arrays[name]
             is_text = array.dtype == object and name not in kept  # TensorFlow has it as bytes.
             return decoded(array, place) if is_text else array
@@ -142,9 +140,7 @@ class RecordExamples(Examples):
     @property
     def text_labels(self) -> dict[str, str]:
         """See `Examples.text_labels`."""
-        text = {name for name, kind in self._types.items() if is_text(innermost(kind))}
-        feeds = [feed for feed in self._reader.plan.y if text.intersection(feed.names)]
-        return {f.spec.name: f"text in {f.title[0].lower()}{f.title[1:]}" for f in feeds}
+        return text_labels_of_schema(self._reader.plan, self._types)
 
     @property
     def summary(self) -> ShardHandle:
@@ -205,7 +201,7 @@ def first_features_of_records(files: RecordFiles, plan: FramePlan) -> list[np.nd
     """Return features of the shapes in the description, without reading a record."""
     known = {feature.name: feature for feature in files.features}
 
-    def read(name: str, place: Place) -> np.ndarray:
+    def read(name: str, place: Place, is_loose: bool) -> np.ndarray:
         if name not in known:
             raise missing(name, list(known), "features_col")
         feature = known[name]

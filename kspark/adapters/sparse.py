@@ -93,18 +93,19 @@ def with_first_rows(value: Any) -> Any:
     return value
 
 
-def to_rows(column: pa.Array, place: Place) -> Features:
+def to_rows(column: pa.Array, place: Place, *, is_loose: bool = False) -> Features:
     """Convert a column as `to_numpy` does, but to `SparseRows` if that takes much less memory.
 
     Args:
         column: `pyarrow.Array`, sliced or not.
         place: `Place` of the column, for errors.
+        is_loose: As for `to_numpy`. Defaults to `False`.
 
     Raises:
         ValueError: As for `to_numpy`, and if a vector has an index that is not below its size.
     """
-    if not is_vector(column.type):
-        return to_numpy(column, place)
+    if not is_vector(column.type) or (is_loose and column.null_count):
+        return to_numpy(column, place, is_loose=is_loose)
     refuse_nulls(column, place)
     if not stays_sparse(column):
         return to_numpy(column, place)
@@ -161,11 +162,16 @@ def row_bytes(column: pa.Array, *, dense: bool = False) -> int:
     return max(VALUE.itemsize * width, column.nbytes // rows)
 
 
-def stack_rows(values: Sequence[Any], place: Place) -> Features:
+def stack_rows(values: Sequence[Any], place: Place, *, is_loose: bool = False) -> Features:
     """Stack one value per row as `stack` does, sparse ones to `SparseRows` if that takes less.
 
     Sparse values are Spark's sparse vectors, among which there may be dense ones, and matrices of
     SciPy with one row.
+
+    Args:
+        values: Sequence with at least one row.
+        place: `Place` of the rows, for errors.
+        is_loose: Boolean, whether rows may have different shapes, and be null. Defaults to `False`.
 
     Raises:
         ValueError: If the rows have different shapes.
@@ -180,7 +186,7 @@ def stack_rows(values: Sequence[Any], place: Place) -> Features:
         widths = np.array([value.size for value in values])
         parts = [entries(value) for value in values]
     else:
-        return stack(values, place)
+        return stack(values, place, is_loose=is_loose)
     width = uniform(widths, place)
     indices = np.concatenate([np.asarray(part[0], POSITION) for part in parts])
     data = np.concatenate([np.asarray(part[1]) for part in parts])

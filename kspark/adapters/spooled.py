@@ -12,11 +12,13 @@ from pyspark.sql import SparkSession
 
 from kspark.adapters.base import CHUNK_BYTES, Columns, Examples
 from kspark.adapters.conform import Place, conform
+from kspark.adapters.layout import Group, Layout
 from kspark.adapters.refusals import shown
 from kspark.adapters.structure import leaves, part_name
 from kspark.adapters.tensors import decoded
 from kspark.errors import Described, invalid
 from kspark.shards import (
+    RAGGED,
     RAW,
     STORABLE,
     TEXT,
@@ -31,71 +33,8 @@ from kspark.shards import (
     dense,
 )
 
-ANY = ArraySpec("", None, STORABLE)
-"""Takes the values as they are, except that floating point numbers become `floatx`."""
-
 FREE = ("", RAW, STORABLE, TEXT)
 """The dtypes of arrays whose numbers are not cast to another type."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """The arrays that the user gave as `x`, `y` or `sample_weight`, and their structure.
-
-    Attributes:
-        names: Tuple of strings, one per array; the keys of a dictionary.
-        structure: String: `"single"`, `"list"` or `"dict"`.
-        columns: Tuple of strings, the columns of a table of which the only array was made; empty
-            for other data.
-    """
-
-    names: tuple[str, ...] = ()
-    structure: str = "single"
-    columns: tuple[str, ...] = ()
-
-    @property
-    def specs(self) -> tuple[ArraySpec, ...]:
-        """One `ArraySpec` per array, which takes any values."""
-        return tuple(replace(ANY, name=name) for name in self.names)
-
-    @property
-    def positions(self) -> Any:
-        """The position of each array, as an array of its own, in the structure of the group."""
-        return self.arranged([np.array([position]) for position in range(len(self.names))])
-
-    def arranged(self, arrays: Sequence[Any]) -> Any:
-        """Return one array per name in the structure of the group."""
-        if self.structure == "dict":
-            return dict(zip(self.names, arrays, strict=True))
-        return list(arrays) if self.structure == "list" else arrays[0]
-
-    def __str__(self) -> str:
-        if self.structure == "dict":
-            return f"a dictionary with the keys {list(self.names)}"
-        return "one array" if self.structure == "single" else f"a list of {len(self.names)} arrays"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The arrays of spooled rows.
-
-    Attributes:
-        x: `Group` of the features.
-        y: `Group` of the labels; without names if there are none.
-        sample_weight: `Group` of the sample weights; without names if there are none.
-        floatx: String, the dtype of their floating point numbers.
-    """
-
-    x: Group
-    y: Group = Group()
-    sample_weight: Group = Group()
-    floatx: str = "float32"
-
-    @property
-    def spec(self) -> InputSpec:
-        """The `InputSpec` with which rows are spooled for any model. Labels cannot be bytes."""
-        labels = tuple(replace(one, dtype="") for one in self.y.specs)
-        return InputSpec(self.x.specs, labels, floatx=self.floatx)
 
 
 @dataclass(frozen=True)
@@ -130,6 +69,9 @@ class Pick:
         Raises:
             ValueError: If the model does not take arrays of its kind or shape.
         """
+        if stored.dtype == RAGGED:
+            self.check_loose(partition)
+            return stored
         kind = object if stored.is_text else np.dtype(stored.dtype)
         empty = np.empty((0, *stored.shape), kind)
         place = Place(self.name, partition)
@@ -142,6 +84,19 @@ class Pick:
         if self.spec.dtype == TEXT:
             dtype = TEXT
         return replace(stored, dtype=dtype, shape=found.shape[1:])
+
+    def check_loose(self, partition: int) -> None:
+        """Refuse rows of different shapes, or nulls, for a model that takes arrays.
+
+        Raises:
+            ValueError: If the array is not for `preprocess`.
+        """
+        if not self.spec.is_loose:
+            rule = (
+                "rows of one shape, without nulls; make them with `preprocess`, for example with "
+                '`lambda batch: keras.utils.pad_sequences(batch["x"], 100)`'
+            )
+            raise Place(self.name, partition).error(rule, "rows of different shapes, or nulls")
 
 
 def check_exact(values: Features, spec: ArraySpec, place: Place) -> None:
@@ -179,6 +134,11 @@ class StoredPlan:
     y: tuple[Pick, ...]
     sample_weight: tuple[Pick, ...]
     floatx: str
+
+    @property
+    def is_loose(self) -> bool:
+        """Whether features may have different shapes."""
+        return any(pick.spec.is_loose for pick in self.x)
 
     @classmethod
     def of(cls, layout: Layout, spec: InputSpec) -> StoredPlan:

@@ -171,8 +171,8 @@ def check_end(has_end: bool) -> None:
     """
     if not has_end:
         rule = (
-            "a data set with an end, or used with `steps_per_epoch`, `validation_steps` or "
-            "`steps`: it is read once, into files"
+            "a data set with an end, such as `dataset.take(100)`, or used with `steps_per_epoch`, "
+            "`validation_steps` or `steps`: it is read once, into files"
         )
         raise invalid("x", rule, Described("an infinite data set"))
 

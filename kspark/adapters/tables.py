@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 from kspark.adapters.arrays import ArrayExamples, adapt_arrays, is_one_array
 from kspark.adapters.base import CHUNK_BYTES, Columns
 from kspark.adapters.conform import Place
-from kspark.adapters.feeds import Feed, missing, plan_frame
+from kspark.adapters.feeds import Feed, ReadColumn, missing, plan_frame
 from kspark.adapters.sparse import is_matrix, stack_rows, to_rows, with_first_rows
 from kspark.adapters.tensors import host_array
 from kspark.shards import Features, InputSpec, dense
@@ -79,8 +79,8 @@ def adapt_pandas(
     if all_are_features(list(x.columns), y, spec, columns):
         return adapt_arrays(spark, values_of(x, spec), y, sample_weight, spec, columns)
 
-    def read(name: str, place: Place) -> Features:
-        return column_values(x[name], place)
+    def read(name: str, place: Place, is_loose: bool) -> Features:
+        return column_values(x[name], place, is_loose)
 
     return adapt_columns(spark, read, list(x.columns), y, sample_weight, spec, columns)
 
@@ -97,11 +97,11 @@ def adapt_table(
         names = x.column_names
         columns = replace(columns, features_col=names[0] if len(names) == 1 else names)
 
-    def read(name: str, place: Place) -> Features:
+    def read(name: str, place: Place, is_loose: bool) -> Features:
         column = x.column(name).combine_chunks()
         if isinstance(column, pa.ChunkedArray):  # some versions keep it one
             column = pa.concat_arrays(column.chunks)
-        return to_rows(column, place)
+        return to_rows(column, place, is_loose=is_loose)
 
     return adapt_columns(spark, read, x.column_names, y, sample_weight, spec, columns)
 
@@ -177,23 +177,43 @@ def joined_by_blocks(
     return joined
 
 
-def column_values(column: Any, place: Place) -> Features:
-    """Return the values of a pandas column; one array if they are arrays, lists or vectors."""
+def column_values(column: Any, place: Place, is_loose: bool = False) -> Features:
+    """Return the values of a pandas column; one array if they are arrays, lists or vectors.
+
+    Args:
+        column: `pandas.Series`.
+        place: `Place` of the column, for errors.
+        is_loose: As for `stack_rows`. Defaults to `False`.
+    """
     values: np.ndarray = column.to_numpy()
     is_objects = values.dtype == object and len(values)
-    return stack_rows(values.tolist(), place) if is_objects else values
+    return stack_rows(values.tolist(), place, is_loose=is_loose) if is_objects else values
 
 
 def adapt_columns(
     spark: SparkSession,
-    read: Callable[[str, Place], Features],
+    read: ReadColumn,
     available: Sequence[str],
     y: Any,
     sample_weight: Any,
     spec: InputSpec,
     columns: Columns,
+    *,
+    is_mapped: bool = False,
 ) -> ArrayExamples:
-    """Make examples from the columns of a table. `y` and `sample_weight` replace its columns."""
+    """Make examples from the columns of a table. `y` and `sample_weight` replace its columns.
+
+    Args:
+        spark: `SparkSession`.
+        read: `ReadColumn`.
+        available: Sequence of strings, the names of the columns.
+        y: The user's labels beside the table, or `None`.
+        sample_weight: The user's weights beside the table, or `None`.
+        spec: `InputSpec`.
+        columns: `Columns`.
+        is_mapped: Boolean, whether columns are mapped from files, so that each is converted only
+            when its rows are sent. Defaults to `False`.
+    """
     if y is not None:
         columns = replace(columns, label_col=None)
     if sample_weight is not None:
@@ -207,8 +227,9 @@ def adapt_columns(
     def arrays(feeds: Sequence[Feed], convert: Callable[[Features], Features] = dense) -> Any:
         found = []
         for feed in feeds:
-            parts = [convert(read(n, Place(f"Column {n!r}"))) for n in feed.names]
-            found.append(joined_by_blocks(feed, parts, spec.floatx))
+            parts = [convert(read(n, Place(f"Column {n!r}"), feed.is_loose)) for n in feed.names]
+            is_kept = is_mapped and len(parts) == 1
+            found.append(parts[0] if is_kept else joined_by_blocks(feed, parts, spec.floatx))
         return found if len(found) != 1 else found[0]
 
     return adapt_arrays(

@@ -8,6 +8,7 @@ not transposed, and no temporary view stays in the session.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from kspark.adapters.column_types import is_vector_type
 from kspark.adapters.dataframe import chosen_column
 from kspark.adapters.slices import rows_rdd, vector_frame
 from kspark.cluster.bootstrap import ship
+from kspark.data.checks import check_has, check_kind
 from kspark.errors import Described, invalid, invalid_type
 from kspark.shards import ArraySpec, InputSpec
 from kspark.worker.rows import (
@@ -36,6 +38,10 @@ from kspark.worker.rows import (
     points,
     stacked_points,
 )
+
+POINTS = "an RDD of LabeledPoint, such as `to_labeled_point(sc, x, y)` makes"
+FRAME = "a Spark DataFrame; make one with `spark.createDataFrame`"
+ROWS = "an array or a sequence with one row per example"
 
 AS_FOUND = InputSpec((ArraySpec("features"),), (ArraySpec("label"),), floatx="float64")
 
@@ -65,6 +71,7 @@ def to_simple_rdd(
     Raises:
         ValueError: If the lengths differ.
     """
+    check_context(sc)
     return rows_rdd(sc, *same_length(features, labels), pairs)
 
 
@@ -91,6 +98,7 @@ def to_labeled_point(
     Raises:
         ValueError: If the lengths differ, or a label is of another form.
     """
+    check_context(sc)
     features, labels = same_length(features, labels)
     return rows_rdd(sc, features, classes_of(labels) if categorical else numbers_of(labels), points)
 
@@ -119,6 +127,7 @@ def from_labeled_point(
     Raises:
         ValueError: If there are no rows, or a label is not a class number.
     """
+    check_kind("rdd", rdd, RDD, POINTS)
     parts = rdd.mapPartitions(ship(stacked_points)).collect()
     return joined("rdd", parts, categorical, nb_classes)
 
@@ -143,6 +152,7 @@ def lp_to_simple_rdd(
     Raises:
         ValueError: If `nb_classes` must be determined and there are no rows.
     """
+    check_kind("lp_rdd", lp_rdd, RDD, POINTS)
     if categorical and not nb_classes:
         nb_classes = classes_in("lp_rdd", lp_rdd.mapPartitions(ship(largest_of_points)).collect())
     return lp_rdd.mapPartitions(ship(point_rows, nb_classes if categorical else None))
@@ -164,6 +174,7 @@ def encode_label(label: float, nb_classes: int) -> np.ndarray:
     Raises:
         ValueError: If the label is not such a number.
     """
+    check_kind("label", label, (Number, np.bool_), "a number")
     return encode_labels(np.asarray([label]), nb_classes)[0]
 
 
@@ -194,6 +205,7 @@ def to_data_frame(
         ValueError: If the lengths differ, an example is not a vector, or a label is of
             another form.
     """
+    check_context(sc)
     matrix, numbers = same_length(np.asarray(features), np.asarray(labels))
     if matrix.ndim != 2:
         raise invalid("features", "a matrix", Described(f"shape {matrix.shape}"))
@@ -268,8 +280,15 @@ def df_to_simple_rdd(
     return rows
 
 
+def check_context(sc: Any) -> None:
+    """Check that an argument is a `SparkContext`."""
+    check_kind("sc", sc, SparkContext, "a SparkContext, such as `spark.sparkContext`")
+
+
 def same_length(features: Any, labels: Any) -> tuple[Any, Any]:
     """Check that features and labels have the same number of rows, and return both."""
+    check_has("features", features, "__len__", ROWS)
+    check_has("labels", labels, "__len__", ROWS)
     if len(features) != len(labels):
         rule = f"as many as the {len(features)} rows of features"
         raise invalid("labels", rule, Described(f"{len(labels)} rows"))
@@ -319,6 +338,7 @@ def examples_of(df: DataFrame, features_col: str, label_col: str, categorical: b
     Raises:
         ValueError: If a column is missing, or `categorical` is set and the labels are arrays.
     """
+    check_kind("df", df, DataFrame, FRAME)
     spark = SparkSession.builder.getOrCreate()
     examples = adapt(spark, df, spec=AS_FOUND, columns=Columns(features_col, label_col))
     kind = df.select(chosen_column(df, label_col, label_col)).schema.fields[0].dataType

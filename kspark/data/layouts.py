@@ -13,12 +13,11 @@ from pyspark.sql import SparkSession
 
 from kspark.adapters import Columns, Stream, is_table
 from kspark.adapters.feeds import feature_names
+from kspark.adapters.layout import Group, Layout
 from kspark.adapters.sparse import is_matrix
-from kspark.adapters.spooled import Group, Layout
 from kspark.adapters.tables import all_are_features, is_pandas
-from kspark.cluster.spark_job import run
 from kspark.errors import Described, invalid
-from kspark.job.example import FirstRow
+from kspark.job.example import first_row_of
 
 
 def layout_of(spark: SparkSession, x: Any, y: Any, sample_weight: Any, columns: Columns) -> Layout:
@@ -105,7 +104,7 @@ def first_parts(spark: SparkSession, rows: RDD[Any], *, labelled: bool) -> tuple
     Raises:
         ValueError: If there is no row, or if it has no labels although it must have them.
     """
-    found = run(spark, FirstRow(rows), "kspark: look at the first row")
+    found = first_row_of(spark, rows)
     if not found:
         raise invalid("x", "a data set with at least one example", Described("0 examples"))
     row = found[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pyspark.mllib.linalg import Matrices, Matrix, Vector, Vectors
 
+from kspark.data.checks import check_has
 from kspark.errors import Described, invalid
 
 
@@ -42,7 +43,11 @@ def from_matrix(matrix: Matrix) -> np.ndarray:
 
     Args:
         matrix: `pyspark.mllib.linalg.Matrix`.
+
+    Raises:
+        TypeError: If it is no matrix.
     """
+    check_has("matrix", matrix, "toArray", "a matrix, such as `to_matrix(array)` makes")
     return matrix.toArray()
 
 
@@ -78,5 +83,9 @@ def from_vector(vector: Vector) -> np.ndarray:
 
     Args:
         vector: `pyspark.mllib.linalg.Vector`.
+
+    Raises:
+        TypeError: If it is no vector.
     """
+    check_has("vector", vector, "toArray", "a vector, such as `to_vector(array)` makes")
     return vector.toArray()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from numbers import Number
 from typing import Any
 
 import keras
 import numpy as np
 
+from kspark.data.checks import check_kind
 from kspark.errors import Described, invalid, invalid_type
 from kspark.saving.rebuild import rebuilt, refuse_code
 
 Params = Sequence[np.ndarray]
+
+ARRAYS = "a list of arrays, such as `model.get_weights()`"
 
 
 def add_params(param_list_left: Params, param_list_right: Params) -> list[np.ndarray]:
@@ -29,7 +33,8 @@ def add_params(param_list_left: Params, param_list_right: Params) -> list[np.nda
         param_list_right: List of arrays of the same shapes.
 
     Raises:
-        ValueError: If the lists differ in length.
+        ValueError: If the lists differ in length, or arrays in shape.
+        TypeError: If they are no lists.
     """
     return [left + right for left, right in paired(param_list_left, param_list_right)]
 
@@ -48,7 +53,8 @@ def subtract_params(param_list_left: Params, param_list_right: Params) -> list[n
         param_list_right: List of arrays of the same shapes, which are subtracted.
 
     Raises:
-        ValueError: If the lists differ in length.
+        ValueError: If the lists differ in length, or arrays in shape.
+        TypeError: If they are no lists.
     """
     return [left - right for left, right in paired(param_list_left, param_list_right)]
 
@@ -65,6 +71,7 @@ def get_neutral(array_list: Params) -> list[np.ndarray]:
     Args:
         array_list: List of arrays.
     """
+    check_kind("array_list", array_list, (list, tuple), ARRAYS)
     return [np.zeros_like(array) for array in array_list]
 
 
@@ -81,6 +88,8 @@ def divide_by(array_list: Params, num_workers: float) -> list[np.ndarray]:
         array_list: List of arrays.
         num_workers: Number to divide by.
     """
+    check_kind("array_list", array_list, (list, tuple), ARRAYS)
+    check_kind("num_workers", num_workers, (Number, np.number), "a number")
     return [array / num_workers for array in array_list]
 
 
@@ -99,6 +108,7 @@ def model_to_dict(model: keras.Model) -> dict[str, Any]:
     Returns:
         Dictionary with `"model"`, the JSON of the model, and `"weights"`, a list of arrays.
     """
+    check_kind("model", model, keras.Model, "a keras.Model")
     return {"model": model.to_json(), "weights": model.get_weights()}
 
 
@@ -134,8 +144,14 @@ def dict_to_model(_dict: Any, custom_objects: Mapping[str, Any] | None = None) -
 
 
 def paired(left: Params, right: Params) -> Any:
-    """Return pairs of the arrays of two lists."""
+    """Return pairs of the arrays of two lists, which have the same shapes."""
+    check_kind("param_list_left", left, (list, tuple), ARRAYS)
+    check_kind("param_list_right", right, (list, tuple), ARRAYS)
     if len(left) != len(right):
         rule = f"a list of as many arrays as the {len(left)} of param_list_left"
         raise invalid("param_list_right", rule, Described(f"{len(right)} arrays"))
+    for one, other in zip(left, right, strict=True):
+        if np.shape(one) != np.shape(other):
+            rule = f"arrays of the same shapes as param_list_left, with {np.shape(one)} among them"
+            raise invalid("param_list_right", rule, Described(f"shape {np.shape(other)}"))
     return zip(left, right, strict=True)

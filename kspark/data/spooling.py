@@ -6,7 +6,8 @@ import logging
 import threading
 import uuid
 import weakref
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -17,7 +18,8 @@ from kspark.adapters import Columns, Examples, Spooled, adapt, readable
 from kspark.adapters.array_files import loaded
 from kspark.adapters.factories import is_factory
 from kspark.adapters.file_paths import is_files, open_files
-from kspark.adapters.spooled import Layout, StoredPlan
+from kspark.adapters.layout import Layout
+from kspark.adapters.spooled import StoredPlan
 from kspark.cluster.interrupts import defers_interrupts
 from kspark.cluster.running import check_running, is_stopped
 from kspark.data.layouts import layout_of
@@ -172,6 +174,14 @@ class SpooledData(Spooled):
             plan.described(handle)  # checks kinds and shapes
         return StoredExamples(self._rows, plan, self._rows.counts, owner=self)
 
+    def __getattr__(self, name: str) -> Any:
+        # Where Spark uses spooled rows as a DataFrame.
+        raise AttributeError(
+            f"Spooled rows have no attribute {name!r}, because they are no DataFrame. Use them in "
+            "`fit`, `evaluate` and `predict` of `SparkModel`, for example in a loop over "
+            "parameters. `CrossValidator`, evaluators and stages take the DataFrame itself."
+        )
+
     def __enter__(self) -> SpooledData:
         return self
 
@@ -189,6 +199,20 @@ class SpooledData(Spooled):
             f"SpooledData(examples={self.num_examples:,}, shards={self.num_shards}, "
             f"nbytes={self.nbytes:,}, hosts={self.hosts}{state})"
         )
+
+
+@contextmanager
+def names_data() -> Iterator[None]:
+    """Name the argument `data` in errors of the block that call it `x`, as `fit` does."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        text = str(error)
+        if not text.startswith(("`x`", "`x[")):
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        text = text.replace("`x", "`data", 1).replace("Received: x=", "Received: data=", 1)
+        raise kind(text) from error
 
 
 def close_or_forget(rows: SpooledRows) -> None:
@@ -283,22 +307,25 @@ def spool(
         rule = "rows that are kept: collect them in arrays, or pass the function to `fit`"
         found = Described("a function of (worker, num_workers), whose rows are not kept")
         raise invalid_type("data", rule, found)
-    x = readable(data)
-    y, sample_weight = (loaded(part, archives=False) for part in (y, sample_weight))
-    check_running(x)
-    if isinstance(x, Spooled):
-        raise invalid("data", "rows that are not spooled yet", x)
-    spark = session_of(x)
-    if is_files(x, labelled=y is not None):
-        x = open_files(spark, x, filters)
-    elif filters is not None:
-        rule = "None unless `data` names Parquet files; choose the rows of other data beforehand"
-        raise invalid("filters", rule, filters)
     columns = Columns(features_col, label_col, weight_col)
-    layout = layout_of(spark, x, y, sample_weight, columns)
-    examples = adapt(
-        spark, x, y, sample_weight, spec=layout.spec, columns=columns, num_workers=num_workers
-    )
+    with names_data():
+        x = readable(data)
+        y, sample_weight = (loaded(part, archives=False) for part in (y, sample_weight))
+        check_running(x)
+        if isinstance(x, Spooled):
+            raise invalid("data", "rows that are not spooled yet", x)
+        spark = session_of(x)
+        if is_files(x, labelled=y is not None):
+            x = open_files(spark, x, filters)
+        elif filters is not None:
+            rule = (
+                "None unless `data` names Parquet files; choose the rows of other data beforehand"
+            )
+            raise invalid("filters", rule, filters)
+        layout = layout_of(spark, x, y, sample_weight, columns)
+        examples = adapt(
+            spark, x, y, sample_weight, spec=layout.spec, columns=columns, num_workers=num_workers
+        )
     rows = SpooledRows(spark, examples, f"spool-{uuid.uuid4().hex[:12]}")
     with ExitStack() as undo:
         undo.enter_context(rows)

@@ -76,6 +76,24 @@ class Output:
         """The folder in which attempts of tasks write files with names of their own."""
         return Resolved(self.place.root, posixpath.join(self.staging, "_attempts"))
 
+    def keep_outside(self, folders: Iterable[Resolved]) -> None:
+        """Check that the output is in no folder whose files are read.
+
+        Whoever reads such a folder again would find the output among its rows. Files and folders
+        whose names begin with `_` or `.` are not read.
+
+        Args:
+            folders: Iterable of `Resolved`.
+
+        Raises:
+            ValueError: If it is in one.
+        """
+        for folder in map(real, folders):
+            start, path = f"{folder.path.rstrip('/')}/", self.place.path
+            is_in = folder.root == self.place.root and path.startswith(start)
+            if is_in and not path[len(start) :].startswith(("_", ".")):
+                raise invalid("output", f"a folder outside of {folder.path!r}, in `x`", self.path)
+
     def keep_apart(self, places: Iterable[Resolved], what: str) -> None:
         """Check that the output would replace none of some places.
 

@@ -6,6 +6,7 @@ change of road. `preparing`, `epochs` and `optimizer_state` are the steps of a f
 """
 
 from kspark.job.example import first_arrays as first_arrays
+from kspark.job.example import first_arrays_of_rdd as first_arrays_of_rdd
 from kspark.job.example import first_example as first_example
 from kspark.job.example import first_of_factory as first_of_factory
 from kspark.job.example import first_of_rdd as first_of_rdd

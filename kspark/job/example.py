@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,9 +67,8 @@ def first_example(spark: SparkSession, x: Any, columns: Columns, *, labelled: bo
         TypeError: If `x` is of no supported kind.
     """
     if isinstance(x, RDD):
-        rows = run(spark, FirstRow(x), "kspark: look at the first row")
-        reader = RowReader(LABELLED if labelled else FEATURES, 0)
-        return dense(reader.chunk(rows, 0).x[0]) if rows else None
+        arrays = first_arrays_of_rdd(first_of_rdd(spark, x, labelled=labelled), FEATURES)
+        return dense(arrays[0]) if arrays else None
     names: list[str] = []
     if isinstance(columns.features_col, Mapping):
         names = sorted(columns.features_col)
@@ -160,8 +159,18 @@ def first_of_rdd(spark: SparkSession, rdd: RDD[Any], *, labelled: bool) -> list[
         rdd: RDD of rows.
         labelled: Boolean, whether the rows contain the labels, too.
     """
-    rows = run(spark, FirstRow(rdd), "kspark: look at the first row")
-    return [row[0] for row in RowReader(LABELLED, 0).tuples(rows, 0)] if labelled else rows
+    rows = first_row_of(spark, rdd)
+    return [row[0] for row in RowReader(LABELLED, 0).tuples(rows, 0)] if rows and labelled else rows
+
+
+def first_row_of(spark: SparkSession, rows: RDD[Any] | DataFrame) -> list[Any]:
+    """Return a list of the first row of an RDD or a DataFrame; none if it is empty."""
+    return run(spark, FirstRow(rows), "kspark: look at the first row")
+
+
+def first_arrays_of_rdd(rows: Sequence[Any], spec: InputSpec) -> list[Any]:
+    """Return the features of what `first_of_rdd` has found, one array per input of a spec."""
+    return RowReader(spec, 0).arrays(rows, spec.inputs, "x", 0) if rows else []
 
 
 def first_of_frame(
@@ -175,7 +184,7 @@ def first_of_frame(
     plan = plan_frame(replace(columns, label_col=None, weight_col=None), spec)
     found = FrameColumns(frame)
     plan, _ = chosen_plan(found, plan)
-    rows = run(spark, FirstRow(chosen_columns(frame, found, plan)), "kspark: look at the first row")
+    rows = first_row_of(spark, chosen_columns(frame, found, plan))
     if not rows:
         return []
     values = dict(zip(plan.sources, rows[0], strict=True))
@@ -185,6 +194,7 @@ def first_of_frame(
                 stack(
                     [values[names]],
                     Place(f"Column {names[0]!r}" if len(names) == 1 else feed.title),
+                    is_loose=feed.is_loose,
                 )
                 for names in feed.sources
             ],

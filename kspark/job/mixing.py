@@ -56,7 +56,7 @@ class MixedShards(ShardsOnDisk):
         self._source = source
         self._max_failures = fit.plan.max_failures
         unneeded = () if before is source else tuple((h.host, h.path) for h in before.infos)
-        self._task = MixingTask(fit.fit_id, mixing, unneeded)
+        self._task = MixingTask(fit.fit_id, mixing, unneeded, fit.spec.rows.is_loose)
 
     def spool(self) -> None:
         """Mix the rows. Spool the source again if its files are gone.

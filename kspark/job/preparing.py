@@ -31,12 +31,11 @@ logger = logging.getLogger("kspark")
 def prepared(fit: Fit) -> Iterator[None]:
     """Spool the examples and broadcast the model; delete both at the end of the block."""
     with ExitStack() as stack:
-        watch = fit.progress.watch
         fit.progress.phase("Reading the rows")
         fit.train = stack.enter_context(training_shards(fit, placed(fit, fit.examples)))
         if fit.validation is not None:
             fit.progress.phase("Reading the validation rows")
-            spooled = spooled_for(fit.spark, fit.validation, f"{fit.fit_id}-validation", watch)
+            spooled = shards_of(fit, fit.validation, f"{fit.fit_id}-validation")
             with inside("validation_data"):
                 fit.held_out = stack.enter_context(spooled)
         fit.progress.display.clear()  # Warnings may be logged.
@@ -55,11 +54,16 @@ def prepared(fit: Fit) -> Iterator[None]:
 
 def training_shards(fit: Fit, examples: Examples) -> SpooledExamples:
     """Return the shards of a fit: on disk, or of rows that a function of the user makes."""
-    watch = fit.progress.watch
     if isinstance(examples, FactoryExamples):
-        fit.stream = examples.rows
+        fit.stream, watch = examples.rows, fit.progress.watch
         return StreamedExamples(fit.spark, examples, fit.fit_id, fit.plan, watch)
-    return spooled_for(fit.spark, examples, fit.fit_id, watch)
+    return shards_of(fit, examples, fit.fit_id)
+
+
+def shards_of(fit: Fit, examples: Examples, run_id: str) -> SpooledExamples:
+    """Return the shards of some examples of a fit, on disk."""
+    is_loose, watch = fit.spec.rows.is_loose, fit.progress.watch
+    return spooled_for(fit.spark, examples, run_id, watch, is_loose=is_loose)
 
 
 def close_mixed(fit: Fit) -> None:
@@ -150,7 +154,8 @@ def divide(fit: Fit) -> None:
         with inside("validation_data"):
             check_labels(fit.monitor.replica.model, fit.held_out.infos)
     if fit.plan.reshuffle is not None and len(num_train) > 1:
-        check_mixable(fit.train.infos, fit.plan.reshuffle)
+        if not fit.spec.rows.is_loose:
+            check_mixable(fit.train.infos, fit.plan.reshuffle)
         fit.unmixed = Unmixed(fit.train, num_train)
         fit.num_train = mixed_sizes(num_train)
     log_plan(fit)

@@ -113,13 +113,21 @@ class SpooledExamples(ShardsOnDisk):
         examples: `Examples` to spool.
         run_id: String that names the files and the state of this fit.
         watch: `Watch` of the jobs. Defaults to `None`.
+        is_loose: Boolean, whether features may have different shapes. Defaults to `False`.
     """
 
     def __init__(
-        self, spark: SparkSession, examples: Examples, run_id: str, watch: Watch | None = None
+        self,
+        spark: SparkSession,
+        examples: Examples,
+        run_id: str,
+        watch: Watch | None = None,
+        *,
+        is_loose: bool = False,
     ) -> None:
         super().__init__(spark, run_id, watch)
         self._examples = examples
+        self._is_loose = is_loose
 
     def __enter__(self) -> SpooledExamples:
         try:
@@ -155,7 +163,7 @@ class SpooledExamples(ShardsOnDisk):
 
     def _written(self) -> Results:
         """Return the shard handles as bytes, for which the rows are written."""
-        return self._examples.map_chunks(ship(spool_shard, self.run_id))
+        return self._examples.map_chunks(ship(spool_shard, self.run_id, self._is_loose))
 
     def respool(self) -> None:
         """Spool again, after the files of a shard were lost with their host.

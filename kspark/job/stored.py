@@ -47,7 +47,7 @@ class SpooledRows(SpooledExamples):
     """
 
     def __init__(self, spark: SparkSession, examples: Examples, run_id: str) -> None:
-        super().__init__(spark, examples, run_id)
+        super().__init__(spark, examples, run_id, is_loose=True)
         self._respooling = Lock()
 
     def respool(self) -> None:
@@ -199,7 +199,7 @@ class StoredExamples(Examples):
         """Give a fit its own shards; see `link_shard`."""
         if self.parts is None:
             return self._map(ship(link_shard, run_id, self.plan, dict(self.counts)))
-        return self.map_chunks(ship(spool_shard, run_id))
+        return self.map_chunks(ship(spool_shard, run_id, self.plan.is_loose))
 
     def _map(self, task: Any) -> Results:
         return self.rows.documents.mapPartitionsWithIndex(task)
@@ -267,11 +267,11 @@ class LinkedExamples(SpooledExamples):
 
 
 def spooled_for(
-    spark: SparkSession, examples: Examples, run_id: str, watch: Watch | None
+    spark: SparkSession, examples: Examples, run_id: str, watch: Watch | None, *, is_loose: bool
 ) -> SpooledExamples:
     """Return the shards of a fit on examples, to be used as a context manager."""
     kind = LinkedExamples if isinstance(examples, StoredExamples) else SpooledExamples
-    return kind(spark, examples, run_id, watch)
+    return kind(spark, examples, run_id, watch, is_loose=is_loose)
 
 
 def collect_examples(

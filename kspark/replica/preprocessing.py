@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from kspark.replica.model_inputs import as_arrays, as_inputs
 from kspark.replica.signature import DICT
 from kspark.shards import Chunk, raw_arrays
+from kspark.shards.ragged import alike
 
 if TYPE_CHECKING:
     from kspark.replica.steps import BuiltStep, Step
@@ -99,7 +100,7 @@ class Preprocessor:
         """
         x, count = chunk.x, chunk.num_examples
         if self._preprocess is not None:
-            rows = dict(zip(self._names, x, strict=True))
+            rows = dict(zip(self._names, map(alike, x), strict=True))
             found = self._preprocess(rows, training=False)
             x = as_arrays("preprocess", found, self._inputs, count)
         if training and self._augment is not None:

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kspark.errors import invalid, invalid_type
+from kspark.errors import Described, invalid, invalid_type
 from kspark.replica import pickling
 from kspark.replica.backends.randomness import kept_randomness
 from kspark.replica.import_names import import_name, imported
 from kspark.replica.model_spec import ModelSpec
 from kspark.replica.signature import symbolic
 from kspark.replica.variables import rng_variables
+from kspark.shards import RAGGED
+from kspark.shards.ragged import kind_of
 
 if TYPE_CHECKING:
     import keras
@@ -241,6 +243,12 @@ def tensors(rows: Any) -> Any:
     if isinstance(rows, list):
         return [tensors(part) for part in rows]
     if rows.dtype.kind in "OU":
+        if rows.dtype == object and kind_of(rows) == RAGGED:
+            rule = (
+                "a function where rows have different lengths or nulls, which no layer takes. It "
+                'may pad them: `lambda batch: layer(keras.utils.pad_sequences(batch["x"], 100))`'
+            )
+            raise invalid("preprocess", rule, Described("a layer"))
         return get_backend(str(keras.backend.backend())).text_tensor(rows)
     return rows
 

@@ -28,11 +28,12 @@ from kspark.shards.reading import Shard
 from kspark.shards.removal import remove_spools
 from kspark.shards.rows import Block, Chunk, Window, joined, num_batches
 from kspark.shards.sparse import Features, SparseRows, dense
-from kspark.shards.spec import BYTES, RAW, STORABLE, TEXT, ArraySpec, InputSpec, raw_arrays
+from kspark.shards.spec import BYTES, RAGGED, RAW, STORABLE, TEXT, ArraySpec, InputSpec, raw_arrays
 from kspark.shards.writing import SpoolMissingError, spool, spool_directory
 
 __all__ = [
     "BYTES",
+    "RAGGED",
     "RAW",
     "STORABLE",
     "TEXT",

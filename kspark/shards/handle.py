@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kspark.shards.sparse import POSITION
-from kspark.shards.spec import BYTES, TEXT
+from kspark.shards.spec import BYTES, RAGGED, TEXT
 
 INDICES, STARTS = ".indices", ".starts"
 """What is added to the name of the file of sparse rows' entries, for the names of the others."""
@@ -23,7 +23,7 @@ class StoredArray:
 
     Attributes:
         name: String, name of the input or target.
-        dtype: String, numpy dtype name, `"string"` or `"bytes"`.
+        dtype: String, numpy dtype name, `"string"`, `"bytes"` or `"ragged"`.
         shape: Tuple of integers, shape of one example in the data.
         file: String, file name inside the shard's directory. Sparse rows have further files.
         nbytes: Integer, size of the file, or of all files.
@@ -54,8 +54,8 @@ class StoredArray:
 
     @property
     def is_text(self) -> bool:
-        """Whether the elements are strings or bytes."""
-        return self.dtype in (TEXT, BYTES)
+        """Whether the elements are Python objects: strings, bytes, or rows of different shapes."""
+        return self.dtype in (TEXT, BYTES, RAGGED)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from kspark.errors import invalid
 from kspark.shards.files import Range, TruncatedFileError, read_ranges
 from kspark.shards.handle import ShardHandle
 from kspark.shards.rows import Chunk, Window, num_batches
+from kspark.shards.spec import RAGGED
 from kspark.shards.writing import SpoolMissingError
 
 WINDOW_BYTES = 128 << 20
@@ -20,6 +21,9 @@ BLOCKS_PER_WINDOW = 32
 
 BYTES_PER_STRING = 64
 """Memory in bytes of a Python string and the reference to it, without its characters."""
+
+RAGGED_FACTOR = 4
+"""Memory of rows of different shapes, for each byte on disk, if they are lists of short texts."""
 
 
 class Shard:
@@ -74,7 +78,8 @@ class Shard:
         """Memory of one row in bytes, over all arrays; sparse rows stay sparse."""
         count = max(1, self.num_examples)
         return sum(
-            s.nbytes / count + (BYTES_PER_STRING * s.items if s.is_text else 0)
+            s.nbytes / count * (RAGGED_FACTOR if s.dtype == RAGGED else 1)
+            + (BYTES_PER_STRING * s.items if s.is_text else 0)
             for s in self.handle.arrays
         )
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kspark.shards.files import common_dtype
+from kspark.shards.ragged import as_rows
 from kspark.shards.sparse import SparseRows, dense, dense_nbytes, memory_of, stacked
 
 Block = tuple[list[Any], list[np.ndarray], list[np.ndarray]]
@@ -101,7 +102,12 @@ def joined(chunks: Sequence[Chunk]) -> Chunk:
 
 
 def concatenated(arrays: Sequence[Any]) -> Any:
-    """Return the rows of arrays in one array of their common dtype; sparse if one of them is."""
+    """Return the rows of arrays in one array of their common dtype; sparse if one of them is.
+
+    If the rows have different shapes, the array has one object per row.
+    """
+    if len({(array.dtype == object, array.shape[1:]) for array in arrays}) > 1:
+        return np.concatenate([as_rows(dense(array)) for array in arrays])
     dtype = reduce(common_dtype, (array.dtype for array in arrays))
     if any(isinstance(array, SparseRows) for array in arrays):
         return stacked(arrays, dtype)

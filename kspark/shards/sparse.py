@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from kspark.shards.ragged import memory_of_values
+
 NARROW = 256
 """Rows of fewer elements are kept dense: that costs little, and a batch of them is made quicker."""
 
@@ -199,7 +201,7 @@ def memory_of(values: Features) -> int:
     if isinstance(values, SparseRows) or values.dtype != object:
         return int(values.nbytes)
     some = values.reshape(-1)[:: max(1, values.size // SAMPLE)]
-    contents = sum(map(sys.getsizeof, some))
+    contents = sum(map(sys.getsizeof, some)) + memory_of_values(some)
     return int(values.nbytes) + contents * values.size // max(1, len(some))
 
 

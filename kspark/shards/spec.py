@@ -17,6 +17,9 @@ RAW = "raw"
 STORABLE = "storable"
 """The dtype of an `ArraySpec` of rows that are stored for any model: `""`, but with bytes."""
 
+RAGGED = "ragged"
+"""Stands for the dtype of an object array with one value per row, see `kspark.shards.ragged`."""
+
 
 @dataclass(frozen=True)
 class ArraySpec:
@@ -31,12 +34,18 @@ class ArraySpec:
         dtype: String, numpy dtype name, or `"string"` for text. Defaults to `""`,
             which keeps integers and booleans as they are and converts floating
             point numbers to `InputSpec.floatx`. `"raw"` keeps the dtype of all data, and also
-            accepts bytes. `"storable"` is as `""`, and also accepts bytes.
+            accepts bytes, rows of different shapes, and nulls. `"storable"` is as `""`, and also
+            accepts these.
     """
 
     name: str
     shape: tuple[int | None, ...] | None = None
     dtype: str = ""
+
+    @property
+    def is_loose(self) -> bool:
+        """Whether rows may be bytes, have different shapes, and be null."""
+        return self.dtype in (RAW, STORABLE)
 
 
 def raw_arrays(names: Sequence[str]) -> tuple[ArraySpec, ...]:
@@ -69,3 +78,8 @@ class InputSpec:
     y_structure: str = "single"
     outputs: tuple[str, ...] = ()
     floatx: str = "float32"
+
+    @property
+    def is_loose(self) -> bool:
+        """Whether rows of some input may have different shapes."""
+        return any(one.is_loose for one in self.inputs)

@@ -13,12 +13,20 @@ from typing import Any
 import numpy as np
 
 from kspark.errors import invalid
-from kspark.shards.files import NumberWriter, SparseWriter, TextWriter
+from kspark.shards.files import (
+    TEXT_BLOCK,
+    NumberWriter,
+    RaggedWriter,
+    SparseWriter,
+    TextWriter,
+    read_ranges,
+)
 from kspark.shards.handle import LabelStats, ShardHandle, StoredArray
+from kspark.shards.ragged import kind_of
 from kspark.shards.removal import folder_name, local_folders
 from kspark.shards.rows import Chunk
 from kspark.shards.sparse import Features, SparseRows
-from kspark.shards.spec import BYTES, TEXT, ArraySpec, InputSpec
+from kspark.shards.spec import RAGGED, ArraySpec, InputSpec
 
 RUN_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
@@ -58,6 +66,7 @@ def spool(
     *,
     spec: InputSpec | None = None,
     directory: str | None = None,
+    is_loose: bool = False,
 ) -> ShardHandle:
     """Write one partition to local disk, in bounded memory.
 
@@ -73,6 +82,8 @@ def spool(
             "x0", "y0", and so on.
         directory: String, the directory to write to. Defaults to
             `spool_directory(run_id, index)`.
+        is_loose: Boolean, whether the rows of all inputs may have different shapes, as those of
+            inputs of `spec` that are loose. Defaults to `False`.
 
     Returns:
         A `ShardHandle`, of 0 examples and no arrays if there are no rows.
@@ -86,7 +97,7 @@ def spool(
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as partial:
         inside = os.path.join(partial, "shard")
         os.mkdir(inside, mode=0o700)
-        writer = ShardWriter(inside, spec)
+        writer = ShardWriter(inside, spec, is_loose=is_loose)
         try:
             for chunk in chunks:
                 writer.write(chunk)
@@ -102,11 +113,15 @@ class ShardWriter:
     Args:
         folder: String, an empty directory.
         spec: `InputSpec` that names the arrays, or `None`.
+        is_loose: As for `spool`. Defaults to `False`.
     """
 
-    def __init__(self, folder: str, spec: InputSpec | None = None) -> None:
+    def __init__(
+        self, folder: str, spec: InputSpec | None = None, *, is_loose: bool = False
+    ) -> None:
         self._folder = folder
         self._spec = spec
+        self._is_loose = is_loose
         self._columns: dict[str, list[ColumnWriter]] = {}
         self.num_examples = 0
 
@@ -145,6 +160,7 @@ class ShardWriter:
                 f"{group}{i}",
                 array,
                 with_stats=group == "y",
+                is_loose=(known and specs[i].is_loose) or (self._is_loose and group == "x"),
             )
             for i, array in enumerate(arrays)
         ]
@@ -179,20 +195,29 @@ class ColumnWriter:
         first: Array or `SparseRows` of the first rows. They determine the shape and dtype, and
             whether the file is sparse. They are not written.
         with_stats: Boolean, whether to compute `LabelStats`.
+        is_loose: Boolean, whether later rows may have another shape.
     """
 
     def __init__(
-        self, folder: str, name: str, file: str, first: Features, with_stats: bool
+        self,
+        folder: str,
+        name: str,
+        file: str,
+        first: Features,
+        with_stats: bool,
+        is_loose: bool,
     ) -> None:
         self._name = name
         self._is_text = first.dtype == object
+        self._is_loose = is_loose
         self._file = file + (".arrow" if self._is_text else ".bin")
-        self._path = os.path.join(folder, self._file)
+        self._folder, self._path = folder, os.path.join(folder, self._file)
         self._shape = first.shape[1:]
-        self._writer: NumberWriter | SparseWriter | TextWriter
-        if self._is_text:
-            value = next(np.asarray(first).flat, None)
-            kind = BYTES if isinstance(value, bytes) else TEXT
+        self._writer: NumberWriter | SparseWriter | TextWriter | RaggedWriter
+        kind = kind_of(np.asarray(first)) if self._is_text else None
+        if kind == RAGGED:
+            self._writer, self._shape = RaggedWriter(self._path), ()
+        elif kind is not None:
             self._writer = TextWriter(self._path, int(np.prod(self._shape)), kind)
         elif isinstance(first, SparseRows) and first.saves_memory:
             self._writer = SparseWriter(self._path, first.dtype)
@@ -208,6 +233,11 @@ class ColumnWriter:
             ValueError: If their shape differs from that of the rows before, or if text follows
                 numbers or numbers follow text.
         """
+        if self._is_loose and self._writer.dtype != RAGGED and not self._fits(values):
+            self._loosen(first_row)
+        if self._writer.dtype == RAGGED:
+            self._writer.write(values)
+            return
         if values.shape[1:] != self._shape:
             raise ValueError(
                 f"All rows of {self._name!r} in a partition must have the same shape. Received: "
@@ -222,6 +252,27 @@ class ColumnWriter:
         if self.stats is not None:
             self.stats = self.stats.merge(LabelStats.of(values))
         self._writer.write(values)
+
+    def _fits(self, values: Any) -> bool:
+        """Whether rows have the shape of those before, or cannot be beside them at all."""
+        if (values.dtype == object) != self._is_text:
+            return self._is_text or kind_of(np.asarray(values)) != RAGGED
+        if self._is_text and kind_of(np.asarray(values)) != self._writer.dtype:
+            return False
+        return values.shape[1:] == self._shape
+
+    def _loosen(self, count: int) -> None:
+        """Write the rows before anew, as rows of different shapes."""
+        self._writer.close()
+        before, stored = self._writer.paths, self.stored
+        self._file, self._shape, self._is_text = f"{self._file}.ragged", (), True
+        self._path = os.path.join(self._folder, self._file)
+        self._writer = RaggedWriter(self._path)
+        for start in range(0, count, TEXT_BLOCK):
+            rows = [(start, min(start + TEXT_BLOCK, count))]
+            self._writer.write(read_ranges(self._folder, stored, rows))
+        for path in before:
+            os.unlink(path)
 
     def close(self) -> None:
         """Write the buffered rows and close the files."""

@@ -15,6 +15,7 @@ from kspark.adapters.file_paths import can_fall_back, frame_of, is_files, log_fa
 from kspark.cluster.spark_job import Watch
 from kspark.errors import invalid
 from kspark.files.commit import Output
+from kspark.files.paths import Resolved, resolve
 from kspark.files.table import ParquetFiles
 
 
@@ -96,6 +97,7 @@ def score_to(
             log_fallback([path], error)
             rows = frame_of(spark, destination.given, destination.filters)
         else:
+            output.keep_outside(folders_of(rows, paths_of(spark, destination.given)))
             rows = rows if count is None else rows.first(count)
             return job.score_files(scoring, rows, kept, output, num_workers, watch)
     scored = scoring.frame(rows if count is None else rows.limit(count))
@@ -106,6 +108,13 @@ def score_to(
         raise invalid("output", "a folder that does not hold files of `x`", path)
     scored.write.mode("overwrite" if destination.overwrite else "error").parquet(path)
     return None
+
+
+def folders_of(rows: ParquetFiles, paths: Sequence[str]) -> list[Resolved]:
+    """Return the paths that are folders of some files, and not files or patterns."""
+    places = map(resolve, paths)
+    files = [file.place.path for file in rows.files]
+    return [place for place in places if any(file.startswith(f"{place.path}/") for file in files)]
 
 
 def is_in(folder: str, file: str) -> bool:

@@ -12,6 +12,7 @@ from kspark import optimizers
 from kspark.adapters import Columns
 from kspark.cluster.interrupts import defers_interrupts
 from kspark.cluster.resources import on_resources
+from kspark.errors import inside
 from kspark.job.callback_checks import checked_callbacks, stops_on_nan
 from kspark.job.progress import Phases
 from kspark.job.worker_callbacks import pickled_callbacks
@@ -310,7 +311,8 @@ class SparkModel(SavedModel):
             worker_callbacks=pickled_callbacks(worker_callbacks),
         )
         x = readable(x, limited=steps_per_epoch is not None)
-        validation_data = readable(validation_data, limited=validation_steps is not None)
+        with inside("validation_data"):
+            validation_data = readable(validation_data, limited=validation_steps is not None)
         plan = sized(plan, x, validation_data, batch_size, validation_batch_size)
         keeping = Checkpointing.of(checkpoint, resume, checkpoints_kept, self.seed, plan, checked)
         check_gradients(self._model, plan)

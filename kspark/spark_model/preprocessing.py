@@ -15,7 +15,6 @@ from pyspark.sql import SparkSession
 from kspark import job
 from kspark.adapters import Columns, Factory, Spooled, Stream, is_table
 from kspark.adapters.feeds import feature_names
-from kspark.adapters.rdd import RowReader
 from kspark.adapters.tables import with_names
 from kspark.errors import Described, invalid
 from kspark.replica.comparing import untouched_randomness
@@ -31,6 +30,7 @@ from kspark.replica.preprocessing import Preprocessing
 from kspark.replica.signature import described_inputs, is_built
 from kspark.replica.steps import Step, checked
 from kspark.shards import InputSpec, raw_arrays
+from kspark.shards.ragged import alike
 
 SINGLE_NAME = "x"
 """The name of an array that has none."""
@@ -145,9 +145,8 @@ class RawRows:
         if isinstance(x, RDD):
             rows = job.first_of_rdd(session, x, labelled=labelled)
             names = names_of(rows[0], model) if rows else (SINGLE_NAME,)
-            specs = raw_arrays(names)
-            found = RowReader(InputSpec(specs), 0).arrays(rows, specs, "x", 0) if rows else []
-            return cls(names, columns, found)
+            spec = InputSpec(raw_arrays(names))
+            return cls(names, columns, job.first_arrays_of_rdd(rows, spec))
         joined = joined_column(x) if isinstance(x, Spooled) else None
         example = first_of_batches(session, x, num_workers)
         names = names_of(example, model) if joined is None else (joined,)
@@ -164,7 +163,7 @@ class RawRows:
         """
         if not self.arrays:
             return None
-        arrays = (np.repeat(a, TRIED_ROWS, axis=0) for a in self.arrays)
+        arrays = (alike(np.repeat(a, TRIED_ROWS, axis=0)) for a in self.arrays)
         rows = dict(zip(self.names, arrays, strict=True))
         found = tried(step, rows, f"a dictionary of arrays with the keys {list(self.names)}")
         if found is None:
@@ -226,10 +225,11 @@ def joined_column(x: Spooled) -> str | None:
         ValueError: If several columns were joined to one array when they were spooled.
     """
     if len(x.columns) > 1:
-        first = x.columns[0]
+        pairs = [f"{name!r}: {name!r}" for name in x.columns[:3]]
+        more = ", ..." if len(x.columns) > len(pairs) else ""
         rule = (
-            "one column, or a dictionary of columns, in `kspark.data.spool`, for `preprocess`, "
-            f"which then gets its keys: {{{first!r}: {first!r}, ...}}"
+            "one column, or a dictionary of columns, for `preprocess`, which gets its keys: pass "
+            f"`features_col={{{', '.join(pairs)}{more}}}` to `kspark.data.spool`"
         )
         raise invalid("features_col", rule, Described(f"a list of {len(x.columns)} columns"))
     return x.columns[0] if x.columns else None

@@ -303,7 +303,8 @@ def predict_series(
     """
     if len(series) != len(plan.names):
         raise invalid("columns", f"{len(plan.names)}: {plan.names}", len(series))
-    found = {n: series_array(n, s) for n, s in zip(plan.names, series, strict=True)}
+    loose = {name for feed in plan.x if feed.is_loose for name in feed.names}
+    found = {n: series_array(n, s, n in loose) for n, s in zip(plan.names, series, strict=True)}
     inputs = [
         feed.array([found[n] for n in feed.names], plan.floatx, Place(feed.title))
         for feed in plan.x
@@ -313,22 +314,27 @@ def predict_series(
     return scores.columns(outputs)[-1].to_pandas()
 
 
-def series_array(name: str, series: Any) -> Features:
+def series_array(name: str, series: Any, is_loose: bool = False) -> Features:
     """Convert a column to an array or `SparseRows` with one row per value.
+
+    Args:
+        name: String, name of the column.
+        series: `pandas.Series`, or a `pandas.DataFrame` of a column of vectors.
+        is_loose: As for `to_rows`. Then nulls of numbers are NaN. Defaults to `False`.
 
     Raises:
         ValueError: If there are nulls, or NaN, to which pandas converts nulls of numbers.
     """
     place = Place(f"Column {name!r}")
     rows = series["type"] if hasattr(series, "columns") else series
-    if rows.isna().any():
+    if not is_loose and rows.isna().any():
         raise place.error("no nulls", "null", int(rows.isna().to_numpy().argmax()))
     if hasattr(series, "columns"):  # Spark passes a vector as a table of its fields.
         parts = [pa.array(series[c], from_pandas=True) for c in series.columns]
         column = pa.StructArray.from_arrays(parts, names=list(series.columns))
     else:
         column = pa.array(series, from_pandas=False)
-    return to_rows(column, place)
+    return to_rows(column, place, is_loose=is_loose)
 
 
 def predictor_for(spec: ReplicaSpec, key: str, threads: int) -> Replica:

@@ -44,11 +44,13 @@ class MixingTask:
         mixing: `Mixing`.
         unneeded: Tuple of pairs of a host and a folder on it, the shards of the period before,
             which are deleted first.
+        is_loose: Boolean, whether features may have different shapes. Defaults to `False`.
     """
 
     run_id: str
     mixing: Mixing
     unneeded: tuple[tuple[str, str], ...] = ()
+    is_loose: bool = False
 
     def make_room(self) -> None:
         """Delete the folders on this host that nobody needs any more."""
@@ -126,7 +128,8 @@ def spool_blocks(
         yield first[1]
         return
     found = blocks if first is None else chain([first], blocks)
-    yield spool(parts_of(task.mixing, index, found), index, task.run_id).to_json()
+    parts = parts_of(task.mixing, index, found)
+    yield spool(parts, index, task.run_id, is_loose=task.is_loose).to_json()
 
 
 def parts_of(mixing: Mixing, index: int, blocks: Iterator[tuple[Key, Any]]) -> Iterator[Chunk]:

@@ -56,7 +56,8 @@ def link_shard(
             if count and count == handle.num_examples and plan.keeps_values(handle):
                 yield link(plan.described(handle), run_id).to_json()
             else:
-                yield spool(plan.chunks(shard, count), handle.index, run_id).to_json()
+                chunks = plan.chunks(shard, count)
+                yield spool(chunks, handle.index, run_id, is_loose=plan.is_loose).to_json()
         except SpoolMissingError:
             yield missing_json(handle)
         except (ValueError, TypeError) as error:

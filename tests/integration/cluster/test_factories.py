@@ -1,6 +1,5 @@
 """Functions that make the data of each worker, on executors some of which are killed."""
 
-import contextlib
 import os
 import signal
 import time
@@ -79,37 +78,23 @@ def test_pushes_before_the_process_was_killed_count_once(cluster, tmp_path):
 class KillOnce(keras.callbacks.Callback):
     """Kills the executor of worker 1 at the end of the first epoch."""
 
-    killed = False
+    def __init__(self, executors):
+        super().__init__()
+        self.executors, self.killed = executors, False
 
     def on_epoch_end(self, epoch, logs=None):
         if not self.killed:
-            os.kill(executors()[0], signal.SIGKILL)
+            os.kill(self.executors()[0], signal.SIGKILL)
             self.killed = True
 
 
-def executors():
-    """The executors of this process, and of no other one on this machine."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            runs_executor = b"CoarseGrainedExecutorBackend" in (folder / "cmdline").read_bytes()
-            if runs_executor and os.getpid() in ancestors(int(folder.name)):
-                found.append(int(folder.name))
-    return sorted(found)
-
-
-def ancestors(process):
-    while process > 1:
-        state = Path(f"/proc/{process}/stat").read_text()
-        process = int(state.rpartition(")")[2].split()[1])
-        yield process
-
-
 @pytest.mark.parametrize("frequency", [pytest.param("epoch", marks=pytest.mark.thorough), "batch"])
-def test_a_worker_goes_on_elsewhere_when_its_executor_is_killed(cluster, tmp_path, frequency):
+def test_a_worker_goes_on_elsewhere_when_its_executor_is_killed(
+    cluster, executors, tmp_path, frequency
+):
     whole = tmp_path / "whole"
     whole.touch()
-    killer = KillOnce()
+    killer = KillOnce(executors)
     spark_model = SparkModel(classifier(), frequency=frequency, num_workers=2, seed=1)
     spark_model.fit(Draws(whole), epochs=3, verbose=0, callbacks=[killer])
     assert killer.killed

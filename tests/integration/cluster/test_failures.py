@@ -1,10 +1,8 @@
 """Fits on executors that are processes of their own, some of which are killed."""
 
-import contextlib
 import os
 import signal
 import threading
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -48,30 +46,12 @@ def classifier(*layers, optimizer=None):
     return model
 
 
-def executors():
-    """The executors' processes. Their Python workers may descend from another process."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            runs_executor = b"CoarseGrainedExecutorBackend" in (folder / "cmdline").read_bytes()
-            if runs_executor and os.getpid() in ancestors(int(folder.name)):
-                found.append(int(folder.name))
-    return sorted(found)
-
-
-def ancestors(process):
-    while process > 1:
-        state = Path(f"/proc/{process}/stat").read_text()
-        process = int(state.rpartition(")")[2].split()[1])
-        yield process
-
-
 class KillOnce(keras.callbacks.Callback):
     """Kills an executor at the end of the first epoch, while others may be in the next."""
 
-    def __init__(self, process):
+    def __init__(self, executors):
         super().__init__()
-        self.process = process
+        self.executors, self.process = executors, executors()[0]
         self.killed = threading.Event()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -80,13 +60,13 @@ class KillOnce(keras.callbacks.Callback):
             self.killed.set()
 
     def on_train_end(self, logs=None):
-        assert self.process not in executors()
+        assert self.process not in self.executors()
 
 
 @pytest.mark.parametrize(("mode", "frequency", "more"), MODES)
-def test_training_completes_when_an_executor_is_killed(cluster, mode, frequency, more):
+def test_training_completes_when_an_executor_is_killed(cluster, executors, mode, frequency, more):
     x, y = labelled(1200)
-    killer = KillOnce(executors()[0])
+    killer = KillOnce(executors)
     model = classifier()
     history = SparkModel(model, mode, frequency, num_workers=2, **more).fit(
         x, y, epochs=6, verbose=0, callbacks=[killer]
@@ -98,11 +78,11 @@ def test_training_completes_when_an_executor_is_killed(cluster, mode, frequency,
 
 
 @pytest.mark.thorough
-def test_group_sums_are_identical_when_an_executor_is_killed(cluster):
+def test_group_sums_are_identical_when_an_executor_is_killed(cluster, executors):
     """With plain SGD, because a lost executor loses the optimizer state of its shards."""
     x, y = labelled(1200)
     models = []
-    for killer in (None, KillOnce(executors()[0])):
+    for killer in (None, KillOnce(executors)):
         model = classifier(optimizer=keras.optimizers.SGD(0.1))
         spark_model = SparkModel(model, num_workers=16, seed=1)
         callbacks = [] if killer is None else [killer]
@@ -170,10 +150,10 @@ def mixed_fit(optimizer, road, callbacks=()):
     return spark_model
 
 
-def test_mixed_rows_are_the_same_when_an_executor_is_killed(cluster):
+def test_mixed_rows_are_the_same_when_an_executor_is_killed(cluster, executors):
     """With plain SGD, because a lost executor loses the optimizer state of its shards."""
     cluster.sparkContext.parallelize(range(2), 2).barrier().mapPartitions(iter).collect()
-    killer = KillOnce(executors()[0])
+    killer = KillOnce(executors)
     models = [
         mixed_fit(keras.optimizers.SGD(0.1), "auto", callbacks) for callbacks in ((), [killer])
     ]

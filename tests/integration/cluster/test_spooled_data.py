@@ -1,9 +1,7 @@
 """Rows that are spooled to executors that are processes of their own, one of which is killed."""
 
-import contextlib
 import os
 import signal
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -25,25 +23,7 @@ def weights_after(rows, *labels, road):
     return [w.tobytes() for w in spark_model.master_network.get_weights()]
 
 
-def executor():
-    """The process of an executor."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if b"CoarseGrainedExecutorBackend" in (folder / "cmdline").read_bytes():
-                parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
-                if has_ancestor(int(parent), os.getpid()):
-                    return int(folder.name)
-    raise AssertionError("there is no executor")
-
-
-def has_ancestor(process, wanted):
-    while process > 1 and process != wanted:
-        state = Path(f"/proc/{process}/stat").read_text()
-        process = int(state.rpartition(")")[2].split()[1])
-    return process == wanted
-
-
-def test_rows_outlive_an_executor(cluster):
+def test_rows_outlive_an_executor(cluster, executors):
     x = np.random.default_rng(0).normal(size=(200, 6)).astype("float32")
     y = x[:, :3].copy()
     expected = weights_after(x, y, road="rounds")
@@ -51,7 +31,7 @@ def test_rows_outlive_an_executor(cluster):
         assert rows.num_shards == 2
         assert weights_after(rows, road="auto") == expected
         before = rows.places
-        os.kill(executor(), signal.SIGKILL)
+        os.kill(executors()[0], signal.SIGKILL)
         assert weights_after(rows, road="rounds") == expected
         assert rows.places != before
         assert all(os.path.isdir(folder) for _, folder in rows.places)

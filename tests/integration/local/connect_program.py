@@ -19,12 +19,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark import SparkContext, TaskContext
+from pyspark.ml.linalg import Vectors
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from kspark import SparkModel, check_cluster
 from kspark.cluster.remote import map_frame
 from kspark.cluster.spark_job import SparkJob
+from kspark.data import spool
 from kspark.errors import ClusterError, KSparkError, WorkerError
 from kspark.ml import ElephasEstimator, KerasClassifier, KerasModel, KerasRegressor, progress
 
@@ -308,6 +310,45 @@ def files(spark):
     return [len(history["loss"]), ids == list(range(60)), float(difference), arrays.shape]
 
 
+def spooled(spark):
+    """Largest difference of a fit on spooled rows to one on their source; an evaluation; places."""
+    frame, models = uneven(spark), [plain_classifier(), plain_classifier()]
+    told = []
+    with spool(frame) as rows:
+        for model, data in zip(models, (frame, rows), strict=True):
+            history = SparkModel(model, seed=7).fit(data, epochs=2, verbose=0).history
+            told.append([history["loss"], SparkModel(model).evaluate(rows, verbose=0)])
+        folders = [folder for _, folder in rows.places]
+        there = [os.path.isdir(folder) for folder in folders]
+    return [difference_of(*models), told, there, [os.path.exists(folder) for folder in folders]]
+
+
+def sparse(spark):
+    """Largest difference to plain Keras of a fit on sparse vectors; whether they stay sparse."""
+    random = np.random.default_rng(0)
+    places = [sorted(random.choice(600, 5, replace=False).tolist()) for _ in range(40)]
+    vectors = [Vectors.sparse(600, indices, [1.0, 2.0, 3.0, 4.0, 5.0]) for indices in places]
+    labels = [i % 2 for i in range(40)]
+    frame = spark.createDataFrame(list(zip(vectors, labels, strict=True)), ["features", "label"])
+    models = []
+    for data in (frame, np.array([vector.toArray() for vector in vectors], "float32")):
+        keras.utils.set_random_seed(1)
+        models.append(keras.Sequential([keras.Input((600,)), keras.layers.Dense(1)]))
+        models[-1].compile("sgd", "mse")
+        if data is frame:
+            model = SparkModel(models[-1], num_workers=1, batch_size=8)
+            model.fit(frame, shuffle=False, verbose=0)
+        else:
+            models[-1].fit(data, np.array(labels), batch_size=8, shuffle=False, verbose=0)
+    with spool(frame, num_workers=1) as rows:
+        return [difference_of(*models), rows.nbytes, 40 * 600 * 4]
+
+
+def difference_of(left, right):
+    pairs = zip(left.get_weights(), right.get_weights(), strict=True)
+    return float(max(np.abs(a - b).max() for a, b in pairs))
+
+
 def numbered(worker, num_workers):
     """Rows with their numbers as targets: 6 for worker 0, and 5 for worker 1."""
     ids = np.arange(worker, 11, 2)
@@ -331,7 +372,8 @@ def main():
     spark = builder.config("spark.python.daemon.module", "kspark.cluster.daemon").getOrCreate()
     work = (warm, transformed, fit_uneven, fit_shuffled, one_shard, counted, read_once, continued)
     found = {}
-    for part in (*work, files, streamed, shown, refusals, cancelled, left_behind, bad_labels):
+    work += (files, spooled, sparse, streamed, shown, refusals, cancelled, left_behind, bad_labels)
+    for part in work:
         started = time.monotonic()
         found[part.__name__] = part(spark)
         sys.stderr.write(f"{part.__name__}: {time.monotonic() - started:.1f} s\n")

@@ -196,7 +196,11 @@ def test_an_output_does_not_replace_the_rows_that_it_is_made_of(spark, folder):
     spark_model = SparkModel(classifier())
     with pytest.raises(ValueError, match="`output` must be a folder that does not hold files of"):
         spark_model.predict(folder / "0.parquet", output=folder, overwrite=True, verbose=0)
+    with pytest.raises(ValueError, match="`output` must be a folder outside of .*, in `x`. Rec"):
+        spark_model.predict(folder, output=folder / "scored", verbose=0)
     assert len(os.listdir(folder)) == 3
+    spark_model.predict(folder / "*.parquet", output=folder / "_scored", verbose=0)
+    spark_model.predict(folder, output=folder / "_scored", overwrite=True, verbose=0)
 
 
 def test_labels_and_types_are_checked_before_a_job(spark, folder, tmp_path):

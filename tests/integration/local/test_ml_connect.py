@@ -174,6 +174,20 @@ def test_fits_leave_nothing_behind(found):
     assert found["left_behind"] == empty
 
 
+def test_spooled_rows_train_as_their_source_and_are_deleted(found):
+    difference, (frame, rows), there, left = found["spooled"]
+    assert difference == 0
+    assert frame == rows
+    assert there and all(there)
+    assert not any(left)
+
+
+def test_sparse_rows_stay_sparse_and_train_as_the_array(found):
+    difference, nbytes, dense = found["sparse"]
+    assert difference < 1e-6
+    assert nbytes < dense / 10
+
+
 def test_files_are_read_and_written(found):
     epochs, in_order, difference, shape = found["files"]
     assert (epochs, in_order, shape) == (2, True, [60, 3])

@@ -236,6 +236,101 @@ def test_bytes_reach_the_function(spark):
     np.testing.assert_allclose([row.prediction for row in found], expected, atol=1e-6)
 
 
+TOKENS = [[1, 4, 2], [3], None, [], [2, 2, 5, 1]] * 10
+
+
+def padded(batch):
+    (rows,) = batch.values()
+    return keras.utils.pad_sequences([[] if row is None else row for row in rows], 3)
+
+
+def embedding():
+    keras.utils.set_random_seed(1)
+    return classifier((3,), layers.Embedding(6, 2))
+
+
+def ragged_rows(spark, folder):
+    """Lists of different lengths, and nulls, as each kind of input; in files as these are."""
+    rows = list(zip(range(50), TOKENS, LIKED.tolist(), strict=True))
+    schema = "id int, features array<int>, label int"
+    frame = spark.createDataFrame(rows, schema).coalesce(1)
+    frame.write.mode("overwrite").parquet(folder)
+    pairs = [(tokens, label) for _, tokens, label in rows]
+    table = pd.DataFrame({"features": TOKENS, "label": LIKED})
+    return {
+        "frame": (frame,),
+        "files": (folder,),
+        "rdd": (spark.sparkContext.parallelize(pairs, 1),),
+        "pandas": (table,),
+        "lists": (TOKENS, LIKED),
+    }
+
+
+def test_rows_of_different_lengths_reach_the_function(spark, tmp_path):
+    """As plain Keras on the rows that the function has padded; also from a spooled handle."""
+    oracle, x = embedding(), padded({"features": TOKENS})
+    oracle.fit(x, LIKED, batch_size=8, shuffle=False, verbose=0)
+    expected = oracle.predict(x, verbose=0)
+    data = ragged_rows(spark, str(tmp_path / "rows"))
+    for name, (features, *labels) in data.items():
+        model = embedding()
+        spark_model = one_worker(model, preprocess=padded)
+        spark_model.fit(features, *labels, shuffle=False, verbose=0)
+        same_weights(model, oracle)
+        if name in ("files", "lists"):
+            found = spark_model.predict(features, verbose=0)
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+    scored = spark_model.predict(data["frame"][0]).orderBy("id").collect()
+    np.testing.assert_allclose([row.prediction for row in scored], expected, atol=1e-6)
+    for name in ("frame", "lists"):
+        with kspark.data.spool(*data[name], num_workers=1) as rows:
+            model = embedding()
+            spark_model = one_worker(model, preprocess=padded)
+            spark_model.fit(rows, shuffle=False, verbose=0)
+            same_weights(model, oracle)
+            evaluated = spark_model.evaluate(rows, verbose=0)
+            with pytest.raises(ValueError, match="without nulls; make them with `preprocess`"):
+                SparkModel(embedding()).fit(rows, verbose=0)
+    np.testing.assert_allclose(evaluated, oracle.evaluate(x, LIKED, verbose=0), rtol=1e-5)
+
+
+def test_rows_of_different_lengths_are_mixed_and_validated(spark, tmp_path):
+    """Also if all rows of a shard have one length, as the first 8 of the 50 here."""
+    lengths = [2] * 8 + [3] * 8 + [1, 4] * 17
+    tokens = [[1] * length for length in lengths]
+    frame = spark.createDataFrame(list(zip(tokens, LIKED.tolist(), strict=True)))
+    frame = frame.toDF("features", "label").repartitionByRange(3, F.size("features"))
+    spark_model = SparkModel(embedding(), num_workers=3, batch_size=8, preprocess=padded)
+    history = spark_model.fit(
+        frame, epochs=2, reshuffle="epoch", validation_split=0.2, validation_data=frame, verbose=0
+    )
+    assert len(history.history["val_loss"]) == 2
+    trained = [sum(w["num_examples"] for w in epoch) for epoch in spark_model.last_fit.workers]
+    assert trained == [50, 50]
+
+
+def test_nulls_of_numbers_and_text_reach_the_function(spark):
+    rows = [(1, None, "a", 1), (2, 2.5, None, 0)] * 10
+    frame = spark.createDataFrame(rows, "n int, f double, text string, label int").coalesce(1)
+
+    def filled(batch):
+        known = (batch["text"] != None).astype("float32")  # noqa: E711 (each of the texts)
+        numbers = np.nan_to_num(batch["f"].astype("float32"), nan=-1)
+        return np.stack([batch["n"].astype("float32"), numbers, known], axis=1)
+
+    names = {"features_col": ["n", "f", "text"]}
+    oracle, model = classifier((3,)), classifier((3,))
+    x = np.array([[1, -1, 1], [2, 2.5, 0]] * 10, "float32")
+    oracle.fit(x, np.array([1, 0] * 10), batch_size=8, shuffle=False, verbose=0)
+    spark_model = one_worker(model, preprocess=filled)
+    spark_model.fit(frame, shuffle=False, verbose=0, **names)
+    same_weights(model, oracle)
+    lookup = layers.StringLookup(vocabulary=["a"], output_mode="one_hot")
+    refused = one_worker(classifier((2,)), preprocess=lookup)
+    with pytest.raises(WorkerError, match="must be a function where rows have .* nulls"):
+        refused.fit(frame, features_col="text", verbose=0)
+
+
 def fitted_with(augment, x, y, seed=3, epochs=2):
     model = classifier(x.shape[1:])
     spark_model = SparkModel(model, num_workers=2, batch_size=8, seed=seed)

@@ -16,6 +16,8 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from pyspark.ml.evaluation import MulticlassClassificationEvaluator
+from pyspark.ml.tuning import CrossValidator
 
 from kspark import SparkModel
 from kspark.cluster.spark_job import SparkJob
@@ -218,7 +220,7 @@ def test_several_inputs_text_and_integers(spark):
 
 
 def test_misuse_is_refused_before_a_job(spark, monkeypatch):
-    bare, labelled = spool(X, label_col=None), spool(X, Y)
+    bare, labelled, frame = spool(X, label_col=None), spool(X, Y), frame_of(spark)
     closed = spool(X, Y)
     closed.close()
     closed.close()
@@ -250,13 +252,50 @@ def test_misuse_is_refused_before_a_job(spark, monkeypatch):
             (lambda: model.fit(X, Y, validation_data=closed), "that are not closed"),
             (lambda: model.predict(closed), "that are not closed"),
             (lambda: spool(labelled), "`data` must be rows that are not spooled yet"),
+            (lambda: spool(np.array(["2020"], "M8[D]")), r"`data` must hold numbers. .*astype"),
+            (lambda: spool(frame, features_col=3), "`features_col` must be one or several names"),
+            (lambda: spool(frame, features_col=[1]), "must be one or several names of columns"),
             (lambda: spool(X, num_workers=0), "`num_workers` must be an integer >= 1"),
             (lambda: spool(X, filters=[]), "`filters` must be None unless `data` names"),
         ]:
             with pytest.raises(ValueError, match=message):
                 call()
+        with pytest.raises(TypeError, match="`data` must be numpy arrays.* data=<object object>"):
+            spool(object())
+        with pytest.raises(TypeError, match=r"`SparkModel\(model\).fit\(rows\)`, and make a stage"):
+            KerasClassifier(classifier()).fit(labelled)
+        with pytest.raises(AttributeError, match="for example in a loop over parameters"):
+            CrossValidator(
+                estimator=KerasClassifier(classifier()),
+                estimatorParamMaps=[{}],
+                evaluator=MulticlassClassificationEvaluator(),
+            ).fit(labelled)
     bare.close()
     labelled.close()
+
+
+def test_a_search_reads_the_rows_once(spark, counted):
+    """Three learning rates on the same rows, each as a fit of its own, evaluated on others."""
+    source, reads = counted
+
+    def model(rate):
+        made = classifier()
+        made.compile(keras.optimizers.SGD(rate), made.loss, metrics=["accuracy"])
+        return made
+
+    with spool(source) as train, spool(X[:20], Y[:20]) as test:
+        once, models = reads.value, {rate: model(rate) for rate in (0.001, 0.1, 1.0)}
+        for made in models.values():
+            fitted(train, model=made)
+        found = {rate: SparkModel(made).evaluate(test) for rate, made in models.items()}
+        assert reads.value == once
+    for rate, made in models.items():
+        np.testing.assert_allclose(found[rate], made.evaluate(X[:20], Y[:20], verbose=0), rtol=1e-5)
+        alone = model(rate)
+        fitted(source, model=alone)
+        for a, b in zip(alone.get_weights(), made.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert len({loss for loss, _ in found.values()}) == 3
 
 
 def test_preprocess_gets_the_columns_by_their_names(spark):
@@ -278,7 +317,7 @@ def test_preprocess_gets_the_columns_by_their_names(spark):
     parts = frame.selectExpr("features[0] a", "features[1] b", "label")
     with spool(parts, features_col=["a", "b"]) as rows:
         fitted(rows, model=classifier(2))
-        with pytest.raises(ValueError, match=r"`features_col` must be one column, or a dict.*'a'"):
+        with pytest.raises(ValueError, match=r"pass `features_col={'a': 'a', 'b': 'b'}` to"):
             fitted(rows, model=classifier(2), preprocess=lambda batch: batch["x"])
     with spool(parts, features_col={"a": "a", "b": "b"}) as rows:
         both = lambda batch: np.stack([batch["a"], batch["b"]], axis=1)  # noqa: E731

@@ -6,10 +6,12 @@ import pyarrow as pa
 import pytest
 
 from kspark.adapters import Columns
+from kspark.adapters.arrays import shaped
+from kspark.adapters.columns import to_numpy
 from kspark.adapters.conform import Place, conform, stack
 from kspark.adapters.feeds import feature_names, plan_frame
-from kspark.adapters.tables import with_names
-from kspark.shards import RAW, ArraySpec, InputSpec, raw_arrays
+from kspark.adapters.tables import column_values, with_names
+from kspark.shards import RAW, STORABLE, ArraySpec, InputSpec, raw_arrays
 
 PLACE = Place("`x`")
 
@@ -24,6 +26,64 @@ def test_numbers_keep_their_dtype_and_shape(dtype):
     assert raw(values) is values
 
 
+def objects(*values):
+    """An object array of one value per row."""
+    return np.fromiter(values, object, len(values))
+
+
+def listed(value):
+    """A value without arrays, for comparisons."""
+    return list(map(listed, value)) if isinstance(value, np.ndarray) else value
+
+
+RAGGED = [
+    [[1, 2], [3], []],
+    [[1.5], None, [2.5, 3.5]],
+    [[1, None], [2, 3]],
+    [["a", "b"], ["c"]],
+    ["a", None],
+    [None, 1.5],
+    [[[1, 2], [3, 4]], [[5, 6]]],
+    [[[1, 2], [3]], [[4]]],
+    [[["a"], None], None],
+]
+
+
+@pytest.mark.parametrize("values", RAGGED, ids=str)
+def test_rows_of_different_shapes_are_one_object_each(values):
+    """Of columns of Arrow and pandas, lists, and arrays of objects."""
+    spec = InputSpec(raw_arrays(["a"]))
+    table = pa.table({"a": pa.array(values)})
+    plan = plan_frame(Columns("a", None), spec)
+    (chunk,) = plan.chunks(table.to_batches()[0], None, 0)
+    frame = pd.DataFrame({"a": pd.Series(values, dtype=object)})
+    found = [
+        chunk.x[0],
+        raw(stack(values, PLACE, is_loose=True)),
+        raw(column_values(frame["a"], PLACE, is_loose=True)),
+        *shaped(values, spec.inputs, "x", "float32"),
+        *shaped(objects(*values), spec.inputs, "x", "float32"),
+    ]
+    for rows in found:
+        assert rows.dtype == object and rows.ndim == 1
+        assert listed(rows) == values
+        arrays = [row for row in rows if isinstance(row, np.ndarray)]
+        assert all(array.ndim == 2 for array in arrays) or values != RAGGED[6]
+
+
+def test_rows_of_one_shape_stay_one_array():
+    column = pa.array([[1, 2], [3, 4]], pa.list_(pa.int16()))
+    assert to_numpy(column, PLACE, is_loose=True).dtype == np.int16
+    assert raw(stack([[1, 2], [3, 4]], PLACE, is_loose=True)).shape == (2, 2)
+    assert raw(np.array([[1, 2], [3, 4]], object)).dtype == np.int64
+
+
+def test_floats_of_stored_rows_have_floatx():
+    values = objects(np.array([1.5]), None, np.array([1, 2]))
+    found = conform(values, ArraySpec("x", None, STORABLE), "float32", PLACE)
+    assert [getattr(row, "dtype", None) for row in found] == ["float32", None, "int64"]
+
+
 def test_text_and_bytes_are_objects():
     assert raw(np.array(["a", "b"])).tolist() == ["a", "b"]
     assert raw(np.array([b"a", b"b"])).tolist() == [b"a", b"b"]
@@ -35,8 +95,11 @@ def test_text_and_bytes_are_objects():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.array([b"a", "b"], object), "numbers, or text. Received: bytes in row 0"),
-        (np.array(["a", None], object), "Received: null|Received: str"),
+        (np.array([b"a", "b"], object), "bytes as in row 0. Received: text in row 1"),
+        (np.array([None, 1, "a"], object), "numbers as in row 0. Received: text in row 2"),
+        (objects(np.array([1]), np.array(["a"], object)), "numbers as .*: text in row 1"),
+        (objects(1, {"a": 1}), "or arrays of these. Received: dict in row 1.*DataFrame"),
+        (objects(None, np.array(["2020"], "M8[Y]")), "Received: datetime64.Y. values in row 1"),
         (np.array(["2020-01-01"], "datetime64[D]"), "numbers, text or bytes. Received: datetime64"),
     ],
 )

@@ -168,8 +168,8 @@ def test_nothing_is_left_on_disk(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (lambda: dataset(X, Y).repeat(), r"an end, or used with `steps_per_epoch`.*infinite"),
-        (Endless, r"an end, or used with `steps_per_epoch`.*infinite"),
+        (lambda: dataset(X, Y).repeat(), r"an end, .* used with `steps_per_epoch`.*infinite"),
+        (Endless, r"an end, .* used with `steps_per_epoch`.*infinite"),
         (lambda: dataset(X, Y).unbatch(), r"of batches: call `dataset.batch\(32\)`.*single rows"),
         (lambda: iter(()), r"at least one batch of rows; .* used anew. Received: none"),
         (

@@ -18,7 +18,7 @@ from kspark.job.fit import Fit
 from kspark.job.mixing import MixedShards, check_mixable, mix_rows, move_states, num_parts
 from kspark.job.spooling import Unmixed
 from kspark.plan import Mixing, TrainingPlan
-from kspark.shards import Chunk, Shard, ShardHandle, StoredArray, spool
+from kspark.shards import Chunk, InputSpec, Shard, ShardHandle, StoredArray, spool
 from kspark.worker.state import ShardState
 
 MISSING = json.dumps({"missing": {"shard": 1, "host": "a", "home": "a"}}).encode()
@@ -64,7 +64,8 @@ def fit_of(monkeypatch):
     def make(source, **arguments):
         plan = TrainingPlan.create(seed=4, **{"epochs": 9, "reshuffle": 2, **arguments})
         progress = SimpleNamespace(watch=None, phase=lambda text: None)
-        fit = Fit(None, None, plan, None, None, 0.0, None, None, progress)
+        spec = SimpleNamespace(rows=InputSpec(()))
+        fit = Fit(None, spec, plan, None, None, 0.0, None, None, progress)
         fit.train, fit.unmixed = source, Unmixed(source, {0: 6, 1: 2})
 
         def run(spark, results, description, **more):

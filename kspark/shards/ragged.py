@@ -1,0 +1,134 @@
+"""Rows of different shapes, and nulls: object arrays with one value per row.
+
+No model takes them. A function of the user gets them, and makes the model's inputs of them, for
+example by padding. A value is a number, a text, bytes, an array, or `None` for a null; an array may
+again have arrays of different shapes, or `None`, as its elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kspark.shards.spec import BYTES, RAGGED, TEXT
+
+
+def one_per_row(values: Iterable[Any], count: int) -> np.ndarray:
+    """Return an object array with one value per row, whatever these are."""
+    return np.fromiter(values, object, count)
+
+
+def kind_of(values: np.ndarray) -> str:
+    """Return what an object array has: text, bytes, or else rows of different shapes or nulls."""
+    kinds = set(map(type, values.flat))
+    if all(issubclass(kind, str) for kind in kinds):
+        return TEXT
+    return BYTES if all(issubclass(kind, bytes) for kind in kinds) else RAGGED
+
+
+def as_rows(values: Any) -> np.ndarray:
+    """Return an object array with one value per row, of an array of any dtype and shape."""
+    if values.dtype == object and values.ndim == 1:
+        return np.asarray(values)
+    return one_per_row(iter(values), len(values))
+
+
+def alike(values: np.ndarray) -> np.ndarray:
+    """Return rows as one array if all have the same shape and none is null; else as they are."""
+    if values.dtype != object or values.ndim != 1 or not len(values):
+        return values
+    if isinstance(values[0], str | bytes) or any(value is None for value in values):
+        return values
+    if len({np.shape(value) for value in values}) > 1:
+        return values
+    if any(isinstance(value, str | bytes) for value in values):
+        return values
+    return np.stack(list(map(np.asarray, values)))
+
+
+def with_nulls(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Return rows with `None` where `valid` is false, and the values in order elsewhere."""
+    found = np.full(len(valid), None, object)
+    found[valid] = as_rows(values)
+    return found
+
+
+def split(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return one array per row, of the elements of all rows one after the other."""
+    ends = np.cumsum(lengths)
+    parts = (values[low:high] for low, high in zip(ends - lengths, ends, strict=True))
+    return one_per_row(map(alike, parts), len(lengths))
+
+
+def encoded(rows: np.ndarray) -> bytes:
+    """Return rows as bytes, in Arrow's format.
+
+    Raises:
+        ValueError: If they have values of different kinds, such as numbers and text.
+    """
+    plain = [nested(row) for row in rows]
+    try:
+        try:
+            column = pa.array(plain)
+        except pa.ArrowInvalid:  # whole numbers and fractions, in different arrays
+            column = pa.array([as_list(row) for row in rows])
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(
+            "The rows of a column must be all numbers, all text or all bytes, or lists of these. "
+            f"Received: {error}"
+        ) from error
+    batch = pa.record_batch([column], ["rows"])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def nested(row: Any) -> Any:
+    """Return a value of a row as Arrow takes it: arrays with several axes become lists."""
+    if not isinstance(row, np.ndarray):
+        return row
+    if row.ndim == 1 and row.dtype != object:
+        return row
+    return list(map(nested, row))
+
+
+def as_list(row: Any) -> Any:
+    """Return a value of a row with lists of Python's own values in place of arrays."""
+    return list(map(as_list, row.tolist())) if isinstance(row, np.ndarray) else row
+
+
+def decoded(buffer: pa.Buffer) -> np.ndarray:
+    """Return the rows of `encoded`."""
+    with pa.ipc.open_stream(buffer) as reader:
+        column = reader.read_next_batch().column(0)
+    return as_rows(rows_of(column))
+
+
+def rows_of(column: pa.Array) -> np.ndarray:
+    """Convert a column of numbers, text or bytes, or of lists of these, to one value per row."""
+    if column.null_count:
+        valid = column.is_valid().to_numpy(zero_copy_only=False)
+        return with_nulls(rows_of(column.drop_null()), valid)
+    if pa.types.is_list(column.type):
+        lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
+        return split(rows_of(column.flatten()), lengths)
+    values: np.ndarray = column.to_numpy(zero_copy_only=False)
+    return values
+
+
+def memory_of_values(values: Iterable[Any]) -> int:
+    """Estimate the bytes of arrays among some values, in addition to the objects themselves."""
+    found = 0
+    for value in values:
+        if isinstance(value, np.ndarray):
+            found += value.nbytes + (OBJECT_BYTES * value.size if value.dtype == object else 0)
+    return found
+
+
+OBJECT_BYTES = 64
+"""Memory of a short string, or of another small object, in bytes."""
