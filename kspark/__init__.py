@@ -6,7 +6,8 @@ reads a saved one; `check_cluster` looks at the workers' environment;
 
 Names are imported when they are first used: an executor that only writes rows
 to disk must not wait for Keras. Importing kspark hides the messages of TensorFlow;
-the environment variable `KSPARK_LOG=1` shows them.
+the environment variable `KSPARK_LOG=1` shows them. It raises `BackendError` if
+Keras has no backend on the driver.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from kspark import logs
+from kspark.cluster.backend import check_backend
 from kspark.version import __version__
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ _LAZY = {
 __all__ = ["SparkModel", "__version__", "check_cluster", "load_spark_model"]
 
 logs.hide_tensorflow()
+check_backend()
 
 
 def __getattr__(name: str) -> Any:

@@ -3,5 +3,6 @@
 `engine` covers the two kinds of session, classic and Spark Connect; `spark_job` runs one job that
 can be watched and cancelled; `results` and `remote` hold the results of tasks; `failures` carries
 errors of workers to the driver; `bootstrap` sends kspark's own code to the executors; `slots`
-counts task slots; `check` and `environment` check the workers' Python; `interrupts` defers Ctrl-C.
+counts task slots; `check` and `environment` check the workers' Python, `backend` that of the
+driver; `interrupts` defers Ctrl-C.
 """

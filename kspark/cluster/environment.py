@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from kspark.cluster.backend import is_installed
 from kspark.cluster.daemon import MARK
 from kspark.version import __version__
 
@@ -19,6 +20,9 @@ BACKEND_PACKAGES = {
     "jax": ("jax",),
     "torch": ("torch",),
 }
+
+OTHER_BUILD = "of unknown version"
+"""Stands for the version of a backend whose package has none of these names."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,9 @@ def environment(backend: str) -> WorkerEnvironment:
     """Return the environment of this process."""
     packages = {name: version_of(name) for name in PACKAGES}
     found = [version_of(name) for name in BACKEND_PACKAGES.get(backend, (backend,))]
-    packages[backend] = next((v for v in found if v), None)
+    # A build of its own may have another name, such as `tf-nightly`.
+    other = OTHER_BUILD if is_installed(backend) else None
+    packages[backend] = next((v for v in found if v), other)
     return WorkerEnvironment(
         socket.gethostname(),
         platform.python_version(),
