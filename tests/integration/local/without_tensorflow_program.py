@@ -44,7 +44,8 @@ def main(given, saved):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
     scores = plain.evaluate(x, y, verbose=0)
     np.testing.assert_allclose(spark_model.evaluate(x, y, verbose=0), scores, atol=1e-5)
-    np.testing.assert_allclose(spark_model.predict(x), plain.predict(x, verbose=0), atol=1e-5)
+    scores = plain.predict(x, verbose=0)
+    np.testing.assert_allclose(spark_model.predict(x, verbose=0), scores, atol=1e-5)
 
     spark_model.save(saved)
     reloaded = load_spark_model(saved)
