@@ -11,6 +11,7 @@ IMAGES = ["pillow>=10.0"]
 EXAMPLES = [*IMAGES, "matplotlib>=3.7", "scikit-learn>=1.4"]
 JAX = ["jax>=0.4.30"]
 TENSORBOARD = ["tensorboard>=2.16"]  # TensorFlow 2.21 no longer installs it.
+TENSORFLOW = ["tensorflow>=2.16.1"]  # The first that goes with Keras 3.
 
 setup(
     name="kspark",
@@ -48,7 +49,6 @@ setup(
         "pandas>=2.2,<3",  # PySpark 4 does not work with pandas 3.
         "pyarrow>=15",
         "pyspark>=3.5,<5",
-        "tensorflow>=2.16.1",  # The first that goes with Keras 3.
     ],
     extras_require={
         # Java 17 is the only one that every Spark from 3.5 to 4.x runs on.
@@ -57,12 +57,15 @@ setup(
         "images": IMAGES,
         "examples": EXAMPLES,
         "tensorboard": TENSORBOARD,
+        # Keras needs one of these three, and installs none itself.
+        "tensorflow": TENSORFLOW,
         "jax": JAX,
         "torch": ["torch>=2.2"],
         "test": [
             *EXAMPLES,
             *JAX,  # On Linux, torch would bring several gigabytes of CUDA.
             *TENSORBOARD,
+            *TENSORFLOW,
             "fsspec>=2024.2",
             "hypothesis>=6.100",
             "ipykernel>=6.29",

@@ -7,7 +7,8 @@ reads a saved one; `check_cluster` looks at the workers' environment;
 Names are imported when they are first used: an executor that only writes rows
 to disk must not wait for Keras. Importing kspark hides the messages of TensorFlow;
 the environment variable `KSPARK_LOG=1` shows them. It also lets backends take the
-memory of GPUs as they need it, so that the driver leaves some for local workers.
+memory of GPUs as they need it, so that the driver leaves some for local workers. It
+raises `BackendError` if Keras has no backend on the driver.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from kspark import logs
 from kspark.cluster.accelerators import grow_memory
+from kspark.cluster.backend import check_backend
 from kspark.version import __version__
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ __all__ = ["SparkModel", "__version__", "check_cluster", "load_spark_model"]
 
 logs.hide_tensorflow()
 grow_memory()
+check_backend()
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,8 @@ KSparkError(RuntimeError)
 ```
 
 A wrong argument is a `ValueError` or a `TypeError`, raised on the driver before a job
-starts. `invalid`, `invalid_type` and `unknown_argument` make them.
+starts. `invalid`, `invalid_type` and `unknown_argument` make them. `import kspark` raises
+`BackendError`, an `ImportError`, if Keras has no backend.
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ class NotEnoughSlotsError(ClusterError):
 
 class EnvironmentMismatchError(ClusterError):
     """The Python or the libraries of a worker do not match those of the driver."""
+
+
+class BackendError(ImportError):
+    """The backend of Keras is not installed, or is none that kspark trains on."""
 
 
 class AggregationError(KSparkError):

@@ -4,6 +4,6 @@
 can be watched and cancelled; `results` and `remote` hold the results of tasks; `failures` carries
 errors of workers to the driver; `bootstrap` sends kspark's own code to the executors; `slots`
 counts task slots; `accelerators` and `resources` give tasks GPUs, and `gpu_checks` looks for
-settings that waste them; `check` and `environment` check the workers' Python; `interrupts` defers
-Ctrl-C.
+settings that waste them; `check` and `environment` check the workers' Python, and `backend` that of
+the driver; `interrupts` defers Ctrl-C.
 """

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pyspark.sql import SparkSession
 
 from kspark.cluster.accelerators import in_order
+from kspark.cluster.backend import keras_backend
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.engine import engine_of
 from kspark.cluster.environment import WorkerEnvironment, environment, report_environment
@@ -31,7 +32,7 @@ COLD = (
 _checked: set[tuple[str, str]] = set()
 
 
-def check_cluster(spark: SparkSession, backend: str = "tensorflow") -> list[WorkerEnvironment]:
+def check_cluster(spark: SparkSession, backend: str | None = None) -> list[WorkerEnvironment]:
     """Check that the workers have the Python version and the packages that training needs.
 
     kspark itself need not be installed there, because the driver sends its own code. If another
@@ -47,7 +48,8 @@ def check_cluster(spark: SparkSession, backend: str = "tensorflow") -> list[Work
 
     Args:
         spark: `SparkSession`.
-        backend: String, the Keras backend that must be installed.
+        backend: String, the Keras backend that must be installed. Defaults to `None`, the
+            backend of Keras on the driver.
 
     Returns:
         List of `WorkerEnvironment`, one per worker that answered, without duplicates.
@@ -57,7 +59,7 @@ def check_cluster(spark: SparkSession, backend: str = "tensorflow") -> list[Work
             or lacks Keras, NumPy, PyArrow or the backend. The message names the hosts and the
             remedy.
     """
-    return checked_workers(spark, backend)
+    return checked_workers(spark, backend or keras_backend())
 
 
 def checked_workers(

@@ -54,8 +54,6 @@ BEFORE_KERAS = ("kspark", "pyarrow", "pandas")
 and of the backends work in one process only if PyArrow was imported first."""
 
 AFTER_KERAS = (
-    # Keras imports TensorFlow in the first `fit` on JAX and torch, where it is installed.
-    "tensorflow",
     "pyspark.worker",
     "kspark.live.task",
     "kspark.rounds.task",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pyspark import TaskContext
 
 from kspark.cluster.accelerators import addresses_of
+from kspark.cluster.backend import is_installed
 from kspark.cluster.daemon import MARK
 from kspark.version import __version__
 
@@ -22,6 +23,9 @@ BACKEND_PACKAGES = {
     "jax": ("jax",),
     "torch": ("torch",),
 }
+
+OTHER_BUILD = "of unknown version"
+"""Stands for the version of a backend whose package has none of these names."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,9 @@ def environment(backend: str) -> WorkerEnvironment:
     context = TaskContext.get()
     packages = {name: version_of(name) for name in PACKAGES}
     found = [version_of(name) for name in BACKEND_PACKAGES.get(backend, (backend,))]
-    packages[backend] = next((v for v in found if v), None)
+    # A build of its own may have another name, such as `tf-nightly`.
+    other = OTHER_BUILD if is_installed(backend) else None
+    packages[backend] = next((v for v in found if v), other)
     return WorkerEnvironment(
         socket.gethostname(),
         platform.python_version(),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any
 
 import keras
 
+from kspark.cluster.backend import is_installed
 from kspark.errors import Described, invalid, invalid_type
 from kspark.replica.callbacks import TRAIN_BATCH_HOOKS, flattened, overridden_hooks
 
@@ -108,13 +108,14 @@ def check_tensorboard(callback: keras.callbacks.TensorBoard) -> None:
     The first batch to profile is a private attribute, the same one in Keras 3.12 to 3.15.
 
     Raises:
-        ImportError: If the package `tensorboard` is not installed.
+        ImportError: If the package `tensorboard`, or TensorFlow, is not installed.
         ValueError: If batches are to be profiled.
     """
-    if find_spec("tensorboard") is None:  # TensorFlow installs it up to version 2.20 only.
+    # TensorFlow installs it up to version 2.20 only. Keras writes with TensorFlow on any backend.
+    if absent := [name for name in ("tensorboard", "tensorflow") if not is_installed(name)]:
         raise ImportError(
-            "keras.callbacks.TensorBoard needs the package tensorboard: run "
-            "`pip install tensorboard`."
+            "keras.callbacks.TensorBoard needs the packages tensorboard and tensorflow, on every "
+            f"backend: run `pip install {' '.join(absent)}`."
         )
     first = getattr(callback, "_start_batch", 0)
     if first:

@@ -18,11 +18,12 @@ from kspark.replica import custom_objects as custom
 from kspark.replica.compiled_variables import compiled_variables
 from kspark.replica.pickling import leaves
 from kspark.replica.variables import assign_all, values_of
+from kspark.shards import TEXT
 
 if TYPE_CHECKING:
     import keras
 
-    from kspark.shards import Window
+    from kspark.shards import InputSpec, Window
 
 
 class Evaluated(Protocol):
@@ -249,3 +250,23 @@ def check_model(model: Any) -> None:
         if isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional) and layer.stateful:
             rule = "free of stateful layers, which carry state from one batch to the next"
             raise invalid("model", rule, Described(f"{layer.name} with stateful=True"))
+
+
+def check_text_inputs(inputs: InputSpec, backend: str) -> None:
+    """Refuse inputs of text on a backend whose tensors have numbers only.
+
+    Args:
+        inputs: `InputSpec` of a model.
+        backend: String, the Keras backend.
+
+    Raises:
+        ValueError: If an input is text, and the backend is not TensorFlow.
+    """
+    texts = [array.name for array in inputs.inputs if array.dtype == TEXT]
+    if texts and backend != "tensorflow":
+        rule = (
+            f"a model of numbers with the Keras backend {backend!r}, which has no tensors of text: "
+            "pass the layers that take text, such as `TextVectorization`, as `preprocess`, or use "
+            "the backend 'tensorflow'"
+        )
+        raise invalid("model", rule, Described(f"text in the inputs {texts}"))

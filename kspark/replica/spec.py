@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kspark.replica.checks import check_model
+from kspark.replica.checks import check_model, check_text_inputs
 from kspark.replica.model_spec import ModelSpec
 from kspark.replica.preprocessing import Preprocessing
 from kspark.replica.renewing import is_renewable
@@ -107,18 +107,20 @@ class ReplicaSpec:
 
         Raises:
             ValueError: If the model is not compiled or not built, cannot be rebuilt from
-                its configuration, or has stateful layers.
+                its configuration, has stateful layers, or takes text that the backend lacks.
             TypeError: If `model` is not a Keras model.
         """
         import keras
 
         check_model(model)
+        inputs, backend = inputs or input_spec(model), str(keras.backend.backend())
+        check_text_inputs(inputs, backend)
         described, weights = ModelSpec.of(model, custom_objects), weight_spec(model)
         return cls(
             model=described,
-            backend=str(keras.backend.backend()),
+            backend=backend,
             weights=weights,
-            inputs=input_spec(model) if inputs is None else inputs,
+            inputs=inputs,
             digest=described.digest,
             values=Values.of(model, weights) if is_renewable(model, described) else None,
             preprocessing=preprocessing,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import inspect
-import json
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kspark.cluster import daemon
+from kspark.cluster.backend import keras_backend
 from kspark.session.configured import configured_text
 
 MODULE = "spark.python.daemon.module"
@@ -99,17 +99,3 @@ def _stop(server: subprocess.Popen[bytes], owner: int) -> None:
     if os.getpid() == owner:  # A forked child leaves it to its parent.
         server.terminate()
         server.wait()
-
-
-def keras_backend() -> str:
-    """Return the backend that Keras uses in this process, without importing it."""
-    if "keras" in sys.modules:
-        return str(sys.modules["keras"].config.backend())
-    if "KERAS_BACKEND" in os.environ:
-        return os.environ["KERAS_BACKEND"]
-    home = os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras")
-    try:
-        text = Path(home, "keras.json").read_text(encoding="utf-8")
-        return str(json.loads(text)["backend"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return "tensorflow"

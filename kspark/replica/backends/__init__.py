@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import socket
 import sys
 from types import MappingProxyType
 
+from kspark.cluster.backend import command, is_installed
 from kspark.errors import EnvironmentMismatchError, invalid
 from kspark.replica.backends.base import Backend
 
@@ -55,10 +57,17 @@ def use_backend(name: str, threads: int | None = None) -> None:
 
     Raises:
         ValueError: If the backend is unknown.
-        EnvironmentMismatchError: If Keras already runs on another backend in this process.
+        EnvironmentMismatchError: If Keras already runs on another backend in this process, or
+            the backend is not installed.
     """
     running = running_backend()
     if running is None:
+        if name in MODULES and not is_installed(name):
+            raise EnvironmentMismatchError(
+                f"The model was made with the Keras backend {name!r}, which is not installed for "
+                f"the Python of this worker, {sys.executable} on host {socket.gethostname()}. Run "
+                f"`{command(name)}` there, or set PYSPARK_PYTHON to a Python that has it."
+            )
         os.environ["KERAS_BACKEND"] = name
     elif running != name:
         raise EnvironmentMismatchError(

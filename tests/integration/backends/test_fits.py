@@ -69,6 +69,29 @@ def test_the_same_seed_gives_the_same_bytes_with_dropout(spark, frequency):
     assert found[0] == found[1]
 
 
+def test_layers_of_text_prepare_the_rows(spark):
+    texts = np.array(["a b", "b c", "c a a", "b"] * 8, object)
+    y = np.arange(32) % 2
+    words = keras.layers.TextVectorization(vocabulary=["a", "b", "c"], output_sequence_length=4)
+    plain, ours = reader(), reader()
+    numbers = keras.ops.convert_to_numpy(words(texts))
+    plain.fit(numbers, y, batch_size=4, shuffle=False, verbose=0)
+    spark_model = SparkModel(ours, num_workers=1, preprocess=words, batch_size=4)
+    spark_model.fit(texts, y, shuffle=False, verbose=0)
+    same(ours, plain, 1e-5)
+    expected = plain.predict(numbers, verbose=0)
+    np.testing.assert_allclose(spark_model.predict(texts, verbose=0), expected, atol=1e-5)
+
+
+def reader():
+    keras.utils.set_random_seed(3)
+    read = [keras.layers.Embedding(5, 3), keras.layers.GlobalAveragePooling1D()]
+    layers = [keras.Input((4,), dtype="int32"), *read, keras.layers.Dense(1, "sigmoid")]
+    model = keras.Sequential(layers)
+    model.compile("sgd", "binary_crossentropy")
+    return model
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("frequency", ["epoch", 3, "batch"])
 def test_asynchronous_replicas_learn(spark, frequency):

@@ -235,6 +235,31 @@ def test_layers_that_are_random_in_inference_draw_as_in_keras():
     replica.check_summable(Window([x], [y]), SIZE)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.IntegerLookup(vocabulary=[1, 2, 3], output_mode="multi_hot"),
+        layers.Hashing(4, output_mode="multi_hot"),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_layers_that_compute_with_tensorflow_train(layer):
+    x = np.array([[1, 2], [3, 1], [2, 2], [4, 1]] * 4, "int32")
+    encoded = keras.ops.convert_to_numpy(layer(x))
+    y = np.arange(16, dtype="float32").reshape(-1, 1)
+
+    def linear(*first):
+        model = keras.Sequential([*first, layers.Dense(1, kernel_initializer="ones")])
+        model.compile("sgd", "mse")
+        return model
+
+    replica = Replica.of(linear(keras.Input((2,), dtype="int32"), layer))
+    replica.train(Window([x], [y]), SIZE)
+    plain = linear(keras.Input((4,)))
+    plain.fit(encoded, y, SIZE, shuffle=False, verbose=0)
+    same(replica.model, plain, 1e-5)
+
+
 def two_inputs():
     number = keras.Input((2,), name="number")
     word = keras.Input((4,), dtype="int32", name="word")

@@ -83,6 +83,23 @@ def test_a_missing_package_is_refused_with_the_host_and_the_remedy(cluster, pack
     assert "Install the missing packages on every host, or set PYSPARK_PYTHON" in str(caught.value)
 
 
+def test_the_backend_is_that_of_the_driver_unless_it_is_named(cluster, monkeypatch):
+    monkeypatch.setattr(check, "keras_backend", lambda: "jax")
+    cluster.answers = [replace(WORKER, packages={**WORKER.packages, "jax": None})]
+    with pytest.raises(EnvironmentMismatchError, match="has no jax"):
+        check_cluster(cluster)
+    assert cluster.warm == ["jax"]
+    cluster.answers = [WORKER]
+    assert check_cluster(cluster, "tensorflow") == [WORKER]
+
+
+def test_a_backend_from_a_package_of_another_name_is_accepted(monkeypatch):
+    monkeypatch.setattr(environment, "version_of", lambda package: None)
+    monkeypatch.setattr(environment, "is_installed", lambda package: package == "tensorflow")
+    assert environment.environment("tensorflow").packages["tensorflow"] == "of unknown version"
+    assert environment.environment("torch").packages["torch"] is None
+
+
 def test_a_backend_that_is_missing_everywhere_is_refused(cluster):
     cluster.answers = [replace(WORKER, packages={**WORKER.packages, "no_backend": None})]
     with pytest.raises(EnvironmentMismatchError, match="has no no_backend; the driver has None"):

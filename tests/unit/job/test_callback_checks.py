@@ -119,9 +119,10 @@ def test_nested_lists_and_callback_lists_are_taken_as_in_keras():
     assert checked_callbacks(None) == []
 
 
-def test_tensorboard_without_its_package_is_refused(monkeypatch):
-    monkeypatch.setattr(callback_checks, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match="run `pip install tensorboard`"):
+@pytest.mark.parametrize("absent", [["tensorboard"], ["tensorflow"], ["tensorboard", "tensorflow"]])
+def test_tensorboard_without_its_packages_is_refused(absent, monkeypatch):
+    monkeypatch.setattr(callback_checks, "is_installed", lambda name: name not in absent)
+    with pytest.raises(ImportError, match=f"run `pip install {' '.join(absent)}`"):
         checked_callbacks([keras.callbacks.TensorBoard()])
 
 

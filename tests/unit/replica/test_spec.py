@@ -308,6 +308,7 @@ def test_a_worker_uses_the_backend_of_the_spec_and_unpickles_without_keras(mlp, 
         print(replica.model.layers[1].units)
         """,
         KERAS_BACKEND="jax",  # what the spec says counts
+        PYTHON_WORKER_FACTORY_SECRET="of Spark",
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split() == ["3"]
@@ -322,6 +323,16 @@ def test_a_different_running_backend_raises_an_error(mlp):
     other = ReplicaSpec(**{**vars(spec), "backend": "torch"})
     with pytest.raises(EnvironmentMismatchError, match="'torch'.*'tensorflow'"):
         build(other)
+
+
+def test_text_is_refused_on_backends_that_have_numbers_only(monkeypatch):
+    words = layers.TextVectorization(vocabulary=["a"], output_mode="multi_hot")
+    model = keras.Sequential([keras.Input((1,), dtype="string", name="t"), words, layers.Dense(1)])
+    model.compile("sgd", "mse")
+    assert ReplicaSpec.of(model).inputs.inputs[0].dtype == "string"
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ValueError, match=r"'jax'.*as `preprocess`.* Received: text in .*\['t'\]"):
+        ReplicaSpec.of(model)
 
 
 def test_other_variables_on_the_worker_raise_an_error(mlp):

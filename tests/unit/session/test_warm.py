@@ -105,27 +105,3 @@ def test_the_server_ends_with_the_process_that_started_it():
     assert server.poll() is None
     warm._stop(server, os.getpid())
     assert server.returncode == -signal.SIGTERM
-
-
-@pytest.mark.parametrize(
-    ("text", "backend"),
-    [
-        ('{"backend": "jax"}', "jax"),
-        ('{"floatx": "float32"}', "tensorflow"),
-        ("[]", "tensorflow"),
-        ("not JSON", "tensorflow"),
-        (None, "tensorflow"),
-    ],
-)
-def test_the_backend_is_that_of_the_settings_of_keras(text, backend, tmp_path, monkeypatch):
-    monkeypatch.delitem(sys.modules, "keras", raising=False)
-    monkeypatch.delenv("KERAS_BACKEND", raising=False)
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    if text is not None:
-        (tmp_path / "keras.json").write_text(text)
-    assert warm.keras_backend() == backend
-    monkeypatch.setenv("KERAS_BACKEND", "torch")
-    assert warm.keras_backend() == "torch"
-    module = types.SimpleNamespace(config=types.SimpleNamespace(backend=lambda: "jax"))
-    monkeypatch.setitem(sys.modules, "keras", module)
-    assert warm.keras_backend() == "jax"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from kspark.errors import EnvironmentMismatchError
+from kspark.replica import backends
 from kspark.replica.backends import get_backend, running_backend, use_backend
 from kspark.replica.backends.base import (
     batch_examples,
@@ -32,6 +34,20 @@ def test_only_the_running_backend_can_be_used():
         get_backend("theano")
     with pytest.raises(EnvironmentMismatchError, match="KERAS_BACKEND=jax"):
         use_backend("jax")
+
+
+def test_a_worker_without_the_backend_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr(backends, "running_backend", lambda: None)
+    monkeypatch.setattr(backends, "is_installed", lambda name: name != "torch")
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    expected = (
+        r"""'torch', which is not installed .* on host .* Run `pip install "kspark\[torch\]"`"""
+    )
+    with pytest.raises(EnvironmentMismatchError, match=expected):
+        use_backend("torch")
+    assert os.environ["KERAS_BACKEND"] == "tensorflow"
+    use_backend("jax")
+    assert os.environ["KERAS_BACKEND"] == "jax"
 
 
 def test_a_started_backend_keeps_its_threads_with_a_warning(caplog):
