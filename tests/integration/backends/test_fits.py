@@ -93,11 +93,25 @@ def reader():
 
 
 @pytest.mark.thorough
+def test_a_resumed_fit_ends_with_the_bytes_of_one_that_was_not_interrupted(spark, tmp_path):
+    x, y = labelled(50)
+    settings = {"num_workers": 2, "batch_size": 4, "seed": 5}
+    whole, parts, other = (classifier(keras.layers.Dropout(0.5, seed=7)) for _ in range(3))
+    SparkModel(whole, **settings).fit(x, y, epochs=4, verbose=0)
+    options = {"checkpoint": str(tmp_path / "kept"), "verbose": 0}
+    SparkModel(parts, **settings).fit(x, y, epochs=2, **options)
+    SparkModel(other, **settings).fit(x, y, epochs=4, resume=True, **options)
+    for one, another in zip(other.get_weights(), whole.get_weights(), strict=True):
+        assert one.tobytes() == another.tobytes()
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("mode", ["asynchronous", "hogwild"])
 @pytest.mark.parametrize("frequency", ["epoch", 3, "batch"])
-def test_asynchronous_replicas_learn(spark, frequency):
+def test_replicas_that_do_not_wait_learn(spark, mode, frequency):
     x, y = labelled(400)
     model = classifier(optimizer=keras.optimizers.Adam(0.02))
-    history = SparkModel(model, "asynchronous", frequency, num_workers=2, batch_size=8).fit(
+    history = SparkModel(model, mode, frequency, num_workers=2, batch_size=8).fit(
         x, y, epochs=4, verbose=0
     )
     assert history.history["loss"][-1] < 0.8 * history.history["loss"][0]
