@@ -15,6 +15,7 @@ from pyarrow.fs import FileSystem, FSSpecHandler, LocalFileSystem, PyFileSystem
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):/")
 LOCAL = re.compile(r"file:(?://(?:localhost)?(?=/))?", re.IGNORECASE)
 ROOT = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+)://([^/]*)/?")
+OPTIONS = re.compile(r"\?[a-z_]+=[^/?]*$")
 
 ALIASES = {"s3a": "s3", "s3n": "s3"}
 """Hadoop's schemes that pyarrow and fsspec know under another name."""
@@ -29,8 +30,8 @@ class Resolved:
     """A path on a file system.
 
     Attributes:
-        root: String, scheme and authority, from which `system_of` makes the file system in any
-            process; `""` for the local disk.
+        root: String, scheme, authority and options, from which `system_of` makes the file system
+            in any process; `""` for the local disk.
         path: String, the path on that file system.
     """
 
@@ -44,7 +45,9 @@ class Resolved:
 
     def __str__(self) -> str:
         base = system_of(self.root)[1].rstrip("/")
-        return f"{self.root}{self.path.removeprefix(base).strip('/')}" if self.root else self.path
+        root, mark, options = self.root.partition("?")
+        rest = self.path.removeprefix(base).strip("/")
+        return f"{root}{rest}{mark}{options}" if self.root else self.path
 
 
 def is_remote(path: str) -> bool:
@@ -63,18 +66,21 @@ def resolve(path: str) -> Resolved:
 
     Args:
         path: String, a local path, in which `~` is the home folder, or a URI such as
-            `"s3://bucket/folder"`.
+            `"s3://bucket/folder"`. Options for pyarrow may follow, as in
+            `"s3://bucket/folder?scheme=http&endpoint_override=storage:9000"`.
 
     Raises:
         UnreachableError: If neither pyarrow nor fsspec has a file system for it.
     """
     if not is_remote(path):
         return Resolved("", os.path.abspath(os.path.expanduser(local_path(path))))
+    options = OPTIONS.search(path)
+    path = path[: options.start()] if options else path
     found = ROOT.match(path)
     if found is None:
         raise UnreachableError(f"{path!r} has a scheme, but no `//` after it.")
     scheme = found[1].lower()
-    root = f"{ALIASES.get(scheme, scheme)}://{found[2]}/"
+    root = f"{ALIASES.get(scheme, scheme)}://{found[2]}/{options[0] if options else ''}"
     base = system_of(root)[1].rstrip("/")
     rest = path[found.end() :].strip("/")
     return Resolved(root, f"{base}/{rest}".rstrip("/") if rest else base or "/")
@@ -94,6 +100,8 @@ def system_of(root: str) -> tuple[FileSystem, str]:
         return system, str(path)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         reason = str(error)  # An unknown scheme, or a library such as libhdfs is missing.
+    if "?" in root:
+        raise UnreachableError(f"pyarrow does not reach {root!r}: {reason}")
     try:
         import fsspec
 

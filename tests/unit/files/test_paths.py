@@ -71,3 +71,35 @@ def test_schemes_of_hadoop_are_known_under_their_other_names(monkeypatch):
     assert resolve("s3a://bucket/a/b/").path == "bucket/a/b"
     assert resolve("S3N://bucket").path == "bucket"
     assert seen == ["s3://bucket/"] * 2
+
+
+STORE = "scheme=http&endpoint_override=storage:9000&region=here"
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        (f"s3://bucket/a/day=1?{STORE}", "bucket/a/day=1"),
+        (f"s3a://bucket/day=?/*.parquet?{STORE}", "bucket/day=?/*.parquet"),
+        (f"s3://bucket?{STORE}", "bucket"),
+    ],
+)
+def test_options_of_a_uri_belong_to_its_file_system_and_stay_with_the_path(given, path):
+    found = resolve(given)
+    assert found.path == path
+    assert found.root == f"s3://bucket/?{STORE}"
+    assert found.system.region == "here"
+    assert resolve(str(found)) == found
+
+
+@pytest.mark.parametrize("path", ["s3://bucket/day=?", "s3://bucket/a?b", "s3://bucket/?=1/a"])
+def test_a_question_mark_without_an_option_is_part_of_a_pattern(path, monkeypatch):
+    monkeypatch.setattr("kspark.files.paths.system_of", lambda root: (LocalFileSystem(), "bucket"))
+    found = resolve(path)
+    assert found.root == "s3://bucket/"
+    assert found.path == path.removeprefix("s3://")
+
+
+def test_options_are_for_pyarrow_only():
+    with pytest.raises(UnreachableError, match="pyarrow does not reach 'memory://bucket/"):
+        resolve("memory://bucket/a?scheme=http")
