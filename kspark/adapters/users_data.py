@@ -27,7 +27,7 @@ def users_code(randomness: OwnRandomness | None = None) -> Iterator[None]:
             the process.
 
     Raises:
-        FactoryError: If it raises an exception, or ends the process with `sys.exit`.
+        FactoryError: If it raises an exception, or calls `sys.exit`.
             `StopIteration` ends an iterator.
     """
     try:

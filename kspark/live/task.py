@@ -55,7 +55,7 @@ def live_shard(task: LiveTask, spec: ReplicaSpec, handle: ShardHandle) -> Result
             if not isinstance(error, FINAL):
                 raise
             return reported(client, failure_of(handle.index, error))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - Any error of the model's code.
+        except Exception as error:  # noqa: BLE001 - Any error of the model's code ends the fit.
             return reported(client, failure_of(handle.index, error))
 
 

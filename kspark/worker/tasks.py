@@ -181,7 +181,7 @@ def guarded(shard: int, work: Callable[[], Any], home: str = "") -> Any:
         return failure_of(shard, error)
     except KSparkError:
         raise
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - Any other error is the model's.
+    except Exception as error:  # noqa: BLE001 - Any other error is the model's.
         return failure_of(shard, error)
 
 
