@@ -5,7 +5,7 @@
 `folder` holds UCI's census data `adult.data`, gzipped or not: whose income is
 above 50,000? It defaults to the environment variable `KSPARK_DATA`. Without a
 folder, the example uses scikit-learn's breast cancer data: which tumours are
-malignant?
+malignant? It fits nine networks, which takes about two minutes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from kspark.ml import KerasClassifier
 from kspark.session import local_session
 
 import keras
+import numpy as np
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.evaluation import BinaryClassificationEvaluator
 from pyspark.ml.feature import OneHotEncoder, StandardScaler, StringIndexer, VectorAssembler
@@ -132,7 +133,7 @@ def main(
 def run(
     train: DataFrame, test: DataFrame, saved: Path, choices: Sequence[tuple[int, int]]
 ) -> dict[str, float]:
-    """Fit on some rows, and compare on others the fitted pipeline and the loaded one."""
+    """Fit on some rows, and compare the predictions of the fitted pipeline and the loaded one."""
     prepare = preparation(train)
     (row,) = prepare.fit(train).transform(train).take(1)
     # So few rows need no more than one worker; two fits run at the same time.
@@ -148,21 +149,28 @@ def run(
         parallelism=2,
         seed=1,
     )
+    print(f"Comparing {len(grid)} choices of epochs and batch size, each on two folds ...")
     fitted = Pipeline(stages=[*prepare.getStages(), search]).fit(train)
     tuned: Any = fitted.stages[-1]
     pipeline = PipelineModel([*fitted.stages[:-1], tuned.bestModel])
     pipeline.write().overwrite().save(str(saved))
     loaded = PipelineModel.load(str(saved))
-    both = [stage.transform(test) for stage in (pipeline, loaded)]
+    scored = pipeline.transform(test)
+    before, after = (probabilities(frame) for frame in (scored, loaded.transform(test)))
     best_epochs, best_size = choices[tuned.avgMetrics.index(max(tuned.avgMetrics))]
     return {
-        "auc": auc.evaluate(both[0]),
-        "loaded_auc": auc.evaluate(both[1]),
+        "auc": auc.evaluate(scored),
+        "largest_difference_after_loading": float(np.abs(after - before).max()),
         "lowest_cross_validated_auc": float(min(tuned.avgMetrics)),
         "best_cross_validated_auc": float(max(tuned.avgMetrics)),
         "best_epochs": best_epochs,
         "best_batch_size": best_size,
     }
+
+
+def probabilities(scored: DataFrame) -> np.ndarray:
+    """The probabilities of the classes, in the order of the rows."""
+    return np.array([row.probability.toArray() for row in scored.select("probability").collect()])
 
 
 if __name__ == "__main__":

@@ -67,17 +67,22 @@ class FitEndedError(ConnectionLostError):
     """The driver ended the fit. Its own error, if there is one, says why."""
 
 
+NO_SHARD = -1
+"""The `shard` of a failure that is not known to be that of a shard."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """An exception as plain data, which a task sends to the driver.
 
     Attributes:
-        shard: Integer, index of the partition.
+        shard: Integer, index of the partition, or `NO_SHARD`.
         host: String, host name of the executor.
         attempt: Integer, Spark's attempt number of the task.
         kind: String, qualified name of the exception's class.
         message: String, `str(exception)`.
         traceback: String, the formatted traceback on the worker.
+        source: String, what has failed, if it is not the training of the shard. Defaults to `""`.
     """
 
     shard: int
@@ -86,6 +91,16 @@ class Failure:
     kind: str
     message: str
     traceback: str
+    source: str = ""
+
+    @property
+    def headline(self) -> str:
+        """A sentence that says what has failed, where and why."""
+        reason = f"{self.kind}: {self.message}" if self.message else self.kind
+        if self.shard == NO_SHARD:
+            return f"{self.source} raised {reason}" if self.source else self.message
+        source = self.source or f"Shard {self.shard}"
+        return f"{source} failed on host {self.host} (attempt {self.attempt}): {reason}"
 
 
 class WorkerError(KSparkError):
@@ -99,10 +114,7 @@ class WorkerError(KSparkError):
     def __init__(self, failure: Failure, hint: str | None = None) -> None:
         self.failure = failure
         self.hint = hint
-        text = (
-            f"Shard {failure.shard} failed on host {failure.host} "
-            f"(attempt {failure.attempt}): {failure.kind}: {failure.message}"
-        )
+        text = failure.headline
         if hint:
             text += f"\nHint: {hint}"
         if failure.traceback:

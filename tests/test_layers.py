@@ -18,7 +18,7 @@ import pytest
 
 # Storeys, the lowest first. A unit stands for all of its modules.
 LAYERS = (
-    {"errors", "logs", "temporary", "version"},
+    {"errors", "logs", "temporary", "tracebacks", "version"},
     {"cluster", "files", "saving", "shards", "weights"},
     {"adapters", "compression", "optimizers", "replica", "replica.backends", "session"},
     {"aggregator", "live.wire", "plan"},
@@ -49,7 +49,7 @@ HANDED_ON = {("ml/__init__.py", "ml.elephas")}
 # Modules that may stand beside the folders.
 LOOSE_FILES = {
     *("__init__.py", "aggregator.py", "errors.py", "loading.py", "logs.py", "mllib.py"),
-    *("temporary.py", "version.py"),
+    *("temporary.py", "tracebacks.py", "version.py"),
 }
 
 # Other people's packages that a module may import; the others import none.
@@ -77,6 +77,7 @@ LIBRARIES = {
     "session": {"py4j", "pyspark"},
     "shards": {"numpy", "pyarrow"},
     "spark_model": {"keras", "numpy", "pyspark"},
+    "tracebacks": {"keras"},
     "weights": {"numpy"},
     "worker": {"PIL", "numpy", "pyarrow", "pyspark"},
 }

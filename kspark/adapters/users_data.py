@@ -27,12 +27,13 @@ def users_code(randomness: OwnRandomness | None = None) -> Iterator[None]:
             the process.
 
     Raises:
-        FactoryError: If it raises an exception. `StopIteration` ends an iterator.
+        FactoryError: If it raises an exception, or calls `sys.exit`.
+            `StopIteration` ends an iterator.
     """
     try:
         with nullcontext() if randomness is None else randomness.used():
             yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise FactoryError(str(error)) from error
 
 

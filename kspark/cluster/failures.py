@@ -13,6 +13,7 @@ from kspark.errors import (
     NonFiniteError,
     WorkerError,
 )
+from kspark.tracebacks import from_first_other
 
 NON_FINITE = "NonFiniteLoss"
 WORKER_LOST = "WorkerLost"
@@ -57,14 +58,16 @@ def failure_of(shard: int, error: BaseException) -> Failure:
         NonFiniteLossError: NON_FINITE,
         UnfitLabelsError: UNFIT_LABELS,
     }
+    source = ""
+    if isinstance(error, FactoryError) and error.__cause__ is not None:
+        error, source = error.__cause__, f"The data function of worker {shard}"
     kind = names.get(type(error), type(error).__qualname__)
-    if isinstance(error, FactoryError):
-        kind = f"{kind}: {type(error.__cause__).__qualname__}"
-    lines = traceback.format_exception(type(error), error, error.__traceback__)
+    shown = from_first_other(error.__traceback__) if source else error.__traceback__
+    lines = traceback.format_exception(type(error), error, shown)
     # Keras sets parts of its messages in bold, with codes that only a terminal understands.
     trace = BOLD.sub("", "".join(lines[-40:]))[-MAX_TRACEBACK:]
     message = BOLD.sub("", str(error))[:MAX_MESSAGE]
-    return Failure(shard, socket.gethostname(), task_attempt(), kind, message, trace)
+    return Failure(shard, socket.gethostname(), task_attempt(), kind, message, trace, source)
 
 
 def failure_json(shard: int, error: BaseException) -> bytes:
@@ -99,11 +102,6 @@ HINTS = (
     ),
     ("InvalidArgumentError", "compare the data's shapes and label range with the model's."),
 )
-
-
-def lost_for_good(error: Exception) -> WorkerError:
-    """Return the error for a lost job that is not submitted again. It names no shard."""
-    return worker_error(failure_of(-1, error))
 
 
 def worker_error(failure: Failure) -> WorkerError:

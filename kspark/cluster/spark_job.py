@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 import uuid
@@ -15,13 +14,17 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from kspark.cluster.engine import engine_of
-from kspark.cluster.failures import lost_for_good
+from kspark.cluster.failures import worker_error
 from kspark.cluster.interrupts import interruptible
 from kspark.cluster.results import Collectable
+from kspark.cluster.spark_errors import PREFIX, cause, first_line, raised_on_worker
 from kspark.errors import (
+    NO_SHARD,
     ClusterError,
     EnvironmentMismatchError,
+    Failure,
     KSparkError,
+    WorkerError,
 )
 
 logger = logging.getLogger("kspark")
@@ -31,10 +34,6 @@ CANCEL_SECONDS = 10.0
 
 RESULT_LIMIT = "spark.driver.maxResultSize"
 """Spark's setting that fails a job with larger results. Submitting it again does not help."""
-
-CAUSE = re.compile(r"Exception|Error|[Rr]eason|^\[[A-Z_.]+\] ")
-"""Matches lines that explain a failure. Those of Spark Connect begin with the error's [NAME]."""
-
 
 Watch = Callable[["SparkJob"], None]
 """Function that is called with a job several times per second while the caller waits for it."""
@@ -114,7 +113,9 @@ class SparkJob:
             raise
         self._thread.join()
         if self._error is not None:
-            raise job_error(self._error) from self._error
+            error = job_error(self._error)
+            raised = isinstance(error, JobLostError) and error.raised
+            raise error from (None if raised else self._error)
         return self._result
 
     def _wait(self) -> bool:
@@ -175,11 +176,27 @@ def run_once(
     try:
         return run(spark, results, description, watch=watch)
     except JobLostError as error:
-        raise lost_for_good(error) from error
+        raise lost_for_good(error) from error.__cause__
 
 
 class JobLostError(KSparkError):
-    """A job failed for a reason outside the model's code and may be submitted again."""
+    """A job failed for a reason outside the model's code and may be submitted again.
+
+    Args:
+        message: String.
+        raised: `Failure`, the Python exception that ended the job. Defaults to `None`, unknown.
+    """
+
+    def __init__(self, message: str, raised: Failure | None = None) -> None:
+        super().__init__(message)
+        self.raised = raised
+
+
+def lost_for_good(error: Exception) -> WorkerError:
+    """Return the error for a lost job that is not submitted again. It names no shard."""
+    raised = error.raised if isinstance(error, JobLostError) else None
+    kind = type(error).__qualname__
+    return worker_error(raised or Failure(NO_SHARD, "", 0, kind, str(error), ""))
 
 
 def job_error(error: BaseException) -> KSparkError:
@@ -211,16 +228,4 @@ def job_error(error: BaseException) -> KSparkError:
             "broadcasts, so the model is sent with each job. Use a classic session for a model of "
             f"this size. Spark says: {first_line(text, 'message larger than max')}"
         )
-    return JobLostError(f"Spark gave up on the job: {cause(text)}")
-
-
-def first_line(text: str, word: str) -> str:
-    """Return the first line that contains a word."""
-    return next((line.strip() for line in text.splitlines() if word in line), "")
-
-
-def cause(text: str) -> str:
-    """Return the lines of Spark's error that explain it, without the stack trace."""
-    lines = [ln.strip() for ln in text.splitlines() if ln.strip() and not ln.startswith("\tat ")]
-    causes = [ln for ln in lines if CAUSE.search(ln)]
-    return " ".join((causes or lines)[:4])[:2000]
+    return JobLostError(PREFIX + cause(text), raised_on_worker(text))

@@ -29,6 +29,7 @@ from kspark.job.stored import SpooledRows, StoredExamples
 from kspark.plan.checks import check_integer
 from kspark.session.default import session_of
 from kspark.shards import InputSpec
+from kspark.tracebacks import shows_the_users_line
 
 logger = logging.getLogger("kspark")
 
@@ -239,6 +240,7 @@ def close_in_background(rows: SpooledRows) -> None:
     threading.Thread(target=close, name="kspark-close-spooled-rows", daemon=True).start()
 
 
+@shows_the_users_line
 @defers_interrupts
 def spool(
     data: Any,

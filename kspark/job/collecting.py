@@ -11,9 +11,10 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from kspark.cluster.bootstrap import Shipped
-from kspark.cluster.failures import lost_for_good, worker_error
+from kspark.cluster.failures import worker_error
 from kspark.cluster.interrupts import interruptible
-from kspark.cluster.spark_job import JobLostError, Watch, run
+from kspark.cluster.spark_errors import brief
+from kspark.cluster.spark_job import JobLostError, Watch, lost_for_good, run
 from kspark.errors import ClusterError, Failure
 from kspark.job.spooling import ShardsOnDisk
 from kspark.worker.tasks import MissingShard, ShardResult
@@ -175,9 +176,10 @@ def counted(failures: int, max_failures: int, error: Exception) -> int:
         WorkerError: If there were more than `max_failures` failures before.
     """
     if failures > max_failures:
-        raise lost_for_good(error) from error
+        raise lost_for_good(error) from error.__cause__
     logger.warning(
-        "A Spark job failed. What is missing of its results is computed again: %s", error
+        "A Spark job failed, and what is missing of its results is computed again: %s.",
+        brief(error),
     )
     return failures + 1
 

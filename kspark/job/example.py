@@ -22,7 +22,7 @@ from kspark.adapters.frame_columns import FrameColumns
 from kspark.adapters.rdd import RowReader
 from kspark.adapters.records import first_features_of_records
 from kspark.cluster.bootstrap import ship
-from kspark.cluster.spark_job import run, run_once
+from kspark.cluster.spark_job import run_once
 from kspark.files.records import RecordFiles
 from kspark.files.table import ParquetFiles
 from kspark.job.spooling import read_handle
@@ -164,8 +164,12 @@ def first_of_rdd(spark: SparkSession, rdd: RDD[Any], *, labelled: bool) -> list[
 
 
 def first_row_of(spark: SparkSession, rows: RDD[Any] | DataFrame) -> list[Any]:
-    """Return a list of the first row of an RDD or a DataFrame; none if it is empty."""
-    return run(spark, FirstRow(rows), "kspark: look at the first row")
+    """Return a list of the first row of an RDD or a DataFrame; none if it is empty.
+
+    Raises:
+        WorkerError: If the job fails.
+    """
+    return run_once(spark, FirstRow(rows), "kspark: look at the first row")
 
 
 def first_arrays_of_rdd(rows: Sequence[Any], spec: InputSpec) -> list[Any]:

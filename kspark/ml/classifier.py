@@ -18,6 +18,7 @@ from kspark.ml.model import KerasModel
 from kspark.ml.params import HasClasses
 from kspark.ml.scoring import ClassifierFacts, check_thresholds, classifier_facts
 from kspark.spark_model.arguments import compiled_model
+from kspark.tracebacks import shows_the_users_line
 from kspark.worker.scores import MULTILABEL, ClassScores, Scores
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ class KerasClassifier(KerasEstimator, HasClasses):
             facts_of(self, checked)
         return checked
 
+    @shows_the_users_line
     def _fit(self, dataset: DataFrame) -> KerasModel:
         with refused_labels():
             return super()._fit(dataset)

@@ -27,6 +27,7 @@ from kspark.ml.summary import TrainingSummary
 from kspark.replica.checks import check_model
 from kspark.spark_model import SparkModel
 from kspark.spark_model.arguments import compiled_model
+from kspark.tracebacks import shows_the_users_line
 
 if TYPE_CHECKING:
     from kspark.ml.accessors import EstimatorArguments, Unpack
@@ -88,6 +89,7 @@ class KerasEstimator(Estimator[Any], Stage, HasFeatures, HasTargets, HasTraining
         return compiled_model(model)
 
     @naming(KERAS)
+    @shows_the_users_line
     def _fit(self, dataset: DataFrame) -> KerasModel:
         check_dataset(dataset)
         carried = self._model()

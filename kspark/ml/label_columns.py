@@ -127,7 +127,7 @@ def refused_labels() -> Iterator[None]:
     except KSparkError as error:
         if (text := refusal(error)) is None:
             raise
-        raise ValueError(text) from error
+        raise ValueError(text) from None  # Spark's error says the same in a hundred lines.
 
 
 def refusal(error: KSparkError) -> str | None:

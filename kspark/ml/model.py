@@ -27,6 +27,7 @@ from kspark.ml.summary import TrainingSummary
 from kspark.session.default import active_session, first_phase, session_of
 from kspark.spark_model.files import Destination, score_to
 from kspark.spark_model.inputs import opened
+from kspark.tracebacks import shows_the_users_line
 from kspark.worker.scores import Activations, Probabilities, Scores, Values
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         return self._summary.history if self._summary else {}
 
     @naming(KERAS)
+    @shows_the_users_line
     def _transform(self, dataset: DataFrame) -> DataFrame:
         check_dataset(dataset)
         layer = self.value_of("featureLayer")
@@ -115,6 +117,7 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         size = self.getOrDefault("inferenceBatchSize")
         return job.score_frame(model, dataset, columns, added, scores, size)
 
+    @shows_the_users_line
     @defers_interrupts
     @naming({**KERAS, "output_col": "predictionCol"})
     def transformFiles(

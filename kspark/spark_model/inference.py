@@ -28,6 +28,7 @@ from kspark.spark_model.files import Destination, score_to
 from kspark.spark_model.inputs import Source, gathered, limit_stream, opened
 from kspark.spark_model.keras_attributes import KerasAttributes
 from kspark.spark_model.preprocessing import Steps
+from kspark.tracebacks import shows_the_users_line
 from kspark.worker.scores import Values
 
 
@@ -60,6 +61,7 @@ class InferenceModel(KerasAttributes):
         self.custom_objects = dict(custom_objects or {})
         self.batch_size = batch_size
 
+    @shows_the_users_line
     @defers_interrupts
     @explains_unknown_arguments
     @on_resources
@@ -150,6 +152,7 @@ class InferenceModel(KerasAttributes):
             progress.end(rows, results)
         return dict(sorted(results.items())) if return_dict else listed(self._model, results)
 
+    @shows_the_users_line
     @defers_interrupts
     @explains_unknown_arguments
     @on_resources

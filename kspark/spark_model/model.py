@@ -35,6 +35,7 @@ from kspark.spark_model.inputs import Source, TrainingData, limit_stream, opened
 from kspark.spark_model.preprocessing import Steps
 from kspark.spark_model.saved import SavedModel
 from kspark.spark_model.training import Outcome, train
+from kspark.tracebacks import shows_the_users_line
 
 
 class SparkModel(SavedModel):
@@ -114,6 +115,7 @@ class SparkModel(SavedModel):
         TypeError: If an argument has a wrong type, or is unknown.
     """
 
+    @shows_the_users_line
     def __init__(
         self,
         model: keras.Model | Callable[[], keras.Model],
@@ -156,6 +158,7 @@ class SparkModel(SavedModel):
         # Check the settings; the seed is a placeholder, because only `fit` draws one.
         self._plan(seed=0 if seed is None else seed)
 
+    @shows_the_users_line
     @defers_interrupts
     @explains_unknown_arguments
     @on_resources

@@ -43,6 +43,7 @@ from kspark.replica.labels import loss_name
 from kspark.saving.rebuild import rebuilt
 from kspark.spark_model.arguments import check_session
 from kspark.spark_model.positional_metrics import correct_positional_metrics
+from kspark.tracebacks import shows_the_users_line
 
 if TYPE_CHECKING:
     from kspark.ml.accessors import ElephasEstimatorArguments, Unpack
@@ -151,6 +152,7 @@ class ElephasEstimator(
         return cls(model, custom_objects=custom_objects or None, **config)
 
     @naming(ELEPHAS)
+    @shows_the_users_line
     def _fit(self, dataset: DataFrame) -> ElephasTransformer:
         check_dataset(dataset)
         model = self._compiled()

@@ -261,6 +261,17 @@ def test_an_interrupt_during_spooling_leaves_nothing_behind(spark, tmp_path):
     assert left_behind(spark) == before
 
 
+@pytest.mark.parametrize("arguments", [{}, {"preprocess": lambda batch: batch["x"]}])
+def test_an_error_of_the_code_of_an_rdd_is_told_once(spark, arguments):
+    rows = spark.sparkContext.parallelize(range(8), 2).map(lambda i: ([i / (i - i)] * 4, 0))
+    with pytest.raises(WorkerError) as caught:
+        SparkModel(classifier()).fit(rows, verbose=0, **arguments)
+    text = str(caught.value)
+    assert text.startswith("A Spark task raised ZeroDivisionError: ")
+    assert text.endswith("zero") and text.count("test_errors.py") == 1
+    assert caught.value.__cause__ is None  # which would have Spark's text with the same traceback
+
+
 def test_input_without_rows_is_refused(spark):
     with pytest.raises(ValueError, match="at least one example"):
         SparkModel(classifier()).fit(spark.sparkContext.emptyRDD(), verbose=0)

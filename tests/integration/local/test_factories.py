@@ -1,5 +1,7 @@
 """Functions of `(worker, num_workers)` on `local[2]`: as the arrays of their rows, and streamed."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -157,7 +159,8 @@ def fails_later(worker, num_workers):
         (dataset, {"callbacks_every": 5}, ValueError, "`callbacks_every` must be None with a f"),
         (dataset, {"y": Y}, ValueError, "`y` must be `None` for a function"),
         (dataset, {"steps_per_epoch": 1}, ValueError, "`steps_per_epoch` must be >= 2"),
-        (lambda w, n: [(X, Y)][n], {}, WorkerError, "FactoryError: IndexError.*Traceback of"),
+        (lambda w, n: [(X, Y)][n], {}, WorkerError, "of worker .*IndexError.*Traceback of"),
+        (lambda w, n: sys.exit(3), {}, WorkerError, "SystemExit: 3"),
         (fails_later, {}, WorkerError, r"the disk of worker \d is gone.*test_factories.py"),
         (fails_later, {"frequency": "batch"}, WorkerError, r"the disk of worker \d is gone"),
     ],

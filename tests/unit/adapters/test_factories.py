@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 
 import keras
@@ -22,6 +23,7 @@ from kspark.adapters.factories import (
     read_factory,
 )
 from kspark.cluster.failures import FactoryError, failure_of
+from kspark.errors import Failure
 from kspark.replica.data_function import DataFunction
 from kspark.shards import ArraySpec, Chunk, InputSpec
 
@@ -152,10 +154,20 @@ def test_an_error_of_the_users_code_has_its_own_traceback():
         with pytest.raises(FactoryError) as raised:
             list(rows_of(returned).chunks(0))
         failure = failure_of(0, raised.value)
-        assert failure.kind in ("FactoryError: KeyError", "FactoryError: IndexError")
-        assert "test_factories.py" in failure.traceback
+        assert failure.kind in ("KeyError", "IndexError")
+        first, last = failure.traceback.splitlines()[1], failure.traceback.splitlines()[-1]
+        assert "test_factories.py" in first
+        assert last.startswith(failure.kind)
+        assert failure.headline.startswith("The data function of worker 0 failed on host ")
     (document,) = first_features(rows_of(fails_at_once), 0, iter([0]))
-    assert json.loads(document)["failure"]["kind"] == "FactoryError: OSError"
+    assert json.loads(document)["failure"]["kind"] == "OSError"
+
+
+def test_a_function_that_ends_the_process_is_named():
+    (document,) = first_features(rows_of(lambda worker: sys.exit(3)), 0, iter([0]))
+    failure = Failure(**json.loads(document)["failure"])
+    assert failure.headline.startswith("The data function of worker 0 failed on host ")
+    assert failure.headline.endswith(": SystemExit: 3")
 
 
 class Faulty(Batches):

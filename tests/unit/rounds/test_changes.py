@@ -47,7 +47,7 @@ def test_rounds_count_the_bytes_that_the_weights_take(
     tools, tmp_path, monkeypatch, weights_bytes, received
 ):
     monkeypatch.setenv("SPARK_LOCAL_DIRS", str(tmp_path))
-    (shard,) = spool_shard("fit", 0, iter([Chunk([np.arange(1, 6)])]))
+    (shard,) = spool_shard("fit", False, 0, iter([Chunk([np.arange(1, 6)])]))
     fit = FitTask("fit", tools.plan("synchronous", "epoch"), {0: 5}, 1)
     task = RoundTask(fit, 0, None, False, weights_bytes)
     (result,) = train_round(task, tools.spec(), np.zeros(3, "f4"), 0, iter([shard]))

@@ -20,7 +20,7 @@ HALF = TopK(0.5)  # of the two trainable weights of these tests, one
 def shard(tmp_path, monkeypatch):
     """The handle of a shard of the rows 1 to 5, whose delta is (5, 15) at batch size 4."""
     monkeypatch.setenv("SPARK_LOCAL_DIRS", str(tmp_path))
-    (document,) = spool_shard("fit", 0, iter([Chunk([np.arange(1, 6)])]))
+    (document,) = spool_shard("fit", False, 0, iter([Chunk([np.arange(1, 6)])]))
     return document
 
 

@@ -177,7 +177,7 @@ class Rounds:
         self.tools, self.rule = tools, rule or elastic(0.75)
         chunks = [Chunk([np.arange(8)]), Chunk([np.arange(8, 12)])]
         self.documents = [
-            next(iter(spool_shard("fit", i, iter([c])))) for i, c in enumerate(chunks)
+            next(iter(spool_shard("fit", False, i, iter([c])))) for i, c in enumerate(chunks)
         ]
         spec = tools.spec().weights
         self.aggregator = Aggregator(spec, np.zeros(3, "f4"), self.rule, "synchronous")

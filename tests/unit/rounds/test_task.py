@@ -32,7 +32,9 @@ def local_dirs(tmp_path, monkeypatch):
 
 
 def spooled(run_id, index, ids):
-    (document,) = spool_shard(run_id, index, iter([Chunk([np.asarray(ids)])] if len(ids) else []))
+    (document,) = spool_shard(
+        run_id, False, index, iter([Chunk([np.asarray(ids)])] if len(ids) else [])
+    )
     return document
 
 
@@ -50,7 +52,7 @@ def train(task, documents, vector=ZEROS, spec=None, tools=None):
 
 def test_a_partition_becomes_one_handle(local_dirs):
     chunks = [Chunk([np.arange(3)]), Chunk([np.arange(3, 5)])]
-    (document,) = spool_shard("fit", 7, iter(chunks))
+    (document,) = spool_shard("fit", False, 7, iter(chunks))
     handle = ShardHandle.from_json(document)
     assert (handle.index, handle.num_examples) == (7, 5)
     assert handle.path.startswith(str(local_dirs))
@@ -63,7 +65,7 @@ def test_rows_that_are_not_usable_are_told_as_a_value(kind):
         yield Chunk([np.arange(3)])
         raise kind("`x` must be something else")
 
-    (document,) = spool_shard("fit", 7, chunks())
+    (document,) = spool_shard("fit", False, 7, chunks())
     failure = json.loads(document)["failure"]
     assert (failure["shard"], failure["kind"]) == (7, kind.__name__)
     assert failure["message"] == "`x` must be something else"
@@ -71,7 +73,7 @@ def test_rows_that_are_not_usable_are_told_as_a_value(kind):
 
 def test_the_rest_of_unusable_rows_is_read_so_that_spark_keeps_the_process():
     chunks = iter([Chunk([np.zeros((1, 2))]), Chunk([np.zeros((1, 3))]), Chunk([np.zeros((1, 2))])])
-    (document,) = spool_shard("fit", 0, chunks)
+    (document,) = spool_shard("fit", False, 0, chunks)
     assert document.startswith(b'{"failure"')
     assert next(chunks, None) is None
 
@@ -82,7 +84,7 @@ def test_what_is_not_the_rows_fault_is_spark_s_to_retry():
         raise ConnectionResetError
 
     with pytest.raises(ConnectionResetError):
-        list(spool_shard("fit", 0, chunks()))
+        list(spool_shard("fit", False, 0, chunks()))
 
 
 # -- training a round ------------------------------------------------------------------------------
@@ -172,7 +174,7 @@ def test_class_weights_become_sample_weights(tools, monkeypatch):
 
     monkeypatch.setattr(tools.replica, "train", note)
     chunk = Chunk([np.arange(3)], [np.array([0, 1, 1])])
-    (document,) = spool_shard("fit", 0, iter([chunk]))
+    (document,) = spool_shard("fit", False, 0, iter([chunk]))
     for weights in (None, {1: 0.5}):
         train(task_of(tools, {0: 3}, class_weight=weights), [document], tools=tools)
     assert seen == [[], [[1.0, 0.5, 0.5]]]
