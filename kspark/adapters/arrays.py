@@ -15,7 +15,6 @@ from math import floor
 from typing import Any
 
 import numpy as np
-from pyspark import RDD, Broadcast, SparkContext
 from pyspark.sql import SparkSession
 
 from kspark import temporary
@@ -26,6 +25,7 @@ from kspark.adapters.sparse import compressed, is_matrix
 from kspark.adapters.structure import leaves, part_name, weight_specs
 from kspark.adapters.summary import summary_of
 from kspark.adapters.tensors import decoded, host_array
+from kspark.classic import RDD, Broadcast, SparkContext
 from kspark.cluster.addresses import is_local
 from kspark.cluster.bootstrap import ship, values_in_turn
 from kspark.cluster.remote import is_connect

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from threading import Thread
 from typing import Any, ClassVar, Protocol
 
-from pyspark import InheritableThread, SparkStageInfo
+from pyspark import InheritableThread
 from pyspark.sql import SparkSession
 
 from kspark import logs
+from kspark.classic import SparkStageInfo
 from kspark.cluster import daemon
 from kspark.cluster.bootstrap import Enclosed
 from kspark.cluster.new_jobs import stages_of, tasks_of

@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from pyspark import RDD, SparkContext
 from pyspark.mllib.linalg import VectorUDT
-from pyspark.mllib.regression import LabeledPoint
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import ArrayType
 
@@ -21,6 +19,7 @@ from kspark.adapters import Columns, Examples, adapt
 from kspark.adapters.column_types import is_vector_type
 from kspark.adapters.dataframe import chosen_column
 from kspark.adapters.slices import rows_rdd, vector_frame
+from kspark.classic import RDD, LabeledPoint, SparkContext
 from kspark.cluster.bootstrap import ship
 from kspark.errors import Described, invalid, invalid_type
 from kspark.shards import ArraySpec, InputSpec

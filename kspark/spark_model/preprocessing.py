@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from pyspark import RDD
 from pyspark.sql import SparkSession
 
 from kspark import job
@@ -17,6 +16,7 @@ from kspark.adapters import Columns, Factory, Spooled, Stream, is_table
 from kspark.adapters.feeds import feature_names
 from kspark.adapters.rdd import RowReader
 from kspark.adapters.tables import with_names
+from kspark.classic import RDD
 from kspark.errors import Described, invalid
 from kspark.replica.comparing import untouched_randomness
 from kspark.replica.model_inputs import (
