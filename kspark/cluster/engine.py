@@ -18,7 +18,7 @@ from pyspark.sql import SparkSession
 
 from kspark import logs
 from kspark.classic import SparkStageInfo
-from kspark.cluster import daemon
+from kspark.cluster import daemon, uploading
 from kspark.cluster.bootstrap import Enclosed
 from kspark.cluster.new_jobs import stages_of, tasks_of
 from kspark.cluster.remote import is_connect, map_frame
@@ -224,8 +224,10 @@ class ConnectEngine(Engine):
         """Do nothing: the server's settings decide about the environment of all functions."""
 
     def share(self, value: Any) -> Shared:
-        """Pickle a value into the function of each job that uses it."""
-        return Enclosed(value)
+        """Pickle a value into the function of each job that uses it, or a large one into a file."""
+        enclosed = Enclosed(value)
+        large = len(enclosed.pickled) > uploading.LARGEST_ENCLOSED
+        return uploading.upload(self.spark, enclosed) if large else enclosed
 
     def on_every_slot(self, task: PartitionFunction, per_slot: int = 1) -> Results:
         """Run a task in Spark's default number of partitions, usually one per task slot."""
