@@ -10,6 +10,7 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from threading import Thread
 from typing import Any, ClassVar, Protocol
 
@@ -18,12 +19,15 @@ from pyspark.sql import SparkSession
 
 from kspark import logs
 from kspark.classic import SparkStageInfo
-from kspark.cluster import daemon, uploading
+from kspark.cluster import connection, daemon, uploading
 from kspark.cluster.bootstrap import Enclosed
 from kspark.cluster.new_jobs import stages_of, tasks_of
 from kspark.cluster.remote import is_connect, map_frame
 from kspark.cluster.results import Collectable, PartitionFunction, Results
 from kspark.cluster.slots import task_slots
+
+INTERRUPT_SECONDS = 5.0
+"""How long an interrupt waits for a server of Spark Connect."""
 
 MANY_ROWS = 4096
 """Rows of a DataFrame whose partitions should all get some, at Spark's default parallelism."""
@@ -246,8 +250,11 @@ class ConnectEngine(Engine):
         self.spark.addTag(group)
 
     def cancel(self, group: str) -> None:
-        """Interrupt all operations with the group's tag."""
-        self.spark.interruptTag(group)
+        """Interrupt all operations with the group's tag, without a long wait for the server."""
+        interrupt = partial(connection.tidy, self.spark, partial(self.spark.interruptTag, group))
+        thread = Thread(target=interrupt, name=f"{group}-interrupt", daemon=True)
+        thread.start()
+        thread.join(INTERRUPT_SECONDS)
 
     def active_tasks(self, group: str) -> int:
         """Return 0. Only live training uses this number, and it does not run on Spark Connect."""

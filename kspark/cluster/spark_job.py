@@ -12,6 +12,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from kspark.cluster import connection
 from kspark.cluster.engine import engine_of
 from kspark.cluster.failures import lost_for_good
 from kspark.cluster.interrupts import interruptible
@@ -58,7 +59,7 @@ class SparkJob:
         partitions: list[int] | None = None,
         bell: threading.Event | None = None,
     ) -> None:
-        self._engine = engine_of(spark)
+        self._spark, self._engine = spark, engine_of(spark)
         self._results = results
         self._description = description
         self._partitions = partitions
@@ -76,8 +77,9 @@ class SparkJob:
 
     def _run(self) -> None:
         try:
-            self._engine.enter(self._group, self._description)
-            self._result = self._engine.collect(self._results, self._partitions)
+            with connection.reaching(self._spark):
+                self._engine.enter(self._group, self._description)
+                self._result = self._engine.collect(self._results, self._partitions)
         except BaseException as error:  # noqa: BLE001 (the thread ends here; `result` raises it)
             self._error = error
         finally:
@@ -181,6 +183,8 @@ class JobLostError(KSparkError):
 def job_error(error: BaseException) -> KSparkError:
     """Translate Spark's error for a failed job."""
     text = str(error)
+    if isinstance(error, connection.ConnectionToServerError):
+        return error
     if "PYTHON_VERSION_MISMATCH" in text or "Python in worker has different version" in text:
         return EnvironmentMismatchError(
             "The workers run another Python version than the driver. Set PYSPARK_PYTHON (or "
@@ -201,9 +205,9 @@ def job_error(error: BaseException) -> KSparkError:
         )
     if "message larger than max" in text:
         return ClusterError(
-            "The model does not fit into a message of Spark Connect. Spark Connect has no "
-            "broadcasts, so the model is sent with each job. Use a classic session for a model of "
-            f"this size. Spark says: {first_line(text, 'message larger than max')}"
+            "What the functions of this job use does not fit into a message of Spark Connect, such "
+            "as large objects in `preprocess`, a callback or your own function. Let the workers "
+            f"read them from a file. Spark says: {first_line(text, 'message larger than max')}"
         )
     return JobLostError(f"Spark gave up on the job: {cause(text)}")
 
