@@ -9,13 +9,13 @@ has the same number of rows, so that each range is one slice.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
 
 import pyarrow as pa
+from pyspark.serializers import CPickleSerializer
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
@@ -69,13 +69,14 @@ def sent(
         raise invalid("x", rule, Described(f"{nbytes:,} bytes"))
     counts = [rows.num_examples for _, rows in slices]
     largest = max(rows.nbytes for _, rows in slices)
+    serializer = CPickleSerializer()
     parts = max(1, min(-(-largest // CHUNK_BYTES), *counts))
 
     def rows_of(index: int, start: int, rows: Chunk) -> Iterator[tuple[int, int, bytes]]:
         for part in range(parts):
             first, last = (rows.num_examples * end // parts for end in (part, part + 1))
             piece = cast(rows.rows(first, last), start + first)
-            yield index, part, pickle.dumps(piece, protocol=pickle.HIGHEST_PROTOCOL)
+            yield index, part, serializer.dumps(piece)
 
     sent_rows = (rows_of(index, *one) for index, one in enumerate(slices))
     frame = frame_of(spark, chain.from_iterable(sent_rows))
@@ -89,10 +90,10 @@ def read_pieces(
     """Run a task over a slice whose pieces are rows. Runs on an executor."""
 
     def read(source: Iterator[pa.RecordBatch]) -> Iterator[Chunk]:
-        first = 0
+        first, serializer = 0, CPickleSerializer()
         for piece in (value for batch in source for value in batch.column(0)):
             # Safe: the driver's own process wrote these bytes, and Spark delivered them.
-            chunk = pickle.loads(piece.as_buffer())
+            chunk = serializer.loads(piece.as_py())
             yield conform_chunk(chunk, spec, index, first)
             first += chunk.num_examples
 

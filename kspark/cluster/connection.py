@@ -18,8 +18,10 @@ from pyspark.sql import SparkSession
 
 from kspark.errors import ClusterError
 
-SIGNS = ("StatusCode.UNAVAILABLE", "RETRIES_EXCEEDED", "INVALID_HANDLE.SESSION")
-"""What PySpark's error says if the server does not answer, or no longer knows the session."""
+UNREACHABLE = "StatusCode.UNAVAILABLE"
+FORGOTTEN = ("[INVALID_HANDLE.SESSION", "[RETRIES_EXCEEDED")
+"""What PySpark's error says if the server does not answer, and how it begins if the server no
+longer knows the session."""
 
 REMEMBERED_SECONDS = 60.0
 """How long no further call is made. Later, the network may have come back."""
@@ -41,9 +43,13 @@ class ConnectionToServerError(ClusterError):
 
 
 def is_loss(error: BaseException) -> bool:
-    """Whether an error says that the server is gone, or has forgotten the session."""
+    """Whether an error says that the server is gone, or has forgotten the session.
+
+    Errors of functions on workers have other classes, and may quote anything.
+    """
     text = str(error)
-    return any(sign in text for sign in SIGNS)
+    failed = type(error).__name__ == "SparkConnectGrpcException"  # has no public name
+    return (failed and UNREACHABLE in text) or text.startswith(FORGOTTEN)
 
 
 def note(spark: SparkSession, error: BaseException) -> None:

@@ -239,7 +239,8 @@ class ConnectEngine(Engine):
 
     def collect(self, results: Collectable, partitions: list[int] | None) -> list[Any]:
         """Collect all results: Spark Connect cannot collect single partitions of a DataFrame."""
-        return results.collect()
+        with connection.reaching(self.spark):
+            return results.collect()
 
     def thread(self, target: Callable[[], None], name: str) -> Thread:
         """Create a thread that inherits the session's tags."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from kspark.cluster import connection
+from kspark.cluster.connection import ConnectionToServerError
 from kspark.cluster.engine import engine_of
 from kspark.cluster.failures import lost_for_good
 from kspark.cluster.interrupts import interruptible
@@ -59,7 +59,7 @@ class SparkJob:
         partitions: list[int] | None = None,
         bell: threading.Event | None = None,
     ) -> None:
-        self._spark, self._engine = spark, engine_of(spark)
+        self._engine = engine_of(spark)
         self._results = results
         self._description = description
         self._partitions = partitions
@@ -77,9 +77,8 @@ class SparkJob:
 
     def _run(self) -> None:
         try:
-            with connection.reaching(self._spark):
-                self._engine.enter(self._group, self._description)
-                self._result = self._engine.collect(self._results, self._partitions)
+            self._engine.enter(self._group, self._description)
+            self._result = self._engine.collect(self._results, self._partitions)
         except BaseException as error:  # noqa: BLE001 (the thread ends here; `result` raises it)
             self._error = error
         finally:
@@ -183,7 +182,7 @@ class JobLostError(KSparkError):
 def job_error(error: BaseException) -> KSparkError:
     """Translate Spark's error for a failed job."""
     text = str(error)
-    if isinstance(error, connection.ConnectionToServerError):
+    if isinstance(error, ConnectionToServerError):
         return error
     if "PYTHON_VERSION_MISMATCH" in text or "Python in worker has different version" in text:
         return EnvironmentMismatchError(

@@ -1,6 +1,6 @@
 """What works over Spark Connect, front by front: `test_connect_fronts.py` runs this program.
 
-It starts a server in a process of its own, with the Python in `KSPARK_SERVER_PYTHON`, and is only
+With the argument `huge`, it only trains a model that no message can hold. It starts a server in a process of its own, with the Python in `KSPARK_SERVER_PYTHON`, and is only
 a client of it, as on a cluster. At the end it ends the server in the middle of a fit. Prints the
 results as one line of JSON.
 """
@@ -146,8 +146,9 @@ def udfs(spark):
     """Largest difference of a UDF's predictions to Keras."""
     x, _ = rows()
     model = classifier()
-    score = KerasModel(model, featuresCol="features").asUDF()
-    found = frame_of(spark).select(score("features").alias("p")).collect()
+    KerasModel(model, featuresCol="features").asUDF("score")
+    frame_of(spark).createOrReplaceTempView("rows")
+    found = spark.sql("SELECT score(features) AS p FROM rows").collect()
     return float(np.abs(np.array([row.p for row in found]) - model.predict(x, verbose=0)).max())
 
 
@@ -176,6 +177,25 @@ def large(spark):
         found.append([spark_model.evaluate(x, y, verbose=0), np.round(scored, 6).tolist()])
     uploading.LARGEST_ENCLOSED, uploading.upload = limit, upload
     return [difference(*models), found[0] == found[1], len(uploads)]
+
+
+def huge(spark):
+    """The size of a model; the difference of a step to plain Keras, and of predictions."""
+    x, _ = rows()
+    x, y, models = x[:8], x[:8].sum(axis=1), []
+    for _ in range(2):
+        keras.utils.set_random_seed(1)
+        dense = keras.layers.Dense
+        layers = [keras.Input((3,)), dense(2000, "tanh"), dense(20000, "tanh"), dense(1)]
+        models.append(keras.Sequential(layers))
+        models[-1].compile("sgd", "mse")
+    plain, ours = models
+    plain.fit(x, y, batch_size=8, verbose=0)
+    spark_model = SparkModel(ours, num_workers=1, batch_size=8)
+    spark_model.fit(x, y, verbose=0)
+    predicted = spark_model.predict(x, verbose=0)
+    apart = np.abs(predicted - plain.predict(x, verbose=0)).max()
+    return [ours.count_params(), difference(ours, plain), float(apart)]
 
 
 def refused(spark):
@@ -230,12 +250,13 @@ def main():
         port = next(line for line in server.stdout if "PORT" in line).split()[-1]
         spark = SparkSession.builder.remote(f"sc://127.0.0.1:{port}").getOrCreate()
         found = {}
-        parts = (arrays, tables, stages, pipelines, tuners, udfs, streams, large, refused)
-        for part in parts:
+        parts = [arrays, tables, stages, pipelines, tuners, udfs, streams, large, refused]
+        for part in [huge] if "huge" in sys.argv else parts:
             started = time.monotonic()
             found[part.__name__] = part(spark)
             sys.stderr.write(f"{part.__name__}: {time.monotonic() - started:.1f} s\n")
-        found["dropped"] = dropped(spark, server)
+        if "huge" not in sys.argv:
+            found["dropped"] = dropped(spark, server)
     finally:
         server.kill()
     print("FOUND", json.dumps(found))

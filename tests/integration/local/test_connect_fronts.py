@@ -36,8 +36,13 @@ def classifier():
 
 @pytest.fixture(scope="module")
 def found(folder, spark):
-    """What the client found. `KSPARK_CLIENT_PYTHON` names another Python for it."""
+    """What the client found."""
     KerasClassificationModel(classifier()).save(str(folder / "classic"))
+    return run(folder)
+
+
+def run(folder, *arguments):
+    """Run the client. `KSPARK_CLIENT_PYTHON` names another Python for it."""
     own = {
         "KSPARK_SERVER_PYTHON": sys.executable,
         "KSPARK_CLASSIC_STAGE": str(folder / "classic"),
@@ -47,16 +52,16 @@ def found(folder, spark):
         **java.environment(java.find_java(pyspark.__version__), folder, quiet=True),
     }
     variables = {**os.environ, **own}
-    run = subprocess.run(
-        [os.environ.get("KSPARK_CLIENT_PYTHON", sys.executable), str(PROGRAM)],
+    done = subprocess.run(
+        [os.environ.get("KSPARK_CLIENT_PYTHON", sys.executable), str(PROGRAM), *arguments],
         capture_output=True,
         text=True,
         timeout=550,
         cwd=folder,
         env={name: value for name, value in variables.items() if value is not None},
     )
-    lines = [line for line in run.stdout.splitlines() if line.startswith("FOUND ")]
-    assert lines, run.stderr[-5000:]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
+    assert lines, done.stderr[-5000:]
     return json.loads(lines[0].removeprefix("FOUND "))
 
 
@@ -103,6 +108,14 @@ def test_a_large_model_is_sent_as_files_and_computes_the_same(found):
     assert difference == 0
     assert same
     assert uploads > 2
+
+
+@pytest.mark.thorough
+def test_a_model_that_no_message_can_hold_trains_as_in_plain_keras(folder):
+    parameters, trained, predicted = run(folder, "huge")["huge"]
+    assert 4 * parameters > 128 << 20
+    assert trained < 1e-6
+    assert predicted < 1e-4
 
 
 def test_what_does_not_work_is_refused_with_the_reason(found):
