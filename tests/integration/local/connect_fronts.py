@@ -1,8 +1,9 @@
 """What works over Spark Connect, front by front: `test_connect_fronts.py` runs this program.
 
-With the argument `huge`, it only trains a model that no message can hold. It starts a server in a process of its own, with the Python in `KSPARK_SERVER_PYTHON`, and is only
-a client of it, as on a cluster. At the end it ends the server in the middle of a fit. Prints the
-results as one line of JSON.
+It starts a server in a process of its own, with the Python in `KSPARK_SERVER_PYTHON`, and is only
+a client of it, as on a cluster. At the end it ends the server in the middle of a fit. With the
+argument `huge`, it only trains a model that no message can hold. Prints the results as one line of
+JSON.
 """
 
 import json
