@@ -26,6 +26,7 @@ from pyspark.sql.connect.client.retries import DefaultPolicy
 
 from kspark import SparkModel
 from kspark.cluster import uploading
+from kspark.data import spool
 from kspark.errors import KSparkError
 from kspark.ml import KerasClassificationModel, KerasClassifier, KerasModel
 
@@ -81,16 +82,18 @@ def shards_of(x, y):
 
 
 def tables(spark):
-    """Differences of fits on a pandas DataFrame and on a generator to one on arrays."""
+    """Differences of fits on a pandas DataFrame, a generator and spooled rows to one on arrays."""
     x, y = rows()
     table = pd.DataFrame(x, columns=list("abc")).assign(label=y)
     batches = ((x[i : i + 8], y[i : i + 8]) for i in range(0, ROWS, 8))
-    models = [classifier() for _ in range(3)]
+    models = [classifier() for _ in range(4)]
     arguments = {"shuffle": False, "verbose": 0}
     fits = [SparkModel(m, num_workers=1, batch_size=8) for m in models]
     fits[0].fit(x, y, **arguments)
     fits[1].fit(table, features_col=list("abc"), **arguments)
     fits[2].fit(batches, **arguments)
+    with spool(x, y, num_workers=1) as spooled:
+        fits[3].fit(spooled, **arguments)
     return [difference(models[0], other) for other in models[1:]]
 
 

@@ -71,7 +71,7 @@ def test_arrays_train_evaluate_and_predict_as_in_plain_keras(found):
     assert shards == [15, 15, 14, 14]
 
 
-def test_tables_and_batches_train_as_arrays(found):
+def test_tables_batches_and_spooled_rows_train_as_arrays(found):
     assert max(found["tables"]) < 1e-6
 
 
