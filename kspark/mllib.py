@@ -6,10 +6,9 @@ from typing import Any
 
 import keras
 import numpy as np
-from pyspark import RDD
 from pyspark.mllib.linalg import Matrix, Vector
-from pyspark.mllib.regression import LabeledPoint
 
+from kspark.classic import RDD, LabeledPoint
 from kspark.data import (
     from_labeled_point,
     from_matrix,

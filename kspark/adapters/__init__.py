@@ -30,7 +30,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
-from pyspark import RDD
 from pyspark.sql import DataFrame, SparkSession
 
 from kspark.adapters.array_files import Archive, adapt_archive, loaded
@@ -47,6 +46,7 @@ from kspark.adapters.spooled import Spooled, adapt_spooled
 from kspark.adapters.streams import Stream, adapt_stream, as_stream
 from kspark.adapters.tables import adapt_pandas, adapt_table, head, is_array_like, is_pandas
 from kspark.adapters.tensors import plain_table
+from kspark.classic import RDD
 from kspark.errors import invalid
 from kspark.files.records import RecordFiles
 from kspark.files.table import ParquetFiles

@@ -3,42 +3,41 @@
 On a `local` master, the driver writes the slices to files, so that no data goes through the
 JVM. Otherwise, each slice is some Spark broadcasts, which only the executor that needs
 them fetches. Unlike the elements of `parallelize`, they may be larger than a task.
+Over Spark Connect, slices are rows of a DataFrame, see `kspark.adapters.sending`.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from math import floor
 from typing import Any
 
 import numpy as np
-from pyspark import RDD, Broadcast, SparkContext
 from pyspark.sql import SparkSession
 
 from kspark import temporary
-from kspark.adapters.base import CHUNK_BYTES, Columns, Examples, Task, run_task
-from kspark.adapters.conform import Place, cast, conform, reshaped, stack, unnested
+from kspark.adapters.base import CHUNK_BYTES, Columns, Examples, Task
+from kspark.adapters.chunks import conform_chunk, mapped, narrowed
+from kspark.adapters.conform import Place, cast, reshaped, stack, unnested
 from kspark.adapters.refusals import plain_array, shown
+from kspark.adapters.sending import num_slots, read_broadcasts, read_files, sent
 from kspark.adapters.sparse import compressed, is_matrix
 from kspark.adapters.structure import leaves, part_name, weight_specs
 from kspark.adapters.summary import summary_of
 from kspark.adapters.tensors import decoded, host_array
+from kspark.classic import RDD, Broadcast
 from kspark.cluster.addresses import is_local
-from kspark.cluster.bootstrap import ship, values_in_turn
+from kspark.cluster.bootstrap import ship
 from kspark.cluster.remote import is_connect
-from kspark.errors import Described, invalid, invalid_type
+from kspark.cluster.results import Results
+from kspark.errors import Described, invalid
 from kspark.shards import (
-    RAW,
-    STORABLE,
-    TEXT,
     ArraySpec,
     Chunk,
-    Features,
     InputSpec,
-    Shard,
     ShardHandle,
     SparseRows,
     spool,
@@ -53,7 +52,7 @@ class ArrayExamples(Examples):
     """Arrays on the driver.
 
     Args:
-        context: `SparkContext`.
+        spark: `SparkSession`.
         chunk: `Chunk` of all rows, in the shapes of `spec`.
         spec: `InputSpec`.
         num_partitions: Integer, number of slices. A slice has consecutive rows; the numbers
@@ -61,9 +60,9 @@ class ArrayExamples(Examples):
     """
 
     def __init__(
-        self, context: SparkContext, chunk: Chunk, spec: InputSpec, num_partitions: int
+        self, spark: SparkSession, chunk: Chunk, spec: InputSpec, num_partitions: int
     ) -> None:
-        self._context = context
+        self._spark = spark
         self._chunk = chunk
         self._spec = spec
         self._num_partitions = num_partitions
@@ -97,7 +96,7 @@ class ArrayExamples(Examples):
         return summary_of(self._chunk, self._spec)
 
     def _repartition(self, num_partitions: int) -> ArrayExamples:
-        return ArrayExamples(self._context, self._chunk, self._spec, num_partitions)
+        return ArrayExamples(self._spark, self._chunk, self._spec, num_partitions)
 
     def first_rows(self, count: int) -> ArrayExamples:
         """See `Examples.first_rows`."""
@@ -119,11 +118,13 @@ class ArrayExamples(Examples):
     def _part(self, start: int, stop: int) -> ArrayExamples:
         rows = self._chunk.rows(start, stop)
         parts = max(1, min(self._num_partitions, stop - start))
-        return ArrayExamples(self._context, rows, self._spec, parts)
+        return ArrayExamples(self._spark, rows, self._spec, parts)
 
-    def map_chunks(self, task: Task) -> RDD[Any]:
+    def map_chunks(self, task: Task) -> Results:
         """See `Examples.map_chunks`."""
-        if is_local(self._context.master):
+        if is_connect(self._spark):
+            return sent(self._spark, list(self._slices()), self._narrowed, self._spec, task)
+        if is_local(self._spark.sparkContext.master):
             return self._map_files(task)
         return self._map_broadcasts(task)
 
@@ -143,20 +144,22 @@ class ArrayExamples(Examples):
             for index, (start, rows) in enumerate(self._slices())
         ]
         run = partial(ship(read_files, self._spec), task)
-        return self._context.parallelize(documents, len(documents)).mapPartitionsWithIndex(run)
+        return self._spark.sparkContext.parallelize(
+            documents, len(documents)
+        ).mapPartitionsWithIndex(run)
 
     def _map_broadcasts(self, task: Task) -> RDD[Any]:
-        parts = []
+        parts, context = [], self._spark.sparkContext
         for index, (start, rows) in enumerate(self._slices()):
             pieces, broadcasts = self._pieces(rows, start), []
             while some := list(islice(pieces, PIECES)):
-                broadcasts.append(self._context.broadcast(some))
+                broadcasts.append(context.broadcast(some))
                 self._broadcasts.append(broadcasts[-1])  # at once: the next one may fail
             shared = tuple(broadcasts)
             shipped = ship(read_broadcasts, self._spec, index, shared=shared, in_turn=True)
             run = partial(shipped, task)
-            parts.append(self._context.parallelize([index], 1).mapPartitions(run))
-        return self._context.union(parts)
+            parts.append(context.parallelize([index], 1).mapPartitions(run))
+        return context.union(parts)
 
     def _slices(self) -> Iterator[tuple[int, Chunk]]:
         bounds = slice_bounds(self.num_examples, self._num_partitions)
@@ -164,12 +167,13 @@ class ArrayExamples(Examples):
             yield start, self._chunk.rows(start, stop)
 
     def _pieces(self, rows: Chunk, start: int) -> Iterator[Chunk]:
-        """Yield pieces in the dtypes to send: the model's, or the user's if it is smaller."""
         for piece in rows.pieces(CHUNK_BYTES):
-            yield mapped(
-                piece, self._spec, partial(narrowed, floatx=self._spec.floatx), None, start
-            )
+            yield self._narrowed(piece, start)
             start += piece.num_examples
+
+    def _narrowed(self, rows: Chunk, start: int) -> Chunk:
+        """Cast rows to the dtypes to send: the model's, or the user's if it is smaller."""
+        return mapped(rows, self._spec, partial(narrowed, floatx=self._spec.floatx), None, start)
 
 
 def adapt_arrays(
@@ -179,15 +183,10 @@ def adapt_arrays(
 
     Raises:
         ValueError: If they do not fit `spec`, have no rows, or different numbers of rows.
-        TypeError: If the session is one of Spark Connect.
     """
-    if is_connect(spark):
-        rule = "a Spark DataFrame over Spark Connect (`spark.createDataFrame` makes one)"
-        raise invalid_type("x", rule, Described(shown(x)))
     chunk = chunk_of(x, y, sample_weight, spec)
-    context = spark.sparkContext
-    count = max(1, min(context.defaultParallelism, chunk.num_examples))
-    return ArrayExamples(context, chunk, spec, count)
+    count = max(1, min(num_slots(spark), chunk.num_examples))
+    return ArrayExamples(spark, chunk, spec, count)
 
 
 def chunk_of(x: Any, y: Any, sample_weight: Any, spec: InputSpec) -> Chunk:
@@ -270,46 +269,6 @@ def as_array(value: Any, place: Place, *, is_loose: bool = False) -> Any:
     return unnested(array, place) if array.dtype == object else array
 
 
-def conform_chunk(chunk: Chunk, spec: InputSpec, partition: int | None, first_row: int) -> Chunk:
-    """Convert rows to the dtypes and shapes of a spec.
-
-    Raises:
-        ValueError: If a conversion is not possible without changing values.
-    """
-    return mapped(chunk, spec, partial(conform, floatx=spec.floatx), partition, first_row)
-
-
-def mapped(
-    chunk: Chunk,
-    spec: InputSpec,
-    change: Callable[..., Any],
-    partition: int | None,
-    first_row: int,
-) -> Chunk:
-    """Make a chunk of the results of `change(array, spec, place=place)` for every array."""
-    weights = [ArraySpec("sample_weight", None, spec.floatx)] * len(chunk.sample_weight)
-
-    def group(name: str, arrays: Sequence[Any], specs: Sequence[ArraySpec]) -> list[Any]:
-        places = [Place(part_name(name, specs, i), partition, first_row) for i in range(len(specs))]
-        triples = zip(arrays, specs[: len(arrays)], places, strict=False)
-        return [change(array, one, place=place) for array, one, place in triples]
-
-    return Chunk(
-        group("x", chunk.x, spec.inputs),
-        group("y", chunk.y, spec.targets),
-        group("sample_weight", chunk.sample_weight, weights),
-    )
-
-
-def narrowed(values: Features, spec: ArraySpec, floatx: str, place: Place) -> Any:
-    """Cast rows to the dtype of a spec, unless their own is smaller and casts without a loss."""
-    wide = np.dtype(spec.dtype) if spec.dtype not in ("", RAW, STORABLE, TEXT, "bfloat16") else None
-    if wide is not None and values.dtype.kind in "biuf" and values.itemsize < wide.itemsize:
-        if np.can_cast(values.dtype, wide, "safe"):
-            return values
-    return cast(values, spec.dtype, floatx, place)
-
-
 def holds_text(array: np.ndarray) -> bool:
     """Whether the first value of an array is text. Workers check the others."""
     return array.dtype.kind == "U" or (array.dtype == object and isinstance(array.flat[0], str))
@@ -319,32 +278,3 @@ def slice_bounds(count: int, parts: int) -> list[int]:
     """Return the bounds of `parts` near-equal slices of `count` rows, longer ones first."""
     size, longer = divmod(count, parts)
     return [i * size + min(i, longer) for i in range(parts + 1)]
-
-
-def read_files(
-    spec: InputSpec, task: Task, index: int, documents: Iterator[bytes]
-) -> Iterator[Any]:
-    """Run a task over slices in files. Runs on the driver's host."""
-
-    def read(source: Iterator[bytes]) -> Iterator[Chunk]:
-        for document in source:
-            shard, first = Shard.open(ShardHandle.from_json(document)), 0
-            for window in shard.windows(1, window_bytes=CHUNK_BYTES):
-                chunk = Chunk(window.x, window.y, window.sample_weight)
-                yield conform_chunk(chunk, spec, index, first)
-                first += chunk.num_examples
-
-    return run_task(task, index, documents, read)
-
-
-def read_broadcasts(spec: InputSpec, index: int, *given: Any) -> Iterator[Any]:
-    """Run a task over a slice on an executor. Given are broadcasts, the task, and items."""
-    *pieces, task, items = given
-
-    def read(source: Iterator[int]) -> Iterator[Chunk]:
-        first = 0
-        for chunk in chain.from_iterable(values_in_turn(pieces)):
-            yield conform_chunk(chunk, spec, index, first)
-            first += chunk.num_examples
-
-    return run_task(task, index, items, read)

@@ -15,7 +15,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from kspark.adapters.arrays import chunk_of, conform_chunk, slice_bounds
+from kspark.adapters.arrays import chunk_of, slice_bounds
 from kspark.adapters.base import Columns, Examples, Task, run_task
 from kspark.adapters.batches import (
     Batch,
@@ -27,6 +27,7 @@ from kspark.adapters.batches import (
     placed,
     unpacked,
 )
+from kspark.adapters.chunks import conform_chunk
 from kspark.adapters.files import map_numbers
 from kspark.adapters.refusals import shown
 from kspark.adapters.streams import (

@@ -8,7 +8,6 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from pyspark import RDD
 from pyspark.sql import SparkSession
 
 from kspark.adapters.base import CHUNK_BYTES, CHUNK_ROWS, Columns, Examples, Task, run_task
@@ -16,6 +15,7 @@ from kspark.adapters.conform import Place, conform, stack
 from kspark.adapters.refusals import shown
 from kspark.adapters.sparse import stack_rows
 from kspark.adapters.structure import described, is_per_output, leaves, part_name, weight_specs
+from kspark.classic import RDD
 from kspark.cluster.bootstrap import ship
 from kspark.errors import Described, invalid
 from kspark.shards import ArraySpec, Block, Chunk, InputSpec

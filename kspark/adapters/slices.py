@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyspark import RDD, Broadcast, SparkContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import DoubleType, StructField, StructType, UserDefinedType
 
 from kspark.adapters.arrays import slice_bounds
 from kspark.adapters.base import CHUNK_BYTES
+from kspark.classic import RDD, Broadcast, SparkContext
 from kspark.cluster.bootstrap import ship
 
 Slice = tuple[Any, Any]

@@ -22,8 +22,6 @@ from kspark.adapters.arrays import (
     ArrayExamples,
     adapt_arrays,
     chunk_of,
-    mapped,
-    narrowed,
 )
 from kspark.adapters.base import Columns
 from kspark.adapters.batches import (
@@ -35,10 +33,10 @@ from kspark.adapters.batches import (
     single_rows,
     unpacked,
 )
+from kspark.adapters.chunks import mapped, narrowed
 from kspark.adapters.refusals import ACCEPTED, conversion, refused, shown
 from kspark.cluster.interrupts import interruptible
-from kspark.cluster.remote import is_connect
-from kspark.errors import Described, invalid, invalid_type
+from kspark.errors import Described, invalid
 from kspark.shards import ArraySpec, Chunk, Features, InputSpec, SparseRows, StoredArray
 from kspark.shards.files import read_ranges
 from kspark.shards.sparse import POSITION, START
@@ -207,11 +205,7 @@ def adapt_stream(
     Raises:
         ValueError: If there are labels or weights beside the batches, if a batch does not fit
             `spec`, or if rows have different shapes.
-        TypeError: If the session is one of Spark Connect.
     """
-    if is_connect(spark):
-        rule = "a Spark DataFrame over Spark Connect (`spark.createDataFrame` makes one)"
-        raise invalid_type("x", rule, Described("a data set of batches"))
     for name, value in (("y", y), ("sample_weight", sample_weight)):
         if value is not None:
             rule = "`None` for a data set of batches, which contain it"

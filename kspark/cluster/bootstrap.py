@@ -30,7 +30,7 @@ class Shipped:
     Args:
         target: String, `"module:function"`.
         args: Bytes, the pickled first positional arguments.
-        shared: Tuple of Spark broadcasts, `Enclosed` or `Derived`. Their values are the
+        shared: Tuple of Spark broadcasts, `Enclosed`, `Uploaded` or `Derived`. Their values are the
             positional arguments after `args`.
         archive: Bytes, kspark as a zip archive.
         digest: String, digest of the code in `archive`.
@@ -86,6 +86,11 @@ class Enclosed:
         self._pickled = cloudpickle.dumps(value)
 
     @property
+    def pickled(self) -> bytes:
+        """The value as bytes."""
+        return self._pickled
+
+    @property
     def value(self) -> Any:
         """The value. On an executor, read it only after kspark has become importable."""
         # Safe: Spark delivered these bytes together with the code that runs here.
@@ -93,6 +98,31 @@ class Enclosed:
 
     def destroy(self) -> None:
         """Do nothing: the executors keep no copy."""
+
+
+class Uploaded:
+    """A value in a file that Spark brings to each executor, for one that is too large to enclose.
+
+    It has the members of a broadcast that `Shipped` and its callers use.
+
+    Args:
+        name: String, the name of the file, which no other file of the session has.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def value(self) -> Any:
+        """The value. Read it on an executor, after kspark has become importable."""
+        from pyspark import SparkFiles
+
+        with open(SparkFiles.get(self._name), "rb") as stream:
+            # Safe: the driver's own process wrote the file, and Spark delivered it.
+            return pickle.load(stream)
+
+    def destroy(self) -> None:
+        """Do nothing: Spark keeps the files of a session until it is stopped."""
 
 
 class Derived:
@@ -127,7 +157,7 @@ def ship(
     Args:
         function: A module-level function of kspark.
         *args: Its first arguments; anything Spark's cloudpickle can pickle.
-        shared: Tuple of Spark broadcasts, `Enclosed` or `Derived`. Their values are the
+        shared: Tuple of Spark broadcasts, `Enclosed`, `Uploaded` or `Derived`. Their values are the
             arguments after `args`.
         in_turn: Boolean, whether the function gets `shared` themselves, to read their values one
             after the other with `values_in_turn`. Defaults to `False`.

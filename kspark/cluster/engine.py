@@ -10,20 +10,25 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from threading import Thread
 from typing import Any, ClassVar, Protocol
 
-from pyspark import InheritableThread, SparkStageInfo
+from pyspark import InheritableThread
 from pyspark.sql import SparkSession
 
 from kspark import logs
-from kspark.cluster import daemon
+from kspark.classic import SparkStageInfo
+from kspark.cluster import connection, daemon, uploading
 from kspark.cluster.bootstrap import Enclosed
 from kspark.cluster.new_jobs import stages_of, tasks_of
 from kspark.cluster.remote import is_connect, map_frame
 from kspark.cluster.resources import on_profile, refuse_over_connect
 from kspark.cluster.results import Collectable, PartitionFunction, Results
 from kspark.cluster.slots import task_slots
+
+INTERRUPT_SECONDS = 5.0
+"""How long an interrupt waits for a server of Spark Connect."""
 
 MANY_ROWS = 4096
 """Rows of a DataFrame whose partitions should all get some, at Spark's default parallelism."""
@@ -225,8 +230,10 @@ class ConnectEngine(Engine):
         """Do nothing: the server's settings decide about the environment of all functions."""
 
     def share(self, value: Any) -> Shared:
-        """Pickle a value into the function of each job that uses it."""
-        return Enclosed(value)
+        """Pickle a value into the function of each job that uses it, or a large one into a file."""
+        enclosed = Enclosed(value)
+        large = len(enclosed.pickled) > uploading.LARGEST_ENCLOSED
+        return uploading.upload(self.spark, enclosed) if large else enclosed
 
     def on_every_slot(self, task: PartitionFunction, per_slot: int = 1) -> Results:
         """Run a task in Spark's default number of partitions, usually one per task slot."""
@@ -235,7 +242,8 @@ class ConnectEngine(Engine):
     def collect(self, results: Collectable, partitions: list[int] | None) -> list[Any]:
         """Collect all results: Spark Connect cannot collect single partitions of a DataFrame."""
         refuse_over_connect()
-        return results.collect()
+        with connection.reaching(self.spark):
+            return results.collect()
 
     def thread(self, target: Callable[[], None], name: str) -> Thread:
         """Create a thread that inherits the session's tags."""
@@ -246,8 +254,11 @@ class ConnectEngine(Engine):
         self.spark.addTag(group)
 
     def cancel(self, group: str) -> None:
-        """Interrupt all operations with the group's tag."""
-        self.spark.interruptTag(group)
+        """Interrupt all operations with the group's tag, without a long wait for the server."""
+        interrupt = partial(connection.tidy, self.spark, partial(self.spark.interruptTag, group))
+        thread = Thread(target=interrupt, name=f"{group}-interrupt", daemon=True)
+        thread.start()
+        thread.join(INTERRUPT_SECONDS)
 
     def active_tasks(self, group: str) -> int:
         """Return 0. Only live training uses this number, and it does not run on Spark Connect."""

@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, cast
 
-from pyspark import SparkStageInfo, StatusTracker
 from pyspark.sql import SparkSession
 
+from kspark.classic import SparkStageInfo, StatusTracker
 from kspark.cluster.remote import is_connect
 
 GROUP = "spark.jobGroup.id"

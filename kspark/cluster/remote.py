@@ -9,7 +9,7 @@ new files in its folder), the server does not recognize the persisted data.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from threading import Lock
@@ -21,6 +21,7 @@ from pyspark.serializers import CPickleSerializer
 from pyspark.sql import DataFrame, Row, SparkSession
 
 from kspark.cluster.bootstrap import ship
+from kspark.cluster.connection import reaching, tidy
 from kspark.cluster.results import SCHEMA, PackedResults, PartitionFunction, pack_results, partition
 
 PIECES = "piece binary, last boolean"
@@ -47,7 +48,7 @@ def map_frame(frame: DataFrame, f: PartitionFunction) -> PackedResults | RemoteR
             `kspark.cluster.bootstrap.ship`, or a `partial` of such a function.
     """
     if is_connect(frame.sparkSession):
-        return RemoteResults(frame.mapInArrow(partial(ship(cut_results), f), PIECES))
+        return RemoteResults(mapped(frame, partial(ship(cut_results), f)))
     return PackedResults(frame.mapInArrow(partial(ship(pack_results), f), SCHEMA).rdd)
 
 
@@ -80,18 +81,27 @@ class RemoteResults:
     def unpersist(self, blocking: bool = False) -> RemoteResults:
         """Drop the temporary view. Results that were persisted cannot be used afterwards."""
         if self._view is not None:
-            self._frame.unpersist(blocking)
-            self._frame.sparkSession.catalog.dropTempView(self._view)
-            self._view = None
+            spark, view, self._view = self._frame.sparkSession, self._view, None
+            tidy(
+                spark,
+                partial(self._frame.unpersist, blocking),
+                partial(spark.catalog.dropTempView, view),
+            )
         return self
 
     def mapPartitionsWithIndex(self, f: PartitionFunction) -> RemoteResults:
         """Apply a function of (partition, results) to every partition."""
-        return RemoteResults(self._frame.mapInArrow(partial(ship(map_pieces), f), PIECES))
+        return RemoteResults(mapped(self._frame, partial(ship(map_pieces), f)))
 
     def collect(self) -> list[Any]:
         """Collect the results."""
         return list(joined(self._frame.collect()))
+
+
+def mapped(frame: DataFrame, f: Callable[..., Any]) -> DataFrame:
+    """Map the partitions of a DataFrame to pieces. The server checks the schema at once."""
+    with reaching(frame.sparkSession):
+        return frame.mapInArrow(f, PIECES)
 
 
 @contextmanager

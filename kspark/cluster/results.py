@@ -14,11 +14,12 @@ from functools import partial
 from typing import Any, Protocol
 
 import pyarrow as pa
-from pyspark import RDD, StorageLevel, TaskContext
+from pyspark import StorageLevel, TaskContext
 from pyspark.resource import ResourceProfile
 from pyspark.serializers import CPickleSerializer
 from pyspark.sql import Row
 
+from kspark.classic import RDD
 from kspark.cluster.bootstrap import ship
 
 SCHEMA = "result binary"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyspark import RDD, SparkContext
 from pyspark.sql import DataFrame, SparkSession
 
+from kspark.classic import RDD, SparkContext
 from kspark.errors import ClusterError
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from kspark.cluster.connection import ConnectionToServerError
 from kspark.cluster.engine import engine_of
 from kspark.cluster.failures import worker_error
 from kspark.cluster.interrupts import interruptible
@@ -204,6 +205,8 @@ def job_error(error: BaseException) -> KSparkError:
     if isinstance(error, KSparkError):
         return error
     text = str(error)
+    if isinstance(error, ConnectionToServerError):
+        return error
     if "PYTHON_VERSION_MISMATCH" in text or "Python in worker has different version" in text:
         return EnvironmentMismatchError(
             "The workers run another Python version than the driver. Set PYSPARK_PYTHON (or "
@@ -224,8 +227,8 @@ def job_error(error: BaseException) -> KSparkError:
         )
     if "message larger than max" in text:
         return ClusterError(
-            "The model does not fit into a message of Spark Connect. Spark Connect has no "
-            "broadcasts, so the model is sent with each job. Use a classic session for a model of "
-            f"this size. Spark says: {first_line(text, 'message larger than max')}"
+            "What the functions of this job use does not fit into a message of Spark Connect, such "
+            "as large objects in `preprocess`, a callback or your own function. Let the workers "
+            f"read them from a file. Spark says: {first_line(text, 'message larger than max')}"
         )
     return JobLostError(PREFIX + cause(text), raised_on_worker(text))

@@ -12,9 +12,7 @@ from numbers import Number
 from typing import Any
 
 import numpy as np
-from pyspark import RDD, SparkContext
 from pyspark.mllib.linalg import VectorUDT
-from pyspark.mllib.regression import LabeledPoint
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import ArrayType
 
@@ -22,6 +20,7 @@ from kspark.adapters import Columns, Examples, adapt
 from kspark.adapters.column_types import is_vector_type
 from kspark.adapters.dataframe import chosen_column
 from kspark.adapters.slices import rows_rdd, vector_frame
+from kspark.classic import RDD, LabeledPoint, SparkContext
 from kspark.cluster.bootstrap import ship
 from kspark.data.checks import check_has, check_kind
 from kspark.errors import Described, invalid, invalid_type

@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from pyspark import RDD
 from pyspark.sql import SparkSession
 
 from kspark.adapters import Columns, Stream, is_table
@@ -16,6 +15,7 @@ from kspark.adapters.feeds import feature_names
 from kspark.adapters.layout import Group, Layout
 from kspark.adapters.sparse import is_matrix
 from kspark.adapters.tables import all_are_features, is_pandas
+from kspark.classic import RDD
 from kspark.errors import Described, invalid
 from kspark.job.example import first_row_of
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from pyspark import RDD
 from pyspark.sql import DataFrame, SparkSession
 
 from kspark.adapters import Columns, Examples, Factory, adapt, head
@@ -21,6 +20,7 @@ from kspark.adapters.files import map_numbers
 from kspark.adapters.frame_columns import FrameColumns
 from kspark.adapters.rdd import RowReader
 from kspark.adapters.records import first_features_of_records
+from kspark.classic import RDD
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.spark_job import run_once
 from kspark.files.records import RecordFiles

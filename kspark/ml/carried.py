@@ -14,8 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from kspark.adapters import Columns
 from kspark.adapters.feeds import feature_names
 from kspark.cluster.engine import engine_of
-from kspark.cluster.remote import is_connect
-from kspark.errors import ClusterError, invalid
+from kspark.errors import invalid
 from kspark.files.table import ParquetFiles
 from kspark.job import SharedModel
 from kspark.ml.inner import inputs_of, outputs_of, up_to
@@ -158,23 +157,6 @@ class CarriedModel:
         if not model.compiled:
             model.compile(optimizer="sgd")
         return model
-
-
-def need_jvm(spark: SparkSession, what: str) -> None:
-    """Refuse a session of Spark Connect.
-
-    Args:
-        spark: `SparkSession`.
-        what: String, the operation that needs a JVM, for the error.
-
-    Raises:
-        ClusterError: If it is a session of Spark Connect.
-    """
-    if is_connect(spark):
-        raise ClusterError(
-            f"{what} needs a session with a JVM on the driver. Over Spark Connect, only `fit` and "
-            "`transform` work."
-        )
 
 
 def is_plain(model: keras.Model) -> bool:

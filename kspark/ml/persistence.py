@@ -5,12 +5,15 @@
 <path>/model.keras    the Keras model, if the stage has one
 <path>/preprocess.keras, <path>/augment.keras    these Params, if they are Keras layers
 ```
+
+Over Spark Connect, the Keras files are folders of rows, see `row_files.py`.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import FunctionType
 from typing import Any, Generic, TypeVar
 
@@ -18,8 +21,10 @@ import keras
 from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReadable, MLReader, MLWriter
 
 from kspark import saving
+from kspark.cluster.remote import is_connect
 from kspark.errors import invalid
-from kspark.ml.carried import CarriedModel, need_jvm
+from kspark.ml import row_files
+from kspark.ml.carried import CarriedModel
 from kspark.replica.file_facts import FileFacts
 from kspark.replica.import_names import name_to_save, restored
 from kspark.replica.model_bytes import REBUILD_ERRORS
@@ -28,7 +33,12 @@ from kspark.saving.hadoop import qualified
 from kspark.saving.uncompiled import load_uncompiled
 from kspark.spark_model.saved_steps import FUNCTION, kind_of, load_layer, save_layer
 
-MODEL_FILE = "model.keras"
+MODEL = "model"
+"""Name of the model's file, without its extension."""
+
+FILES, ROWS = "files", "rows"
+"""Entry of the metadata: the Keras files are written as rows."""
+
 STEPS = ("preprocess", "augment")
 """Params that are functions, of which the name is saved, or layers, which have files."""
 
@@ -48,9 +58,18 @@ class StageWriter(MLWriter):
         super().__init__()
         self.stage = stage
 
+    def save(self, path: str) -> None:
+        """Write to a path. What is there is replaced after `overwrite()`."""
+        if not is_connect(self.sparkSession):
+            super().save(path)
+            return
+        if self.shouldOverwrite:
+            row_files.clear(self.sparkSession, path)
+        self.saveImpl(path)
+
     def saveImpl(self, path: str) -> None:
         """Write to a path that does not exist."""
-        need_jvm(self.sparkSession, "`save`")
+        spark = self.sparkSession
         params = {
             p.name: self.stage.getOrDefault(p)
             for p in self.stage.params
@@ -64,23 +83,34 @@ class StageWriter(MLWriter):
             if self.stage.hasParam(name) and self.stage.isSet(name)
         }
         extra["steps"] = {name: described_step(name, step) for name, step in set_steps.items()}
-        DefaultParamsWriter.saveMetadata(self.stage, path, self.sc, extra, params)
+        if is_connect(spark):
+            extra[FILES] = ROWS
+        context = spark if is_connect(spark) else self.sc
+        DefaultParamsWriter.saveMetadata(self.stage, path, context, extra, params)
         objects = {} if carried is None else carried.custom_objects
         for name, step in set_steps.items():
             if step is not None and kind_of(step) != FUNCTION:
-                save_layer(step, step_file(self, path, name), objects, self.sparkSession)
+                with self._writing(path, name) as file:
+                    save_layer(step, file, objects, spark)
         if carried is not None:
-            file = model_file(self, path)
             carried.build_optimizer()
             facts = FileFacts.of(carried.model, carried.custom_objects)
-            saving.save_model(
-                carried.model,
-                {},
-                file,
-                spark=self.sparkSession,
-                server_state=facts.arrays,
-                facts=facts.data,
-            )
+            with self._writing(path, MODEL) as file:
+                saving.save_model(
+                    carried.model,
+                    {},
+                    file,
+                    spark=spark,
+                    server_state=facts.arrays,
+                    facts=facts.data,
+                )
+
+    def _writing(self, path: str, name: str) -> AbstractContextManager[str]:
+        """Provide the path of a Keras file, for a function that writes it."""
+        file = keras_file(path, name)
+        if is_connect(self.sparkSession):
+            return row_files.writing(self.sparkSession, file)
+        return nullcontext(qualified(file, self.sparkSession))
 
 
 class StageReader(MLReader[S], Generic[S]):
@@ -131,40 +161,54 @@ class StageReader(MLReader[S], Generic[S]):
                 or needs other custom objects. Its loss, metrics and optimizer may be unknown:
                 the model is then not compiled, so that a fitted stage still predicts.
         """
-        need_jvm(self.sparkSession, "`load`")
-        metadata = DefaultParamsReader.loadMetadata(path, self.sc)
+        spark = self.sparkSession
+        metadata = DefaultParamsReader.loadMetadata(path, spark if is_connect(spark) else self.sc)
         name = f"{self._cls.__module__}.{self._cls.__name__}"
         if metadata["class"] != name:
             raise invalid("path", f"where a {name} was saved, and not a {metadata['class']}", path)
         stage: Any = self._cls()
         stage._resetUid(metadata["uid"])
         DefaultParamsReader.getAndSetParams(stage, metadata)
+        as_rows = metadata.get(FILES) == ROWS
         if metadata["hasModel"]:
-            model, stage.not_compiled = self._load_model(path)
+            with self._reading(path, MODEL, as_rows) as file:
+                model, stage.not_compiled = self._load_model(path, file)
             stage.carried = CarriedModel(model, self._objects)
         for step, saved in metadata.get("steps", {}).items():
-            stage._set(**{step: self._load_step(path, step, saved)})
+            stage._set(**{step: self._load_step(path, step, saved, as_rows)})
         stage.take_metadata(metadata)
         return stage
 
-    def _load_step(self, path: str, name: str, saved: Mapping[str, Any] | None) -> Any:
+    def _reading(self, path: str, name: str, as_rows: bool) -> AbstractContextManager[str]:
+        """Provide the path of a Keras file, for a function that reads it."""
+        file, spark = keras_file(path, name), self.sparkSession
+        if as_rows or is_connect(spark):
+            return row_files.reading(spark, file, as_rows=as_rows)
+        return nullcontext(qualified(file, spark))
+
+    def _load_step(
+        self, path: str, name: str, saved: Mapping[str, Any] | None, as_rows: bool
+    ) -> Any:
         """Load the function or the layer of a Param, or `None`."""
         if saved is None:
             return None
         if saved["kind"] == FUNCTION:
             return restored(saved["name"], name, self._objects, safe_mode=self._safe)
-        file, spark = step_file(self, path, name), self.sparkSession
-        objects = {**parts_of_main(), **self._objects}
-        return load_layer(saved["kind"], file, objects, safe_mode=self._safe, spark=spark)
+        objects, spark = {**parts_of_main(), **self._objects}, self.sparkSession
+        with self._reading(path, name, as_rows) as file:
+            return load_layer(saved["kind"], file, objects, safe_mode=self._safe, spark=spark)
 
-    def _load_model(self, path: str) -> tuple[keras.Model, ValueError | None]:
+    def _load_model(self, path: str, file: str) -> tuple[keras.Model, ValueError | None]:
         """Load the model of a stage, compiled if its loss, metrics and optimizer are known.
+
+        Args:
+            path: String, the path of the stage.
+            file: String, the path of the model.
 
         Returns:
             Tuple of the model, and the reason why it is not compiled as it was when it was saved.
         """
-        file, spark = model_file(self, path), self.sparkSession
-        objects = {**parts_of_main(), **self._objects}
+        objects, spark = {**parts_of_main(), **self._objects}, self.sparkSession
         try:
             loaded = saving.load_model(
                 file, custom_objects=objects, safe_mode=self._safe, spark=spark
@@ -218,14 +262,9 @@ def parts_of_main() -> dict[str, Any]:
     }
 
 
-def model_file(door: MLWriter | MLReader[Any], path: str) -> str:
-    """Return the path of a stage's model, with its scheme, for both Spark and Python."""
-    return step_file(door, path, MODEL_FILE.removesuffix(".keras"))
-
-
-def step_file(door: MLWriter | MLReader[Any], path: str, name: str) -> str:
-    """Return the path of the Keras file of a name, with its scheme, as `model_file` does."""
-    return qualified(f"{path.rstrip('/')}/{name}.keras", door.sparkSession)
+def keras_file(path: str, name: str) -> str:
+    """Return the path of the Keras file of a name in a stage's folder."""
+    return f"{path.rstrip('/')}/{name}.keras"
 
 
 def described_step(name: str, step: Any) -> dict[str, str] | None:

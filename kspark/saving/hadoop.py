@@ -12,10 +12,10 @@ from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
-from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
+from kspark.classic import Py4JJavaError
 from kspark.errors import ClusterError, invalid
 
 

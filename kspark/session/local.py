@@ -25,10 +25,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pyspark
-from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
 from kspark import logs, temporary
+from kspark.classic import Py4JError
 from kspark.cluster.accelerators import keep_from_driver
 from kspark.cluster.interrupts import defers_interrupts
 from kspark.errors import invalid

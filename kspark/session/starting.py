@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
-from pyspark import SparkConf, SparkContext
+from pyspark import SparkConf
 from pyspark.sql import SparkSession
 
+from kspark.classic import SparkContext
 from kspark.cluster.interrupts import raising
 from kspark.session.configured import SUBMITTED
 

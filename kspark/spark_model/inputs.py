@@ -9,13 +9,13 @@ from typing import Any
 
 import keras
 import numpy as np
-from pyspark import RDD
 from pyspark.sql import DataFrame, SparkSession
 
 from kspark import job
 from kspark.adapters import Columns, Examples, Factory, Spooled, Stream, adapt, is_table
 from kspark.adapters.file_paths import is_files, open_files, warn_of_paths
 from kspark.adapters.sparse import with_first_rows
+from kspark.classic import RDD
 from kspark.cluster.running import check_running
 from kspark.errors import Described, inside, invalid
 from kspark.job.progress import Phases

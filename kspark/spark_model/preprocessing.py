@@ -9,13 +9,13 @@ from typing import Any
 
 import keras
 import numpy as np
-from pyspark import RDD
 from pyspark.sql import SparkSession
 
 from kspark import job
 from kspark.adapters import Columns, Factory, Spooled, Stream, is_table
 from kspark.adapters.feeds import feature_names
 from kspark.adapters.tables import with_names
+from kspark.classic import RDD
 from kspark.errors import Described, invalid
 from kspark.replica.comparing import untouched_randomness
 from kspark.replica.model_inputs import (

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from pyspark.mllib.linalg import Vectors
-from pyspark.mllib.regression import LabeledPoint
 
 from kspark.adapters.base import CHUNK_BYTES
+from kspark.classic import LabeledPoint
 from kspark.errors import Described, invalid
 from kspark.shards import Chunk
 

@@ -185,16 +185,13 @@ class Interrupts(keras.callbacks.Callback):
 
 def refusals(spark):
     """What is said by what cannot work."""
-    frame, x = uneven(spark), np.zeros((4, 3), "float32")
+    frame = uneven(spark)
     raising = keras.Sequential([keras.Input((3,)), RaisesOnWorkers(), keras.layers.Dense(1)])
     raising.compile("sgd", "mse")
     work = {
         "mode": lambda: KerasRegressor(id_model(), mode="hogwild").fit(frame),
         "frequency": lambda: KerasRegressor(id_model(), frequency=3).fit(frame),
         "elephas": lambda: ElephasEstimator(id_model(), mode="asynchronous").fit(frame),
-        "arrays": lambda: SparkModel(id_model()).fit(x, x[:, 0]),
-        "save": lambda: KerasRegressor(id_model()).save("nowhere"),
-        "load": lambda: KerasRegressor.load("nowhere"),
         "raises": lambda: KerasRegressor(raising).fit(frame),
         "interrupt": lambda: SparkModel(id_model()).fit(frame, callbacks=[Interrupts()]),
     }

@@ -20,16 +20,14 @@ from kspark import adapters
 from kspark.adapters import Columns, adapt
 from kspark.adapters.arrays import (
     chunk_of,
-    conform_chunk,
-    narrowed,
-    read_broadcasts,
-    read_files,
     slice_bounds,
 )
 from kspark.adapters.base import CHUNK_BYTES, CHUNK_ROWS, run_task
+from kspark.adapters.chunks import conform_chunk, narrowed
 from kspark.adapters.conform import Place, cast, conform, fit_shape, stack
 from kspark.adapters.feeds import plan_frame
 from kspark.adapters.rdd import RowReader, cut_partition
+from kspark.adapters.sending import read_broadcasts, read_files
 from kspark.adapters.structure import leaves
 from kspark.adapters.tables import is_pandas
 from kspark.shards import ArraySpec, Chunk, InputSpec, Shard, spool

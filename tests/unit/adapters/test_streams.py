@@ -213,14 +213,6 @@ def test_an_interrupt_ends_the_wait_for_a_batch():
         defers_interrupts(rows_of)(stream)
 
 
-def test_batches_are_not_read_over_spark_connect(monkeypatch):
-    monkeypatch.setattr("kspark.adapters.streams.is_connect", lambda spark: True)
-    data = batches()
-    with pytest.raises(TypeError, match="DataFrame over Spark Connect.*a data set of batches"):
-        rows_of(data)
-    assert len(list(data)) == 2  # Only the first one was looked at.
-
-
 def test_batches_without_labels_are_refused_for_training():
     with pytest.raises(ValueError, match=r"batches are \(x, y\).*a batch of features alone"):
         rows_of(dataset(X))
