@@ -6,7 +6,7 @@ KSparkError(RuntimeError)
  │    ├── NotEnoughSlotsError      fewer task slots than workers that must run at once
  │    └── EnvironmentMismatchError a worker has another Python, or lacks a library
  ├── WorkerError                   a replica raised; has the original traceback
- │    └── NonFiniteError           a loss became NaN or infinite
+ │    └── NonFiniteError           a loss or a weight became NaN or infinite
  ├── AggregationError              deltas cannot be merged
  │    └── IncompatibleDeltaError   wrong shape, size or dtype
  ├── ProtocolError                 received bytes are not a message of kspark
@@ -127,7 +127,7 @@ class WorkerError(KSparkError):
 
 
 class NonFiniteError(WorkerError):
-    """A loss became NaN or infinite on a worker."""
+    """A loss became NaN or infinite on a worker, or a merged weight did."""
 
 
 class Described(str):

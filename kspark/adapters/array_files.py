@@ -20,6 +20,7 @@ from pyspark.sql import SparkSession
 from kspark import temporary
 from kspark.adapters.arrays import ArrayExamples
 from kspark.adapters.base import CHUNK_BYTES, Columns
+from kspark.adapters.column_names import missing
 from kspark.adapters.conform import Place
 from kspark.adapters.tables import adapt_columns
 from kspark.errors import Described, invalid, invalid_type
@@ -228,6 +229,10 @@ def adapt_archive(
     if spec.targets and y is None and columns.label_col is None:
         rule = f"the array(s) of the labels for the outputs {[t.name for t in spec.targets]}"
         raise invalid("label_col", rule, Described("None"))
+
+    if columns.features_col == "features" and "features" not in x.names and x.names:
+        error = missing("features", x.names, "features_col")
+        raise ValueError(f"{error}. Name the array of the features: `features_col={x.names[0]!r}`")
 
     def read(name: str, place: Place, is_loose: bool) -> np.ndarray:
         return x.array(name)

@@ -22,7 +22,7 @@ from kspark import temporary
 from kspark.adapters.base import CHUNK_BYTES, Columns, Examples, Task
 from kspark.adapters.chunks import conform_chunk, mapped, narrowed
 from kspark.adapters.conform import Place, cast, reshaped, stack, unnested
-from kspark.adapters.refusals import plain_array, shown
+from kspark.adapters.refusals import no_labels, plain_array, shown
 from kspark.adapters.sending import num_slots, read_broadcasts, read_files, sent
 from kspark.adapters.sparse import compressed, is_matrix
 from kspark.adapters.structure import leaves, part_name, weight_specs
@@ -195,7 +195,7 @@ def chunk_of(x: Any, y: Any, sample_weight: Any, spec: InputSpec) -> Chunk:
         rule = "None for a model without targets, or when there is none to compare"
         raise invalid("y", rule, Described(shown(y)))
     if y is None and spec.targets:
-        raise invalid("y", f"labels for the outputs {[t.name for t in spec.targets]}", y)
+        raise no_labels(x, [target.name for target in spec.targets])
     weights = weight_specs(sample_weight, spec)
     outputs = spec.outputs if len(weights) > 1 else ()
     chunk = Chunk(

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from kspark.cluster.results import Results
+from kspark.errors import Described, invalid
 from kspark.shards import Chunk, ShardHandle
 
 CHUNK_BYTES = 8 << 20
@@ -61,6 +62,10 @@ class Examples(ABC):
     def is_single(self) -> bool:
         """Whether there is one partition, as far as the driver knows without a job."""
         return self.num_partitions == 1
+
+    def no_rows(self, name: str) -> ValueError:
+        """Return the error for data without rows, in the argument of a name."""
+        return invalid(name, "a data set with at least one example", Described("0 examples"))
 
     @property
     def text_labels(self) -> dict[str, str]:

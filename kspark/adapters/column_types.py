@@ -70,14 +70,22 @@ def check_type(name: str, kind: DataType, feed: Feed, *, beside_text: bool) -> N
         rule = "text, or arrays of text"
     raise ValueError(
         f"Column {name!r} must hold {rule}. Received: type {kind.simpleString()}. "
-        f"{advice(inner, name, wants_text)}, or name another column in `{feed.argument}`."
+        f"{advice(inner, feed, name, wants_text)}, or name another column in `{feed.argument}`."
     )
 
 
-def advice(kind: DataType, name: str, wants_text: bool) -> str:
+def advice(kind: DataType, feed: Feed, name: str, wants_text: bool) -> str:
     """Return how to convert values of a type that the model does not take."""
+    is_feature = feed.argument == "features_col" and not wants_text
+    if is_feature and isinstance(kind, BinaryType):
+        return "Pass `preprocess`, which gets the bytes"
     if wants_text and isinstance(kind, NumericType | BooleanType):
         return 'Convert it with `.cast("string")`'
+    if is_text(kind) and is_feature:
+        return (
+            "Pass `preprocess`, which gets the text or the bytes, or encode it as numbers, for "
+            "example with StringIndexer"
+        )
     if is_text(kind):
         return "Encode it as numbers, for example with StringIndexer"
     if isinstance(kind, DateType | TimestampType | TimestampNTZType):

@@ -248,8 +248,9 @@ def unboxed(values: np.ndarray, place: Place) -> np.ndarray:
     flat = values.reshape(-1).tolist()
     if all(isinstance(v, str) for v in flat):
         return values
+    kinds = (str,) if isinstance(flat[0], str) else (Number, np.bool_)
     for at, value in enumerate(flat):
-        if not isinstance(value, Number | np.bool_):
+        if not isinstance(value, kinds):
             found = "null" if value is None else type(value).__name__
             items = max(1, prod(values.shape[1:]))
             raise advised(place.error("numbers, or text", found, at // items), found)

@@ -12,12 +12,13 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import DataType
 
 from kspark.adapters.base import Columns, Examples, Task, run_task
+from kspark.adapters.column_names import SHOWN_NAMES
 from kspark.adapters.column_types import (
     check_types,
     summary_of_schema,
     text_labels_of_schema,
 )
-from kspark.adapters.feeds import SHOWN_NAMES, FramePlan, plan_frame
+from kspark.adapters.feeds import FramePlan, plan_frame
 from kspark.adapters.frame_columns import FrameColumns, packed_plan
 from kspark.adapters.refusals import shown
 from kspark.cluster.bootstrap import ship

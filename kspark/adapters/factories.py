@@ -76,15 +76,33 @@ def check_signature(function: Any) -> None:
         TypeError: If it cannot.
     """
     try:
-        if can_be_called(function, 0, 1):
+        fits, alone = can_be_called(function, 0, 1), can_be_called(function)
+        if fits and not (alone and takes_other_values(function)):
             return
         name = getattr(function, "__name__", type(function).__name__)
         received = f"`{name}{inspect.signature(function)}`"
-        if can_be_called(function):
+        if alone:
             received += ". To read what it returns on the driver, call it: `x=function()`"
+        if fits:
+            received += (
+                ". For the workers, name its first two parameters `worker` and `num_workers`, or "
+                "leave out their defaults"
+            )
     except ValueError:  # A builtin without a signature. The workers will see.
         return
     raise invalid_type("x", f"data, or {RETURNS}", Described(received))
+
+
+def takes_other_values(function: Any) -> bool:
+    """Whether the first two parameters have defaults, and names that are not those of a worker.
+
+    They are then most likely settings of a function without its parentheses.
+    """
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    first = [one for one in parameters if one.kind in kinds][:2]
+    names = {one.name for one in first if one.default is not inspect.Parameter.empty}
+    return len(names) == len(first) == 2 and not names & {"worker", "num_workers"}
 
 
 def can_be_called(function: Any, *arguments: Any) -> bool:

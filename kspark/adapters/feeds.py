@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -12,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from kspark.adapters.base import CHUNK_BYTES, Columns
+from kspark.adapters.column_names import SHOWN_NAMES, Names, as_names
 from kspark.adapters.conform import Place, advised, cast, conform, values_of_kind
 from kspark.adapters.sparse import row_bytes, to_rows
 from kspark.adapters.structure import weight_specs
@@ -29,14 +29,9 @@ from kspark.shards import (
 )
 from kspark.shards.sparse import side_by_side
 
-Names = str | Sequence[str]
-
 ReadColumn = Callable[[str, Place, bool], Features]
 """Function of the name of a column, its `Place`, and whether rows may have different shapes, and be
 null. Returns the array of the column."""
-
-SHOWN_NAMES = 20
-"""The most names of columns that an error lists."""
 
 
 @dataclass(frozen=True)
@@ -143,10 +138,17 @@ class Feed:
         """
         kinds = ["text" if p.dtype.kind in "OU" else "numbers" for p in parts]
         wanted = "text" if self.spec.dtype == TEXT else "numbers"
-        if self.spec.dtype in ("", RAW, STORABLE):
+        if is_free := self.spec.dtype in ("", RAW, STORABLE):
             wanted = kinds[0]
         for name, part, kind in zip(self.names, parts, kinds, strict=True):
             column = replace(place, name=f"Column {name!r}")
+            if kind != wanted and is_free and self.argument == "features_col":
+                shown = ", ".join(f"{name!r}: {name!r}" for name in self.names[:3])
+                more = ", ..." if len(self.names) > len(self.names[:3]) else ""
+                raise ValueError(
+                    f"{column.error(f'{wanted}, as the columns beside it', kind)}. For an input "
+                    f"of each, pass a dictionary: `features_col={{{shown}{more}}}`"
+                )
             if kind != wanted:
                 raise column.error(wanted, kind)
             if part.dtype.kind not in "biufOU":
@@ -313,28 +315,6 @@ def feeds(
         chosen = value
     pairs = zip(specs, chosen, strict=True)
     return tuple(Feed(spec, as_names(names, argument), argument) for spec, names in pairs)
-
-
-def as_names(value: Any, argument: str) -> tuple[str, ...]:
-    """Return one or several column names as a tuple."""
-    is_many = isinstance(value, Iterable) and not isinstance(value, str)
-    names = tuple(value) if is_many else (value,)
-    if not names or not all(isinstance(name, str) and name for name in names):
-        raise invalid(argument, "one or several names of columns", value)
-    return names
-
-
-def missing(name: str, available: Sequence[str], argument: str | None = None) -> ValueError:
-    """Make the error for a column that does not exist, with the argument that names it."""
-    which = f", which `{argument}` names" if argument else ""
-    found = f"There is no column {name!r}{which}."
-    if len(available) <= SHOWN_NAMES:
-        return ValueError(f"{found} The columns are: {list(available)}")
-    near = difflib.get_close_matches(name, available, SHOWN_NAMES // 4)
-    first = list(available[:SHOWN_NAMES])
-    return ValueError(
-        f"{found} The {len(available)} columns begin with {first}. The nearest names are: {near}"
-    )
 
 
 def joined_columns(parts: Sequence[Features]) -> Features:

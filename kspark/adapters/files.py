@@ -12,13 +12,14 @@ from pyspark.sql import SparkSession
 from pyspark.sql.types import DataType
 
 from kspark.adapters.base import Columns, Examples, Task, run_task
+from kspark.adapters.column_names import missing
 from kspark.adapters.column_types import (
     check_types,
     summary_of_schema,
     text_labels_of_schema,
 )
 from kspark.adapters.dataframe import BatchReader
-from kspark.adapters.feeds import FramePlan, missing, plan_frame
+from kspark.adapters.feeds import FramePlan, plan_frame
 from kspark.adapters.refusals import shown
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.remote import is_connect, map_frame
@@ -74,7 +75,8 @@ def column_of(files: ParquetFiles, name: str, argument: str) -> Column:
     """
     column = files.column(name)
     if column is None:
-        raise missing(name, files.schema.names, argument)
+        error, advice = missing(name, files.schema.names, argument), files.advice(name)
+        raise ValueError(f"{error}. {advice}") if advice else error
     return column
 
 
@@ -114,6 +116,13 @@ class FileExamples(Examples):
     def num_partitions(self) -> int:
         """Number of shards."""
         return self._num_partitions
+
+    def no_rows(self, name: str) -> ValueError:
+        """See `Examples.no_rows`. With a filter, it is the reason."""
+        if self._files.filter is None:
+            return super().no_rows(name)
+        rule = "conditions that at least one row fulfils"
+        return invalid("filters", rule, Described(f"{self._files.filter}, which leaves no rows"))
 
     @property
     def text_labels(self) -> dict[str, str]:

@@ -16,7 +16,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, DecimalType
 
-from kspark.adapters.feeds import Feed, FramePlan, Packing, missing
+from kspark.adapters.column_names import missing
+from kspark.adapters.feeds import Feed, FramePlan, Packing
 
 MANY = 100
 """From how many columns of numbers on they become one column of arrays. Spark itself leaves out

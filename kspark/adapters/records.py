@@ -14,13 +14,14 @@ from pyspark.sql import SparkSession
 from pyspark.sql.types import DataType
 
 from kspark.adapters.base import CHUNK_BYTES, CHUNK_ROWS, Columns, Examples, Task, run_task
+from kspark.adapters.column_names import missing
 from kspark.adapters.column_types import (
     check_types,
     summary_of_schema,
     text_labels_of_schema,
 )
 from kspark.adapters.conform import Place
-from kspark.adapters.feeds import FramePlan, missing, plan_frame
+from kspark.adapters.feeds import FramePlan, plan_frame
 from kspark.adapters.file_paths import paths_of
 from kspark.adapters.files import check_named_labels, map_numbers
 from kspark.adapters.tensors import decoded

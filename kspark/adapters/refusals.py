@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Set
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -176,3 +176,18 @@ def plain_array(value: Any, name: str) -> np.ndarray:
     if array.ndim == 0:
         raise refused(name, ROWS, value)
     return array
+
+
+def no_labels(x: Any, outputs: Sequence[str]) -> ValueError:
+    """Make the error for data without labels. Rows with named parts may have some in them.
+
+    Args:
+        x: The user's features.
+        outputs: Sequence of strings, the outputs that need labels.
+    """
+    rule, found = f"labels for the outputs {list(outputs)}", "None"
+    fields = getattr(getattr(x, "dtype", None), "names", None)
+    if fields or (isinstance(x, list | tuple) and x and isinstance(x[0], Mapping)):
+        found += f", with rows that have named parts. Pass them as a table, and {NAMED}: "
+        found += "`x=pandas.DataFrame(rows)`"
+    return invalid("y", rule, Described(f"y={found}"))

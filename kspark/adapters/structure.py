@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kspark.errors import invalid
+from kspark.errors import Described, invalid
 from kspark.shards import ArraySpec, InputSpec
 
 
@@ -35,12 +35,14 @@ def leaves(
             rule = f"a dictionary with the keys {names}"
             if len(names) == 1:
                 rule += ", or a table, such as `pandas.DataFrame(x)`, for columns side by side"
-            raise invalid(name, rule, list(value))
+            raise invalid(name, rule, Described(f"a dictionary with the keys {list(value)}"))
         return [value[n] for n in names]
     if len(specs) == 1:
         return [value]
     if not isinstance(value, list | tuple) or len(value) != len(specs):
-        raise invalid(name, f"a list of {len(specs)} parts, for {names}", described(value))
+        raise invalid(
+            name, f"a list of {len(specs)} parts, for {names}", Described(described(value))
+        )
     return list(value)
 
 

@@ -13,8 +13,9 @@ from pyspark.sql import SparkSession
 
 from kspark.adapters.arrays import ArrayExamples, adapt_arrays, is_one_array
 from kspark.adapters.base import CHUNK_BYTES, Columns
+from kspark.adapters.column_names import missing
 from kspark.adapters.conform import Place
-from kspark.adapters.feeds import Feed, ReadColumn, missing, plan_frame
+from kspark.adapters.feeds import Feed, ReadColumn, plan_frame
 from kspark.adapters.sparse import is_matrix, stack_rows, to_rows, with_first_rows
 from kspark.adapters.tensors import host_array
 from kspark.shards import Features, InputSpec, dense

@@ -17,9 +17,10 @@ from pyspark.sql import SparkSession
 from kspark.adapters import Columns, Examples, Spooled, adapt, readable
 from kspark.adapters.array_files import loaded
 from kspark.adapters.factories import is_factory
-from kspark.adapters.file_paths import is_files, open_files
+from kspark.adapters.file_paths import is_files, open_files, warn_of_paths
 from kspark.adapters.layout import Layout
 from kspark.adapters.spooled import StoredPlan
+from kspark.adapters.unused import check_columns_used
 from kspark.cluster.interrupts import defers_interrupts
 from kspark.cluster.running import check_running, is_stopped
 from kspark.data.layouts import layout_of
@@ -324,6 +325,9 @@ def spool(
                 "None unless `data` names Parquet files; choose the rows of other data beforehand"
             )
             raise invalid("filters", rule, filters)
+        else:
+            warn_of_paths(x)
+        check_columns_used(columns, x, y, name="data")
         layout = layout_of(spark, x, y, sample_weight, columns)
         examples = adapt(
             spark, x, y, sample_weight, spec=layout.spec, columns=columns, num_workers=num_workers
@@ -332,7 +336,7 @@ def spool(
     with ExitStack() as undo:
         undo.enter_context(rows)
         if not rows.num_examples:
-            raise invalid("data", "a data set with at least one example", Described("0 examples"))
+            raise examples.no_rows("data")
         undo.pop_all()
     handle = SpooledData(rows, layout)
     logger.info("Spooled %r.", handle)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
 from kspark.errors import invalid
-from kspark.files.listing import is_hidden
+from kspark.files.listing import MAGIC, is_hidden, would_read
 from kspark.files.paths import Resolved, resolve
 
 logger = logging.getLogger("kspark")
@@ -93,6 +93,21 @@ class Output:
             is_in = folder.root == self.place.root and path.startswith(start)
             if is_in and not path[len(start) :].startswith(("_", ".")):
                 raise invalid("output", f"a folder outside of {folder.path!r}, in `x`", self.path)
+
+    def keep_from_patterns(self, places: Iterable[Resolved]) -> None:
+        """Check that no pattern by which files are read names the output; see `keep_outside`.
+
+        Args:
+            places: Iterable of `Resolved`, patterns and other paths.
+
+        Raises:
+            ValueError: If one names it.
+        """
+        for place in places:
+            is_pattern = MAGIC.search(place.path) and place.root == self.place.root
+            if is_pattern and would_read(real(place).path, self.place.path):
+                rule = f"a folder that the pattern {place.path!r}, in `x`, does not name"
+                raise invalid("output", rule, self.path)
 
     def keep_apart(self, places: Iterable[Resolved], what: str) -> None:
         """Check that the output would replace none of some places.

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kspark.errors import invalid
+from kspark.errors import Described, invalid, nearest
 from kspark.files.filter_values import is_nan, typed_value
 from kspark.files.footers import READERS, RowGroup
 from kspark.files.listing import DataFile
@@ -29,6 +29,9 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,
 }
 MEMBERSHIP = ("in", "not in")
+
+SHOWN_NAMES = 20
+"""The most names of columns that an error lists."""
 
 RULE = (
     "None, a list of tuples such as `('age', '>', 17)` or `('age', 'in', [17, 18])`, a list of "
@@ -48,17 +51,30 @@ def conditions_of(filters: Any) -> list[list[Condition]]:
     for group in groups:
         if not isinstance(group, list | tuple) or not group or not all(map(is_condition, group)):
             raise invalid("filters", RULE, filters)
+        for name, sign, value in group:
+            check_operator(name, sign, value)
     return [[(name, sign, value) for name, sign, value in group] for group in groups]
 
 
 def is_condition(value: Any) -> bool:
-    """Whether a value is a condition on one column."""
-    if not isinstance(value, list | tuple) or len(value) != 3 or not isinstance(value[0], str):
-        return False
-    sign, right = value[1:]
-    if sign in MEMBERSHIP:
-        return isinstance(right, list | tuple | set | frozenset | np.ndarray)
-    return isinstance(sign, str) and sign in COMPARISONS
+    """Whether a value has the form of a condition on one column."""
+    is_triple = isinstance(value, list | tuple) and len(value) == 3
+    return is_triple and isinstance(value[0], str) and isinstance(value[1], str)
+
+
+def check_operator(name: str, sign: str, value: Any) -> None:
+    """Check that an operator exists and takes a value.
+
+    Raises:
+        ValueError: If not.
+    """
+    shown = Described(repr((name, sign, value)))
+    if sign not in (*COMPARISONS, *MEMBERSHIP):
+        known = ", ".join(map(repr, (*COMPARISONS, *MEMBERSHIP)))
+        raise invalid("filters", f"conditions with one of the operators {known}", shown)
+    if sign in MEMBERSHIP and not isinstance(value, list | tuple | set | frozenset | np.ndarray):
+        rule = f"conditions with a list of values for {sign!r}, such as {[value]}"
+        raise invalid("filters", rule, shown)
 
 
 def check_filters(filters: Any) -> None:
@@ -72,7 +88,11 @@ def check_filters(filters: Any) -> None:
 
 
 def expression_of(
-    filters: Any, schema: pa.Schema, own_name: Callable[[str], str | None], zone: str
+    filters: Any,
+    schema: pa.Schema,
+    own_name: Callable[[str], str | None],
+    zone: str,
+    advice: Callable[[str], str] = lambda name: "",
 ) -> pc.Expression:
     """Return filters as an expression, by which Spark's rows remain.
 
@@ -81,6 +101,8 @@ def expression_of(
         schema: `pa.Schema` of all columns.
         own_name: Function that returns the name of a column as `schema` spells it, or `None`.
         zone: String, time zone of times that have none.
+        advice: Function that returns what to do about the name of a column that does not exist.
+            Defaults to one that knows nothing.
 
     Raises:
         ValueError: If there is no such column, or its type does not go with the value.
@@ -91,11 +113,14 @@ def expression_of(
     def condition(name: str, sign: str, value: Any) -> pc.Expression:
         own = own_name(name)
         if own is None:
-            raise invalid("filters", f"conditions on the columns {schema.names}", filters)
+            found = f"a condition on {name!r}. {advice(name) or suggestion(name, schema.names)}"
+            raise invalid("filters", "conditions on columns that exist", Described(found))
         try:
-            return compared(pc.field(own), schema.field(own).type, sign, value, zone)
+            found = compared(pc.field(own), schema.field(own).type, sign, value, zone)
+            pa.schema([schema.field(own)]).empty_table().filter(found)  # tries it
+            return found
         except (pa.ArrowException, TypeError, OverflowError) as error:
-            raise unfit(schema, filters, error) from error
+            raise unfit(schema.field(own), (name, sign, value), error) from error
 
     groups = conditions_of(filters)
     every = (reduce(operator.and_, (condition(*one) for one in group)) for group in groups)
@@ -149,14 +174,24 @@ def columns_of(expression: pc.Expression, schema: pa.Schema) -> list[str]:
     try:
         empty.filter(expression)
     except pa.ArrowException as error:
-        raise unfit(schema, expression, error) from error
+        kinds = {field.name: str(field.type) for field in schema}
+        rule = f"conditions on columns of the types {kinds} ({error})"
+        raise invalid("filters", rule, expression) from error
     return [name for name in schema.names if not works(expression, empty.drop_columns([name]))]
 
 
-def unfit(schema: pa.Schema, filters: Any, error: Exception) -> ValueError:
-    """Return the error for filters that do not go with the types of the columns."""
-    kinds = {field.name: str(field.type) for field in schema}
-    return invalid("filters", f"conditions on columns of the types {kinds} ({error})", filters)
+def unfit(field: pa.Field, condition: Condition, error: Exception) -> ValueError:
+    """Return the error for a condition that does not go with the type of its column."""
+    rule = f"conditions that go with their columns; {field.name!r} has the type {field.type}"
+    return invalid("filters", rule, Described(f"{condition!r} ({error})"))
+
+
+def suggestion(name: str, names: Sequence[str]) -> str:
+    """Return the column with the most similar name, and the first columns."""
+    meant, first = nearest(name, names), list(names[:SHOWN_NAMES])
+    start = "" if meant is None else f"Did you mean {meant!r}? "
+    verb = "are" if len(names) <= SHOWN_NAMES else "begin with"
+    return f"{start}The columns {verb}: {first}"
 
 
 def works(expression: pc.Expression, table: pa.Table) -> bool:

@@ -113,6 +113,19 @@ def expanded(system: FileSystem, pattern: str) -> Iterator[str]:
             yield from expanded(system, f"{info.path}/{after}")
 
 
+def would_read(pattern: str, path: str) -> bool:
+    """Whether a pattern names a path or a folder above it, so that files there would be read."""
+    parts = path.split("/")
+    for one in alternatives(pattern):
+        wanted = [name.replace("[^", "[!") for name in one.rstrip("/").split("/")]
+        here, below_it = parts[: len(wanted)], parts[len(wanted) :]
+        if len(here) == len(wanted) and all(map(fnmatchcase, here, wanted)):
+            is_found = not is_hidden(here[-1]) or MAGIC.search(wanted[-1]) is None
+            if is_found and not any(map(is_hidden, below_it)):
+                return True
+    return False
+
+
 def is_hidden(name: str) -> bool:
     """Whether readers ignore a name, such as `_SUCCESS` or `.part.crc`, as Spark does."""
     return name.startswith(".") or (name.startswith("_") and "=" not in name)

@@ -79,7 +79,7 @@ class ParquetFiles:
         made = cls(tuple(files), groups, tuple(schemas), fields, ignore_case=ignore_case)
         if filters is None:
             return made
-        return made._pruned(expression_of(filters, made.schema, made.own_name, zone))
+        return made._pruned(expression_of(filters, made.schema, made.own_name, zone, made.advice))
 
     def _pruned(self, expression: pc.Expression) -> ParquetFiles:
         names = columns_of(expression, self.schema)
@@ -161,6 +161,13 @@ class ParquetFiles:
             )
         return found[0] if found else None
 
+    def advice(self, name: str) -> str:
+        """Return how a column is found that only the names of folders have, or an empty string."""
+        folders = {part for file in self.files for part in file.place.path.split("/")[:-1]}
+        if not any(part.lower().startswith(f"{name.lower()}=") for part in folders):
+            return ""
+        return f"To read it, name the folder that contains the folders `{name}=...`, and no pattern"
+
     def column(self, name: str) -> Column | None:
         """Return a column, or a field "struct.field" of one; `None` if there is none.
 
@@ -202,7 +209,8 @@ class ParquetFiles:
             if found := described.reason_to_refuse(name):
                 raise ValueError(
                     f"Column {name!r} must hold values that Spark and pyarrow read alike. "
-                    f"Received: {found[0]}, in {where}. Leave the column out, or {found[1]}"
+                    f"Received: {found[0]}, in {where}. Leave the column out, as `columns=[...]` "
+                    f"does for an `output`, or {found[1]}"
                 )
             if spark_type(schema.field(name).type) != wanted:
                 raise ValueError(

@@ -262,7 +262,10 @@ class Description:
         if VARIANT.search(json.dumps(self.written.get(name, {}))):
             return "VARIANT", BY_SPARK
         if spark_type(kind) is None:
-            return f"type {kind}, which Spark does not read", "write it in another type"
+            way = "write it in another type"
+            if "timestamp[ns" in str(kind):
+                way = 'write it again: `df.to_parquet(path, coerce_timestamps="us")`'
+            return f"type {kind}, which Spark does not read", way
         if self.is_legacy and has_times(kind):
             return "dates or times of the calendar of Spark 2", BY_SPARK
         return None

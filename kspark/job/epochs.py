@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from kspark.cluster.bootstrap import ship
-from kspark.errors import Described, invalid
+from kspark.cluster.failures import HINTS, NON_FINITE
+from kspark.errors import NO_SHARD, Described, Failure, NonFiniteError, invalid
 from kspark.job.checkpoints import keep_epoch
 from kspark.job.fit import Fit
 from kspark.job.optimizer_state import take_state
@@ -127,7 +129,12 @@ def close_epoch(
 
     Returns:
         Boolean, whether training stops here.
+
+    Raises:
+        NonFiniteError: If a merged weight is NaN or infinite, see `on_nonfinite`. The driver's
+            model keeps the weights of the epoch before.
     """
+    check_weights(fit, epoch)
     fit.progress.display.clear()  # Callbacks may write.
     logs = fit.monitor.logs_of(metrics)
     if counters:
@@ -142,6 +149,27 @@ def close_epoch(
     replace_weights(fit, fit.monitor.end_epoch(epoch, merged, logs, num_examples))
     keep_epoch(fit, epoch)
     return fit.monitor.stopped or fit.last_epoch(epoch)
+
+
+def check_weights(fit: Fit, epoch: int) -> None:
+    """Check that the merged weights are finite, if the plan has `on_nonfinite="raise"`.
+
+    The loss does not tell: the ReLU of TensorFlow makes 0 of NaN, so that NaN in the rows leaves
+    the loss finite, but not the gradients. The sum of weights is finite only if all of them are.
+    It may also be too large for their dtype.
+
+    Raises:
+        NonFiniteError: If a trainable weight is NaN or infinite.
+    """
+    if fit.plan.on_nonfinite != "raise":
+        return
+    weights = fit.aggregator.settled()[: fit.spec.weights.trainable_size]
+    with np.errstate(all="ignore"):
+        is_finite = np.isfinite(weights.sum()) or np.isfinite(weights).all()
+    if not is_finite:
+        text = f"Merged weights are NaN or infinite after epoch {epoch + 1}, although no loss is."
+        failure = Failure(NO_SHARD, socket.gethostname(), 0, "NonFiniteWeights", text, "")
+        raise NonFiniteError(failure, dict(HINTS)[NON_FINITE])
 
 
 def replace_weights(fit: Fit, changed: np.ndarray | None) -> None:

@@ -14,8 +14,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql.types import ArrayType, DataType, StringType, StructField, UserDefinedType
 
 from kspark.adapters import Columns
+from kspark.adapters.column_names import missing
 from kspark.adapters.dataframe import check_new_column
-from kspark.adapters.feeds import missing, plan_frame
+from kspark.adapters.feeds import plan_frame
 from kspark.adapters.files import PART_BYTES, ChosenColumns, map_numbers, slots_for
 from kspark.adapters.slices import vector_array
 from kspark.cluster.failures import worker_error

@@ -16,7 +16,7 @@ from kspark.cluster.engine import engine_of
 from kspark.cluster.failures import UNFIT_LABELS, worker_error
 from kspark.cluster.slots import threads_per_task
 from kspark.cluster.spark_job import Watch
-from kspark.errors import Described, Failure, invalid
+from kspark.errors import Failure
 from kspark.job.collecting import checked
 from kspark.job.progress import CallProgress
 from kspark.job.row_counts import row_counts
@@ -62,7 +62,7 @@ def evaluate(
         examples.close()
     results = checked(with_fitting_labels(found))
     if not results:
-        raise invalid("x", "a data set with at least one example", Described("0 examples"))
+        raise examples.no_rows("x")
     return results
 
 

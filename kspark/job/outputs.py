@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from pyspark.sql.types import ArrayType, DataType, DoubleType, StringType, StructField
 
-from kspark.errors import invalid
+from kspark.errors import Described, invalid
 from kspark.replica.labels import output_shapes
 from kspark.replica.outputs import text_outputs
 from kspark.replica.signature import output_names, unique
@@ -27,7 +27,7 @@ def output_fields(model: keras.Model, column: str) -> list[StructField]:
     shapes, text = output_shapes(model, names), text_outputs(model)
     if unknown := [name for name in names if name not in shapes]:
         rule = f"a model whose outputs have known shapes; that of {unknown} is unknown"
-        raise invalid("model", rule, model.name)
+        raise invalid("model", rule, Described(f"the model {model.name!r}"))
     parts = [f"{column}_{name}" for name in unique(names, ignore_case=True)]
     titles = [column] if len(names) == 1 else parts
     return [

@@ -138,7 +138,7 @@ def divide(fit: Fit) -> None:
     counts = fit.train.counts
     total = sum(counts.values())
     if not total:
-        raise invalid("x", "a data set with at least one example", Described(f"{total} examples"))
+        raise fit.examples.no_rows("x")
     num_train = divide_validation(counts, fit.validation_split)
     shard_steps(fit.plan, num_train)  # checks the number of steps
     fit.num_train = num_train
@@ -207,6 +207,13 @@ def log_plan(fit: Fit) -> None:
             '`reshuffle="epoch"` in `fit`, which mixes the rows, or use fewer workers.',
             empty,
             len(fit.num_train),
+        )
+    elif empty and fit.num_examples < len(fit.num_train):
+        logger.warning(
+            "%d of %d workers have no rows, because there are only %d. Set a lower `num_workers`.",
+            empty,
+            len(fit.num_train),
+            fit.num_examples,
         )
     if min(counts) * 2 < max(counts):
         logger.warning(

@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from kspark.adapters import Columns
 from kspark.adapters.feeds import feature_names
 from kspark.cluster.engine import engine_of
-from kspark.errors import invalid
+from kspark.errors import Described, invalid
 from kspark.files.table import ParquetFiles
 from kspark.job import SharedModel
 from kspark.ml.inner import inputs_of, outputs_of, up_to
@@ -94,7 +94,7 @@ class CarriedModel:
         """
         if not self.model.built:
             rule = "built: give it a `keras.Input`, or call it on one example"
-            raise invalid("model", rule, self.model.name)
+            raise invalid("model", rule, Described(f"the model {self.model.name!r}"))
 
     def build_optimizer(self) -> None:
         """Create the variables of the optimizer, which a complete saved model must have."""

@@ -17,7 +17,7 @@ from kspark.adapters.dataframe import check_new_column
 from kspark.adapters.file_paths import is_files
 from kspark.cluster.check import check_cluster_once
 from kspark.cluster.interrupts import defers_interrupts
-from kspark.errors import invalid, invalid_type
+from kspark.errors import Described, invalid, invalid_type
 from kspark.job.progress import CallProgress
 from kspark.ml.datasets import check_dataset
 from kspark.ml.naming import KERAS, naming
@@ -241,7 +241,7 @@ class KerasModel(Model, Stage, HasFeatures, HasPrediction):
         stage = self.copy().setParams(predictionCol=self.getOrDefault("predictionCol") or "value")
         added, scores = stage._scores()
         if len(added) > 1 and isinstance(scores, Values):
-            raise invalid("model", "a model of one output", [field.name for field in added])
+            raise invalid("model", "a model of one output", Described(f"{len(added)} outputs"))
         return added[-1].dataType, scores
 
     def _activations(self) -> tuple[list[StructField], Scores]:

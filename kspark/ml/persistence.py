@@ -12,8 +12,9 @@ Over Spark Connect, the Keras files are folders of rows, see `row_files.py`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from types import FunctionType
 from typing import Any, Generic, TypeVar
 
@@ -171,7 +172,8 @@ class StageReader(MLReader[S], Generic[S]):
         DefaultParamsReader.getAndSetParams(stage, metadata)
         as_rows = metadata.get(FILES) == ROWS
         if metadata["hasModel"]:
-            with self._reading(path, MODEL, as_rows) as file:
+            reading = self._reading(path, MODEL, as_rows)
+            with naming_reader(self._cls.__name__), reading as file:
                 model, stage.not_compiled = self._load_model(path, file)
             stage.carried = CarriedModel(model, self._objects)
         for step, saved in metadata.get("steps", {}).items():
@@ -193,9 +195,11 @@ class StageReader(MLReader[S], Generic[S]):
         if saved is None:
             return None
         if saved["kind"] == FUNCTION:
-            return restored(saved["name"], name, self._objects, safe_mode=self._safe)
+            ways = partial(by_reader, self._cls.__name__)
+            return restored(saved["name"], name, self._objects, safe_mode=self._safe, ways=ways)
         objects, spark = {**parts_of_main(), **self._objects}, self.sparkSession
-        with self._reading(path, name, as_rows) as file:
+        reading = self._reading(path, name, as_rows)
+        with naming_reader(self._cls.__name__), reading as file:
             return load_layer(saved["kind"], file, objects, safe_mode=self._safe, spark=spark)
 
     def _load_model(self, path: str, file: str) -> tuple[keras.Model, ValueError | None]:
@@ -279,3 +283,26 @@ def described_step(name: str, step: Any) -> dict[str, str] | None:
     if kind != FUNCTION:
         return {"kind": kind}
     return {"kind": kind, "name": step if isinstance(step, str) else name_to_save(step, name)}
+
+
+def by_reader(stage: str, name: str) -> str:
+    """Return how a stage is loaded with a function, or without the safe mode."""
+    reader = f"{stage}.read()"
+    return f"with `{reader}.customObjects({{{name!r}: ...}})`, or with `{reader}.safeMode(False)`"
+
+
+@contextmanager
+def naming_reader(stage: str) -> Iterator[None]:
+    """Say how the reader of a stage leaves the safe mode, in errors that name an argument for it.
+
+    Raises:
+        ValueError: If the block raises one.
+    """
+    try:
+        yield
+    except ValueError as error:
+        argument = "set `safe_mode=False`"
+        if argument not in str(error):
+            raise
+        reader = f"use `{stage}.read().safeMode(False)`"
+        raise ValueError(str(error).replace(argument, reader)) from error

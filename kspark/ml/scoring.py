@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from kspark.errors import invalid
+from kspark.errors import Described, invalid
 from kspark.replica.labels import BINARY as BINARY_LOSSES
 from kspark.replica.labels import loss_name, loss_of, output_shapes, reads_labels
 from kspark.replica.outputs import text_outputs
@@ -84,7 +84,11 @@ def output_width(model: keras.Model) -> int:
             "model", f"{rule} (or use `KerasEstimator`)", dict(zip(names, shapes, strict=True))
         )
     if text_outputs(model):
-        raise invalid("model", "a model of numbers (or use `KerasModel` for text)", model.name)
+        raise invalid(
+            "model",
+            "a model of numbers (or use `KerasModel` for text)",
+            Described(f"the model {model.name!r}"),
+        )
     return int(shape[0]) if shape else 1
 
 

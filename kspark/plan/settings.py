@@ -115,7 +115,7 @@ class PlanSettings:
     on_nonfinite: str = setting(
         "raise",
         partial(check_choice, choices=("raise", "ignore")),
-        "reaction to a loss that is NaN or infinite: raise or ignore.",
+        "reaction to a loss or weights that are NaN or infinite: raise or ignore.",
     )
     max_staleness: int | None = setting(
         None,

@@ -242,10 +242,14 @@ def check_model(model: Any) -> None:
     if not isinstance(model, keras.Model):
         raise invalid_type("model", "a compiled `keras.Model`", model)
     if not model.compiled or getattr(model, "optimizer", None) is None:
-        raise invalid("model", "compiled: call `model.compile(...)` first", model.name)
+        raise invalid(
+            "model",
+            "compiled: call `model.compile(...)` first",
+            Described(f"the model {model.name!r}"),
+        )
     if not model.built:
         rule = "built: give it a `keras.Input`, or call it on one example"
-        raise invalid("model", rule, model.name)
+        raise invalid("model", rule, Described(f"the model {model.name!r}"))
     for layer in custom.reachable(model):
         if isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional) and layer.stateful:
             rule = "free of stateful layers, which carry state from one batch to the next"

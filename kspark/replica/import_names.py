@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import reduce
 from types import FunctionType
 from typing import Any
@@ -61,8 +61,18 @@ def name_to_save(function: Any, argument: str) -> str:
     return name
 
 
+def by_arguments(name: str) -> str:
+    """Return how `load_spark_model` gets a function, or leaves the safe mode."""
+    return f"from `custom_objects={{{name!r}: ...}}`, or with `safe_mode=False`"
+
+
 def restored(
-    name: str, argument: str, custom_objects: Mapping[str, Any], *, safe_mode: bool
+    name: str,
+    argument: str,
+    custom_objects: Mapping[str, Any],
+    *,
+    safe_mode: bool,
+    ways: Callable[[str], str] = by_arguments,
 ) -> Any:
     """Return the function that a file names.
 
@@ -75,6 +85,8 @@ def restored(
         custom_objects: Mapping from names, with or without the module, to functions. Those of
             `keras.saving.custom_object_scope` are known, too.
         safe_mode: Boolean.
+        ways: Function that returns how the user passes a function of a name, or leaves the safe
+            mode, for errors. Defaults to `by_arguments`.
 
     Raises:
         ValueError: If there is no such function, or it is not restored in safe mode.
@@ -88,19 +100,16 @@ def restored(
             return given
     if not safe_mode:
         return imported(name, argument)
-    ways = (
-        f"from `custom_objects={{{qualified!r}: ...}}`, or with `safe_mode=False` if you trust the "
-        "file"
-    )
+    way = f"{ways(qualified)} if you trust the file"
     if is_of_library(module):
-        raise invalid(argument, f"a function of your own modules, or loaded {ways}", name)
+        raise invalid(argument, f"a function of your own modules, or loaded {way}", name)
     if module not in sys.modules:
-        raise invalid(argument, f"loaded after `import {module}`, or {ways}", name)
+        raise invalid(argument, f"loaded after `import {module}`, or {way}", name)
     found = imported(name, argument)
     if not isinstance(found, FunctionType):
-        raise invalid(argument, "a function, unless `safe_mode=False`", name)
+        raise invalid(argument, f"a function, or loaded {way}", name)
     if is_of_library(found.__module__):  # which the module of the user has imported
-        raise invalid(argument, f"a function of your own modules, or loaded {ways}", name)
+        raise invalid(argument, f"a function of your own modules, or loaded {way}", name)
     return found
 
 

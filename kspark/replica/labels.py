@@ -74,7 +74,8 @@ def check_facts(
     if not names:
         return
     if len(stored) != len(names):
-        raise invalid("y", f"labels for the outputs {names}", [s.name for s in stored])
+        found = Described(f"labels for {len(stored)}")
+        raise invalid("y", f"labels for the outputs {names}", found)
     shapes = output_shapes(model, names)
     own_step = reads_labels(model)
     for name, array, fact in zip(names, stored, stats, strict=True):
@@ -147,7 +148,7 @@ def check_text(model: keras.Model, found: Mapping[str, str]) -> None:
                 f"numbers for the loss {kind!r} of {name!r}: convert text to numbers first, a "
                 "column with StringIndexer, an array with np.unique(y, return_inverse=True)"
             )
-            raise invalid("y", rule, where)
+            raise invalid("y", rule, Described(where))
 
 
 def reads_labels(model: keras.Model) -> bool:
@@ -160,7 +161,7 @@ def check_target(
 ) -> None:
     """Check that one target's labels are in the range that its loss and its output require."""
     if not stats.finite:
-        raise invalid("y", f"finite: the labels of {name!r} contain NaN or infinity", labels.dtype)
+        raise invalid("y", f"finite, for {name!r}", Described("labels with NaN or infinity"))
     kind = loss_name(loss)
     if kind == SPARSE:
         check_classes(name, loss, labels, stats, output)
@@ -180,7 +181,7 @@ def check_classes(
         raise invalid("y", f"{rule} for the loss {SPARSE!r} of {name!r}", spread(stats))
     if output and labels.shape not in ((*output[:-1],), (*output[:-1], 1)) and fixed(output[:-1]):
         rule = f"of shape {output[:-1]} per example (class numbers, not one-hot) for {name!r}"
-        raise invalid("y", rule, labels.shape)
+        raise invalid("y", rule, per_example(labels.shape))
 
 
 def check_shape(name: str, kind: str, labels: tuple[int, ...], output: tuple[Any, ...]) -> None:
@@ -197,9 +198,9 @@ def check_shape(name: str, kind: str, labels: tuple[int, ...], output: tuple[Any
         return
     if kind in ONE_HOT:
         rule = f"one-hot, of shape {output} per example, for the loss {kind!r} of {name!r}"
-        raise invalid("y", f"{rule} (or use {SPARSE!r} for class numbers)", labels)
+        raise invalid("y", f"{rule} (or use {SPARSE!r} for class numbers)", per_example(labels))
     if kind and all(fixed(s) for s in expected) and len(labels) in (0, len(output)):
-        raise invalid("y", f"of shape {output} per example for {name!r}", labels)
+        raise invalid("y", f"of shape {output} per example for {name!r}", per_example(labels))
 
 
 def matches(shape: tuple[int, ...], pattern: tuple[Any, ...]) -> bool:
@@ -220,9 +221,16 @@ def outside(stats: LabelStats, low: float, high: float) -> bool:
     return (least is not None and least < low) or (most is not None and most > high)
 
 
+def per_example(shape: tuple[int, ...]) -> Described:
+    """Describe the shape of the labels in words."""
+    return Described(f"labels of shape {tuple(shape)} per example")
+
+
 def spread(stats: LabelStats) -> Described:
     """Describe the labels' range in words."""
     kind = "whole numbers" if stats.integral else "numbers"
+    if stats.minimum == stats.maximum:
+        return Described(f"labels that are all {stats.minimum:g}")
     return Described(f"labels that are {kind} from {stats.minimum:g} to {stats.maximum:g}")
 
 

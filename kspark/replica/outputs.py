@@ -1,8 +1,9 @@
-"""Find the outputs of a model that are text."""
+"""Find the outputs of a model that are text, and make outputs of no rows."""
 
 from __future__ import annotations
 
 import keras
+import numpy as np
 
 from kspark.replica.backends.base import flat_outputs
 from kspark.replica.metrics import called_on_zeros
@@ -32,3 +33,19 @@ def text_outputs(model: keras.Model) -> set[str]:
 def gives_text(layer: keras.layers.Layer) -> bool:
     """Whether a layer turns numbers into text."""
     return isinstance(layer, keras.layers.StringLookup) and layer.invert
+
+
+def outputs_without_rows(model: keras.Model) -> list[np.ndarray]:
+    """Return an array of no rows for each output, in the shape and dtype of its predictions.
+
+    Args:
+        model: A built `keras.Model`. An axis of which it does not know the length has none.
+    """
+    names, _ = output_names(model)
+    text = text_outputs(model)
+    found = []
+    for name, tensor in zip(names, flat_outputs(output_tensors(model)), strict=True):
+        kind = keras.backend.standardize_dtype(tensor.dtype)
+        dtype = object if name in text else np.dtype("float32" if kind == "bfloat16" else kind)
+        found.append(np.empty((0, *(length or 0 for length in tensor.shape[1:])), dtype))
+    return found

@@ -28,8 +28,6 @@ LIBRARIES = frozenset(
 )
 """Packages that are pickled by name, wherever they are installed."""
 
-UNPICKLABLE = (pickle.PicklingError, TypeError, AttributeError, RuntimeError, RecursionError)
-
 REGISTERED: Counter[str] = Counter()
 """Number of active `by_value` blocks, in all threads, per module that kspark registered."""
 
@@ -51,7 +49,7 @@ def dump(objects: Mapping[str, Any], known: Sequence[Any] = ()) -> bytes:
     """
     try:
         return pickled(dict(objects), known)
-    except UNPICKLABLE as error:
+    except Exception as error:  # Objects of libraries raise errors of their own.
         raise unpicklable(objects, known, error) from error
 
 
@@ -60,7 +58,7 @@ def dump_with_layers(objects: Mapping[str, Any]) -> tuple[bytes, list[Any]]:
     layers: list[Any] = []
     try:
         return pickled(dict(objects), (), layers), layers
-    except UNPICKLABLE as error:
+    except Exception as error:  # Objects of libraries raise errors of their own.
         raise unpicklable(objects, layers, error) from error
 
 
@@ -144,9 +142,10 @@ def unpicklable(objects: Mapping[str, Any], known: Sequence[Any], error: Excepti
         for leaf in leaves(value):
             try:
                 pickled({name: leaf}, known)
-            except UNPICKLABLE as reason:
+            except Exception as reason:  # noqa: BLE001
                 title = getattr(leaf, "__name__", None) or name
-                return ValueError(f"{title!r} cannot be sent to the workers: {reason}")
+                text = str(reason) or type(reason).__name__
+                return ValueError(f"{title!r} cannot be sent to the workers: {text}")
     return ValueError(f"{', '.join(objects)} cannot be sent to the workers: {error}")
 
 

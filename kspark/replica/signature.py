@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from kspark.errors import invalid
+from kspark.errors import Described, invalid
 from kspark.replica.compile_arguments import compile_arguments
 from kspark.shards import TEXT, ArraySpec, InputSpec
 
@@ -123,7 +123,7 @@ def inputs_as_built(model: keras.Model, example: Any) -> tuple[list[ArraySpec], 
     shapes = (model.get_build_config() or {}).get("input_shape")
     if shapes is None and example is None:
         rule = "a model with one argument in `call`, or with an `Input`"
-        raise invalid("model", rule, model.name)
+        raise invalid("model", rule, Described(f"the model {model.name!r}"))
     if shapes is None:
         _, arrays, _ = arranged(example)
         shapes = [np.shape(a) for a in arrays]

@@ -70,6 +70,14 @@ class Step:
     function: bytes | None = field(repr=False)
     layers: tuple[LayerSpec, ...] = field(repr=False)
 
+    @property
+    def shown(self) -> str:
+        """The function or layer in errors: a function of the main program by its own name."""
+        if self.function is None:
+            return self.title
+        own = self.title.removeprefix("__main__:").rpartition("<locals>.")[2]
+        return "a lambda" if own.endswith("<lambda>") else f"the function {own!r}"
+
     @classmethod
     def of(
         cls, argument: str, value: Any, custom_objects: Mapping[str, Any] | None = None

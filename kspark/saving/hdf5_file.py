@@ -23,7 +23,7 @@ import h5py
 import keras
 import numpy as np
 
-from kspark.errors import invalid
+from kspark.errors import Described, invalid
 from kspark.saving.document import Document, checked_class, named, names_in
 from kspark.saving.rebuild import rebuilding, refuse_code
 from kspark.saving.training_config import compile_arguments, training_config
@@ -171,14 +171,14 @@ def refuse_loss(model: keras.Model) -> None:
     """
     if getattr(model, "inputs", None) is None:
         kinds = "built, and Sequential or functional, for '.h5' ('.keras' takes any)"
-        raise invalid("model", kinds, model.name)
+        raise invalid("model", kinds, Described(f"the model {model.name!r}"))
     for layer in layers_of(model):
         if hasattr(layer, "save_assets"):
             with tempfile.TemporaryDirectory() as directory:
                 layer.save_assets(directory)
                 if os.listdir(directory):
                     kinds = "without an adapted vocabulary for '.h5' ('.keras' keeps it)"
-                    raise invalid("model", kinds, layer.name)
+                    raise invalid("model", kinds, Described(f"the layer {layer.name!r}"))
 
 
 def layers_of(model: keras.Model) -> Iterator[keras.Layer]:

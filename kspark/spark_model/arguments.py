@@ -39,7 +39,11 @@ def compiled_model(model: Any) -> keras.Model:
     if not isinstance(made, keras.Model):
         raise invalid_type("model", "a compiled `keras.Model` or a function that returns one", made)
     if not made.compiled:
-        raise invalid("model", "compiled: call `model.compile(...)` first", made.name)
+        raise invalid(
+            "model",
+            "compiled: call `model.compile(...)` first",
+            Described(f"the model {made.name!r}"),
+        )
     correct_positional_metrics(made)
     return made
 

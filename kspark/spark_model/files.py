@@ -97,22 +97,27 @@ def score_to(
             log_fallback([path], error)
             rows = frame_of(spark, destination.given, destination.filters)
         else:
-            output.keep_outside(folders_of(rows, paths_of(spark, destination.given)))
+            places = list(map(resolve, paths_of(spark, destination.given)))
+            output.keep_outside(folders_of(rows, places))
+            output.keep_from_patterns(places)
             rows = rows if count is None else rows.first(count)
             return job.score_files(scoring, rows, kept, output, num_workers, watch)
     scored = scoring.frame(rows if count is None else rows.limit(count))
     if kept is not None:
         names = [*kept, *(field.name for field in scoring.added)]
         scored = scored.select([chosen_column(scored, n, n, "columns") for n in names])
-    if destination.overwrite and any(is_in(path, file) for file in rows.inputFiles()):
+    files = rows.inputFiles()
+    if destination.overwrite and any(is_in(path, file) for file in files):
         raise invalid("output", "a folder that does not hold files of `x`", path)
+    for folder in paths_of(spark, destination.given):
+        if is_in(folder, path) and any(is_in(folder, file) for file in files):
+            raise invalid("output", f"a folder outside of {folder!r}, in `x`", path)
     scored.write.mode("overwrite" if destination.overwrite else "error").parquet(path)
     return None
 
 
-def folders_of(rows: ParquetFiles, paths: Sequence[str]) -> list[Resolved]:
+def folders_of(rows: ParquetFiles, places: Sequence[Resolved]) -> list[Resolved]:
     """Return the paths that are folders of some files, and not files or patterns."""
-    places = map(resolve, paths)
     files = [file.place.path for file in rows.files]
     return [place for place in places if any(file.startswith(f"{place.path}/") for file in files)]
 

@@ -25,8 +25,9 @@ from kspark.spark_model.argument_names import explains_unknown_arguments
 from kspark.spark_model.arguments import check_collects, compiled_model
 from kspark.spark_model.factories import readable
 from kspark.spark_model.files import Destination, score_to
-from kspark.spark_model.inputs import Source, gathered, limit_stream, opened
+from kspark.spark_model.inputs import Source, limit_stream, opened
 from kspark.spark_model.keras_attributes import KerasAttributes
+from kspark.spark_model.predictions import gathered
 from kspark.spark_model.preprocessing import Steps
 from kspark.tracebacks import shows_the_users_line
 from kspark.worker.scores import Values

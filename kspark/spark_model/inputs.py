@@ -15,6 +15,7 @@ from kspark import job
 from kspark.adapters import Columns, Examples, Factory, Spooled, Stream, adapt, is_table
 from kspark.adapters.file_paths import is_files, open_files, warn_of_paths
 from kspark.adapters.sparse import with_first_rows
+from kspark.adapters.unused import check_columns_used
 from kspark.classic import RDD
 from kspark.cluster.running import check_running
 from kspark.errors import Described, inside, invalid
@@ -90,8 +91,7 @@ def opened(x: Any, filters: Any = None, y: Any = None) -> Any:
     """
     if is_files(x, labelled=y is not None):
         return open_files(session_of(x), x, filters)
-    if y is None:
-        warn_of_paths(x)
+    warn_of_paths(x)
     if filters is not None:
         rule = "None unless `x` names Parquet files; choose the rows of other data beforehand"
         raise invalid("filters", rule, filters)
@@ -216,6 +216,8 @@ class Source:
 
     def evaluation(self, x: Any, y: Any, sample_weight: Any, count: int | None) -> Examples:
         """Make examples to evaluate: the first `count` rows, or all."""
+        if not isinstance(x, Spooled):
+            check_columns_used(self.columns, x, y)
         return self._adapt(x, y, sample_weight, count=count)
 
     def training(
@@ -269,6 +271,8 @@ class Source:
 
         The rows of an RDD stay in their partitions, because moving them changes their order.
         """
+        if not isinstance(x, Spooled):
+            check_columns_used(self.columns, x)
         spec = self.rows
         bare = InputSpec(inputs=spec.inputs, x_structure=spec.x_structure)
         workers = None if isinstance(x, RDD) else self.num_workers
@@ -293,18 +297,6 @@ class Source:
         if examples.summary is not None:
             check_labels(self.replica.model, [examples.summary])
         return examples
-
-
-def gathered(chunks: list[list[np.ndarray]], replica: Replica, *, as_rows: bool) -> Any:
-    """Join chunks of predictions into one array per output, or into one array per row."""
-    if not chunks:
-        return [] if as_rows else np.empty((0,))
-    outputs = [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
-    if not as_rows:
-        return replica.structured_outputs(outputs)
-    if len(outputs) == 1:
-        return list(outputs[0])
-    return [list(row) for row in zip(*outputs, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -339,6 +331,8 @@ class TrainingData:
             validation_data: Data to validate on instead of a split, or `None`.
             count: Integer, number of rows of `validation_data` to use. Defaults to `None`, all.
         """
+        if not isinstance(data[0], Spooled):  # They refuse names themselves.
+            check_columns_used(source.columns, *data[:2], validation_data)
         if validation_data is not None:
             validation_split = 0.0
         if any(is_table(some) or is_files(some) for some in (data[0], validation_data)):

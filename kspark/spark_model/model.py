@@ -89,9 +89,9 @@ class SparkModel(SavedModel):
             Defaults to `None`: each `fit` draws a seed from NumPy's global generator.
         timeout: Float, seconds to wait for a worker that is not connected. Defaults to `60.0`.
         max_failures: Integer >= 0, how often a lost worker is started again. Defaults to `2`.
-        on_nonfinite: String, what happens if a loss is NaN or infinite: `"raise"` or
-            `"ignore"`. Defaults to `"raise"`. With the callback `TerminateOnNaN`, training stops
-            after the epoch instead.
+        on_nonfinite: String, what happens if a loss, or a merged weight at the end of an epoch, is
+            NaN or infinite: `"raise"` or `"ignore"`. Defaults to `"raise"`. With the callback
+            `TerminateOnNaN`, training stops after an epoch with such a loss instead.
         max_staleness: Integer >= 0, for `mode="asynchronous"`: a replica waits if it is more
             than this number of exchanges ahead of the slowest one. Defaults to `None`: no
             replica waits.

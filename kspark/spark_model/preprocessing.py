@@ -16,6 +16,7 @@ from kspark.adapters import Columns, Factory, Spooled, Stream, is_table
 from kspark.adapters.feeds import feature_names
 from kspark.adapters.tables import with_names
 from kspark.classic import RDD
+from kspark.cluster.failures import BOLD
 from kspark.errors import Described, invalid
 from kspark.replica.comparing import untouched_randomness
 from kspark.replica.model_inputs import (
@@ -165,7 +166,10 @@ class RawRows:
             return None
         arrays = (alike(np.repeat(a, TRIED_ROWS, axis=0)) for a in self.arrays)
         rows = dict(zip(self.names, arrays, strict=True))
-        found = tried(step, rows, f"a dictionary of arrays with the keys {list(self.names)}")
+        given = f"a dictionary of arrays with the keys {list(self.names)}"
+        if step.function is None and len(self.names) == 1:  # see `arranged_for`
+            given = f"the array {self.names[0]!r}"
+        found = tried(step, rows, given)
         if found is None:
             raise refused("preprocess", "the inputs of the model", "None")
         if isinstance(found, Mapping):
@@ -265,8 +269,9 @@ def tried(step: Step, rows: Any, given: str) -> Any:
             return built(rows, training=step.argument == "augment")
     except Exception as error:
         raise ValueError(
-            f"`{step.argument}` must take {given}. Received: {step.title}, which raised "
-            f"{type(error).__name__} for the first row: {error}"
+            f"`{step.argument}` must take {given}. Received: {step.shown}, which raised "
+            f"{type(error).__name__}: {BOLD.sub('', str(error))}. It was called with two copies of "
+            "the first row"
         ) from error
 
 

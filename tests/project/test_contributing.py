@@ -57,9 +57,9 @@ def test_quoted_lines_are_in_the_code(file):
     assert [line for line in QUOTED[file] if bare(line) not in code] == []
 
 
-def test_a_setting_appears_in_the_four_files_of_the_example():
+def test_a_setting_appears_in_the_five_files_of_the_example():
     quoted = {file for file, lines in QUOTED.items() if "on_nonfinite" in "".join(lines)}
-    assert len(quoted) == 4
+    assert len(quoted) == 5
     assert library_files_that_name("on_nonfinite", "onNonfinite") == quoted
 
 

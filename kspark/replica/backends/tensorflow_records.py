@@ -51,12 +51,13 @@ def read_records(
         for batch in part_of(path, compression, part, parts).batch(size):
             parsed = tf.io.parse_example(batch, description)
             yield {name: tensor.numpy() for name, tensor in parsed.items()}
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+    except tf.errors.DataLossError as error:
         raise ValueError(
-            f"{path!r} must be a TFRecord file with the compression {compression or None!r} whose "
-            f"records have the features {[feature.name for feature in features]}, as they are "
-            f"described. Received: {told(error)}"
+            f"{path!r} must be a whole TFRecord file. Received: a file that is damaged, or was not "
+            f"written with `compression={compression or None!r}`: {told(error)}"
         ) from error
+    except tf.errors.InvalidArgumentError as error:
+        raise unlike_described(path, features, told(error)) from error
     except tf.errors.OpError as error:
         raise ClusterError(
             f"TensorFlow cannot read {path!r}: {told(error)}. Each worker must reach the path: "
@@ -64,9 +65,23 @@ def read_records(
         ) from error
 
 
+def unlike_described(path: str, features: Sequence[Feature], text: str) -> ValueError:
+    """Return the error for a record that `tf.io.parse_example` does not take, by its text."""
+    names = [feature.name for feature in features]
+    found = next((name for name in names if f"Feature: {name} " in f"{text} "), None)
+    if found is not None and "could not be found" in text:
+        rule, received = f"have the feature {found!r}", "a record without it"
+    elif found is not None or "Key: " in text:
+        rule, received = f"have the features {names} in the types and shapes described", text
+    else:
+        rule, received = f"be examples with the features {names}", text
+    return ValueError(f"The records of {path!r} must {rule}. Received: {received}")
+
+
 def told(error: tf.errors.OpError) -> str:
     """Return the text of an error without the names of nodes and operations of TensorFlow."""
-    text = re.sub(r"\{\{[^}]*\}\} ?|\[Op:\w+\]|Name: <unknown>, ", "", str(error.message))
+    noise = r"\{\{[^}]*\}\} ?|\[Op:\w+\]|Name: <unknown>, |\bname: *$"
+    text = re.sub(noise, "", str(error.message).strip())
     return text.strip().rstrip(".")
 
 

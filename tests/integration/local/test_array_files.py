@@ -90,7 +90,9 @@ def test_a_damaged_record_is_named_by_its_file(spark, tmp_path):
         for x, y in zip(X, Y, strict=True):
             writer.write(example(x, y))
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(ValueError, match=r"damaged.tfrecord' must be a TFRecord file"):
+    with pytest.raises(
+        ValueError, match=r"damaged.tfrecord' must be a whole TFRecord file.*damaged"
+    ):
         fitted(tfrecord(path, FEATURES), **NAMES)
     with pytest.raises(ValueError, match="no column 'z', which `features_col` names"):
         fitted(tfrecord(path, FEATURES), features_col="z", label_col="y")

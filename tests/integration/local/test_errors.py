@@ -158,6 +158,21 @@ def test_a_loss_that_is_not_finite_raises_an_error(spark, mode):
         SparkModel(classifier(), mode).fit(x, y, verbose=0)
 
 
+@pytest.mark.parametrize("mode", ROADS)
+def test_weights_that_are_not_finite_raise_an_error_although_the_loss_hides_it(spark, mode):
+    """As for Keras, ReLU makes 0 of NaN. The model keeps the weights from before the epoch."""
+    x, y = data()
+    x[7, 2] = np.nan
+    plain, model = (classifier(keras.layers.Dense(5, activation="relu")) for _ in range(2))
+    history = plain.fit(x, y, verbose=0).history
+    assert np.isfinite(history["loss"][0]) and np.isnan(plain.get_weights()[0]).any()
+    before = model.get_weights()
+    with pytest.raises(NonFiniteError, match=r"Merged weights .*epoch 1, .*\nHint: .*NaN in"):
+        SparkModel(model, mode).fit(x, y, verbose=0)
+    for found, kept in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(found, kept)
+
+
 def test_too_few_task_slots_raise_an_error(spark):
     with pytest.raises(NotEnoughSlotsError, match=r"3.*2 free task slots") as caught:
         SparkModel(classifier(), "asynchronous", num_workers=3).fit(*data(), verbose=0)

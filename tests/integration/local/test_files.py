@@ -198,6 +198,8 @@ def test_an_output_does_not_replace_the_rows_that_it_is_made_of(spark, folder):
         spark_model.predict(folder / "0.parquet", output=folder, overwrite=True, verbose=0)
     with pytest.raises(ValueError, match="`output` must be a folder outside of .*, in `x`. Rec"):
         spark_model.predict(folder, output=folder / "scored", verbose=0)
+    with pytest.raises(ValueError, match="`output` must be a folder that the pattern .*does not n"):
+        spark_model.predict(folder / "*", output=folder / "scored", verbose=0)
     assert len(os.listdir(folder)) == 3
     spark_model.predict(folder / "*.parquet", output=folder / "_scored", verbose=0)
     spark_model.predict(folder, output=folder / "_scored", overwrite=True, verbose=0)
@@ -236,6 +238,15 @@ def types(spark, odd="INT96"):
 def as_text(frame):
     """Rows as text: Python has no dates that Spark has."""
     return sorted(row[0] for row in frame.selectExpr("cast(struct(*) as string)").collect())
+
+
+def test_filters_that_leave_no_rows_give_predictions_of_no_rows_and_are_the_reason(spark, folder):
+    spark_model, none = SparkModel(classifier()), {"filters": [("id", ">", COUNT)], "verbose": 0}
+    found = spark_model.predict(folder, **none)
+    assert found.shape == (0, 1) and found.dtype == spark_model.predict(X[:1], verbose=0).dtype
+    for call in (spark_model.fit, spark_model.evaluate):
+        with pytest.raises(ValueError, match="`filters` must be conditions that at least one row"):
+            call(folder, **none)
 
 
 @pytest.mark.parametrize("times", ["INT96", "TIMESTAMP_MILLIS"])

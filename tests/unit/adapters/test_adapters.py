@@ -148,7 +148,8 @@ def test_nan_is_accepted_for_floats_only():
         ),
         (np.array([b"a"]), "string", r"text. Received: \|S1 values"),
         (np.array([1.0, None], object), "float32", "numbers, or text. Received: null in row 1"),
-        (np.array([["a", 1], ["b", None]], object), "", "numbers, or text. Received: str in row 0"),
+        (np.array([["a", 1], ["b", None]], object), "", "numbers, or text. Received: int in row 0"),
+        (np.array(["a b", None], object), "string", "numbers, or text. Received: null in row 1"),
         (np.array([2**70], object), "int64", "real numbers of 64 bits"),
     ],
 )

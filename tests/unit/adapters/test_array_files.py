@@ -78,6 +78,9 @@ def test_the_arrays_of_an_archive_have_names(folder, name):
     np.testing.assert_array_equal(other._chunk.y[0], Y)
     with pytest.raises(ValueError, match="no column 'pixels', which `features_col` names"):
         rows_of(folder / name, features_col="pixels")
+    np.savez(folder / "other.npz", x=X, y=Y)
+    with pytest.raises(ValueError, match="no column 'features'.*array .*: `features_col='x'`"):
+        rows_of(folder / "other.npz", label_col="y")
     with pytest.raises(ValueError, match="`label_col` must be the array"):
         rows_of(folder / name, label_col=None)
 

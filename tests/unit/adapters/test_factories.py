@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+from functools import partial
 
 import keras
 import numpy as np
@@ -254,6 +255,34 @@ def test_functions_are_told_from_data():
 def test_functions_without_arguments_are_to_be_called(function):
     with pytest.raises(TypeError, match=r"`.*\(\)`. To read .* call it: `x=function\(\)`"):
         check_signature(function)
+
+
+def test_settings_are_not_taken_for_the_number_of_a_worker():
+    def batches(n=10, bs=64, err=None):
+        yield X, err
+
+    with pytest.raises(
+        TypeError, match=r"Received: `batches\(n=10, .*call it: .* and `num_workers`"
+    ):
+        check_signature(batches)
+    check_signature(lambda worker=0, num_workers=1, path=None: None)
+    check_signature(lambda i, n, path=None: None)
+    check_signature(lambda *numbers: None)
+
+
+def test_a_captured_data_set_is_refused_as_other_things_that_do_not_travel():
+    captured = dataset()
+    for function in (lambda worker, n: captured.shard(n, worker), lambda worker, n: Unpicklable()):
+        held = function if function.__closure__ else partial(function, path=Unpicklable())
+        with pytest.raises(ValueError, match="cannot be sent to the workers: .*data sets inside"):
+            DataFunction.of(held)
+
+
+class Unpicklable:
+    """Raises an error of its own, as objects of libraries do."""
+
+    def __reduce__(self):
+        raise OSError("no copy of this")
 
 
 def test_a_function_travels_by_value_and_is_seeded():

@@ -17,6 +17,7 @@ from kspark.adapters.files import (
     ChosenColumns,
     FileExamples,
     adapt_files,
+    column_of,
     first_features,
     read_shards,
 )
@@ -66,7 +67,7 @@ def test_text_that_is_the_name_of_a_file_is_mentioned(tmp_path, monkeypatch, cap
         (tmp_path / name).touch()
     with caplog.at_level("WARNING", "kspark"):
         assert opened(names) is names
-        assert opened(["a"], y=[1]) == ["a"]
+        assert opened(names, y=[0, 1]) is names
     assert ("wrap each in `pathlib.Path`" in caplog.text) == warned
 
 
@@ -155,8 +156,43 @@ def test_labels_beside_files_are_refused(files, name):
     "filters", [5, [], "a > 1", [("a", "~", 1)], [("a", "in", 1)], pc.field("a") > 1]
 )
 def test_spark_takes_lists_of_tuples_only(filters):
-    with pytest.raises(ValueError, match="`filters` must be .*a list of tuples"):
+    with pytest.raises(ValueError, match="`filters` must be (.*a list of tuples|conditions with)"):
         condition_of(filters)
+
+
+def test_filters_name_the_wrong_operator_value_or_column(files, tmp_path):
+    path = str(tmp_path / "rows.parquet")
+    for wrong, words in (
+        (("b", "=>", 3), "one of the operators '=', .*'not in'. Received: .'b', '=>', 3."),
+        (("t", "in", "x"), r"a list of values for 'in', such as \['x'\]. Received"),
+        (("bb", ">", 3), r"a condition on 'bb'. Did you mean 'b'\? The columns are: \['a', 'b'"),
+        (("a", ">", "old"), r"; 'a' has the type double. Received: \('a', '>', 'old'\) \("),
+    ):
+        with pytest.raises(ValueError, match=f"^`filters` must be conditions .*{words}"):
+            ParquetFiles.open([path], [("a", "<", 9.0), wrong])
+
+
+def test_a_column_that_only_folders_have_comes_with_the_way_to_read_it(tmp_path):
+    for day in (1, 2):
+        (tmp_path / f"day={day}").mkdir()
+        pq.write_table(pa.table({"a": [1.0]}), tmp_path / f"day={day}" / "rows.parquet")
+    pattern, words = str(tmp_path / "day=*"), "name the folder that contains the folders `day=..."
+    with pytest.raises(ValueError, match=words):
+        ParquetFiles.open([pattern], [("day", "=", 1)])
+    with pytest.raises(ValueError, match=f"no column 'day', which `features_col`.*{words}"):
+        column_of(ParquetFiles.open([pattern]), "day", "features_col")
+    assert ParquetFiles.open([str(tmp_path)], [("day", "=", 1)]).num_rows == 1
+
+
+def test_filters_that_leave_no_rows_are_the_reason(files, tmp_path):
+    chosen = ParquetFiles.open([str(tmp_path / "rows.parquet")], [("a", ">", 9)])
+    for rows, words in (
+        (files, "`x` must be a data set with"),
+        (chosen, "`filters` must be .*> 9"),
+    ):
+        examples = FileExamples(None, rows, None, 1)
+        with pytest.raises(ValueError, match=words):
+            raise examples.no_rows("x")
 
 
 class StoreError(Exception):

@@ -10,7 +10,8 @@ import pytest
 from pyspark.sql.types import ArrayType, DoubleType, StructType
 
 from kspark.adapters import Columns
-from kspark.adapters.feeds import Packing, missing, plan_frame
+from kspark.adapters.column_names import missing
+from kspark.adapters.feeds import Packing, plan_frame
 from kspark.adapters.frame_columns import MANY, FrameColumns, packed_plan
 from kspark.shards import ArraySpec, InputSpec
 

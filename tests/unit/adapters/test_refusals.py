@@ -97,3 +97,12 @@ def test_a_series_of_polars_is_an_array():
             return np.arange(3, dtype=dtype)
 
     assert plain_array(Series(), "y").tolist() == [0, 1, 2]
+
+
+def test_rows_with_named_parts_are_to_be_passed_as_a_table():
+    structured = np.zeros(4, dtype=[("a", "f4"), ("label", "i4")])
+    for x in ([{"a": 1, "label": 0}] * 4, structured):
+        with pytest.raises(ValueError, match=r"`y` must be labels .*`x=pandas.DataFrame\(rows\)`"):
+            adapt(SPARK, x, spec=SPEC)
+    with pytest.raises(ValueError, match=r"`y` must be labels .*Received: y=None$"):
+        adapt(SPARK, np.zeros((4, 3)), spec=SPEC)

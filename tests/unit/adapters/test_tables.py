@@ -103,3 +103,25 @@ def test_weights_may_be_arrays_and_one_column_per_output():
             table, spec=spec, features_col="x", label_col=["y", "y"], weight_col=weights
         )
         assert [w.tolist() for w in chunk.sample_weight] == wanted
+
+
+def test_columns_that_are_numbered_come_with_the_way_to_name_them():
+    spec = InputSpec((ArraySpec("x", (2,), "float32"),), SPEC.targets)
+    for width in (2, 30):
+        table = pd.DataFrame(np.zeros((2, width))).assign(label=LABELS)
+        with pytest.raises(ValueError, match=r"no column 'features'.*\.columns\.astype\(str\)"):
+            chunk_of(table, spec=spec)
+        with pytest.raises(ValueError, match=r"`features_col` must be .*astype\(str\)"):
+            chunk_of(table, spec=spec, features_col=[0, 1])
+    named = table.set_axis(table.columns.astype(str), axis=1)
+    assert chunk_of(named, spec=spec, features_col=["0", "1"]).x[0].shape == (2, 2)
+
+
+def test_text_beside_numbers_comes_with_the_dictionary_for_an_input_of_each():
+    spec = InputSpec((ArraySpec("x", None, ""),), SPEC.targets)
+    table = pd.DataFrame({"n": [1, 2], "t": ["a", "b"], "label": LABELS})
+    words = (
+        r"^Column 't' must hold numbers, .*pass a dictionary: `features_col=\{'n': 'n', 't': 't'\}`"
+    )
+    with pytest.raises(ValueError, match=words):
+        chunk_of(table, spec=spec, features_col=["n", "t"])

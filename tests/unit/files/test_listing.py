@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kspark.files.listing import list_files
+from kspark.files.listing import list_files, would_read
 
 
 @pytest.fixture
@@ -127,3 +127,20 @@ def test_a_folder_that_is_named_metadata_is_none_of_a_table(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
     assert len(list_files([str(tmp_path / "a.parquet"), str(tmp_path / "metadata")])) == 2
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "found"),
+    [
+        ("/rows/*", "/rows/scored", True),
+        ("/r*", "/rows/scored/deep", True),
+        ("/{old,rows}/day=?", "/rows/day=1", True),
+        ("/rows/*.parquet", "/rows/scored", False),
+        ("/rows/*/*", "/rows/scored", False),
+        ("/rows/*", "/rows/_scored", False),
+        ("/rows/*", "/rows/a/.scored", False),
+        ("/rows/[^s]*", "/rows/scored", False),
+    ],
+)
+def test_a_pattern_names_the_paths_whose_files_it_reads(pattern, path, found):
+    assert would_read(pattern, path) == found

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from kspark.errors import NonFiniteError
 from kspark.job import epochs
 from kspark.job.epochs import note_epoch
 from kspark.job.progress import Progress
@@ -51,6 +53,7 @@ def test_callbacks_see_the_step_counters_of_the_replicas(monkeypatch, stateful):
         checkpoints=None,
         progress=Progress(0, 5, 0),
         steps=1,
+        plan=SimpleNamespace(on_nonfinite="ignore"),
     )
     monkeypatch.setattr(epochs, "take_state", lambda *_: note("take"))
     monkeypatch.setattr(epochs, "validate", lambda *_: note("validate", {}))
@@ -59,6 +62,24 @@ def test_callbacks_see_the_step_counters_of_the_replicas(monkeypatch, stateful):
     assert order == [*taken, ("batches", (5, 4)), ("validate", (5, 4)), ("end", (5, 4))]
     epochs.close_epoch(fit, 4, [], 8)
     assert replica.counters == (5, 4)  # nobody reported any
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_trainable_weights_must_be_finite(wrong):
+    weights = np.full(5, 3e38, np.float32)  # Their sum is too large for the dtype.
+    plan = TrainingPlan.create()
+    fit = SimpleNamespace(
+        plan=plan,
+        aggregator=SimpleNamespace(settled=lambda: weights),
+        spec=SimpleNamespace(weights=SimpleNamespace(trainable_size=4)),
+    )
+    weights[4] = wrong
+    epochs.check_weights(fit, 0)
+    weights[1] = wrong
+    with pytest.raises(NonFiniteError, match="Merged weights .* epoch 1.*\nHint"):
+        epochs.check_weights(fit, 0)
+    fit.plan = replace(plan, on_nonfinite="ignore")
+    epochs.check_weights(fit, 0)
 
 
 class Opened:

@@ -78,6 +78,15 @@ def test_workers_of_files_without_rows_are_counted(caplog, examples, counts, log
     assert ("1 of 3 workers have no rows, because `filters`" in caplog.text) == logged
 
 
+@pytest.mark.parametrize(("counts", "logged"), [([1, 0, 1, 0], True), ([4, 0, 4], False)])
+def test_workers_that_outnumber_the_rows_are_counted(caplog, counts, logged):
+    merging = SimpleNamespace(optimizer=Average())
+    fit = Fit(None, None, TrainingPlan.create(), None, None, 0.0, merging, None)
+    fit.num_train = dict(enumerate(counts))
+    log_plan(fit)
+    assert ("2 of 4 workers have no rows, because there are only 2." in caplog.text) == logged
+
+
 @pytest.mark.parametrize(("wanted", "found"), [(None, 4), (3, 3), (5, None)])
 def test_every_shard_needs_a_slot(monkeypatch, wanted, found):
     """A shard that waits for a slot would be taken for a slow one."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+from functools import partial
 
 import keras
 import numpy as np
 import pytest
 from pandas import isna
 
+from kspark.ml.persistence import by_reader
 from kspark.replica.backends.randomness import OwnRandomness
 from kspark.replica.import_names import imported, name_to_save, restored
 from kspark.replica.model_inputs import as_arrays, as_inputs
@@ -181,6 +183,10 @@ def test_a_file_cannot_name_any_function_in_safe_mode():
         rule = "loaded after `import" if name.startswith("never") else "a function of your own mod"
         with pytest.raises(ValueError, match=f"`preprocess` must be {rule}"):
             restored(name, "preprocess", {}, safe_mode=True)
+    ways = partial(by_reader, "KerasModel")
+    words = r"`KerasModel.read\(\).customObjects\(\{'f': .*`KerasModel.read\(\).safeMode\(F"
+    with pytest.raises(ValueError, match=words):
+        restored("never_in:f", "preprocess", {}, safe_mode=True, ways=ways)
     assert restored("json:loads", "preprocess", {}, safe_mode=False).__name__ == "loads"
     given = {"function": main_function()}
     assert restored("lost:function", "preprocess", given, safe_mode=True) is given["function"]

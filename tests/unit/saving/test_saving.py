@@ -186,7 +186,7 @@ def test_h5_refuses_an_adapted_vocabulary(tmp_path: Path) -> None:
     words.adapt(np.array(["left", "right"]))
     inner = keras.Sequential([keras.Input((1,), dtype="string"), words])
     model = keras.Sequential([keras.Input((1,), dtype="string"), inner, keras.layers.Dense(1)])
-    with pytest.raises(ValueError, match=r"vocabulary .* model='string_lookup"):
+    with pytest.raises(ValueError, match=r"vocabulary .* the layer 'string_lookup"):
         save_model(model, CONFIG, tmp_path / "a.h5")
     save_model(model, CONFIG, tmp_path / "a.keras")
     loaded = load_model(tmp_path / "a.keras").model

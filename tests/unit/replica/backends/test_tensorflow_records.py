@@ -47,24 +47,35 @@ def test_parts_have_each_record_once_in_order(file, parts):
     assert found["c"].tolist() == [f"n{number}".encode() for number in range(10)]
 
 
-def test_damage_and_other_descriptions_name_the_file(file):
+def told(path, compression, features=FEATURES):
+    """The text of the error with which records are refused."""
+    with pytest.raises(ValueError, match=r"rows.tfrecord' must .*Received") as error:
+        list(read_records(path, compression, features, 100))
+    text = str(error.value)
+    assert "{{" not in text and "[Op:" not in text and not text.endswith("name:")
+    return text
+
+
+def test_damage_and_other_compressions_are_told_from_records_without_the_features(file):
     path, compression = file
+    assert "have the feature 'z'. Received: a record without it" in told(
+        path, compression, (*FEATURES, Feature("z", (), "int64"))
+    )
+    assert "must have the features ['c'] in the types and shapes described" in told(
+        path, compression, (Feature("c", (), "int64"),)
+    )
+    wrong = "" if compression else "GZIP"
+    assert f"was not written with `compression={wrong or None!r}`" in told(path, wrong)
     with open(path, "r+b") as opened:
         opened.seek(-20, 2)
         opened.write(b"damaged")
-    other = (Feature("z", (), "int64"),)
-    for features in (FEATURES, other):
-        with pytest.raises(
-            ValueError, match=r"rows.tfrecord' must be a TFRecord file.*Received"
-        ) as e:
-            list(read_records(path, compression, features, 100))
-        assert "{{" not in str(e.value) and "[Op:" not in str(e.value)
+    assert "Received: a file that is damaged" in told(path, compression)
 
 
-def test_a_wrong_compression_and_a_missing_file_are_named(file):
-    path, compression = file
-    wrong = "" if compression else "GZIP"
-    with pytest.raises(ValueError, match="with the compression"):
-        list(read_records(path, wrong, FEATURES, 4))
+def test_records_of_another_kind_and_a_missing_file_are_named(tmp_path):
+    path = str(tmp_path / "rows.tfrecord")
+    with tf.io.TFRecordWriter(path) as writer:
+        writer.write(b"no example")
+    assert "must be examples with the features ['a', 'b', 'c']" in told(path, "")
     with pytest.raises(ClusterError, match=r"cannot read .*no.tfrecord"):
-        list(read_records(path.replace("rows", "no"), compression, FEATURES, 4))
+        list(read_records(path.replace("rows", "no"), "", FEATURES, 4))
