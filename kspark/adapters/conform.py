@@ -30,7 +30,7 @@ ADVICE = {
     "date": TIMES,
     "Timestamp": TIMES,
     "bytes": "Decode text, and make arrays of images",
-    "null": "Features may have nulls if `preprocess` fills them",
+    "null": "Drop or fill them before; features may have nulls if `preprocess` fills them",
     "lengths": "Features may have different lengths if `preprocess` pads them",
 }
 """How to convert values that are no numbers, by NumPy's letter for their kind or Python's type, and
