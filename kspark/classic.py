@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 __all__ = [
     "RDD",
     "Broadcast",
-    "LabeledPoint",
     "Py4JError",
     "Py4JJavaError",
     "SparkContext",
@@ -22,12 +21,10 @@ __all__ = [
 if TYPE_CHECKING:
     from py4j.protocol import Py4JError, Py4JJavaError
     from pyspark import RDD, Broadcast, SparkContext, SparkStageInfo, StatusTracker
-    from pyspark.mllib.regression import LabeledPoint
 else:
     try:
         from py4j.protocol import Py4JError, Py4JJavaError
         from pyspark import RDD, Broadcast, SparkContext, SparkStageInfo, StatusTracker
-        from pyspark.mllib.regression import LabeledPoint
     except ImportError:
 
         class Py4JError(Exception):
@@ -41,9 +38,6 @@ else:
 
         class Broadcast:
             """Stands for a broadcast."""
-
-        class LabeledPoint:
-            """Stands for a row of MLlib."""
 
         class SparkContext:
             """Stands for a context. None was ever started."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 from pyspark.mllib.linalg import Matrix, Vector
 
-from kspark.classic import RDD, LabeledPoint
+from kspark.classic import RDD
 from kspark.data import (
     from_labeled_point,
     from_matrix,
@@ -21,6 +21,9 @@ from kspark.data import (
 from kspark.errors import invalid
 from kspark.replica.labels import ONE_HOT, loss_name
 from kspark.spark_model import SparkModel
+
+if TYPE_CHECKING:
+    from pyspark.mllib.regression import LabeledPoint
 
 __all__ = [
     "SparkMLlibModel",

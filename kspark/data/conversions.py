@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Number
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pyspark.mllib.linalg import VectorUDT
@@ -20,7 +20,7 @@ from kspark.adapters import Columns, Examples, adapt
 from kspark.adapters.column_types import is_vector_type
 from kspark.adapters.dataframe import chosen_column
 from kspark.adapters.slices import rows_rdd, vector_frame
-from kspark.classic import RDD, LabeledPoint, SparkContext
+from kspark.classic import RDD, SparkContext
 from kspark.cluster.bootstrap import ship
 from kspark.data.checks import check_has, check_kind
 from kspark.errors import Described, invalid, invalid_type
@@ -37,6 +37,9 @@ from kspark.worker.rows import (
     points,
     stacked_points,
 )
+
+if TYPE_CHECKING:
+    from pyspark.mllib.regression import LabeledPoint
 
 POINTS = "an RDD of LabeledPoint, such as `to_labeled_point(sc, x, y)` makes"
 FRAME = "a Spark DataFrame; make one with `spark.createDataFrame`"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pyspark.mllib.linalg import Vectors
 
 from kspark.adapters.base import CHUNK_BYTES
-from kspark.classic import LabeledPoint
 from kspark.errors import Described, invalid
 from kspark.shards import Chunk
+
+if TYPE_CHECKING:
+    from pyspark.mllib.regression import LabeledPoint
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -23,6 +25,8 @@ def pairs(features: Any, labels: Any) -> Iterator[Any]:
 
 def points(features: Any, labels: Any) -> Iterator[LabeledPoint]:
     """Yield rows as `LabeledPoint`."""
+    from pyspark.mllib.regression import LabeledPoint  # The client of Spark Connect lacks it.
+
     for x, y in zip(features, labels, strict=True):
         vector = np.asarray(x)
         if vector.ndim != 1:
