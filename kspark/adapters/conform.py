@@ -253,7 +253,9 @@ def unboxed(values: np.ndarray, place: Place) -> np.ndarray:
         if not isinstance(value, kinds):
             found = "null" if value is None else type(value).__name__
             items = max(1, prod(values.shape[1:]))
-            raise advised(place.error("numbers, or text", found, at // items), found)
+            is_mixed = isinstance(value, str | Number)  # Which of both is wrong, nobody can tell.
+            rule = "numbers, or text, and not both" if is_mixed else "numbers, or text"
+            raise advised(place.error(rule, found, at // items), found)
     whole = all(isinstance(v, int | np.integer) for v in flat)
     try:
         return values.astype(np.int64 if whole else np.float64)
@@ -294,6 +296,9 @@ def stack(values: Sequence[Any], place: Place, *, is_loose: bool = False) -> np.
             stacked = np.stack([np.asarray(v) for v in values])
         else:
             stacked = np.asarray(values)
+            if stacked.dtype.kind == "U":  # NumPy makes text of numbers, too, such as "nan".
+                objects = np.asarray(values, object)
+                stacked = stacked if all(isinstance(v, str) for v in objects.flat) else objects
     except ValueError as error:
         raise ragged(values, place) or error from None
     return unnested(stacked, place) if stacked.dtype == object else stacked

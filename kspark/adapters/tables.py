@@ -187,8 +187,12 @@ def column_values(column: Any, place: Place, is_loose: bool = False) -> Features
         is_loose: As for `stack_rows`. Defaults to `False`.
     """
     values: np.ndarray = column.to_numpy()
-    is_objects = values.dtype == object and len(values)
-    return stack_rows(values.tolist(), place, is_loose=is_loose) if is_objects else values
+    if values.dtype != object or not len(values):
+        return values
+    missing = column.isna().to_numpy()
+    if missing.any() and any(isinstance(v, str | bytes) for v in values):
+        values = np.where(missing, None, values)  # pandas has NaN or NA in place of missing text.
+    return stack_rows(values.tolist(), place, is_loose=is_loose)
 
 
 def adapt_columns(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from kspark.errors import NO_SHARD, Failure
 
@@ -19,13 +20,22 @@ MAX_BRIEF = 200
 """Number of characters of the short form of a cause."""
 
 TRACEBACK = "Traceback (most recent call last):"
-END_OF_TRACEBACK = re.compile(r"^(?:\s+at |Caused by: |Driver stacktrace:|JVM stacktrace:)", re.M)
+END_OF_TRACEBACK = re.compile(
+    r"^(?:\s+at [\w.$/<>]+\(|Caused by: |Driver stacktrace:|JVM stacktrace:)", re.M
+)
 
-FRAME = re.compile(r'^  File "([^"]*)".*\n(?:    .*\n)*', re.M)
+FRAME = re.compile(r'^  File "([^"]*)".*\n(?:    .*\n)*(?:  \[Previous line repeated .*\n)?', re.M)
 """Matches a frame in the text of a Python traceback, with its line of code."""
 
+OWN_FOLDERS = (
+    re.escape(str(Path(__file__).parents[1])),
+    r"[/\\](?:site-packages|dist-packages|kspark-[0-9a-f]+\.zip)[/\\]kspark",
+)
+"""Match the folders in which kspark is imported: here, or on an executor."""
+
 NOT_THE_USERS = re.compile(
-    r"[/\\]pyspark(?:\.zip)?[/\\]|[/\\]kspark[/\\](?:adapters|cluster|files|job|shards|worker)[/\\]"
+    r"[/\\]pyspark(?:\.zip)?[/\\]"
+    rf"|(?:{'|'.join(OWN_FOLDERS)})[/\\](?:adapters|cluster|files|job|shards|worker)[/\\]"
 )
 """Matches the files through which Spark and kspark call code of the user."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from threading import Lock
 from typing import Any
 
 import pandas as pd
@@ -60,6 +61,7 @@ class SharedModel:
         # there are no references to it.
         self._shared = engine.share(spec)
         self._functions: dict[tuple[Any, ...], Any] = {}
+        self._lock = Lock()  # Several threads may use a stage.
 
     def ship(self, function: Callable[..., Any], *args: Any) -> Shipped:
         """Ship a function that takes the model's `ReplicaSpec` after `args`.
@@ -80,13 +82,15 @@ class SharedModel:
             kind: `DataType` of its result.
         """
         key = (shipped.target, shipped.args, shipped.log, num_columns, kind.json())
-        function = self._functions.pop(key, None)
-        if function is None:
-            # Spark may run a deterministic function again for each filter on its result.
-            function = ARROW_UDF(arrow_function(shipped, num_columns), kind).asNondeterministic()
-        self._functions[key] = function
-        while len(self._functions) > MAX_FUNCTIONS:
-            self._functions.pop(next(iter(self._functions)), None)
+        with self._lock:
+            function = self._functions.pop(key, None)
+            if function is None:
+                made = ARROW_UDF(arrow_function(shipped, num_columns), kind)
+                # Spark may run a deterministic function again for each filter on its result.
+                function = made.asNondeterministic()
+            self._functions[key] = function
+            while len(self._functions) > MAX_FUNCTIONS:
+                del self._functions[next(iter(self._functions))]
         return function
 
 

@@ -148,7 +148,11 @@ def test_nan_is_accepted_for_floats_only():
         ),
         (np.array([b"a"]), "string", r"text. Received: \|S1 values"),
         (np.array([1.0, None], object), "float32", "numbers, or text. Received: null in row 1"),
-        (np.array([["a", 1], ["b", None]], object), "", "numbers, or text. Received: int in row 0"),
+        (
+            np.array([["a", 1], ["b", None]], object),
+            "",
+            "numbers, or text, and not both. Received: int in row 0",
+        ),
         (np.array(["a b", None], object), "string", "numbers, or text. Received: null in row 1"),
         (np.array([2**70], object), "int64", "real numbers of 64 bits"),
     ],
@@ -302,7 +306,7 @@ def test_chunks_grow_to_their_size_and_keep_the_order():
         (5, "Received: a int in row 70"),
         (([1], 0), r"`x` must hold examples of one shape, \(2,\).*shape \(1,\) in row 70"),
         (([1, None], 0), "`x` must hold numbers, or text. Received: null in row 70"),
-        (([1, "a"], 0), "`x` must hold numbers. Received: text"),
+        (([1, "a"], 0), "`x` must hold numbers, or text, and not both. Received: str in row 70"),
         (([1, 2], None), "`y` must hold numbers, or text. Received: null in row 70"),
     ],
 )

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pytest
 
 from kspark.adapters import Columns, adapt
+from kspark.adapters.conform import Place, stack
+from kspark.adapters.tables import column_values
 from kspark.shards import ArraySpec, InputSpec
 
 SPARK = SimpleNamespace(sparkContext=SimpleNamespace(defaultParallelism=2))
@@ -125,3 +127,20 @@ def test_text_beside_numbers_comes_with_the_dictionary_for_an_input_of_each():
     )
     with pytest.raises(ValueError, match=words):
         chunk_of(table, spec=spec, features_col=["n", "t"])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [["a", float("nan"), "bc"], pd.array(["a", None, "bc"], dtype="string"), ["a", None, "bc"]],
+)
+def test_missing_text_is_null_and_not_the_word_nan(values):
+    column = pd.Series(values)
+    found = column_values(column, Place("Column 't'"), is_loose=True)
+    assert found.tolist() == ["a", None, "bc"]
+
+
+@pytest.mark.parametrize("values", [["a", 5], [["a", "b"], ["c", 5]]])
+def test_numbers_among_text_stay_numbers(values):
+    found = stack(values, Place("x"))
+    assert found.dtype == object
+    assert found.tolist() == values

@@ -95,3 +95,29 @@ def test_an_error_of_the_jvm_names_no_shard():
     error = job_error(RuntimeError("[USER_RAISED_EXCEPTION] '(id < 5)' is not true!"))
     text = "Spark gave up on the job: [USER_RAISED_EXCEPTION] '(id < 5)' is not true!"
     assert str(lost_for_good(error)) == text
+
+
+@pytest.mark.parametrize(
+    ("line", "raised", "kind"),
+    [
+        (
+            "    at = 1 / (row - row)\n",
+            "ZeroDivisionError: division by zero\n",
+            "ZeroDivisionError",
+        ),
+        ("    return 1 / row\n", "ValueError: bad\n  at row 3\n", "ValueError"),
+        (
+            "    return again(row)\n  [Previous line repeated 979 more times]\n",
+            "RecursionError: maximum recursion depth exceeded\n",
+            "RecursionError",
+        ),
+    ],
+)
+def test_what_the_user_wrote_is_no_end_of_the_traceback(line, raised, kind):
+    users = f'  File "/home/me/kspark/files/t.py", line 9, in divided\n{line}{raised}'
+    heading = "Traceback (most recent call last):\n"
+    own = '  File "/lib/pyspark.zip/pyspark/util.py", line 158, in wrapper\n    return f(*args)\n'
+    found = raised_on_worker(f"Job aborted: {heading}{own}{users}{AT}")
+    assert found.kind == kind
+    assert found.message == raised.partition(": ")[2].rstrip()
+    assert found.traceback == f"{heading}{users}".rstrip()

@@ -1,5 +1,8 @@
 """The DataFrames that are scored, and Spark's functions for them, with stand-ins for Spark's."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from types import SimpleNamespace
 
 import pytest
@@ -50,7 +53,7 @@ def model(monkeypatch):
     """A `SharedModel` without a session."""
     monkeypatch.setattr(frame_scoring, "ARROW_UDF", Function)
     shared = SharedModel.__new__(SharedModel)
-    shared._functions = {}
+    shared._functions, shared._lock = {}, Lock()
     return shared
 
 
@@ -84,3 +87,17 @@ def test_only_the_functions_that_were_used_last_are_kept(model):
     model.column_function(shipped("one more"), 1, DoubleType())
     assert len(model._functions) == MAX_FUNCTIONS
     assert model.column_function(shipped(0), 1, DoubleType()) is first
+
+
+def test_threads_share_the_functions_of_a_model(model):
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            numbers = [number % 60 for number in range(3000)]
+            kind = DoubleType()
+            found = pool.map(lambda n: model.column_function(shipped(n), 1, kind), numbers)
+            assert all(function.kind is kind for function in found)
+    finally:
+        sys.setswitchinterval(before)
+    assert len(model._functions) == MAX_FUNCTIONS
