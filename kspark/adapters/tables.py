@@ -191,7 +191,8 @@ def column_values(column: Any, place: Place, is_loose: bool = False) -> Features
         return values
     missing = column.isna().to_numpy()
     if missing.any() and any(isinstance(v, str | bytes) for v in values):
-        values = np.where(missing, None, values)  # pandas has NaN or NA in place of missing text.
+        values = values.copy()
+        values[missing] = None  # pandas has NaN or NA in place of missing text.
     return stack_rows(values.tolist(), place, is_loose=is_loose)
 
 

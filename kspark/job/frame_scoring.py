@@ -166,7 +166,7 @@ def score_by_column(
     Only the features are sent to Python.
     """
     features = FrameColumns(frame).sources(plan)
-    rows = as_rows(frame)
+    rows = with_rows_converted(frame)
     if len(added) == 1:
         shipped = model.ship(inference_worker.predict_last, task, plan, scores)
         score = model.column_function(shipped, len(features), added[0].dataType)
@@ -180,7 +180,7 @@ def score_by_column(
     return scored.select("*", *new).drop(temporary)
 
 
-def as_rows(frame: DataFrame) -> DataFrame:
+def with_rows_converted(frame: DataFrame) -> DataFrame:
     """Return a DataFrame whose rows Spark converts for functions, and not a reader's columns.
 
     A filter that Spark cannot push down converts the columns to rows. It takes about a tenth of

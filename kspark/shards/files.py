@@ -3,8 +3,7 @@
 Numbers are stored as raw bytes in row-major order. Sparse rows are stored as three such files: the
 entries, their positions, and where each row begins. Text is stored as an Arrow file whose record
 batches have `TEXT_BLOCK` rows each (the last may have fewer), so that the batch of a row can be
-computed. Rows of different shapes are stored as an Arrow file, too: each record batch holds the
-bytes of `RAGGED_BLOCK` rows, so that each of these blocks has a type of its own.
+computed. Rows of different shapes are stored as `kspark.shards.ragged_files` says.
 """
 
 from __future__ import annotations
@@ -17,12 +16,11 @@ import numpy as np
 import pyarrow as pa
 
 from kspark.shards.handle import INDICES, STARTS, StoredArray
-from kspark.shards.ragged import as_rows, decoded, encoded
-from kspark.shards.sparse import POSITION, START, Features, SparseRows, dense, starts_of
+from kspark.shards.ragged_files import blocks_of, read_ragged
+from kspark.shards.sparse import POSITION, START, Features, SparseRows, starts_of
 from kspark.shards.spec import BYTES, RAGGED, TEXT
 
 TEXT_BLOCK = 4096
-RAGGED_BLOCK = 256
 COPY_BYTES = 16 << 20
 
 Range = tuple[int, int]
@@ -173,50 +171,6 @@ class TextWriter:
         self._file.close()
 
 
-class RaggedWriter:
-    """Appends rows of different shapes, or nulls, to an Arrow file.
-
-    Args:
-        path: String, the file to create.
-
-    Attributes:
-        paths: Tuple of strings, the file.
-        entries: `None`, because the rows are not sparse.
-    """
-
-    dtype = RAGGED
-    entries = None
-
-    def __init__(self, path: str) -> None:
-        self.paths = (path,)
-        self._waiting = np.empty(0, object)
-        self._schema = pa.schema([("rows", pa.large_binary())])
-        self._file = pa.ipc.new_file(path, self._schema)
-
-    def write(self, values: Features) -> None:
-        """Append rows.
-
-        Raises:
-            ValueError: If they have values of different kinds, such as numbers and text.
-        """
-        rows = np.concatenate([self._waiting, as_rows(dense(values))])
-        while len(rows) >= RAGGED_BLOCK:
-            self._write_block(rows[:RAGGED_BLOCK])
-            rows = rows[RAGGED_BLOCK:]
-        self._waiting = rows
-
-    def _write_block(self, rows: np.ndarray) -> None:
-        column = pa.array([encoded(rows)], pa.large_binary())
-        self._file.write_batch(pa.record_batch([column], schema=self._schema))
-
-    def close(self) -> None:
-        """Write the buffered rows and close the file."""
-        if len(self._waiting):
-            self._write_block(self._waiting)
-            self._waiting = self._waiting[:0]
-        self._file.close()
-
-
 def common_dtype(left: np.dtype, right: np.dtype) -> np.dtype:
     """Return the dtype to store rows of both.
 
@@ -259,7 +213,7 @@ def read_ranges(
     if stored.entries is not None:
         return _read_sparse(path, stored, ranges)
     if stored.dtype == RAGGED:
-        return _read_ragged(path, ranges)
+        return read_ragged(path, ranges)
     rows = sum(stop - start for start, stop in ranges)
     if mapped and not stored.is_text and len(ranges) == 1 and rows * stored.items:
         return _map_numbers(path, stored, *ranges[0])
@@ -318,31 +272,9 @@ def _read_text(path: str, stored: StoredArray, ranges: Sequence[Range], rows: in
     with pa.OSFile(path) as source:
         file = pa.ipc.open_file(source)
         for start, stop in ranges:
-            for block, low, high in _blocks(start, stop, TEXT_BLOCK):
+            for block, low, high in blocks_of(start, stop, TEXT_BLOCK):
                 items = slice(low * stored.items, high * stored.items)
                 texts = file.get_batch(block).column(0).to_pylist()[items]
                 out[at : at + len(texts)] = texts
                 at += len(texts)
     return out
-
-
-def _read_ragged(path: str, ranges: Sequence[Range]) -> np.ndarray:
-    found = [np.empty(0, object)]
-    with pa.OSFile(path) as source:
-        file = pa.ipc.open_file(source)
-        for start, stop in ranges:
-            for block, low, high in _blocks(start, stop, RAGGED_BLOCK):
-                rows = decoded(file.get_batch(block).column(0)[0].as_buffer())
-                found.append(rows[low:high])
-    return np.concatenate(found)
-
-
-def _blocks(start: int, stop: int, size: int) -> list[tuple[int, int, int]]:
-    """Return the record batches of rows `[start, stop)` as (batch, start in it, stop in it)."""
-    blocks = []
-    while start < stop:
-        block, low = divmod(start, size)
-        high = min(size, low + stop - start)
-        blocks.append((block, low, high))
-        start += high - low
-    return blocks

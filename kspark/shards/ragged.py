@@ -16,6 +16,9 @@ import pyarrow.compute as pc
 
 from kspark.shards.spec import BYTES, RAGGED, TEXT
 
+SHAPES = "shapes"
+"""The column of shapes beside flat values."""
+
 
 def one_per_row(values: Iterable[Any], count: int) -> np.ndarray:
     """Return an object array with one value per row, whatever these are."""
@@ -70,6 +73,10 @@ def encoded(rows: np.ndarray) -> bytes:
     Raises:
         ValueError: If they have values of different kinds, such as numbers and text.
     """
+    if have_shapes(rows):
+        values = pa.array([None if row is None else row.reshape(-1) for row in rows])
+        shapes = pa.array([None if row is None else row.shape for row in rows])
+        return batch_bytes(pa.record_batch([values, shapes], ["rows", SHAPES]))
     plain = [nested(row) for row in rows]
     try:
         try:
@@ -81,7 +88,24 @@ def encoded(rows: np.ndarray) -> bytes:
             "The rows of a column must be all numbers, all text or all bytes, or lists of these. "
             f"Received: {error}"
         ) from error
-    batch = pa.record_batch([column], ["rows"])
+    return batch_bytes(pa.record_batch([column], ["rows"]))
+
+
+def have_shapes(rows: np.ndarray) -> bool:
+    """Whether rows are arrays of numbers with several axes, such as images, or null.
+
+    They are stored as flat values and shapes, because nested lists would be one per pixel.
+    """
+    kinds = {
+        row.dtype if isinstance(row, np.ndarray) and row.ndim > 1 else object
+        for row in rows
+        if row is not None
+    }
+    return len(kinds) == 1 and np.dtype(next(iter(kinds))).kind in "biuf"
+
+
+def batch_bytes(batch: pa.RecordBatch) -> bytes:
+    """Return a record batch as bytes, with its type."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
@@ -105,8 +129,13 @@ def as_list(row: Any) -> Any:
 def decoded(buffer: pa.Buffer) -> np.ndarray:
     """Return the rows of `encoded`."""
     with pa.ipc.open_stream(buffer) as reader:
-        column = reader.read_next_batch().column(0)
-    return as_rows(rows_of(column))
+        batch = reader.read_next_batch()
+    rows = as_rows(rows_of(batch.column(0)))
+    if SHAPES not in batch.schema.names:
+        return rows
+    pairs = zip(rows, batch.column(SHAPES).to_pylist(), strict=True)
+    shaped = (row if row is None else row.reshape(shape) for row, shape in pairs)
+    return one_per_row(shaped, len(rows))
 
 
 def rows_of(column: pa.Array) -> np.ndarray:
@@ -117,8 +146,7 @@ def rows_of(column: pa.Array) -> np.ndarray:
     if pa.types.is_list(column.type):
         lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
         return split(rows_of(column.flatten()), lengths)
-    values: np.ndarray = column.to_numpy(zero_copy_only=False)
-    return values
+    return np.array(column.to_numpy(zero_copy_only=False))  # Functions may change it in place.
 
 
 def memory_of_values(values: Iterable[Any]) -> int:

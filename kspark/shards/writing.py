@@ -16,13 +16,13 @@ from kspark.errors import invalid
 from kspark.shards.files import (
     TEXT_BLOCK,
     NumberWriter,
-    RaggedWriter,
     SparseWriter,
     TextWriter,
     read_ranges,
 )
 from kspark.shards.handle import LabelStats, ShardHandle, StoredArray
 from kspark.shards.ragged import kind_of
+from kspark.shards.ragged_files import RaggedWriter
 from kspark.shards.removal import folder_name, local_folders
 from kspark.shards.rows import Chunk
 from kspark.shards.sparse import Features, SparseRows

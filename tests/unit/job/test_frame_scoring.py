@@ -10,7 +10,7 @@ from pyspark.sql.types import DoubleType, StringType
 
 from kspark.cluster.bootstrap import ship
 from kspark.job import frame_scoring
-from kspark.job.frame_scoring import COLUMNAR_INPUT, MAX_FUNCTIONS, SharedModel, as_rows
+from kspark.job.frame_scoring import COLUMNAR_INPUT, MAX_FUNCTIONS, SharedModel, with_rows_converted
 
 
 class Frame:
@@ -35,7 +35,7 @@ def test_rows_are_filtered_only_where_spark_would_pass_columns(monkeypatch, sett
     functions = SimpleNamespace(spark_partition_id=lambda: 0)
     monkeypatch.setattr(frame_scoring, "F", functions)
     frame = Frame(settings)
-    assert as_rows(frame) == (("filtered", True) if filtered else frame)
+    assert with_rows_converted(frame) == (("filtered", True) if filtered else frame)
 
 
 class Function:

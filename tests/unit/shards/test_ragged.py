@@ -1,11 +1,12 @@
 """Rows of different shapes: on disk and back, beside rows of one shape, and in batches."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from kspark.shards import RAGGED, Chunk, Shard, joined, spool
-from kspark.shards.files import RAGGED_BLOCK
 from kspark.shards.ragged import alike, as_rows, decoded, encoded, one_per_row
+from kspark.shards.ragged_files import MAX_BLOCK, RaggedWriter, read_ragged
 from kspark.shards.sparse import memory_of
 
 
@@ -32,6 +33,8 @@ def same(left, right):
 KINDS = {
     "numbers": objects(np.array([1, 2], "int16"), None, np.array([], "int16")),
     "matrices": objects(np.ones((2, 3), "float32"), np.zeros((1, 3), "float32")),
+    "images": objects(np.ones((2, 3, 3), "uint8"), None, np.zeros((0, 2, 3), "uint8")),
+    "matrices of two types": objects(np.ones((2, 3), "float32"), np.zeros((1, 3), "float32"), None),
     "lists of lists": objects(objects(np.array([1, 2]), np.array([3])), np.array([[4, 5]])),
     "text": objects(objects("a", None), objects(), None, objects("ab")),
     "bytes": objects(b"a\0", None),
@@ -69,7 +72,7 @@ def test_whole_numbers_and_fractions_go_together_but_not_with_text():
     ],
 )
 def test_rows_of_one_shape_may_precede_others(first, then):
-    count = 2 * RAGGED_BLOCK // len(first)
+    count = 2 * MAX_BLOCK // len(first)
     chunks = [Chunk([first])] * count + [Chunk([then])] + [Chunk([first])] * count
     handle = spool(chunks, 0, "run", is_loose=True)
     expected = np.concatenate([as_rows(chunk.x[0]) for chunk in chunks])
@@ -79,6 +82,20 @@ def test_rows_of_one_shape_may_precede_others(first, then):
     assert len(seen) > 2
     assert same(np.concatenate(seen), expected)
     assert same(joined(chunks).x[0], expected)
+
+
+def test_large_rows_are_stored_in_small_blocks_and_may_be_changed_in_place(tmp_path):
+    rows = objects(*(np.full((n % 3 + 1, 100_000), n, "float32") for n in range(20)))
+    writer = RaggedWriter(str(tmp_path / "rows"))
+    writer.write(rows[:7])
+    writer.write(rows[7:])
+    writer.close()
+    with pa.OSFile(str(tmp_path / "rows")) as source:
+        assert pa.ipc.open_file(source).num_record_batches == 20
+    found = read_ragged(str(tmp_path / "rows"), [(15, 18), (2, 4)])
+    assert same(found, rows[[15, 16, 17, 2, 3]])
+    found[0] += 1
+    assert (found[0] == 16).all()
 
 
 def test_other_rows_keep_their_one_shape():
