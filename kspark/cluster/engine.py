@@ -233,11 +233,15 @@ class ConnectEngine(Engine):
         """Pickle a value into the function of each job that uses it, or a large one into a file."""
         enclosed = Enclosed(value)
         large = len(enclosed.pickled) > uploading.LARGEST_ENCLOSED
-        return uploading.upload(self.spark, enclosed) if large else enclosed
+        if not large:
+            return enclosed
+        with connection.reaching(self.spark):
+            return uploading.upload(self.spark, enclosed)
 
     def on_every_slot(self, task: PartitionFunction, per_slot: int = 1) -> Results:
         """Run a task in Spark's default number of partitions, usually one per task slot."""
-        return map_frame(self.spark.range(MANY_ROWS), task)
+        with connection.reaching(self.spark):
+            return map_frame(self.spark.range(MANY_ROWS), task)
 
     def collect(self, results: Collectable, partitions: list[int] | None) -> list[Any]:
         """Collect all results: Spark Connect cannot collect single partitions of a DataFrame."""
