@@ -211,10 +211,21 @@ class ClassicEngine(Engine):
 
 
 class ConnectEngine(Engine):
-    """The operations of a Spark Connect session."""
+    """The operations of a Spark Connect session.
+
+    Args:
+        spark: `SparkSession`.
+
+    Raises:
+        ValueError: If the call has a profile of resources.
+    """
 
     keeps_shared = False
     reaches_driver = False
+
+    def __init__(self, spark: SparkSession) -> None:
+        refuse_over_connect()  # Before any job, and in the thread of the call.
+        super().__init__(spark)
 
     @property
     def application(self) -> str:
@@ -245,7 +256,6 @@ class ConnectEngine(Engine):
 
     def collect(self, results: Collectable, partitions: list[int] | None) -> list[Any]:
         """Collect all results: Spark Connect cannot collect single partitions of a DataFrame."""
-        refuse_over_connect()
         with connection.reaching(self.spark):
             return results.collect()
 
