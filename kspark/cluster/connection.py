@@ -62,8 +62,7 @@ def is_loss(error: BaseException) -> bool:
     raw = kind.__module__.partition(".")[0] == "grpc"
     if (raw or kind.__name__ in GRPC_ERRORS) and UNREACHABLE in text:
         return True
-    said = text.removeprefix("[None] ")  # PySpark writes this before errors without a class.
-    return isinstance(error, PySparkException) and said.startswith(FORGOTTEN)
+    return isinstance(error, PySparkException) and text.startswith(FORGOTTEN)
 
 
 def note(spark: SparkSession, error: BaseException) -> None:
