@@ -22,9 +22,11 @@ from pyspark.sql import functions as F
 from kspark.adapters.base import CHUNK_BYTES, Task, run_task
 from kspark.adapters.chunks import conform_chunk
 from kspark.cluster.bootstrap import ship, values_in_turn
+from kspark.cluster.connection import reaching
 from kspark.cluster.engine import MANY_ROWS
 from kspark.cluster.pieces import frame_of, size_limit
 from kspark.cluster.remote import is_connect, map_frame
+from kspark.cluster.resources import refuse_over_connect
 from kspark.cluster.results import Results
 from kspark.errors import Described, invalid
 from kspark.shards import Chunk, InputSpec, Shard, ShardHandle
@@ -37,8 +39,10 @@ def num_slots(spark: SparkSession) -> int:
     """Return Spark's default number of partitions. Over Spark Connect, a small job counts them."""
     if not is_connect(spark):
         return spark.sparkContext.defaultParallelism
+    refuse_over_connect()
     places = spark.range(MANY_ROWS).select(F.spark_partition_id().alias("partition"))
-    return places.distinct().count()
+    with reaching(spark):
+        return places.distinct().count()
 
 
 def sent(

@@ -13,10 +13,11 @@ This module imports nothing of kspark, because `import kspark` imports it.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 logger = logging.getLogger("kspark")
@@ -32,6 +33,18 @@ NONE = "-1"
 
 JAX_PLATFORMS = "JAX_PLATFORMS"
 """Environment variable of JAX: the kinds of devices that it looks for."""
+
+TORCH_DEVICE = "KERAS_TORCH_DEVICE"
+"""Environment variable of Keras: the device of the backend PyTorch. Keras reads it, and looks for a
+GPU otherwise, when it is imported."""
+
+ORDER = "CUDA_DEVICE_ORDER"
+"""Environment variable of CUDA: how GPUs are numbered. Spark's discovery script prints the numbers
+of `nvidia-smi`, which are those of the PCI bus; CUDA by default begins with the fastest GPU."""
+
+HIDES = "KSPARK_HIDES"
+"""Environment variable of kspark: a JSON object with the variables that kspark has set to hide GPUs
+from the driver. Processes that the driver starts inherit it, as they do these variables."""
 
 TAKEN = "KSPARK_GPUS"
 """Environment variable of the workers: the addresses of the first task of kspark in a process."""
@@ -83,7 +96,9 @@ def take_devices() -> None:
         return
     os.environ[TAKEN] = wanted
     if wanted:
+        unhide()  # A worker may have inherited what hides the GPUs from the driver.
         os.environ[VISIBLE] = wanted
+        os.environ.setdefault(ORDER, "PCI_BUS_ID")
 
 
 def addresses_of(context: Any) -> list[str]:
@@ -133,13 +148,17 @@ def keep_from_driver(spark: Any) -> None:
     """Hide the GPUs from this process, if they are for tasks, and the driver has none of its own.
 
     The driver's are those of `spark.driver.resource.gpu.amount`, or what the user has set in
-    `CUDA_VISIBLE_DEVICES`. Has no effect on a backend that uses a GPU already.
+    `CUDA_VISIBLE_DEVICES`. What kspark has set for an earlier session is taken back first. Has no
+    effect on a backend that uses a GPU already.
 
     Args:
         spark: `SparkSession`. Those of Spark Connect are left alone.
     """
     context = getattr(spark, "sparkContext", None)
-    if context is None or VISIBLE in os.environ:
+    if context is None:
+        return
+    unhide()
+    if VISIBLE in os.environ:
         return
     if not float(context.getConf().get(f"spark.task.resource.{GPU}.amount", "0") or 0):
         return
@@ -147,15 +166,33 @@ def keep_from_driver(spark: Any) -> None:
     if own is None:
         hide_all()
     else:
-        os.environ[VISIBLE] = ",".join(in_order(own.addresses))
+        set_own({VISIBLE: ",".join(in_order(own.addresses))})
+        os.environ.setdefault(ORDER, "PCI_BUS_ID")
 
 
 def hide_all() -> None:
     """Hide all GPUs from the backend of this process, unless it uses one already."""
-    os.environ[VISIBLE] = NONE
     # JAX with CUDA, at least up to 0.9, raises an error if it looks for a GPU and sees none. It
     # reads its variable when it is imported.
-    os.environ.setdefault(JAX_PLATFORMS, "cpu")
+    others = [name for name in (JAX_PLATFORMS, TORCH_DEVICE) if name not in os.environ]
+    set_own({VISIBLE: NONE, **dict.fromkeys(others, "cpu")})
     jax: Any = sys.modules.get("jax")
     if jax is not None and not jax.config.jax_platforms:
         jax.config.update("jax_platforms", "cpu")
+
+
+def set_own(values: Mapping[str, str]) -> None:
+    """Set environment variables, and note that it was kspark that set them."""
+    os.environ.update(values)
+    os.environ[HIDES] = json.dumps(dict(values))
+
+
+def unhide() -> None:
+    """Remove the variables that kspark has set to hide GPUs, unless they were changed since."""
+    for name, value in json.loads(os.environ.pop(HIDES, "{}")).items():
+        if os.environ.get(name) != value:
+            continue
+        del os.environ[name]
+        jax: Any = sys.modules.get("jax")
+        if name == JAX_PLATFORMS and jax is not None and jax.config.jax_platforms == value:
+            jax.config.update("jax_platforms", None)

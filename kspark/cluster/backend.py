@@ -63,7 +63,7 @@ def missing(name: str, source: str) -> BackendError:
 
 def command(backend: str) -> str:
     """Return the command that installs a backend."""
-    return f'pip install "kspark[{backend}]"'
+    return f"pip install {backend}"
 
 
 def quoted(name: str) -> str:

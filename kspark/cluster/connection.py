@@ -6,9 +6,10 @@ such as to remove what it persisted, would take as long for each call.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,10 +19,20 @@ from pyspark.sql import SparkSession
 
 from kspark.errors import ClusterError
 
+logger = logging.getLogger("kspark")
+
 UNREACHABLE = "StatusCode.UNAVAILABLE"
-FORGOTTEN = ("[INVALID_HANDLE.SESSION", "[RETRIES_EXCEEDED")
+FORGOTTEN = (
+    "[INVALID_HANDLE.SESSION",
+    "[RETRIES_EXCEEDED",
+    "[NO_ACTIVE_SESSION",
+    "Received incorrect server side session identifier",
+)
 """What PySpark's error says if the server does not answer, and how it begins if the server no
 longer knows the session."""
+
+GRPC_ERRORS = ("SparkConnectGrpcException", "SparkConnectException")
+"""PySpark's classes of errors of calls to the server. They have no public names."""
 
 REMEMBERED_SECONDS = 60.0
 """How long no further call is made. Later, the network may have come back."""
@@ -47,15 +58,22 @@ def is_loss(error: BaseException) -> bool:
 
     Errors of functions on workers have other classes, and may quote anything.
     """
-    text = str(error)
-    failed = type(error).__name__ == "SparkConnectGrpcException"  # has no public name
-    return (failed and UNREACHABLE in text) or text.startswith(FORGOTTEN)
+    kind, text = type(error), str(error)
+    raw = kind.__module__.partition(".")[0] == "grpc"
+    if (raw or kind.__name__ in GRPC_ERRORS) and UNREACHABLE in text:
+        return True
+    return isinstance(error, PySparkException) and text.startswith(FORGOTTEN)
 
 
 def note(spark: SparkSession, error: BaseException) -> None:
     """Remember that the server is gone, if an error says so."""
     if is_loss(error):
-        _losses[spark] = Loss(time.monotonic(), " ".join(str(error).split())[:1000])
+        _losses[spark] = Loss(time.monotonic(), reason_of(error))
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what an error of Spark says, in one line."""
+    return " ".join(str(error).split())[:1000]
 
 
 def loss_of(spark: SparkSession) -> Loss | None:
@@ -78,24 +96,45 @@ def reaching(spark: SparkSession) -> Iterator[None]:
         raise lost_connection(loss.reason)
     try:
         yield
-    except PySparkException as error:
+    except Exception as error:
+        if not is_loss(error):
+            raise
         note(spark, error)
-        if (loss := loss_of(spark)) is not None:
-            raise lost_connection(loss.reason) from error
+        raise lost_connection(reason_of(error)) from error
+
+
+@contextmanager
+def explaining_loss() -> Iterator[None]:
+    """Explain in one error that a server is gone, for a block that may use any session.
+
+    Raises:
+        ConnectionToServerError: If the server is gone.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_loss(error):
+            raise lost_connection(reason_of(error)) from error
         raise
 
 
 def tidy(spark: SparkSession, *calls: Callable[[], object]) -> None:
     """Make calls that free something at the server, unless the server is gone.
 
+    An error of Spark is logged and not raised: it would hide why the calls are made.
+
     Args:
         spark: `SparkSession` of Spark Connect.
         *calls: Functions.
     """
-    with suppress(ConnectionToServerError):
-        for call in calls:
+    for call in calls:
+        try:
             with reaching(spark):
                 call()
+        except ConnectionToServerError:
+            return
+        except PySparkException as error:
+            logger.warning("Spark did not free what a call had used. %s", reason_of(error))
 
 
 def lost_connection(reason: str) -> ConnectionToServerError:

@@ -211,10 +211,21 @@ class ClassicEngine(Engine):
 
 
 class ConnectEngine(Engine):
-    """The operations of a Spark Connect session."""
+    """The operations of a Spark Connect session.
+
+    Args:
+        spark: `SparkSession`.
+
+    Raises:
+        ValueError: If the call has a profile of resources.
+    """
 
     keeps_shared = False
     reaches_driver = False
+
+    def __init__(self, spark: SparkSession) -> None:
+        refuse_over_connect()  # Before any job, and in the thread of the call.
+        super().__init__(spark)
 
     @property
     def application(self) -> str:
@@ -233,15 +244,18 @@ class ConnectEngine(Engine):
         """Pickle a value into the function of each job that uses it, or a large one into a file."""
         enclosed = Enclosed(value)
         large = len(enclosed.pickled) > uploading.LARGEST_ENCLOSED
-        return uploading.upload(self.spark, enclosed) if large else enclosed
+        if not large:
+            return enclosed
+        with connection.reaching(self.spark):
+            return uploading.upload(self.spark, enclosed)
 
     def on_every_slot(self, task: PartitionFunction, per_slot: int = 1) -> Results:
         """Run a task in Spark's default number of partitions, usually one per task slot."""
-        return map_frame(self.spark.range(MANY_ROWS), task)
+        with connection.reaching(self.spark):
+            return map_frame(self.spark.range(MANY_ROWS), task)
 
     def collect(self, results: Collectable, partitions: list[int] | None) -> list[Any]:
         """Collect all results: Spark Connect cannot collect single partitions of a DataFrame."""
-        refuse_over_connect()
         with connection.reaching(self.spark):
             return results.collect()
 

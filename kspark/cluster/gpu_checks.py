@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 from pyspark.sql import SparkSession
@@ -64,12 +65,29 @@ def idle_gpus(spark: SparkSession) -> Iterator[str]:
         remedy = "Give each executor fewer GPUs, or more cores."
     else:
         used = -(-tasks // tasks_per_gpu(amount))
+        higher = spreading(tasks, gpus)
+        helps = tasks_per_gpu(higher) < tasks_per_gpu(amount)
         remedy = (
-            "Spark gives the first GPU to as many tasks as may share one. Raise the amount to "
-            f"{min(gpus / max(tasks, 1), 1):g}, or give each executor fewer GPUs, or more cores."
+            "Spark gives the first GPU to as many tasks as may share one. "
+            + (f"Raise the amount to {higher:g}, or give" if helps else "Give")
+            + " each executor fewer GPUs, or more cores."
         )
     if 0 < used < gpus:
         yield (
             f"Each executor has {gpus} GPUs, but its tasks, {tasks} at a time, use {used}: "
             f"{AMOUNT} is {amount:g}. {remedy}"
         )
+
+
+def spreading(tasks: int, gpus: int) -> float:
+    """Return the amount with which tasks share all GPUs of an executor, and all find a place.
+
+    Args:
+        tasks: Integer, how many run at a time.
+        gpus: Integer, at least 1.
+
+    Returns:
+        Float, 1 divided by an integer, rounded down: Spark rounds the tasks per GPU down, too.
+    """
+    per_gpu = max(1, -(-tasks // max(gpus, 1)))
+    return math.floor(1e6 / per_gpu) / 1e6

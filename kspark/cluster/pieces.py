@@ -8,6 +8,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
 from kspark import temporary
+from kspark.cluster.connection import reaching
 
 SCHEMA = pa.schema([("owner", pa.int32()), ("number", pa.int32()), ("piece", pa.binary())])
 
@@ -40,9 +41,11 @@ def frame_of(spark: SparkSession, rows: Iterable[tuple[int, int, bytes]]) -> Dat
         table = pa.ipc.open_file(pa.memory_map(path)).read_all()
     finally:
         folder.remove()  # What is mapped stays readable.
-    return spark.createDataFrame(table)
+    with reaching(spark):
+        return spark.createDataFrame(table)
 
 
 def size_limit(spark: SparkSession) -> int:
     """Return how many bytes a DataFrame may have that the driver sends."""
-    return int(spark.conf.get(SIZE_LIMIT, None) or DEFAULT_LIMIT)
+    with reaching(spark):
+        return int(spark.conf.get(SIZE_LIMIT, None) or DEFAULT_LIMIT)

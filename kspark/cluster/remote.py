@@ -69,9 +69,9 @@ class RemoteResults:
     def persist(self, storageLevel: StorageLevel = StorageLevel.MEMORY_ONLY) -> RemoteResults:
         """Persist the results as a temporary view on the server."""
         view, spark = f"kspark_{uuid.uuid4().hex}", self._frame.sparkSession
-        with ExitStack() as undo:
+        with reaching(spark), ExitStack() as undo:
             self._frame.createTempView(view)
-            undo.callback(spark.catalog.dropTempView, view)
+            undo.callback(tidy, spark, partial(spark.catalog.dropTempView, view))
             with setting(spark, COALESCES, "true"):
                 self._frame = spark.table(view).persist(storageLevel)
             undo.pop_all()
@@ -108,15 +108,17 @@ def mapped(frame: DataFrame, f: Callable[..., Any]) -> DataFrame:
 def setting(spark: SparkSession, name: str, value: str) -> Iterator[None]:
     """Change a setting of a session inside the block; other threads wait for its end."""
     with _settings:
-        before = spark.conf.get(name, None)
-        spark.conf.set(name, value)
+        with reaching(spark):
+            before = spark.conf.get(name, None)
+            spark.conf.set(name, value)
+        if before is None:
+            restore = partial(spark.conf.unset, name)
+        else:
+            restore = partial(spark.conf.set, name, before)
         try:
             yield
         finally:
-            if before is None:
-                spark.conf.unset(name)
-            else:
-                spark.conf.set(name, before)
+            tidy(spark, restore)
 
 
 def cut(result: Any) -> Iterator[pa.RecordBatch]:

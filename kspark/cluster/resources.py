@@ -17,6 +17,7 @@ import pyspark
 from pyspark.resource import ResourceProfile
 from pyspark.sql import SparkSession
 
+from kspark.cluster.connection import explaining_loss
 from kspark.errors import ClusterError, invalid
 
 P = ParamSpec("P")
@@ -53,11 +54,15 @@ def applied(profile: ResourceProfile | None) -> Iterator[None]:
 
 
 def on_resources(method: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a method of a model to run its jobs on the model's `resources`."""
+    """Decorate a method of a model to run its jobs on the model's `resources`.
+
+    The method explains errors of Spark that say that the server of Spark Connect is gone.
+    """
 
     @functools.wraps(method)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        with applied(checked_profile(getattr(args[0], "resources", None))):
+        profile = checked_profile(getattr(args[0], "resources", None))
+        with applied(profile), explaining_loss():
             return method(*args, **kwargs)
 
     return wrapper

@@ -13,7 +13,6 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from kspark.cluster.connection import ConnectionToServerError
 from kspark.cluster.engine import engine_of
 from kspark.cluster.failures import worker_error
 from kspark.cluster.interrupts import interruptible
@@ -205,8 +204,6 @@ def job_error(error: BaseException) -> KSparkError:
     if isinstance(error, KSparkError):
         return error
     text = str(error)
-    if isinstance(error, ConnectionToServerError):
-        return error
     if "PYTHON_VERSION_MISMATCH" in text or "Python in worker has different version" in text:
         return EnvironmentMismatchError(
             "The workers run another Python version than the driver. Set PYSPARK_PYTHON (or "

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 import uuid
-from pathlib import Path
 
 from pyspark.sql import SparkSession
 
+from kspark import temporary
 from kspark.cluster.bootstrap import Enclosed, Uploaded
 
 LARGEST_ENCLOSED = 32 << 20
@@ -25,8 +24,11 @@ def upload(spark: SparkSession, enclosed: Enclosed) -> Uploaded:
         enclosed: `Enclosed` with the value.
     """
     name = f"kspark-{uuid.uuid4().hex}"
-    with tempfile.TemporaryDirectory(prefix="kspark-") as folder:
-        path = Path(folder, name)
+    folder = temporary.Folder(temporary.SHARED)
+    try:
+        path = folder.path / name
         path.write_bytes(enclosed.pickled)
         spark.addArtifacts(str(path), file=True)
+    finally:
+        folder.remove()
     return Uploaded(name)

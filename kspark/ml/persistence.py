@@ -69,7 +69,11 @@ class StageWriter(MLWriter):
         self.saveImpl(path)
 
     def saveImpl(self, path: str) -> None:
-        """Write to a path that does not exist."""
+        """Write to a path that does not exist.
+
+        Over Spark Connect, the metadata are written last, so that a stage whose writing failed
+        cannot be loaded without its Keras files.
+        """
         spark = self.sparkSession
         params = {
             p.name: self.stage.getOrDefault(p)
@@ -86,8 +90,23 @@ class StageWriter(MLWriter):
         extra["steps"] = {name: described_step(name, step) for name, step in set_steps.items()}
         if is_connect(spark):
             extra[FILES] = ROWS
-        context = spark if is_connect(spark) else self.sc
-        DefaultParamsWriter.saveMetadata(self.stage, path, context, extra, params)
+            self._save_files(path, carried, set_steps)
+            DefaultParamsWriter.saveMetadata(self.stage, path, spark, extra, params)
+        else:
+            DefaultParamsWriter.saveMetadata(self.stage, path, self.sc, extra, params)
+            self._save_files(path, carried, set_steps)
+
+    def _save_files(
+        self, path: str, carried: CarriedModel | None, set_steps: Mapping[str, Any]
+    ) -> None:
+        """Write the Keras files of a stage: its model, and its steps that are layers.
+
+        Args:
+            path: String, the path of the stage.
+            carried: `CarriedModel`, or `None`.
+            set_steps: Mapping from names to the steps that are set.
+        """
+        spark = self.sparkSession
         objects = {} if carried is None else carried.custom_objects
         for name, step in set_steps.items():
             if step is not None and kind_of(step) != FUNCTION:

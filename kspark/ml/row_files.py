@@ -7,7 +7,6 @@ it. So they do the plain files that a session with a JVM writes.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from kspark import temporary
 from kspark.cluster.pieces import frame_of
 
 PIECE_BYTES = 4 << 20
@@ -41,8 +41,7 @@ def writing(spark: SparkSession, path: str) -> Iterator[str]:
         spark: `SparkSession`.
         path: String, which must not exist.
     """
-    with tempfile.TemporaryDirectory(prefix="kspark-") as folder:
-        local = Path(folder, Path(path).name)
+    with local_file(path) as local:
         yield str(local)
         frame_of(spark, pieces_of(local)).coalesce(1).write.parquet(path)
 
@@ -57,12 +56,21 @@ def reading(spark: SparkSession, path: str, *, as_rows: bool) -> Iterator[str]:
         as_rows: Boolean, whether `writing` wrote it.
     """
     rows = spark.read.parquet(path) if as_rows else cut(spark.read.format("binaryFile").load(path))
-    with tempfile.TemporaryDirectory(prefix="kspark-") as folder:
-        local = Path(folder, Path(path).name)
+    with local_file(path) as local:
         with local.open("wb") as stream:
             for row in rows.orderBy("number").select("piece").toLocalIterator():
                 stream.write(row.piece)
         yield str(local)
+
+
+@contextmanager
+def local_file(path: str) -> Iterator[Path]:
+    """Provide a path of the same name in a folder that is removed when the block ends."""
+    folder = temporary.Folder(temporary.SHARED)
+    try:
+        yield folder.path / Path(path).name
+    finally:
+        folder.remove()
 
 
 def pieces_of(file: Path) -> Iterator[tuple[int, int, bytes]]:

@@ -14,8 +14,11 @@ from pyspark import TaskContext
 from kspark.cluster import accelerators
 from kspark.cluster.accelerators import (
     GROWING,
+    HIDES,
     JAX_PLATFORMS,
+    ORDER,
     TAKEN,
+    TORCH_DEVICE,
     VISIBLE,
     DevicesChangedError,
     keep_from_driver,
@@ -27,7 +30,7 @@ from kspark.cluster.bootstrap import ship
 @pytest.fixture
 def task(monkeypatch):
     """Makes this process run a task with GPUs; no backend has used one yet."""
-    for name in (TAKEN, VISIBLE, JAX_PLATFORMS, *GROWING):
+    for name in (TAKEN, VISIBLE, ORDER, HIDES, JAX_PLATFORMS, TORCH_DEVICE, *GROWING):
         monkeypatch.setenv(name, "")  # It is restored at the end.
         monkeypatch.delenv(name)
     monkeypatch.setattr(accelerators, "BACKENDS", ())
@@ -53,6 +56,7 @@ def test_a_process_sees_the_gpus_of_its_task_only(task, monkeypatch, addresses, 
     task(*addresses)
     take_devices()
     assert os.environ[VISIBLE] == visible
+    assert os.environ[ORDER] == "PCI_BUS_ID"
 
 
 def test_a_task_without_gpus_leaves_what_the_process_sees(task, monkeypatch):
@@ -194,3 +198,45 @@ def test_the_driver_takes_the_gpus_that_the_user_names(task, monkeypatch):
     monkeypatch.setenv(VISIBLE, "1")
     keep_from_driver(session("1"))
     assert os.environ[VISIBLE] == "1"
+
+
+def test_what_hides_gpus_in_one_session_is_not_taken_for_the_users_in_the_next(task):
+    keep_from_driver(session("1"))
+    assert [os.environ[name] for name in (VISIBLE, JAX_PLATFORMS, TORCH_DEVICE)] == [
+        "-1",
+        "cpu",
+        "cpu",
+    ]
+    keep_from_driver(session("1", driver=["4"]))
+    assert os.environ[VISIBLE] == "4"
+    keep_from_driver(session(None))
+    assert not {VISIBLE, JAX_PLATFORMS, TORCH_DEVICE, HIDES} & {*os.environ}
+
+
+def test_what_the_user_sets_after_a_session_stays(task, monkeypatch):
+    keep_from_driver(session("1"))
+    monkeypatch.setenv(VISIBLE, "2")
+    keep_from_driver(session("1"))
+    assert os.environ[VISIBLE] == "2"
+
+
+def test_what_hides_gpus_from_the_driver_does_not_reach_tasks_with_gpus(task, monkeypatch):
+    keep_from_driver(session("1"))
+    task("3")
+    take_devices()
+    assert os.environ[VISIBLE] == "3"
+    assert not {JAX_PLATFORMS, TORCH_DEVICE} & {*os.environ}
+    monkeypatch.setenv(JAX_PLATFORMS, "cuda")
+    keep_from_driver(session("1"))
+    take_devices()
+    assert os.environ[JAX_PLATFORMS] == "cuda"
+
+
+def test_jax_that_is_imported_looks_for_gpus_again(task, monkeypatch):
+    config = SimpleNamespace(jax_platforms=None)
+    config.update = lambda name, value: setattr(config, name, value)
+    monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(config=config))
+    keep_from_driver(session("1"))
+    assert config.jax_platforms == "cpu"
+    keep_from_driver(session(None))
+    assert config.jax_platforms is None

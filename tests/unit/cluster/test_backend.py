@@ -65,13 +65,13 @@ def of(monkeypatch, tmp_path):
     return set_up
 
 
-def test_without_any_backend_the_error_names_the_three_extras(imported):
+def test_without_any_backend_the_error_names_the_three_libraries(imported):
     output, errors = imported(*backend.LIBRARIES)
     assert output == ""
     last = errors.splitlines()[-1]
     assert last.startswith("kspark.errors.BackendError: Keras computes with TensorFlow, JAX or")
-    for extra in ("tensorflow", "jax", "torch"):
-        assert f'`pip install "kspark[{extra}]"`' in last
+    for library in ("tensorflow", "jax", "torch"):
+        assert f"`pip install {library}`" in last
     assert "During handling" not in errors
     assert "keras/" not in errors
 
@@ -92,7 +92,7 @@ def test_a_backend_that_the_variable_names_must_be_installed(of):
     assert str(caught.value) == (
         'The backend of Keras is "tensorflow", from the environment variable KERAS_BACKEND, but '
         "TensorFlow is not installed. Set the environment variable KERAS_BACKEND=jax or "
-        'KERAS_BACKEND=torch before Python starts, or run `pip install "kspark[tensorflow]"`.'
+        "KERAS_BACKEND=torch before Python starts, or run `pip install tensorflow`."
     )
 
 

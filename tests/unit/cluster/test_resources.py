@@ -11,12 +11,14 @@ import pytest
 from pyspark.resource import ExecutorResourceRequests, ResourceProfileBuilder, TaskResourceRequests
 
 from kspark import SparkModel
+from kspark.adapters.sending import num_slots
 from kspark.cluster import resources
 from kspark.cluster.engine import ConnectEngine
-from kspark.cluster.gpu_checks import check_gpu_settings, idle_gpus
+from kspark.cluster.gpu_checks import check_gpu_settings, idle_gpus, spreading
 from kspark.cluster.resources import applied, frame_arguments, on_profile, on_resources
-from kspark.cluster.slots import task_slots, threads_per_task
+from kspark.cluster.slots import task_slots, tasks_per_gpu, threads_per_task
 from kspark.errors import ClusterError
+from kspark.job.frame_scoring import SharedModel
 
 
 def profile(cpus=1, gpu=None, executor_gpus=None):
@@ -117,9 +119,21 @@ def test_frames_take_the_profile_from_spark_4_on(monkeypatch):
             frame_arguments()
 
 
+MODEL = SimpleNamespace(backend="jax", digest="", rows=None)
+
+
 def test_a_profile_is_refused_over_spark_connect():
     with applied(profile()), pytest.raises(ValueError, match="^`resources` must be None over Spa"):
-        ConnectEngine(SimpleNamespace()).collect(Results(), None)
+        ConnectEngine(SimpleNamespace())
+    ConnectEngine(SimpleNamespace())
+
+
+def test_no_job_over_spark_connect_begins_with_a_profile():
+    """Neither the job that counts the task slots, nor a model that is shared to predict."""
+    with applied(profile()):
+        for begin in (num_slots, lambda spark: SharedModel(spark, MODEL, "key")):
+            with pytest.raises(ValueError, match="^`resources` must be None over Spark Connect"):
+                begin(SimpleNamespace())
 
 
 def test_a_method_runs_on_the_profile_of_its_object_and_no_longer():
@@ -170,3 +184,26 @@ def test_gpus_that_no_task_gets_are_named(master, amount, said):
     if said:
         (text,) = found
         assert re.search(said, text)
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "amount", "said"),
+    [
+        (3, 2, 0.25, "use 1: .* Raise the amount to 0.5,"),
+        (8, 3, 0.1, "use 1: .* Raise the amount to 0.333333,"),
+        # Two tasks must share a GPU, so that one of the four stays idle.
+        (5, 4, 0.4999, "use 3: .* as may share one. Give each executor fewer"),
+    ],
+)
+def test_the_amount_that_is_advised_keeps_all_task_slots(cores, gpus, amount, said):
+    master = f"local-cluster[1,{cores},1024]"
+    settings = {"executor_resource_gpu_amount": gpus, "task_resource_gpu_amount": amount}
+    (text,) = idle_gpus(session(master, **settings))
+    assert re.search(said, text)
+
+
+@pytest.mark.parametrize("gpus", range(1, 9))
+def test_all_tasks_find_a_place_with_the_amount_that_is_advised(gpus):
+    for tasks in range(1, 129):
+        places = tasks_per_gpu(spreading(tasks, gpus))
+        assert places == -(-tasks // gpus)

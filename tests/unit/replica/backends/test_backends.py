@@ -40,9 +40,7 @@ def test_a_worker_without_the_backend_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(backends, "running_backend", lambda: None)
     monkeypatch.setattr(backends, "is_installed", lambda name: name != "torch")
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
-    expected = (
-        r"""'torch', which is not installed .* on host .* Run `pip install "kspark\[torch\]"`"""
-    )
+    expected = r"""'torch', which is not installed .* on host .* Run `pip install torch`"""
     with pytest.raises(EnvironmentMismatchError, match=expected):
         use_backend("torch")
     assert os.environ["KERAS_BACKEND"] == "tensorflow"
