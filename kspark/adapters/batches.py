@@ -123,7 +123,7 @@ def kind_of_values(array: Features) -> str:
 
     `ANY` if all of these are empty or null.
     """
-    if array.dtype == object and kind_of(array) == RAGGED:
+    if isinstance(array, np.ndarray) and array.dtype == object and kind_of(array) == RAGGED:
         kinds = kinds_of_rows(array)
         return ("numbers" if "numbers" in kinds else "text") if kinds else ANY
     if array.dtype == object:

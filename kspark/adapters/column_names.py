@@ -31,7 +31,7 @@ def as_names(value: Any, argument: str) -> tuple[str, ...]:
     return names
 
 
-def is_other(value: Any, usual: str | None) -> bool:
+def is_other(value: Any, usual: Any) -> bool:
     """Whether an argument that names columns has a value other than `None` and the usual one."""
     return value is not None and not (isinstance(value, str) and value == usual)
 
