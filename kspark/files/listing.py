@@ -79,7 +79,7 @@ def matches(place: Resolved) -> list[tuple[Resolved, FileInfo]]:
     patterns = alternatives(place.path) if MAGIC.search(place.path) else []
     names = sorted({name for one in patterns for name in expanded(place.system, one)})
     if not names:
-        shown = without_secrets(str(place))
+        shown = place.shown
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), shown)
     infos = place.system.get_file_info(names)
     return [(Resolved(place.root, info.path), info) for info in infos]
@@ -160,7 +160,7 @@ def values_of(folders: Sequence[str], place: Resolved) -> dict[str, str]:
     for name in folders:
         key, equals, value = name.partition("=")
         if not equals or not key:
-            shown = without_secrets(str(place))
+            shown = place.shown
             raise ValueError(
                 f"The folders in {shown!r} must be named `column=value`, so that Spark reads "
                 f"them. Received: {name!r}. Name the folders by a pattern, such as "
@@ -178,7 +178,7 @@ def check_keys(files: Sequence[DataFile]) -> None:
     """
     for file in files:
         if list(file.values) != list(files[0].values):
-            before, now = (without_secrets(str(one.place)) for one in (files[0], file))
+            before, now = (one.place.shown for one in (files[0], file))
             raise ValueError(
                 "The folders of all files must be named by the same columns. Received: "
                 f"{list(files[0].values)} for {before!r}, and {list(file.values)} for {now!r}"

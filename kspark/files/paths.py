@@ -46,6 +46,11 @@ class Resolved:
         """The file system, in this process."""
         return system_of(self.root)[0]
 
+    @property
+    def shown(self) -> str:
+        """The path in errors."""
+        return without_secrets(str(self))
+
     def __str__(self) -> str:
         base = system_of(self.root)[1].rstrip("/")
         root, mark, options = self.root.partition("?")

@@ -90,6 +90,9 @@ def test_options_of_a_uri_belong_to_its_file_system_and_stay_with_the_path(given
     assert found.root == f"s3://bucket/?{STORE}"
     assert found.system.region == "here"
     assert resolve(str(found)) == found
+    secret = resolve(given.replace("://", "://key:hidden@"))
+    assert secret.path == path
+    assert secret.shown == str(found).replace("://", "://***@")
 
 
 @pytest.mark.parametrize("path", ["s3://bucket/day=?", "s3://bucket/a?b", "s3://bucket/?=1/a"])
