@@ -159,10 +159,12 @@ def sentence(name: str, rule: str, value: object) -> str:
     """Return the text of `invalid`. A value is cut to 200 characters."""
     if isinstance(value, Described):
         return f"`{name}` must be {rule}. Received: {value}"
-    shown = repr(value)
-    if len(shown) > 200:
-        shown = shown[:197] + "..."
-    return f"`{name}` must be {rule}. Received: {name}={shown}"
+    return f"`{name}` must be {rule}. Received: {name}={shortened(repr(value))}"
+
+
+def shortened(text: str) -> str:
+    """Return a text, cut to 200 characters."""
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def unknown_argument(name: str, names: Iterable[str]) -> TypeError:

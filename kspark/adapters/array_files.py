@@ -24,7 +24,7 @@ from kspark.adapters.column_names import missing
 from kspark.adapters.conform import Place
 from kspark.adapters.tables import adapt_columns
 from kspark.errors import Described, invalid, invalid_type
-from kspark.files.paths import is_remote, local_path
+from kspark.files.paths import is_remote, local_path, without_options, without_secrets
 from kspark.shards import InputSpec
 
 ARRAY, ARCHIVE = ".npy", ".npz"
@@ -78,7 +78,10 @@ class Archive:
 
 def is_array_file(value: object) -> bool:
     """Whether a value is the path of a file with arrays of NumPy."""
-    return isinstance(value, str | os.PathLike) and os.fspath(value).endswith((ARRAY, ARCHIVE))
+    if not isinstance(value, str | os.PathLike):
+        return False
+    path = os.fspath(value)
+    return isinstance(path, str) and without_options(path).endswith((ARRAY, ARCHIVE))
 
 
 def loaded(value: Any, *, archives: bool = True) -> Any:
@@ -124,7 +127,7 @@ def opened_file(value: str | os.PathLike[str], *, archives: bool) -> np.ndarray 
             f"a path on the driver's disk if it ends in {ARRAY!r} or {ARCHIVE!r}: copy the file, "
             "or write its rows to Parquet files, which the workers read"
         )
-        raise invalid("path", rule, given)
+        raise invalid("path", rule, without_secrets(given))
     path = os.path.expanduser(local_path(given))
     if path.endswith(ARRAY):
         return mapped(path, repr(given))

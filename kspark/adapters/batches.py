@@ -11,11 +11,16 @@ from typing import Any
 import numpy as np
 
 from kspark.adapters.conform import Place
+from kspark.adapters.loose import kinds_of_rows
 from kspark.adapters.refusals import conversion, refused
 from kspark.adapters.sparse import by_rows, is_matrix, with_first_rows
 from kspark.adapters.tensors import decoded, host_array
 from kspark.errors import Described, invalid
-from kspark.shards import Chunk, InputSpec
+from kspark.shards import RAGGED, Chunk, Features, InputSpec
+from kspark.shards.ragged import kind_of
+
+ANY = "empty rows or nulls"
+"""The kind of values that go with text and with numbers."""
 
 Batch = tuple[Any, Any, Any]
 """Features, labels and sample weights of a batch; the last two may be `None`."""
@@ -110,10 +115,20 @@ def is_row(x: Any, spec: InputSpec) -> bool:
 def kinds_of(chunk: Chunk) -> Kinds:
     """Return the kinds of the arrays of a batch."""
     groups = {"x": chunk.x, "y": chunk.y, "sample_weight": chunk.sample_weight}
-    return {
-        name: ["text" if array.dtype == object else "numbers" for array in arrays]
-        for name, arrays in groups.items()
-    }
+    return {name: list(map(kind_of_values, arrays)) for name, arrays in groups.items()}
+
+
+def kind_of_values(array: Features) -> str:
+    """Return whether an array has text or numbers, which may be in rows of different shapes.
+
+    `ANY` if all of these are empty or null.
+    """
+    if isinstance(array, np.ndarray) and array.dtype == object and kind_of(array) == RAGGED:
+        kinds = kinds_of_rows(array)
+        return ("numbers" if "numbers" in kinds else "text") if kinds else ANY
+    if array.dtype == object:
+        return "text"
+    return "numbers" if all(array.shape[1:]) else ANY
 
 
 def check_alike(first: Kinds, kinds: Kinds) -> None:
@@ -122,13 +137,19 @@ def check_alike(first: Kinds, kinds: Kinds) -> None:
     Raises:
         ValueError: If there are more or fewer, or text in place of numbers.
     """
-    if kinds != first:
-        differing = [name for name in first if kinds[name] != first[name]]
+    differing = [name for name in first if not are_alike(first[name], kinds[name])]
+    if differing:
         before, now = ({name: some[name] for name in differing} for some in (first, kinds))
         raise ValueError(
             "All batches must have the same inputs, labels and sample weights, and the same kinds "
             f"of values in each. Received: {now} after {before}"
         )
+
+
+def are_alike(first: Sequence[str], kinds: Sequence[str]) -> bool:
+    """Whether two batches have as many arrays, of the same kinds."""
+    pairs = zip(first, kinds, strict=False)
+    return len(first) == len(kinds) and all(a == b or ANY in (a, b) for a, b in pairs)
 
 
 @contextmanager

@@ -31,6 +31,11 @@ def as_names(value: Any, argument: str) -> tuple[str, ...]:
     return names
 
 
+def is_other(value: Any, usual: Any) -> bool:
+    """Whether an argument that names columns has a value other than `None` and the usual one."""
+    return value is not None and not (isinstance(value, str) and value == usual)
+
+
 def missing(name: str, available: Sequence[Any], argument: str | None = None) -> ValueError:
     """Make the error for a column that does not exist, with the argument that names it."""
     which = f", which `{argument}` names" if argument else ""
@@ -40,6 +45,6 @@ def missing(name: str, available: Sequence[Any], argument: str | None = None) ->
     if len(available) <= SHOWN_NAMES:
         return ValueError(f"{found} The columns are: {list(available)}{advice}")
     near = difflib.get_close_matches(name, texts, SHOWN_NAMES // 4)
-    closest = f". The nearest names are: {near}" if near or not advice else ""
+    closest = f". The nearest names are: {near}" if near else ""
     first = list(available[:SHOWN_NAMES])
     return ValueError(f"{found} The {len(available)} columns begin with {first}{closest}{advice}")

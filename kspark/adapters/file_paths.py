@@ -20,7 +20,7 @@ from kspark.adapters.array_files import is_array_file
 from kspark.cluster.remote import is_connect
 from kspark.errors import invalid
 from kspark.files.filters import COMPARISONS, MEMBERSHIP, conditions_of
-from kspark.files.paths import UnreachableError, is_remote
+from kspark.files.paths import UnreachableError, is_remote, without_secrets
 from kspark.files.table import ParquetFiles
 
 logger = logging.getLogger("kspark")
@@ -129,8 +129,8 @@ def log_fallback(paths: Sequence[str], error: Exception) -> None:
     reason = error if isinstance(error, UnreachableError) else f"pyarrow cannot use it: {error}"
     logger.warning(
         "Spark reads and writes %s in place of pyarrow, in an order of the rows of its own. %s",
-        list(paths),
-        reason,
+        list(map(without_secrets, paths)),
+        without_secrets(str(reason)),
     )
 
 

@@ -26,8 +26,13 @@ def kinds_of_rows(values: np.ndarray) -> dict[str, int]:
 
 
 def kinds_in(value: Any) -> set[str]:
-    """Return the kinds of the values in a row, without nulls: those of `KINDS`, or other types."""
+    """Return the kinds of the values in a row, without nulls: those of `KINDS`, or other types.
+
+    An empty array has none: it goes with rows of any kind.
+    """
     if isinstance(value, np.ndarray):
+        if not value.size:
+            return set()
         if value.dtype.kind in "biuf":
             return {"numbers"}
         if value.dtype != object:

@@ -11,6 +11,7 @@ import numpy as np
 from pyspark.sql import SparkSession
 
 from kspark.adapters.base import CHUNK_BYTES, Columns, Examples
+from kspark.adapters.column_names import is_other
 from kspark.adapters.conform import Place, conform
 from kspark.adapters.layout import Group, Layout
 from kspark.adapters.refusals import shown
@@ -298,8 +299,8 @@ def adapt_spooled(
     given: Mapping[str, tuple[Any, bool]] = {
         "y": (Described(shown(y)), y is not None),
         "sample_weight": (Described(shown(sample_weight)), sample_weight is not None),
-        "features_col": (columns.features_col, columns.features_col != "features"),
-        "label_col": (columns.label_col, columns.label_col not in ("label", None)),
+        "features_col": (columns.features_col, is_other(columns.features_col, "features")),
+        "label_col": (columns.label_col, is_other(columns.label_col, "label")),
         "weight_col": (columns.weight_col, columns.weight_col is not None),
     }
     for name, (value, is_set) in given.items():

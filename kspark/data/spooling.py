@@ -327,7 +327,7 @@ def spool(
             raise invalid("filters", rule, filters)
         else:
             warn_of_paths(x)
-        check_columns_used(columns, x, y, name="data")
+        check_columns_used(columns, x, y, sample_weight=sample_weight, name="data")
         layout = layout_of(spark, x, y, sample_weight, columns)
         examples = adapt(
             spark, x, y, sample_weight, spec=layout.spec, columns=columns, num_workers=num_workers

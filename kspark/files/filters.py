@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kspark.errors import Described, invalid, nearest
+from kspark.errors import Described, invalid, nearest, shortened
 from kspark.files.filter_values import is_nan, typed_value
 from kspark.files.footers import READERS, RowGroup
 from kspark.files.listing import DataFile
@@ -68,13 +68,18 @@ def check_operator(name: str, sign: str, value: Any) -> None:
     Raises:
         ValueError: If not.
     """
-    shown = Described(repr((name, sign, value)))
     if sign not in (*COMPARISONS, *MEMBERSHIP):
         known = ", ".join(map(repr, (*COMPARISONS, *MEMBERSHIP)))
-        raise invalid("filters", f"conditions with one of the operators {known}", shown)
+        rule = f"conditions with one of the operators {known}"
+        raise invalid("filters", rule, shown((name, sign, value)))
     if sign in MEMBERSHIP and not isinstance(value, list | tuple | set | frozenset | np.ndarray):
-        rule = f"conditions with a list of values for {sign!r}, such as {[value]}"
-        raise invalid("filters", rule, shown)
+        rule = f"conditions with a list of values for {sign!r}, such as {shortened(repr([value]))}"
+        raise invalid("filters", rule, shown((name, sign, value)))
+
+
+def shown(condition: Condition) -> Described:
+    """Return a condition as errors show it: cut, as it may have very many values."""
+    return Described(shortened(repr(condition)))
 
 
 def check_filters(filters: Any) -> None:
@@ -183,7 +188,7 @@ def columns_of(expression: pc.Expression, schema: pa.Schema) -> list[str]:
 def unfit(field: pa.Field, condition: Condition, error: Exception) -> ValueError:
     """Return the error for a condition that does not go with the type of its column."""
     rule = f"conditions that go with their columns; {field.name!r} has the type {field.type}"
-    return invalid("filters", rule, Described(f"{condition!r} ({error})"))
+    return invalid("filters", rule, Described(f"{shown(condition)} ({shortened(str(error))})"))
 
 
 def suggestion(name: str, names: Sequence[str]) -> str:

@@ -74,7 +74,9 @@ def opened(file: DataFile, buffer_size: int = 0) -> pq.ParquetFile:
         )
     except pa.ArrowInvalid as error:
         advice, reason = way_to_read(file.place.path), str(error).rstrip(".")
-        raise ValueError(f"{str(file.place)!r} must be a Parquet file. {reason}{advice}") from error
+        raise ValueError(
+            f"{file.place.shown!r} must be a Parquet file. {reason}{advice}"
+        ) from error
 
 
 def read_footer(number: int, file: DataFile) -> Footer:

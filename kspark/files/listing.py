@@ -12,7 +12,7 @@ from typing import Any
 
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 
-from kspark.files.paths import Resolved, resolve
+from kspark.files.paths import Resolved, resolve, without_secrets
 from kspark.files.table_formats import check_plain
 
 MAGIC = re.compile(r"[*?\[{]")
@@ -64,7 +64,8 @@ def list_files(paths: Sequence[str]) -> list[DataFile]:
         check_plain(place for place, _ in named)
         here = [file for one in named for file in below(one)]
         if not here:
-            raise FileNotFoundError(errno.ENOENT, "There are no Parquet files", path)
+            shown = without_secrets(path)
+            raise FileNotFoundError(errno.ENOENT, "There are no Parquet files", shown)
         found += here
     check_keys(found)
     return found
@@ -78,7 +79,8 @@ def matches(place: Resolved) -> list[tuple[Resolved, FileInfo]]:
     patterns = alternatives(place.path) if MAGIC.search(place.path) else []
     names = sorted({name for one in patterns for name in expanded(place.system, one)})
     if not names:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(place))
+        shown = place.shown
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), shown)
     infos = place.system.get_file_info(names)
     return [(Resolved(place.root, info.path), info) for info in infos]
 
@@ -158,10 +160,11 @@ def values_of(folders: Sequence[str], place: Resolved) -> dict[str, str]:
     for name in folders:
         key, equals, value = name.partition("=")
         if not equals or not key:
+            shown = place.shown
             raise ValueError(
-                f"The folders in {str(place)!r} must be named `column=value`, so that Spark reads "
+                f"The folders in {shown!r} must be named `column=value`, so that Spark reads "
                 f"them. Received: {name!r}. Name the folders by a pattern, such as "
-                f"{str(place) + '/*'!r}"
+                f"{shown + '/*'!r}"
             )
         values[key] = value
     return values
@@ -175,8 +178,8 @@ def check_keys(files: Sequence[DataFile]) -> None:
     """
     for file in files:
         if list(file.values) != list(files[0].values):
+            before, now = (one.place.shown for one in (files[0], file))
             raise ValueError(
                 "The folders of all files must be named by the same columns. Received: "
-                f"{list(files[0].values)} for {str(files[0].place)!r}, and {list(file.values)} "
-                f"for {str(file.place)!r}"
+                f"{list(files[0].values)} for {before!r}, and {list(file.values)} for {now!r}"
             )

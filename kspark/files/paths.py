@@ -16,6 +16,9 @@ SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):/")
 LOCAL = re.compile(r"file:(?://(?:localhost)?(?=/))?", re.IGNORECASE)
 ROOT = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+)://([^/]*)/?")
 OPTIONS = re.compile(r"\?[a-z_]+=[^/?]*$")
+OTHER_OPTIONS = re.compile(r"\?[A-Za-z_]\w*=")
+USER = re.compile(r"(?<=://)[^/@?]*@")
+SECRET = re.compile(r"([?&][^=&/]*(?:secret|key|token|password)[^=&/]*=)[^&'\"\s]*", re.IGNORECASE)
 
 ALIASES = {"s3a": "s3", "s3n": "s3"}
 """Hadoop's schemes that pyarrow and fsspec know under another name."""
@@ -43,6 +46,11 @@ class Resolved:
         """The file system, in this process."""
         return system_of(self.root)[0]
 
+    @property
+    def shown(self) -> str:
+        """The path in errors."""
+        return without_secrets(str(self))
+
     def __str__(self) -> str:
         base = system_of(self.root)[1].rstrip("/")
         root, mark, options = self.root.partition("?")
@@ -61,6 +69,16 @@ def local_path(path: str) -> str:
     return LOCAL.sub("", path, count=1) if SCHEME.match(path) else path
 
 
+def without_options(path: str) -> str:
+    """Return `path` without the options for pyarrow, if it is a URI with some."""
+    return OPTIONS.sub("", path, count=1) if is_remote(path) else path
+
+
+def without_secrets(text: str) -> str:
+    """Return a text for errors: URIs in it lose the user, and the values of secret options."""
+    return SECRET.sub(r"\1***", USER.sub("***@", text))
+
+
 def resolve(path: str) -> Resolved:
     """Find the file system of a path.
 
@@ -71,16 +89,25 @@ def resolve(path: str) -> Resolved:
 
     Raises:
         UnreachableError: If neither pyarrow nor fsspec has a file system for it.
+        ValueError: If options follow it that are not of this form.
     """
     if not is_remote(path):
         return Resolved("", os.path.abspath(os.path.expanduser(local_path(path))))
-    options = OPTIONS.search(path)
-    path = path[: options.start()] if options else path
+    given, path = path, without_options(path)
+    if OTHER_OPTIONS.search(path):
+        raise ValueError(
+            "The options after a path must have names in small letters, and values without a "
+            "slash or a question mark, as in "
+            "`s3://bucket/rows?scheme=http&endpoint_override=storage:9000`. If the question mark "
+            "is part of a pattern, write `*` or `[a-z]` in its place. Received: "
+            f"{without_secrets(given)!r}"
+        )
+    options = given[len(path) :]
     found = ROOT.match(path)
     if found is None:
-        raise UnreachableError(f"{path!r} has a scheme, but no `//` after it.")
+        raise UnreachableError(f"{without_secrets(path)!r} has a scheme, but no `//` after it.")
     scheme = found[1].lower()
-    root = f"{ALIASES.get(scheme, scheme)}://{found[2]}/{options[0] if options else ''}"
+    root = f"{ALIASES.get(scheme, scheme)}://{found[2]}/{options}"
     base = system_of(root)[1].rstrip("/")
     rest = path[found.end() :].strip("/")
     return Resolved(root, f"{base}/{rest}".rstrip("/") if rest else base or "/")
@@ -100,14 +127,14 @@ def system_of(root: str) -> tuple[FileSystem, str]:
         return system, str(path)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         reason = str(error)  # An unknown scheme, or a library such as libhdfs is missing.
+    failed = without_secrets(f"pyarrow does not reach {root!r}: {reason}")
     if "?" in root:
-        raise UnreachableError(f"pyarrow does not reach {root!r}: {reason}")
+        raise UnreachableError(failed)
     try:
         import fsspec
 
         other, path = fsspec.core.url_to_fs(root)
     except Exception as error:  # Each store of fsspec has errors of its own.
-        raise UnreachableError(
-            f"pyarrow does not reach {root!r}: {reason}. Nor does fsspec: {error}"
-        ) from error
+        reason = without_secrets(str(error))
+        raise UnreachableError(f"{failed}. Nor does fsspec: {reason}") from error
     return PyFileSystem(FSSpecHandler(other)), str(path)

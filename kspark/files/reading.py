@@ -117,7 +117,7 @@ def read_pieces(pieces: Iterable[Piece], selection: Selection) -> Iterator[pa.Re
                     yield batch
         except OSError as error:
             raise ClusterError(
-                f"Host {platform.node()} cannot read {str(piece.file.place)!r}, which the driver "
+                f"Host {platform.node()} cannot read {piece.file.place.shown!r}, which the driver "
                 f"found: {error}. Each worker must reach the path, with the credentials that its "
                 "process has: use a file system that all hosts share"
             ) from error
@@ -149,7 +149,7 @@ def check_unchanged(file: pq.ParquetFile, known: DataFile) -> None:
     """
     if file.metadata.num_rows != known.rows:
         raise ClusterError(
-            f"{str(known.place)!r} has {file.metadata.num_rows} rows on host {platform.node()}, "
+            f"{known.place.shown!r} has {file.metadata.num_rows} rows on host {platform.node()}, "
             f"but had {known.rows} when the driver read its footer. Do not write to the files "
             "while they are read"
         )
@@ -159,7 +159,7 @@ def check_unchanged(file: pq.ParquetFile, known: DataFile) -> None:
     times = {changed, known.version[1]} - {None}
     if size != known.version[0] or len(times) > 1:
         raise ClusterError(
-            f"{str(known.place)!r} has another size or time of change on host {platform.node()} "
+            f"{known.place.shown!r} has another size or time of change on host {platform.node()} "
             "than when the driver found it. Do not write to the files while they are read, and "
             "keep their times if you copy them to each host"
         )

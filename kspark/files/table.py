@@ -200,7 +200,7 @@ class ParquetFiles:
             return
         wanted = spark_type(self.schema.field(name).type)
         for described, file in self._descriptions:
-            schema, where = described.schema, f"the file {str(file.place)!r}"
+            schema, where = described.schema, f"the file {file.place.shown!r}"
             if schema.get_field_index(name) < 0:
                 raise ValueError(
                     f"All files must have the column {name!r}. Received: {where} with the columns "
@@ -216,7 +216,7 @@ class ParquetFiles:
                 raise ValueError(
                     f"Column {name!r} must have one type in all files. Received: "
                     f"{schema.field(name).type} in {where}, and "
-                    f"{self.schema.field(name).type} in {str(self.schemas[0][1].place)!r}"
+                    f"{self.schema.field(name).type} in {self.schemas[0][1].place.shown!r}"
                 )
 
     def selection(self, columns: Iterable[Column]) -> Selection:

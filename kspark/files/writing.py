@@ -92,7 +92,7 @@ def named_host(place: Resolved) -> Iterator[None]:
         yield
     except OSError as error:
         raise ClusterError(
-            f"Host {platform.node()} cannot write {str(place)!r}: {error}. Each worker must reach "
+            f"Host {platform.node()} cannot write {place.shown!r}: {error}. Each worker must reach "
             "the `output`: use a file system that all hosts share"
         ) from error
 

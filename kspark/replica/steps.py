@@ -31,10 +31,13 @@ class LayerSpec:
     Attributes:
         model: `ModelSpec` of the layer, or of a model that contains it alone.
         is_model: Boolean, whether the layer itself is a model.
+        is_by_name: Boolean, whether it takes a dictionary also of one array, as a
+            `keras.utils.FeatureSpace` does. Defaults to `False`.
     """
 
     model: ModelSpec
     is_model: bool
+    is_by_name: bool = False
 
     @classmethod
     def of(cls, layer: keras.Layer, custom_objects: Mapping[str, Any] | None = None) -> LayerSpec:
@@ -46,7 +49,9 @@ class LayerSpec:
         import keras
 
         model = container_of(layer)
-        return cls(ModelSpec.of(model, custom_objects), isinstance(layer, keras.Model))
+        is_by_name = isinstance(layer, keras.utils.FeatureSpace)
+        spec = ModelSpec.of(model, custom_objects)
+        return cls(spec, isinstance(layer, keras.Model), is_by_name)
 
     def make(self) -> tuple[keras.Model, keras.Layer]:
         """Make a copy of the layer, and return the model that contains it and the copy itself."""
@@ -77,6 +82,11 @@ class Step:
             return self.title
         own = self.title.removeprefix("__main__:").rpartition("<locals>.")[2]
         return "a lambda" if own.endswith("<lambda>") else f"the function {own!r}"
+
+    @property
+    def takes_one_array(self) -> bool:
+        """Whether it gets an only array itself, and no dictionary; see `arranged_for`."""
+        return self.function is None and not any(spec.is_by_name for spec in self.layers)
 
     @classmethod
     def of(
@@ -222,11 +232,17 @@ def takes_training(layer: keras.Layer) -> bool:
 def arranged_for(layer: keras.Layer, rows: Any) -> Any:
     """Return the arrays of a batch as a layer takes them.
 
-    A functional model gets its inputs by their names, or in the order of the arrays. Any other
-    layer gets the only array itself, or the dictionary.
+    A functional model gets its inputs by their names, or in the order of the arrays. A
+    `keras.utils.FeatureSpace` gets a dictionary of its features, also of one. Any other layer gets
+    the only array itself, or the dictionary.
+
+    Raises:
+        ValueError: If there is no array for a feature of a `FeatureSpace`.
     """
     import keras
 
+    if isinstance(layer, keras.utils.FeatureSpace):
+        return features_for(list(layer.features), rows)
     if not isinstance(rows, dict):
         return rows
     tensors = symbolic(layer, "input", "inputs") if isinstance(layer, keras.Model) else None
@@ -238,6 +254,23 @@ def arranged_for(layer: keras.Layer, rows: Any) -> Any:
         names = [tensor.name for tensor in tensors]
         return [rows[n] for n in names] if set(names) <= set(rows) else list(rows.values())
     return next(iter(rows.values())) if len(rows) == 1 else rows
+
+
+def features_for(names: Sequence[str], rows: Any) -> dict[str, Any]:
+    """Return the arrays of a batch by the names of features. The only one may have another name.
+
+    Raises:
+        ValueError: If there is no array for a feature.
+    """
+    if not isinstance(rows, dict):
+        parts = rows if isinstance(rows, list | tuple) else [rows]
+        rows = dict(zip(names, parts, strict=False)) if len(parts) == len(names) else {}
+    if len(names) == len(rows) == 1:
+        return dict(zip(names, rows.values(), strict=True))
+    if absent := [name for name in names if name not in rows]:
+        found = Described(f"rows without {absent}")
+        raise invalid("preprocess", "a `FeatureSpace` whose features are all in the rows", found)
+    return {name: rows[name] for name in names}
 
 
 def tensors(rows: Any) -> Any:

@@ -71,7 +71,8 @@ def encoded(rows: np.ndarray) -> bytes:
     """Return rows as bytes, in Arrow's format.
 
     Raises:
-        ValueError: If they have values of different kinds, such as numbers and text.
+        ValueError: If they have values of different kinds, such as numbers and text, or numbers
+            that no type of Arrow holds.
     """
     if have_shapes(rows):
         values = pa.array([None if row is None else row.reshape(-1) for row in rows])
@@ -83,10 +84,15 @@ def encoded(rows: np.ndarray) -> bytes:
             column = pa.array(plain)
         except pa.ArrowInvalid:  # whole numbers and fractions, in different arrays
             column = pa.array([as_list(row) for row in rows])
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (
+        pa.ArrowInvalid,
+        pa.ArrowTypeError,
+        pa.ArrowNotImplementedError,  # a type of NumPy that Arrow lacks, such as `longdouble`
+        OverflowError,
+    ) as error:
         raise ValueError(
-            "The rows of a column must be all numbers, all text or all bytes, or lists of these. "
-            f"Received: {error}"
+            "The rows of a column must be numbers that fit one type, all text or all bytes, or "
+            f"lists of the same depth of these. Received: {error}"
         ) from error
     return batch_bytes(pa.record_batch([column], ["rows"]))
 

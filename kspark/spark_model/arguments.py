@@ -21,6 +21,9 @@ from kspark.shards import LearningRate
 from kspark.spark_model.keras_attributes import KerasAttributes
 from kspark.spark_model.positional_metrics import correct_positional_metrics
 
+OUTPUT_COL = "prediction"
+"""The usual name of the column that a prediction adds."""
+
 
 def compiled_model(model: Any) -> keras.Model:
     """Return a compiled model; call `model` first if it is a function, or take that of a wrapper.
@@ -210,6 +213,21 @@ def check_collects(callbacks: Any, *, collects: bool) -> None:
     if callbacks and not collects:
         rule = "`None` for a DataFrame, and with `output`: the outputs stay with the workers"
         raise invalid("callbacks", rule, Described("callbacks"))
+
+
+def check_output_col(output_col: Any, *, adds: bool) -> None:
+    """Refuse the name of a column where a prediction adds none.
+
+    Args:
+        output_col: The argument of `predict`.
+        adds: Boolean, whether a column is added.
+
+    Raises:
+        ValueError: If it is named, but not added.
+    """
+    if not adds and not (isinstance(output_col, str) and output_col == OUTPUT_COL):
+        rule = "left out unless `x` is a DataFrame of Spark, or files are written to `output`"
+        raise invalid("output_col", rule, output_col)
 
 
 def check_session(spark: SparkSession, plan: TrainingPlan) -> None:

@@ -22,7 +22,12 @@ from kspark.plan.checks import check_integer, check_steps
 from kspark.replica.steps import checked
 from kspark.session.default import first_phase
 from kspark.spark_model.argument_names import explains_unknown_arguments
-from kspark.spark_model.arguments import check_collects, compiled_model
+from kspark.spark_model.arguments import (
+    OUTPUT_COL,
+    check_collects,
+    check_output_col,
+    compiled_model,
+)
 from kspark.spark_model.factories import readable
 from kspark.spark_model.files import Destination, score_to
 from kspark.spark_model.inputs import Source, limit_stream, opened
@@ -166,7 +171,7 @@ class InferenceModel(KerasAttributes):
         callbacks: Sequence[keras.callbacks.Callback] | None = None,
         *,
         features_col: Any = "features",
-        output_col: str = "prediction",
+        output_col: str = OUTPUT_COL,
         filters: Any = None,
         output: Any = None,
         columns: Sequence[str] | None = None,
@@ -197,7 +202,8 @@ class InferenceModel(KerasAttributes):
             features_col: Column(s) of the features, as for `fit`. Defaults to `"features"`.
             output_col: String, name of the column that is added to a DataFrame or to files. A
                 model with several outputs adds one column for each, `<output_col>_<name of the
-                output>`. Defaults to `"prediction"`.
+                output>`. It must be left out where no column is added. Defaults to
+                `"prediction"`.
             filters: Which rows of Parquet files to predict, as for `fit`. Defaults to `None`, all.
             output: Folder to which the rows of Parquet files are written with the added column(s),
                 as Parquet files whose names sort like the rows: a local path, or a URI. It is
@@ -226,6 +232,7 @@ class InferenceModel(KerasAttributes):
         lazy = isinstance(x, DataFrame)
         destination = Destination.of(output, columns, overwrite, x, filters)
         check_collects(watchers, collects=not lazy and destination is None)
+        check_output_col(output_col, adds=lazy or destination is not None)
         row_steps = Steps.of(self.preprocess, preprocess, None, self.custom_objects)
         with CallProgress(0 if lazy else shown, "Predict") as progress:
             with progress.moving(first_phase(x)):

@@ -217,7 +217,7 @@ class Source:
     def evaluation(self, x: Any, y: Any, sample_weight: Any, count: int | None) -> Examples:
         """Make examples to evaluate: the first `count` rows, or all."""
         if not isinstance(x, Spooled):
-            check_columns_used(self.columns, x, y)
+            check_columns_used(self.columns, x, y, sample_weight=sample_weight)
         return self._adapt(x, y, sample_weight, count=count)
 
     def training(
@@ -332,7 +332,8 @@ class TrainingData:
             count: Integer, number of rows of `validation_data` to use. Defaults to `None`, all.
         """
         if not isinstance(data[0], Spooled):  # They refuse names themselves.
-            check_columns_used(source.columns, *data[:2], validation_data)
+            x, y, weights = data
+            check_columns_used(source.columns, x, y, validation_data, sample_weight=weights)
         if validation_data is not None:
             validation_split = 0.0
         if any(is_table(some) or is_files(some) for some in (data[0], validation_data)):

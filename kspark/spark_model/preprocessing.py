@@ -167,7 +167,7 @@ class RawRows:
         arrays = (alike(np.repeat(a, TRIED_ROWS, axis=0)) for a in self.arrays)
         rows = dict(zip(self.names, arrays, strict=True))
         given = f"a dictionary of arrays with the keys {list(self.names)}"
-        if step.function is None and len(self.names) == 1:  # see `arranged_for`
+        if step.takes_one_array and len(self.names) == 1:
             given = f"the array {self.names[0]!r}"
         found = tried(step, rows, given)
         if found is None:

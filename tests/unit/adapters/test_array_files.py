@@ -146,8 +146,11 @@ def test_paths_that_do_not_exist_or_are_elsewhere_are_refused(tmp_path):
     for name in ("no.npy", "no.npz"):
         with pytest.raises(FileNotFoundError, match=name):
             readable(tmp_path / name)
-    with pytest.raises(ValueError, match="`path` must be a path on the driver's disk"):
-        readable("s3://bucket/x.npy")
+    for path in ("s3://bucket/x.npy", "s3://bucket/x.npy?scheme=http"):
+        with pytest.raises(ValueError, match="`path` must be a path on the driver's disk"):
+            readable(path)
+        assert not is_files(path)
+    assert is_files("s3://bucket/x.parquet?scheme=http")
 
 
 def test_an_archive_as_labels_is_refused(folder):

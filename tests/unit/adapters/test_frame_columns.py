@@ -141,4 +141,6 @@ def test_errors_list_few_of_many_names():
     names = [f"c{i}" for i in range(5000)]
     text = str(missing("c49999", names, "features_col"))
     assert "5000 columns begin with" in text and "'c4999'" in text and len(text) < 500
+    text = str(missing("unlike", names))
+    assert "nearest" not in text and text.endswith("]")
     assert "(5000 columns)" in plan_of(5000).x[0].title

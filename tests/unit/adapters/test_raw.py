@@ -7,11 +7,13 @@ import pytest
 
 from kspark.adapters import Columns
 from kspark.adapters.arrays import shaped
+from kspark.adapters.batches import check_alike, kinds_of
 from kspark.adapters.columns import to_numpy
 from kspark.adapters.conform import Place, conform, stack
 from kspark.adapters.feeds import feature_names, plan_frame
+from kspark.adapters.loose import as_row, kinds_in
 from kspark.adapters.tables import column_values, with_names
-from kspark.shards import RAW, STORABLE, ArraySpec, InputSpec, raw_arrays
+from kspark.shards import RAW, STORABLE, ArraySpec, Chunk, InputSpec, raw_arrays
 
 PLACE = Place("`x`")
 
@@ -46,7 +48,29 @@ RAGGED = [
     [[[1, 2], [3, 4]], [[5, 6]]],
     [[[1, 2], [3]], [[4]]],
     [[["a"], None], None],
+    [["a", "b"], []],
+    [[], [b"a"]],
+    [[["a"], []], []],
 ]
+
+
+def test_an_empty_array_has_no_kind():
+    assert kinds_in(np.zeros(0)) == kinds_in(objects()) == set()
+    assert kinds_in(objects("a", np.zeros(0))) == {"text"}
+
+
+def test_batches_of_one_length_are_alike_to_those_of_different_lengths():
+    def kinds(*rows):
+        return kinds_of(Chunk([raw(objects(*map(as_row, rows)))]))
+
+    numbers, words = kinds([1, 2], [3]), kinds(["a", "b"], ["c"])
+    for other in (kinds([1, 2]), kinds([]), kinds(None, [])):
+        check_alike(numbers, other)
+        check_alike(other, numbers)
+    check_alike(words, kinds(["a"]))
+    for first, other in ((numbers, words), (words, kinds([1])), (words, kinds([1], [2, 3]))):
+        with pytest.raises(ValueError, match="the same kinds"):
+            check_alike(first, other)
 
 
 @pytest.mark.parametrize("values", RAGGED, ids=str)

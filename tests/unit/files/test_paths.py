@@ -90,6 +90,9 @@ def test_options_of_a_uri_belong_to_its_file_system_and_stay_with_the_path(given
     assert found.root == f"s3://bucket/?{STORE}"
     assert found.system.region == "here"
     assert resolve(str(found)) == found
+    secret = resolve(given.replace("://", "://key:hidden@"))
+    assert secret.path == path
+    assert secret.shown == str(found).replace("://", "://***@")
 
 
 @pytest.mark.parametrize("path", ["s3://bucket/day=?", "s3://bucket/a?b", "s3://bucket/?=1/a"])
@@ -98,6 +101,29 @@ def test_a_question_mark_without_an_option_is_part_of_a_pattern(path, monkeypatc
     found = resolve(path)
     assert found.root == "s3://bucket/"
     assert found.path == path.removeprefix("s3://")
+
+
+@pytest.mark.parametrize(
+    "options", ["endpoint_override=http://storage:9000", "Scheme=http", "scheme=http&a=b/c"]
+)
+def test_options_of_another_form_are_refused_with_the_right_one(options):
+    right = r"in small letters.*`s3://bucket/rows\?scheme=http&endpoint_override=storage:9000`"
+    for path in ("s3://b/rows", "s3://b", "s3://b/day=?/*.parquet"):
+        with pytest.raises(ValueError, match=right):
+            resolve(f"{path}?{options}")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("demo://user:hidden@host/a", "demo://host/a?scheme=b&secret_key=hidden"),
+        *("s3://user:hidden@b/a?A=1", "s3://b/a?Access_Key=hidden&scheme=http", "demo:/a@hidden"),
+    ],
+)
+def test_errors_have_no_secrets(path):
+    with pytest.raises((UnreachableError, ValueError)) as caught:
+        resolve(path)
+    assert ("hidden" in str(caught.value)) is (path == "demo:/a@hidden")
 
 
 def test_options_are_for_pyarrow_only():

@@ -122,6 +122,14 @@ def test_filters_that_are_not_usable_are_refused(made, three, filters):
         made.open([str(three)], filters)
 
 
+@pytest.mark.parametrize("sign", ["in", "~"])
+def test_errors_about_filters_show_the_first_of_many_values(made, three, sign):
+    values = ["text"] * 100_000
+    with pytest.raises(ValueError, match="`filters` must be") as caught:
+        made.open([str(three)], [("id", sign, values)])
+    assert len(str(caught.value)) < 800
+
+
 def test_rows_that_a_filter_of_large_batches_leaves_stay_in_order(made, tmp_path):
     count = 200_000
     path = made.numbered(tmp_path / "t.parquet", 0, count, count)

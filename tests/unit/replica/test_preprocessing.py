@@ -30,6 +30,12 @@ def sent(step):
     return pickle.loads(pickle.dumps(step)).make()
 
 
+def tf_rows(rows):
+    """A data set of TensorFlow, with which alone a `FeatureSpace` is adapted."""
+    tensorflow = pytest.importorskip("tensorflow")
+    return tensorflow.data.Dataset.from_tensor_slices(rows)
+
+
 def text(*words):
     return np.array(words, object)
 
@@ -76,6 +82,21 @@ def test_layers_get_their_inputs():
     one = keras.Model({"b": inputs["b"]}, layers.Rescaling(2.0)(inputs["b"]))
     assert list(arranged_for(one, {"column": a})) == ["b"]
     assert arranged_for(layers.Rescaling(1.0), [a, b])[1] is b
+
+
+def test_a_feature_space_gets_a_dictionary_of_its_features():
+    scale = keras.utils.FeatureSpace.float_rescaled(2.0)
+    space = keras.utils.FeatureSpace({"a": scale}, output_mode="concat")
+    space.adapt(tf_rows({"a": np.array([[1.0], [2.0]])}))
+    a, b = np.array([1.0, 2.0]), np.zeros(2)
+    step = Step.of("preprocess", space)
+    assert not step.takes_one_array
+    assert Step.of("preprocess", layers.Rescaling(1.0)).takes_one_array
+    for rows in ({"a": a}, {"x": a}, {"a": a, "b": b}, a):
+        assert list(arranged_for(space, rows)) == ["a"]
+        np.testing.assert_array_equal(sent(step)(rows, training=False), [[2], [4]])
+    with pytest.raises(ValueError, match=r"`preprocess` must be .*rows without \['a'\]"):
+        arranged_for(space, {"b": a, "c": a})
 
 
 def test_augment_draws_by_seed_epoch_and_batch():

@@ -57,7 +57,7 @@ def test_rows_come_back_as_they_were(kind):
 def test_whole_numbers_and_fractions_go_together_but_not_with_text():
     found = decoded(encoded(objects(np.array([1]), np.array([1.5, 2]))))
     assert [row.tolist() for row in found] == [[1.0], [1.5, 2.0]]
-    with pytest.raises(ValueError, match="must be all numbers, all text or all bytes"):
+    with pytest.raises(ValueError, match="must be numbers that fit one type, all text or all"):
         encoded(objects(np.array([1]), objects("a")))
 
 
@@ -114,6 +114,21 @@ def test_a_batch_of_one_shape_is_one_array():
     assert alike(objects(np.int32(1), np.int32(2))).dtype == np.int32
     for rows in (objects(np.array([1]), None), objects("a", "b"), objects(1, "a"), objects()):
         assert alike(rows) is rows
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ([2**70], [1, 2]),
+        (np.array([2**64 - 1], "uint64"), np.array([-1, 2])),
+        (np.ones(2, "longdouble"), np.ones(1)),
+        (np.array([1]), np.array([[1]])),
+    ],
+    ids=str,
+)
+def test_numbers_that_arrow_does_not_hold_are_refused(rows):
+    with pytest.raises(ValueError, match=r"must be numbers that fit one type, .*the same depth"):
+        encoded(objects(*rows))
 
 
 def test_memory_counts_the_arrays():

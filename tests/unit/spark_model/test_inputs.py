@@ -123,3 +123,11 @@ def test_without_a_session_a_call_begins_with_the_start_of_spark(monkeypatch):
     assert default.first_phase(SimpleNamespace(sparkSession="one")) == "Preparing the rows"
     monkeypatch.setattr(default, "active_session", lambda: "one")
     assert default.first_phase(np.zeros(3)) == "Preparing the rows"
+
+
+@pytest.mark.parametrize("x", [np.ones((3, 2)), pd.DataFrame({"a": [1.0], "b": [2.0]}), "rows"])
+def test_the_name_of_a_column_is_refused_where_none_is_added(x):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="`output_col` must be left out unless"):
+        SparkModel(model).predict(x, output_col="score")
