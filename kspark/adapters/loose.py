@@ -70,8 +70,8 @@ def as_row(value: Any) -> Any:
         found = np.asarray(value)
     except ValueError:
         found = np.empty(0, object)
-    if found.dtype.kind == "U":
-        return found.astype(object)
+    if found.dtype.kind == "U":  # Objects, because NumPy makes text of numbers among text.
+        return np.asarray(value, object)
     is_plain = found.dtype.kind not in "OS"  # NumPy's own bytes lack zeros at their end.
     return found if is_plain else alike(one_per_row(map(as_row, value), len(value)))
 

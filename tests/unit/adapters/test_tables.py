@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from kspark.adapters import Columns, adapt
-from kspark.adapters.conform import Place, stack
+from kspark.adapters.conform import Place, raw, stack
 from kspark.adapters.tables import column_values
 from kspark.shards import ArraySpec, InputSpec
 
@@ -144,3 +144,5 @@ def test_numbers_among_text_stay_numbers(values):
     found = stack(values, Place("x"))
     assert found.dtype == object
     assert found.tolist() == values
+    with pytest.raises(ValueError, match="must hold text as in row 0. Received: numbers in row"):
+        raw(stack(values, Place("x"), is_loose=True), Place("x"))
