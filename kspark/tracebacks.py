@@ -26,6 +26,9 @@ def shows_the_users_line(function: Callable[P, R]) -> Callable[P, R]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
+        except KeyboardInterrupt as error:  # Where kspark was interrupted says nothing to users.
+            error.__traceback__ = without_own(error.__traceback__)
+            raise error
         except (ValueError, TypeError) as error:
             if not is_about_an_argument(error) or not is_filtering():
                 raise
