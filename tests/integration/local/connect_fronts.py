@@ -98,7 +98,7 @@ def tables(spark):
 
 
 def stages(spark):
-    """Predictions of a fitted stage, and of that stage saved, replaced and loaded."""
+    """Predictions of a fitted stage, and of that stage saved, replaced and loaded; its weights."""
     frame = frame_of(spark)
     fitted = KerasClassifier(classifier(), numWorkers=1).fit(frame)
     KerasClassifier(classifier(), preprocess=keras.layers.Rescaling(2.0)).save("stage")
@@ -110,7 +110,8 @@ def stages(spark):
         refusal = type(error).__name__
     classic = KerasClassificationModel.load(os.environ["KSPARK_CLASSIC_STAGE"])
     own, others = predictions(fitted, frame), predictions(loaded, frame)
-    return [own == others, refusal, difference(classic._model().model, classifier())]
+    weights = [array.tolist() for array in fitted.kerasModel.get_weights()]
+    return [own == others, refusal, difference(classic._model().model, classifier()), weights]
 
 
 def predictions(stage, frame):
@@ -131,7 +132,7 @@ def pipelines(spark):
 
 
 def tuners(spark):
-    """Numbers of the metrics that Spark's tuners found, and the class of a saved best model."""
+    """Numbers of metrics that tuners found; whether a saved best model predicts alike."""
     stage, frame = KerasClassifier(classifier(), numWorkers=1), frame_of(spark)
     grid = ParamGridBuilder().addGrid(stage.epochs, [1, 2]).build()
     metric = MulticlassClassificationEvaluator()
@@ -143,7 +144,8 @@ def tuners(spark):
     )
     crossed.write().overwrite().save("crossed")
     best = type(crossed).load("crossed").bestModel
-    return [len(crossed.avgMetrics), len(split.validationMetrics), type(best).__name__]
+    same = predictions(best, frame) == predictions(crossed.bestModel, frame)
+    return [len(crossed.avgMetrics), len(split.validationMetrics), same]
 
 
 def udfs(spark):
@@ -157,15 +159,17 @@ def udfs(spark):
 
 
 def streams(spark):
-    """The number of rows that a stream scored."""
+    """The number of rows that a stream scored, and the largest difference to Keras."""
     frame = frame_of(spark)
     frame.write.mode("overwrite").parquet("rows")
     stream = spark.readStream.schema(frame.schema).parquet("rows")
     scored = KerasModel(classifier(), featuresCol="features").transform(stream)
-    writer = scored.select("prediction").writeStream.trigger(availableNow=True)
+    writer = scored.select("features", "prediction").writeStream.trigger(availableNow=True)
     query = writer.option("checkpointLocation", "state").format("parquet").start("scored")
     query.awaitTermination(120)
-    return spark.read.parquet("scored").count()
+    found = spark.read.parquet("scored").collect()
+    expected = classifier().predict(np.array([row.features for row in found]), verbose=0)
+    return [len(found), float(np.abs(np.array([r.prediction for r in found]) - expected).max())]
 
 
 def large(spark):

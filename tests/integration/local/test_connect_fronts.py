@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pyspark
 import pytest
 
@@ -76,7 +77,7 @@ def test_tables_batches_and_spooled_rows_train_as_arrays(found):
 
 
 def test_a_stage_is_saved_replaced_and_loaded(found):
-    same, refusal, classic = found["stages"]
+    same, refusal, classic, _ = found["stages"]
     assert same
     assert refusal == "AnalysisException"
     assert classic == 0
@@ -84,7 +85,9 @@ def test_a_stage_is_saved_replaced_and_loaded(found):
 
 def test_a_classic_session_loads_a_stage_that_was_saved_over_spark_connect(found, folder):
     loaded = KerasClassificationModel.load(str(folder / "stage"))
-    assert loaded._model().model.count_params() == classifier().count_params()
+    expected = found["stages"][-1]
+    for array, other in zip(loaded.kerasModel.get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(array, np.array(other, "float32"))
 
 
 def test_a_pipeline_is_saved_and_loaded(found):
@@ -92,7 +95,7 @@ def test_a_pipeline_is_saved_and_loaded(found):
 
 
 def test_tuners_find_and_save_the_best_model(found):
-    assert found["tuners"] == [2, 2, "KerasClassificationModel"]
+    assert found["tuners"] == [2, 2, True]
 
 
 def test_a_udf_predicts_as_the_model(found):
@@ -100,7 +103,9 @@ def test_a_udf_predicts_as_the_model(found):
 
 
 def test_a_stream_is_scored(found):
-    assert found["streams"] == 60
+    count, difference = found["streams"]
+    assert count == 60
+    assert difference < 1e-6
 
 
 def test_a_large_model_is_sent_as_files_and_computes_the_same(found):
