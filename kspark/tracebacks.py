@@ -1,4 +1,4 @@
-"""Leave kspark's own frames out of the traceback of an error about an argument.
+"""Leave kspark's own frames out of tracebacks of interrupts and of errors about an argument.
 
 Such an error is explained by its message and by the user's line. Keras leaves out its own frames in
 the same way, and `keras.config.disable_traceback_filtering()` shows those of both.
@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 def shows_the_users_line(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a public function to leave kspark's frames out of its errors about arguments.
+    """Decorate a public function to leave kspark's frames out of interrupts and argument errors.
 
     Frames of other modules stay. Errors that kspark does not raise itself stay as they are.
     """
