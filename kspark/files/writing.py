@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from kspark.errors import ClusterError
 from kspark.files.paths import Resolved
 
-GROUP_BYTES = 64 << 20
+GROUP_BYTES = 32 << 20
 """Approximate size in memory of the rows that are written as one row group."""
 
 
