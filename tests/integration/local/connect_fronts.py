@@ -2,8 +2,8 @@
 
 It starts a server in a process of its own, with the Python in `KSPARK_SERVER_PYTHON`, and is only
 a client of it, as on a cluster. At the end it ends the server in the middle of a fit. With the
-argument `huge`, it only trains a model that no message can hold. Prints the results as one line of
-JSON.
+argument `huge`, it only trains a model that no message can hold; with `restarted`, it only starts
+the server anew in the middle of a fit. Prints the results as one line of JSON.
 """
 
 import json
@@ -251,19 +251,65 @@ def dropped(spark, server):
     return told
 
 
-def main():
-    command = [os.environ["KSPARK_SERVER_PYTHON"], Path(__file__).with_name("connect_server.py")]
-    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+class RestartsServer(EndsServer):
+    def __init__(self, server, port):
+        super().__init__(server)
+        self.port = port
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        if epoch == 1:
+            self.server, _ = start_server(self.port)
+
+
+def restarted(spark, server, port):
+    """What is said when the server starts anew during a fit, and what a new session can do."""
+    frame, model = frame_of(spark), classifier()
+    restarts = RestartsServer(server, port)
     try:
-        port = next(line for line in server.stdout if "PORT" in line).split()[-1]
+        began = time.monotonic()
+        SparkModel(model, num_workers=1).fit(frame, epochs=5, verbose=0, callbacks=[restarts])
+    except KSparkError as error:
+        told = [type(error).__name__, str(error), time.monotonic() - began]
+    try:
+        spark.stop()
+        again = SparkSession.builder.remote(f"sc://127.0.0.1:{port}").create()
+        history = SparkModel(model, num_workers=1).fit(frame_of(again), epochs=3, verbose=0)
+        again.stop()
+    finally:
+        restarts.server.kill()
+    return told, history.history["loss"]
+
+
+def start_server(*port):
+    """Start a server; return its process and its port."""
+    program = Path(__file__).with_name("connect_server.py")
+    command = [os.environ["KSPARK_SERVER_PYTHON"], program, *port]
+    # A client notes in its environment that it is one.
+    own = ("SPARK_REMOTE", "SPARK_CONNECT_MODE_ENABLED", "SPARK_LOCAL_REMOTE")
+    server = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={name: value for name, value in os.environ.items() if name not in own},
+    )
+    return server, next(line for line in server.stdout if "PORT" in line).split()[-1]
+
+
+def main():
+    server, port = start_server()
+    try:
         spark = SparkSession.builder.remote(f"sc://127.0.0.1:{port}").getOrCreate()
         found = {}
         parts = [arrays, tables, stages, pipelines, tuners, udfs, streams, large, refused]
-        for part in [huge] if "huge" in sys.argv else parts:
+        for part in {"huge": [huge], "restarted": []}.get(sys.argv[-1], parts):
             started = time.monotonic()
             found[part.__name__] = part(spark)
             sys.stderr.write(f"{part.__name__}: {time.monotonic() - started:.1f} s\n")
-        if "huge" not in sys.argv:
+        if "restarted" in sys.argv:
+            found["restarted"] = restarted(spark, server, port)
+        elif "huge" not in sys.argv:
             found["dropped"] = dropped(spark, server)
     finally:
         server.kill()

@@ -1,4 +1,7 @@
-"""A server of Spark Connect in a process of its own. Prints its port; ends with its input."""
+"""A server of Spark Connect in a process of its own. Prints its port; ends with its input.
+
+The port is the first argument, or a free one.
+"""
 
 import socket
 import sys
@@ -16,7 +19,7 @@ SETTINGS = {
 
 def main():
     with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+        port = sys.argv[1] if sys.argv[1:] else free.getsockname()[1]
     builder = SparkSession.builder.master("local[2]")
     for name, value in {**SETTINGS, "spark.connect.grpc.binding.port": port}.items():
         builder = builder.config(name, value)

@@ -137,3 +137,13 @@ def test_a_lost_connection_is_one_clear_error(found):
         assert kind == "ConnectionToServerError"
         assert text.startswith("The connection to the server of Spark Connect was lost")
         assert "UNAVAILABLE" in text
+
+
+@pytest.mark.thorough
+def test_a_restarted_server_is_one_clear_error_and_a_new_session_trains_on(folder, spark):
+    (kind, text, seconds), losses = run(folder, "restarted")["restarted"]
+    assert kind == "ConnectionToServerError"
+    assert "Start a new session" in text
+    assert seconds < 300  # PySpark's own repetitions would take ten minutes
+    assert len(losses) == 3
+    assert np.isfinite(losses).all()
