@@ -86,11 +86,21 @@ def allocable_slots(spark: SparkSession) -> int:
     known before it starts.
     """
     conf = spark.sparkContext.getConf()
-    most, cores = conf.get("spark.dynamicAllocation.maxExecutors"), cores_per_executor(spark)
-    if most is None or most == "infinity" or cores is None:
+    most = conf.get("spark.dynamicAllocation.maxExecutors")
+    per_executor = tasks_per_executor(spark)
+    if most is None or most == "infinity" or per_executor is None:
         return UNLIMITED
-    per_executor = min(cores // threads_per_task(spark), slots_of_gpus(spark) or UNLIMITED)
     return min(int(most) * per_executor, UNLIMITED)
+
+
+def tasks_per_executor(spark: SparkSession) -> int | None:
+    """Return how many tasks an executor runs at a time, `None` if that is up to the hosts."""
+    cores = cores_per_executor(spark)
+    if cores is None:
+        return None
+    with_gpus = slots_of_gpus(spark)
+    tasks = cores // threads_per_task(spark)
+    return tasks if with_gpus is None else min(tasks, with_gpus)
 
 
 def cores_per_executor(spark: SparkSession) -> int | None:
