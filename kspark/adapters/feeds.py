@@ -200,6 +200,12 @@ class FramePlan:
             ValueError: If the rows do not fit the spec.
         """
         kept_dense = {name for feed in (*self.y, *self.sample_weight) for name in feed.names}
+        # Sparse rows among nulls become dense; see `to_rows`.
+        kept_dense |= {
+            source[0]
+            for source, column in zip(self.sources, batch.columns, strict=True)
+            if column.null_count
+        }
         pairs = zip(self.sources, batch.columns, strict=True)
         nbytes = sum(row_bytes(column, dense=source[0] in kept_dense) for source, column in pairs)
         size = max(1, CHUNK_BYTES // max(1, nbytes))

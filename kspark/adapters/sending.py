@@ -64,13 +64,6 @@ def sent(
     Raises:
         ValueError: If the arrays are larger than a DataFrame that Spark sends.
     """
-    nbytes, limit = sum(rows.nbytes for _, rows in slices), size_limit(spark)
-    if nbytes > limit:
-        rule = (
-            f"arrays of at most {limit:,} bytes in all over Spark Connect, or paths of files that "
-            "the workers can read"
-        )
-        raise invalid("x", rule, Described(f"{nbytes:,} bytes"))
     counts = [rows.num_examples for _, rows in slices]
     largest = max(rows.nbytes for _, rows in slices)
     serializer = CPickleSerializer()
@@ -83,9 +76,30 @@ def sent(
             yield index, part, serializer.dumps(piece)
 
     sent_rows = (rows_of(index, *one) for index, one in enumerate(slices))
-    frame = frame_of(spark, chain.from_iterable(sent_rows))
+    frame = frame_of(spark, within(size_limit(spark), chain.from_iterable(sent_rows)))
     ordered = frame.repartitionByRange(len(slices), "owner").sortWithinPartitions("owner", "number")
     return map_frame(ordered.select("piece"), partial(ship(read_pieces, spec), task))
+
+
+def within(limit: int, rows: Iterator[tuple[int, int, bytes]]) -> Iterator[tuple[int, int, bytes]]:
+    """Yield the rows of a DataFrame as long as their pieces are within a limit.
+
+    The pieces are counted as they are sent: the memory of text and of other objects is not known,
+    and numbers are sent in the types of the model.
+
+    Raises:
+        ValueError: If they have more bytes in all.
+    """
+    nbytes = 0
+    for row in rows:
+        nbytes += len(row[-1])
+        if nbytes > limit:
+            rule = (
+                f"arrays of at most {limit:,} bytes in all over Spark Connect, or paths of files "
+                "that the workers can read"
+            )
+            raise invalid("x", rule, Described(f"{nbytes:,} bytes or more"))
+        yield row
 
 
 def read_pieces(

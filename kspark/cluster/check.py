@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 from pyspark.sql import SparkSession
 
@@ -15,6 +16,8 @@ from kspark.cluster.bootstrap import ship
 from kspark.cluster.engine import engine_of
 from kspark.cluster.environment import WorkerEnvironment, environment, report_environment
 from kspark.cluster.gpu_checks import check_gpu_settings, idle_gpus, shared_gpus
+from kspark.cluster.memory import WorkerMemory
+from kspark.cluster.preflight import problems_of_session
 from kspark.cluster.spark_job import Watch, run_once
 from kspark.errors import EnvironmentMismatchError
 
@@ -30,19 +33,23 @@ COLD = (
 """Message if workers do not start with Keras imported."""
 
 _checked: set[tuple[str, str]] = set()
+_told: set[tuple[str, str]] = set()
 
 
-def check_cluster(spark: SparkSession, backend: str | None = None) -> list[WorkerEnvironment]:
+def check_cluster(
+    spark: SparkSession, backend: str | None = None, model: Any = None
+) -> list[WorkerEnvironment]:
     """Check that the workers have the Python version and the packages that training needs.
 
     kspark itself need not be installed there, because the driver sends its own code. If another
     version is installed there, a warning says so. Other warnings name GPUs that executors share, or
-    that no task gets.
+    that no task gets, and settings of Spark with which fits are refused, do work again, or take
+    more memory than an executor has.
 
     Example:
 
     ```python
-    for worker in kspark.check_cluster(spark):
+    for worker in kspark.check_cluster(spark, model=model):
         print(worker.host, worker.python, worker.kspark, worker.packages)
     ```
 
@@ -50,6 +57,8 @@ def check_cluster(spark: SparkSession, backend: str | None = None) -> list[Worke
         spark: `SparkSession`.
         backend: String, the Keras backend that must be installed. Defaults to `None`, the
             backend of Keras on the driver.
+        model: `keras.Model` that is going to be trained, of which the memory of the workers is
+            estimated. Its optimizer is built. Defaults to `None`: the estimate is without weights.
 
     Returns:
         List of `WorkerEnvironment`, one per worker that answered, without duplicates.
@@ -59,7 +68,28 @@ def check_cluster(spark: SparkSession, backend: str | None = None) -> list[Worke
             or lacks Keras, NumPy, PyArrow or the backend. The message names the hosts and the
             remedy.
     """
-    return checked_workers(spark, backend or keras_backend())
+    backend = backend or keras_backend()
+    workers = checked_workers(spark, backend)
+    warn_of_settings(spark, backend, model)
+    return workers
+
+
+def warn_of_settings(
+    spark: SparkSession, backend: str, model: Any = None, *, once: bool = False
+) -> None:
+    """Warn about settings that do not go with training a model; see `problems_of_session`.
+
+    Args:
+        spark: `SparkSession`.
+        backend: String, the Keras backend.
+        model: `keras.Model`, or `None`.
+        once: Boolean, whether an application gets each warning only once. Defaults to `False`.
+    """
+    for problem in problems_of_session(spark, WorkerMemory.of(spark, backend, model)):
+        key = (engine_of(spark).application, problem)
+        if not (once and key in _told):
+            logger.warning(problem)
+        _told.add(key)
 
 
 def checked_workers(

@@ -26,21 +26,18 @@ def task_slots(spark: SparkSession) -> int:
         instances = int(conf.get("spark.executor.instances", "1") or 1)
         cores = instances * int(conf.get("spark.executor.cores", "1") or 1)
     slots = cores // threads_per_task(spark)
-    with_gpus = slots_with_gpus(spark, cores)
-    return max(slots if with_gpus is None else min(slots, with_gpus), 1)
+    per_executor, executors = slots_of_gpus(spark), num_executors(spark, cores)
+    if per_executor is not None and executors is not None:
+        slots = min(slots, executors * per_executor)
+    return max(slots, 1)
 
 
-def slots_with_gpus(spark: SparkSession, cores: int) -> int | None:
-    """Return the number of tasks for which there are GPUs at the same time.
-
-    Returns:
-        Integer; `None` if tasks take no GPUs, or if the number of executors is not known.
-    """
+def slots_of_gpus(spark: SparkSession) -> int | None:
+    """Return the number of tasks for which an executor has GPUs, or `None` if tasks take none."""
     per_task, gpus = task_amount(spark, GPU), int(executor_amount(spark, GPU))
-    executors = num_executors(spark, cores)
-    if not per_task or executors is None:
+    if not per_task:
         return None
-    return executors * (gpus // int(per_task) if per_task >= 1 else gpus * tasks_per_gpu(per_task))
+    return gpus // int(per_task) if per_task >= 1 else gpus * tasks_per_gpu(per_task)
 
 
 def tasks_per_gpu(amount: float) -> int:
@@ -85,5 +82,9 @@ def threads_per_task(spark: SparkSession) -> int:
 
 
 def has_speculation(spark: SparkSession) -> bool:
-    """Return whether Spark starts second tasks beside slow ones: `spark.speculation`."""
-    return str(spark.sparkContext.getConf().get("spark.speculation", "false")).lower() == "true"
+    """Return whether Spark may start second tasks beside slow ones: `spark.speculation`.
+
+    It starts them on other hosts only, and so never with a local master.
+    """
+    on = str(spark.conf.get("spark.speculation", "false")).lower() == "true"
+    return on and cores_of_master(str(spark.conf.get("spark.master", ""))) is None

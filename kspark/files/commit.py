@@ -109,6 +109,26 @@ class Output:
                 rule = f"a folder that the pattern {place.path!r}, in `x`, does not name"
                 raise invalid("output", rule, self.path)
 
+    def keep_from_partitions(self, files: Iterable[Resolved]) -> None:
+        """Check that the output is no partition of a folder with some files; see `keep_outside`.
+
+        Whoever reads the folder of these files later would find the output among its rows if its
+        name is that of a partition, such as `day=2`. Readers skip other folders, or refuse them.
+
+        Args:
+            files: Iterable of `Resolved`, files.
+
+        Raises:
+            ValueError: If it is one.
+        """
+        path, places = self.place.path, map(real, files)
+        here = (place for place in places if place.root == self.place.root)
+        for folder in dict.fromkeys(posixpath.dirname(place.path) for place in here):
+            names = path[len(folder) + 1 :].split("/") if path.startswith(f"{folder}/") else []
+            if names and all("=" in name and not is_hidden(name) for name in names):
+                rule = f"a folder that is no partition of {folder!r}, which has files of `x`"
+                raise invalid("output", rule, self.path)
+
     def keep_apart(self, places: Iterable[Resolved], what: str) -> None:
         """Check that the output would replace none of some places.
 

@@ -12,7 +12,7 @@ from kspark.adapters.factories import FactoryExamples
 from kspark.adapters.files import FileExamples
 from kspark.cluster.engine import engine_of
 from kspark.cluster.remote import is_connect
-from kspark.cluster.slots import task_slots
+from kspark.cluster.slot_wait import slots_for, slots_in_reach
 from kspark.errors import Described, NotEnoughSlotsError, inside, invalid
 from kspark.job.fit import Fit
 from kspark.job.mixing import check_mixable
@@ -81,15 +81,24 @@ def placed(fit: Fit, examples: Examples) -> Examples:
     wanted = fit.plan.num_workers
     check_steps(fit.plan, examples)
     if fit.plan.at_the_same_time:
-        slots = task_slots(fit.spark)
         if wanted is None:
-            wanted = min(slots, max(examples.num_partitions, 1))
-        check_slots(fit.plan, wanted, slots)
+            wanted = min(slots_in_reach(fit.spark), max(examples.num_partitions, 1))
+        check_slots(fit.plan, wanted, awaited_slots(fit, wanted))
     elif fit.plan.connection_setting:
-        check_slots(fit.plan, wanted or examples.num_partitions, task_slots(fit.spark))
+        needed = wanted or examples.num_partitions
+        check_slots(fit.plan, needed, awaited_slots(fit, needed))
     if wanted is None or wanted == examples.num_partitions:
         return examples
     return examples.repartition(wanted)
+
+
+def awaited_slots(fit: Fit, wanted: int) -> int:
+    """Return the number of task slots. If there are too few, wait for more, and show that."""
+
+    def show(slots: int) -> None:
+        fit.progress.wait(f"waiting for task slots, {slots} of {wanted}")
+
+    return slots_for(fit.spark, wanted, show)
 
 
 def check_steps(plan: TrainingPlan, examples: Examples) -> None:
@@ -120,7 +129,8 @@ def check_slots(plan: TrainingPlan, num_workers: int, slots: int) -> None:
     raise NotEnoughSlotsError(
         f"{setting} runs all workers at the same time: `num_workers` is {num_workers}, but the "
         f"cluster has {slots} free task slots. Use fewer workers, or raise "
-        "spark.executor.instances or spark.executor.cores. "
+        "spark.executor.instances (spark.dynamicAllocation.maxExecutors with dynamic allocation) "
+        "or spark.executor.cores. "
         'mode="synchronous" with frequency="epoch", without `straggler_timeout` and '
         '`callbacks_every` and with road="auto", runs with any number of slots.'
     )

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from kspark.cluster.engine import engine_of
-from kspark.cluster.slots import has_speculation, task_slots
+from kspark.cluster.slot_wait import slots_for
+from kspark.cluster.slots import task_slots
 from kspark.errors import ClusterError
 from kspark.job.fit import Fit
 from kspark.job.groups import delta_grouping_of
@@ -191,9 +192,8 @@ def reason_for_jobs(fit: Fit) -> str | None:
         return "Workers of Spark Connect cannot reach a server in this process."
     if not fit.spec.weights.size:
         return "The model has no weights."
-    if has_speculation(fit.spark):
-        return "spark.speculation is on: Spark would start second tasks beside long ones."
-    tasks, slots = sum(1 for h in fit.train.infos if h.num_examples), task_slots(fit.spark)
+    tasks = sum(1 for h in fit.train.infos if h.num_examples)
+    slots = slots_for(fit.spark, tasks) if plan.connection_setting else task_slots(fit.spark)
     if tasks > slots:
         return f"There are {tasks} shards and {slots} task slots."
     if delta_grouping_of(fit) is not None:

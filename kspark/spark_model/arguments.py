@@ -237,15 +237,10 @@ def check_session(spark: SparkSession, plan: TrainingPlan) -> None:
     `straggler_timeout` a job for each shard, and `reshuffle` a shuffle of the workers' results.
 
     Raises:
-        ValueError: If the plan needs one of them, or if `road="live"` or `callbacks_every` meets
-            `spark.speculation`.
+        ValueError: If the plan needs one of them; see also `check_speculation`.
     """
+    check_speculation(spark, plan)
     if not is_connect(spark):
-        if plan.connection_setting and plan.in_rounds and has_speculation(spark):
-            rule = "with spark.speculation, which may start a shard a second time"
-            if plan.callbacks_every is not None:
-                raise invalid("callbacks_every", f"None {rule}", plan.callbacks_every)
-            raise invalid("road", f'"auto" or "rounds" {rule}', plan.road)
         return
     if plan.straggler_timeout is not None:
         rule = "None over Spark Connect, which cannot run a job for a single partition"
@@ -262,3 +257,21 @@ def check_session(spark: SparkSession, plan: TrainingPlan) -> None:
         raise invalid("road", f'"auto" or "rounds" {where}', plan.road)
     if plan.callbacks_every is not None:
         raise invalid("callbacks_every", f"None {where}", plan.callbacks_every)
+
+
+def check_speculation(spark: SparkSession, plan: TrainingPlan) -> None:
+    """Refuse synchronous fits while Spark starts second tasks beside slow ones.
+
+    The second task is on another host, which does not have the files of the shard. It ends at
+    once, Spark takes it for the faster one, and ends the task that was training.
+
+    Raises:
+        ValueError: If the plan is synchronous, and the session has `spark.speculation`.
+    """
+    if plan.mode == "synchronous" and has_speculation(spark):
+        rule = (
+            '"false" in a synchronous fit on a cluster. A second task on another host has none of '
+            "the files of its shard, and would end the task that is training. Start the session "
+            'with spark.speculation=false, or use mode="asynchronous"'
+        )
+        raise invalid("spark.speculation", rule, Described("spark.speculation=true"))

@@ -100,6 +100,7 @@ def score_to(
             places = list(map(resolve, paths_of(spark, destination.given)))
             output.keep_outside(folders_of(rows, places))
             output.keep_from_patterns(places)
+            output.keep_from_partitions(file.place for file in rows.files)
             rows = rows if count is None else rows.first(count)
             return job.score_files(scoring, rows, kept, output, num_workers, watch)
     scored = scoring.frame(rows if count is None else rows.limit(count))

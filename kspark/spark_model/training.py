@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from kspark.aggregator import Aggregator
-from kspark.cluster.check import check_cluster_once
+from kspark.cluster.check import check_cluster_once, warn_of_settings
 from kspark.job.callback_state import names_of_stateful
 from kspark.job.callbacks import FitMonitor
 from kspark.job.checkpoint_settings import settings_of
@@ -88,6 +88,7 @@ def train(
         starting.run_on(source.spark)
         starting.phase("Starting the workers")
         check_cluster_once(source.spark, spec.backend, starting.watch)
+    warn_of_settings(source.spark, spec.backend, replica.model, once=True)
     if plan.worker_callbacks is not None:
         # They may change the replicas, which no other fit must take over then.
         spec = replace(spec, values=None)

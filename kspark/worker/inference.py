@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from kspark.adapters.conform import Place
 from kspark.adapters.feeds import FramePlan
-from kspark.adapters.sparse import to_rows
 from kspark.cluster.failures import UnfitLabelsError
 from kspark.errors import Failure, invalid
 from kspark.replica import ReplicaSpec
@@ -20,15 +19,16 @@ from kspark.replica.building import build
 from kspark.shards import (
     TEXT,
     Chunk,
-    Features,
     LabelStats,
     Shard,
     ShardHandle,
     StoredArray,
     Window,
 )
+from kspark.tracebacks import shows_the_users_line
 from kspark.worker.counting import RowCounter, counted
 from kspark.worker.scores import Scores
+from kspark.worker.series import series_array
 from kspark.worker.state import replica_for
 from kspark.worker.tasks import Result, ShardResult, check_unchanged, guarded, read_to_end
 
@@ -264,6 +264,7 @@ def predict_last(
             yield scores.columns(outputs)[-1]
 
 
+@shows_the_users_line
 def predict_rows(
     task: InferenceTask,
     plan: FramePlan,
@@ -286,6 +287,7 @@ def joined(parts: list[list[np.ndarray]]) -> list[np.ndarray]:
     return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
+@shows_the_users_line
 def predict_series(
     task: InferenceTask, plan: FramePlan, scores: Scores, spec: ReplicaSpec, *series: Any
 ) -> Any:
@@ -312,29 +314,6 @@ def predict_series(
     replica = predictor_for(spec, task.key, task.threads)
     outputs = replica.predict(Chunk(inputs).window(), task.batch_size)
     return scores.columns(outputs)[-1].to_pandas()
-
-
-def series_array(name: str, series: Any, is_loose: bool = False) -> Features:
-    """Convert a column to an array or `SparseRows` with one row per value.
-
-    Args:
-        name: String, name of the column.
-        series: `pandas.Series`, or a `pandas.DataFrame` of a column of vectors.
-        is_loose: As for `to_rows`. Then nulls of numbers are NaN. Defaults to `False`.
-
-    Raises:
-        ValueError: If there are nulls, or NaN, to which pandas converts nulls of numbers.
-    """
-    place = Place(f"Column {name!r}")
-    rows = series["type"] if hasattr(series, "columns") else series
-    if not is_loose and rows.isna().any():
-        raise place.error("no nulls", "null", int(rows.isna().to_numpy().argmax()))
-    if hasattr(series, "columns"):  # Spark passes a vector as a table of its fields.
-        parts = [pa.array(series[c], from_pandas=True) for c in series.columns]
-        column = pa.StructArray.from_arrays(parts, names=list(series.columns))
-    else:
-        column = pa.array(series, from_pandas=False)
-    return to_rows(column, place, is_loose=is_loose)
 
 
 def predictor_for(spec: ReplicaSpec, key: str, threads: int) -> Replica:

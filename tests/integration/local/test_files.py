@@ -200,6 +200,8 @@ def test_an_output_does_not_replace_the_rows_that_it_is_made_of(spark, folder):
         spark_model.predict(folder, output=folder / "scored", verbose=0)
     with pytest.raises(ValueError, match="`output` must be a folder that the pattern .*does not n"):
         spark_model.predict(folder / "*", output=folder / "scored", verbose=0)
+    with pytest.raises(ValueError, match="`output` must be a folder that is no partition of"):
+        spark_model.predict(folder / "0.parquet", output=folder / "day=2", verbose=0)
     assert len(os.listdir(folder)) == 3
     spark_model.predict(folder / "*.parquet", output=folder / "_scored", verbose=0)
     spark_model.predict(folder, output=folder / "_scored", overwrite=True, verbose=0)

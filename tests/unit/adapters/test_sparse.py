@@ -30,6 +30,7 @@ from kspark.adapters.sparse import (
 )
 from kspark.adapters.tables import head
 from kspark.shards import ArraySpec, Chunk, InputSpec, Shard, SparseRows, dense, spool
+from kspark.shards.spec import raw_arrays
 
 WIDTH = 600
 PLACE = Place("`x`", partition=2, first_row=100)
@@ -232,6 +233,19 @@ def test_chunks_of_columns_are_bounded_by_the_bytes_that_they_take():
     part = next(plan.chunks(labels, 0, 0))
     assert isinstance(part.y[0], np.ndarray)
     assert part.nbytes <= CHUNK_BYTES
+
+
+def test_sparse_rows_among_nulls_are_made_dense_in_chunks_of_bounded_bytes():
+    """A function of the user gets them one by one, and there is no sparse form of a null."""
+    expected = array(24, width=1 << 17)
+    rows = [None if i == 5 else struct(row) for i, row in enumerate(expected)]
+    batch = pa.RecordBatch.from_arrays([pa.array(rows, VECTOR)], ["features"])
+    plan = plan_frame(Columns("features", None), InputSpec(raw_arrays(["features"])))
+    chunks = list(plan.chunks(batch, 0, 0))
+    assert len(chunks) == 24 // (CHUNK_BYTES // expected[0].nbytes)
+    found = [row for chunk in chunks for row in dense(chunk.x[0])]
+    for i, (row, values) in enumerate(zip(found, expected, strict=True)):
+        assert row is None if i == 5 else np.array_equal(row, values)
 
 
 def test_a_sparse_column_beside_numbers_stays_sparse():

@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 from types import SimpleNamespace
 
+import keras
 import pytest
 
 import kspark
@@ -23,7 +24,9 @@ WORKER = replace(HERE, host="node7", executable="/opt/python", installed_kspark=
 @pytest.fixture
 def cluster(monkeypatch):
     """A session without Spark, whose workers answer with the environments in `answers`."""
-    session = SimpleNamespace(answers=[WORKER], jobs=[], warm=[])
+    conf = {"spark.master": "local[2]"}
+    context = SimpleNamespace(master="local[2]", getConf=lambda: conf)
+    session = SimpleNamespace(answers=[WORKER], jobs=[], warm=[], conf=conf, sparkContext=context)
 
     def run_once(spark, results, description, watch=None):
         session.jobs.append(description)
@@ -37,6 +40,7 @@ def cluster(monkeypatch):
     monkeypatch.setattr(check, "engine_of", lambda spark: engine)
     monkeypatch.setattr(check, "run_once", run_once)
     monkeypatch.setattr(check, "_checked", set())
+    monkeypatch.setattr(check, "_told", set())
     return session
 
 
@@ -192,3 +196,27 @@ def test_each_fit_asks_for_workers_of_its_own_backend(cluster):
     cluster.warm.clear()
     check_cluster_once(cluster, "tensorflow")
     assert cluster.warm == ["tensorflow"]
+
+
+def test_settings_that_do_not_go_with_training_are_named(cluster, caplog):
+    """By `check_cluster` each time, by fits once."""
+    cluster.sparkContext.master = cluster.conf["spark.master"] = "yarn"
+    cluster.conf["spark.speculation"] = "true"
+    for once, count in ((False, 1), (True, 0), (False, 1)):
+        caplog.clear()
+        check.warn_of_settings(cluster, "tensorflow", once=once)
+        assert caplog.text.count("spark.speculation is on") == count
+    check_cluster(cluster)
+    assert caplog.text.count("spark.speculation is on") == 2
+
+
+def test_the_memory_of_a_model_is_compared_with_that_of_an_executor(cluster, caplog):
+    cluster.sparkContext.master = cluster.conf["spark.master"] = "yarn"
+    cluster.conf["spark.executor.memoryOverhead"] = "1g"
+    check_cluster(cluster)
+    assert not caplog.messages
+    model = keras.Sequential([keras.Input((1000,)), keras.layers.Dense(20_000)])
+    model.compile("adam", "mse")
+    check_cluster(cluster, model=model)
+    (message,) = caplog.messages
+    assert "Set spark.executor.memoryOverhead to " in message

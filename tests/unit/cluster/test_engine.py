@@ -22,6 +22,7 @@ class Remote:
     def __init__(self):
         self.log = []
         self.client = SimpleNamespace(thread_local=threading.local())
+        self.conf = {"spark.master": "local[2]"}
 
     def addTag(self, tag):
         self.log.append(("tag", tag))
@@ -159,7 +160,7 @@ def test_live_modes_are_refused_over_spark_connect(mode, frequency, name):
     received = repr({"mode": mode, "frequency": frequency}[name])
     with pytest.raises(ValueError, match=f"^`{name}` must .* Connect.*: {name}={received}$"):
         check_session(Remote(), plan)
-    check_session(SimpleNamespace(sparkContext=Context()), plan)
+    check_session(session_with("local[2]", None), plan)
 
 
 def test_the_live_road_is_refused_over_spark_connect():
@@ -170,22 +171,39 @@ def test_the_live_road_is_refused_over_spark_connect():
             check_session(Remote(), plan)
 
 
-def test_the_live_road_is_refused_with_speculation(monkeypatch):
-    monkeypatch.setattr("kspark.spark_model.arguments.has_speculation", lambda spark: True)
-    spark = SimpleNamespace(sparkContext=Context())
-    check_session(spark, TrainingPlan.create(road="auto"))
-    check_session(spark, TrainingPlan.create(mode="asynchronous", road="live"))
-    with pytest.raises(ValueError, match='^`road` must be "auto" or "rounds" with spark.specul'):
-        check_session(spark, TrainingPlan.create(road="live"))
+def session_with(master, speculation):
+    conf = {"spark.master": master}
+    if speculation is not None:
+        conf["spark.speculation"] = speculation
+    return SimpleNamespace(sparkContext=Context(), conf=conf)
 
 
 @pytest.mark.parametrize(
     ("value", "on"), [(None, False), ("false", False), ("true", True), ("True", True)]
 )
 def test_speculation_is_read_as_spark_reads_it(value, on):
-    conf = {} if value is None else {"spark.speculation": value}
-    spark = SimpleNamespace(sparkContext=SimpleNamespace(getConf=lambda: conf))
-    assert has_speculation(spark) == on
+    assert has_speculation(session_with("yarn", value)) == on
+    assert not has_speculation(session_with("local[4]", value))
+    assert not has_speculation(session_with("local-cluster[2,1,1024]", value))
+
+
+@pytest.mark.parametrize("settings", [{}, {"frequency": "batch"}, {"straggler_timeout": 3}])
+@pytest.mark.parametrize("connect", [False, True])
+def test_a_synchronous_fit_is_refused_with_speculation(settings, connect):
+    plan, spark = TrainingPlan.create(**settings), session_with("spark://host:7077", "true")
+    if connect:
+        del spark.sparkContext
+    text = '^`spark.speculation` must be "false" in .* Received: spark.speculation=true$'
+    with pytest.raises(ValueError, match=text):
+        check_session(spark, plan)
+
+
+@pytest.mark.parametrize(
+    ("mode", "master"),
+    [("asynchronous", "yarn"), ("hogwild", "yarn"), ("synchronous", "local-cluster[2,1,1024]")],
+)
+def test_speculation_is_no_obstacle_to_other_fits(mode, master):
+    check_session(session_with(master, "true"), TrainingPlan.create(mode=mode))
 
 
 def test_other_jobs_are_those_outside_of_the_group():
@@ -204,14 +222,14 @@ def test_a_straggler_timeout_is_refused_over_spark_connect():
     plan = TrainingPlan.create(mode="synchronous", frequency="epoch", straggler_timeout=3)
     with pytest.raises(ValueError, match="^`straggler_timeout` must be None over Spark Connect"):
         check_session(Remote(), plan)
-    check_session(SimpleNamespace(sparkContext=Context()), plan)
+    check_session(session_with("local[2]", None), plan)
 
 
 def test_mixing_rows_is_refused_over_spark_connect():
     plan = TrainingPlan.create(reshuffle="epoch")
     with pytest.raises(ValueError, match="^`reshuffle` must be None over Spark Connect"):
         check_session(Remote(), plan)
-    check_session(SimpleNamespace(sparkContext=Context()), plan)
+    check_session(session_with("local[2]", None), plan)
 
 
 def test_only_a_classic_session_groups_results():
@@ -238,10 +256,7 @@ def test_an_error_of_spark_connect_gives_the_reason():
     assert isinstance(job_error(RuntimeError(missing)), EnvironmentMismatchError)
 
 
-def test_callbacks_every_needs_a_session_with_a_connection(monkeypatch):
+def test_callbacks_every_needs_a_session_with_a_connection():
     plan = TrainingPlan.create(callbacks_every=3)
     with pytest.raises(ValueError, match="`callbacks_every` must be None over Spark Connect"):
         check_session(Remote(), plan)
-    monkeypatch.setattr("kspark.spark_model.arguments.has_speculation", lambda spark: True)
-    with pytest.raises(ValueError, match=r"`callbacks_every` must be None with spark.speculation"):
-        check_session(SimpleNamespace(sparkContext=Context()), plan)

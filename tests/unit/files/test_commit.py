@@ -149,6 +149,31 @@ def test_a_folder_with_the_input_is_no_output(tmp_path):
     output.keep_apart(map(resolve, others), "rows")
 
 
+@pytest.mark.parametrize(
+    ("output", "read"),
+    [
+        ("day=2", True),
+        ("day=2/hour=3", True),
+        ("scored", False),
+        ("_day=2", True),  # Spark reads it.
+        ("_scored", False),
+        ("day=2/.hidden", False),
+        ("scored/day=2", False),
+        ("../other/day=2", False),
+    ],
+)
+def test_an_output_beside_files_is_no_partition_of_their_folder(tmp_path, output, read):
+    """What is allowed is not among the rows of the folder, neither here nor for Spark."""
+    file = resolve(str(tmp_path / "rows" / "a.parquet"))
+    found = Output(str(tmp_path / "rows" / output))
+    if read:
+        with pytest.raises(ValueError, match=f"no partition of .*rows', .* Received: .*{output}"):
+            found.keep_from_partitions([file])
+    else:
+        found.keep_from_partitions([file])
+    found.keep_from_partitions([resolve(str(tmp_path / "elsewhere" / "a.parquet"))])
+
+
 def test_what_exists_is_kept_unless_it_may_be_replaced(path):
     first = begun(path)
     first.commit(["a"])

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from kspark.adapters.files import FileExamples
 from kspark.errors import NotEnoughSlotsError
-from kspark.job import preparing
 from kspark.job.fit import Fit
 from kspark.job.preparing import check_steps, divide, divide_validation, log_plan, placed
 from kspark.optimizers import Average
@@ -23,6 +22,12 @@ from kspark.shards import LabelStats, ShardHandle, StoredArray
 
 def timed_plan(**more):
     return TrainingPlan.create(mode="synchronous", frequency="epoch", straggler_timeout=2.5, **more)
+
+
+def four_slots():
+    """Stand for a session whose number of task slots does not change."""
+    context = SimpleNamespace(master="local[4]", getConf=dict)
+    return SimpleNamespace(sparkContext=context, conf={})
 
 
 def labelled(*labels):
@@ -88,11 +93,10 @@ def test_workers_that_outnumber_the_rows_are_counted(caplog, counts, logged):
 
 
 @pytest.mark.parametrize(("wanted", "found"), [(None, 4), (3, 3), (5, None)])
-def test_every_shard_needs_a_slot(monkeypatch, wanted, found):
+def test_every_shard_needs_a_slot(wanted, found):
     """A shard that waits for a slot would be taken for a slow one."""
-    monkeypatch.setattr(preparing, "task_slots", lambda spark: 4)
     examples = SimpleNamespace(num_partitions=6, num_examples=None, repartition=lambda n: n)
-    fit = SimpleNamespace(plan=timed_plan(num_workers=wanted), spark=None)
+    fit = SimpleNamespace(plan=timed_plan(num_workers=wanted), spark=four_slots())
     if found is not None:
         assert placed(fit, examples) == found
         return
@@ -146,10 +150,9 @@ def test_as_many_are_held_out_as_keras_would_and_spread_by_size(counts, fraction
         assert abs(held_out[shard] - exact) < 1
 
 
-def test_callbacks_every_needs_a_slot_for_every_shard(monkeypatch):
-    monkeypatch.setattr(preparing, "task_slots", lambda spark: 4)
+def test_callbacks_every_needs_a_slot_for_every_shard():
     examples = SimpleNamespace(num_partitions=6, num_examples=None, repartition=lambda n: n)
-    fit = SimpleNamespace(plan=TrainingPlan.create(callbacks_every=7), spark=None)
+    fit = SimpleNamespace(plan=TrainingPlan.create(callbacks_every=7), spark=four_slots())
     with pytest.raises(NotEnoughSlotsError, match=r"^callbacks_every=7 runs all workers .* is 6"):
         placed(fit, examples)
 

@@ -46,5 +46,6 @@ def estimator(model):
 @pytest.fixture
 def frame():
     """A DataFrame without rows of a session that runs."""
-    session = SimpleNamespace(sparkContext=SimpleNamespace(applicationId="application"))
+    context = SimpleNamespace(applicationId="application")
+    session = SimpleNamespace(sparkContext=context, conf={"spark.master": "local[2]"})
     return Mock(DataFrame, sparkSession=session, columns=["features", "label"])

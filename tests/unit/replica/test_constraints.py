@@ -100,7 +100,9 @@ def test_a_constraint_gets_the_dtype_of_its_variable(dtype):
     replica = replica_of(dtype, kernel_constraint=lambda w: seen.append(w.dtype) or w * 2)
     vector = np.full(replica.spec.size, 1.5, replica.spec.dtype)
     replica.projection(vector)
-    assert [keras.backend.standardize_dtype(found) for found in seen] == [dtype]
+    is_narrowed = dtype == "float64" and keras.backend.backend() == "jax"  # which has no float64
+    expected = "float32" if is_narrowed else dtype
+    assert [keras.backend.standardize_dtype(found) for found in seen] == [expected]
     assert values_in(replica, vector)[0].ravel().tolist() == [3.0] * 12
 
 

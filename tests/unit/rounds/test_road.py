@@ -28,17 +28,16 @@ def handle(index, host="h", rows=4):
 def a_fit(monkeypatch):
     """Make a fit of two shards in a session with two task slots."""
 
-    def make(conf=None, slots=2, shards=2, size=3, reaches=True, grouping=None, **plan):
+    def make(slots=2, shards=2, size=3, reaches=True, grouping=None, **plan):
         plan = TrainingPlan.create(**{"epochs": 5, **plan})
         engine = SimpleNamespace(reaches_driver=reaches, application="app")
         monkeypatch.setattr(road, "engine_of", lambda spark: engine)
         monkeypatch.setattr(road, "task_slots", lambda spark: slots)
+        monkeypatch.setattr(road, "slots_for", lambda spark, wanted: slots)
         monkeypatch.setattr(road, "delta_grouping_of", lambda fit: grouping)
-        context = SimpleNamespace(getConf=lambda: conf or {})
         spec = SimpleNamespace(weights=SimpleNamespace(size=size), digest="a")
-        spark = SimpleNamespace(sparkContext=context)
         aggregator = SimpleNamespace(weights=np.zeros(3, "f4"))
-        fit = Fit(spark, spec, plan, None, None, 0.0, aggregator, None)
+        fit = Fit(None, spec, plan, None, None, 0.0, aggregator, None)
         fit.num_train, fit.company = dict.fromkeys(range(shards), 4), None
         fit.train = SimpleNamespace(
             infos=[handle(index) for index in range(shards)], num_examples=4 * shards
@@ -110,7 +109,6 @@ def test_rounds_are_live_where_all_workers_run_at_the_same_time(a_fit):
         ({"road": "rounds"}, 'road="rounds"'),
         ({"reaches": False}, "Spark Connect"),
         ({"size": 0}, "no weights"),
-        ({"conf": {"spark.speculation": "true"}}, "spark.speculation is on"),
         ({"shards": 3}, "3 shards and 2 task slots"),
         ({"grouping": object()}, "average the deltas"),
         ({"epochs": 1}, "One epoch is one job"),
@@ -148,7 +146,6 @@ def test_the_live_road_can_be_forced(a_fit):
     [
         ({"grouping": object()}, "average the deltas"),
         ({"shards": 3}, "3 shards and 2 task slots"),
-        ({"conf": {"spark.speculation": "True"}}, "spark.speculation is on"),
     ],
 )
 def test_a_forced_road_that_is_not_possible_is_refused(a_fit, settings, reason):

@@ -314,3 +314,14 @@ def test_rows_that_are_not_usable_are_counted_over_batches(tools, no_predictors)
     bad = pa.RecordBatch.from_arrays([pa.array([1.0, None])] * 2, names=["id", "kspark_0"])
     with pytest.raises(ValueError, match="Column 'x' must hold no nulls. Received: null in row 4"):
         predicted(tools, iter([batch(1, 2, 3), bad]))
+
+
+def test_the_error_about_a_row_of_a_lazy_frame_shows_no_frames_of_kspark_below_the_function(
+    tools, no_predictors
+):
+    """Spark prints all of the traceback, and the message says which row is wrong."""
+    with pytest.raises(ValueError, match="no nulls. Received: null in row 1") as caught:
+        predicted(tools, iter([batch(1.0, None)]))
+    modules = [frame.frame.f_globals["__name__"] for frame in caught.traceback]
+    own = [name for name in modules if name.startswith("kspark")]
+    assert own == ["kspark.worker.inference", "kspark.tracebacks"]
