@@ -75,11 +75,18 @@ def failure_json(shard: int, error: BaseException) -> bytes:
     return json.dumps({"failure": asdict(failure_of(shard, error))}).encode()
 
 
-def lost_too_often(shard: int, tries: int) -> Failure:
-    """Return the failure of a shard whose worker process ended again and again."""
-    message = (
-        f"The Python worker process ended {tries} times before this shard was trained. It was "
-        "killed (for its memory use, or because another worker failed), or the model's code "
+def lost_too_often(shard: int, tries: int, reason: str = "") -> Failure:
+    """Return the failure of a shard whose worker process ended again and again.
+
+    Args:
+        shard: Integer.
+        tries: Integer, number of processes that ended.
+        reason: String, a sentence that says why kspark ended the last one. Defaults to `""`: it
+            did not.
+    """
+    message = f"The Python worker process ended {tries} times before this shard was trained. "
+    message += reason or (
+        "It was killed (for its memory use, or because another worker failed), or the model's code "
         "ended it."
     )
     return Failure(shard, socket.gethostname(), task_attempt(), WORKER_LOST, message, "")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from kspark.cluster.activity import WAITING, doing
 from kspark.errors import ConnectionLostError
 from kspark.live.run import LiveRun, train_exchanging
 from kspark.live.shared_gradients import SharedGradients
@@ -217,9 +218,9 @@ def bring_near(
             raise ConnectionLostError(f"Shards {absent} did not reach {where} within {limit:g} s.")
         ask_to_wait(run, found=True)
 
-    waited = shared.exchange(
-        offer.slot, number, gradient, count, out, ask, may_end=not run.welcome.steps
-    )
+    may_end = not run.welcome.steps
+    with doing(WAITING):
+        waited = shared.exchange(offer.slot, number, gradient, count, out, ask, may_end=may_end)
     run.over = waited is None
     run.waited += waited or 0.0
 

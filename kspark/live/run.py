@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kspark.cluster.activity import FILES, doing
 from kspark.live.transport import AggregatorClient
 from kspark.live.wire import Instructions, Welcome
 from kspark.live.wire.reports import EpochEnd, MetricsReport
@@ -186,9 +187,9 @@ class LiveRun:
         """Restore the shard's state at the beginning of `epoch`, unless the replica has it."""
         if not self.continued:
             fit = self.task.fit
-            self.state_kept = self.state.restore(
-                self.replica, epoch, fit.plan, known(self.steps.batches), fit.resumed
-            )
+            numbers = (epoch, fit.plan, known(self.steps.batches), fit.resumed)
+            with doing(FILES):
+                self.state_kept = self.state.restore(self.replica, *numbers)
             self.restore_residual(epoch)
             self.continued = True
 
@@ -257,7 +258,8 @@ class LiveRun:
         Returns:
             The driver's `Instructions`.
         """
-        self.state.save(self.replica, report.epoch)
+        with doing(FILES):
+            self.state.save(self.replica, report.epoch)
         if self.packer.residual is not None:
             self.state.save_residual(self.packer.residual, report.epoch)
         instructions = Instructions(hold=True)

@@ -14,7 +14,9 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from functools import partial
 
+from kspark.cluster.activity import FILES, doing
 from kspark.cluster.failures import failure_of, lost_too_often
+from kspark.cluster.watch import last_words
 from kspark.errors import Failure, KSparkError
 from kspark.live.meeting_loop import run_meetings
 from kspark.live.push_loop import find_shared, run_pushes, run_shared
@@ -26,6 +28,7 @@ from kspark.replica import ReplicaSpec
 from kspark.shards import Shard, ShardHandle, SpoolMissingError
 from kspark.worker.state import ShardState, Tries, replica_for
 from kspark.worker.tasks import FINAL, Result, ShardResult, guarded, task_number, training_rows
+from kspark.worker.watching import note_of, watched
 
 ATTEMPTS_PER_SUBMISSION = 1 << 40
 """An upper bound of an application's tasks, so that attempts of later jobs have larger numbers."""
@@ -37,7 +40,9 @@ def train_shards(
     """Train the shards of one partition, exchanging with the aggregator."""
     for document in list(handles):
         handle = ShardHandle.from_json(document)
-        yield guarded(handle.index, partial(live_shard, task, spec, handle), handle.host)
+        with watched(task.fit, handle):
+            result = guarded(handle.index, partial(live_shard, task, spec, handle), handle.host)
+        yield result
 
 
 def live_shard(task: LiveTask, spec: ReplicaSpec, handle: ShardHandle) -> Result:
@@ -82,11 +87,13 @@ def connected_shard(
     """Train one shard with a connected client, from the position in the welcome."""
     fit = task.fit
     num_examples = training_rows(fit, handle)
-    shard = Shard.open(handle)
-    state = ShardState(fit.fit_id, shard)
-    tries = Tries(state, task.stop_epoch, fit.plan.max_failures)
+    with doing(FILES):
+        shard = Shard.open(handle)
+        state = ShardState(fit.fit_id, shard)
+        tries = Tries(state, task.stop_epoch, fit.plan.max_failures)
     if tries.exhausted:
-        return reported(client, lost_too_often(handle.index, tries.count))
+        reason = last_words(note_of(state))
+        return reported(client, lost_too_often(handle.index, tries.count, reason))
     with tries:
         replica = replica_for(spec, fit.fit_id, fit.threads)
         replica.alone = fit.alone

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from kspark.cluster.activity import WAITING, doing
 from kspark.errors import ClusterError, ConnectionLostError, ProtocolError, invalid
 from kspark.live.transport.channel import Channel
 from kspark.live.transport.handshake import introduce
@@ -309,8 +310,9 @@ class AggregatorClient:
     ) -> Message:
         begin = time.perf_counter()
         channel = self._connected()
-        channel.send(kind, numbers, meta, arrays, limits=self._requests)
-        message = channel.receive(self._reply_timeout)
+        with doing(WAITING):
+            channel.send(kind, numbers, meta, arrays, limits=self._requests)
+            message = channel.receive(self._reply_timeout)
         self.seconds_waiting += time.perf_counter() - begin
         if message is None:
             raise ConnectionLostError(f"The aggregator at {self._where} closed the connection.")
