@@ -117,8 +117,7 @@ def train_shard(
         `ShardResult` with the delta, the metric state and figures. `Failure` if too many
         processes died while they trained this epoch.
     """
-    fit = task.fit
-    num_examples = training_rows(fit, handle)
+    fit, num_examples = task.fit, training_rows(task.fit, handle)
     if not num_examples:
         return ShardResult(handle.index, 0)
     started = time.perf_counter()
@@ -133,9 +132,9 @@ def train_shard(
     with tries if task.counts_deaths else nullcontext():
         replica = replica_for(spec, fit.fit_id, fit.threads)
         replica.alone = fit.alone
-        batches = known(fit.steps(handle.index).batches)
+        numbers = (task.epoch, fit.plan, known(fit.steps(handle.index).batches), fit.resumed)
         with doing(FILES):
-            state_kept = state.restore(replica, task.epoch, fit.plan, batches, fit.resumed)
+            state_kept = state.restore(replica, *numbers)
         # With `ElasticAverage`, a replica starts from weights of its own.
         own = RoundWeights.of(
             fit, spec.weights, state.folder, num_examples, task.epoch, replica.projection
