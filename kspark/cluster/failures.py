@@ -17,6 +17,7 @@ from kspark.tracebacks import from_first_other
 
 NON_FINITE = "NonFiniteLoss"
 WORKER_LOST = "WorkerLost"
+WORKER_HUNG = "WorkerHung"
 UNFIT_LABELS = "UnfitLabels"
 
 MAX_MESSAGE = 20_000
@@ -89,7 +90,8 @@ def lost_too_often(shard: int, tries: int, reason: str = "") -> Failure:
         "It was killed (for its memory use, or because another worker failed), or the model's code "
         "ended it."
     )
-    return Failure(shard, socket.gethostname(), task_attempt(), WORKER_LOST, message, "")
+    kind = WORKER_HUNG if reason else WORKER_LOST
+    return Failure(shard, socket.gethostname(), task_attempt(), kind, message, "")
 
 
 HINTS = (
@@ -101,6 +103,11 @@ HINTS = (
         WORKER_LOST,
         "if it was killed for its memory use, raise spark.executor.memoryOverhead or "
         "spark.executor.pyspark.memory.",
+    ),
+    (
+        WORKER_HUNG,
+        "if it was slow only, raise `timeout` or `step_timeout`. Otherwise look at the memory and "
+        "the file systems of its host.",
     ),
     (
         NON_FINITE,
