@@ -27,14 +27,35 @@ def poll_seconds(timeout: float) -> float:
     return min(timeout / POLLS, LONGEST_POLL)
 
 
-def processor_time(pid: int) -> int | None:
-    """Return the processor time that a process has used, in ticks; `None` if it is not known."""
+def status(pid: int) -> list[bytes]:
+    """Return what Linux says of a process: state, parent and so on; an empty list if it does not.
+
+    See `/proc/pid/stat` in proc(5), from the third field on.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+            return file.read().rpartition(b")")[2].split()
     except OSError:
+        return []
+
+
+def processor_time(pid: int) -> int | None:
+    """Return the processor time that a process has used, in ticks; `None` if it is not known."""
+    fields = status(pid)
+    return int(fields[11]) + int(fields[12]) if fields else None
+
+
+def stopped_daemon(pid: int) -> int | None:
+    """Return the daemon that Spark forked a worker from, if it is stopped, too; else `None`.
+
+    Spark would wait for a new worker from it for ever. It starts another daemon if this one ends.
+    """
+    fields = status(pid)
+    parent = int(fields[1]) if fields else 0
+    if not parent or status(parent)[:1] != [b"T"]:
         return None
-    return int(fields[11]) + int(fields[12])
+    with open(f"/proc/{parent}/cmdline", "rb") as file:
+        return parent if b"daemon" in file.read() else None
 
 
 class Silence:
@@ -81,7 +102,10 @@ class Silence:
 
 def end(pid: int, name: str, reason: str, note: str) -> None:
     """End a worker, say why on its standard error, and leave a note for the next one."""
+    daemon = stopped_daemon(pid)
     os.kill(pid, signal.SIGKILL)
+    if daemon is not None:
+        os.kill(daemon, signal.SIGKILL)
     text = f"The worker process of {name} was ended: {reason}."
     os.write(2, f"kspark: {text}\n".encode())
     if note and os.path.isdir(os.path.dirname(note)):

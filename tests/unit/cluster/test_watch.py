@@ -18,7 +18,7 @@ from kspark.cluster.activity import (
     doing,
     reading,
 )
-from kspark.cluster.guard import Silence, poll_seconds, processor_time
+from kspark.cluster.guard import Silence, poll_seconds, processor_time, status
 from kspark.cluster.watch import LEAST_BYTES, Limits, last_words
 
 SECONDS = 5
@@ -158,6 +158,26 @@ def test_a_stopped_process_is_ended_and_leaves_a_note(watched, tmp_path):
         "The worker process of shard 3 was ended: it was stopped, or did not answer, for 0.5 s "
         "(`timeout`)."
     )
+
+
+DAEMON = """
+import subprocess, sys  # It stands for Spark's daemon.
+subprocess.Popen([sys.executable, "-c", *sys.argv[1:]])
+sys.stdin.read()
+"""
+
+
+def test_a_daemon_that_is_stopped_with_its_worker_is_ended_too(tmp_path):
+    """Spark would wait for its next worker for ever."""
+    arguments = [PROGRAM, "0.5", "0", str(tmp_path / "note"), "time.sleep(60)"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", DAEMON, *arguments], **pipes) as daemon:
+        assert daemon.stdout.readline() == b"watched\n"
+        (worker,) = children_of(daemon.pid)
+        for pid in (worker, daemon.pid):
+            os.kill(pid, signal.SIGSTOP)
+        assert daemon.wait() == -signal.SIGKILL
+        wait_for(lambda: status(worker)[:1] in ([], [b"Z"]))
 
 
 def test_a_file_that_does_not_answer_ends_the_process(watched, tmp_path):
