@@ -17,6 +17,7 @@ from kspark.tracebacks import from_first_other
 
 NON_FINITE = "NonFiniteLoss"
 WORKER_LOST = "WorkerLost"
+WORKER_HUNG = "WorkerHung"
 UNFIT_LABELS = "UnfitLabels"
 
 MAX_MESSAGE = 20_000
@@ -75,14 +76,22 @@ def failure_json(shard: int, error: BaseException) -> bytes:
     return json.dumps({"failure": asdict(failure_of(shard, error))}).encode()
 
 
-def lost_too_often(shard: int, tries: int) -> Failure:
-    """Return the failure of a shard whose worker process ended again and again."""
-    message = (
-        f"The Python worker process ended {tries} times before this shard was trained. It was "
-        "killed (for its memory use, or because another worker failed), or the model's code "
+def lost_too_often(shard: int, tries: int, reason: str = "") -> Failure:
+    """Return the failure of a shard whose worker process ended again and again.
+
+    Args:
+        shard: Integer.
+        tries: Integer, number of processes that ended.
+        reason: String, a sentence that says why kspark ended the last one. Defaults to `""`: it
+            did not.
+    """
+    message = f"The Python worker process ended {tries} times before this shard was trained. "
+    message += reason or (
+        "It was killed (for its memory use, or because another worker failed), or the model's code "
         "ended it."
     )
-    return Failure(shard, socket.gethostname(), task_attempt(), WORKER_LOST, message, "")
+    kind = WORKER_HUNG if reason else WORKER_LOST
+    return Failure(shard, socket.gethostname(), task_attempt(), kind, message, "")
 
 
 HINTS = (
@@ -94,6 +103,11 @@ HINTS = (
         WORKER_LOST,
         "if it was killed for its memory use, raise spark.executor.memoryOverhead or "
         "spark.executor.pyspark.memory.",
+    ),
+    (
+        WORKER_HUNG,
+        "if it was slow only, raise `timeout` or `step_timeout`. Otherwise look at the memory and "
+        "the file systems of its host.",
     ),
     (
         NON_FINITE,

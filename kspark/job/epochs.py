@@ -21,8 +21,8 @@ from kspark.job.report import EpochFacts
 from kspark.live.coordinator.marks import Moment
 from kspark.live.coordinator.running import Running
 from kspark.optimizers import OneShot
-from kspark.worker import inference as inference_worker
 from kspark.worker.tasks import ShardResult, State
+from kspark.worker.watching import validate_shards
 
 logger = logging.getLogger("kspark")
 
@@ -237,7 +237,8 @@ def evaluate_in_job(fit: Fit, epoch: int, weights: np.ndarray) -> list[ShardResu
     """Evaluate the validation examples in a Spark job. Returns the results by shard."""
     with fit.sent_weights.share(weights) as (vector, _):
         shipped = ship(
-            inference_worker.evaluate_shards,
+            validate_shards,
+            fit.plan.timeout,
             fit.validation_task(),
             shared=(fit.shared_spec, vector),
         )

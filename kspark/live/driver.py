@@ -22,6 +22,7 @@ from kspark.cluster.bootstrap import ship
 from kspark.cluster.failures import worker_error
 from kspark.cluster.interrupts import interruptible
 from kspark.cluster.spark_job import JobLostError, SparkJob
+from kspark.cluster.unreached import Unreached
 from kspark.errors import ClusterError
 from kspark.job.collecting import ShardsMissing, checked, counted
 from kspark.job.epochs import (
@@ -37,6 +38,7 @@ from kspark.job.mixing import mix_rows
 from kspark.job.optimizer_state import states_of, take_state
 from kspark.job.report import EpochFacts, worker_figures
 from kspark.live.coordinator import Coordinator, EpochReport, ShardPlan
+from kspark.live.reaching import advice, hosts, lost, unreachable
 from kspark.live.run import LiveTask
 from kspark.live.sharing import shared_memory
 from kspark.live.task import ATTEMPTS_PER_SUBMISSION, train_shards
@@ -155,6 +157,7 @@ class LiveFit:
         self.failures = 0
         self.results: list[ShardResult] = []
         self.submitted = time.monotonic()
+        self.unreached: Unreached | None = None
 
     def run_to(self, first: int, stop: int) -> tuple[int, bool]:
         """Train the epochs from `first` up to `stop`. Submit the job again if Spark loses it.
@@ -186,17 +189,18 @@ class LiveFit:
     def submit(self, first: int, stop: int) -> SparkJob:
         """Start the Spark job that trains the epochs from `first` up to `stop`."""
         fit = self.fit
-        self.coordinator.begin_job(self.submissions * ATTEMPTS_PER_SUBMISSION, stop)
-        host, port = self.server.address
+        self.unreached = self.unreached or Unreached.of(fit.spark)
+        oldest = self.submissions * ATTEMPTS_PER_SUBMISSION
+        self.coordinator.begin_job(oldest, stop, together=True)
         task = LiveTask(
             fit.task(),
             stop,
             self.submissions,
-            advertised_host(fit.spark, host),
-            port,
+            *self.address,
             self.token,
             fit.learning_rate(first),
             stop >= fit.plan.epochs,
+            self.unreached,
         )
         self.submissions += 1
         self.submitted = time.monotonic()
@@ -211,6 +215,7 @@ class LiveFit:
             WorkerError: If a replica failed.
             ShardsMissing: If a replica did not find its shard's files.
             JobLostError: If Spark gave up on the job.
+            ClusterError: If workers cannot reach the driver, or were lost for too long.
         """
         while True:
             with interruptible():
@@ -221,6 +226,7 @@ class LiveFit:
                 raise worker_error(self.coordinator.failure)
             if self.coordinator.missing:  # The other replicas would wait for these shards.
                 raise ShardsMissing
+            self.check_connections()
             if spark_job.finished.is_set():
                 checked(spark_job.result())
                 report = self.coordinator.wait_for_epoch(epoch, 0.0)
@@ -238,8 +244,31 @@ class LiveFit:
             show_moment(self.fit, epoch, moment)
             return
         wanted = len(self.coordinator.shards)
-        started = wanted - len(self.coordinator.never_connected())
+        started = wanted - len(self.coordinator.attendance.never_connected())
         self.fit.progress.wait("" if started == wanted else f"{started}/{wanted} workers started")
+
+    def check_connections(self) -> None:
+        """Check that workers reach the driver, and that none is lost for too long.
+
+        Raises:
+            ClusterError: If one is not.
+        """
+        if self.unreached is not None and (found := self.unreached.shards):
+            raise ClusterError(unreachable(found, self.homes, self.address))
+        attendance = self.coordinator.attendance
+        if gone := attendance.lost():
+            raise lost(gone, self.homes, attendance.timeout)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port at which executors reach the driver."""
+        host, port = self.server.address
+        return advertised_host(self.fit.spark, host), port
+
+    @property
+    def homes(self) -> dict[int, str]:
+        """The host of each shard."""
+        return {handle.index: handle.host for handle in self.fit.train.infos}
 
     def check_started(self, spark_job: SparkJob) -> None:
         """Check that all replicas connect in time, because they need each other.
@@ -252,15 +281,18 @@ class LiveFit:
         """
         waited = time.monotonic() - self.submitted
         limit = max(self.fit.plan.timeout, MIN_START_SECONDS)
-        never = self.coordinator.never_connected()
+        never = self.coordinator.attendance.never_connected()
         if not never or waited <= limit:
             return
         total = len(self.coordinator.shards)
         if waited > IMPORT_FACTOR * limit or spark_job.active_tasks() < total:
+            host, port = self.address
             raise ClusterError(
-                f"{total - len(never)} of {total} workers connected to the aggregator within "
-                f"{waited:.0f} s. Another job may hold the task slots, executors may still be "
-                f"starting (raise `timeout`), or executors cannot reach {self.server.address}."
+                f"{total - len(never)} of {total} workers connected to the driver at {host}:{port} "
+                f"within {waited:.0f} s. Those on "
+                f"{hosts(never, self.homes)} are missing. Another job may hold the task slots, a "
+                "host may be down, or executors may still be starting (raise `timeout`). "
+                f"{advice()}"
             )
 
     def finish_epoch(self, epoch: int, report: EpochReport) -> bool:
@@ -286,6 +318,7 @@ class LiveFit:
         if self.coordinator.rendezvous is not None:
             fit.reply_residual = self.coordinator.rendezvous.residual
         num_examples = sum(facts.num_examples for facts in report.facts.values())
+        log_uncounted(epoch, sum(f.uncounted or 0 for f in report.facts.values()), num_examples)
         over = close_epoch(fit, epoch, metrics, num_examples, counters)
         if not over:
             open_epoch(fit, epoch + 1)
@@ -302,3 +335,15 @@ class LiveFit:
         self.failures = counted(self.failures, self.fit.plan.max_failures, error)
         if isinstance(error, ShardsMissing):
             self.fit.train.respool()
+
+
+def log_uncounted(epoch: int, uncounted: int, num_examples: int) -> None:
+    """Log how many examples the metrics of an epoch lack, if they lack any."""
+    if uncounted:
+        logger.warning(
+            "The metrics of epoch %d lack %d of %d examples: the workers that trained these died "
+            "before they had reported them. The weights lack nothing.",
+            epoch + 1,
+            uncounted,
+            num_examples,
+        )

@@ -5,15 +5,17 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
-from kspark.errors import ConnectionLostError
-from kspark.live.run import LiveRun, train_exchanging
+from kspark.cluster.activity import WAITING, doing
+from kspark.live.exchanging import train_exchanging
+from kspark.live.run import LiveRun
 from kspark.live.shared_gradients import SharedGradients
 from kspark.live.transport import Reply
 from kspark.live.wire import Instructions, SharedOffer
-from kspark.live.wire.documents import GENERATION_BITS, SLOW
+from kspark.live.wire.documents import GENERATION_BITS
 from kspark.live.wire.reports import EpochEnd, StateReport, StateRequest, WaitingReport
 from kspark.worker.own_weights import RoundWeights
 from kspark.worker.reading import examples_in
@@ -202,24 +204,13 @@ def bring_near(
 
     Raises:
         EpochRestart: If the epoch starts again.
-        ConnectionLostError: If another replica does not arrive in time.
+        ConnectionLostError: If another replica was lost and did not come back.
     """
     shared, offer = near
-    limit = SLOW * run.task.fit.plan.timeout
 
-    def ask(waited: float) -> None:
-        if waited > limit:
-            absent = [offer.shards[slot] for slot in shared.absent(number)]
-            where = f"exchange {number} of the fit"
-            if run.welcome.steps:
-                epoch, step = divmod(number, run.welcome.steps)
-                where = f"exchange {step} of epoch {run.task.fit.plan.initial_epoch + epoch + 1}"
-            raise ConnectionLostError(f"Shards {absent} did not reach {where} within {limit:g} s.")
-        ask_to_wait(run, found=True)
-
-    waited = shared.exchange(
-        offer.slot, number, gradient, count, out, ask, may_end=not run.welcome.steps
-    )
+    ask, may_end = partial(ask_to_wait, run, found=True), not run.welcome.steps
+    with doing(WAITING):
+        waited = shared.exchange(offer.slot, number, gradient, count, out, ask, may_end=may_end)
     run.over = waited is None
     run.waited += waited or 0.0
 

@@ -7,7 +7,8 @@ import time
 import numpy as np
 
 from kspark.errors import AggregationError
-from kspark.live.run import LiveRun, train_exchanging
+from kspark.live.exchanging import train_exchanging
+from kspark.live.run import LiveRun
 from kspark.live.shared_memory import SharedWeights
 from kspark.live.transport import Reply
 from kspark.live.wire import SharedOffer
@@ -99,6 +100,7 @@ def run_shared(run: LiveRun, shared: SharedWeights, offer: SharedOffer) -> None:
     base = np.empty(run.spec.weights.size, run.spec.weights.dtype)
     slot, trainable = offer.slot, run.spec.weights.trainable_size
     scale, share = base.dtype.type(offer.scale), base.dtype.type(offer.share)
+    pulled(run, base)  # It waits until all replicas are there, as in `run_pushes`.
     # An earlier attempt may have run on another host, and have pushed over TCP.
     done = max(int(shared.pushes[slot]), run.welcome.start.sequence)
     shared.pushes[slot], shared.owners[slot] = done, run.attempt

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kspark.cluster.activity import FILES, doing
+from kspark.cluster.unreached import Unreached
 from kspark.live.transport import AggregatorClient
 from kspark.live.wire import Instructions, Welcome
 from kspark.live.wire.reports import EpochEnd, MetricsReport
 from kspark.plan import UNKNOWN, Steps, known
 from kspark.replica import ReplicaSpec
 from kspark.shards import LearningRate, Shard, Usage, Window
-from kspark.weights import Packer, compute_delta
+from kspark.weights import Packer
 from kspark.worker.inference import check_window
 from kspark.worker.own_weights import PushedWeights, RoundWeights
 from kspark.worker.progress import Reporter
-from kspark.worker.reading import EpochRows, examples_in
+from kspark.worker.reading import EpochRows
 from kspark.worker.state import ShardState
 from kspark.worker.tasks import FitTask, State, check_finite, facts_of, state_of
 
 if TYPE_CHECKING:
     from kspark.replica import Replica
-
-DeltaExchange = Callable[[int, int, np.ndarray], None]
-"""Function of the number of an exchange, its number of examples, and a delta."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,7 @@ class LiveTask:
         token: Bytes, the fit's secret.
         learning_rate: `LearningRate`. `None` keeps the optimizer's schedule.
         wants_state: Boolean, whether to return the optimizer state at the end.
+        unreached: `Unreached`, for a worker that cannot connect. Defaults to `None`: it fails.
     """
 
     fit: FitTask
@@ -55,6 +54,7 @@ class LiveTask:
     token: bytes
     learning_rate: LearningRate
     wants_state: bool
+    unreached: Unreached | None = None
 
 
 @dataclass
@@ -82,6 +82,8 @@ class LiveRun:
         reporter: `Reporter` of the progress within an epoch.
         rows: `EpochRows` of the epoch that has begun, or `None`.
         over: Boolean, whether no replica had a batch left at the last meeting.
+        uncounted: Integer, examples of the epoch that were trained by processes that died before
+            they reported metrics. Defaults to `0`.
     """
 
     task: LiveTask
@@ -102,6 +104,7 @@ class LiveRun:
     reporter: Reporter = field(init=False)
     rows: EpochRows | None = field(init=False, default=None)
     over: bool = field(init=False, default=False)
+    uncounted: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.instructions = self.welcome.instructions
@@ -186,9 +189,9 @@ class LiveRun:
         """Restore the shard's state at the beginning of `epoch`, unless the replica has it."""
         if not self.continued:
             fit = self.task.fit
-            self.state_kept = self.state.restore(
-                self.replica, epoch, fit.plan, known(self.steps.batches), fit.resumed
-            )
+            numbers = (epoch, fit.plan, known(self.steps.batches), fit.resumed)
+            with doing(FILES):
+                self.state_kept = self.state.restore(self.replica, *numbers)
             self.restore_residual(epoch)
             self.continued = True
 
@@ -228,6 +231,7 @@ class LiveRun:
         began, self.reported = self.reported or started, time.perf_counter()
         usage = self.new_usage(self.reported - began)
         facts = facts_of(self.batches, self.examples(epoch), self.state_kept, usage)
+        facts = replace(facts, uncounted=self.uncounted or None)
         report = MetricsReport(epoch, facts, self.replica.counters)
         self.client.report(report.to_json(), self.replica.metric_state())
         self.state_kept = True
@@ -257,7 +261,8 @@ class LiveRun:
         Returns:
             The driver's `Instructions`.
         """
-        self.state.save(self.replica, report.epoch)
+        with doing(FILES):
+            self.state.save(self.replica, report.epoch)
         if self.packer.residual is not None:
             self.state.save_residual(self.packer.residual, report.epoch)
         instructions = Instructions(hold=True)
@@ -266,83 +271,3 @@ class LiveRun:
             instructions = Instructions.from_json(answer)
         self.instructions = instructions
         return instructions
-
-
-def train_exchanging(
-    run: LiveRun, epoch: int, position: int, base: np.ndarray, exchange: DeltaExchange
-) -> None:
-    """Train the rest of an epoch, with an exchange after every `local` batches.
-
-    The replica's compiled loop calls the exchanges. Where worker callbacks run after the last batch
-    before an exchange, it is done outside the loop, so that it contains what they have changed.
-
-    Args:
-        run: `LiveRun`.
-        epoch: Integer.
-        position: Integer, number of exchanges of this epoch that are done.
-        base: Vector, the weights to start from. `exchange` overwrites it with the weights to
-            continue from.
-        exchange: Function of the exchange's number in the epoch, the number of examples since
-            the last exchange, and the delta. It may overwrite the delta, and it may raise.
-    """
-    batch_size, delta = run.task.fit.plan.batch_size, np.empty_like(base)
-    number, carried = position, 0
-    stops_here: deque[bool] = deque()
-
-    def at_stop(vector: np.ndarray, count: int) -> np.ndarray | None:
-        nonlocal number, carried
-        if not stops_here.popleft():
-            carried += count
-            return None
-        exchange(number, carried + count, compute_delta(vector, base, out=delta))
-        number, carried = number + 1, 0
-        return base
-
-    run.replica.set_vector(base)
-    total = run.examples(epoch)
-    done, callbacks = position * run.local, run.reporter.callbacks
-    run.reporter.begin(epoch, total, min(done * batch_size, total), done)
-    for window, start, stops, end in spans(run, epoch, position):
-        last = stops[-1] if stops else start
-        for first, stop in run.reporter.pieces(start, last):
-            due = [s for s in stops if first < s <= stop]
-            # A piece that ends between two exchanges stops in the same loop, so that no other
-            # one is compiled for it.
-            ends = due if stop in due else [*due, stop]
-            trained = window.first_batch + stop
-            later = stop in due and callbacks.precede(last=trained == run.batches)
-            stops_here.extend(s in due and not (later and s == stop) for s in ends)
-            run.replica.train_exchanging(window, batch_size, first, ends, at_stop)
-            run.reporter.trained(run.replica, examples_in(window, batch_size, first, stop))
-            if later:
-                if trained == run.batches:
-                    callbacks.end_epoch()
-                exchange(number, carried, compute_delta(run.replica.get_vector(), base, out=delta))
-                number, carried = number + 1, 0
-                run.replica.set_vector(base)
-        for first, stop in run.reporter.pieces(last, end):  # They end in the next window.
-            run.replica.train(window, batch_size, first, stop)
-            carried += examples_in(window, batch_size, first, stop)
-            run.reporter.trained(run.replica, examples_in(window, batch_size, first, stop))
-
-
-def spans(run: LiveRun, epoch: int, position: int) -> Iterator[tuple[Window, int, list[int], int]]:
-    """Divide an epoch into windows, and each window at its exchanges.
-
-    Batches before exchange `position` are omitted.
-
-    Yields:
-        Tuples of the window, its first batch to train, the batches before which to exchange, and
-        the end. All numbers count batches of the window.
-    """
-    plan, local = run.task.fit.plan, run.local
-    for window in run.windows(epoch):
-        first = window.first_batch
-        last = first + plan.batches(window.num_examples)
-        start = max(first, position * local)
-        if start >= last:
-            continue
-        stops = list(range((start // local + 1) * local, last + 1, local))
-        if last == run.batches and last % local:
-            stops.append(last)
-        yield window, start - first, [stop - first for stop in stops], last - first

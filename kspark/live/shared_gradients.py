@@ -79,10 +79,6 @@ class SharedGradients(SharedFile):
         """Return the number of exchanges that the shard at a position has reached."""
         return int(self.reached[slot])
 
-    def absent(self, number: int) -> list[int]:
-        """Return the positions of the shards that have not reached an exchange."""
-        return np.flatnonzero(self.reached <= number).tolist()
-
     def exchange(
         self,
         slot: int,
@@ -90,7 +86,7 @@ class SharedGradients(SharedFile):
         gradient: np.ndarray | None,
         num_examples: int,
         out: np.ndarray,
-        ask: Callable[[float], None],
+        ask: Callable[[], None],
         *,
         may_end: bool = False,
     ) -> float | None:
@@ -102,8 +98,8 @@ class SharedGradients(SharedFile):
             gradient: Vector of `trainable_size` elements, or `None` without examples.
             num_examples: Integer, number of examples of `gradient`.
             out: Vector of `trainable_size` elements to write to. It may be `gradient`.
-            ask: Function of the seconds of this wait, which is called a few times per second. It
-                raises an error to end the wait.
+            ask: Function without arguments, which is called a few times per second. It raises an
+                error to end the wait.
             may_end: Boolean, whether it is no error if no shard has examples. Defaults to `False`.
 
         Returns:
@@ -125,7 +121,7 @@ class SharedGradients(SharedFile):
         mean_in_order(zip(self.vectors[side], self.counts[side].tolist(), strict=True), out)
         return waited
 
-    def _wait(self, number: int, ask: Callable[[float], None]) -> float:
+    def _wait(self, number: int, ask: Callable[[], None]) -> float:
         """Wait until all shards have reached an exchange. Returns the seconds."""
         looks, began = 0, time.perf_counter()
         asked = began
@@ -136,7 +132,7 @@ class SharedGradients(SharedFile):
                 continue
             time.sleep(PAUSE_SECONDS)
             if time.perf_counter() - asked >= ASK_SECONDS:
-                ask(time.perf_counter() - began)
+                ask()
                 asked = time.perf_counter()
         return time.perf_counter() - began
 

@@ -11,11 +11,14 @@ the replica (`connected_shard`), and runs the training loop of the plan's mode (
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-from kspark.cluster.failures import failure_of, lost_too_often
-from kspark.errors import Failure, KSparkError
+from kspark.cluster.activity import FILES, doing
+from kspark.cluster.failures import failure_of, lost_too_often, task_attempt
+from kspark.cluster.watch import last_words
+from kspark.errors import ClusterError, Failure, KSparkError
 from kspark.live.meeting_loop import run_meetings
 from kspark.live.push_loop import find_shared, run_pushes, run_shared
 from kspark.live.run import LiveRun, LiveTask
@@ -26,6 +29,9 @@ from kspark.replica import ReplicaSpec
 from kspark.shards import Shard, ShardHandle, SpoolMissingError
 from kspark.worker.state import ShardState, Tries, replica_for
 from kspark.worker.tasks import FINAL, Result, ShardResult, guarded, task_number, training_rows
+from kspark.worker.watching import note_of, watched
+
+logger = logging.getLogger("kspark")
 
 ATTEMPTS_PER_SUBMISSION = 1 << 40
 """An upper bound of an application's tasks, so that attempts of later jobs have larger numbers."""
@@ -37,7 +43,9 @@ def train_shards(
     """Train the shards of one partition, exchanging with the aggregator."""
     for document in list(handles):
         handle = ShardHandle.from_json(document)
-        yield guarded(handle.index, partial(live_shard, task, spec, handle), handle.host)
+        with watched(task.fit, handle):
+            result = guarded(handle.index, partial(live_shard, task, spec, handle), handle.host)
+        yield result
 
 
 def live_shard(task: LiveTask, spec: ReplicaSpec, handle: ShardHandle) -> Result:
@@ -45,7 +53,14 @@ def live_shard(task: LiveTask, spec: ReplicaSpec, handle: ShardHandle) -> Result
     if not task.fit.num_train.get(handle.index, 0):
         return ShardResult(handle.index, 0)
     with connection(task, spec, handle.index) as client:
-        welcome = client.connect()
+        try:
+            welcome = client.connect()
+        except ClusterError:
+            if task.unreached is None or task.submission or task_attempt():
+                raise  # It worked before, so it may work again.
+            logger.warning("This worker cannot train.", exc_info=True)
+            task.unreached.add(handle.index)
+            return ShardResult(handle.index, 0)
         try:
             return connected_shard(task, spec, handle, client, welcome)
         except SpoolMissingError:
@@ -82,11 +97,13 @@ def connected_shard(
     """Train one shard with a connected client, from the position in the welcome."""
     fit = task.fit
     num_examples = training_rows(fit, handle)
-    shard = Shard.open(handle)
-    state = ShardState(fit.fit_id, shard)
-    tries = Tries(state, task.stop_epoch, fit.plan.max_failures)
+    with doing(FILES):
+        shard = Shard.open(handle)
+        state = ShardState(fit.fit_id, shard)
+        tries = Tries(state, task.stop_epoch, fit.plan.max_failures)
     if tries.exhausted:
-        return reported(client, lost_too_often(handle.index, tries.count))
+        reason = last_words(note_of(state))
+        return reported(client, lost_too_often(handle.index, tries.count, reason))
     with tries:
         replica = replica_for(spec, fit.fit_id, fit.threads)
         replica.alone = fit.alone

@@ -208,6 +208,7 @@ class HasTraining(StageParams, TrainingAccessors):
     road = setting_param("road")
     seed = setting_param("seed")
     timeout = setting_param("timeout")
+    stepTimeout = setting_param("step_timeout")
     maxFailures = setting_param("max_failures")
     onNonfinite = setting_param("on_nonfinite")
     maxStaleness = setting_param("max_staleness")

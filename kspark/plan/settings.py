@@ -107,7 +107,12 @@ class PlanSettings:
         None, partial(check_integer, least=0), "random seed, for repeatable fits."
     )
     timeout: float = setting(
-        60.0, check_seconds, "seconds to wait for a worker that is not connected."
+        60.0,
+        check_seconds,
+        "seconds to wait for a worker that is not connected, or hangs without computing.",
+    )
+    step_timeout: float | None = setting(
+        None, check_seconds, "seconds that a worker may train one step; no limit if not set."
     )
     max_failures: int = setting(
         2, partial(check_integer, least=0), "number of times that a lost worker is started again."

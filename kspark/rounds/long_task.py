@@ -39,6 +39,7 @@ from kspark.worker.tasks import (
     task_number,
     widened,
 )
+from kspark.worker.watching import watched
 
 CONNECT_SECONDS = 5.0
 """Timeout for connecting to the driver. A firewall may drop packets without an answer."""
@@ -92,7 +93,9 @@ def carry_out_orders(
     for document in list(handles):
         handle = ShardHandle.from_json(document)
         if handle.num_examples:
-            yield serve(task, spec, handle)
+            with watched(task.fit, handle):
+                end = serve(task, spec, handle)
+            yield end
 
 
 def serve(task: LongTask, spec: ReplicaSpec, handle: ShardHandle) -> Ended:

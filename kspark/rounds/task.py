@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kspark.cluster.activity import FILES, doing
 from kspark.cluster.failures import lost_too_often
+from kspark.cluster.watch import last_words
 from kspark.plan import known
 from kspark.replica import ReplicaSpec
 from kspark.shards import LearningRate, Shard, ShardHandle, Usage
@@ -40,6 +42,7 @@ from kspark.worker.tasks import (
     state_of,
     training_rows,
 )
+from kspark.worker.watching import note_of, watched
 
 if TYPE_CHECKING:
     from kspark.replica import Replica
@@ -88,7 +91,10 @@ def train_round(
     """
     for document in list(handles):
         handle = ShardHandle.from_json(document)
-        yield guarded(handle.index, partial(train_shard, task, spec, vector, handle), handle.host)
+        with watched(task.fit, handle):
+            train = partial(train_shard, task, spec, vector, handle)
+            result = guarded(handle.index, train, handle.host)
+        yield result
 
 
 def train_shard(
@@ -111,23 +117,24 @@ def train_shard(
         `ShardResult` with the delta, the metric state and figures. `Failure` if too many
         processes died while they trained this epoch.
     """
-    fit = task.fit
-    num_examples = training_rows(fit, handle)
+    fit, num_examples = task.fit, training_rows(task.fit, handle)
     if not num_examples:
         return ShardResult(handle.index, 0)
     started = time.perf_counter()
-    shard = Shard.open(handle)
-    state = ShardState(fit.fit_id, shard)
-    tries = Tries(state, task.epoch, fit.plan.max_failures)
+    with doing(FILES):
+        shard = Shard.open(handle)
+        state = ShardState(fit.fit_id, shard)
+        tries = Tries(state, task.epoch, fit.plan.max_failures)
     if tries.exhausted:
-        return lost_too_often(handle.index, tries.count)
+        return lost_too_often(handle.index, tries.count, last_words(note_of(state)))
     own_reporter = reporter is None
     reporter = Reporter.of(fit, handle.index) if reporter is None else reporter
     with tries if task.counts_deaths else nullcontext():
         replica = replica_for(spec, fit.fit_id, fit.threads)
         replica.alone = fit.alone
-        batches = known(fit.steps(handle.index).batches)
-        state_kept = state.restore(replica, task.epoch, fit.plan, batches, fit.resumed)
+        numbers = (task.epoch, fit.plan, known(fit.steps(handle.index).batches), fit.resumed)
+        with doing(FILES):
+            state_kept = state.restore(replica, *numbers)
         # With `ElasticAverage`, a replica starts from weights of its own.
         own = RoundWeights.of(
             fit, spec.weights, state.folder, num_examples, task.epoch, replica.projection
@@ -139,7 +146,8 @@ def train_shard(
         if task.counters is not None:
             replica.counters = task.counters
         rows = train_epoch(replica, shard, fit, task.epoch, reporter)
-        state.save(replica, task.epoch)
+        with doing(FILES):
+            state.save(replica, task.epoch)
         delta = compute_delta(replica.get_vector(), base)
         if own is not None:
             own.leave(delta, base)

@@ -43,6 +43,8 @@ class ShardFacts:
         bytes_received: Integer, bytes that it received.
         rounds_late: Integer, by how many rounds the delta was late; `None` where rounds wait
             for all shards.
+        uncounted: Integer, examples of the epoch that the metrics lack, because the process that
+            trained them died before it reported them. `None` if they lack none.
     """
 
     host: str
@@ -55,6 +57,7 @@ class ShardFacts:
     bytes_sent: int
     bytes_received: int
     rounds_late: int | None = None
+    uncounted: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The figures by name, without those that there are not."""

@@ -45,10 +45,10 @@ class SparkModel(SavedModel):
     of the model, on its shard. An *aggregator* on the driver merges the changes of all
     replicas into the global weights. The Keras model has the merged weights after `fit`.
 
-    The settings are also attributes of the same names: a new value applies to the next call. All
-    other attributes, such as `summary`, `layers`, `compile` and `trainable`, are those of the Keras
-    model, and run in this process. Without a Spark session, the first call that needs one starts
-    it: under `spark-submit` that of the cluster, otherwise one on this machine.
+    The settings are also attributes of the same names: a new value applies to the next call. Other
+    attributes, such as `summary` and `compile`, are those of the Keras model, and run in this
+    process. Without a Spark session, the first call that needs one starts it: under `spark-submit`
+    that of the cluster, otherwise one on this machine.
 
     Example:
 
@@ -86,8 +86,11 @@ class SparkModel(SavedModel):
             `"auto"`: live where that is possible; `last_fit.road` says which one and why. Both
             give the same weights.
         seed: Integer >= 0. With the same seed, two synchronous fits give the same bytes.
-            Defaults to `None`: each `fit` draws a seed from NumPy's global generator.
-        timeout: Float, seconds to wait for a worker that is not connected. Defaults to `60.0`.
+            Defaults to `None`: each `fit` draws one from NumPy's global generator.
+        timeout: Float, seconds to wait for a worker that is not connected, or hangs without
+            computing. Defaults to `60.0`.
+        step_timeout: Float, seconds that a worker may train one step, the first one's compilation
+            included, before it is ended and replaced. Defaults to `None`, no limit.
         max_failures: Integer >= 0, how often a lost worker is started again. Defaults to `2`.
         on_nonfinite: String, what happens if a loss, or a merged weight at the end of an epoch, is
             NaN or infinite: `"raise"` or `"ignore"`. Defaults to `"raise"`. With the callback
@@ -130,6 +133,7 @@ class SparkModel(SavedModel):
         road: str = "auto",
         seed: int | None = None,
         timeout: float = 60.0,
+        step_timeout: float | None = None,
         max_failures: int = 2,
         on_nonfinite: str = "raise",
         max_staleness: int | None = None,
@@ -141,13 +145,10 @@ class SparkModel(SavedModel):
     ) -> None:
         refuse_unknown(elephas)
         super().__init__(model, num_workers, custom_objects, batch_size, preprocess, resources)
-        self.mode = mode
-        self.frequency = frequency
+        self.mode, self.frequency = mode, frequency
         self.server_optimizer = optimizers.get(server_optimizer, custom_objects)
-        self.port = port
-        self.road = road
-        self.seed = seed
-        self.timeout = timeout
+        self.port, self.road, self.seed = port, road, seed
+        self.timeout, self.step_timeout = timeout, step_timeout
         self.max_failures = max_failures
         self.on_nonfinite = on_nonfinite
         self.max_staleness = max_staleness

@@ -66,21 +66,6 @@ class InferenceTask:
     counts: str = ""
 
 
-def evaluate_shards(
-    task: InferenceTask,
-    spec: ReplicaSpec,
-    vector: np.ndarray,
-    index: int,
-    handles: Iterable[bytes],
-) -> Iterator[Result]:
-    """Evaluate the shards of one partition, on their rows from `num_train` on."""
-    for document in list(handles):
-        handle = ShardHandle.from_json(document)
-        yield guarded(
-            handle.index, partial(evaluate_shard, task, spec, vector, handle), handle.host
-        )
-
-
 def evaluate_shard(
     task: InferenceTask, spec: ReplicaSpec, vector: np.ndarray, handle: ShardHandle
 ) -> ShardResult:

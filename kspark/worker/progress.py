@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kspark.cluster.activity import OTHER, TRAINING, begin
 from kspark.live.wire.reports import ProgressReport
 from kspark.plan import known
 from kspark.replica.callbacks import ReplicaCallbacks
@@ -38,6 +39,8 @@ class Reporter:
         every: Integer, number of batches between two reports. Defaults to `None`: reports follow
             the clock.
         callbacks: `ReplicaCallbacks`. Defaults to `None`, none.
+        short: Boolean, whether pieces are short although nothing is reported, so that the time of
+            a step is known. Defaults to `False`.
 
     Attributes:
         total: Integer, examples of the epoch, see `begin`.
@@ -48,9 +51,11 @@ class Reporter:
         send: Send | None = None,
         every: int | None = None,
         callbacks: ReplicaCallbacks | None = None,
+        short: bool = False,
     ) -> None:
         self.callbacks = callbacks or ReplicaCallbacks()
         self._send = send
+        self._short = short
         self._every = every
         self._piece = 1
         self._epoch = self.total = self._done = 0
@@ -70,7 +75,8 @@ class Reporter:
         """
         every = fit.batches_per_report
         wanted = fit.reports or every is not None
-        return cls(send if wanted else None, every, callbacks_of(fit, shard))
+        short = fit.plan.step_timeout is not None
+        return cls(send if wanted else None, every, callbacks_of(fit, shard), short)
 
     def begin(self, epoch: int, total: int, done: int = 0, batches: int = 0) -> None:
         """Begin an epoch.
@@ -100,7 +106,9 @@ class Reporter:
             end, began = min(start + self._length(stop - start), stop), time.perf_counter()
             self._in_piece = end - start
             self.callbacks.begin_batches(self._batches)
+            begin(TRAINING)
             yield start, end
+            begin(OTHER)
             self._adjust(end - start, time.perf_counter() - began)
             start = end
 
@@ -109,9 +117,10 @@ class Reporter:
         lengths = [left]
         if self.callbacks.batches:
             lengths.append(self.callbacks.batches - self._batches % self.callbacks.batches)
-        if self._send is not None:
-            every = self._every
-            lengths.append(self._piece if every is None else every - self._batches % every)
+        if self._send is not None and self._every is not None:
+            lengths.append(self._every - self._batches % self._every)
+        if self._short or (self._send is not None and self._every is None):
+            lengths.append(self._piece)
         return min(lengths)
 
     def _adjust(self, batches: int, seconds: float) -> None:

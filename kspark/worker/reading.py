@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 
+from kspark.cluster.activity import reading
 from kspark.plan import ShardSteps, TrainingPlan
 from kspark.shards import Shard, Window
 from kspark.worker.streaming import stream_windows
@@ -80,7 +81,7 @@ def spooled_windows(
     for number, start, stop in steps.ranges(epoch - plan.origin):
         rng = plan.generator(shard.index, plan.origin + number)
         windows = shard.windows(plan.batch_size, stop=steps.rows, rng=rng, batches=(start, stop))
-        for window in windows:
+        for window in reading(windows):
             window.first_batch += done - start
             yield window
         done += stop - start

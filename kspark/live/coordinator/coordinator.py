@@ -27,6 +27,7 @@ import numpy as np
 
 from kspark.aggregator import Aggregator
 from kspark.errors import AggregationError, Failure
+from kspark.live.coordinator.attendance import Attendance
 from kspark.live.coordinator.clocks import Clocks
 from kspark.live.coordinator.gate import Gate
 from kspark.live.coordinator.meetings import Meetings
@@ -61,7 +62,7 @@ class Coordinator:
         batch_size: Integer, examples per local batch. Defaults to `None`: each delta is one batch.
         max_staleness: Integer, exchanges that a replica may be ahead. Defaults to `None`, no bound.
         timeout: Float, seconds to wait for a lost replica. Defaults to `60.0`.
-        marks: Integer, see `Running`. Defaults to `None`.
+        marks: See `Running`. Defaults to `None`.
 
     Attributes:
         failure: `Failure` that a replica reported, or `None`.
@@ -70,6 +71,7 @@ class Coordinator:
         offers: Mapping from shard to the `SharedOffer` of its welcome.
         rendezvous: `Rendezvous` of synchronous replicas, or `None`.
         running: `Running`, how far the replicas have come within an epoch.
+        attendance: `Attendance`, which replicas of the current job are there.
     """
 
     def __init__(
@@ -94,10 +96,10 @@ class Coordinator:
         self.missing: set[int] = set()
         self.instructions = Instructions()
         self.offers: dict[int, SharedOffer] = {}
-        self._oldest_attempt = 0
         self._gate = Gate()
         self.running = Running(marks)
         self._progress = FitProgress(shards, first_epoch, self.running)
+        self.attendance = Attendance(self._progress, self._gate, aggregator.mode, timeout)
         self._clocks: Clocks | None = None
         if max_staleness is not None:
             self._clocks = Clocks(self._progress, self._gate, max_staleness, self.steps, timeout)
@@ -125,7 +127,7 @@ class Coordinator:
             state = self._progress.shards.get(shard)
             if state is None:
                 raise AggregationError(f"Shard {shard} does not belong to this fit.")
-            if attempt < max(state.attempt, self._oldest_attempt):
+            if attempt < max(state.attempt, self.attendance.oldest_attempt):
                 raise AggregationError(f"Attempt {attempt} of shard {shard} was superseded.")
             returning = state.admit(attempt)
             if self._meetings is None:
@@ -153,15 +155,20 @@ class Coordinator:
 
         Raises:
             AggregationError: If the attempt was superseded.
-            ConnectionLostError: If the driver does not close the epoch in time.
+            ConnectionLostError: If another synchronous replica was lost and did not come back.
         """
         check = partial(self._check_current, shard, attempt)
         if self._meetings is None:
-            version, free = self._pushes.pull(shard, out, check)
+            with self._gate.changed:
+                complete = self._gate.wait(self.attendance.complete, self.timeout, check)
+            if complete:
+                version, free = self._pushes.pull(shard, out, check)
+            else:
+                version, free = self.aggregator.pull(out), False
             return version, self._instructions(free)
         with self._gate.changed:
             check()
-            self._meetings.enter()
+            self._meetings.enter(self.attendance.complete)
         return self.aggregator.pull(out), self.instructions
 
     def push(
@@ -280,7 +287,9 @@ class Coordinator:
 
     # -- called by the thread that runs `fit` ---------------------------------------------
 
-    def begin_job(self, oldest_attempt: int, stop_epoch: int | None = None) -> None:
+    def begin_job(
+        self, oldest_attempt: int, stop_epoch: int | None = None, *, together: bool = False
+    ) -> None:
         """Begin a new Spark job, and refuse replicas of earlier jobs from now on.
 
         A synchronous epoch that an earlier job did not finish starts again.
@@ -288,12 +297,11 @@ class Coordinator:
         Args:
             oldest_attempt: Integer. Attempts with smaller numbers belong to earlier jobs.
             stop_epoch: Integer, epoch that the job stops before. Defaults to `None`, unknown.
+            together: Boolean, whether replicas begin when all have connected. Defaults to `False`.
         """
         with self._gate.changed:
-            self._oldest_attempt = oldest_attempt
+            self.attendance.begin_job(oldest_attempt, stop_epoch, together)
             self.missing.clear()
-            for state in self._progress.shards.values():
-                state.dismiss()
             if self._clocks is not None:
                 self._clocks.begin_job(stop_epoch)
             if self._meetings is not None:
@@ -333,11 +341,6 @@ class Coordinator:
             if self._clocks is not None and stop:
                 self._clocks.stop()
             self._gate.changed.notify_all()
-
-    def never_connected(self) -> list[int]:
-        """Return the shards, sorted, without a task of the current job so far."""
-        with self._gate.changed:
-            return self._progress.never_connected()
 
     # -- inside the lock ---------------------------------------------------------------------
 

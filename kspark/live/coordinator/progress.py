@@ -155,6 +155,10 @@ class FitProgress:
         state = self.shards[shard]
         state.epochs_done = max(state.epochs_done, self.place_of(shard)[0])
 
+    def epochs_of(self, shard: int) -> int:
+        """Return the first epoch that a shard has not finished."""
+        return self.first_epoch + self.shards[shard].epochs_done
+
     def place_of(self, shard: int) -> tuple[int, int]:
         """Return of how many epochs a shard has made all pushes, and its pushes since then."""
         state, exchanges = self.shards[shard], self.plans[shard].exchanges
@@ -198,10 +202,14 @@ class FitProgress:
     def take_metrics(self, shard: int, given: MetricsReport, metrics: list[np.ndarray]) -> None:
         """Record a shard's metrics and figures. A later report replaces an earlier one.
 
-        Reports of closed epochs are ignored.
+        It does not if its metrics lack more examples: the process before may have died after its
+        report, and before its last push. Reports of closed epochs are ignored.
         """
-        if given.epoch >= self.closed:
-            report = self.report_of(given.epoch)
+        if given.epoch < self.closed:
+            return
+        report = self.report_of(given.epoch)
+        known = report.facts.get(shard)
+        if known is None or (given.facts.uncounted or 0) <= (known.uncounted or 0):
             report.metrics[shard], report.facts[shard] = metrics, given.facts
             report.counters[shard] = given.counters
 

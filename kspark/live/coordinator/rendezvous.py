@@ -143,10 +143,6 @@ class Rendezvous:
         self.meeting = Meeting(meeting.sequence + 1)
         return True
 
-    def absent(self, meeting: Meeting) -> list[int]:
-        """Return the shards, sorted, that have not brought a vector."""
-        return sorted(set(self._examples) - set(meeting.given))
-
     def begin_epoch(self) -> None:
         """Begin the next epoch from the current weights."""
         self._aggregator.pull(self._epoch_weights)

@@ -20,8 +20,17 @@ _MAX_BUFFERS = 16
 _CHUNK = 1 << 20
 # Bytes per second. A message that arrives faster than this may take longer than the timeout.
 _SLOWEST = 1 << 20
-# A host that disappears is detected after 60 + 4 * 15 seconds of silence.
-_KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+SILENCE_SECONDS = 40
+"""Seconds after which a host that does not answer counts as lost. A shorter cut of its link does
+not break a connection."""
+
+# Linux ends a connection by `TCP_USER_TIMEOUT`, in milliseconds, also if data is on its way.
+_KEEPALIVE = {
+    "TCP_KEEPIDLE": 10,
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": (SILENCE_SECONDS - 10) // 5,
+    "TCP_USER_TIMEOUT": 1000 * SILENCE_SECONDS,
+}
 
 
 class Channel:

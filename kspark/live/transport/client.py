@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from kspark.cluster.activity import WAITING, doing
 from kspark.errors import ClusterError, ConnectionLostError, ProtocolError, invalid
 from kspark.live.transport.channel import Channel
 from kspark.live.transport.handshake import introduce
@@ -25,20 +26,18 @@ from kspark.live.wire import (
     reply_limits,
     request_limits,
 )
-from kspark.live.wire.documents import SLOW
 from kspark.weights import PACKED, Layout, PackingScheme
 
 VECTORS = (Kind.VECTOR, Kind.VECTOR_PACKED, Kind.VECTOR_KEPT, Kind.VECTOR_CHANGED)
 """Possible answers to a pull, a push and a reduce."""
 
-CONNECT_TIMEOUT = 20.0
+CONNECT_TIMEOUT = 15.0
 """Seconds for each step of the handshake, which needs no work on the driver."""
 
-REPLY_TIMEOUTS = SLOW + 1
-"""How long a reply may take to begin, as a multiple of the timeout within a message.
+REPLY_TIMEOUT = 86_400.0
+"""Seconds until a reply begins. It waits for the slowest replica, whose epoch may take hours.
 
-The aggregator waits up to `SLOW` timeouts for slow replicas, and then names them in an error. The
-client waits longer, so that it receives that error.
+TCP keepalive detects that the driver's host is gone.
 """
 
 
@@ -103,7 +102,6 @@ class AggregatorClient:
         self._packing, self._spec = packing, packing.spec
         self.shard, self.attempt = shard, attempt
         self._timeout = timeout
-        self._reply_timeout = REPLY_TIMEOUTS * timeout
         self._ssl_context = ssl_context
         self._connect_timeout = connect_timeout
         self._channel: Channel | None = None
@@ -309,8 +307,9 @@ class AggregatorClient:
     ) -> Message:
         begin = time.perf_counter()
         channel = self._connected()
-        channel.send(kind, numbers, meta, arrays, limits=self._requests)
-        message = channel.receive(self._reply_timeout)
+        with doing(WAITING):
+            channel.send(kind, numbers, meta, arrays, limits=self._requests)
+            message = channel.receive(REPLY_TIMEOUT)
         self.seconds_waiting += time.perf_counter() - begin
         if message is None:
             raise ConnectionLostError(f"The aggregator at {self._where} closed the connection.")

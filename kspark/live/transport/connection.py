@@ -29,7 +29,7 @@ logger = logging.getLogger("kspark")
 IDLE_TIMEOUT = 86_400.0
 """Seconds that a replica may be silent between two requests, while it trains an epoch.
 
-TCP keepalive detects within minutes that a replica's host is gone.
+TCP keepalive detects that its host is gone, and its guard (`kspark.cluster.watch`) that it hangs.
 """
 
 

@@ -28,8 +28,7 @@ class Handler(Protocol):
     def pull(self, shard: int, attempt: int, out: np.ndarray) -> tuple[int, Instructions]:
         """Write the weights into `out` (`spec.size` elements).
 
-        The method may block, but must return or raise within the server's timeout. The same
-        holds for `push` and `reduce`.
+        The method may block. So may `push` and `reduce`.
 
         Returns:
             Tuple of the weights' version, and the instructions for the replica.

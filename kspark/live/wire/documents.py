@@ -20,9 +20,6 @@ T = TypeVar("T")
 GENERATION_BITS = 32
 """Bits of the step in the sequence number of an exchange: `generation << 32 | step`."""
 
-SLOW = 10
-"""How many timeouts replicas wait for one that is connected but slow."""
-
 
 @dataclass(frozen=True)
 class Restart:

@@ -69,7 +69,7 @@ def test_the_same_fit_may_go_on_in_any_process():
 
 
 def test_settings_that_do_not_change_the_result_may_differ():
-    free = {"epochs": 9, "port": 4000, "road": "rounds", "timeout": 5.0, "max_failures": 0}
+    free = {"epochs": 9, "port": 4000, "road": "rounds", "timeout": 5.0, "step_timeout": 9.0}
     check_same("folder", json.loads(json.dumps(settings())), settings(**free))
 
 

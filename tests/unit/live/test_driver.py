@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,13 +12,14 @@ import pytest
 from kspark import compression as codecs
 from kspark import optimizers
 from kspark.aggregator import Aggregator
+from kspark.cluster.unreached import Unreached
 from kspark.errors import ClusterError, FitEndedError
 from kspark.job.collecting import ShardsMissing
 from kspark.job.progress import Progress
 from kspark.job.report import EpochFacts
 from kspark.live import driver as live
 from kspark.live import sharing
-from kspark.live.coordinator import Coordinator, ShardPlan
+from kspark.live.coordinator import Coordinator, ShardPlan, attendance
 from kspark.live.driver import LiveFit
 from kspark.live.sharing import shared_memory
 from kspark.optimizers import Downpour
@@ -44,6 +46,7 @@ def a_fit(mode, rule, shards=(6, 2)):
         unmixed=None,
         progress=Progress(0, 1, 0),
         take_road=lambda road, reason: None,
+        train=SimpleNamespace(infos=[SimpleNamespace(index=s, host=f"h{s}") for s in (0, 1)]),
     )
     return fit, Coordinator(aggregator, plans, Whole(SPEC))
 
@@ -115,12 +118,54 @@ def test_missing_replicas_are_an_error_after_the_timeout(monkeypatch, waited, ac
     coordinator.hello(1, 0)
     live_fit = LiveFit(fit, coordinator, SimpleNamespace(address=("host", 7)), b"")
     monkeypatch.setattr(live.time, "monotonic", lambda: live_fit.submitted + waited)
+    monkeypatch.setattr(live, "advertised_host", lambda spark, host: "driver")
     running = SimpleNamespace(active_tasks=lambda: active)
     if enough:
         live_fit.check_started(running)
         return
-    with pytest.raises(ClusterError, match=rf"1 of 2 workers connected .* within {waited} s"):
+    told = (
+        rf"1 of 2 workers connected .* driver:7 within {waited} s\. .*host h0 \(shard 0\).*`port`"
+    )
+    with pytest.raises(ClusterError, match=told):
         live_fit.check_started(running)
+
+
+def waits(live_fit):
+    """Wait for an epoch of a job that goes on."""
+    running = SimpleNamespace(finished=SimpleNamespace(is_set=lambda: False))
+    live_fit.wait(running, 0)
+
+
+@pytest.mark.parametrize(("mode", "timeouts"), [("synchronous", 1), ("asynchronous", 5)])
+def test_a_lost_host_is_named_when_its_time_is_over(monkeypatch, mode, timeouts):
+    """The others wait for a synchronous replica, and not for an asynchronous one."""
+    fit, coordinator = a_fit(mode, "average")
+    live_fit = LiveFit(fit, coordinator, None, b"")
+    for shard in (0, 1):
+        coordinator.hello(shard, 0)
+    coordinator.lost(1, 0, "The other side is gone.")
+    lost_at, checks = time.monotonic(), []
+    monkeypatch.setattr(coordinator, "wait_for_epoch", lambda *_: checks.append(1))
+    monkeypatch.setattr(live_fit, "check_started", lambda job: jump(60.0 * timeouts + 1))
+
+    def jump(seconds):
+        monkeypatch.setattr(attendance.time, "monotonic", lambda: lost_at + seconds)
+
+    jump(60.0 * timeouts - 1)
+    with pytest.raises(ClusterError, match=r"workers on host h1 \(shard 1\) were lost.*`timeout`"):
+        waits(live_fit)
+    assert len(checks) == 2
+
+
+def test_a_worker_that_cannot_reach_the_driver_ends_the_fit(monkeypatch):
+    fit, coordinator = a_fit("asynchronous", "average")
+    live_fit = LiveFit(fit, coordinator, SimpleNamespace(address=("", 7)), b"")
+    monkeypatch.setattr(live, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(live, "advertised_host", lambda spark, host: "driver")
+    live_fit.unreached = Unreached(SimpleNamespace(value=0b11))
+    told = r"driver at driver:7 from host h0 \(shard 0\), host h1 \(shard 1\).*nothing.*`port`"
+    with pytest.raises(ClusterError, match=told):
+        waits(live_fit)
 
 
 class Idle:

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from kspark.cluster.failures import NonFiniteLossError
 from kspark.live import run as live_run
-from kspark.live.run import LiveRun, examples_in, spans, train_exchanging
+from kspark.live.exchanging import spans, train_exchanging
+from kspark.live.run import LiveRun
 from kspark.live.wire import Instructions
 from kspark.live.wire.reports import EpochEnd
 from kspark.replica.callbacks import ReplicaCallbacks
 from kspark.shards import Usage
 from kspark.worker.progress import Reporter
+from kspark.worker.reading import examples_in
 from kspark.worker.state import ShardState
 
 sizes = st.integers(1, 60)

@@ -31,8 +31,8 @@ def made():
     shared.unlink()
 
 
-def never(waited):
-    raise AssertionError(f"asked after {waited} s")
+def never():
+    raise AssertionError("asked")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -50,7 +50,7 @@ def test_all_get_the_mean_of_all_at_every_exchange(dtype):
         for number in range(exchanges):
             count = int(counts[number, slot])
             given = gradients[number, slot] if count else None
-            mine.exchange(slot, number, given, count, means[number], lambda waited: None)
+            mine.exchange(slot, number, given, count, means[number], lambda: None)
         return means
 
     try:
@@ -84,14 +84,14 @@ def test_one_that_waits_asks_until_it_is_told_to_stop(made, monkeypatch):
     monkeypatch.setattr(shared_gradients, "ASK_SECONDS", 0.001)
     asked = []
 
-    def ask(waited):
-        asked.append(waited)
+    def ask():
+        asked.append(1)
         if len(asked) == 3:
             raise ConnectionLostError("enough")
 
     with pytest.raises(ConnectionLostError, match="enough"):
         made.exchange(0, 0, np.ones(1000, "f4"), 4, np.empty(1000, "f4"), ask)
-    assert 0 < asked[0] < asked[1] < asked[2]
+    assert len(asked) == 3
 
 
 def test_there_is_no_mean_without_examples(made):
@@ -227,13 +227,14 @@ def test_a_job_that_is_lost_in_an_epoch_starts_it_again_at_the_driver(tools, cap
 
 
 def test_nobody_waits_for_ever(tools, monkeypatch):
-    """The others are connected, but do not come. Shard 0 has no rows and no replica."""
+    """The other one was lost. Shard 0 has no rows and no replica."""
     monkeypatch.setattr(shared_gradients, "ASK_SECONDS", 0.001)
     plan = tools.plan("synchronous", "batch", timeout=0.01, initial_epoch=1, epochs=2)
     with tools.world([0, 12, 8], plan, near=True) as world:
         run = world.run(1)
         world.run(2)
-        told = r"Shards \[2\] did not reach exchange 0 of epoch 2 within 0\.1 s"
+        world.coordinator.lost(2, 0, "killed")
+        told = r"Shards \[2\] were lost and did not come back within 0\.01 s"
         with pytest.raises(ConnectionLostError, match=told):
             choose_loop(run)
 

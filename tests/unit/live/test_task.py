@@ -139,7 +139,7 @@ def test_a_shard_without_training_rows_does_not_connect(served, tools):
     fit = served([5, 4])
     fit.world.counts[1] = 0
     assert fit.train(tools.spec(), 1) == [ShardResult(1, 0)]
-    assert fit.coordinator.never_connected() == [0, 1]
+    assert fit.coordinator.attendance.never_connected() == [0, 1]
 
 
 def test_state_comes_back_if_it_is_asked_for(served, tools):

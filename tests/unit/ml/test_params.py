@@ -53,6 +53,7 @@ VALUES = {
     "seed": 9,
     "serverOptimizer": "adam",
     "shuffle": False,
+    "stepTimeout": 4.5,
     "stragglerTimeout": 2.5,
     "thresholds": [0.5, 0.25],
     "timeout": 3.5,

@@ -183,12 +183,13 @@ def test_live_workers_get_the_rate_of_the_next_epoch(monkeypatch):
     coordinator = SimpleNamespace(
         rendezvous=None,
         running=Running(),
-        begin_job=lambda *_: None,
+        begin_job=lambda *_, **__: None,
         merges=1,
         close_epoch=lambda epoch, stop, learning_rate: told.append((epoch, learning_rate)),
     )
     live = LiveFit(fit, coordinator, SimpleNamespace(address=("host", 1)), b"")
     monkeypatch.setattr("kspark.live.driver.advertised_host", lambda *_: "host")
+    monkeypatch.setattr("kspark.live.driver.Unreached", SimpleNamespace(of=lambda _: None))
     monkeypatch.setattr("kspark.live.driver.ship", lambda train, task, shared: told.append(task))
     monkeypatch.setattr("kspark.live.driver.SparkJob", lambda *_: SimpleNamespace(start=lambda: 7))
     monkeypatch.setattr("kspark.live.driver.close_epoch", lambda *_: False)

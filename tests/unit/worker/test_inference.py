@@ -20,7 +20,6 @@ from kspark.worker import inference
 from kspark.worker.inference import (
     InferenceTask,
     evaluate_chunks,
-    evaluate_shards,
     predict_batches,
     predict_chunks,
     predict_columns,
@@ -28,6 +27,7 @@ from kspark.worker.inference import (
 )
 from kspark.worker.state import replica_for
 from kspark.worker.tasks import MissingShard, ShardResult
+from kspark.worker.watching import validate_shards
 
 VECTOR = np.array([2, 0, 0], "f4")
 
@@ -51,7 +51,7 @@ def seen(result):
 
 
 def evaluate(task, documents, spec):
-    return list(evaluate_shards(task, spec, VECTOR, 0, iter(documents)))
+    return list(validate_shards(60.0, task, spec, VECTOR, 0, iter(documents)))
 
 
 def test_only_the_rows_that_are_asked_for_are_evaluated(documents, tools):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kspark.cluster.activity import OTHER, TRAINING, current
 from kspark.live.coordinator.marks import Moment
 from kspark.live.coordinator.running import Running
 from kspark.live.wire.reports import ProgressReport, read_report
@@ -96,6 +97,20 @@ def test_a_short_epoch_is_not_reported(world):
 def test_without_a_connection_nothing_is_divided_or_read(world):
     assert world.train(Reporter(), 100, 1.0) == [100]
     assert world.reads == 0
+
+
+def test_with_a_limit_on_steps_pieces_are_short_although_nothing_is_reported(world):
+    assert world.train(Reporter(short=True), 10, 1.0) == [1] * 10
+    assert world.train(Reporter(short=True), 15, 0.01) == [1, 2, 4, 8]
+    assert world.sent == []
+
+
+def test_the_time_of_a_piece_is_that_of_training(world):
+    reporter = Reporter()
+    assert current().kind == OTHER
+    for _ in reporter.pieces(0, 2):
+        assert current().kind == TRAINING
+    assert current().kind == OTHER
 
 
 @pytest.mark.parametrize("seconds", [0.0001, 10.0])

@@ -9,7 +9,13 @@ import socket
 
 import pytest
 
-from kspark.cluster.failures import NonFiniteLossError, failure_json, failure_of, lost_too_often
+from kspark.cluster.failures import (
+    NonFiniteLossError,
+    failure_json,
+    failure_of,
+    lost_too_often,
+    worker_error,
+)
 from kspark.errors import (
     AggregationError,
     ConnectionLostError,
@@ -133,6 +139,12 @@ def test_a_process_that_keeps_dying():
     failure = lost_too_often(2, 5)
     assert (failure.shard, failure.kind, failure.traceback) == (2, "WorkerLost", "")
     assert "ended 5 times" in failure.message
+
+
+def test_a_process_that_keeps_hanging():
+    failure = lost_too_often(2, 5, "It was stopped.")
+    assert (failure.kind, failure.message[-15:]) == ("WorkerHung", "It was stopped.")
+    assert "raise `timeout`" in str(worker_error(failure))
 
 
 def test_facts():

@@ -67,14 +67,14 @@ def test_a_newer_attempt_supersedes_the_older_one_in_everything(fit_of):
 def test_a_new_job_shuts_out_all_attempts_of_the_job_before(fit_of):
     fit = fit_of(connect=False)
     fit.hello(0, 5)
-    assert fit.shared.never_connected() == [1]
+    assert fit.shared.attendance.never_connected() == [1]
     fit.shared.begin_job(1000)
     for call in (lambda: fit.hello(0, 999), lambda: fit.push(0, 1, attempt=5)):
         with pytest.raises(AggregationError, match="superseded"):
             call()
-    assert fit.shared.never_connected() == [0, 1]
+    assert fit.shared.attendance.never_connected() == [0, 1]
     fit.hello(1, 1000)
-    assert fit.shared.never_connected() == [0]
+    assert fit.shared.attendance.never_connected() == [0]
 
 
 def test_nobody_meets_when_nobody_waits(fit_of):

@@ -154,14 +154,8 @@ def test_each_meeting_is_about_one_size(gradients, step, size):
     for wrong in (np.zeros(5 - size, "f4"), np.zeros(size), np.zeros((size, 1), "f4")):
         with pytest.raises(IncompatibleDeltaError, match=f"Shard 1 sent .* exchange {step},"):
             place.take(place.meeting, 1, wrong, 1)
-    assert place.absent(place.meeting) == [0, 1]
+    assert not place.meeting.given
     assert not place.take(place.meeting, 1, np.zeros(size, "f4"), 1)
-
-
-def test_absent_are_those_who_have_not_come():
-    place, _ = rendezvous({0: 1, 3: 1, 2: 1})
-    place.take(place.meeting, 3, vector(0, 0, 0), 1)
-    assert place.absent(place.meeting) == [0, 2]
 
 
 def test_begun_once_anybody_has_come():

@@ -101,6 +101,20 @@ def test_metrics_facts_and_staleness_of_an_epoch(fit, tools):
     assert report.staleness == [0, 1]
 
 
+def test_a_report_that_lacks_more_examples_does_not_replace_one(fit):
+    """A process may die after its report, and before its last push, which another one repeats."""
+    for state, uncounted in ((1.0, 8), (2.0, None), (3.0, 8), (4.0, None)):
+        fit.report_metrics(0, np.array([state]), 2, uncounted=uncounted)
+        fit.report_metrics(1, np.array([state]), 2, uncounted=uncounted and 4)
+    for shard in (0, 1):
+        fit.finish(shard, 2)
+    report = fit.shared.wait_for_epoch(2, 0)
+    assert [report.metrics[shard][0].item() for shard in (0, 1)] == [4.0, 4.0]
+    assert [report.facts[shard].uncounted for shard in (0, 1)] == [None, None]
+    fit.report_metrics(0, np.array([5.0]), 2, uncounted=8)
+    assert report.metrics[0][0].item() == 4.0
+
+
 def test_staleness_is_booked_to_the_epoch_of_the_push(fit):
     for sequence in (1, 2, 3):
         fit.push(1, sequence, base=sequence - 1)  # two exchanges an epoch

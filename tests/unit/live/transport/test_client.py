@@ -200,7 +200,8 @@ def test_an_answer_to_another_question(client_of, accomplice, out):
         client.pull(out)
 
 
-def test_an_answer_that_does_not_come(client_of, accomplice, out):
+def test_an_answer_that_does_not_come(client_of, accomplice, out, monkeypatch):
+    monkeypatch.setattr("kspark.live.transport.client.REPLY_TIMEOUT", 0.22)
     done = threading.Event()
     client = client_of(accomplice(lambda sock: done.wait(30)), timeout=0.02)
     with pytest.raises(ConnectionLostError, match=r"silent or slow for 0\.22 s"):
@@ -406,4 +407,4 @@ def test_delays_and_dead_hosts_are_taken_care_of(pair):
     assert pair[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert pair[0].getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     if hasattr(socket, "TCP_KEEPIDLE"):
-        assert pair[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+        assert pair[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 10
