@@ -21,6 +21,7 @@ from kspark.cluster.addresses import advertised_host, bind_host
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.failures import worker_error
 from kspark.cluster.interrupts import interruptible
+from kspark.cluster.slots import locality_seconds
 from kspark.cluster.spark_job import JobLostError, SparkJob
 from kspark.errors import ClusterError
 from kspark.job.collecting import ShardsMissing, checked, counted
@@ -35,6 +36,7 @@ from kspark.job.epochs import (
 from kspark.job.fit import Fit
 from kspark.job.mixing import mix_rows
 from kspark.job.optimizer_state import states_of, take_state
+from kspark.job.placement import Placement
 from kspark.job.report import EpochFacts, worker_figures
 from kspark.live.coordinator import Coordinator, EpochReport, ShardPlan
 from kspark.live.run import LiveTask
@@ -52,6 +54,9 @@ POLL_SECONDS = 0.2
 MIN_START_SECONDS = 60.0
 """The least seconds that replicas have to connect, also if `timeout` is shorter."""
 
+MAX_SPREADS = 3
+"""How often a fit spools its shards again because tasks run on executors without their files."""
+
 IMPORT_FACTOR = 5
 """How many times as long replicas may take to connect if all their tasks are running."""
 
@@ -62,8 +67,10 @@ def train_live(fit: Fit) -> None:
     fit.take_road("live", "Replicas exchange within an epoch.")
     # Callbacks may set weights. The coordinator copies them, to restart the first epoch from them.
     open_epoch(fit, epoch)
+    placement = Placement(fit)
     with live_fit(fit) as live:
         while epoch < fit.plan.epochs and not over:
+            placement.spread()
             mix_rows(fit, epoch)
             epoch, over = live.run_to(epoch, segment_end(fit, epoch))
         take_state(fit, states_of(fit, live.results), epoch - 1)
@@ -152,7 +159,7 @@ class LiveFit:
         self.server = server
         self.token = token
         self.submissions = 0
-        self.failures = 0
+        self.failures = self.spreads = 0
         self.results: list[ShardResult] = []
         self.submitted = time.monotonic()
 
@@ -220,7 +227,8 @@ class LiveFit:
             if self.coordinator.failure is not None:
                 raise worker_error(self.coordinator.failure)
             if self.coordinator.missing:  # The other replicas would wait for these shards.
-                raise ShardsMissing
+                strayed = self.coordinator.strayed
+                raise ShardsMissing(strayed, self.coordinator.missing - strayed)
             if spark_job.finished.is_set():
                 checked(spark_job.result())
                 report = self.coordinator.wait_for_epoch(epoch, 0.0)
@@ -273,6 +281,7 @@ class LiveFit:
             Boolean, whether training is over.
         """
         fit = self.fit
+        fit.states.epoch = epoch
         run_batch_hooks(fit, epoch, self.coordinator.running)
         workers = tuple(worker_figures(s, facts) for s, facts in sorted(report.facts.items()))
         merges = self.coordinator.merges or fit.plan.updates(
@@ -296,9 +305,25 @@ class LiveFit:
     def lost(self, error: Exception) -> None:
         """Count a lost job, and write missing shards again.
 
+        A task that Spark gives to an executor without the files would get there again, because the
+        other tasks hold the slots of those with the files. So the shards are spread over all slots.
+
         Raises:
             WorkerError: If more jobs were lost than `max_failures` allows.
+            ClusterError: If tasks ran on executors without their files, although the shards had
+                been spread `MAX_SPREADS` times.
         """
+        if isinstance(error, ShardsMissing) and not error.gone:
+            if self.spreads >= MAX_SPREADS:
+                raise ClusterError(
+                    f"{error} The shards were spread over all task slots {self.spreads} times "
+                    "before. Executors may come and go all the time, or other jobs may hold some "
+                    "of the slots: run fewer jobs at the same time, or use fewer workers."
+                )
+            self.spreads += 1
+            logger.warning("%s They are spooled again, each to a slot of its own.", error)
+            self.fit.train.respool(locality_seconds(self.fit.spark))
+            return
         self.failures = counted(self.failures, self.fit.plan.max_failures, error)
         if isinstance(error, ShardsMissing):
             self.fit.train.respool()

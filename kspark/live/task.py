@@ -23,7 +23,7 @@ from kspark.live.transport import AggregatorClient
 from kspark.live.wire import Welcome
 from kspark.live.wire.reports import FailureReport, MissingFilesReport, Report
 from kspark.replica import ReplicaSpec
-from kspark.shards import Shard, ShardHandle, SpoolMissingError
+from kspark.shards import Shard, ShardHandle, SpoolMissingError, is_here
 from kspark.worker.state import ShardState, Tries, replica_for
 from kspark.worker.tasks import FINAL, Result, ShardResult, guarded, task_number, training_rows
 
@@ -37,7 +37,7 @@ def train_shards(
     """Train the shards of one partition, exchanging with the aggregator."""
     for document in list(handles):
         handle = ShardHandle.from_json(document)
-        yield guarded(handle.index, partial(live_shard, task, spec, handle), handle.host)
+        yield guarded(handle.index, partial(live_shard, task, spec, handle), handle)
 
 
 def live_shard(task: LiveTask, spec: ReplicaSpec, handle: ShardHandle) -> Result:
@@ -49,7 +49,7 @@ def live_shard(task: LiveTask, spec: ReplicaSpec, handle: ShardHandle) -> Result
         try:
             return connected_shard(task, spec, handle, client, welcome)
         except SpoolMissingError:
-            try_to_report(client, MissingFilesReport())
+            try_to_report(client, MissingFilesReport(strayed=not is_here(handle)))
             raise
         except KSparkError as error:
             if not isinstance(error, FINAL):

@@ -26,12 +26,15 @@ from kspark.replica import ReplicaSpec
 from kspark.shards import LearningRate, Shard, ShardHandle, Usage
 from kspark.weights import compute_delta
 from kspark.worker.inference import check_window
+from kspark.worker.kept_files import files_in
 from kspark.worker.own_weights import RoundWeights
 from kspark.worker.progress import Reporter
 from kspark.worker.reading import EpochRows, examples_in
 from kspark.worker.state import ShardState, Tries, replica_for
 from kspark.worker.tasks import (
+    STATELESS,
     FitTask,
+    MissingShard,
     Result,
     ShardResult,
     check_finite,
@@ -88,7 +91,7 @@ def train_round(
     """
     for document in list(handles):
         handle = ShardHandle.from_json(document)
-        yield guarded(handle.index, partial(train_shard, task, spec, vector, handle), handle.host)
+        yield guarded(handle.index, partial(train_shard, task, spec, vector, handle), handle)
 
 
 def train_shard(
@@ -109,15 +112,16 @@ def train_shard(
 
     Returns:
         `ShardResult` with the delta, the metric state and figures. `Failure` if too many
-        processes died while they trained this epoch.
+        processes died while they trained this epoch. `MissingShard` if the driver has a state of
+        the shard that is not here.
     """
-    fit = task.fit
-    num_examples = training_rows(fit, handle)
-    if not num_examples:
+    fit, started = task.fit, time.perf_counter()
+    if not (num_examples := training_rows(fit, handle)):
         return ShardResult(handle.index, 0)
-    started = time.perf_counter()
     shard = Shard.open(handle)
     state = ShardState(fit.fit_id, shard)
+    if not state.has_since(fit.kept.get(handle.index), task.epoch):
+        return MissingShard.of(handle, STATELESS)
     tries = Tries(state, task.epoch, fit.plan.max_failures)
     if tries.exhausted:
         return lost_too_often(handle.index, tries.count)
@@ -150,14 +154,16 @@ def train_shard(
             reporter.callbacks.end()
     received = vector.nbytes if task.weights_bytes is None else task.weights_bytes
     usage = Usage(time.perf_counter() - started, 0.0, delta.nbytes, received)
+    facts = facts_of(rows.batches, rows.num_examples, state_kept, usage)
     return ShardResult(
         handle.index,
         rows.num_examples,
         delta,
         replica.metric_state(),
-        facts_of(rows.batches, rows.num_examples, state_kept, usage),
+        facts,
         state=state_of(replica) if task.wants_state else None,
         counters=replica.counters,
+        files=files_in(state.folder, task.epoch) if fit.travels else {},
     )
 
 

@@ -76,9 +76,7 @@ def evaluate_shards(
     """Evaluate the shards of one partition, on their rows from `num_train` on."""
     for document in list(handles):
         handle = ShardHandle.from_json(document)
-        yield guarded(
-            handle.index, partial(evaluate_shard, task, spec, vector, handle), handle.host
-        )
+        yield guarded(handle.index, partial(evaluate_shard, task, spec, vector, handle), handle)
 
 
 def evaluate_shard(

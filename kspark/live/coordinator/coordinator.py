@@ -66,6 +66,7 @@ class Coordinator:
     Attributes:
         failure: `Failure` that a replica reported, or `None`.
         missing: Set of shards whose replica found no files.
+        strayed: Set of those among them whose replica runs on an executor without the files.
         instructions: `Instructions` for all replicas.
         offers: Mapping from shard to the `SharedOffer` of its welcome.
         rendezvous: `Rendezvous` of synchronous replicas, or `None`.
@@ -92,6 +93,7 @@ class Coordinator:
         self.timeout = timeout
         self.failure: Failure | None = None
         self.missing: set[int] = set()
+        self.strayed: set[int] = set()
         self.instructions = Instructions()
         self.offers: dict[int, SharedOffer] = {}
         self._oldest_attempt = 0
@@ -256,6 +258,7 @@ class Coordinator:
                 self._gate.close(f"shard {shard} failed")
             if isinstance(report, MissingFilesReport):
                 self.missing.add(shard)  # The driver writes the files again.
+                self.strayed |= {shard} if report.strayed else set()
             return self._progress.note(shard, report, arrays)
 
     def lost(self, shard: int, attempt: int, reason: str) -> None:
@@ -291,7 +294,7 @@ class Coordinator:
         """
         with self._gate.changed:
             self._oldest_attempt = oldest_attempt
-            self.missing.clear()
+            self.missing, self.strayed = set(), set()
             for state in self._progress.shards.values():
                 state.dismiss()
             if self._clocks is not None:
