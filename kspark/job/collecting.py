@@ -119,6 +119,7 @@ class Retries:
         max_failures: Integer, how often a process may die at the same shard.
         busy: Function that returns whether other tasks of the fit occupy slots. While they do,
             tasks that ran elsewhere are not counted: those slots become free in the end.
+        moves: Boolean, whether shards may move to where their tasks run. Defaults to `True`.
     """
 
     def __init__(
@@ -126,7 +127,10 @@ class Retries:
         spooled: ShardsOnDisk,
         max_failures: int,
         busy: Callable[[], bool] = not_busy,
+        *,
+        moves: bool = True,
     ) -> None:
+        self._moves = moves
         self._spooled = spooled
         self._max_failures = max_failures
         self._busy = busy
@@ -170,7 +174,7 @@ class Retries:
             wait_for_slots(missing)
         elif not progress:
             self._strays = counted_strays(self._strays, missing)
-            if self._strays % STRAYS_PER_MOVE == 0:
+            if self._moves and self._strays % STRAYS_PER_MOVE == 0:
                 logger.warning("%s They are spooled again, where there are slots.", parted)
                 self._spooled.respool()
 
@@ -244,11 +248,9 @@ def counted_strays(strays: int, missing: Sequence[MissingShard]) -> int:
         homes, hosts = sorted({r.home for r in missing}), sorted({r.host for r in missing})
         raise ClusterError(
             f"Spark ran the tasks of shards {shards} on executors without their files, "
-            f"{strays + 1} times, although the examples were spooled again "
-            f"{strays // STRAYS_PER_MOVE} times. The last files were written on hosts {homes}, the "
-            f"last tasks ran on hosts {hosts}. Either executors leave faster than work is "
-            "submitted, or other jobs hold the task slots of those with the files: run fewer jobs "
-            "at the same time."
+            f"{strays + 1} times. The last files were written on hosts {homes}, the last tasks ran "
+            f"on hosts {hosts}. Either executors leave faster than work is submitted, or other "
+            "jobs hold the task slots of those with the files: run fewer jobs at the same time."
         )
     logger.info("Shards %s are submitted again: Spark ran them on other executors.", shards)
     return strays + 1

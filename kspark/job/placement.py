@@ -88,7 +88,11 @@ def looked_again(shards: ShardsOnDisk) -> bool:
 
 
 def too_many(infos: Sequence[ShardHandle], executors: int, slots: int) -> int:
-    """Return the shards of the executor that has most, if others could take some of them.
+    """Return the shards of the executor that has most, if others could take half of them.
+
+    A round takes as long as this executor needs, which trains as many shards at a time as it has
+    slots. To spool again is worth it if that takes at least twice as long as with even numbers. For
+    tasks that must run at the same time, this is so as soon as one of them has no slot.
 
     Args:
         infos: Sequence of `ShardHandle`.
@@ -96,9 +100,10 @@ def too_many(infos: Sequence[ShardHandle], executors: int, slots: int) -> int:
         slots: Integer, slots of each executor, 0 if unknown.
 
     Returns:
-        Integer; 0 if no executor has more shards than slots, or if all have about as many.
+        Integer; 0 if all executors have about as many, or no more than slots.
     """
     counts = Counter(handle.mark for handle in infos if handle.num_examples)
     most = max(counts.values(), default=0)
     fair = math.ceil(counts.total() / executors)
-    return most if most > max(slots, fair) else 0
+    turns, even = (math.ceil(count / max(slots, 1)) for count in (most, fair))
+    return most if turns >= 2 * even > 0 else 0

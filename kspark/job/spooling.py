@@ -29,7 +29,6 @@ from kspark.worker.removal import clean_host, clean_up, task_of
 from kspark.worker.spooling import Again, spool_again, spool_shard
 from kspark.worker.streaming import open_stream
 
-
 logger = logging.getLogger("kspark")
 
 MOVES_SHOWN = 20
@@ -296,7 +295,11 @@ def log_moved(
 ) -> None:
     """Log which shards have moved from where to where."""
     hosts, now = ({h.index: h.host for h in infos} for infos in (before, after))
-    moves = [f"{shard} from {hosts[shard]} to {now[shard]}" for shard in moved]
+    moves = [
+        f"{shard} from {hosts[shard]} to "
+        + ("another executor there" if hosts[shard] == now[shard] else now[shard])
+        for shard in moved
+    ]
     if moves:
         more = f", and {len(moves) - MOVES_SHOWN} more" if len(moves) > MOVES_SHOWN else ""
         logger.info("Shards have moved: %s%s.", ", ".join(moves[:MOVES_SHOWN]), more)

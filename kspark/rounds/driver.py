@@ -215,12 +215,12 @@ def run_grouped_round(
             continue
         shard_results([part for group in groups for part in group.parts])  # raises failures
         missing = {group.number: missing_of(group) for group in groups}
-        progress = any(isinstance(p, ShardResult) for group in groups for p in group.parts)
+        before = len(complete)
         complete |= {group.number: group for group in groups if not missing[group.number]}
         wanted = [number for number in wanted if number not in complete]
         if wanted:
             parted = [shard for found in missing.values() for shard in found]
-            retries.after_missing_files(parted, progress)
+            retries.after_missing_files(parted, progress=len(complete) > before)
     return round_of_groups(fit, [complete[number] for number in sorted(complete)])
 
 
