@@ -122,8 +122,10 @@ def run_round(fit: Fit, epoch: int) -> Round:
     wants_state = fit.last_epoch(epoch) and grouping is None
     with fit.sent_weights.share(fit.aggregator.weights) as (weights, nbytes):
         rate, counters = fit.learning_rate(epoch), fit.new_counters
-        # Files of many shards would meet in the task of a group. They are collected afterwards.
-        what = fit.task() if grouping is None else replace(fit.task(), travels=False)
+        what = fit.task()
+        if grouping is not None and fit.states.travels:
+            # Files of many shards would meet in the task of a group. They are collected afterwards.
+            what = replace(what, travels=False)
         task = RoundTask(what, epoch, rate, wants_state, nbytes, counters)
         shipped = ship(train_round, task, shared=(fit.shared_spec, weights))
         if grouping is None:

@@ -89,7 +89,7 @@ def test_shards_are_spread_once_after_an_executor_has_joined(monkeypatch, caplog
     assert "2 shards are on one executor, and 3 executors have 1 slots each" in caplog.text
     assert cluster.spread() == []
     # Spark prefers where the rows are, so a second spooling holds the slots.
-    cluster.executors, cluster.turns = ("a", "b", "d"), ["aab", "aab", "abd"]
+    cluster.executors, cluster.turns = ("a", "b", "x"), ["aab", "aab", "abx"]
     assert cluster.spread() == [0.0, 10.0]
     # It is not tried again before there are other executors.
     cluster.executors, cluster.turns = ("a", "b", "e"), ["aab", "aab", "aab"]

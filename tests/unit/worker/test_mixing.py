@@ -139,9 +139,7 @@ def test_the_shards_of_the_period_before_are_deleted_first(handles, tmp_path):
     assert list(blocks) == []  # an empty partition makes room, too
     assert not any(os.path.exists(shard.handle.path) for shard in before)
     assert os.path.exists(state)
-    assert (
-        len(os.listdir(tmp_path / "kspark-fit")) == len(handles) + 2
-    )  # and state and mark
+    assert len(os.listdir(tmp_path / "kspark-fit")) == len(handles) + 2  # and state and mark
 
 
 def test_only_the_rows_on_this_host_are_deleted(handles):
