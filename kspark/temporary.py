@@ -18,9 +18,10 @@ import tempfile
 from pathlib import Path
 
 ARRAYS, ROWS = "kspark-arrays-", "kspark-rows-"
-SESSION, SHARED = "kspark-session-", "kspark-shared-"
+SESSION, SHARED, STATES = "kspark-session-", "kspark-shared-", "kspark-states-"
+PREFIXES = (ARRAYS, ROWS, SESSION, SHARED, STATES)
 """How the names of folders begin: rows of arrays and of batches, counts of rows; files of a local
-session, files that processes share."""
+session, files that processes share, states of shards."""
 
 MEMORY = "/dev/shm"
 """The directory whose files are in memory. Some systems have none."""
@@ -33,7 +34,7 @@ class Folder:
     """A folder that nobody else uses, from its creation to `remove` or the end of this process.
 
     Args:
-        prefix: String, `ARRAYS`, `ROWS`, `SESSION` or `SHARED`.
+        prefix: String, `ARRAYS`, `ROWS`, `SESSION`, `SHARED` or `STATES`.
         name: String, how its name ends. Defaults to `None`: a name that no folder has.
         directory: String, where to make it. Defaults to `None`, the directory for temporary files.
 
@@ -77,7 +78,7 @@ def remove_abandoned(directory: str) -> None:
     own: list[str] = []
     with contextlib.suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
-            if entry.name.startswith((ARRAYS, ROWS, SESSION, SHARED)) and is_own_folder(entry):
+            if entry.name.startswith(PREFIXES) and is_own_folder(entry):
                 own.append(entry.path)
     for path in own:
         remove_if_abandoned(path)

@@ -25,7 +25,7 @@ from kspark.cluster.new_jobs import stages_of, tasks_of
 from kspark.cluster.remote import is_connect, map_frame
 from kspark.cluster.resources import on_profile, refuse_over_connect
 from kspark.cluster.results import Collectable, PartitionFunction, Results
-from kspark.cluster.slots import task_slots
+from kspark.cluster.slots import addresses_of, task_slots
 
 INTERRUPT_SECONDS = 5.0
 """How long an interrupt waits for a server of Spark Connect."""
@@ -129,6 +129,10 @@ class Engine(ABC):
         """Whether Spark itself shows a progress bar in the terminal of the driver."""
 
     @abstractmethod
+    def addresses(self) -> frozenset[str]:
+        """Return the addresses of the driver and of all executors, or none if nobody knows them."""
+
+    @abstractmethod
     def has_other_jobs(self, group: str) -> bool:
         """Return whether jobs outside of a group are running or waiting."""
 
@@ -203,6 +207,10 @@ class ClassicEngine(Engine):
         """Whether the bar of `spark.ui.showConsoleProgress` is on."""
         setting = self.spark.sparkContext.getConf().get("spark.ui.showConsoleProgress", "false")
         return str(setting).lower() == "true" and sys.stderr.isatty()
+
+    def addresses(self) -> frozenset[str]:
+        """Ask the JVM's `SparkContext`. A local master has no executors but the driver."""
+        return addresses_of(self.spark)
 
     def has_other_jobs(self, group: str) -> bool:
         """Compare the active jobs with those of the group, with Spark's status tracker."""
@@ -286,6 +294,10 @@ class ConnectEngine(Engine):
     def shows_progress(self) -> bool:
         """`False`: a Spark Connect session has no console bar of Spark's driver."""
         return False
+
+    def addresses(self) -> frozenset[str]:
+        """Return no address: a client of Spark Connect does not see the executors."""
+        return frozenset()
 
     def has_other_jobs(self, group: str) -> bool:
         """Return `False`. Only live training asks, and it does not run on Spark Connect."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Any
 
 from pyspark.sql import SparkSession
 
@@ -79,6 +80,49 @@ def threads_per_task(spark: SparkSession) -> int:
     They are `spark.task.cpus`, or the cpus of the call's resource profile.
     """
     return int(task_amount(spark, "cpus"))
+
+
+def addresses_of(spark: SparkSession) -> frozenset[str]:
+    """Return the addresses of the driver and of the executors that are registered.
+
+    PySpark has no public way to ask. This one was checked with PySpark 3.5 to 4.3.
+    """
+    context: Any = getattr(spark.sparkContext, "_jsc").sc()  # noqa: B009
+    return frozenset(str(context.getExecutorMemoryStatus().keySet().mkString("\n")).split("\n"))
+
+
+def executors_may_go(spark: SparkSession) -> bool:
+    """Return whether healthy executors may leave in the middle of a fit, as the settings say."""
+    settings = ("spark.dynamicAllocation.enabled", "spark.decommission.enabled")
+    return any(str(spark.conf.get(name, "false")).lower() == "true" for name in settings)
+
+
+LOCALITY_LEVELS = ("process", "node", "rack")
+MAX_LOCALITY_SECONDS = 60.0
+
+
+def locality_seconds(spark: SparkSession) -> float:
+    """Return after how many seconds Spark gives tasks to executors that they do not prefer.
+
+    It waits once for each level of preference: `spark.locality.wait`, or a time per level. One
+    second is added, for Spark's own work, and more than `MAX_LOCALITY_SECONDS` are not returned.
+    """
+    wait = spark.conf.get("spark.locality.wait", "3s")
+    waits = [spark.conf.get(f"spark.locality.wait.{name}", wait) for name in LOCALITY_LEVELS]
+    return min(sum(seconds_of(str(one)) for one in waits) + 1.0, MAX_LOCALITY_SECONDS)
+
+
+def seconds_of(time: str) -> float:
+    """Return the seconds of a time as in Spark's settings: with a unit, or in milliseconds.
+
+    >>> seconds_of("3s"), seconds_of("500"), seconds_of("2min")
+    (3.0, 0.5, 120.0)
+    """
+    found = re.fullmatch(r"\s*(\d+)\s*(us|ms|s|m|min|h|d)?\s*", time.lower())
+    if not found:
+        return 0.0
+    units = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+    return float(found[1]) * units[found[2] or "ms"]
 
 
 def has_speculation(spark: SparkSession) -> bool:

@@ -36,6 +36,7 @@ from kspark.saving.checkpoint import (
 )
 from kspark.saving.checkpoint_folder import CheckpointFolder
 from kspark.worker.kept_files import fetch_files, restore_files
+from kspark.worker.tasks import ShardResult
 
 logger = logging.getLogger("kspark")
 
@@ -223,8 +224,11 @@ def facts_of_epoch(facts: dict[str, object]) -> EpochFacts:
 def restore_shards(fit: Fit, saved: CheckpointReader, epoch: int) -> None:
     """Write the files of all shards to the hosts of the shards."""
     engine = engine_of(fit.spark)
+    fit.states.epoch = epoch
     for shards in batches_of_shards(fit):
         files: dict[int, dict[str, np.ndarray]] = {shard: saved.shard(shard) for shard in shards}
+        if fit.states.travels:
+            fit.states.take((ShardResult(s, 0, files=files[s]) for s in shards), epoch)
         shared = engine.share(files)
         try:
             collect_shards(

@@ -17,7 +17,7 @@ from kspark.cluster.spark_errors import brief
 from kspark.cluster.spark_job import JobLostError, Watch, lost_for_good, run
 from kspark.errors import ClusterError, Failure
 from kspark.job.spooling import ShardsOnDisk
-from kspark.worker.tasks import MissingShard, ShardResult
+from kspark.worker.tasks import GONE, STATELESS, MissingShard, ShardResult
 
 logger = logging.getLogger("kspark")
 
@@ -25,14 +25,35 @@ BUSY_SECONDS = 0.5
 """Seconds between two submissions while late shards occupy the task slots of a host."""
 
 MAX_STRAYS = 10
-"""How often the tasks of one job may run on hosts without their files before it fails."""
+"""How often work may be submitted without any result, because all of its tasks run on executors
+without their files, before it fails."""
+
+STRAYS_PER_MOVE = 2
+"""After how many of these submissions the shards move to where Spark runs their tasks."""
 
 
 class ShardsMissing(Exception):
-    """The files of a shard are gone from their host: the examples have to be spooled again."""
+    """Tasks have not found the files of their shards.
 
-    def __init__(self) -> None:
-        super().__init__("The files of a shard are gone from its host.")
+    Args:
+        strayed: Iterable of the shards whose tasks run on executors without their files.
+        gone: Iterable of the shards whose files are gone from their own disk. Defaults to none.
+    """
+
+    def __init__(self, strayed: Iterable[int], gone: Iterable[int] = ()) -> None:
+        self.strayed, self.gone = sorted(strayed), sorted(gone)
+        text = f"The tasks of shards {self.strayed} run on executors without their files."
+        if self.gone:
+            text = f"The files of shards {self.gone} are gone from the disk of their executor."
+        super().__init__(text)
+
+    @classmethod
+    def of(cls, missing: Iterable[MissingShard]) -> ShardsMissing:
+        """Return the exception for the results of tasks."""
+        found = list(missing)
+        return cls(
+            (r.shard for r in found if r.strayed), (r.shard for r in found if r.lack == GONE)
+        )
 
 
 def not_busy() -> bool:
@@ -53,9 +74,9 @@ def collect_shards(
     """Run a task on every shard, and return the results of shards with examples, by shard.
 
     Results of a submission are kept; only shards without a result are submitted again.
-    Spark prefers the host that has a shard's files, but runs the task elsewhere if that host
-    stays busy. Such a task is submitted again. If files are gone from their own host, the
-    examples are spooled again first.
+    Spark prefers the executor that has a shard's files, but runs the task elsewhere if that one
+    stays busy, or leaves. Such a task is submitted again, see `Retries`. If files are gone from
+    their own disk, the examples are spooled again first.
 
     Args:
         spark: `SparkSession`.
@@ -69,7 +90,7 @@ def collect_shards(
 
     Raises:
         WorkerError: If a replica failed, or the job was lost too often.
-        ClusterError: If tasks kept running on hosts without their files.
+        ClusterError: If tasks kept running on executors without their files.
     """
     found: dict[int, ShardResult] = {}
     retries = Retries(spooled, max_failures, busy)
@@ -80,12 +101,13 @@ def collect_shards(
         except JobLostError as error:
             retries.after_lost_job(error)
             continue
+        before = len(found)
         found |= {r.shard: r for r in shard_results(results)}
         # Spark Connect runs all shards each time, also those that have a result.
         missing = [r for r in results if isinstance(r, MissingShard) and r.shard not in found]
         wanted = sorted(r.shard for r in missing)
         if missing:
-            retries.after_missing_files(missing)
+            retries.after_missing_files(missing, progress=len(found) > before)
     return [found[shard] for shard in sorted(found) if found[shard].num_examples]
 
 
@@ -96,7 +118,8 @@ class Retries:
         spooled: `ShardsOnDisk` that the work reads.
         max_failures: Integer, how often a process may die at the same shard.
         busy: Function that returns whether other tasks of the fit occupy slots. While they do,
-            tasks that ran on other hosts are not counted: those slots become free in the end.
+            tasks that ran elsewhere are not counted: those slots become free in the end.
+        moves: Boolean, whether shards may move to where their tasks run. Defaults to `True`.
     """
 
     def __init__(
@@ -104,11 +127,14 @@ class Retries:
         spooled: ShardsOnDisk,
         max_failures: int,
         busy: Callable[[], bool] = not_busy,
+        *,
+        moves: bool = True,
     ) -> None:
+        self._moves = moves
         self._spooled = spooled
         self._max_failures = max_failures
         self._busy = busy
-        self._failures = self._strays = 0
+        self._failures = self._strays = self._stateless = 0
 
     def after_lost_job(self, error: Exception) -> None:
         """Count a lost job.
@@ -118,20 +144,39 @@ class Retries:
         """
         self._failures = counted(self._failures, self._max_failures, error)
 
-    def after_missing_files(self, missing: Sequence[MissingShard]) -> None:
-        """Count tasks that found no files. Spool again if files are gone from their own host.
+    def after_missing_files(self, missing: Sequence[MissingShard], progress: bool = False) -> None:
+        """Count tasks that found no files, and bring together what Spark has parted.
+
+        * Files are gone from their own disk: all shards are spooled again.
+        * A state is on the driver, but not beside the rows: it is written there.
+        * A task runs on another executor than its files: it only has to be submitted again, if
+          other tasks held the slots of that executor. If they did not, `STRAYS_PER_MOVE` times,
+          the shards are spooled again, which moves them to executors that have slots.
+
+        Args:
+            missing: Sequence of `MissingShard`.
+            progress: Boolean, whether other tasks of the same job had results. Defaults to `False`.
 
         Raises:
             WorkerError: If files were gone too often.
-            ClusterError: If tasks kept running on hosts without their files.
+            ClusterError: If tasks kept running on executors without their files, or without the
+                state that was written for them.
         """
-        if not all(result.strayed for result in missing):
-            self.after_lost_job(ShardsMissing())
-            self._spooled.respool()
+        parted = ShardsMissing.of(missing)
+        stateless = [result.shard for result in missing if result.lack == STATELESS]
+        if parted.gone:
+            self.after_lost_job(parted)
+            self._spooled.respool(delete=not self._busy())
+        elif stateless:
+            self._stateless += 1
+            bring_states(self._spooled, stateless, self._stateless)
         elif self._busy():
             wait_for_slots(missing)
-        else:
+        elif not progress:
             self._strays = counted_strays(self._strays, missing)
+            if self._moves and self._strays % STRAYS_PER_MOVE == 0:
+                logger.warning("%s They are spooled again, where there are slots.", parted)
+                self._spooled.respool()
 
 
 def shard_results(results: Iterable[Any]) -> list[ShardResult]:
@@ -162,7 +207,7 @@ def checked(results: Sequence[Any]) -> list[ShardResult]:
     """
     found = shard_results(results)
     if any(isinstance(r, MissingShard) for r in results):
-        raise ShardsMissing
+        raise ShardsMissing.of(r for r in results if isinstance(r, MissingShard))
     return sorted((r for r in found if r.num_examples), key=lambda r: r.shard)
 
 
@@ -193,17 +238,34 @@ def wait_for_slots(missing: Sequence[MissingShard]) -> None:
 
 
 def counted_strays(strays: int, missing: Sequence[MissingShard]) -> int:
-    """Return the number of times that tasks ran on hosts without their files, plus one.
+    """Return the number of times that tasks ran on executors without their files, plus one.
 
     Raises:
         ClusterError: If there were `MAX_STRAYS` before.
     """
     shards = sorted(r.shard for r in missing)
     if strays >= MAX_STRAYS:
+        homes, hosts = sorted({r.home for r in missing}), sorted({r.host for r in missing})
         raise ClusterError(
-            f"Spark ran the tasks of shards {shards} on hosts without their files, "
-            f"{strays + 1} times. Raise spark.locality.wait, turn spark.speculation off, "
-            "or use fewer or more even partitions."
+            f"Spark ran the tasks of shards {shards} on executors without their files, "
+            f"{strays + 1} times. The last files were written on hosts {homes}, the last tasks ran "
+            f"on hosts {hosts}. Either executors leave faster than work is submitted, or other "
+            "jobs hold the task slots of those with the files: run fewer jobs at the same time."
         )
-    logger.info("Shards %s are submitted again: Spark ran them on other hosts.", shards)
+    logger.info("Shards %s are submitted again: Spark ran them on other executors.", shards)
     return strays + 1
+
+
+def bring_states(spooled: ShardsOnDisk, shards: Sequence[int], times: int) -> None:
+    """Write the states that the driver keeps of some shards beside their rows.
+
+    Raises:
+        ClusterError: If this happened `MAX_STRAYS` times before in one round.
+    """
+    if times > MAX_STRAYS or spooled.states is None:
+        raise ClusterError(
+            f"The optimizer states of shards {sorted(shards)} were written to their executors "
+            f"{times - 1} times, and were gone again each time. Executors leave faster than an "
+            "epoch can begin."
+        )
+    spooled.states.restore(spooled, shards)

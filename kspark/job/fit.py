@@ -20,6 +20,7 @@ from kspark.cluster.slots import threads_per_task
 from kspark.cluster.spark_job import Watch
 from kspark.job.callbacks import FitMonitor
 from kspark.job.collecting import collect_shards, not_busy
+from kspark.job.kept_states import KeptStates
 from kspark.job.progress import Progress
 from kspark.job.report import EpochFacts, FitReport, Workload
 from kspark.job.sent_weights import SentWeights
@@ -60,6 +61,7 @@ class Fit:
         stream: `FactoryRows` that the shards train on; `None` if their rows are on disk.
         held_out: `SpooledExamples` of `validation`, or `None`.
         num_train: Dictionary from shard to its number of training examples.
+        states: `KeptStates`, the states of shards that move or whose executor goes.
         shared_spec: `Shared`, the broadcast `spec`; `None` while it is not shared.
         vocabularies: `Vocabularies` that the workers have; `None` to ignore changes.
         sent_weights: `SentWeights`, which shares the weights with the jobs.
@@ -107,6 +109,7 @@ class Fit:
     stream: FactoryRows | None = field(init=False, default=None)
     held_out: SpooledExamples | None = field(init=False, default=None)
     num_train: dict[int, int] = field(init=False, default_factory=dict)
+    states: KeptStates = field(init=False)
     shared_spec: Shared | None = field(init=False, default=None)
     vocabularies: Vocabularies | None = field(init=False, default=None)
     sent_weights: SentWeights = field(init=False)
@@ -125,13 +128,25 @@ class Fit:
         init=False, default_factory=lambda: no_live_tasks
     )
 
+    def __post_init__(self) -> None:
+        self.states = KeptStates(self.spark, self.fit_id)
+
     def task(self) -> FitTask:
         """Return what the tasks need of the fit."""
         rule = self.aggregator.optimizer
         own = rule.clone() if rule.keeps_replica_weights else None
         threads, reports = threads_per_task(self.spark), self.progress.display.moves
         return FitTask(
-            self.fit_id, self.plan, self.num_train, threads, own, self.resumed, reports, self.stream
+            self.fit_id,
+            self.plan,
+            self.num_train,
+            threads,
+            own,
+            self.resumed,
+            reports,
+            self.stream,
+            self.states.travels,
+            dict(self.states.epochs),
         )
 
     def validation_task(self) -> InferenceTask:

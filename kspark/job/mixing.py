@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -22,7 +21,13 @@ from kspark.cluster.spark_job import JobLostError, run
 from kspark.errors import ClusterError, WorkerError, invalid
 from kspark.job.collecting import Retries, collect_shards, missing_of
 from kspark.job.fit import Fit
-from kspark.job.spooling import CLEAN_UP_SECONDS, ShardsOnDisk, read_handle
+from kspark.job.spooling import (
+    CLEAN_UP_SECONDS,
+    ShardsOnDisk,
+    log_moved,
+    moved_shards,
+    read_handle,
+)
 from kspark.plan import Mixing
 from kspark.shards import Shard, ShardHandle
 from kspark.worker.kept_files import fetch_files, write_files
@@ -55,7 +60,7 @@ class MixedShards(ShardsOnDisk):
         self.mixing = mixing
         self._source = source
         self._max_failures = fit.plan.max_failures
-        unneeded = () if before is source else tuple((h.host, h.path) for h in before.infos)
+        unneeded = () if before is source else tuple(h.path for h in before.infos)
         self._task = MixingTask(fit.fit_id, mixing, unneeded, fit.spec.rows.is_loose)
 
     def spool(self) -> None:
@@ -83,17 +88,26 @@ class MixedShards(ShardsOnDisk):
             self._discard()
             raise
 
-    def respool(self) -> None:
-        """Mix again, from the same rows to the same ones."""
-        logger.warning("The files of a shard are gone from its host. Mixing the rows again.")
+    def respool(self, hold: float = 0.0, *, delete: bool = True) -> None:
+        """Mix again, from the same rows to the same ones. The states of the shards move with them.
+
+        The new shards are where the shuffle of their rows ends, whatever `hold` is.
+        """
+        before = self.infos
+        if self.states is not None:
+            self.states.fetch(self)
         self.spool()
+        moved = moved_shards(before, self.infos)
+        log_moved(before, self.infos, moved)
+        if self.states is not None:
+            self.states.restore(self, moved)
 
     def delete_rows(self, visited: set[str]) -> None:
-        """Delete the rows on hosts that no task of the next mixing has visited.
+        """Delete the rows on executors that no task of the next mixing has visited.
 
         The tasks of the next mixing delete them elsewhere, see `MixingTask`.
         """
-        left = [handle.index for handle in self.infos if handle.host not in visited]
+        left = [handle.index for handle in self.infos if handle.mark not in visited]
         if left:
             deletions = self.handles.mapPartitionsWithIndex(ship(delete_shards))
             self._clean_up(deletions, CLEAN_UP_SECONDS, left)
@@ -147,12 +161,13 @@ def mix_rows(fit: Fit, epoch: int, make_room: Callable[[], None] | None = None) 
     source, num_train = fit.unmixed.shards, fit.unmixed.num_train
     mixing = Mixing(fit.plan.seed, period, num_train, num_parts(source.infos, num_train))
     mixed = MixedShards(fit, source, mixing, before)
+    mixed.states, source.states = before.states, None
     mixed.spool()
     fit.train = mixed
     if isinstance(before, MixedShards):
         try:
             move_states(fit, before, mixed, epoch - 1)
-            before.delete_rows(hosts_of(source.infos) | hosts_of(mixed.infos))
+            before.delete_rows(marks_of(source.infos) | marks_of(mixed.infos))
         finally:
             before.unpersist()
     logger.info(
@@ -176,8 +191,7 @@ def move_states(fit: Fit, before: ShardsOnDisk, after: ShardsOnDisk, epoch: int)
     in `fetched_states`, a fit does not fail because of missing states: those shards go on as after
     the loss of their host.
     """
-    places = {handle.index: place_of(handle) for handle in before.infos}
-    moved = [h.index for h in after.infos if h.num_examples and place_of(h) != places[h.index]]
+    moved = moved_shards(before.infos, after.infos)
     if moved:
         logger.info("The states of shards %s move with their rows to other executors.", moved)
     for start in range(0, len(moved), MOVED_SHARDS):
@@ -211,14 +225,9 @@ def move(
         shared.destroy()
 
 
-def place_of(handle: ShardHandle) -> tuple[str, str]:
-    """Return the host and the folder in which a shard and its state are."""
-    return handle.host, os.path.dirname(handle.path)
-
-
-def hosts_of(infos: Sequence[ShardHandle]) -> set[str]:
-    """Return the hosts of shards."""
-    return {handle.host for handle in infos}
+def marks_of(infos: Sequence[ShardHandle]) -> set[str]:
+    """Return the marks of the executors that have shards."""
+    return {handle.mark for handle in infos}
 
 
 Rows = tuple[tuple[str, tuple[int, ...], bool], ...]

@@ -117,7 +117,8 @@ def fetch_all(fit: Fit, epoch: int, found: dict[int, Fetched]) -> None:
         ClusterError: If tasks kept running on hosts without their files.
     """
     task = ship(fetch_state, fit.fit_id, epoch)
-    retries = Retries(fit.train, fit.plan.max_failures, fit.busy)
+    # Without a state on the driver, a shard that moves leaves behind what is looked for.
+    retries = Retries(fit.train, fit.plan.max_failures, fit.busy, moves=fit.states.travels)
     late = fit.late_shards()
     grouping = grouping_of(fit, late)
     shards = [shard for shard, n in sorted(fit.num_train.items()) if n and shard not in late]

@@ -13,6 +13,7 @@ from kspark.adapters.files import FileExamples
 from kspark.cluster.engine import engine_of
 from kspark.cluster.remote import is_connect
 from kspark.cluster.slot_wait import slots_for, slots_in_reach
+from kspark.cluster.slots import executors_may_go
 from kspark.errors import Described, NotEnoughSlotsError, inside, invalid
 from kspark.job.fit import Fit
 from kspark.job.mixing import check_mixable
@@ -33,6 +34,9 @@ def prepared(fit: Fit) -> Iterator[None]:
     with ExitStack() as stack:
         fit.progress.phase("Reading the rows")
         fit.train = stack.enter_context(training_shards(fit, placed(fit, fit.examples)))
+        fit.train.states = fit.states
+        fit.states.travels = fit.plan.in_rounds and executors_may_go(fit.spark)
+        stack.callback(fit.states.close)
         if fit.validation is not None:
             fit.progress.phase("Reading the validation rows")
             spooled = shards_of(fit, fit.validation, f"{fit.fit_id}-validation")

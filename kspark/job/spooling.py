@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from pyspark import StorageLevel
 from pyspark.sql import SparkSession
@@ -23,13 +26,26 @@ from kspark.errors import Failure, KSparkError
 from kspark.plan import TrainingPlan
 from kspark.shards import ShardHandle
 from kspark.worker.removal import clean_host, clean_up, task_of
-from kspark.worker.spooling import spool_shard
+from kspark.worker.spooling import Again, spool_again, spool_shard
 from kspark.worker.streaming import open_stream
 
 logger = logging.getLogger("kspark")
 
+MOVES_SHOWN = 20
+"""Number of moved shards that a message names."""
+
 CLEAN_UP_SECONDS = 30.0
 """Timeout in seconds for deleting files after an error, before the error is raised."""
+
+
+class MovingStates(Protocol):
+    """What lies beside the rows of shards, and moves with them; see `KeptStates`."""
+
+    def fetch(self, shards: ShardsOnDisk) -> None:
+        """Fetch the states of shards that are about to move."""
+
+    def restore(self, shards: ShardsOnDisk, wanted: Sequence[int]) -> None:
+        """Write the states of some shards beside their rows."""
 
 
 class ShardsOnDisk(ABC):
@@ -43,6 +59,7 @@ class ShardsOnDisk(ABC):
     Attributes:
         handles: Persisted `Results` of shard handles as bytes; `None` if there are no shards.
         infos: List of `ShardHandle`, sorted by shard.
+        states: `MovingStates`. `None`: there are no states beside these shards.
     """
 
     def __init__(self, spark: SparkSession, run_id: str, watch: Watch | None = None) -> None:
@@ -51,10 +68,25 @@ class ShardsOnDisk(ABC):
         self._watch = watch
         self.handles: Any = None
         self.infos: list[ShardHandle] = []
+        self.states: MovingStates | None = None
 
     @abstractmethod
-    def respool(self) -> None:
-        """Write the shards again, after files were lost with their host."""
+    def respool(self, hold: float = 0.0, *, delete: bool = True) -> None:
+        """Write the shards again, after files were lost, or to bring shards and slots together.
+
+        Args:
+            hold: Float, see `Again`. Defaults to `0`.
+            delete: Boolean, whether the files of before are deleted, because no task reads them.
+                Defaults to `True`.
+        """
+
+    def look(self) -> None:
+        """Look again where the shards are.
+
+        Spark computes the handles of a lost executor again, and so writes their rows, by itself.
+        """
+        documents = run(self.spark, self.handles, "kspark: look for the shards", watch=self._watch)
+        self.infos = sorted((read_handle(d) for d in documents), key=lambda h: h.index)
 
     @property
     def counts(self) -> dict[int, int]:
@@ -131,7 +163,7 @@ class SpooledExamples(ShardsOnDisk):
 
     def __enter__(self) -> SpooledExamples:
         try:
-            self.spool()
+            self.spool(Again())
         except BaseException:
             self.unpersist()
             self._examples.close()
@@ -146,12 +178,12 @@ class SpooledExamples(ShardsOnDisk):
     ) -> None:
         self.close()
 
-    def spool(self) -> None:
+    def spool(self, again: Again) -> None:
         """Read the user's data once and write it to the executors' disks.
 
         If a partition fails, the files of the others are deleted.
         """
-        self.handles = self._written().persist(StorageLevel.MEMORY_AND_DISK)
+        self.handles = self._written(again).persist(StorageLevel.MEMORY_AND_DISK)
         try:
             description = "kspark: spool the examples"
             documents = run_once(self.spark, self.handles, description, self._watch)
@@ -161,26 +193,34 @@ class SpooledExamples(ShardsOnDisk):
             self._discard()
             raise
 
-    def _written(self) -> Results:
+    def _written(self, again: Again) -> Results:
         """Return the shard handles as bytes, for which the rows are written."""
-        return self._examples.map_chunks(ship(spool_shard, self.run_id, self._is_loose))
+        if again == Again():
+            return self._examples.map_chunks(ship(spool_shard, self.run_id, self._is_loose))
+        return self._examples.map_chunks(ship(spool_again, again, self.run_id, self._is_loose))
 
-    def respool(self) -> None:
-        """Spool again, after the files of a shard were lost with their host.
+    def respool(self, hold: float = 0.0, *, delete: bool = True) -> None:
+        """Spool again. The states of the shards move with them.
 
         Raises:
             ValueError: If the partitions have other numbers of rows than the first time.
         """
-        logger.warning("The files of a shard are gone from its host. Spooling the examples again.")
-        before = self.counts
+        before, counts = self.infos, self.counts
+        if self.states is not None:
+            self.states.fetch(self)
         self.unpersist()
-        self.spool()
-        if self.counts != before:
+        unneeded = tuple(handle.path for handle in before) if delete else ()
+        self.spool(Again(unneeded, hold, time.time() + hold))
+        if self.counts != counts:
             raise ValueError(
                 "The input must give the same rows each time that it is read. It was read again "
                 f"because an executor was lost, and its partitions have {self.counts} rows now "
-                f"instead of {before}. Persist the input, or write it to a file before `fit`."
+                f"instead of {counts}. Persist the input, or write it to a file before `fit`."
             )
+        moved = moved_shards(before, self.infos)
+        log_moved(before, self.infos, moved)
+        if self.states is not None:
+            self.states.restore(self, moved)
 
     def close(self) -> None:
         """Delete the files on the executors and the persisted handles."""
@@ -213,7 +253,7 @@ class StreamedExamples(SpooledExamples):
         self._factory = examples
         self._plan = plan
 
-    def _written(self) -> Results:
+    def _written(self, again: Again) -> Results:
         """Return the shard handles as bytes, for which the first batches are read."""
         rows, plan = self._factory.rows, self._plan
         seeds = [plan.data_seed(index, plan.initial_epoch) for index in range(rows.num_workers)]
@@ -237,6 +277,32 @@ class Unmixed:
 
     shards: ShardsOnDisk
     num_train: dict[int, int]
+
+
+def place_of(handle: ShardHandle) -> tuple[str, str]:
+    """Return the mark of the executor, and the folder, in which a shard and its state are."""
+    return handle.mark, os.path.dirname(handle.path)
+
+
+def moved_shards(before: Sequence[ShardHandle], after: Sequence[ShardHandle]) -> list[int]:
+    """Return the shards with examples that have another place than before."""
+    places = {handle.index: place_of(handle) for handle in before}
+    return [h.index for h in after if h.num_examples and place_of(h) != places.get(h.index)]
+
+
+def log_moved(
+    before: Sequence[ShardHandle], after: Sequence[ShardHandle], moved: Sequence[int]
+) -> None:
+    """Log which shards have moved from where to where."""
+    hosts, now = ({h.index: h.host for h in infos} for infos in (before, after))
+    moves = [
+        f"{shard} from {hosts[shard]} to "
+        + ("another executor there" if hosts[shard] == now[shard] else now[shard])
+        for shard in moved
+    ]
+    if moves:
+        more = f", and {len(moves) - MOVES_SHOWN} more" if len(moves) > MOVES_SHOWN else ""
+        logger.info("Shards have moved: %s%s.", ", ".join(moves[:MOVES_SHOWN]), more)
 
 
 def read_handle(document: bytes) -> ShardHandle:

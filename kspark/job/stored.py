@@ -27,7 +27,7 @@ from kspark.job.collecting import Retries, missing_of
 from kspark.job.spooling import SpooledExamples, read_handle
 from kspark.shards import ShardHandle, merge_label_stats
 from kspark.worker.removal import clean_up, task_of
-from kspark.worker.spooling import spool_shard
+from kspark.worker.spooling import Again, spool_shard
 from kspark.worker.stored import cut_stored, find_missing, link_shard, read_stored
 from kspark.worker.tasks import MissingShard
 
@@ -50,8 +50,11 @@ class SpooledRows(SpooledExamples):
         super().__init__(spark, examples, run_id, is_loose=True)
         self._respooling = Lock()
 
-    def respool(self) -> None:
+    def respool(self, hold: float = 0.0, *, delete: bool = True) -> None:
         """Spool again, unless another thread has done so in the meantime.
+
+        With `hold`, the rows are spooled in any case. The files of before stay in any case, because
+        other threads may read them.
 
         Raises:
             ValueError: If the partitions have other numbers of rows than the first time.
@@ -59,10 +62,10 @@ class SpooledRows(SpooledExamples):
         """
         with self._respooling:
             lost = self._known().mapPartitionsWithIndex(ship(find_missing))
-            if run(self.spark, lost, "kspark: look for spooled rows"):
-                super().respool()
+            if hold or run(self.spark, lost, "kspark: look for spooled rows"):
+                super().respool(hold, delete=False)
             else:
-                self._look_again()
+                self.look()
 
     @property
     def documents(self) -> Results:
@@ -92,9 +95,10 @@ class SpooledRows(SpooledExamples):
         if all(known.get(handle.index) == disk_of(handle) for handle in handles):
             return
         with self._respooling, suppress(JobLostError):  # The next use notices the same.
-            self._look_again()
+            self.look()
 
-    def _look_again(self) -> None:
+    def look(self) -> None:
+        """Look again where the shards are. Call it with the lock."""
         documents = run(self.spark, self._known(), "kspark: look for spooled rows")
         self.infos = sorted((read_handle(d) for d in documents), key=lambda h: h.index)
 
@@ -246,7 +250,13 @@ class LinkedExamples(SpooledExamples):
 
     _examples: StoredExamples
 
-    def spool(self) -> None:
+    def respool(self, hold: float = 0.0, *, delete: bool = True) -> None:
+        """Make the shards again. With `hold`, the rows are spooled again before, see `Again`."""
+        if hold:
+            self._examples.rows.respool(hold)
+        super().respool(delete=delete)
+
+    def spool(self, again: Again) -> None:
         """Make the shards of the fit from the spooled rows."""
 
         def link() -> list[Any]:

@@ -21,6 +21,7 @@ from kspark.cluster.addresses import advertised_host, bind_host
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.failures import worker_error
 from kspark.cluster.interrupts import interruptible
+from kspark.cluster.slots import locality_seconds
 from kspark.cluster.spark_job import JobLostError, SparkJob
 from kspark.cluster.unreached import Unreached
 from kspark.errors import ClusterError
@@ -36,10 +37,12 @@ from kspark.job.epochs import (
 from kspark.job.fit import Fit
 from kspark.job.mixing import mix_rows
 from kspark.job.optimizer_state import states_of, take_state
+from kspark.job.placement import Placement
 from kspark.job.report import EpochFacts, worker_figures
 from kspark.live.coordinator import Coordinator, EpochReport, ShardPlan
-from kspark.live.reaching import advice, hosts, lost, unreachable
+from kspark.live.reaching import lost, not_connected, unreachable
 from kspark.live.run import LiveTask
+from kspark.live.segments import segment_end
 from kspark.live.sharing import shared_memory
 from kspark.live.task import ATTEMPTS_PER_SUBMISSION, train_shards
 from kspark.live.transport import AggregatorServer
@@ -54,40 +57,26 @@ POLL_SECONDS = 0.2
 MIN_START_SECONDS = 60.0
 """The least seconds that replicas have to connect, also if `timeout` is shorter."""
 
+MAX_SPREADS = 3
+"""How often a fit spools its shards again because tasks run on executors without their files."""
+
 IMPORT_FACTOR = 5
 """How many times as long replicas may take to connect if all their tasks are running."""
 
 
 def train_live(fit: Fit) -> None:
-    """Train all epochs, in one Spark job per segment (see `segment_end`)."""
+    """Train all epochs, in one Spark job per segment (see `segments.py`)."""
     epoch, over = fit.plan.initial_epoch, False
     fit.take_road("live", "Replicas exchange within an epoch.")
     # Callbacks may set weights. The coordinator copies them, to restart the first epoch from them.
     open_epoch(fit, epoch)
+    placement = Placement(fit)
     with live_fit(fit) as live:
         while epoch < fit.plan.epochs and not over:
+            placement.spread()
             mix_rows(fit, epoch)
             epoch, over = live.run_to(epoch, segment_end(fit, epoch))
         take_state(fit, states_of(fit, live.results), epoch - 1)
-
-
-def segment_end(fit: Fit, epoch: int) -> int:
-    """Return the epoch before which the Spark job that starts at `epoch` ends.
-
-    A job ends where the driver needs the task slots: after an epoch with validation, or after
-    every epoch if callbacks or checkpoints need the state of the shards, which is fetched between
-    jobs. It also ends where rows are mixed between the shards.
-    """
-    if fit.monitor.needs_optimizer_state or fit.checkpoints is not None:
-        return epoch + 1
-    plan, mixes = fit.plan, fit.unmixed is not None
-    ends = (
-        e + 1
-        for e in range(epoch, plan.epochs)
-        if (fit.validates and plan.validates(e))
-        or (mixes and plan.period(e + 1) != plan.period(epoch))
-    )
-    return next(ends, plan.epochs)
 
 
 @contextmanager
@@ -154,7 +143,7 @@ class LiveFit:
         self.server = server
         self.token = token
         self.submissions = 0
-        self.failures = 0
+        self.failures = self.spreads = 0
         self.results: list[ShardResult] = []
         self.submitted = time.monotonic()
         self.unreached: Unreached | None = None
@@ -225,7 +214,8 @@ class LiveFit:
             if self.coordinator.failure is not None:
                 raise worker_error(self.coordinator.failure)
             if self.coordinator.missing:  # The other replicas would wait for these shards.
-                raise ShardsMissing
+                strayed = self.coordinator.strayed
+                raise ShardsMissing(strayed, self.coordinator.missing - strayed)
             self.check_connections()
             if spark_job.finished.is_set():
                 checked(spark_job.result())
@@ -286,14 +276,7 @@ class LiveFit:
             return
         total = len(self.coordinator.shards)
         if waited > IMPORT_FACTOR * limit or spark_job.active_tasks() < total:
-            host, port = self.address
-            raise ClusterError(
-                f"{total - len(never)} of {total} workers connected to the driver at {host}:{port} "
-                f"within {waited:.0f} s. Those on "
-                f"{hosts(never, self.homes)} are missing. Another job may hold the task slots, a "
-                "host may be down, or executors may still be starting (raise `timeout`). "
-                f"{advice()}"
-            )
+            raise not_connected(never, total, self.homes, self.address, waited)
 
     def finish_epoch(self, epoch: int, report: EpochReport) -> bool:
         """Log, validate and run the callbacks of an epoch, then let the replicas continue.
@@ -305,6 +288,7 @@ class LiveFit:
             Boolean, whether training is over.
         """
         fit = self.fit
+        fit.states.epoch = epoch
         run_batch_hooks(fit, epoch, self.coordinator.running)
         workers = tuple(worker_figures(s, facts) for s, facts in sorted(report.facts.items()))
         merges = self.coordinator.merges or fit.plan.updates(
@@ -329,9 +313,25 @@ class LiveFit:
     def lost(self, error: Exception) -> None:
         """Count a lost job, and write missing shards again.
 
+        A task that Spark gives to an executor without the files would get there again, because the
+        other tasks hold the slots of those with the files. So the shards are spread over all slots.
+
         Raises:
             WorkerError: If more jobs were lost than `max_failures` allows.
+            ClusterError: If tasks ran on executors without their files, although the shards had
+                been spread `MAX_SPREADS` times.
         """
+        if isinstance(error, ShardsMissing) and not error.gone:
+            if self.spreads >= MAX_SPREADS:
+                raise ClusterError(
+                    f"{error} The shards were spread over all task slots {self.spreads} times "
+                    "before. Executors may come and go all the time, or other jobs may hold some "
+                    "of the slots: run fewer jobs at the same time, or use fewer workers."
+                )
+            self.spreads += 1
+            logger.warning("%s They are spooled again, each to a slot of its own.", error)
+            self.fit.train.respool(locality_seconds(self.fit.spark))
+            return
         self.failures = counted(self.failures, self.fit.plan.max_failures, error)
         if isinstance(error, ShardsMissing):
             self.fit.train.respool()

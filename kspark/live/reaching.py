@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from kspark.errors import ClusterError
 
@@ -38,6 +38,31 @@ def lost(shards: list[int], homes: Mapping[int, str], seconds: float) -> Cluster
         f"taken their place within {seconds:g} s. The host or its network is down, or no task "
         "slot is free. To wait longer, raise `timeout`. To go on after such an error, write "
         "checkpoints: `fit(checkpoint=..., resume=True)`."
+    )
+
+
+def not_connected(
+    never: Sequence[int],
+    total: int,
+    homes: Mapping[int, str],
+    address: tuple[str, int],
+    seconds: float,
+) -> ClusterError:
+    """Return the error for workers that did not connect in time.
+
+    Args:
+        never: Sequence of their shards.
+        total: Integer, number of all workers.
+        homes: As in `unreachable`.
+        address: As in `unreachable`.
+        seconds: Float, how long the driver has waited.
+    """
+    host, port = address
+    return ClusterError(
+        f"{total - len(never)} of {total} workers connected to the driver at {host}:{port} "
+        f"within {seconds:.0f} s. Those on {hosts(never, homes)} are missing. Another job may "
+        "hold the task slots, a host may be down, or executors may still be starting (raise "
+        f"`timeout`). {advice()}"
     )
 
 

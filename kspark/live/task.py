@@ -26,7 +26,7 @@ from kspark.live.transport import AggregatorClient
 from kspark.live.wire import Welcome
 from kspark.live.wire.reports import FailureReport, MissingFilesReport, Report
 from kspark.replica import ReplicaSpec
-from kspark.shards import Shard, ShardHandle, SpoolMissingError
+from kspark.shards import Shard, ShardHandle, SpoolMissingError, is_here
 from kspark.worker.state import ShardState, Tries, replica_for
 from kspark.worker.tasks import FINAL, Result, ShardResult, guarded, task_number, training_rows
 from kspark.worker.watching import note_of, watched
@@ -44,7 +44,7 @@ def train_shards(
     for document in list(handles):
         handle = ShardHandle.from_json(document)
         with watched(task.fit, handle):
-            result = guarded(handle.index, partial(live_shard, task, spec, handle), handle.host)
+            result = guarded(handle.index, partial(live_shard, task, spec, handle), handle)
         yield result
 
 
@@ -64,7 +64,7 @@ def live_shard(task: LiveTask, spec: ReplicaSpec, handle: ShardHandle) -> Result
         try:
             return connected_shard(task, spec, handle, client, welcome)
         except SpoolMissingError:
-            try_to_report(client, MissingFilesReport())
+            try_to_report(client, MissingFilesReport(strayed=not is_here(handle)))
             raise
         except KSparkError as error:
             if not isinstance(error, FINAL):

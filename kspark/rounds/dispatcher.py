@@ -223,7 +223,8 @@ class Dispatcher:
                 self._results.append(report.failure)
             elif isinstance(report, MissingFilesReport):
                 self._missing.add(shard)
-                self._stumble(f"The files of shard {shard} are not on the host of its task.")
+                why = "runs on an executor without its files" if report.strayed else "lacks files"
+                self._stumble(f"The task of shard {shard} {why}.")
             else:
                 raise AggregationError(f"A report of kind {report.kind!r} is not expected.")
         return {}, []

@@ -31,6 +31,7 @@ from kspark.job.fit import Fit
 from kspark.job.groups import collect_groups, delta_grouping_of, missing_of
 from kspark.job.mixing import mix_rows
 from kspark.job.optimizer_state import states_of, take_state
+from kspark.job.placement import Placement
 from kspark.job.report import EpochFacts, worker_figures
 from kspark.live.wire import Order
 from kspark.rounds.road import LongJobs, long_jobs
@@ -73,12 +74,17 @@ class Round:
 
 def train_rounds(fit: Fit) -> None:
     """Train all epochs of a fit, one round per epoch."""
+    placement = Placement(fit)
+    placement.spread()
     mix_rows(fit, fit.plan.initial_epoch)  # before the shards decide about the road
     with long_jobs(fit) as jobs:
         for epoch in range(fit.plan.initial_epoch, fit.plan.epochs):
             open_epoch(fit, epoch)
+            if fit.road == "rounds":  # The tasks of a long job hold the slots that they need.
+                placement.spread(jobs.end)
             mix_rows(fit, epoch, jobs.end)
             result = run_round_live(fit, epoch, jobs) or run_round(fit, epoch)
+            fit.states.epoch = epoch
             merge_deltas(fit, result)
             if finish_round(fit, epoch, result):
                 break
@@ -97,7 +103,7 @@ def run_round_live(fit: Fit, epoch: int, jobs: LongJobs) -> Round | None:
     rate = fit.learning_rate(epoch)
     wants_state = fit.last_epoch(epoch) or fit.monitor.needs_optimizer_state
     results = jobs.train(Order(0, "train", epoch, rate, fit.new_counters, wants_state))
-    return None if results is None else round_of_shards(fit, results)
+    return None if results is None else round_of_shards(fit, fit.states.take(results, epoch))
 
 
 def run_round(fit: Fit, epoch: int) -> Round:
@@ -116,11 +122,19 @@ def run_round(fit: Fit, epoch: int) -> Round:
     wants_state = fit.last_epoch(epoch) and grouping is None
     with fit.sent_weights.share(fit.aggregator.weights) as (weights, nbytes):
         rate, counters = fit.learning_rate(epoch), fit.new_counters
-        task = RoundTask(fit.task(), epoch, rate, wants_state, nbytes, counters)
+        what = fit.task()
+        if grouping is not None and fit.states.travels:
+            # Files of many shards would meet in the task of a group. They are collected afterwards.
+            what = replace(what, travels=False)
+        task = RoundTask(what, epoch, rate, wants_state, nbytes, counters)
         shipped = ship(train_round, task, shared=(fit.shared_spec, weights))
-        if grouping is not None:
-            return run_grouped_round(fit, grouping, shipped, description, watch)
-        return round_of_shards(fit, fit.collect(fit.train, shipped, description, watch))
+        if grouping is None:
+            found = fit.collect(fit.train, shipped, description, watch)
+            return round_of_shards(fit, fit.states.take(found, epoch))
+        result = run_grouped_round(fit, grouping, shipped, description, watch)
+    if fit.states.travels:
+        fit.states.collect(fit.train, epoch, fit.plan.max_failures)
+    return result
 
 
 def round_of_shards(fit: Fit, results: Sequence[ShardResult]) -> Round:
@@ -203,10 +217,12 @@ def run_grouped_round(
             continue
         shard_results([part for group in groups for part in group.parts])  # raises failures
         missing = {group.number: missing_of(group) for group in groups}
+        before = len(complete)
         complete |= {group.number: group for group in groups if not missing[group.number]}
         wanted = [number for number in wanted if number not in complete]
         if wanted:
-            retries.after_missing_files([shard for found in missing.values() for shard in found])
+            parted = [shard for found in missing.values() for shard in found]
+            retries.after_missing_files(parted, progress=len(complete) > before)
     return round_of_groups(fit, [complete[number] for number in sorted(complete)])
 
 

@@ -34,6 +34,7 @@ from kspark.errors import Failure, KSparkError
 from kspark.job.collecting import shard_results
 from kspark.job.epochs import run_batch_hooks, show_moment
 from kspark.job.fit import Fit
+from kspark.job.stored import disk_of
 from kspark.live.transport import AggregatorServer
 from kspark.live.wire import Order
 from kspark.rounds.dispatcher import Dispatcher
@@ -258,6 +259,8 @@ def obstacle_of(spark_job: SparkJob) -> Obstacle:
 def validation_handles(fit: Fit) -> Mapping[int, tuple[bytes, ...]] | None:
     """Divide the validation shards among the tasks of the training shards on the same host.
 
+    Several hosts may have the same name, so shards on the same disk come first.
+
     Returns:
         Mapping from training shard to handles as JSON. `None` if each task evaluates the last rows
         of its own shard, or nothing.
@@ -268,9 +271,10 @@ def validation_handles(fit: Fit) -> Mapping[int, tuple[bytes, ...]] | None:
     if fit.validating is fit.train or not fit.validates:
         return None
     given: dict[int, list[ShardHandle]] = {h.index: [] for h in fit.train.infos if h.num_examples}
-    hosts = {handle.index: handle.host for handle in fit.train.infos}
+    disks = {handle.index: disk_of(handle) for handle in fit.train.infos}
     for handle in fit.validating.infos:
-        near = [shard for shard in given if hosts[shard] == handle.host]
+        same = [shard for shard in given if disks[shard] == disk_of(handle)]
+        near = same or [shard for shard in given if disks[shard][0] == handle.host]
         if not near:
             raise Obstacle(f"Host {handle.host} has validation examples only.")
         least = min(near, key=lambda shard: (sum(h.num_examples for h in given[shard]), shard))

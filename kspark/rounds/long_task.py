@@ -160,7 +160,7 @@ def carry_out(
         for result in results_of(task, spec, weights, handle, order, received, reporter):
             send(client, result)
         done = order.number
-    failure: Failure | None = guarded(handle.index, reporter.callbacks.end, handle.host)
+    failure: Failure | None = guarded(handle.index, reporter.callbacks.end, handle)
     return failure
 
 
@@ -191,15 +191,15 @@ def results_of(
             counts_deaths=False,
         )
         train = partial(train_shard, work, spec, weights, handle, reporter)
-        yield guarded(handle.index, train, handle.host)
+        yield guarded(handle.index, train, handle)
         return
     if order.work == "keep":
         keep = partial(kept_files, task.fit.fit_id, order.epoch, handle)
-        yield guarded(handle.index, keep, handle.host)
+        yield guarded(handle.index, keep, handle)
         return
     for shard in evaluated_by(task, handle):
         evaluate = partial(evaluate_shard, task.evaluation, spec, weights, shard)
-        yield guarded(shard.index, evaluate, shard.host)
+        yield guarded(shard.index, evaluate, shard)
 
 
 def evaluated_by(task: LongTask, handle: ShardHandle) -> list[ShardHandle]:
@@ -217,4 +217,4 @@ def send(client: AggregatorClient, result: Result) -> None:
     elif isinstance(result, Failure):
         client.report(FailureReport(result).to_json())
     elif isinstance(result, MissingShard):
-        client.report(MissingFilesReport().to_json())
+        client.report(MissingFilesReport(strayed=result.strayed).to_json())

@@ -23,6 +23,7 @@ from dataclasses import replace
 from kspark.job.epochs import open_epoch
 from kspark.job.fit import Fit
 from kspark.job.optimizer_state import take_state
+from kspark.job.placement import Placement
 from kspark.rounds.driver import finish_round, merge_deltas, round_of_shards
 from kspark.rounds.patience import Patience
 from kspark.rounds.shard_jobs import ShardJobs, TrainedShard
@@ -39,6 +40,7 @@ def train_rounds_with_timeout(fit: Fit) -> None:
     """
     fit.take_road("rounds", "`straggler_timeout` needs a Spark job per shard.")
     shards = [shard for shard, count in sorted(fit.num_train.items()) if count]
+    Placement(fit).spread()
     with ShardJobs(fit) as jobs:
         for epoch in range(fit.plan.initial_epoch, fit.plan.epochs):
             open_epoch(fit, epoch)
@@ -68,6 +70,7 @@ def run_timed_round(
     result = round_of_shards(fit, [item.merged_in(epoch) for item in trained])
     trained.clear()  # `result` has the deltas, which are deleted when they are merged
     merge_deltas(fit, result)
+    fit.states.epoch = epoch
     stop = finish_round(fit, epoch, result, stragglers=stragglers, late=late)
     return result.states, stop
 

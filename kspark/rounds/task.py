@@ -28,12 +28,15 @@ from kspark.replica import ReplicaSpec
 from kspark.shards import LearningRate, Shard, ShardHandle, Usage
 from kspark.weights import compute_delta
 from kspark.worker.inference import check_window
+from kspark.worker.kept_files import files_in
 from kspark.worker.own_weights import RoundWeights
 from kspark.worker.progress import Reporter
 from kspark.worker.reading import EpochRows, examples_in
 from kspark.worker.state import ShardState, Tries, replica_for
 from kspark.worker.tasks import (
+    STATELESS,
     FitTask,
+    MissingShard,
     Result,
     ShardResult,
     check_finite,
@@ -93,7 +96,7 @@ def train_round(
         handle = ShardHandle.from_json(document)
         with watched(task.fit, handle):
             train = partial(train_shard, task, spec, vector, handle)
-            result = guarded(handle.index, train, handle.host)
+            result = guarded(handle.index, train, handle)
         yield result
 
 
@@ -115,57 +118,82 @@ def train_shard(
 
     Returns:
         `ShardResult` with the delta, the metric state and figures. `Failure` if too many
-        processes died while they trained this epoch.
+        processes died while they trained this epoch. `MissingShard` if the driver has a state of
+        the shard that is not here.
     """
-    fit, num_examples = task.fit, training_rows(task.fit, handle)
-    if not num_examples:
+    fit = task.fit
+    if not training_rows(fit, handle):
         return ShardResult(handle.index, 0)
     started = time.perf_counter()
     with doing(FILES):
         shard = Shard.open(handle)
         state = ShardState(fit.fit_id, shard)
+        if not state.has_since(fit.kept.get(handle.index), task.epoch):
+            return MissingShard.of(handle, STATELESS)
         tries = Tries(state, task.epoch, fit.plan.max_failures)
     if tries.exhausted:
         return lost_too_often(handle.index, tries.count, last_words(note_of(state)))
     own_reporter = reporter is None
     reporter = Reporter.of(fit, handle.index) if reporter is None else reporter
     with tries if task.counts_deaths else nullcontext():
-        replica = replica_for(spec, fit.fit_id, fit.threads)
-        replica.alone = fit.alone
-        numbers = (task.epoch, fit.plan, known(fit.steps(handle.index).batches), fit.resumed)
-        with doing(FILES):
-            state_kept = state.restore(replica, *numbers)
-        # With `ElasticAverage`, a replica starts from weights of its own.
-        own = RoundWeights.of(
-            fit, spec.weights, state.folder, num_examples, task.epoch, replica.projection
-        )
-        base = vector if own is None else own.restore(vector)
-        replica.set_vector(base)
-        if task.learning_rate is not None:
-            replica.learning_rate = task.learning_rate
-        if task.counters is not None:
-            replica.counters = task.counters
-        rows = train_epoch(replica, shard, fit, task.epoch, reporter)
-        with doing(FILES):
-            state.save(replica, task.epoch)
-        delta = compute_delta(replica.get_vector(), base)
-        if own is not None:
-            own.leave(delta, base)
-            own.move(base, delta)
-            own.save(base)
-        delta = outgoing(task, spec, state, delta)
+        result = train_open_shard(task, spec, vector, shard, state, reporter, started)
         if own_reporter:  # In a long job, callbacks go on with the next epoch.
             reporter.callbacks.end()
+    return result
+
+
+def train_open_shard(
+    task: RoundTask,
+    spec: ReplicaSpec,
+    vector: np.ndarray,
+    shard: Shard,
+    state: ShardState,
+    reporter: Reporter,
+    started: float,
+) -> ShardResult:
+    """Train a shard whose files are here. Arguments as in `train_shard`, and:
+
+    Args:
+        shard: `Shard`.
+        state: `ShardState` of the shard.
+        started: Float, when the task began, in seconds of `time.perf_counter`.
+    """
+    fit, num_examples = task.fit, training_rows(task.fit, shard.handle)
+    replica = replica_for(spec, fit.fit_id, fit.threads)
+    replica.alone = fit.alone
+    numbers = (task.epoch, fit.plan, known(fit.steps(shard.index).batches), fit.resumed)
+    with doing(FILES):
+        state_kept = state.restore(replica, *numbers)
+    # With `ElasticAverage`, a replica starts from weights of its own.
+    own = RoundWeights.of(
+        fit, spec.weights, state.folder, num_examples, task.epoch, replica.projection
+    )
+    base = vector if own is None else own.restore(vector)
+    replica.set_vector(base)
+    if task.learning_rate is not None:
+        replica.learning_rate = task.learning_rate
+    if task.counters is not None:
+        replica.counters = task.counters
+    rows = train_epoch(replica, shard, fit, task.epoch, reporter)
+    with doing(FILES):
+        state.save(replica, task.epoch)
+    delta = compute_delta(replica.get_vector(), base)
+    if own is not None:
+        own.leave(delta, base)
+        own.move(base, delta)
+        own.save(base)
+    delta = outgoing(task, spec, state, delta)
     received = vector.nbytes if task.weights_bytes is None else task.weights_bytes
     usage = Usage(time.perf_counter() - started, 0.0, delta.nbytes, received)
     return ShardResult(
-        handle.index,
+        shard.index,
         rows.num_examples,
         delta,
         replica.metric_state(),
         facts_of(rows.batches, rows.num_examples, state_kept, usage),
         state=state_of(replica) if task.wants_state else None,
         counters=replica.counters,
+        files=files_in(state.folder, task.epoch) if fit.travels else {},
     )
 
 

@@ -24,6 +24,7 @@ memory of a worker does not grow with its shard.
 from kspark.shards.facts import LearningRate, ShardFacts, Usage
 from kspark.shards.handle import LabelStats, ShardHandle, StoredArray, merge_label_stats
 from kspark.shards.linking import link
+from kspark.shards.marks import is_here, mark_in
 from kspark.shards.reading import Shard
 from kspark.shards.removal import remove_spools
 from kspark.shards.rows import Block, Chunk, Window, joined, num_batches
@@ -53,8 +54,10 @@ __all__ = [
     "Usage",
     "Window",
     "dense",
+    "is_here",
     "joined",
     "link",
+    "mark_in",
     "merge_label_stats",
     "num_batches",
     "raw_arrays",

@@ -105,7 +105,7 @@ class ShardHandle:
         index: Integer, number of the partition.
         num_examples: Integer, rows; 0 for an empty partition, which has no arrays.
         path: String, directory of the files on `host`.
-        host: String, host name of the executor that wrote them.
+        host: String, host name of the executor that wrote them, for messages.
         nbytes: Integer, bytes on disk.
         x: Tuple of `StoredArray`, one per input.
         y: Tuple of `StoredArray`, one per target; empty without labels.
@@ -115,6 +115,8 @@ class ShardHandle:
             come from a function of the user. Then the number of rows is not known, `num_examples`
             is 1, and the arrays and statistics are those of this batch. Defaults to `0`: the rows
             are on disk.
+        mark: String, the mark of the executor that wrote them, see `kspark.shards.marks`. Defaults
+            to `""`, no executor.
     """
 
     index: int
@@ -127,6 +129,7 @@ class ShardHandle:
     sample_weight: tuple[StoredArray, ...] = ()
     stats: tuple[LabelStats | None, ...] = ()
     first_batch: int = 0
+    mark: str = ""
 
     @property
     def is_streamed(self) -> bool:

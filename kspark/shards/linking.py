@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import replace
 
 from kspark.shards.handle import ShardHandle
+from kspark.shards.marks import mark_in
 from kspark.shards.writing import SpoolMissingError, shard_name, spool_directory
 
 
@@ -30,6 +31,7 @@ def link(handle: ShardHandle, run_id: str) -> ShardHandle:
     """
     folder = spool_directory(run_id, handle.index)
     os.makedirs(folder, mode=0o700, exist_ok=True)
+    mark = mark_in(folder, spool_directory(run_id))
     path = os.path.join(folder, shard_name(handle.index))
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as partial:
         inside = os.path.join(partial, "shard")
@@ -38,7 +40,7 @@ def link(handle: ShardHandle, run_id: str) -> ShardHandle:
             link_file(os.path.join(handle.path, file), os.path.join(inside, file))
         os.replace(inside, path)
     nbytes = sum(stored.nbytes for stored in handle.arrays)
-    return replace(handle, path=path, host=platform.node(), nbytes=nbytes)
+    return replace(handle, path=path, host=platform.node(), nbytes=nbytes, mark=mark)
 
 
 def link_file(source: str, target: str) -> None:

@@ -8,6 +8,7 @@ import re
 import tempfile
 import uuid
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from kspark.shards.files import (
     read_ranges,
 )
 from kspark.shards.handle import LabelStats, ShardHandle, StoredArray
+from kspark.shards.marks import mark_in
 from kspark.shards.ragged import kind_of
 from kspark.shards.ragged_files import RaggedWriter
 from kspark.shards.removal import folder_name, local_folders
@@ -93,6 +95,7 @@ def spool(
     """
     folder = spool_directory(run_id, index) if directory is None else directory
     os.makedirs(folder, mode=0o700, exist_ok=True)
+    mark = mark_in(folder, spool_directory(run_id) if directory is None else None)
     path = os.path.join(folder, shard_name(index))
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as partial:
         inside = os.path.join(partial, "shard")
@@ -104,7 +107,7 @@ def spool(
         finally:
             writer.close()
         os.replace(inside, path)
-    return writer.handle(index, path)
+    return replace(writer.handle(index, path), mark=mark)
 
 
 class ShardWriter:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import io
 import os
-import platform
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 
-from kspark.shards import ShardHandle
+from kspark.shards import ShardHandle, is_here
 from kspark.worker.state import ShardState
 from kspark.worker.tasks import MissingShard, Result, ShardResult
 
@@ -30,17 +30,20 @@ def names_of(epoch: int) -> dict[str, str]:
     }
 
 
+def files_in(folder: Path, epoch: int) -> dict[str, np.ndarray]:
+    """Return the bytes of the files in a shard's folder after an epoch, by their kinds."""
+    files = {kind: folder / name for kind, name in names_of(epoch).items()}
+    return {kind: np.fromfile(file, np.uint8) for kind, file in files.items() if file.exists()}
+
+
 def kept_files(fit_id: str, epoch: int, handle: ShardHandle) -> Result:
     """Return the files that a shard keeps after an epoch.
 
     If its state is lost with its host, the result has no files.
     """
-    folder, found = ShardState.of(fit_id, handle).folder, {}
-    for kind, name in names_of(epoch).items():
-        if (folder / name).exists():
-            found[kind] = np.fromfile(folder / name, np.uint8)
-    if not found and handle.host != platform.node():
-        return MissingShard(handle.index, platform.node(), handle.host)
+    found = files_in(ShardState.of(fit_id, handle).folder, epoch)
+    if not found and not is_here(handle):
+        return MissingShard.of(handle)
     return ShardResult(handle.index, handle.num_examples, files=found)
 
 
@@ -95,8 +98,8 @@ def write_files(
         handle = ShardHandle.from_json(document)
         if handle.index not in files:
             continue
-        if handle.host != platform.node():
-            yield MissingShard(handle.index, platform.node(), handle.host)
+        if not is_here(handle):
+            yield MissingShard.of(handle)
             continue
         folder = ShardState.of(fit_id, handle).folder
         folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,6 @@ Without Keras, as all work on rows that trains nothing.
 from __future__ import annotations
 
 import json
-import platform
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -22,7 +21,16 @@ from typing import Any
 from kspark.adapters.base import CHUNK_BYTES
 from kspark.cluster.failures import failure_json
 from kspark.plan import Mixing
-from kspark.shards import Block, Chunk, Shard, ShardHandle, SpoolMissingError, joined, spool
+from kspark.shards import (
+    Block,
+    Chunk,
+    Shard,
+    ShardHandle,
+    SpoolMissingError,
+    is_here,
+    joined,
+    spool,
+)
 from kspark.worker.tasks import MissingShard, check_unchanged, read_to_end
 
 BLOCK_BYTES = 64 << 10
@@ -42,22 +50,20 @@ class MixingTask:
     Attributes:
         run_id: String, see `kspark.shards.spool`.
         mixing: `Mixing`.
-        unneeded: Tuple of pairs of a host and a folder on it, the shards of the period before,
-            which are deleted first.
+        unneeded: Tuple of folders, the shards of the period before, which are deleted first on
+            the hosts that have them. No two shards have equal folders.
         is_loose: Boolean, whether features may have different shapes. Defaults to `False`.
     """
 
     run_id: str
     mixing: Mixing
-    unneeded: tuple[tuple[str, str], ...] = ()
+    unneeded: tuple[str, ...] = ()
     is_loose: bool = False
 
     def make_room(self) -> None:
         """Delete the folders on this host that nobody needs any more."""
-        here = platform.node()
-        for host, folder in self.unneeded:
-            if host == here:
-                shutil.rmtree(folder, ignore_errors=True)
+        for folder in self.unneeded:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def cut_shards(
@@ -82,8 +88,7 @@ def cut_shards(
 
 def missing_json(handle: ShardHandle) -> bytes:
     """Return the `MissingShard` of a handle as JSON."""
-    missing = MissingShard(handle.index, platform.node(), handle.host)
-    return json.dumps({"missing": asdict(missing)}).encode()
+    return json.dumps({"missing": asdict(MissingShard.of(handle))}).encode()
 
 
 def for_all(mixing: Mixing, shard: int, reason: bytes) -> Iterator[tuple[Key, bytes]]:
@@ -147,6 +152,6 @@ def delete_shards(index: int, handles: Iterable[bytes]) -> Iterator[int]:
     """
     for document in list(handles):
         handle = ShardHandle.from_json(document)
-        if handle.host == platform.node():
+        if is_here(handle):
             shutil.rmtree(handle.path, ignore_errors=True)
             yield handle.index

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 from kspark.plan import TrainingPlan
 from kspark.replica import ReplicaSpec
 from kspark.replica.building import build, renewed
-from kspark.shards import Shard, ShardHandle
+from kspark.shards import Shard, ShardHandle, is_here
 from kspark.worker.tasks import MissingShard, Result, ShardResult, State, widened
 
 if TYPE_CHECKING:
@@ -203,6 +202,15 @@ class ShardState:
         before = self._before(epoch, "residual")
         return self.load_residual(before[-1]) if before else None
 
+    def has_since(self, epoch: int | None, before: int) -> bool:
+        """Whether there is a state of `epoch` or of one between it and `before`.
+
+        Args:
+            epoch: Integer; `None` asks for no state.
+            before: Integer, the epoch that begins.
+        """
+        return epoch is None or any(epoch <= kept for kept in self._before(before, "state"))
+
     def _residual_path(self, epoch: int) -> Path:
         return self.folder / f"{epoch}.residual"
 
@@ -277,5 +285,5 @@ def fetch_state(fit_id: str, epoch: int, index: int, handles: Iterable[bytes]) -
         loaded = ShardState.of(fit_id, handle).load(epoch)
         if loaded is not None:
             yield ShardResult(handle.index, handle.num_examples, state=loaded)
-        elif handle.host != platform.node():
-            yield MissingShard(handle.index, platform.node(), handle.host)
+        elif not is_here(handle):
+            yield MissingShard.of(handle)

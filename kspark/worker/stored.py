@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -11,7 +10,15 @@ from kspark.adapters.rdd import PieceKey, cut_chunks
 from kspark.adapters.spooled import StoredPlan
 from kspark.cluster.failures import failure_json
 from kspark.errors import Described, invalid
-from kspark.shards import Block, Chunk, Shard, ShardHandle, SpoolMissingError, link, spool
+from kspark.shards import (
+    Block,
+    Chunk,
+    Shard,
+    ShardHandle,
+    SpoolMissingError,
+    link,
+    spool,
+)
 from kspark.worker.mixing import missing_json
 from kspark.worker.tasks import MissingShard
 
@@ -73,7 +80,7 @@ def read_stored(
         try:
             opened(handle, counts)
         except SpoolMissingError:
-            yield MissingShard(handle.index, platform.node(), handle.host)
+            yield MissingShard.of(handle)
             return
 
     def read(source: Iterator[ShardHandle]) -> Iterator[Chunk]:
@@ -98,11 +105,10 @@ def cut_stored(
 
 
 def find_missing(index: int, documents: Iterable[bytes]) -> Iterator[int]:
-    """Yield the shards whose files are gone from the host that wrote them."""
+    """Yield the shards whose files are not where their task runs."""
     for document in list(documents):
         handle = ShardHandle.from_json(document)
         try:
             Shard.open(handle)
         except SpoolMissingError:
-            if handle.host == platform.node():
-                yield handle.index
+            yield handle.index

@@ -11,6 +11,7 @@ import platform
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from kspark.shards import (
     StoredArray,
     Window,
     joined,
+    mark_in,
     num_batches,
     spool_directory,
 )
@@ -68,9 +70,11 @@ def open_stream(
     except (ValueError, TypeError, FactoryError) as error:
         yield failure_json(index, error)
         return
-    path = os.path.join(spool_directory(run_id, index), f"stream-{index:05d}")
+    folder = spool_directory(run_id, index)
+    path = os.path.join(folder, f"stream-{index:05d}")
     os.makedirs(path, mode=0o700, exist_ok=True)
-    yield handle_of(chunk, rows, index, path).to_json()
+    mark = mark_in(folder, spool_directory(run_id))
+    yield replace(handle_of(chunk, rows, index, path), mark=mark).to_json()
 
 
 def handle_of(chunk: Chunk, rows: FactoryRows, index: int, path: str) -> ShardHandle:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from kspark.shards import (
     SpoolMissingError,
     StoredArray,
     Usage,
+    is_here,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ class FitTask:
         reports: Boolean, whether tasks that are connected to the driver report their progress
             within an epoch. Defaults to `False`.
         stream: `FactoryRows` that the shards train on. Defaults to `None`: their rows are on disk.
+        travels: Boolean, whether results bring what the shards keep, see `KeptStates`. Defaults to
+            `False`.
+        kept: Mapping from shard to the epoch after which the driver has kept its state. Its task
+            must find this state, or a later one. Defaults to none.
     """
 
     fit_id: str
@@ -58,6 +63,8 @@ class FitTask:
     resumed: bool = False
     reports: bool = False
     stream: FactoryRows | None = None
+    travels: bool = False
+    kept: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def limited(self) -> bool:
@@ -124,6 +131,12 @@ class ShardResult:
     files: dict[str, np.ndarray] = field(default_factory=dict)
 
 
+AWAY, GONE, STATELESS = "away", "gone", "stateless"
+"""What a task lacks: it runs on another executor than the one with the shard's disk; it has the
+disk, but files of the rows are gone; it has the rows, but not the state that the driver has kept.
+"""
+
+
 @dataclass(frozen=True)
 class MissingShard:
     """The result of a task that did not find the shard's files.
@@ -132,16 +145,24 @@ class MissingShard:
         shard: Integer.
         host: String, host on which the task ran.
         home: String, host on which the files were written.
+        lack: String, `AWAY`, `GONE` or `STATELESS`. Defaults to `AWAY`.
     """
 
     shard: int
     host: str
     home: str
+    lack: str = AWAY
 
     @property
     def strayed(self) -> bool:
-        """Whether the task ran on another host, so that the files may still exist."""
-        return self.host != self.home
+        """Whether the task ran on another executor, so that the files may still exist."""
+        return self.lack == AWAY
+
+    @classmethod
+    def of(cls, handle: ShardHandle, lack: str | None = None) -> MissingShard:
+        """Return the result of a task here; without `lack`, the mark of the shard's disk tells."""
+        lack = lack or (GONE if is_here(handle) else AWAY)
+        return cls(handle.index, platform.node(), handle.host, lack)
 
 
 Result = ShardResult | MissingShard | Failure
@@ -159,13 +180,13 @@ def task_number() -> int:
     return context.taskAttemptId() if context is not None else 0
 
 
-def guarded(shard: int, work: Callable[[], Any], home: str = "") -> Any:
+def guarded(shard: int, work: Callable[[], Any], handle: ShardHandle | None = None) -> Any:
     """Run a shard's work. Exceptions that would occur again are returned as values.
 
     Args:
         shard: Integer.
         work: Function without arguments.
-        home: String, host on which the shard's files were written. Defaults to `""`.
+        handle: `ShardHandle` that the work reads. Defaults to `None`: it reads no shard.
 
     Returns:
         The result of `work`, a `MissingShard`, or a `Failure`.
@@ -176,7 +197,7 @@ def guarded(shard: int, work: Callable[[], Any], home: str = "") -> Any:
     try:
         return work()
     except SpoolMissingError:
-        return MissingShard(shard, platform.node(), home)
+        return MissingShard(shard, "", "", GONE) if handle is None else MissingShard.of(handle)
     except FINAL as error:
         return failure_of(shard, error)
     except KSparkError:

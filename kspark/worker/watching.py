@@ -40,5 +40,5 @@ def validate_shards(
         handle = ShardHandle.from_json(document)
         with Watch(f"shard {handle.index} on {handle.host}, which validates,", timeout, None):
             evaluate = partial(evaluate_shard, task, spec, vector, handle)
-            result = guarded(handle.index, evaluate, handle.host)
+            result = guarded(handle.index, evaluate, handle)
         yield result

@@ -67,6 +67,7 @@ class Coordinator:
     Attributes:
         failure: `Failure` that a replica reported, or `None`.
         missing: Set of shards whose replica found no files.
+        strayed: Set of those among them whose replica runs on an executor without the files.
         instructions: `Instructions` for all replicas.
         offers: Mapping from shard to the `SharedOffer` of its welcome.
         rendezvous: `Rendezvous` of synchronous replicas, or `None`.
@@ -93,7 +94,7 @@ class Coordinator:
         self.steps = max(s.exchanges for s in shards.values())
         self.timeout = timeout
         self.failure: Failure | None = None
-        self.missing: set[int] = set()
+        self.missing, self.strayed = set[int](), set[int]()
         self.instructions = Instructions()
         self.offers: dict[int, SharedOffer] = {}
         self._gate = Gate()
@@ -161,10 +162,9 @@ class Coordinator:
         if self._meetings is None:
             with self._gate.changed:
                 complete = self._gate.wait(self.attendance.complete, self.timeout, check)
-            if complete:
-                version, free = self._pushes.pull(shard, out, check)
-            else:
-                version, free = self.aggregator.pull(out), False
+            if not complete:
+                return self.aggregator.pull(out), self._instructions(False)
+            version, free = self._pushes.pull(shard, out, check)
             return version, self._instructions(free)
         with self._gate.changed:
             check()
@@ -263,6 +263,7 @@ class Coordinator:
                 self._gate.close(f"shard {shard} failed")
             if isinstance(report, MissingFilesReport):
                 self.missing.add(shard)  # The driver writes the files again.
+                self.strayed |= {shard} if report.strayed else set()
             return self._progress.note(shard, report, arrays)
 
     def lost(self, shard: int, attempt: int, reason: str) -> None:
@@ -301,7 +302,7 @@ class Coordinator:
         """
         with self._gate.changed:
             self.attendance.begin_job(oldest_attempt, stop_epoch, together)
-            self.missing.clear()
+            self.missing, self.strayed = set(), set()
             if self._clocks is not None:
                 self._clocks.begin_job(stop_epoch)
             if self._meetings is not None:
@@ -341,8 +342,6 @@ class Coordinator:
             if self._clocks is not None and stop:
                 self._clocks.stop()
             self._gate.changed.notify_all()
-
-    # -- inside the lock ---------------------------------------------------------------------
 
     def _check_current(self, shard: int, attempt: int) -> None:
         self._gate.check_open()

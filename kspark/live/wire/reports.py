@@ -106,9 +106,16 @@ class FailureReport(Report):
 
 @dataclass(frozen=True)
 class MissingFilesReport(Report):
-    """The files of the shard are not on the replica's host."""
+    """The replica has not found the files of its shard.
+
+    Attributes:
+        strayed: Boolean, whether it runs on another executor than the one that wrote them, so that
+            they may still exist.
+    """
 
     kind: ClassVar[str] = "missing"
+
+    strayed: bool
 
 
 @dataclass(frozen=True)

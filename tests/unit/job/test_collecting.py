@@ -9,8 +9,15 @@ import pytest
 from kspark.cluster.spark_job import JobLostError
 from kspark.errors import ClusterError, Failure, WorkerError
 from kspark.job import collecting
-from kspark.job.collecting import BUSY_SECONDS, MAX_STRAYS, ShardsMissing, checked, collect_shards
-from kspark.worker.tasks import MissingShard, ShardResult
+from kspark.job.collecting import (
+    BUSY_SECONDS,
+    MAX_STRAYS,
+    STRAYS_PER_MOVE,
+    ShardsMissing,
+    checked,
+    collect_shards,
+)
+from kspark.worker.tasks import GONE, STATELESS, MissingShard, ShardResult
 
 
 def stray(shard):
@@ -18,7 +25,7 @@ def stray(shard):
 
 
 def gone(shard):
-    return MissingShard(shard, "here", "here")
+    return MissingShard(shard, "here", "here", GONE)
 
 
 def good(shard, rows=5):
@@ -30,6 +37,7 @@ class Jobs:
 
     def __init__(self, monkeypatch, *outcomes):
         self.outcomes, self.asked, self.respooled = list(outcomes), [], 0
+        self.states, self.restored = self, []
         monkeypatch.setattr(collecting, "run", self.run)
         self.handles = SimpleNamespace(mapPartitionsWithIndex=lambda task: task)
 
@@ -40,8 +48,12 @@ class Jobs:
             raise outcome
         return outcome
 
-    def respool(self):
+    def respool(self, hold=0.0, delete=True):
         self.respooled += 1
+
+    def restore(self, spooled, wanted):
+        assert spooled is self
+        self.restored.append(list(wanted))
 
     def collect(self, max_failures=2, **more):
         results = collect_shards(None, self, "task", "what", max_failures, **more)
@@ -71,10 +83,33 @@ def test_shards_with_a_result_are_not_submitted_again(monkeypatch):
 def test_a_job_fails_if_its_tasks_keep_running_on_other_hosts(monkeypatch):
     jobs = Jobs(monkeypatch, [good(0), stray(1)], [stray(1)])
     with pytest.raises(
-        ClusterError, match=rf"shards \[1\] on hosts without their files, {MAX_STRAYS + 1} times"
+        ClusterError,
+        match=rf"shards \[1\] on executors without their files, {MAX_STRAYS + 1} times.*"
+        r"written on hosts \['here'\].*ran on hosts \['there'\]",
     ):
         jobs.collect()
-    assert jobs.asked == [None] + [[1]] * MAX_STRAYS
+    assert jobs.asked == [None] + [[1]] * (MAX_STRAYS + 1)  # the first one had a result
+    assert jobs.respooled == MAX_STRAYS // STRAYS_PER_MOVE
+
+
+def test_shards_move_if_nothing_else_of_the_job_held_their_slots(monkeypatch, caplog):
+    jobs = Jobs(
+        monkeypatch, *[[good(n), stray(9)] for n in range(3)], [stray(9)], [stray(9)], [good(9)]
+    )
+    assert jobs.collect() == [0, 1, 2, 9]
+    assert jobs.respooled == 1
+    assert "tasks of shards [9] run on executors without their files" in caplog.text
+
+
+def test_a_state_that_is_missing_is_written_before_the_shard_is_submitted_again(monkeypatch):
+    stateless = MissingShard(1, "here", "here", STATELESS)
+    jobs = Jobs(monkeypatch, [good(0), stateless, stray(2)], [good(1), good(2)])
+    assert jobs.collect() == [0, 1, 2]
+    assert (jobs.restored, jobs.respooled) == ([[1]], 0)
+    jobs = Jobs(monkeypatch, [stateless])
+    with pytest.raises(ClusterError, match=r"states of shards \[1\] .* gone again"):
+        jobs.collect()
+    assert len(jobs.restored) == MAX_STRAYS
 
 
 def test_strays_are_not_counted_while_other_work_holds_their_slots(monkeypatch):
@@ -89,6 +124,7 @@ def test_strays_are_not_counted_while_other_work_holds_their_slots(monkeypatch):
     with pytest.raises(ClusterError):
         jobs.collect(busy=lambda: len(jobs.asked) < 5)
     assert len(jobs.asked) == 5 + MAX_STRAYS
+    assert jobs.respooled == MAX_STRAYS // STRAYS_PER_MOVE
 
 
 def test_lost_files_are_spooled_again_and_results_kept(monkeypatch):
@@ -122,5 +158,8 @@ def test_a_failure_is_raised_at_once(monkeypatch):
 
 def test_checked_results_are_sorted_and_complete(monkeypatch):
     assert [r.shard for r in checked([good(1), good(0), good(2, rows=0)])] == [0, 1]
-    with pytest.raises(ShardsMissing):
+    with pytest.raises(ShardsMissing, match=r"tasks of shards \[1\] run on executors") as found:
         checked([good(0), stray(1)])
+    assert (found.value.strayed, found.value.gone) == ([1], [])
+    with pytest.raises(ShardsMissing, match=r"files of shards \[2\] are gone"):
+        checked([stray(1), gone(2)])

@@ -36,7 +36,7 @@ class Source:
     def __init__(self, *turns):
         self.turns = list(turns)
         self.respooled = self.kept = self.cleaned = 0
-        self.handles = self
+        self.handles, self.states = self, None
         self.infos = [handle(0, 6), handle(1, 2)]
 
     def mapPartitionsWithIndex(self, task):
@@ -55,7 +55,7 @@ class Source:
     def cleanShuffleDependencies(self):
         self.cleaned += 1
 
-    def respool(self):
+    def respool(self, hold=0.0, delete=True):
         self.respooled += 1
 
 
@@ -187,7 +187,7 @@ def test_states_that_cannot_be_moved_are_left_behind(fit_of, monkeypatch, caplog
 
 
 def test_rows_stay_on_no_host_that_has_no_shard_any_more(fit_of, monkeypatch):
-    there = replace(handle(1, 4), host="there")
+    there = replace(handle(1, 4), mark="of another executor")
     first = [handle(0, 4).to_json(), there.to_json()]
     source = Source(first, documents(4, 4), documents(4, 4))
     fit = fit_of(source)

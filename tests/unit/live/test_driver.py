@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,14 +14,14 @@ from kspark import compression as codecs
 from kspark import optimizers
 from kspark.aggregator import Aggregator
 from kspark.cluster.unreached import Unreached
-from kspark.errors import ClusterError, FitEndedError
+from kspark.errors import ClusterError, FitEndedError, WorkerError
 from kspark.job.collecting import ShardsMissing
 from kspark.job.progress import Progress
 from kspark.job.report import EpochFacts
 from kspark.live import driver as live
 from kspark.live import sharing
 from kspark.live.coordinator import Coordinator, ShardPlan, attendance
-from kspark.live.driver import LiveFit
+from kspark.live.driver import MAX_SPREADS, LiveFit
 from kspark.live.sharing import shared_memory
 from kspark.optimizers import Downpour
 from kspark.plan import TrainingPlan
@@ -51,14 +52,37 @@ def a_fit(mode, rule, shards=(6, 2)):
     return fit, Coordinator(aggregator, plans, Whole(SPEC))
 
 
-def test_a_shard_whose_files_are_gone_ends_the_job_at_once():
+@pytest.mark.parametrize("strayed", [False, True])
+def test_a_shard_without_files_ends_the_job_at_once(strayed):
     """The other shards would wait for it."""
     fit, coordinator = a_fit("synchronous", "average")
     coordinator.hello(1, 0)
-    coordinator.report(1, 0, {"kind": "missing"}, [])
+    coordinator.report(1, 0, {"kind": "missing", "strayed": strayed}, [])
     running = SimpleNamespace(finished=SimpleNamespace(is_set=lambda: False))
-    with pytest.raises(ShardsMissing):
+    with pytest.raises(ShardsMissing) as found:
         LiveFit(fit, coordinator, None, b"").wait(running, 0)
+    assert (found.value.strayed, found.value.gone) == (([1], []) if strayed else ([], [1]))
+    coordinator.begin_job(1)
+    assert not coordinator.missing | coordinator.strayed
+
+
+def test_strays_are_spread_over_the_slots_and_do_not_count_as_failures(monkeypatch, caplog):
+    fit, coordinator = a_fit("hogwild", "average")
+    fit.plan = replace(fit.plan, max_failures=0)
+    monkeypatch.setattr(live, "locality_seconds", lambda spark: 7.0)
+    holds = []
+    fit.train = SimpleNamespace(respool=lambda hold=0.0: holds.append(hold))
+    live_fit = LiveFit(fit, coordinator, None, b"")
+    for _ in range(MAX_SPREADS):
+        live_fit.lost(ShardsMissing([1]))
+    assert holds == [7.0] * MAX_SPREADS
+    assert "tasks of shards [1] run on executors without their files" in caplog.text
+    with pytest.raises(ClusterError, match=f"over all task slots {MAX_SPREADS} times"):
+        live_fit.lost(ShardsMissing([1]))
+    live_fit.lost(ShardsMissing([], [1]))  # files that are gone are failures
+    assert holds[MAX_SPREADS:] == [0.0]
+    with pytest.raises(WorkerError, match=r"files of shards \[1\] are gone"):
+        live_fit.lost(ShardsMissing([], [1]))
 
 
 @pytest.mark.parametrize("stopped", [False, True])
@@ -281,6 +305,7 @@ def test_an_epoch_that_starts_again_has_the_weights_its_callbacks_set(monkeypatc
     monkeypatch.setattr(live, "open_epoch", lambda fit, epoch: fit.aggregator.weights.fill(7))
     monkeypatch.setattr(live, "AggregatorServer", lambda *args, **more: Idle())
     monkeypatch.setattr(live, "bind_host", lambda spark: "")
+    monkeypatch.setattr(live, "Placement", lambda fit: SimpleNamespace(spread=lambda: None))
 
     def run_to(live_fit, epoch, stop):
         live_fit.coordinator.hello(0, 0)

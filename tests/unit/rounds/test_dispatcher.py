@@ -76,10 +76,10 @@ def test_an_order_does_not_end_without_the_result_of_a_shard_whose_files_are_gon
     """Also if both tasks ask for the next order before the driver looks."""
     dispatcher.post(Order(0, "train"), WEIGHTS)
     bring(dispatcher, 0).join(0.05)
-    dispatcher.report(1, 0, MissingFilesReport().to_json(), [])
+    dispatcher.report(1, 0, MissingFilesReport(strayed=True).to_json(), [])
     assert ask(dispatcher, 1, done=1) == STOP
     assert dispatcher.wait(0.05) is None
-    assert "files of shard 1" in dispatcher.obstacle
+    assert "shard 1 runs on an executor without its files" in dispatcher.obstacle
 
 
 def test_an_order_ends_when_all_tasks_ask_for_the_next_one(dispatcher):
@@ -162,7 +162,10 @@ def test_tasks_that_have_not_started_are_counted_when_others_wait():
     ("event", "obstacle"),
     [
         (lambda d: d.lost(1, 0, "Reset by peer."), "task of shard 1 ended: Reset by peer."),
-        (lambda d: d.report(1, 0, MissingFilesReport().to_json(), []), "files of shard 1"),
+        (
+            lambda d: d.report(1, 0, MissingFilesReport(strayed=True).to_json(), []),
+            "shard 1 runs on an executor without its files",
+        ),
         (lambda d: d.report(1, 0, ObstacleReport("Too large.").to_json(), []), "1: Too large."),
         (lambda d: second_task(d, 1), "second task of shard 1"),
     ],

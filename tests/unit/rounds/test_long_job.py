@@ -199,7 +199,7 @@ def test_an_error_of_the_model_is_that_of_the_first_shard(world):
 
 def test_missing_files_are_an_obstacle(world):
     world.train = lambda work, spec, weights, handle: MissingShard(handle.index, "here", "there")
-    with pytest.raises(Obstacle, match="files of shard . are not on the host"):
+    with pytest.raises(Obstacle, match="task of shard . runs on an executor without its files"):
         world.start().train(order())
 
 

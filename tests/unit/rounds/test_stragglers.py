@@ -17,7 +17,7 @@ from kspark.rounds.shard_jobs import ShardJobs
 from kspark.rounds.stragglers import train_rounds_with_timeout
 from kspark.shards import ShardFacts
 from kspark.weights import TRAINABLE, Weight, WeightSpec
-from kspark.worker.tasks import MissingShard, ShardResult
+from kspark.worker.tasks import GONE, MissingShard, ShardResult
 
 SPEC = WeightSpec((Weight("w", (2,), "float32", TRAINABLE),))
 EXAMPLES = {0: 1, 1: 2, 2: 3}
@@ -75,7 +75,7 @@ class Cluster:
     def mapPartitionsWithIndex(self, task):
         return task
 
-    def respool(self):
+    def respool(self, hold=0.0, delete=True):
         self.respooled += 1
         self.handles = SimpleNamespace(mapPartitionsWithIndex=lambda task: task)
 
@@ -240,7 +240,7 @@ def test_an_interrupt_cancels_all_jobs(monkeypatch):
 
 
 def test_lost_files_are_spooled_again_once_for_all_shards(monkeypatch):
-    gone = [MissingShard(shard, "here", "here") for shard in (0, 1)]
+    gone = [MissingShard(shard, "here", "here", GONE) for shard in (0, 1)]
     cluster = Cluster(monkeypatch, {0: [gone[0], 0, 1, 2], 1: [gone[1], 0, 1, 2], 2: [0, 1, 2]})
     cluster.train()
     assert cluster.respooled == 1
@@ -250,7 +250,7 @@ def test_lost_files_are_spooled_again_once_for_all_shards(monkeypatch):
 def test_a_fit_fails_if_tasks_keep_running_on_other_hosts(monkeypatch):
     strayed = [MissingShard(1, "there", "here")] * 99
     cluster = Cluster(monkeypatch, {**ON_TIME, 1: strayed})
-    with pytest.raises(ClusterError, match=r"shards \[1\] on hosts without their files"):
+    with pytest.raises(ClusterError, match=r"shards \[1\] on executors without their files"):
         cluster.train()
     assert len([s for s, _ in cluster.submitted if s == 1]) == MAX_STRAYS + 1
 

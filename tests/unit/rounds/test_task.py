@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -16,11 +17,12 @@ from kspark.cluster.failures import NonFiniteLossError
 from kspark.errors import ConnectionLostError, Failure
 from kspark.rounds.task import RoundTask, train_epoch, train_round
 from kspark.shards import Chunk, Shard, ShardHandle
+from kspark.worker.kept_files import write_files
 from kspark.worker.progress import Reporter
 from kspark.worker.removal import clean_host, clean_up
 from kspark.worker.spooling import spool_shard
 from kspark.worker.state import ShardState, Tries, fetch_state, replica_for
-from kspark.worker.tasks import FitTask, MissingShard, ShardResult
+from kspark.worker.tasks import STATELESS, FitTask, MissingShard, ShardResult
 
 ZEROS = np.zeros(3, "f4")
 
@@ -328,15 +330,33 @@ def test_states_are_fetched_from_where_they_are(tools):
     assert list(fetch_state("fit", 1, 0, iter(documents))) == []
 
 
-def test_a_state_on_another_host_is_told(tools, monkeypatch):
+def test_a_state_on_another_host_is_told(tools):
     """There may be one; Spark has to run the task there."""
     documents = [spooled("fit", i, range(4 * i + 4)) for i in range(2)]
     train(task_of(tools, {0: 4}), documents[:1], tools=tools)
-    home = platform.node()
-    monkeypatch.setattr(platform, "node", lambda: "elsewhere")
-    found, missing = fetch_state("fit", 0, 0, iter(documents))
+    away = [replace(ShardHandle.from_json(d), mark="another").to_json() for d in documents]
+    found, missing = fetch_state("fit", 0, 0, iter(away))
     assert (found.shard, int(found.state[0][0])) == (0, 1)  # the files are what counts
-    assert missing == MissingShard(1, "elsewhere", home)
+    assert missing == MissingShard(1, platform.node(), platform.node())
+    assert missing.strayed
+
+
+def test_files_travel_with_the_result_and_are_asked_for_where_they_are_missing(tools):
+    """As on an executor that has taken the place of another one."""
+    document = spooled("fit", 0, range(4))
+    task = task_of(tools, {0: 4})
+    task = replace(task, fit=replace(task.fit, travels=True))
+    (first,) = train(task, [document], tools=tools)
+    assert set(first.files) == {"state"}
+    state = ShardState.of("fit", ShardHandle.from_json(document))
+    shutil.rmtree(state.folder)
+    later = replace(task, epoch=1, fit=replace(task.fit, kept={0: 0}))
+    (missing,) = train(later, [document], tools=tools)
+    assert missing == MissingShard(0, platform.node(), platform.node(), STATELESS)
+    (written,) = write_files("fit", 0, {0: first.files}, 0, [document])
+    (second,) = train(later, [document], tools=tools)
+    assert second.facts.state_kept
+    assert second.num_examples == 4
 
 
 def test_nothing_is_left_behind(tools, local_dirs):

@@ -23,6 +23,7 @@ from kspark.shards import (
     spool,
     spool_directory,
 )
+from kspark.shards.marks import MARK
 
 
 @pytest.fixture(autouse=True)
@@ -192,7 +193,7 @@ def test_a_failed_attempt_leaves_nothing_behind(local_dirs):
 
     with pytest.raises(RuntimeError, match="data source"):
         spool(chunks(), 0, "run")
-    assert os.listdir(spool_directory("run", 0)) == []
+    assert os.listdir(spool_directory("run", 0)) == [MARK]
 
 
 def test_a_shard_appears_only_when_it_is_complete():
@@ -205,7 +206,7 @@ def test_a_shard_appears_only_when_it_is_complete():
 
     handle = spool(chunks(), 0, "run")
     assert seen == []
-    assert os.listdir(spool_directory("run", 0)) == [os.path.basename(handle.path)]
+    assert set(os.listdir(spool_directory("run", 0))) == {MARK, os.path.basename(handle.path)}
 
 
 def test_two_attempts_of_one_task_write_separate_shards():

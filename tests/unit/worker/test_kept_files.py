@@ -87,7 +87,7 @@ def test_shards_that_are_not_asked_for_are_left_out(tmp_path):
 def test_a_lost_state_has_no_files_and_a_stray_task_is_repeated(tmp_path):
     handle = handle_in(tmp_path)
     assert only(fetch_files("fit", 0, 0, [handle.to_json()])).files == {}
-    away = dataclasses.replace(handle, host="elsewhere").to_json()
+    away = dataclasses.replace(handle, mark="another").to_json()
     for task in (fetch_files("fit", 0, 0, [away]), restore_files("fit", 0, {5: {}}, 0, [away])):
         assert isinstance(stray := only(task), MissingShard)
         assert stray.strayed

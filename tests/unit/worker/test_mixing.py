@@ -133,19 +133,18 @@ def test_the_shards_of_the_period_before_are_deleted_first(handles, tmp_path):
     before = mixed(MixingTask("fit", Mixing(0, 0, TRAIN)), handles)
     state = before[0].state_path("state")
     os.mkdir(state)
-    here = tuple((shard.handle.host, shard.handle.path) for shard in before)
-    other = ("another host", ShardHandle.from_json(handles[0]).path)
-    task = MixingTask("fit", Mixing(0, 1, TRAIN), (*here, other))
+    here = tuple(shard.handle.path for shard in before)
+    task = MixingTask("fit", Mixing(0, 1, TRAIN), (*here, "/nowhere/shard-of-another-host"))
     blocks = cut_shards(task, 1, iter([handles[1]]))
     assert list(blocks) == []  # an empty partition makes room, too
     assert not any(os.path.exists(shard.handle.path) for shard in before)
     assert os.path.exists(state)
-    assert len(os.listdir(tmp_path / "kspark-fit")) == len(handles) + 1  # these, and the state
+    assert len(os.listdir(tmp_path / "kspark-fit")) == len(handles) + 2  # and state and mark
 
 
 def test_only_the_rows_on_this_host_are_deleted(handles):
     first, last = ShardHandle.from_json(handles[0]), ShardHandle.from_json(handles[2])
-    elsewhere = replace(last, host="elsewhere")
+    elsewhere = replace(last, mark="another")
     documents = [first.to_json(), elsewhere.to_json()]
     assert list(delete_shards(0, iter(documents))) == [0]
     assert [os.path.exists(one.path) for one in (first, last)] == [False, True]

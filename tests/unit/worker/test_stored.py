@@ -13,7 +13,7 @@ import pytest
 from kspark.adapters.spooled import Group, Layout, StoredPlan
 from kspark.shards import ArraySpec, Chunk, InputSpec, Shard, ShardHandle, spool
 from kspark.worker.stored import cut_stored, find_missing, link_shard, read_stored
-from kspark.worker.tasks import MissingShard
+from kspark.worker.tasks import GONE, MissingShard
 
 
 def plan(dtype=""):
@@ -67,16 +67,17 @@ def sizes(index, chunks):
 
 
 def test_missing_files_are_told_with_the_host_that_wrote_them(handle):
-    away = replace(handle, host="elsewhere")
+    away = replace(handle, host="elsewhere", mark="another")
     documents = [handle.to_json()]
     assert list(read_stored(plan(), {1: 10}, sizes, 1, documents)) == [(1, 10)]
     assert list(find_missing(1, documents)) == []
     Shard.remove(handle)
-    assert linked(handle) == {"missing": {"shard": 1, "host": platform.node(), "home": handle.host}}
+    missing = {"shard": 1, "host": platform.node(), "home": handle.host, "lack": GONE}
+    assert linked(handle) == {"missing": missing}
     found = list(read_stored(plan(), {1: 10}, sizes, 1, [away.to_json()]))
     assert found == [MissingShard(1, platform.node(), "elsewhere")]
     assert list(find_missing(1, documents)) == [1]
-    assert list(find_missing(1, [away.to_json()])) == []
+    assert list(find_missing(1, [away.to_json()])) == [1]
 
 
 def test_pieces_have_all_rows(handle):

@@ -6,7 +6,9 @@ import json
 import os
 import pickle
 import socket
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from kspark.cluster.failures import (
@@ -25,8 +27,10 @@ from kspark.errors import (
     KSparkError,
     ProtocolError,
 )
-from kspark.shards import ShardFacts, ShardHandle, SpoolMissingError, Usage
+from kspark.shards import Chunk, ShardFacts, ShardHandle, SpoolMissingError, Usage, spool
 from kspark.worker.tasks import (
+    AWAY,
+    GONE,
     FitTask,
     MissingShard,
     ShardResult,
@@ -79,11 +83,15 @@ def test_what_may_go_better_in_another_attempt_is_raised(kind):
         guarded(3, raising(kind("superseded")))
 
 
-def test_missing_files_are_a_value_of_their_own():
-    missing = guarded(3, raising(SpoolMissingError("gone")), "elsewhere")
-    assert missing == MissingShard(3, HOST, "elsewhere")
+def test_missing_files_are_a_value_of_their_own(tmp_path):
+    handle = spool([Chunk([np.arange(2)])], 3, "run", directory=str(tmp_path))
+    assert guarded(3, raising(SpoolMissingError("gone")), handle) == MissingShard(
+        3, HOST, HOST, GONE
+    )
+    away = replace(handle, host="elsewhere", mark="of an executor there")
+    missing = guarded(3, raising(SpoolMissingError("gone")), away)
+    assert missing == MissingShard(3, HOST, "elsewhere", AWAY)
     assert missing.strayed
-    assert not guarded(3, raising(SpoolMissingError("gone")), HOST).strayed
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])

@@ -212,7 +212,7 @@ def test_a_failure_ends_the_fit_and_the_first_one_is_kept(fit):
 
 
 def test_missing_files_are_told_and_forgotten_with_the_next_job(fit):
-    assert fit.report(1, "missing") == ({}, [])
+    assert fit.report(1, "missing", strayed=False) == ({}, [])
     assert fit.shared.missing == {1}
     fit.shared.begin_job(1000)
     assert fit.shared.missing == set()

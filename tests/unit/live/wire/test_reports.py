@@ -32,7 +32,7 @@ REPORTS = [
     FailureReport(Failure(2, "host", 0, "ValueError", "a mistake", "traceback")),
     MetricsReport(3, FACTS),
     MetricsReport(3, FACTS, (8, 0, 8)),
-    MissingFilesReport(),
+    MissingFilesReport(strayed=True),
     ObstacleReport("It is too large."),
     OrderRequest(3),
     ProgressReport(2, 640, 6400),
