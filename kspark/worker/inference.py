@@ -16,7 +16,6 @@ from kspark.adapters.sparse import to_rows
 from kspark.cluster.failures import UnfitLabelsError
 from kspark.errors import Failure, invalid
 from kspark.replica import ReplicaSpec
-from kspark.replica.building import build
 from kspark.shards import (
     TEXT,
     Chunk,
@@ -28,16 +27,13 @@ from kspark.shards import (
     Window,
 )
 from kspark.worker.counting import RowCounter, counted
+from kspark.worker.predictors import predict_windows
 from kspark.worker.scores import Scores
 from kspark.worker.state import replica_for
 from kspark.worker.tasks import Result, ShardResult, check_unchanged, guarded, read_to_end
 
 if TYPE_CHECKING:
     from kspark.replica import Replica
-
-MAX_PREDICTORS = 4
-
-_predictors: dict[str, Replica] = {}
 
 
 @dataclass(frozen=True)
@@ -272,11 +268,13 @@ def predict_rows(
     first_row: int = 0,
 ) -> list[np.ndarray]:
     """Predict rows of the columns of `plan`. Returns one array per output, none without rows."""
-    replica = predictor_for(spec, task.key, task.threads)
     names = [f"c{i}" for i in range(len(columns))]
     features = pa.RecordBatch.from_arrays(columns, names=names)
     chunks = plan.chunks(features, None, first_row)
-    return joined([replica.predict(chunk.window(), task.batch_size) for chunk in chunks])
+    parts = []
+    for chunk in chunks:
+        parts += predict_windows(spec, task.key, task.threads, [chunk.window()], task.batch_size)
+    return joined(parts)
 
 
 def joined(parts: list[list[np.ndarray]]) -> list[np.ndarray]:
@@ -309,8 +307,8 @@ def predict_series(
         feed.array([found[n] for n in feed.names], plan.floatx, Place(feed.title))
         for feed in plan.x
     ]
-    replica = predictor_for(spec, task.key, task.threads)
-    outputs = replica.predict(Chunk(inputs).window(), task.batch_size)
+    windows = [Chunk(inputs).window()]
+    (outputs,) = predict_windows(spec, task.key, task.threads, windows, task.batch_size)
     return scores.columns(outputs)[-1].to_pandas()
 
 
@@ -335,16 +333,3 @@ def series_array(name: str, series: Any, is_loose: bool = False) -> Features:
     else:
         column = pa.array(series, from_pandas=False)
     return to_rows(column, place, is_loose=is_loose)
-
-
-def predictor_for(spec: ReplicaSpec, key: str, threads: int) -> Replica:
-    """Return this process' replica of a model for predictions, built at the first call.
-
-    A query may run several models in every task, so the last `MAX_PREDICTORS` used replicas are
-    kept.
-    """
-    replica = _predictors.pop(key, None)
-    _predictors[key] = build(spec, threads) if replica is None else replica
-    while len(_predictors) > MAX_PREDICTORS:
-        del _predictors[next(iter(_predictors))]
-    return _predictors[key]

@@ -22,6 +22,7 @@ from kspark.shards import (
     StoredArray,
     Usage,
 )
+from kspark.worker.names import with_own_names
 
 if TYPE_CHECKING:
     from kspark.adapters.factories import FactoryRows
@@ -178,11 +179,11 @@ def guarded(shard: int, work: Callable[[], Any], home: str = "") -> Any:
     except SpoolMissingError:
         return MissingShard(shard, platform.node(), home)
     except FINAL as error:
-        return failure_of(shard, error)
+        return with_own_names(failure_of(shard, error))
     except KSparkError:
         raise
     except Exception as error:  # noqa: BLE001 - Any other error is the model's.
-        return failure_of(shard, error)
+        return with_own_names(failure_of(shard, error))
 
 
 def facts_of(batches: int, num_examples: int, state_kept: bool, usage: Usage) -> ShardFacts:
