@@ -40,6 +40,10 @@ DERIVED = "(?:forward_|backward_)?"
 """Prefixes of the names that `Bidirectional` gives to its layers."""
 
 
+OF_FILE = re.compile(r'\s*File "')
+"""Beginning of a line of a traceback with the path of a file."""
+
+
 def is_automatic(name: Any, class_name: str) -> TypeGuard[str]:
     """Whether Keras may have made a name for an object of a class."""
     if not isinstance(name, str):
@@ -179,6 +183,8 @@ def canonical_pickle(pickled: bytes, names: Sequence[str]) -> bytes:
 def translated(text: str, names: Mapping[str, str]) -> str:
     """Replace the names of layers in a message, where they are in quotes or part of a path.
 
+    Lines of a traceback that name a file stay as they are.
+
     Args:
         text: String.
         names: Mapping from the names in the text to those that replace them.
@@ -188,4 +194,7 @@ def translated(text: str, names: Mapping[str, str]) -> str:
         return text
     known = "|".join(map(re.escape, longest_first))
     pattern = rf"(?<=['\"/])(?:{known})(?![A-Za-z0-9_])|(?<![A-Za-z0-9_])(?:{known})(?=['\"/])"
-    return re.sub(pattern, lambda found: names[found[0]], text)
+    return "\n".join(
+        line if OF_FILE.match(line) else re.sub(pattern, lambda found: names[found[0]], line)
+        for line in text.split("\n")
+    )

@@ -246,3 +246,8 @@ def test_messages_get_the_names_of_the_users_model():
     found = "node sequential/dense_2/Relu, \"dense_3\", a dense array, dense_10/x, 'dense_2'"
     assert translated(text, names) == found
     assert translated(text, {}) == text
+
+
+def test_files_in_tracebacks_keep_their_names():
+    text = '  File "layers/core/dense.py", line 3, in call\n    "dense"'
+    assert translated(text, {"dense": "dense_3"}) == text.replace('"dense"', '"dense_3"')
