@@ -27,6 +27,7 @@ from kspark.live.wire import Welcome
 from kspark.live.wire.reports import FailureReport, MissingFilesReport, Report
 from kspark.replica import ReplicaSpec
 from kspark.shards import Shard, ShardHandle, SpoolMissingError, is_here
+from kspark.worker.names import with_own_names
 from kspark.worker.state import ShardState, Tries, replica_for
 from kspark.worker.tasks import FINAL, Result, ShardResult, guarded, task_number, training_rows
 from kspark.worker.watching import note_of, watched
@@ -69,9 +70,9 @@ def live_shard(task: LiveTask, spec: ReplicaSpec, handle: ShardHandle) -> Result
         except KSparkError as error:
             if not isinstance(error, FINAL):
                 raise
-            return reported(client, failure_of(handle.index, error))
+            return reported(client, with_own_names(failure_of(handle.index, error)))
         except Exception as error:  # noqa: BLE001 - Any error of the model's code ends the fit.
-            return reported(client, failure_of(handle.index, error))
+            return reported(client, with_own_names(failure_of(handle.index, error)))
 
 
 def connection(task: LiveTask, spec: ReplicaSpec, shard: int) -> AggregatorClient:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import replace
 from threading import RLock
 from typing import Any
 
@@ -130,10 +129,9 @@ class CarriedModel:
                 if preprocess is not None:
                     step = Step.of("preprocess", preprocess, self.custom_objects)
                     preprocessing = Preprocessing(names, step)
-                made = ReplicaSpec.of(
+                spec = ReplicaSpec.of(
                     self.predicting(layer), self.custom_objects, preprocessing=preprocessing
                 )
-                spec = replace(made, values=None)  # Predictors are not renewed.
                 kept = SharedModel(spark, spec, key)
                 self._shared[place] = kept
             return kept

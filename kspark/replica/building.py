@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kspark.errors import EnvironmentMismatchError
 from kspark.replica.backends import use_backend
+from kspark.replica.signature import DICT
 from kspark.replica.spec import ReplicaSpec
 from kspark.replica.variables import same_structure, weight_spec
 
 if TYPE_CHECKING:
     from kspark.replica.preprocessing import Preprocessor
     from kspark.replica.replica import Replica
+    from kspark.shards import ArraySpec, InputSpec
 
 
 def build(spec: ReplicaSpec, threads: int | None = None) -> Replica:
@@ -65,7 +68,9 @@ def renewed(replica: Replica, spec: ReplicaSpec) -> bool:
         Boolean, `False` if the replica has to be built anew. Then nothing has changed.
     """
     values, compilation = spec.values, spec.model.compilation
-    if values is None or compilation is None or replica.inputs != spec.inputs:
+    if values is None or compilation is None:
+        return False
+    if nameless(replica.inputs) != nameless(spec.inputs):
         return False
     if not same_structure(replica.spec, spec.weights):
         return False
@@ -73,9 +78,23 @@ def renewed(replica: Replica, spec: ReplicaSpec) -> bool:
 
     keras.config.set_floatx(spec.inputs.floatx)
     replica.forget_rows()
+    replica.spec, replica.inputs = spec.weights, spec.inputs
     replica.set_vector(values.vector)
     replica.set_fixed(values.fixed)
     replica.set_optimizer_state(compilation.optimizer.state)
     replica.reset_metrics()
     replica.preparation = preparation_of(spec)
     return True
+
+
+def nameless(inputs: InputSpec) -> InputSpec:
+    """Return an `InputSpec` without the names that no structure needs, which Keras numbers."""
+
+    def without_names(arrays: tuple[ArraySpec, ...]) -> tuple[ArraySpec, ...]:
+        return tuple(replace(array, name="") for array in arrays)
+
+    if inputs.x_structure != DICT:
+        inputs = replace(inputs, inputs=without_names(inputs.inputs))
+    if inputs.y_structure != DICT and not inputs.outputs:
+        inputs = replace(inputs, targets=without_names(inputs.targets))
+    return inputs

@@ -10,11 +10,18 @@ state.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from kspark.replica import pickling
+from kspark.replica.auto_names import (
+    automatic_names,
+    canonical,
+    canonical_pickle,
+    is_automatic,
+)
 from kspark.replica.compile_arguments import compile_arguments
 from kspark.replica.optimizer import OptimizerSpec
 from kspark.replica.variables import in_order
@@ -31,10 +38,12 @@ class Compilation:
         arguments: Bytes, the pickled arguments of `compile` except the optimizer. `None` if the
             model's class compiles itself from the configuration in the model's file.
         optimizer: `OptimizerSpec`.
+        names: Tuple of strings, the automatic names of losses and metrics in the arguments.
     """
 
     arguments: bytes | None = field(repr=False)
     optimizer: OptimizerSpec
+    names: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
     def of(cls, model: keras.Model) -> Compilation:
@@ -43,15 +52,23 @@ class Compilation:
         Raises:
             ValueError: If an argument of `compile` cannot be pickled. The message names it.
         """
-        arguments = None
-        if not compiles_itself(model):
-            arguments = pickling.dump(compile_arguments(model), known_parts(model))
-        return cls(arguments, OptimizerSpec.of(model))
+        if compiles_itself(model):
+            return cls(None, OptimizerSpec.of(model))
+        given = compile_arguments(model)
+        arguments = pickling.dump(given, known_parts(model))
+        return cls(arguments, OptimizerSpec.of(model), names_of_parts(given))
 
     @property
     def settings(self) -> list[Any]:
-        """The optimizer's configuration and exclusions, as JSON data."""
-        return [self.optimizer.config, self.optimizer.excluded, self.optimizer.numbers]
+        """The optimizer's configuration, without automatic names, and exclusions, as JSON data."""
+        config = json.loads(self.optimizer.config)
+        known = canonical(config, automatic_names(config))
+        return [known, self.optimizer.excluded, self.optimizer.numbers]
+
+    @property
+    def canonical_arguments(self) -> bytes:
+        """The arguments of `compile` without the numbers in the names of losses and metrics."""
+        return canonical_pickle(self.arguments or b"", self.names)
 
     def compared(self, model: keras.Model, custom_objects: Mapping[str, Any]) -> Compilation:
         """Add what the optimizer's configuration lacks; see `OptimizerSpec.compared`."""
@@ -67,6 +84,13 @@ class Compilation:
             arguments = pickling.load(self.arguments, known_parts(model))
             # Models that override `compile` get what their `compile` stored as attributes.
             keras.Model.compile(model, model.optimizer, auto_scale_loss=False, **arguments)
+
+
+def names_of_parts(arguments: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the automatic names of losses and metrics of Keras among arguments of `compile`."""
+    parts = [part for part in pickling.leaves(arguments) if pickling.of_keras(part)]
+    names = ((getattr(part, "name", None), type(part).__name__) for part in parts)
+    return tuple(dict.fromkeys(name for name, kind in names if is_automatic(name, kind)))
 
 
 def compiles_itself(model: keras.Model) -> bool:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from kspark.replica import custom_objects as custom
 from kspark.replica import pickling
+from kspark.replica.auto_names import automatic_names, canonical
 from kspark.replica.comparing import untouched_randomness
 from kspark.replica.compiled import Compilation
 from kspark.replica.differences import Differences
@@ -89,14 +90,21 @@ class ModelSpec:
 
     @property
     def digest(self) -> str:
-        """Digest of 32 hexadecimal digits of all but the values of variables."""
+        """Digest of 32 hexadecimal digits of all but the values of variables and `names`."""
         compilation = None if self.compilation is None else self.compilation.settings
-        config = [read_config(self.model_bytes), self.dtype_policy, compilation]
+        model = read_config(self.model_bytes)
+        config = [canonical(model, automatic_names(model)), self.dtype_policy, compilation]
         text = json.dumps(config, sort_keys=True).encode()
         parts = [text, self.custom_objects, self.differences.attribute_values]
         if self.compilation is not None:
-            parts += [self.compilation.arguments or b"", self.compilation.optimizer.parts]
+            parts += [self.compilation.canonical_arguments, self.compilation.optimizer.parts]
         return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The automatic names in which models with the same digest may differ, in one order."""
+        metrics = () if self.compilation is None else self.compilation.names
+        return (*automatic_names(read_config(self.model_bytes)), *metrics)
 
     def objects(self) -> dict[str, Any]:
         """Return the custom objects by name."""

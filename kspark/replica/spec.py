@@ -69,10 +69,12 @@ class ReplicaSpec:
         weights: `WeightSpec` over all variables of the model.
         inputs: `InputSpec` of the model.
         digest: String, digest of the architecture, compile arguments and custom objects. The
-            values of weights do not enter it.
+            values of weights do not enter it, nor do `names`.
         values: `Values`, if a replica of an earlier fit may train this model; see
             `kspark.replica.renewing`. Defaults to `None`: a replica is built anew.
         preprocessing: `Preprocessing` of the rows, or `None`: they are the model's inputs.
+        names: Tuple of strings, the names of layers and metrics that Keras has made. Models with
+            the same digest have as many, in the same order.
     """
 
     model: ModelSpec
@@ -82,6 +84,7 @@ class ReplicaSpec:
     digest: str
     values: Values | None = field(default=None, repr=False, compare=False)
     preprocessing: Preprocessing | None = None
+    names: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -124,6 +127,7 @@ class ReplicaSpec:
             digest=described.digest,
             values=Values.of(model, weights) if is_renewable(model, described) else None,
             preprocessing=preprocessing,
+            names=described.names,
         )
 
     @property

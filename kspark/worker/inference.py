@@ -15,7 +15,6 @@ from kspark.adapters.feeds import FramePlan
 from kspark.cluster.failures import UnfitLabelsError
 from kspark.errors import Failure, invalid
 from kspark.replica import ReplicaSpec
-from kspark.replica.building import build
 from kspark.shards import (
     TEXT,
     Chunk,
@@ -27,6 +26,7 @@ from kspark.shards import (
 )
 from kspark.tracebacks import shows_the_users_line
 from kspark.worker.counting import RowCounter, counted
+from kspark.worker.predictors import predict_windows
 from kspark.worker.scores import Scores
 from kspark.worker.series import series_array
 from kspark.worker.state import replica_for
@@ -34,10 +34,6 @@ from kspark.worker.tasks import Result, ShardResult, check_unchanged, guarded, r
 
 if TYPE_CHECKING:
     from kspark.replica import Replica
-
-MAX_PREDICTORS = 4
-
-_predictors: dict[str, Replica] = {}
 
 
 @dataclass(frozen=True)
@@ -258,11 +254,13 @@ def predict_rows(
     first_row: int = 0,
 ) -> list[np.ndarray]:
     """Predict rows of the columns of `plan`. Returns one array per output, none without rows."""
-    replica = predictor_for(spec, task.key, task.threads)
     names = [f"c{i}" for i in range(len(columns))]
     features = pa.RecordBatch.from_arrays(columns, names=names)
     chunks = plan.chunks(features, None, first_row)
-    return joined([replica.predict(chunk.window(), task.batch_size) for chunk in chunks])
+    parts = []
+    for chunk in chunks:
+        parts += predict_windows(spec, task.key, task.threads, [chunk.window()], task.batch_size)
+    return joined(parts)
 
 
 def joined(parts: list[list[np.ndarray]]) -> list[np.ndarray]:
@@ -296,19 +294,6 @@ def predict_series(
         feed.array([found[n] for n in feed.names], plan.floatx, Place(feed.title))
         for feed in plan.x
     ]
-    replica = predictor_for(spec, task.key, task.threads)
-    outputs = replica.predict(Chunk(inputs).window(), task.batch_size)
+    windows = [Chunk(inputs).window()]
+    (outputs,) = predict_windows(spec, task.key, task.threads, windows, task.batch_size)
     return scores.columns(outputs)[-1].to_pandas()
-
-
-def predictor_for(spec: ReplicaSpec, key: str, threads: int) -> Replica:
-    """Return this process' replica of a model for predictions, built at the first call.
-
-    A query may run several models in every task, so the last `MAX_PREDICTORS` used replicas are
-    kept.
-    """
-    replica = _predictors.pop(key, None)
-    _predictors[key] = build(spec, threads) if replica is None else replica
-    while len(_predictors) > MAX_PREDICTORS:
-        del _predictors[next(iter(_predictors))]
-    return _predictors[key]

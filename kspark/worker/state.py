@@ -1,10 +1,10 @@
 """Data that a Python worker keeps between tasks: the built replica, and each shard's state.
 
 A replica is built once per process and fit. If all of its state is in variables, a later fit of
-the same model takes it over with what it has compiled. The optimizer state of a shard, with its
-integers and RNG state, belongs to the shard and not to the process. It is saved beside the shard's
-files after each epoch. So the next round may run in any process of the host, and a retried task
-starts from the same bytes.
+the same model, or of another one of its architecture, takes it over with what it has compiled. The
+optimizer state of a shard, with its integers and RNG state, belongs to the shard and not to the
+process. It is saved beside the shard's files after each epoch. So the next round may run in any
+process of the host, and a retried task starts from the same bytes.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from kspark.plan import TrainingPlan
 from kspark.replica import ReplicaSpec
 from kspark.replica.building import build, renewed
 from kspark.shards import Shard, ShardHandle, is_here
+from kspark.worker.memory import check_memory
+from kspark.worker.names import set_names
 from kspark.worker.tasks import MissingShard, Result, ShardResult, State, widened
 
 if TYPE_CHECKING:
@@ -33,16 +35,17 @@ class Kept:
     """The replica of a fit.
 
     Attributes:
-        digest: String, the digest of its model.
         replica: `Replica`.
         start: `State` at the start of the fit.
-        renewable: Boolean, whether a later fit of the same model may take the replica over.
+        renewable: Boolean, whether a later fit of an equal model may take the replica over.
+        names: Tuple of strings, the `names` of the model for which the replica was built.
     """
 
     digest: str
     replica: Replica
     start: State
     renewable: bool
+    names: tuple[str, ...] = ()
 
 
 _replicas: dict[str, Kept] = {}
@@ -58,26 +61,30 @@ SPARE = ""
 def replica_for(spec: ReplicaSpec, key: str, threads: int) -> Replica:
     """Return this process' replica of a model.
 
-    The first call for a fit builds it, or renews that of an earlier fit of the same model. The
+    The first call for a fit builds it, or renews that of an earlier fit of an equal model. The
     replica of another model is freed.
     """
     kept = _replicas.get(key)
     if kept is not None and kept.digest == spec.digest:
         return kept.replica
-    replica = taken_over(spec)
+    kept = taken_over(spec)
     _replicas.clear()
     _standing.clear()
-    replica = build(spec, threads) if replica is None else replica
+    if kept is None:
+        check_memory(threads)
+        kept = Kept(spec.digest, build(spec, threads), ([], []), True, spec.names)
+    set_names(kept.names, spec.names)
+    replica = kept.replica
     start = (replica.get_optimizer_state(), replica.get_fixed())
-    _replicas[key] = Kept(spec.digest, replica, start, spec.values is not None)
+    _replicas[key] = replace(kept, start=start, renewable=spec.values is not None)
     return replica
 
 
-def taken_over(spec: ReplicaSpec) -> Replica | None:
+def taken_over(spec: ReplicaSpec) -> Kept | None:
     """Return the replica of another fit, renewed for a spec; `None` if there is none."""
     for kept in _replicas.values():
         if kept.renewable and kept.digest == spec.digest and renewed(kept.replica, spec):
-            return kept.replica
+            return kept
     return None
 
 

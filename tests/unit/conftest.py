@@ -27,7 +27,7 @@ from kspark.plan import TrainingPlan, shard_steps
 from kspark.replica.building import build
 from kspark.shards import Chunk, Shard, ShardFacts, spool
 from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
-from kspark.worker import inference as inference_module
+from kspark.worker import predictors as predictors_module
 from kspark.worker import state as state_module
 from kspark.worker.state import ShardState
 from kspark.worker.tasks import FitTask
@@ -158,6 +158,7 @@ class CountingSpec:
     digest: str = "counting"
     built: list = field(default_factory=list, compare=False)
     values: tuple | None = None
+    names: tuple = ()
 
 
 class Lost(ConnectionLostError):
@@ -466,7 +467,7 @@ def build_counting(spec, threads):
 def clean_process(monkeypatch):
     """A process without a replica, before and after; and without threads of a test."""
     monkeypatch.setattr(state_module, "build", build_counting)
-    monkeypatch.setattr(inference_module, "build", build_counting)
+    monkeypatch.setattr(predictors_module, "build", build_counting)
     state_module._replicas.clear()
     threads = set(threading.enumerate())
     yield

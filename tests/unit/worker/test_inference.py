@@ -16,15 +16,15 @@ from kspark.cluster.failures import UNFIT_LABELS
 from kspark.errors import ConnectionLostError, Failure
 from kspark.job.inference import with_fitting_labels
 from kspark.shards import ArraySpec, Chunk, InputSpec, Shard, ShardHandle, spool
-from kspark.worker import inference
+from kspark.worker import predictors
 from kspark.worker.inference import (
     InferenceTask,
     evaluate_chunks,
     predict_batches,
     predict_chunks,
     predict_columns,
-    predictor_for,
 )
+from kspark.worker.predictors import predictor_for
 from kspark.worker.state import replica_for
 from kspark.worker.tasks import MissingShard, ShardResult
 from kspark.worker.watching import validate_shards
@@ -232,9 +232,9 @@ def plan():
 
 @pytest.fixture
 def no_predictors():
-    inference._predictors.clear()
-    yield inference._predictors
-    inference._predictors.clear()
+    predictors._predictors.clear()
+    yield predictors._predictors
+    predictors._predictors.clear()
 
 
 def predicted(tools, batches, key="model", spec=None):
