@@ -30,7 +30,7 @@ from kspark.errors import AggregationError, Failure
 from kspark.live.coordinator.clocks import Clocks
 from kspark.live.coordinator.gate import Gate
 from kspark.live.coordinator.meetings import Meetings
-from kspark.live.coordinator.progress import Answer, EpochReport, FitProgress, ShardPlan
+from kspark.live.coordinator.progress import Answer, Apart, EpochReport, FitProgress, ShardPlan
 from kspark.live.coordinator.pushes import Pushes
 from kspark.live.coordinator.rendezvous import OVER, Rendezvous
 from kspark.live.coordinator.running import Running
@@ -68,6 +68,7 @@ class Coordinator:
         missing: Set of shards whose replica found no files.
         instructions: `Instructions` for all replicas.
         offers: Mapping from shard to the `SharedOffer` of its welcome.
+        apart: `Apart` of replicas that add to the weights in shared memory, or `None`.
         rendezvous: `Rendezvous` of synchronous replicas, or `None`.
         running: `Running`, how far the replicas have come within an epoch.
     """
@@ -94,6 +95,7 @@ class Coordinator:
         self.missing: set[int] = set()
         self.instructions = Instructions()
         self.offers: dict[int, SharedOffer] = {}
+        self.apart: Apart | None = None
         self._oldest_attempt = 0
         self._gate = Gate()
         self.running = Running(marks)
@@ -127,7 +129,7 @@ class Coordinator:
                 raise AggregationError(f"Shard {shard} does not belong to this fit.")
             if attempt < max(state.attempt, self._oldest_attempt):
                 raise AggregationError(f"Attempt {attempt} of shard {shard} was superseded.")
-            returning = state.admit(attempt)
+            returning = self._progress.admit(shard, attempt, self.apart)
             if self._meetings is None:
                 self._progress.catch_up(shard)
             elif returning:

@@ -195,7 +195,7 @@ class Call:
     def _run(self, function: Callable[..., Any], *args: Any) -> None:
         try:
             self.value = function(*args)
-        except Exception as error:  # The test looks at it.
+        except Exception as error:  # noqa: BLE001 (the test looks at it)
             self.error = error
         finally:
             with self._gate.changed:
