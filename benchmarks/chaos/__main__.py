@@ -107,12 +107,16 @@ class Run:
         late.start()
         thread = None
         with process:
-            for line in process.stdout or ():
-                due = line.split() == ["epoch", str(scenario.epoch)] and strikes
-                if due and thread is None and scenario.fault not in FROM_INSIDE:
-                    thread = threading.Thread(target=self.strike, args=(process,))
-                    thread.start()
-            process.wait()
+            try:
+                for line in process.stdout or ():
+                    due = line.split() == ["epoch", str(scenario.epoch)] and strikes
+                    if due and thread is None and scenario.fault not in FROM_INSIDE:
+                        thread = threading.Thread(target=self.strike, args=(process,))
+                        thread.start()
+                process.wait()
+            except BaseException:
+                process.kill()
+                raise
         in_time = late.is_alive()
         late.cancel()
         if thread is not None:
@@ -189,6 +193,8 @@ def run_scenario(scenario: Scenario, timeout: float, keep: Path | None) -> Verdi
 
 def main() -> None:
     args = arguments()
+    # SIGTERM, too, must end what a scenario has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     drawn = [draw(args.seed, number) for number in range(args.scenarios)]
     scenarios = matching({scenario.name: scenario for scenario in drawn}, args.only)
     rows, counts = [], dict.fromkeys(("right", "clear error", "skipped", "WRONG"), 0)
