@@ -1,4 +1,4 @@
-"""What all tests share: quiet libraries, and no clock in property tests."""
+"""What all tests share: quiet libraries, and property tests without a clock."""
 
 import os
 
@@ -8,5 +8,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 from hypothesis import settings
 
-settings.register_profile("kspark", deadline=None, print_blob=True)
+# In CI, a run tries the same examples as the run before. Elsewhere, each run tries new ones.
+settings.register_profile(
+    "kspark", deadline=None, print_blob=True, derandomize=bool(os.environ.get("CI"))
+)
 settings.load_profile("kspark")

@@ -93,8 +93,8 @@ DOORS = {
     *("socket", "socketserver", "ssl", "subprocess", "urllib"),
 }
 
-# Unpickling runs what it reads. These read only what Spark brought along with the job.
-UNPICKLING = {"cluster/bootstrap.py", "replica/pickling.py"}
+# Unpickling runs what it reads. These read only what Spark brought with a job, or back from one.
+UNPICKLING = {"cluster/bootstrap.py", "cluster/records.py", "replica/pickling.py"}
 PICKLES = {"cloudpickle", "dill", "marshal", "pickle", "shelve"}
 
 INTERNALS = ("keras.src", "tensorflow.python")

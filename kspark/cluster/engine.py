@@ -22,6 +22,7 @@ from kspark.classic import SparkStageInfo
 from kspark.cluster import connection, daemon, uploading
 from kspark.cluster.bootstrap import Enclosed
 from kspark.cluster.new_jobs import stages_of, tasks_of
+from kspark.cluster.records import joined
 from kspark.cluster.remote import is_connect, map_frame
 from kspark.cluster.resources import on_profile, refuse_over_connect
 from kspark.cluster.results import Collectable, PartitionFunction, Results
@@ -174,9 +175,9 @@ class ClassicEngine(Engine):
     def collect(self, results: Any, partitions: list[int] | None) -> list[Any]:
         """Collect the results of the given partitions, or of all."""
         if partitions is None:
-            return list(on_profile(results).collect())
+            return joined(on_profile(results).collect())
         # These results begin with others that were collected, and so have the call's profile.
-        return self.spark.sparkContext.runJob(results, list, partitions)
+        return joined(self.spark.sparkContext.runJob(results, list, partitions))
 
     def thread(self, target: Callable[[], None], name: str) -> Thread:
         """Create a thread with a thread of its own in the JVM."""
@@ -265,7 +266,7 @@ class ConnectEngine(Engine):
     def collect(self, results: Collectable, partitions: list[int] | None) -> list[Any]:
         """Collect all results: Spark Connect cannot collect single partitions of a DataFrame."""
         with connection.reaching(self.spark):
-            return results.collect()
+            return joined(results.collect())
 
     def thread(self, target: Callable[[], None], name: str) -> Thread:
         """Create a thread that inherits the session's tags."""

@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 from kspark.cluster.bootstrap import Shipped
 from kspark.cluster.failures import worker_error
 from kspark.cluster.interrupts import interruptible
+from kspark.cluster.records import in_records
 from kspark.cluster.spark_errors import brief
 from kspark.cluster.spark_job import JobLostError, Watch, lost_for_good, run
 from kspark.errors import ClusterError, Failure
@@ -96,7 +97,7 @@ def collect_shards(
     retries = Retries(spooled, max_failures, busy)
     while wanted is None or wanted:
         try:
-            rdd = spooled.handles.mapPartitionsWithIndex(task)
+            rdd = spooled.handles.mapPartitionsWithIndex(in_records(task))
             results = run(spark, rdd, description, wanted, watch=watch)
         except JobLostError as error:
             retries.after_lost_job(error)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from kspark.cluster import records
 from kspark.cluster.bootstrap import Shipped, ship
 from kspark.cluster.engine import engine_of
 from kspark.cluster.spark_job import Watch, run
@@ -39,9 +40,12 @@ def grouping_of(fit: Fit, without: Collection[int] = ()) -> Grouping | None:
         without: Collection of shards to leave out.
 
     Returns:
-        `Grouping`; `None` if there are fewer than `MIN_GROUPED_SHARDS` shards, or if the session
-        (Spark Connect) cannot shuffle results.
+        `Grouping`; `None` if there are fewer than `MIN_GROUPED_SHARDS` shards, if the session
+        (Spark Connect) cannot shuffle results, or if the weights are too large for a record: a
+        shuffle does not join the pieces of a result.
     """
+    if fit.spec.weights.nbytes > records.LARGEST_RECORD:
+        return None
     counts = {shard: n for shard, n in fit.num_train.items() if n and shard not in without}
     if len(counts) < MIN_GROUPED_SHARDS:
         return None

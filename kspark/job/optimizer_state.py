@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kspark.cluster.bootstrap import Shipped, ship
+from kspark.cluster.records import in_records
 from kspark.cluster.spark_job import JobLostError, run
 from kspark.errors import ClusterError, WorkerError
 from kspark.job.collecting import Retries
@@ -146,7 +147,7 @@ def fetch(
             kept = [] if group.state is None else [(group.state, group.state_examples)]
             fetched[group.number] = Fetched(kept, missing_of(group))
         return fetched
-    rdd = fit.train.handles.mapPartitionsWithIndex(task)
+    rdd = fit.train.handles.mapPartitionsWithIndex(in_records(task))
     for result in run(fit.spark, rdd, description, wanted, watch=watch):
         if result.shard in fetched:  # Spark Connect returns the results of all shards
             strays = [result] if isinstance(result, MissingShard) else []

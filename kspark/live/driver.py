@@ -21,6 +21,7 @@ from kspark.cluster.addresses import advertised_host, bind_host
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.failures import worker_error
 from kspark.cluster.interrupts import interruptible
+from kspark.cluster.records import in_records
 from kspark.cluster.slots import locality_seconds
 from kspark.cluster.spark_job import JobLostError, SparkJob
 from kspark.cluster.unreached import Unreached
@@ -194,7 +195,7 @@ class LiveFit:
         self.submissions += 1
         self.submitted = time.monotonic()
         shipped = ship(train_shards, task, shared=(fit.shared_spec,))
-        rdd = fit.train.handles.mapPartitionsWithIndex(shipped)
+        rdd = fit.train.handles.mapPartitionsWithIndex(in_records(shipped))
         return SparkJob(fit.spark, rdd, f"kspark: train to epoch {stop}").start()
 
     def wait(self, spark_job: SparkJob, epoch: int) -> EpochReport:

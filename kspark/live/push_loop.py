@@ -6,7 +6,6 @@ import time
 
 import numpy as np
 
-from kspark.errors import AggregationError
 from kspark.live.exchanging import train_exchanging
 from kspark.live.run import LiveRun
 from kspark.live.shared_memory import SharedWeights
@@ -102,8 +101,8 @@ def run_shared(run: LiveRun, shared: SharedWeights, offer: SharedOffer) -> None:
     scale, share = base.dtype.type(offer.scale), base.dtype.type(offer.share)
     pulled(run, base)  # It waits until all replicas are there, as in `run_pushes`.
     # An earlier attempt may have run on another host, and have pushed over TCP.
-    done = max(int(shared.pushes[slot]), run.welcome.start.sequence)
-    shared.pushes[slot], shared.owners[slot] = done, run.attempt
+    done = max(shared.admit(slot, run.attempt), run.welcome.start.sequence)
+    shared.pushes[slot] = done
     first, start = run.task.fit.plan.initial_epoch, run.welcome.start
     epoch, position = start.epoch, done - start.sequence + start.position
     if run.num_exchanges_known:
@@ -114,15 +113,12 @@ def run_shared(run: LiveRun, shared: SharedWeights, offer: SharedOffer) -> None:
 
     def add(number: int, count: int, delta: np.ndarray) -> None:
         nonlocal done
-        if shared.owners[slot] != run.attempt:
-            raise AggregationError(f"A newer attempt trains shard {run.shard.index} now.")
         if number == run.exchanges - 1:
             run.report_metrics(epoch, started)
         delta[:trainable] *= scale
         delta[trainable:] *= share
-        np.add(shared.vector, delta, out=shared.vector)
+        shared.add(slot, run.attempt, done + 1, delta)
         done += 1
-        shared.pushes[slot] = done
         np.copyto(base, shared.vector)
 
     while epoch < run.task.stop_epoch and not run.stopped:

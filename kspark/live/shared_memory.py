@@ -22,6 +22,7 @@ from typing import TypeVar
 import numpy as np
 
 from kspark import temporary
+from kspark.errors import AggregationError
 from kspark.weights import WeightSpec
 
 logger = logging.getLogger("kspark")
@@ -129,6 +130,35 @@ class SharedWeights(SharedFile):
             np.ascontiguousarray(weights).data.cast("B"),
         )
         return cls._create(parts, spec, num_shards, (temporary.MEMORY, tempfile.gettempdir()))
+
+    def admit(self, slot: int, attempt: int) -> int:
+        """Let this attempt push from now on, and no other one. Returns the pushes so far."""
+        self.owners[slot] = attempt
+        return int(self.pushes[slot])
+
+    def add(self, slot: int, attempt: int, number: int, delta: np.ndarray) -> None:
+        """Count a push and add its delta.
+
+        It is counted first. A process that is killed in between loses the rest of the delta,
+        instead of leaving it to the next attempt to add it once more.
+
+        Args:
+            slot: Integer, the place of the shard.
+            attempt: Integer, the attempt that pushes.
+            number: Integer, number of this push of the shard, counted from 1.
+            delta: Vector of `spec.size` elements.
+
+        Raises:
+            AggregationError: If another attempt was admitted.
+        """
+        self._check_owner(slot, attempt)  # Before it counts: the other one counts, too.
+        self.pushes[slot] = number
+        self._check_owner(slot, attempt)  # After it: the other one has counted this push, or not.
+        np.add(self.vector, delta, out=self.vector)
+
+    def _check_owner(self, slot: int, attempt: int) -> None:
+        if self.owners[slot] != attempt:
+            raise AggregationError("A newer attempt trains this shard now.")
 
 
 def zeros(count: int) -> list[Part]:

@@ -54,6 +54,8 @@ def shared_weights(fit: Fit, coordinator: Coordinator) -> Iterator[None]:
         coordinator.offers[shard] = SharedOffer(
             shared.path, shared.mark.hex(), shards, slot, share, scale
         )
+    slots = {shard: slot for slot, shard in enumerate(shards)}
+    coordinator.apart = lambda shard, attempt: shared.admit(slots[shard], attempt)
     try:
         yield
     finally:

@@ -16,6 +16,7 @@ from typing import Any
 from kspark.cluster.bootstrap import Shipped, ship
 from kspark.cluster.engine import Shared, engine_of
 from kspark.cluster.interrupts import interruptible
+from kspark.cluster.records import in_records
 from kspark.cluster.spark_job import POLL_SECONDS, JobLostError, SparkJob
 from kspark.job.collecting import Retries, not_busy, shard_results
 from kspark.job.fit import Fit
@@ -133,7 +134,7 @@ class ShardJobs:
     ) -> None:
         """Start the job of one shard, instead of an earlier one."""
         spark, handles = self._fit.spark, self._fit.train.handles
-        results = handles.mapPartitionsWithIndex(task)
+        results = handles.mapPartitionsWithIndex(in_records(task))
         description = f"kspark: epoch {epoch + 1}, shard {shard}"
         job = SparkJob(spark, results, description, [shard], self._job_ended).start()
         self._running[shard] = ShardJob(shard, epoch, task, weights, retries, handles, job)

@@ -4,9 +4,8 @@ The driver has one `Coordinator` per live `fit`. The transport calls it from one
 The thread that runs `fit` waits on it for epochs. It opens no socket and starts no thread.
 
 * Asynchronous and hogwild replicas call `push`. Each push has the shard's sequence number. A push
-  that was applied before is answered, but not applied again, so a retried task neither loses nor
-  repeats a push. With a bound on the staleness, replicas that are too far ahead wait (see
-  `clocks`).
+  that was applied before is answered, but not applied again, so a retried task loses or repeats
+  none. With a bound on the staleness, replicas that are too far ahead wait (see `clocks`).
 * Synchronous replicas meet in `reduce` (see `rendezvous`). If one of them comes back as a new
   attempt in the middle of an epoch, the answer to the others is a restart of the epoch.
 * An epoch is *settled* when every shard has finished it, and *closed* when the driver has finished
@@ -31,7 +30,7 @@ from kspark.live.coordinator.attendance import Attendance
 from kspark.live.coordinator.clocks import Clocks
 from kspark.live.coordinator.gate import Gate
 from kspark.live.coordinator.meetings import Meetings
-from kspark.live.coordinator.progress import Answer, EpochReport, FitProgress, ShardPlan
+from kspark.live.coordinator.progress import Answer, Apart, EpochReport, FitProgress, ShardPlan
 from kspark.live.coordinator.pushes import Pushes
 from kspark.live.coordinator.rendezvous import OVER, Rendezvous
 from kspark.live.coordinator.running import Running
@@ -70,6 +69,7 @@ class Coordinator:
         strayed: Set of those among them whose replica runs on an executor without the files.
         instructions: `Instructions` for all replicas.
         offers: Mapping from shard to the `SharedOffer` of its welcome.
+        apart: `Apart` of replicas that add to the weights in shared memory, or `None`.
         rendezvous: `Rendezvous` of synchronous replicas, or `None`.
         running: `Running`, how far the replicas have come within an epoch.
         attendance: `Attendance`, which replicas of the current job are there.
@@ -97,6 +97,7 @@ class Coordinator:
         self.missing, self.strayed = set[int](), set[int]()
         self.instructions = Instructions()
         self.offers: dict[int, SharedOffer] = {}
+        self.apart: Apart | None = None
         self._gate = Gate()
         self.running = Running(marks)
         self._progress = FitProgress(shards, first_epoch, self.running)
@@ -130,7 +131,7 @@ class Coordinator:
                 raise AggregationError(f"Shard {shard} does not belong to this fit.")
             if attempt < max(state.attempt, self.attendance.oldest_attempt):
                 raise AggregationError(f"Attempt {attempt} of shard {shard} was superseded.")
-            returning = state.admit(attempt)
+            returning = self._progress.admit(shard, attempt, self.apart)
             if self._meetings is None:
                 self._progress.catch_up(shard)
             elif returning:

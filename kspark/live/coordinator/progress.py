@@ -7,7 +7,7 @@ for numbers that `ShardProgress.turn` protects.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,10 @@ from kspark.live.wire.reports import (
 from kspark.shards import ShardFacts
 
 Answer = tuple[dict[str, Any], list[np.ndarray]]
+
+Apart = Callable[[int, int], int]
+"""Function of a shard and an attempt, which alone may push for the shard without the driver from
+then on. Returns the number of the shard's pushes so far that the driver does not get."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,19 @@ class FitProgress:
         self.running = Running() if running is None else running
         self._reports: dict[int, EpochReport] = {}
         self._leader_states: dict[int, list[np.ndarray]] = {}
+
+    # -- attempts ---------------------------------------------------------------------------
+
+    def admit(self, shard: int, attempt: int, apart: Apart | None) -> bool:
+        """Admit an attempt, also after pushes that the driver did not get; see `Apart`.
+
+        Returns:
+            Boolean, whether an attempt was admitted before.
+        """
+        state = self.shards[shard]
+        if apart is not None:
+            state.sequence = max(state.sequence, apart(shard, attempt))
+        return state.admit(attempt)
 
     # -- epochs -----------------------------------------------------------------------------
 

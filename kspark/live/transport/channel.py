@@ -18,6 +18,8 @@ from kspark.live.wire import Decoder, Kind, Limits, Message, encode
 _MAX_BUFFERS = 16
 # Bytes. TLS sends a buffer as a whole; smaller buffers allow checks of the deadline in between.
 _CHUNK = 1 << 20
+# Bytes that one call sends or receives. TLS and some systems refuse 2 GiB.
+_MOST = 1 << 30
 # Bytes per second. A message that arrives faster than this may take longer than the timeout.
 _SLOWEST = 1 << 20
 SILENCE_SECONDS = 40
@@ -112,7 +114,7 @@ class Channel:
             raise ConnectionLostError("The connection is broken.")
         try:
             if self._gathers:
-                return self._socket.sendmsg(buffers[:_MAX_BUFFERS])
+                return self._socket.sendmsg(_beginning(buffers[:_MAX_BUFFERS]))
             return self._socket.send(buffers[0][:_CHUNK])
         except OSError as error:
             raise self._lost(error, self._timeout) from error
@@ -149,7 +151,7 @@ class Channel:
         deadline = time.monotonic() + timeout
         while True:
             try:
-                return self._socket.recv_into(self.decoder.buffer())
+                return self._socket.recv_into(self.decoder.buffer()[:_MOST])
             except TimeoutError as error:
                 if time.monotonic() >= deadline:
                     raise self._lost(error, timeout) from error
@@ -158,7 +160,7 @@ class Channel:
 
     def _receive_more(self) -> int:
         try:
-            return self._socket.recv_into(self.decoder.buffer())
+            return self._socket.recv_into(self.decoder.buffer()[:_MOST])
         except OSError as error:
             raise self._lost(error, self._timeout) from error
 
@@ -177,6 +179,17 @@ class Channel:
     def close(self) -> None:
         """Close the connection."""
         self._socket.close()
+
+
+def _beginning(buffers: Sequence[memoryview]) -> list[memoryview]:
+    """Return the first `_MOST` bytes of buffers."""
+    first, room = [], _MOST
+    for buffer in buffers:
+        first.append(buffer[:room])
+        room -= len(first[-1])
+        if not room:
+            break
+    return first
 
 
 def _without(buffers: list[memoryview], count: int) -> list[memoryview]:

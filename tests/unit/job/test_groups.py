@@ -6,12 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from kspark.cluster import records
 from kspark.job import groups
 from kspark.job.groups import MIN_GROUPED_SHARDS, delta_grouping_of, grouping_of
 
 
-def a_fit(counts):
-    return SimpleNamespace(spark=None, num_train=dict(enumerate(counts)))
+def a_fit(counts, nbytes=1000):
+    spec = SimpleNamespace(weights=SimpleNamespace(nbytes=nbytes))
+    return SimpleNamespace(spark=None, spec=spec, num_train=dict(enumerate(counts)))
 
 
 @pytest.fixture
@@ -31,6 +33,14 @@ def test_sixteen_shards_with_examples_are_divided_into_groups(session, counts, g
     session(grouped=True)
     assert MIN_GROUPED_SHARDS == 16
     found = grouping_of(a_fit(counts))
+    assert (found and len(found.groups)) == groups
+
+
+@pytest.mark.parametrize(("nbytes", "groups"), [(1000, 4), (1001, None)])
+def test_deltas_that_are_larger_than_a_record_have_no_groups(session, monkeypatch, nbytes, groups):
+    session(grouped=True)
+    monkeypatch.setattr(records, "LARGEST_RECORD", 1000)
+    found = grouping_of(a_fit([1] * 16, nbytes))
     assert (found and len(found.groups)) == groups
 
 

@@ -211,6 +211,7 @@ def test_hogwild_replicas_of_this_host_are_offered_shared_memory(rule, scales):
         assert [offers[s].scale for s in (0, 1)] == list(scales)
         assert [offers[s].share for s in (0, 1)] == [0.75, 0.25]
         assert [offers[s].slot for s in (0, 1)] == [0, 1]
+        assert coordinator.apart(1, 7) == 0
         fit.aggregator.weights[:] = 5
     assert fit.aggregator.weights is own
     assert own.tolist() == [5, 5, 5]

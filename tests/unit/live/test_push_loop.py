@@ -37,6 +37,7 @@ def sharing(world, scale=1.0, share=1.0):
         s: SharedOffer(**common, slot=slot, scale=scale, share=share)
         for slot, s in enumerate(shards)
     }
+    world.coordinator.apart = lambda s, attempt: shared.admit(shards.index(s), attempt)
     try:
         yield shared
     finally:
@@ -239,7 +240,7 @@ def test_an_attempt_that_was_superseded_adds_nothing_more(tools):
                 shared.owners[0] = 2  # the next attempt begins
 
         run.replica.train = train
-        with pytest.raises(AggregationError, match="A newer attempt trains shard 0"):
+        with pytest.raises(AggregationError, match="A newer attempt trains this shard"):
             run_shared(run, *find_shared(run))
         assert shared.pushes.tolist() == [1]
         assert shared.vector[2] == 1  # batches
@@ -288,6 +289,29 @@ def test_a_shard_may_move_to_another_host_and_back(tools):
         run_shared(last, *find_shared(last))
         assert shared.pushes.tolist() == [6]
         assert shared.vector[:2].tolist() == whole(world, 3)
+
+
+@pytest.mark.parametrize("dies", [1, 2, 3])
+def test_a_shard_may_move_to_another_host_in_the_middle_of_an_epoch(tools, dies):
+    """The driver does not get pushes into memory, but its welcome counts them."""
+    plan = tools.plan("hogwild", "batch", epochs=2)
+    with tools.world([16], plan, rule="downpour") as world, sharing(world) as shared:
+        first, original = world.run(0), SharedWeights.add
+
+        def add(*args):
+            if shared.pushes[0] == dies:
+                raise ConnectionError("killed")
+            original(shared, *args)
+
+        found, offer = find_shared(first)
+        found.add = add
+        with pytest.raises(ConnectionError, match="killed"):
+            run_shared(first, found, offer)
+        run_pushes(world.run(0, 1))
+        assert shared.vector[0] == 32  # Each row counts once per epoch.
+        with pytest.raises(AggregationError, match="newer attempt"):
+            original(shared, 0, 0, dies + 1, np.ones(3, "f4"))
+        assert shared.vector[0] == 32
 
 
 def test_shared_memory_stops_at_the_drivers_word(tools):

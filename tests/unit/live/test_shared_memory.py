@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kspark import temporary
-from kspark.errors import IncompatibleDeltaError
+from kspark.errors import AggregationError, IncompatibleDeltaError
 from kspark.live import shared_memory
 from kspark.live.shared_memory import PIECE, SharedWeights, zeros
 from kspark.weights import STATE, TRAINABLE, Weight, WeightSpec
@@ -182,3 +182,85 @@ def test_counters_of_different_shards_do_not_disturb_each_other(shared):
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(work, range(3)))
     assert made.pushes.tolist() == [2000] * 3
+
+
+# -- counted on whole numbers ------------------------------------------------------------------
+
+DIGIT = 256
+"""Each writer adds its own power of this, so that a sum says how often each has arrived."""
+
+
+def arrived(vector, slot):
+    """How many deltas of a writer are in each element."""
+    return vector.astype("i8") // DIGIT**slot % DIGIT
+
+
+def test_no_element_of_a_delta_is_added_twice(tmp_path, monkeypatch):
+    """Writers at the same time may overwrite an element of each other, but never repeat one."""
+    monkeypatch.setattr(temporary, "MEMORY", str(tmp_path))
+    spec = WeightSpec((Weight("w", (20_000,), "float64", TRAINABLE),))
+    made, writers, pushes = SharedWeights.create(np.zeros(spec.size), spec, 3), 3, 200
+
+    def work(slot):
+        mine = found(made, spec)
+        attempt, delta = slot + 7, np.full(spec.size, float(DIGIT**slot))
+        mine.admit(slot, attempt)
+        for number in range(1, pushes + 1):
+            mine.add(slot, attempt, number, delta)
+
+    with ThreadPoolExecutor(writers) as pool:
+        list(pool.map(work, range(writers)))
+    made.unlink()
+    assert made.pushes.tolist() == [pushes] * writers
+    counts = np.array([arrived(made.vector, slot) for slot in range(writers)])
+    assert (counts <= pushes).all()
+    assert (sum(counts[s] * DIGIT**s for s in range(writers)) == made.vector).all()
+    assert (counts.max(axis=0) > 0).all()
+
+
+def test_deltas_of_writers_in_turn_arrive_whole(shared):
+    """Also if the next attempt begins between any two of them."""
+    made, spec = shared
+    made.vector[:] = 0
+    for number in range(1, 30):
+        for slot in range(3):
+            attempt = 3 * number + slot
+            assert made.admit(slot, attempt) == number - 1
+            found(made, spec).add(slot, attempt, number, np.ones(5, spec.dtype))
+            with pytest.raises(AggregationError, match="newer attempt"):
+                made.add(slot, attempt - 1, number, np.ones(5, spec.dtype))
+    assert made.vector.tolist() == [87] * 5
+    assert made.pushes.tolist() == [29] * 3
+
+
+def test_a_writer_that_is_killed_or_replaced_while_it_adds_is_counted(shared, monkeypatch):
+    """Its delta may be lost, but is not added again: the next attempt counts it."""
+    made, spec = shared
+
+    class Killed(Exception):
+        pass
+
+    def kill(*args, **more):
+        raise Killed
+
+    made.admit(0, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(shared_memory.np, "add", kill)
+        with pytest.raises(Killed):
+            made.add(0, 1, 1, np.ones(5, spec.dtype))
+    assert made.admit(0, 2) == 1
+
+    class Watched(SharedWeights):
+        checks = 0
+
+        def _check_owner(self, slot, attempt):
+            super()._check_owner(slot, attempt)
+            if not self.checks:
+                made.admit(slot, 3)
+            self.checks += 1
+
+    zombie = Watched(made.path, made.mark, spec, 3)
+    before = made.vector.tolist()
+    with pytest.raises(AggregationError, match="newer attempt"):
+        zombie.add(0, 2, 2, np.ones(5, spec.dtype))
+    assert made.vector.tolist() == before

@@ -60,6 +60,7 @@ class Cluster:
         monkeypatch.setattr(shard_jobs, "SparkJob", self.start)
         monkeypatch.setattr(shard_jobs, "engine_of", lambda _: self)
         monkeypatch.setattr(shard_jobs, "ship", lambda function, task, shared: (task, shared))
+        monkeypatch.setattr(shard_jobs, "in_records", lambda task: task)
         monkeypatch.setattr(Fit, "task", lambda fit: None)
         monkeypatch.setattr(stragglers, "open_epoch", self.open_epoch)
         monkeypatch.setattr("kspark.rounds.driver.close_epoch", self.close_epoch)

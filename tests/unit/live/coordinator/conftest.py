@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 
 from kspark import optimizers
 from kspark.aggregator import Aggregator
-from kspark.live.coordinator import Coordinator, ShardPlan
+from kspark.live.coordinator import Coordinator, ShardPlan, clocks, coordinator, meetings
 from kspark.live.coordinator.gate import Gate
 from kspark.live.wire import Instructions
 from kspark.optimizers import ServerOptimizer
@@ -134,3 +136,131 @@ def waiters(monkeypatch):
             assert changed.wait_for(lambda: len(inside) >= count, 20), f"{len(inside)} wait"
 
     return until
+
+
+# -- any order of calls ------------------------------------------------------------------------
+
+
+class Clock:
+    """The time as the coordinator sees it. It stands still unless a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class StepGate(Gate):
+    """A gate whose waits have no time limit, but end when a test tells them to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        lock = threading.RLock()
+        self.changed = threading.Condition(lock)
+        self.news = threading.Condition(lock)
+        self.round = 0
+        self.looked: dict[int, int] = {}
+        self.expired: set[int] = set()
+
+    def wait(self, over, seconds, check):
+        caller = threading.get_ident()
+        while not over():
+            self.check_open()
+            check()
+            if caller in self.expired:
+                self.expired.discard(caller)
+                return False
+            self.looked[caller] = self.round
+            self.news.notify_all()
+            assert self.changed.wait(60), "The test has forgotten this call."
+        return True
+
+
+class Call:
+    """A call in a thread of its own.
+
+    Attributes:
+        done: Boolean, whether the call has returned or raised.
+        value: What it returned.
+        error: What it raised, or `None`.
+    """
+
+    def __init__(self, gate: StepGate, function: Callable[..., Any], *args: Any) -> None:
+        self._gate = gate
+        self.done, self.value, self.error = False, None, None
+        self._thread = threading.Thread(target=self._run, args=(function, *args), daemon=True)
+        self._thread.start()
+
+    def _run(self, function: Callable[..., Any], *args: Any) -> None:
+        try:
+            self.value = function(*args)
+        except Exception as error:  # noqa: BLE001 (the test looks at it)
+            self.error = error
+        finally:
+            with self._gate.changed:
+                self.done = True
+                self._gate.news.notify_all()
+
+    def looked(self) -> bool:
+        """Whether the call waits, and has looked at the state of this round."""
+        return self._gate.looked.get(self._thread.ident) == self._gate.round
+
+    def expire(self) -> None:
+        """Let the wait of the call take too long."""
+        with self._gate.changed:
+            self._gate.expired.add(self._thread.ident)
+
+
+class Steps:
+    """All calls to one coordinator."""
+
+    def __init__(self, gate: StepGate) -> None:
+        self.gate = gate
+        self.open: list[Call] = []
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Call:
+        """Begin a call. `settle` waits for it."""
+        call = Call(self.gate, function, *args)
+        self.open.append(call)
+        return call
+
+    def settle(self) -> list[Call]:
+        """Wait until each call has ended or waits for another. Returns the calls that ended."""
+        ended: list[Call] = []
+        quiet = 0
+        while quiet < 2:  # A call that looks last may let one go on that looked before.
+            with self.gate.changed:
+                self.gate.round += 1
+                self.gate.changed.notify_all()
+                settled = self.gate.news.wait_for(
+                    lambda: all(call.done or call.looked() for call in self.open), 20
+                )
+                assert settled, "A call neither ends nor waits."
+                now = [call for call in self.open if call.done]
+            self.open = [call for call in self.open if not call.done]
+            ended += now
+            quiet = 0 if now else quiet + 1
+        return ended
+
+
+class Stepping:
+    """Coordinators whose calls run one at a time."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+
+    def coordinator(self, *args: Any, **more: Any) -> tuple[Coordinator, Steps]:
+        """A coordinator, and the calls to it."""
+        shared = Coordinator(*args, **more)
+        return shared, Steps(shared._gate)
+
+
+@pytest.fixture
+def stepping(monkeypatch):
+    """See `Stepping`."""
+    made = Stepping()
+    monkeypatch.setattr(coordinator, "Gate", StepGate)
+    for module in (clocks, coordinator, meetings):
+        monkeypatch.setattr(module, "time", made.clock)
+    return made

@@ -16,7 +16,7 @@ from kspark.errors import (
     NonFiniteError,
     ProtocolError,
 )
-from kspark.live.transport import AggregatorClient, Reply
+from kspark.live.transport import AggregatorClient, Reply, channel
 from kspark.live.wire import Instructions, Start, Welcome
 from kspark.weights import Weight, WeightSpec, Whole
 
@@ -271,3 +271,25 @@ def test_connect_comes_first(server, token, spec, out):
     with pytest.raises(ConnectionLostError, match="connect"):
         client.pull(out)
     client.close()
+
+
+@pytest.mark.parametrize("most", [1, 7, 1000])
+def test_messages_of_any_size_go_through_in_calls_of_limited_size(
+    client, handler, out, monkeypatch, most
+):
+    """TLS and some systems refuse more than 2 GiB in one call."""
+    monkeypatch.setattr(channel, "_MOST", most)
+    delta, calls = np.full(6, 0.5, "float32"), []
+    original = channel._beginning
+
+    def beginning(buffers):
+        calls.append(sum(map(len, first := original(buffers))))
+        return first
+
+    monkeypatch.setattr(channel, "_beginning", beginning)
+    reply = client.push(delta, sequence=3, base_version=1, num_examples=64, out=out)
+    assert reply.filled == 6
+    assert max(calls) <= most
+    np.testing.assert_array_equal(out, [0.5, 1.5, 2.5, 3.5, 4.5, 5.5])
+    _, (double,) = client.report({"text": "word"}, [np.arange(50)])
+    np.testing.assert_array_equal(double, 2 * np.arange(50))

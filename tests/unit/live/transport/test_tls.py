@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from kspark.errors import ClusterError
+from kspark.live.transport import channel
 from kspark.weights import Weight, WeightSpec
 
 OPENSSL = shutil.which("openssl")
@@ -50,6 +51,17 @@ def test_push_and_report(secure, client_of, handler, trusting):
     np.testing.assert_array_equal(out, np.arange(1, LARGE.size + 1, dtype="float32"))
     _, (double,) = client.report({}, [np.arange(5)])
     np.testing.assert_array_equal(double, [0, 2, 4, 6, 8])
+
+
+def test_a_vector_is_received_in_calls_of_limited_size(
+    secure, client_of, handler, trusting, monkeypatch
+):
+    """A call for 2 GiB is an error."""
+    monkeypatch.setattr(channel, "_MOST", 1000)
+    handler.weights = np.arange(LARGE.size, dtype="float32")
+    client, out = client_of(secure(), spec=LARGE, ssl_context=trusting), np.empty(LARGE.size, "f4")
+    client.pull(out)
+    np.testing.assert_array_equal(out, handler.weights)
 
 
 def test_a_certificate_that_nobody_vouches_for(secure, client_of, handler):
