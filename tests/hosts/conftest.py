@@ -66,19 +66,41 @@ class Hosts:
         self.say = say
         self._driver = None
 
-    def driver(self, executors=len(WORKERS), **settings):
-        """A driver with these settings of Spark (`_` for `.`), once it has all executors."""
+    def driver(self, present=WORKERS, executors=None, prepare=None, **settings):
+        """A driver with these settings of Spark (`_` for `.`), once it has its executors.
+
+        Args:
+            present: Names of the workers that run when the driver starts.
+            executors: Integer, the number of executors to wait for. Defaults to `None`: one on
+                each worker that is present, and after `prepare` one on every worker.
+            prepare: Function of the driver to call when it has started. Defaults to `None`.
+            **settings: Settings of Spark.
+        """
         settings = {f"spark.{name.replace('_', '.')}": value for name, value in settings.items()}
-        driver = self._driver
-        if driver is not None and not (driver.runs and driver.settings == settings):
+        usual = len(WORKERS) if prepare else len(present)
+        if not self._serves(settings, executors or usual):
             self.end_driver()
-        if self._driver is None:
             begin = time.monotonic()
+            for absent in set(WORKERS) - set(present):
+                self.cluster.stop_worker(absent)
             self._driver = Driver(self.cluster, settings, self.say)
-            self._driver.wait_for_executors(executors)
-            self.say(f"  driver with {settings or 'the usual settings'}: {since(begin)}")
-        self._driver.wait_for_executors(executors)
+            self._driver.wait_for_executors(executors or len(present))
+            if prepare is not None:
+                prepare(self._driver)
+                self._driver.wait_for_executors(len(WORKERS))
+            self.say(f"  a driver with {settings or 'the usual settings'}: {since(begin)}")
         return self._driver
+
+    def _serves(self, settings, executors):
+        """Whether there is a driver with these settings that gets its executors back."""
+        if self._driver is None or self._driver.settings != settings or not self._driver.runs:
+            return False
+        try:
+            self._driver.wait_for_executors(executors)
+        except AssertionError as error:
+            self.say(f"  another driver is started: {error}")
+            return False
+        return True
 
     def local(self, *fits):
         """What fits on a local session of the driver's host end with."""
@@ -115,14 +137,17 @@ def driver(hosts):
 
 @pytest.fixture(scope="session")
 def local_bytes(hosts):
-    """The digests of synchronous fits of the perceptron on a local session, by frequency."""
+    """The digests of synchronous fits on a local session, by model, frequency and epochs."""
     fits = [
-        {"model": "perceptron", "frequency": frequency, "seconds": 0.0, "epochs": 6}
-        for frequency in ("epoch", "batch", 3)
+        *(("perceptron", "epoch", 3), ("perceptron", "epoch", 6)),
+        *(("perceptron", "batch", 6), ("perceptron", 3, 6)),
+        *(("stateless", "epoch", 6), ("stateless", "batch", 6)),
     ]
-    outcomes = hosts.local(*fits)
+    outcomes = hosts.local(
+        *({"model": m, "frequency": f, "epochs": e, "seconds": 0.0} for m, f, e in fits)
+    )
     assert all(outcome.ended_well for outcome in outcomes)
-    return {fit["frequency"]: o.digest for fit, o in zip(fits, outcomes, strict=True)}
+    return {fit: outcome.digest for fit, outcome in zip(fits, outcomes, strict=True)}
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from hostlab.standalone import MASTER, PROGRAMS, SparkCluster
+from hostlab.standalone import MASTER, PROGRAMS, SparkCluster, last_lines
 
 SETTINGS = {
     "spark.driver.host": "driver",
@@ -264,9 +263,9 @@ class Driver:
                     assert outcome.error or not pending, "The fit ended before the fault."
                     return
 
-    def tail(self, lines: int = 30) -> str:
+    def tail(self) -> str:
         """Return the last lines that the program and its Java have written."""
-        return "\n".join(Path(self.log_file).read_text(errors="replace").splitlines()[-lines:])
+        return "\n".join(last_lines(self.log_file, 15))
 
 
 class Fault:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import time
@@ -28,10 +29,16 @@ MASTER = "spark://master:7077"
 EXECUTOR = "CoarseGrainedExecutorBackend"
 PYTHON = ("pyspark.daemon", "pyspark/daemon", "kspark.cluster.daemon", "pyspark.worker")
 WORKER = "deploy.worker.Worker"
-"""What the command lines of processes contain: executors, their Python, workers of Spark."""
+SPARK = ("spark-class", "org.apache.spark")
+"""What the command lines of processes contain: executors, their Python, workers, all of Spark."""
+
+NOISE = re.compile(r"NOTE: |WARNING: All log|[IE]\d{4} |To enable|=*$|Spark Executor|.*NativeCode")
+"""Lines of logs that say nothing about a test."""
 
 LOG4J = """\
 rootLogger.level = warn
+logger.tasks.name = org.apache.spark.scheduler.DAGScheduler
+logger.tasks.level = error
 rootLogger.appenderRef.stderr.ref = console
 appender.console.type = Console
 appender.console.name = console
@@ -138,7 +145,8 @@ class SparkCluster:
 
     def stop_worker(self, host: str) -> None:
         """Kill all that Spark runs on a host. Other hosts notice, because connections end."""
-        self.hosts[host].send(signal.SIGKILL, "java", *PYTHON)
+        while self.hosts[host].send(signal.SIGKILL, *SPARK, *PYTHON):
+            time.sleep(0.1)  # A script may just start another program.
 
     def lose_host(self, host: str) -> None:
         """Take the power of a host away: no connection ends, there is only silence."""
@@ -172,8 +180,7 @@ class SparkCluster:
         for name, host in self.hosts.items():
             with contextlib.suppress(OSError):
                 for file in sorted(host.files().glob("tmp/work/*/*/stderr"))[-1:]:
-                    lines = file.read_text(errors="replace").splitlines()[-15:]
-                    found += [f"{name}: {line}" for line in lines]
+                    found += [f"{name}: {line}" for line in last_lines(file, 10)]
         return "\n".join(found)
 
     def _send(self, host: str, number: signal.Signals, *words: str) -> None:
@@ -185,3 +192,9 @@ class SparkCluster:
         program += [f"org.apache.spark.deploy.{name}", "--host", host, *arguments]
         with open(self.folder / f"{host}.log", "a") as log:
             self.hosts[host].start_program(program, self.environment, log)
+
+
+def last_lines(file: Path, number: int) -> list[str]:
+    """Return the last lines of a log that say something, shortened."""
+    lines = file.read_text(errors="replace").splitlines()
+    return [line[:200] for line in lines if not NOISE.match(line)][-number:]

@@ -78,14 +78,20 @@ def counting_rows(number: int) -> tuple[np.ndarray, np.ndarray]:
     return x, np.full_like(x, 1e6)
 
 
-def perceptron(slow: Slow) -> keras.Model:
+def perceptron(slow: Slow, optimizer: str = "adam") -> keras.Model:
     """A model whose weights depend on every batch and on the state of its optimizer."""
     keras.utils.set_random_seed(3)
-    layers = [keras.layers.Dense(16, "relu"), slow, keras.layers.Dense(4, "softmax")]
+    # The slow layer comes first, because nobody can differentiate it.
+    layers = [slow, keras.layers.Dense(16, "relu"), keras.layers.Dense(4, "softmax")]
     model = keras.Sequential([keras.Input((8,)), *layers])
     loss = "sparse_categorical_crossentropy"
-    model.compile(keras.optimizers.Adam(0.01), loss, metrics=[RowCount()], jit_compile=False)
+    model.compile(optimizer, loss, metrics=[RowCount()], jit_compile=False)
     return model
+
+
+def stateless(slow: Slow) -> keras.Model:
+    """A perceptron whose optimizer keeps no state that could be lost with a host."""
+    return perceptron(slow, "sgd")
 
 
 def perceptron_rows(number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -95,4 +101,8 @@ def perceptron_rows(number: int) -> tuple[np.ndarray, np.ndarray]:
     return x, (x @ random.normal(size=(8, 4))).argmax(axis=1).astype("int32")
 
 
-MODELS = {"counting": (counting, counting_rows), "perceptron": (perceptron, perceptron_rows)}
+MODELS = {
+    "counting": (counting, counting_rows),
+    "perceptron": (perceptron, perceptron_rows),
+    "stateless": (stateless, perceptron_rows),
+}
