@@ -6,6 +6,7 @@ import json
 import queue
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -208,7 +209,7 @@ class Driver:
             self._process.stdin.close()
             try:
                 self._process.wait(20)
-            except Exception:  # noqa: BLE001
+            except subprocess.TimeoutExpired:
                 self.kill()
         self._process.wait(10)
 

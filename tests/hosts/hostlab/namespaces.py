@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -131,9 +131,7 @@ class Host:
     def send(self, number: signal.Signals, *words: str) -> int:
         """Send a signal to processes, see `processes`, and return how many they were."""
         found = self.processes(*words)
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        send(number, found)
         return len(found)
 
     def rename(self, name: str) -> None:
@@ -153,6 +151,13 @@ class Host:
         except subprocess.TimeoutExpired:
             self.process.kill()  # Its only child gets SIGKILL, too.
             self.process.wait(10)
+
+
+def send(number: signal.Signals, pids: Iterable[int]) -> None:
+    """Send a signal to processes, some of which may have ended meanwhile."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def all_processes() -> Iterator[int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyspark
 
-from hostlab.namespaces import Host
+from hostlab.namespaces import Host, parent_of, send
 from hostlab.network import Network
 from kspark.session.java import Java, write_launcher
 
@@ -32,7 +32,9 @@ WORKER = "deploy.worker.Worker"
 SPARK = ("spark-class", "org.apache.spark")
 """What the command lines of processes contain: executors, their Python, workers, all of Spark."""
 
-NOISE = re.compile(r"NOTE: |WARNING: All log|[IE]\d{4} |To enable|=*$|Spark Executor|.*NativeCode")
+NOISE = re.compile(
+    r"NOTE: |WARNING: All log|[IE]\d{4} |To enable|=*$|\tat |\t... |Spark Executor|.*NativeCode"
+)
 """Lines of logs that say nothing about a test."""
 
 LOG4J = """\
@@ -140,8 +142,8 @@ class SparkCluster:
         self._send(host, signal.SIGKILL, EXECUTOR, *PYTHON)
 
     def kill_python(self, host: str) -> None:
-        """Kill the Python of the executors of a host only."""
-        self._send(host, signal.SIGKILL, *PYTHON)
+        """Kill the Python workers of a host only, as the kernel does when memory runs out."""
+        self._send_to(host, self._python_workers(host), signal.SIGKILL)
 
     def stop_worker(self, host: str) -> None:
         """Kill all that Spark runs on a host. Other hosts notice, because connections end."""
@@ -164,10 +166,15 @@ class SparkCluster:
         time.sleep(seconds)
         self.network.heal(host)
 
-    def freeze(self, host: str, *, python_only: bool = False) -> None:
-        """Stop the executors of a host with their Python, or only the latter (SIGSTOP)."""
+    def freeze(self, host: str) -> None:
+        """Stop the executors of a host with all of their Python."""
         self._damaged.add(host)
-        self._send(host, signal.SIGSTOP, *PYTHON, *([] if python_only else [EXECUTOR]))
+        self._send(host, signal.SIGSTOP, *PYTHON, EXECUTOR)
+
+    def freeze_python(self, host: str) -> None:
+        """Stop the Python workers of a host only, not the daemon that forks them."""
+        self._damaged.add(host)
+        self._send_to(host, self._python_workers(host), signal.SIGSTOP)
 
     def decommission(self, host: str) -> None:
         """Tell Spark's worker on a host to leave, as Kubernetes and spot machines do."""
@@ -183,9 +190,19 @@ class SparkCluster:
                     found += [f"{name}: {line}" for line in last_lines(file, 10)]
         return "\n".join(found)
 
+    def _python_workers(self, host: str) -> list[int]:
+        """The processes that run tasks: children of daemons, which are children of executors."""
+        python = self.hosts[host].processes(*PYTHON)
+        daemons = [pid for pid in python if parent_of(pid) not in python]
+        return [pid for pid in python if parent_of(pid) in daemons]
+
     def _send(self, host: str, number: signal.Signals, *words: str) -> None:
-        if not self.hosts[host].send(number, *words):
-            raise RuntimeError(f"There is no process of {words} on {host}.")
+        self._send_to(host, self.hosts[host].processes(*words), number)
+
+    def _send_to(self, host: str, pids: list[int], number: signal.Signals) -> None:
+        if not pids:
+            raise RuntimeError(f"There is no such process on {host}.")
+        send(number, pids)
 
     def _start_daemon(self, host: str, name: str, *arguments: str) -> None:
         program = [f"{self.environment['SPARK_HOME']}/bin/spark-class"]
