@@ -117,9 +117,16 @@ class Outcome:
             took += f", {self.after_fault:.1f} s after the fault"
         if not self.ended_well:
             return f"{self.error}: {self.message[:400]} ({took})"
-        shown = {name: value for name, value in self.result.items() if name != "hosts"}
-        shown["hosts"] = self.hosts[-1] if self.result.get("hosts") else []
-        return f"{', '.join(f'{name} {value}' for name, value in shown.items())} ({took})"
+        if not self.result:
+            return f"nothing ({took})"
+        weight = f"weight {self.weight:g} of {self.expected}"
+        rows = self.rows[0] if self.counts_rows else f"{self.rows} instead of {self.num_rows}"
+        hosts = " ".join(self.hosts[-1])
+        state = "kept" if self.state_kept else "lost"
+        return (
+            f"{weight if self.model == 'counting' else self.digest}, rows {rows}, {self.road}, "
+            f"at last on {hosts}, optimizer state {state} ({took})"
+        )
 
 
 class Driver:

@@ -130,6 +130,7 @@ class Trainer:
         weights = keras_model.get_weights()
         report = spark_model.last_fit
         return {
+            "model": model,
             "weight": float(weights[0].ravel()[0]),
             "expected": batches * epochs,
             "rows": [int(count) for count in history.history["rows"]],
