@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pyspark
@@ -26,13 +27,19 @@ from hostlab.standalone import WORKERS, SparkCluster
 @pytest.fixture(scope="session")
 def say(pytestconfig):
     """A function that writes a line of the log."""
-    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+    return partial(write, pytestconfig)
 
-    def write(text: str) -> None:
-        with capture.global_and_fixture_disabled():
-            print(text, flush=True)
 
-    return write
+def write(config, text):
+    """Write a line past pytest's capture."""
+    with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(text, flush=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Write which test begins, before its fixtures start anything."""
+    write(item.config, f"\n{item.name}")
 
 
 @pytest.fixture(scope="session")
@@ -153,7 +160,6 @@ def local_bytes(hosts):
 @pytest.fixture(autouse=True)
 def repaired(request, hosts, say):
     """Takes back all faults of a test, and writes how the test ended."""
-    say(f"\n{request.node.name}")
     begin = time.monotonic()
     yield
     failed = getattr(request.node, "failed", False)

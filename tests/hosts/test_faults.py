@@ -4,9 +4,7 @@ import pytest
 from hostlab.driver import During
 
 SYNCHRONOUS = [("epoch", "rounds"), ("epoch", "live"), ("batch", "auto")]
-EXCHANGING = [
-    (mode, frequency) for mode in ("asynchronous", "hogwild") for frequency in ("epoch", "batch")
-]
+EXCHANGING = [("asynchronous", "batch"), ("hogwild", "epoch")]
 
 SPARK_NOTICES = 200.0
 """Seconds after which Spark, with its usual settings, has noticed that a host is silent."""

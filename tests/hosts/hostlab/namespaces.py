@@ -21,6 +21,12 @@ from typing import IO, Any
 PROGRAMS = ("unshare", "nsenter", "mount", "hostname", "ip", "tc")
 """What must be installed: util-linux, hostname and iproute2."""
 
+PROBE = (
+    "mount -t tmpfs tmpfs /mnt && ip link add one type veth peer name two && "
+    "ip link add three type bridge"
+)
+"""What root may do in namespaces, unless a container forbids it or the kernel lacks it."""
+
 NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid")
 
 
@@ -34,12 +40,12 @@ def missing_requirement() -> str | None:
     if missing:
         return f"Not installed: {', '.join(missing)} (util-linux, hostname, iproute2)."
     made = subprocess.run(
-        ["unshare", *NAMESPACES, "--fork", "--mount-proc", "mount", "-t", "tmpfs", "tmpfs", "/mnt"],
+        ["unshare", *NAMESPACES, "--fork", "--mount-proc", "sh", "-c", PROBE],
         capture_output=True,
         text=True,
         check=False,
     )
-    return f"Namespaces cannot be made: {made.stderr.strip()}" if made.returncode else None
+    return f"Hosts cannot be made: {made.stderr.strip()}" if made.returncode else None
 
 
 @dataclass
