@@ -2,6 +2,7 @@
 
 import pytest
 from hostlab.driver import During
+from hostlab.network import SAME_NAME
 
 ALL = ["w1", "w2", "w3"]
 
@@ -96,10 +97,10 @@ def test_speculation_is_harmless_or_refused_before_training(hosts, frequency, ro
 @pytest.mark.parametrize(("frequency", "road"), [("epoch", "rounds"), ("batch", "auto")])
 def test_hosts_of_the_same_name_are_told_apart(local_bytes, hosts, cluster, frequency, road):
     for name in ALL:
-        cluster.hosts[name].rename("worker")
+        cluster.hosts[name].rename(SAME_NAME)
     driver = hosts.driver(app_name="same-names")  # New executors: the others know their names.
     outcome = driver.fit("synchronous", frequency, model="perceptron", epochs=6, road=road)
-    assert outcome.hosts[-1] == ["worker"]
+    assert outcome.hosts[-1] == [SAME_NAME]
     assert outcome.digest == local_bytes["perceptron", frequency, 6]
     assert outcome.state_kept
     assert not outcome.logged("again|gone")  # Nothing was written or submitted twice.

@@ -14,6 +14,9 @@ DEVICE = "eth0"
 
 BRIDGE = "bridge"
 
+SAME_NAME = "samename"
+"""A name that any number of hosts may have: each finds itself by it."""
+
 FIREWALL, LOCAL = "100", "200"
 """Priorities of rules: packets are refused before they are found to be for this host."""
 
@@ -32,7 +35,7 @@ class Network:
         self.hosts: dict[str, Host] = {}
         names = "".join(f"{address} {name}\n" for name, address in addresses.items())
         self._hosts_file = folder / "hosts"
-        self._hosts_file.write_text(f"127.0.0.1 localhost\n{names}")
+        self._hosts_file.write_text(f"127.0.0.1 localhost {SAME_NAME}\n{names}")
         self._shown = shown
         self._switch: Host | None = None
 
