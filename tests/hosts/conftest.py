@@ -19,9 +19,9 @@ from kspark.session.java import find_java
 
 sys.path.insert(0, str(Path(__file__).parent))  # For `hostlab`.
 
-from hostlab.driver import Driver
 from hostlab.namespaces import missing_requirement
-from hostlab.standalone import WORKERS, SparkCluster
+from hostlab.sessions import Hosts, since
+from hostlab.standalone import SparkCluster
 
 
 @pytest.fixture(scope="session")
@@ -58,76 +58,6 @@ def hosts(tmp_path_factory, say):
         yield hosts
     finally:
         hosts.cluster.stop()
-
-
-class Hosts:
-    """The cluster, and a driver on it. Only one at a time has task slots.
-
-    Args:
-        cluster: `SparkCluster`.
-        say: Function that writes a line of the log.
-    """
-
-    def __init__(self, cluster, say):
-        self.cluster = cluster
-        self.say = say
-        self._driver = None
-
-    def driver(self, present=WORKERS, executors=None, prepare=None, **settings):
-        """A driver with these settings of Spark (`_` for `.`), once it has its executors.
-
-        Args:
-            present: Names of the workers that run when the driver starts.
-            executors: Integer, the number of executors to wait for. Defaults to `None`: one on
-                each worker that is present, and after `prepare` one on every worker.
-            prepare: Function of the driver to call when it has started. Defaults to `None`.
-            **settings: Settings of Spark.
-        """
-        settings = {f"spark.{name.replace('_', '.')}": value for name, value in settings.items()}
-        usual = len(WORKERS) if prepare else len(present)
-        if not self._serves(settings, executors or usual):
-            self.end_driver()
-            begin = time.monotonic()
-            for absent in set(WORKERS) - set(present):
-                self.cluster.stop_worker(absent)
-            self._driver = Driver(self.cluster, settings, self.say)
-            self._driver.wait_for_executors(executors or len(present))
-            if prepare is not None:
-                prepare(self._driver)
-                self._driver.wait_for_executors(len(WORKERS))
-            self.say(f"  a driver with {settings or 'the usual settings'}: {since(begin)}")
-        return self._driver
-
-    def _serves(self, settings, executors):
-        """Whether there is a driver with these settings that gets its executors back."""
-        if self._driver is None or self._driver.settings != settings or not self._driver.runs:
-            return False
-        try:
-            self._driver.wait_for_executors(executors)
-        except AssertionError as error:
-            self.say(f"  another driver is started: {error}")
-            return False
-        return True
-
-    def local(self, *fits):
-        """What fits on a local session of the driver's host end with."""
-        driver = Driver(self.cluster, {}, self.say, master=f"local[{len(WORKERS)}]")
-        try:
-            return [driver.fit(**fit) for fit in fits]
-        finally:
-            driver.close()
-
-    def end_driver(self):
-        """End the driver. The next test that wants one starts it."""
-        if self._driver is not None:
-            self._driver.close()
-            self._driver = None
-
-    def explain(self):
-        """Write what the driver and the executors wrote last."""
-        if self._driver is not None:
-            self.say(f"--- driver:\n{self._driver.tail()}")
-        self.say(f"--- executors:\n{self.cluster.logs()}\n---")
 
 
 @pytest.fixture
@@ -176,7 +106,3 @@ def pytest_runtest_makereport(item, call):
     report = yield
     item.failed = getattr(item, "failed", False) or report.failed
     return report
-
-
-def since(begin):
-    return f"{time.monotonic() - begin:.1f} s"
