@@ -20,16 +20,21 @@ DYNAMIC = {
 }
 
 
-@pytest.fixture
-def crowded(hosts):
-    """A driver all of whose cached rows are on one of its three executors."""
+def crowded_driver(hosts, model, name):
+    """A driver whose cached rows are all on one of its three executors."""
 
     def cache(driver):
-        driver.ask("cache", workers=3, rows=120)
+        driver.ask("cache", model=model, workers=3, rows=120)
         for late in ("w2", "w3"):
             hosts.cluster.start_worker(late)
 
-    return hosts.driver(present=["w1"], prepare=cache, app_name="crowded")
+    return hosts.driver(present=["w1"], prepare=cache, app_name=name)
+
+
+@pytest.fixture
+def crowded(hosts):
+    """Such a driver for the model that counts."""
+    return crowded_driver(hosts, "counting", "crowded")
 
 
 @pytest.mark.parametrize(
@@ -104,6 +109,15 @@ def test_hosts_of_the_same_name_are_told_apart(local_bytes, hosts, cluster, freq
     assert outcome.digest == local_bytes["perceptron", frequency, 6]
     assert outcome.state_kept
     assert not outcome.logged("again|gone")  # Nothing was written or submitted twice.
+
+
+def test_hosts_of_the_same_name_share_out_the_rows_of_one_of_them_once(hosts, cluster):
+    for name in ALL:
+        cluster.hosts[name].rename(SAME_NAME)
+    driver = crowded_driver(hosts, "perceptron", "same-names-crowded")
+    outcome = driver.fit(model="perceptron", cached=True, road="rounds", epochs=6)
+    assert outcome.counts_rows and outcome.state_kept
+    assert len(outcome.logged("again")) <= 3  # Not in every epoch.
 
 
 def test_optimizer_state_survives_when_idle_executors_are_removed(local_bytes, hosts):
