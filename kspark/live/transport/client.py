@@ -163,6 +163,8 @@ class AggregatorClient:
             raise restore(answer.meta, self._where)
         channel.decoder.limits = self._replies
         channel.set_timeout(self._timeout)
+        # The driver may be suspended, or run code that lets no other thread run.
+        channel.bear_unread(self._timeout)
         return answer
 
     @property
