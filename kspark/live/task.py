@@ -29,9 +29,9 @@ from kspark.live.wire.reports import FailureReport, MissingFilesReport, Report
 from kspark.replica import ReplicaSpec
 from kspark.shards import Shard, ShardHandle, SpoolMissingError, is_here
 from kspark.worker.names import with_own_names
-from kspark.worker.state import ShardState, Tries, replica_for
+from kspark.worker.state import ShardState, Tries, note_of, replica_for
 from kspark.worker.tasks import FINAL, Result, ShardResult, guarded, task_number, training_rows
-from kspark.worker.watching import note_of, watched
+from kspark.worker.watching import watched
 
 logger = logging.getLogger("kspark")
 
