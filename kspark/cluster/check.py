@@ -17,7 +17,7 @@ from kspark.cluster.engine import engine_of
 from kspark.cluster.environment import WorkerEnvironment, environment, report_environment
 from kspark.cluster.gpu_checks import check_gpu_settings, idle_gpus, shared_gpus
 from kspark.cluster.memory import WorkerMemory
-from kspark.cluster.preflight import problems_of_session
+from kspark.cluster.preflight import problems_of_session, problems_of_speculation
 from kspark.cluster.spark_job import Watch, run_once
 from kspark.errors import EnvironmentMismatchError
 
@@ -70,6 +70,8 @@ def check_cluster(
     """
     backend = backend or keras_backend()
     workers = checked_workers(spark, backend)
+    for problem in problems_of_speculation(spark):
+        logger.warning(problem)
     warn_of_settings(spark, backend, model)
     return workers
 

@@ -23,17 +23,12 @@ EXCLUDING = (
 def problems_of_session(spark: SparkSession, memory: WorkerMemory) -> Iterator[str]:
     """Describe the settings of a session that do not go with training.
 
-    Over Spark Connect, only `spark.speculation` is looked at: the rest is up to the server.
+    Over Spark Connect, there are none: the settings are up to the server.
 
     Args:
         spark: `SparkSession`.
         memory: `WorkerMemory` of the model that is trained.
     """
-    if has_speculation(spark):
-        yield (
-            "spark.speculation is on, with which synchronous fits are refused. Start the session "
-            "with spark.speculation=false."
-        )
     if is_connect(spark):
         return
     yield from memory_problems(spark, memory)
@@ -43,6 +38,15 @@ def problems_of_session(spark: SparkSession, memory: WorkerMemory) -> Iterator[s
     if is_dynamic(spark):
         yield from problems_of_allocation(spark)
     yield from problems_of_decommissioning(spark)
+
+
+def problems_of_speculation(spark: SparkSession) -> Iterator[str]:
+    """Describe the setting with which fits are refused, for a session that does not fit yet."""
+    if has_speculation(spark):
+        yield (
+            "spark.speculation is on, with which fits are refused. Start the session with "
+            "spark.speculation=false."
+        )
 
 
 def problems_of_gpus(spark: SparkSession) -> Iterator[str]:

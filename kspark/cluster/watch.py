@@ -46,7 +46,53 @@ BUSY_SHARE = 0.01
 """Share of the processor from which on a process that reads files computes, too."""
 
 LEAST_BYTES = 1 << 16
-"""Bytes that count as progress of files. The heartbeat itself moves fewer within a timeout."""
+"""Bytes that count as progress of files."""
+
+
+class RunningTime:
+    """Seconds in which this process was running, measured by its heartbeats.
+
+    `time.monotonic` goes on while a container is suspended. So a heartbeat that comes late counts
+    as one that was missed at most, as in `guard.Silence`.
+
+    Args:
+        poll: Float, seconds between two heartbeats.
+        now: Float, seconds of `time.monotonic`.
+    """
+
+    def __init__(self, poll: float, now: float) -> None:
+        self._most = 2 * poll
+        self._last = now
+        self._seconds = 0.0
+
+    def until(self, now: float) -> float:
+        """Note a heartbeat, and return the seconds so far."""
+        self._seconds += min(now - self._last, self._most)
+        self._last = now
+        return self._seconds
+
+
+class MovedBytes:
+    """Counts the bytes that this process has read and written, without those of its heartbeat."""
+
+    def __init__(self) -> None:
+        self._own = 0
+
+    def exclude(self, count: int) -> None:
+        """Leave out bytes that the heartbeat has moved."""
+        self._own += count
+
+    def now(self) -> int:
+        """Return the bytes so far; 0 if the system does not say."""
+        try:
+            content = Path("/proc/self/io").read_bytes()
+        except OSError:
+            return 0
+        # Calls that move bytes, and bytes of disks that memory-mapped files are read from.
+        lines = [line for line in content.split(b"\n") if line.startswith((b"r", b"w"))]
+        moved = sum(int(line.split()[1]) for line in lines) - self._own
+        self.exclude(len(content))  # From the next time on, this reading is among them.
+        return moved
 
 
 class Limits:
@@ -61,13 +107,14 @@ class Limits:
         self._timeout = timeout
         self._step_timeout = step_timeout
         self._mark: tuple[Activity, float, float, int] | None = None
+        self._step: tuple[Activity, float] | None = None
 
     def exceeded(self, activity: Activity, now: float, processor: float, bytes_moved: int) -> str:
         """Return which limit is exceeded, as the reason for ending the process.
 
         Args:
             activity: `Activity` of the main thread.
-            now: Float, seconds of `time.monotonic`.
+            now: Float, seconds of `RunningTime`.
             processor: Float, processor time of the process so far, in seconds.
             bytes_moved: Integer, bytes that the process has read and written so far.
 
@@ -76,7 +123,9 @@ class Limits:
         """
         if activity.kind == TRAINING:
             limit = self._step_timeout
-            if limit is not None and now - activity.since > limit:
+            if self._step is None or self._step[0] != activity:
+                self._step = activity, now
+            if limit is not None and now - self._step[1] > limit:
                 return f"a step took longer than {limit:g} s (`step_timeout`)"
         if activity.kind == FILES and self._files_are_silent(activity, now, processor, bytes_moved):
             return f"a file did not answer for {self._timeout:g} s (`timeout`)"
@@ -113,6 +162,8 @@ class Watch:
         self._note = note
         self._over = threading.Event()
         self._guard: subprocess.Popen[bytes] | None = None
+        self._thread: threading.Thread | None = None
+        self._moved = MovedBytes()
         self._pipe = -1
 
     def __enter__(self) -> Watch:
@@ -121,8 +172,15 @@ class Watch:
             self._start_guard()
         except OSError as error:  # A limit on processes, for instance.
             logger.warning("Nothing ends this process if it is stopped: %s", error)
-        self._thread = threading.Thread(target=self._beat, name="kspark-heartbeat", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._beat, name="kspark-heartbeat", daemon=True)
+        try:
+            thread.start()
+            self._thread = thread
+        except BaseException as error:  # The guard would end a process without a heartbeat.
+            self._end_guard()
+            if not isinstance(error, RuntimeError):  # A limit on threads.
+                raise
+            logger.warning("Nothing ends this process if it hangs: %s", error)
         return self
 
     def __exit__(
@@ -132,11 +190,9 @@ class Watch:
         trace: TracebackType | None,
     ) -> None:
         self._over.set()
-        self._thread.join()
-        if self._guard is not None:
-            self._guard.kill()
-            self._guard.wait()
-            os.close(self._pipe)
+        if self._thread is not None:
+            self._thread.join()
+        self._end_guard()
         begin(OTHER)
 
     def _start_guard(self) -> None:
@@ -160,13 +216,20 @@ class Watch:
         finally:
             os.close(end)
 
+    def _end_guard(self) -> None:
+        if self._guard is not None:
+            self._guard.kill()
+            self._guard.wait()
+            self._guard = None
+            os.close(self._pipe)
+
     def _beat(self) -> None:
-        limits = Limits(self._timeout, self._step_timeout)
-        while not self._over.wait(guard.poll_seconds(self._timeout)):
+        limits, poll = Limits(self._timeout, self._step_timeout), guard.poll_seconds(self._timeout)
+        running = RunningTime(poll, time.monotonic())
+        while not self._over.wait(poll):
             self._tell(b".")
-            reason = limits.exceeded(
-                current(), time.monotonic(), time.process_time(), bytes_moved()
-            )
+            now = running.until(time.monotonic())
+            reason = limits.exceeded(current(), now, time.process_time(), self._moved.now())
             if reason:
                 # Spark notices the end of its connections, even if the kernel cannot end a
                 # process whose file system does not answer.
@@ -180,18 +243,8 @@ class Watch:
         if self._guard is None or self._guard.poll() is not None:
             return False
         with contextlib.suppress(OSError):  # The guard was stopped, or has just ended.
-            os.write(self._pipe, message)
+            self._moved.exclude(os.write(self._pipe, message))
         return True
-
-
-def bytes_moved() -> int:
-    """Return the bytes that this process has read and written; 0 if the system does not say."""
-    try:
-        lines = Path("/proc/self/io").read_bytes().split(b"\n")
-    except OSError:
-        return 0
-    # Calls that move bytes, and bytes of disks that memory-mapped files are read from.
-    return sum(int(line.split()[1]) for line in lines if line.startswith((b"r", b"w")))
 
 
 def shut_connections() -> None:

@@ -12,8 +12,8 @@ from kspark.adapters.factories import FactoryExamples
 from kspark.adapters.files import FileExamples
 from kspark.cluster.engine import engine_of
 from kspark.cluster.remote import is_connect
-from kspark.cluster.slot_wait import slots_for, slots_in_reach
-from kspark.cluster.slots import executors_may_go
+from kspark.cluster.slot_wait import slots_for
+from kspark.cluster.slots import executors_may_go, task_slots
 from kspark.errors import Described, NotEnoughSlotsError, inside, invalid
 from kspark.job.fit import Fit
 from kspark.job.mixing import check_mixable
@@ -86,7 +86,8 @@ def placed(fit: Fit, examples: Examples) -> Examples:
     check_steps(fit.plan, examples)
     if fit.plan.at_the_same_time:
         if wanted is None:
-            wanted = min(slots_in_reach(fit.spark), max(examples.num_partitions, 1))
+            # The present slots: what dynamic allocation may add has no limit by default.
+            wanted = min(task_slots(fit.spark), max(examples.num_partitions, 1))
         check_slots(fit.plan, wanted, awaited_slots(fit, wanted))
     elif fit.plan.connection_setting:
         needed = wanted or examples.num_partitions

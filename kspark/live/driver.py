@@ -59,7 +59,7 @@ MIN_START_SECONDS = 60.0
 """The least seconds that replicas have to connect, also if `timeout` is shorter."""
 
 MAX_SPREADS = 3
-"""How often a fit spools its shards again because tasks run on executors without their files."""
+"""How often an epoch spools the shards again because tasks run on executors without their files."""
 
 IMPORT_FACTOR = 5
 """How many times as long replicas may take to connect if all their tasks are running."""
@@ -307,8 +307,8 @@ class LiveFit:
         over = close_epoch(fit, epoch, metrics, num_examples, counters)
         if not over:
             open_epoch(fit, epoch + 1)
-        rate = fit.learning_rate(epoch + 1)
-        self.coordinator.close_epoch(epoch, stop=over, learning_rate=rate)
+        self.coordinator.close_epoch(epoch, stop=over, learning_rate=fit.learning_rate(epoch + 1))
+        self.spreads = 0
         return over
 
     def lost(self, error: Exception) -> None:
@@ -320,7 +320,7 @@ class LiveFit:
         Raises:
             WorkerError: If more jobs were lost than `max_failures` allows.
             ClusterError: If tasks ran on executors without their files, although the shards had
-                been spread `MAX_SPREADS` times.
+                been spread `MAX_SPREADS` times in this epoch.
         """
         if isinstance(error, ShardsMissing) and not error.gone:
             if self.spreads >= MAX_SPREADS:

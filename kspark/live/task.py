@@ -12,30 +12,37 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Iterable, Iterator
 from functools import partial
 
 from kspark.cluster.activity import FILES, doing
 from kspark.cluster.failures import failure_of, lost_too_often, task_attempt
 from kspark.cluster.watch import last_words
-from kspark.errors import ClusterError, Failure, KSparkError
+from kspark.errors import Failure, KSparkError
 from kspark.live.meeting_loop import run_meetings
 from kspark.live.push_loop import find_shared, run_pushes, run_shared
 from kspark.live.run import LiveRun, LiveTask
-from kspark.live.transport import AggregatorClient
+from kspark.live.transport import AggregatorClient, UnreachableError
 from kspark.live.wire import Welcome
 from kspark.live.wire.reports import FailureReport, MissingFilesReport, Report
 from kspark.replica import ReplicaSpec
 from kspark.shards import Shard, ShardHandle, SpoolMissingError, is_here
 from kspark.worker.names import with_own_names
-from kspark.worker.state import ShardState, Tries, replica_for
+from kspark.worker.state import ShardState, Tries, note_of, replica_for
 from kspark.worker.tasks import FINAL, Result, ShardResult, guarded, task_number, training_rows
-from kspark.worker.watching import note_of, watched
+from kspark.worker.watching import watched
 
 logger = logging.getLogger("kspark")
 
 ATTEMPTS_PER_SUBMISSION = 1 << 40
 """An upper bound of an application's tasks, so that attempts of later jobs have larger numbers."""
+
+OPEN_SECONDS = 10.0
+"""Seconds for which a worker tries again to open a connection. It tries at least twice, which takes
+21 s if nothing answers."""
+
+OPEN_PAUSE = 1.0
 
 
 def train_shards(
@@ -55,8 +62,8 @@ def live_shard(task: LiveTask, spec: ReplicaSpec, handle: ShardHandle) -> Result
         return ShardResult(handle.index, 0)
     with connection(task, spec, handle.index) as client:
         try:
-            welcome = client.connect()
-        except ClusterError:
+            welcome = welcomed(client)
+        except UnreachableError:
             if task.unreached is None or task.submission or task_attempt():
                 raise  # It worked before, so it may work again.
             logger.warning("This worker cannot train.", exc_info=True)
@@ -73,6 +80,24 @@ def live_shard(task: LiveTask, spec: ReplicaSpec, handle: ShardHandle) -> Result
             return reported(client, with_own_names(failure_of(handle.index, error)))
         except Exception as error:  # noqa: BLE001 - Any error of the model's code ends the fit.
             return reported(client, with_own_names(failure_of(handle.index, error)))
+
+
+def welcomed(client: AggregatorClient) -> Welcome:
+    """Connect. If no connection can be opened, try again for a while.
+
+    Raises:
+        UnreachableError: If none could be opened, again and again.
+        KSparkError: If the handshake failed. Spark runs the task again.
+    """
+    begun, last = time.monotonic(), False
+    while True:
+        try:
+            return client.connect()
+        except UnreachableError:
+            if last:
+                raise
+        time.sleep(OPEN_PAUSE)
+        last = time.monotonic() - begun >= OPEN_SECONDS
 
 
 def connection(task: LiveTask, spec: ReplicaSpec, shard: int) -> AggregatorClient:

@@ -32,7 +32,7 @@ from kspark.worker.kept_files import files_in
 from kspark.worker.own_weights import RoundWeights
 from kspark.worker.progress import Reporter
 from kspark.worker.reading import EpochRows, examples_in
-from kspark.worker.state import ShardState, Tries, replica_for
+from kspark.worker.state import ShardState, Tries, note_of, replica_for
 from kspark.worker.tasks import (
     STATELESS,
     FitTask,
@@ -45,7 +45,7 @@ from kspark.worker.tasks import (
     state_of,
     training_rows,
 )
-from kspark.worker.watching import note_of, watched
+from kspark.worker.watching import watched
 
 if TYPE_CHECKING:
     from kspark.replica import Replica

@@ -239,7 +239,7 @@ def check_session(spark: SparkSession, plan: TrainingPlan) -> None:
     Raises:
         ValueError: If the plan needs one of them; see also `check_speculation`.
     """
-    check_speculation(spark, plan)
+    check_speculation(spark)
     if not is_connect(spark):
         return
     if plan.straggler_timeout is not None:
@@ -259,19 +259,20 @@ def check_session(spark: SparkSession, plan: TrainingPlan) -> None:
         raise invalid("callbacks_every", f"None {where}", plan.callbacks_every)
 
 
-def check_speculation(spark: SparkSession, plan: TrainingPlan) -> None:
-    """Refuse synchronous fits while Spark starts second tasks beside slow ones.
+def check_speculation(spark: SparkSession) -> None:
+    """Refuse fits while Spark starts second tasks beside slow ones.
 
     The second task is on another host, which does not have the files of the shard. It ends at
-    once, Spark takes it for the faster one, and ends the task that was training.
+    once, and Spark takes it for the faster one and ends the task that was training. In a live fit,
+    it also takes the place of the replica that was training.
 
     Raises:
-        ValueError: If the plan is synchronous, and the session has `spark.speculation`.
+        ValueError: If the session has `spark.speculation`.
     """
-    if plan.mode == "synchronous" and has_speculation(spark):
+    if has_speculation(spark):
         rule = (
-            '"false" in a synchronous fit on a cluster. A second task on another host has none of '
-            "the files of its shard, and would end the task that is training. Start the session "
-            'with spark.speculation=false, or use mode="asynchronous"'
+            '"false" in a fit on a cluster. A second task on another host has none of the files of '
+            "its shard, and would end the task that is training. Start the session with "
+            "spark.speculation=false"
         )
         raise invalid("spark.speculation", rule, Described("spark.speculation=true"))

@@ -239,6 +239,11 @@ class ShardState:
         return self.folder / f"{epoch}.state"
 
 
+def note_of(state: ShardState) -> Path:
+    """Return the file that says why the last process of a shard was ended."""
+    return state.folder / "ended"
+
+
 class Tries:
     """Counts the processes that died while they trained an epoch of a shard.
 
@@ -263,6 +268,7 @@ class Tries:
 
     def __init__(self, state: ShardState, epoch: int, allowed: int) -> None:
         self._path = state.folder / f"tries-{epoch}"
+        self._note = note_of(state)
         self._allowed = allowed
         self.count = len(self._path.read_bytes()) if self._path.exists() else 0
 
@@ -273,6 +279,7 @@ class Tries:
 
     def __enter__(self) -> Tries:
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._note.unlink(missing_ok=True)  # It does not say why this process ends.
         self._path.write_bytes(b"." * (self.count + 1))
         return self
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from kspark.cluster.watch import Watch
 from kspark.replica import ReplicaSpec
 from kspark.shards import ShardHandle
 from kspark.worker.inference import InferenceTask, evaluate_shard
-from kspark.worker.state import ShardState
+from kspark.worker.state import ShardState, note_of
 from kspark.worker.tasks import FitTask, Result, guarded
 
 
@@ -20,11 +19,6 @@ def watched(fit: FitTask, handle: ShardHandle) -> Watch:
     """Return the watch of a task that trains a shard."""
     plan, name = fit.plan, f"shard {handle.index} on {handle.host}"
     return Watch(name, plan.timeout, plan.step_timeout, note_of(ShardState.of(fit.fit_id, handle)))
-
-
-def note_of(state: ShardState) -> Path:
-    """Return the file that says why the last process of a shard was ended."""
-    return state.folder / "ended"
 
 
 def validate_shards(

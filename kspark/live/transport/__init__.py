@@ -14,8 +14,8 @@ authenticates both sides, but does not encrypt what they send. Pass an `ssl.SSLC
 that are not trusted.
 """
 
-from kspark.live.transport.client import AggregatorClient, Reply
+from kspark.live.transport.client import AggregatorClient, Reply, UnreachableError
 from kspark.live.transport.handler import Handler
 from kspark.live.transport.server import AggregatorServer
 
-__all__ = ["AggregatorClient", "AggregatorServer", "Handler", "Reply"]
+__all__ = ["AggregatorClient", "AggregatorServer", "Handler", "Reply", "UnreachableError"]

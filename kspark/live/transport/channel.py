@@ -22,11 +22,14 @@ _CHUNK = 1 << 20
 _MOST = 1 << 30
 # Bytes per second. A message that arrives faster than this may take longer than the timeout.
 _SLOWEST = 1 << 20
+# Milliseconds, the largest C integer.
+_LONGEST = (1 << 31) - 1
 SILENCE_SECONDS = 40
 """Seconds after which a host that does not answer counts as lost. A shorter cut of its link does
 not break a connection."""
 
-# Linux ends a connection by `TCP_USER_TIMEOUT`, in milliseconds, also if data is on its way.
+# Linux ends a connection by `TCP_USER_TIMEOUT`, in milliseconds, also if data is on its way, and
+# also if the peer's host answers, but its process does not read; see `Channel.bear_unread`.
 _KEEPALIVE = {
     "TCP_KEEPIDLE": 10,
     "TCP_KEEPINTVL": 5,
@@ -72,6 +75,15 @@ class Channel:
         """Change the timeout."""
         self._timeout = timeout
         self._socket.settimeout(timeout)
+
+    def bear_unread(self, seconds: float) -> None:
+        """Let the peer's process not read for longer than `SILENCE_SECONDS`.
+
+        A host that is gone is then noticed after this time, too.
+        """
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            limit = min(int(1000 * max(seconds, SILENCE_SECONDS)), _LONGEST)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limit)
 
     def secure(self) -> None:
         """Perform the TLS handshake if the socket is a TLS socket.

@@ -34,11 +34,18 @@ VECTORS = (Kind.VECTOR, Kind.VECTOR_PACKED, Kind.VECTOR_KEPT, Kind.VECTOR_CHANGE
 CONNECT_TIMEOUT = 15.0
 """Seconds for each step of the handshake, which needs no work on the driver."""
 
+OPEN_TIMEOUT = 10.0
+"""Seconds to open a TCP connection. Linux asks after 0, 1, 3 and 7 of them."""
+
 REPLY_TIMEOUT = 86_400.0
 """Seconds until a reply begins. It waits for the slowest replica, whose epoch may take hours.
 
 TCP keepalive detects that the driver's host is gone.
 """
+
+
+class UnreachableError(ClusterError):
+    """No TCP connection to the aggregator can be opened."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +139,7 @@ class AggregatorClient:
             The handler's `Welcome`.
 
         Raises:
+            UnreachableError: If no TCP connection can be opened.
             ClusterError: If there is no aggregator of this fit at the address.
             KSparkError: If the aggregator refuses. The error has the class that it names.
         """
@@ -155,6 +163,8 @@ class AggregatorClient:
             raise restore(answer.meta, self._where)
         channel.decoder.limits = self._replies
         channel.set_timeout(self._timeout)
+        # The driver may be suspended, or run code that lets no other thread run.
+        channel.bear_unread(self._timeout)
         return answer
 
     @property
@@ -163,14 +173,16 @@ class AggregatorClient:
 
     def _open(self) -> socket.socket:
         try:
-            sock = socket.create_connection(self._address, self._connect_timeout)
+            timeout = min(self._connect_timeout, OPEN_TIMEOUT)
+            sock = socket.create_connection(self._address, timeout)
         except OSError as error:
-            raise ClusterError(
+            raise UnreachableError(
                 f"The aggregator on the driver cannot be reached at {self._where} from "
                 f"{socket.gethostname()}: {error}. Executors must be able to open a TCP "
                 "connection to the driver. Check `spark.driver.host`, and set `port` to a "
                 "port, or a pair (first, last) of ports, that the firewall allows."
             ) from error
+        sock.settimeout(self._connect_timeout)
         return sock if self._ssl_context is None else self._secured(sock, self._ssl_context)
 
     def _secured(self, sock: socket.socket, context: ssl.SSLContext) -> socket.socket:

@@ -9,7 +9,7 @@ import keras
 from pyspark.ml import Estimator
 from pyspark.sql import DataFrame, SparkSession
 
-from kspark.cluster.slot_wait import slots_in_reach
+from kspark.cluster.slots import task_slots
 from kspark.ml.accessors import ElephasEstimatorAccessors
 from kspark.ml.carried import CarriedModel
 from kspark.ml.datasets import check_dataset
@@ -191,7 +191,7 @@ class ElephasEstimator(
         mode, frequency = self.value_of("mode"), self.value_of("frequency")
         plan = TrainingPlan.create(mode=mode, frequency=frequency)
         check_session(spark, plan)
-        if plan.in_rounds or wanted <= (slots := slots_in_reach(spark)):
+        if plan.in_rounds or wanted <= (slots := task_slots(spark)):
             return wanted
         logger.warning(
             'num_workers is %d, but mode="%s" runs all workers at once and the cluster has %d '

@@ -201,13 +201,24 @@ def test_each_fit_asks_for_workers_of_its_own_backend(cluster):
 def test_settings_that_do_not_go_with_training_are_named(cluster, caplog):
     """By `check_cluster` each time, by fits once."""
     cluster.sparkContext.master = cluster.conf["spark.master"] = "yarn"
-    cluster.conf["spark.speculation"] = "true"
+    cluster.conf["spark.decommission.enabled"] = "true"
+    named = "spark.executor.decommission.forceKillTimeout"
+    cluster.conf[named] = "30s"
     for once, count in ((False, 1), (True, 0), (False, 1)):
         caplog.clear()
         check.warn_of_settings(cluster, "tensorflow", once=once)
-        assert caplog.text.count("spark.speculation is on") == count
+        assert caplog.text.count(f"{named} is 30s") == count
     check_cluster(cluster)
-    assert caplog.text.count("spark.speculation is on") == 2
+    assert caplog.text.count(f"{named} is 30s") == 2
+
+
+def test_speculation_is_named_before_fits_refuse_it(cluster, caplog):
+    cluster.sparkContext.master = cluster.conf["spark.master"] = "yarn"
+    cluster.conf["spark.speculation"] = "true"
+    check.warn_of_settings(cluster, "tensorflow", once=True)  # as fits do
+    assert "spark.speculation" not in caplog.text
+    check_cluster(cluster)
+    assert caplog.text.count("spark.speculation is on, with which fits are refused") == 1
 
 
 def test_the_memory_of_a_model_is_compared_with_that_of_an_executor(cluster, caplog):

@@ -187,9 +187,18 @@ def test_speculation_is_read_as_spark_reads_it(value, on):
     assert not has_speculation(session_with("local-cluster[2,1,1024]", value))
 
 
-@pytest.mark.parametrize("settings", [{}, {"frequency": "batch"}, {"straggler_timeout": 3}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"frequency": "batch"},
+        {"straggler_timeout": 3},
+        {"mode": "asynchronous"},
+        {"mode": "hogwild", "frequency": "batch"},
+    ],
+)
 @pytest.mark.parametrize("connect", [False, True])
-def test_a_synchronous_fit_is_refused_with_speculation(settings, connect):
+def test_a_fit_is_refused_with_speculation(settings, connect):
     plan, spark = TrainingPlan.create(**settings), session_with("spark://host:7077", "true")
     if connect:
         del spark.sparkContext
@@ -198,12 +207,10 @@ def test_a_synchronous_fit_is_refused_with_speculation(settings, connect):
         check_session(spark, plan)
 
 
-@pytest.mark.parametrize(
-    ("mode", "master"),
-    [("asynchronous", "yarn"), ("hogwild", "yarn"), ("synchronous", "local-cluster[2,1,1024]")],
-)
-def test_speculation_is_no_obstacle_to_other_fits(mode, master):
-    check_session(session_with(master, "true"), TrainingPlan.create(mode=mode))
+@pytest.mark.parametrize("mode", ["asynchronous", "hogwild", "synchronous"])
+def test_speculation_is_no_obstacle_without_other_hosts(mode):
+    spark = session_with("local-cluster[2,1,1024]", "true")
+    check_session(spark, TrainingPlan.create(mode=mode))
 
 
 def test_other_jobs_are_those_outside_of_the_group():

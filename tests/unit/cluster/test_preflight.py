@@ -18,7 +18,7 @@ from kspark.cluster.memory import (
     overhead_of,
     setting_in_mib,
 )
-from kspark.cluster.preflight import problems_of_session
+from kspark.cluster.preflight import problems_of_session, problems_of_speculation
 
 SMALL = WorkerMemory("jax")
 """A worker of 290 + 128 MiB."""
@@ -43,7 +43,6 @@ DYNAMIC = {"dynamicAllocation_enabled": "true"}
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"speculation": "true"}, "Start the session with spark.speculation=false"),
         ({**GPUS, "task_maxFailures": 2}, "Set spark.task.maxFailures to 3 or more; it is 2."),
         ({**GPUS, "excludeOnFailure_enabled": "true"}, "With spark.excludeOnFailure.enabled,"),
         (
@@ -77,6 +76,7 @@ def test_a_setting_that_does_not_go_with_training_is_named(settings, named):
         {"task_maxFailures": 1},  # without GPUs
         {**GPUS, "executor_resource_gpu_amount": 1, "task_maxFailures": 1},  # one GPU per executor
         {**GPUS, "task_maxFailures": 3},
+        {"speculation": "true"},  # Fits refuse it.
         DYNAMIC,
         {**DYNAMIC, "dynamicAllocation_cachedExecutorIdleTimeout": "infinity"},
         {
@@ -92,10 +92,10 @@ def test_other_settings_are_not_named(settings):
     assert problems(**settings) == []
 
 
-def test_over_spark_connect_only_speculation_is_looked_at():
+def test_over_spark_connect_the_settings_are_up_to_the_server():
     conf = {"spark.master": "yarn", "spark.speculation": "true", "spark.task.maxFailures": "1"}
-    (found,) = problems_of_session(SimpleNamespace(conf=conf), SMALL)
-    assert "spark.speculation" in found
+    assert not list(problems_of_session(SimpleNamespace(conf=conf), SMALL))
+    assert len(list(problems_of_speculation(SimpleNamespace(conf=conf)))) == 1
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,13 @@ from kspark.cluster.activity import (
     reading,
 )
 from kspark.cluster.guard import Silence, poll_seconds, processor_time, status
-from kspark.cluster.watch import LEAST_BYTES, Limits, last_words
+from kspark.cluster.watch import (
+    LEAST_BYTES,
+    Limits,
+    RunningTime,
+    Watch,
+    last_words,
+)
 
 SECONDS = 5
 
@@ -91,6 +97,61 @@ def test_many_short_reads_are_no_hang():
     limits = Limits(SECONDS, None)
     for now in range(100):
         assert not limits.exceeded(Activity(FILES, float(now)), float(now), 0.0, 0)
+
+
+def test_time_in_which_a_container_was_suspended_does_not_count():
+    running, limits = RunningTime(1.0, 50.0), Limits(SECONDS, 20.0)
+    for kind, suspended in ((FILES, 1000.0), (TRAINING, 5000.0)):
+        activity = Activity(kind, suspended)
+        reasons = [
+            limits.exceeded(activity, running.until(now), 0.0, 0)
+            for now in (suspended, suspended + 1.0, suspended + 900.0, suspended + 901.0)
+        ]
+        assert reasons == [""] * 4
+    assert [RunningTime(1.0, 0.0).until(now) for now in (0.5, 1.5, 90.0)] == [0.5, 1.5, 2.0]
+
+
+def test_a_step_is_measured_from_its_own_beginning():
+    limits = Limits(SECONDS, 20.0)
+    for now in range(100):
+        assert not limits.exceeded(Activity(TRAINING, now // 10), float(now), 0.0, 0)
+
+
+READS = """
+import os
+from kspark.cluster.watch import MovedBytes
+moved = MovedBytes()
+first = moved.now()
+for _ in range(2000):
+    last = moved.now()
+file = os.open(os.devnull, os.O_WRONLY)
+os.write(file, b"x" * 7000)
+print(last - first, moved.now() - last)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/io"), reason="the system does not count bytes")
+def test_the_heartbeats_own_bytes_are_no_progress():
+    done = subprocess.run([sys.executable, "-c", READS], capture_output=True, text=True, check=True)
+    assert done.stdout == "0 7000\n"
+
+
+def test_without_a_heartbeat_there_is_no_guard(monkeypatch, caplog):
+    """It would end a healthy process."""
+    guards, start = [], Watch._start_guard
+
+    def started(watch):
+        start(watch)
+        guards.append(watch._guard)
+
+    def no_thread(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Watch, "_start_guard", started)
+    monkeypatch.setattr("kspark.cluster.watch.threading.Thread.start", no_thread)
+    with Watch("shard 3", 60.0, None):
+        assert guards[0].poll() is not None
+    assert "Nothing ends this process if it hangs: can't start new thread" in caplog.text
 
 
 def test_activities_are_nested():

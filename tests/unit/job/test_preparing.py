@@ -104,6 +104,17 @@ def test_every_shard_needs_a_slot(wanted, found):
         placed(fit, examples)
 
 
+@pytest.mark.parametrize(("wanted", "found"), [(None, 4), (6, 6)])
+def test_dynamic_allocation_makes_slots_for_a_number_that_is_given_only(wanted, found):
+    """Without one, Spark would start an executor for each partition."""
+    conf = {"spark.dynamicAllocation.enabled": "true"}
+    context = SimpleNamespace(master="yarn", getConf=lambda: conf, defaultParallelism=4)
+    spark = SimpleNamespace(sparkContext=context, conf=conf)
+    examples = SimpleNamespace(num_partitions=200, num_examples=None, repartition=lambda n: n)
+    fit = SimpleNamespace(plan=timed_plan(num_workers=wanted), spark=spark)
+    assert placed(fit, examples) == found
+
+
 @pytest.mark.parametrize(
     ("workers", "rows", "fits"), [(None, 99, False), (2, 99, True), (6, 2, True)]
 )

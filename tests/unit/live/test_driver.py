@@ -85,6 +85,25 @@ def test_strays_are_spread_over_the_slots_and_do_not_count_as_failures(monkeypat
         live_fit.lost(ShardsMissing([], [1]))
 
 
+def test_an_epoch_that_has_ended_forgives_strays(monkeypatch):
+    """Those of a week's fit are not added up."""
+    fit, coordinator = a_fit("asynchronous", "average")
+    fit.states, fit.learning_rate = SimpleNamespace(), lambda epoch: None
+    monkeypatch.setattr(live, "locality_seconds", lambda spark: 0.0)
+    for name in ("run_batch_hooks", "note_epoch", "open_epoch", "close_epoch"):
+        monkeypatch.setattr(live, name, lambda *_: False)
+    monkeypatch.setattr(coordinator, "close_epoch", lambda *_, **__: None)
+    spooled = []
+    fit.train = SimpleNamespace(respool=lambda hold: spooled.append(hold))
+    live_fit = LiveFit(fit, coordinator, None, b"")
+    report = SimpleNamespace(facts={}, staleness=(), metrics={}, counters={})
+    for epoch in range(3):
+        for _ in range(MAX_SPREADS):
+            live_fit.lost(ShardsMissing([1]))
+        live_fit.finish_epoch(epoch, report)
+    assert len(spooled) == 3 * MAX_SPREADS
+
+
 @pytest.mark.parametrize("stopped", [False, True])
 def test_usage_after_the_last_report_of_a_job_is_added_to_its_last_epoch(monkeypatch, stopped):
     """Two jobs of one epoch each: the usage in a result is that of its job alone."""

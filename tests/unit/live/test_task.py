@@ -8,10 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from kspark.errors import AggregationError, ConnectionLostError, EnvironmentMismatchError, Failure
+from kspark.errors import (
+    AggregationError,
+    ClusterError,
+    ConnectionLostError,
+    EnvironmentMismatchError,
+    Failure,
+    ProtocolError,
+)
 from kspark.live import task as live
 from kspark.live.task import train_shards
-from kspark.live.transport import AggregatorServer
+from kspark.live.transport import AggregatorServer, UnreachableError
+from kspark.live.transport import client as client_module
 from kspark.shards import Shard
 from kspark.weights import Whole
 from kspark.worker.state import ShardState, Tries, release
@@ -276,6 +284,73 @@ def test_the_connection_ends_with_the_task(served, tools):
     fit.coordinator.lost = lost
     fit.train(tools.spec(), 0)
     assert ended.wait(20)
+
+
+# -- connections ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_pause(monkeypatch):
+    monkeypatch.setattr(live, "OPEN_SECONDS", 0.0)
+    monkeypatch.setattr(live, "OPEN_PAUSE", 0.0)
+
+
+class Noted:
+    """The shards of workers that cannot reach the driver."""
+
+    def __init__(self):
+        self.shards = []
+
+    def add(self, shard):
+        self.shards.append(shard)
+
+
+def failing_first(monkeypatch, module, name, times, error):
+    """Let the first calls of a function raise an error. Returns the list of those."""
+    calls, function = [], getattr(module, name)
+
+    def called(*arguments, **more):
+        if len(calls) < times:
+            calls.append(arguments)
+            raise error
+        return function(*arguments, **more)
+
+    monkeypatch.setattr(module, name, called)
+    return calls
+
+
+@pytest.mark.usefixtures("no_pause")
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_connection_that_cannot_be_opened_is_tried_again(served, tools, monkeypatch, times):
+    fit, noted = served([8]), Noted()
+    refused = ConnectionRefusedError("refused")
+    calls = failing_first(monkeypatch, client_module.socket, "create_connection", times, refused)
+    (result,) = fit.train(tools.spec(), 0, unreached=noted)
+    assert len(calls) == times
+    assert (result.num_examples, noted.shards) == ((8, []) if times == 1 else (0, [0]))
+
+
+@pytest.mark.usefixtures("no_pause")
+def test_a_later_job_that_cannot_open_a_connection_fails(served, tools, monkeypatch):
+    """It could before, so the driver leaves it to Spark."""
+    fit, noted = served([8]), Noted()
+    refused = ConnectionRefusedError("refused")
+    failing_first(monkeypatch, client_module.socket, "create_connection", 2, refused)
+    with pytest.raises(UnreachableError, match="refused"):
+        fit.train(tools.spec(), 0, unreached=noted, submission=1)
+    assert noted.shards == []
+
+
+@pytest.mark.parametrize("error", [ConnectionLostError("slow"), ProtocolError("other token")])
+def test_a_handshake_that_fails_is_left_to_spark(served, tools, monkeypatch, error):
+    """The driver was busy, for instance. Its port is open."""
+    fit, noted = served([8]), Noted()
+    failing_first(monkeypatch, client_module, "introduce", 1, error)
+    with pytest.raises(ClusterError, match="is not the aggregator of this fit"):
+        fit.train(tools.spec(), 0, unreached=noted)
+    assert noted.shards == []
+    (result,) = fit.train(tools.spec(), 0, unreached=noted)
+    assert (result.num_examples, noted.shards) == (8, [])
 
 
 # -- which loop ----------------------------------------------------------------------------------

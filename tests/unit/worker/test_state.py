@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kspark.cluster.failures import task_attempt
 from kspark.shards import Chunk, Shard, spool
 from kspark.worker import state as state_module
-from kspark.worker.state import ShardState, Tries, release, replica_for
+from kspark.worker.state import ShardState, Tries, note_of, release, replica_for
 
 
 @pytest.fixture
@@ -271,6 +271,15 @@ def test_as_many_processes_may_die_as_allowed(shard):
         assert found.count == died
         assert found.exhausted == (died > 2)
         die(shard)
+
+
+def test_why_an_earlier_process_was_ended_does_not_explain_a_later_death(shard):
+    die(shard)
+    note = note_of(ShardState("fit", shard))
+    note.write_text("The guard ended it.")
+    assert tries(shard, epoch=8).count == 0
+    tries(shard, epoch=8).__enter__()  # killed by the system
+    assert not note.exists()
 
 
 def test_success_clears_the_notes(shard):

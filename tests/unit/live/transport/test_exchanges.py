@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 
 import numpy as np
@@ -271,6 +272,23 @@ def test_connect_comes_first(server, token, spec, out):
     with pytest.raises(ConnectionLostError, match="connect"):
         client.pull(out)
     client.close()
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux only")
+@pytest.mark.parametrize(("timeout", "seconds"), [(1.0, 40), (600.0, 600), (1e12, 2147483.647)])
+def test_a_driver_may_leave_bytes_unread_for_the_timeout(
+    server, client_of, monkeypatch, timeout, seconds
+):
+    """Linux would end the connection, though the driver's host answers."""
+    opened, create = [], socket.create_connection
+    monkeypatch.setattr(
+        socket, "create_connection", lambda *args: opened.append(create(*args)) or opened[-1]
+    )
+    set_timeout = channel.Channel.set_timeout  # It has a limit of its own.
+    monkeypatch.setattr(channel.Channel, "set_timeout", lambda c, t: set_timeout(c, min(t, 30.0)))
+    client_of(server, timeout=timeout)
+    unread = opened[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+    assert unread == 1000 * seconds
 
 
 @pytest.mark.parametrize("most", [1, 7, 1000])

@@ -258,7 +258,7 @@ def test_params_are_passed_to_the_keras_estimator(
             raise InterruptedError
 
     monkeypatch.setattr(elephas, "KerasEstimator", Recorder)
-    monkeypatch.setattr(elephas, "slots_in_reach", lambda spark: 2)
+    monkeypatch.setattr(elephas, "task_slots", lambda spark: 2)
     estimator.set_mode(mode).set_frequency(frequency).set_epochs(7).set_batch_size(5)
     estimator.set_validation_split(0.25).set_num_workers(8)
     with pytest.raises(InterruptedError):
