@@ -147,6 +147,7 @@ class Fit:
             self.stream,
             self.states.travels,
             dict(self.states.epochs),
+            dict(self.states.trained),
         )
 
     def validation_task(self) -> InferenceTask:

@@ -45,12 +45,15 @@ class KeptStates:
             `False` in the beginning.
         epoch: Integer, the last epoch that the shards have trained. `None` before the first.
         epochs: Dictionary from shard to the epoch after which its files were kept.
+        trained: Dictionary from shard to the last epoch that it has trained, of shards that may
+            skip epochs.
     """
 
     def __init__(self, spark: SparkSession, fit_id: str) -> None:
         self.travels = False
         self.epoch: int | None = None
         self.epochs: dict[int, int] = {}
+        self.trained: dict[int, int] = {}
         self._spark = spark
         self._fit_id = fit_id
         self._folder: Folder | None = None
