@@ -256,6 +256,17 @@ class LinkedExamples(SpooledExamples):
             self._examples.rows.respool(hold)
         super().respool(delete=delete)
 
+    def look(self) -> None:
+        """Look again where the shards are.
+
+        If Spark has computed a handle again where the rows are not, the shards are made again.
+        """
+        documents = run(self.spark, self.handles, "kspark: look for the shards", watch=self._watch)
+        if missing_of(documents):
+            self.respool()
+        else:
+            self.infos = sorted((read_handle(d) for d in documents), key=lambda h: h.index)
+
     def spool(self, again: Again) -> None:
         """Make the shards of the fit from the spooled rows."""
 
