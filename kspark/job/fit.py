@@ -129,7 +129,8 @@ class Fit:
     )
 
     def __post_init__(self) -> None:
-        self.states = KeptStates(self.spark, self.fit_id)
+        in_step = self.plan.mode == "synchronous"
+        self.states = KeptStates(self.spark, self.fit_id, in_step)
 
     def task(self) -> FitTask:
         """Return what the tasks need of the fit."""

@@ -212,6 +212,15 @@ class ShardState:
         before = self._before(epoch, "residual", since)
         return self.load_residual(before[-1]) if before else None
 
+    def newest(self, until: int | None = None) -> int | None:
+        """Return the last epoch with a state here, `None` without one.
+
+        Args:
+            until: Integer, the last epoch that counts. Defaults to `None`: any.
+        """
+        kept = (int(path.stem) for path in self.folder.glob("*.state"))
+        return max((e for e in kept if until is None or e <= until), default=None)
+
     def has_since(self, epoch: int | None, before: int) -> bool:
         """Whether there is a state of `epoch` or of one between it and `before`.
 
