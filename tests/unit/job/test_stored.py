@@ -116,6 +116,20 @@ def test_shards_are_made_again_if_a_handle_was_computed_where_the_rows_are_not(r
     assert made == [[HANDLE]]
 
 
+@pytest.mark.parametrize("respooled", [False, True])
+def test_executors_that_had_rows_before_are_cleaned_as_well(rows, monkeypatch, respooled):
+    discarded = []
+    monkeypatch.setattr(SpooledRows, "_discard", lambda rows: discarded.append(rows))
+    monkeypatch.setattr(spooling.SpooledExamples, "respool", lambda *call, **more: None)
+    rows.outcomes = [[]]
+    if respooled:
+        rows.outcomes = [[0], []]  # shard 0 was not found
+        rows.respool()
+    rows.close()
+    assert discarded == [rows] * respooled
+    assert rows.handles is None
+
+
 def test_rows_whose_deletion_was_interrupted_can_be_closed_again(rows, monkeypatch):
     monkeypatch.setattr("kspark.data.spooling.is_stopped", lambda spark: False)
     data = SpooledData(rows, LAYOUT)
