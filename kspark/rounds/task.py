@@ -230,9 +230,9 @@ def outgoing(
 ) -> np.ndarray:
     """A delta as it travels. What packing has lost stays with the shard, for its next epoch."""
     packer = task.fit.plan.packing(spec.weights).packer()
-    since = task.fit.oldest_state(state.index, task.epoch)
     if packer.residual is None:
         return packer.pack(delta)
+    since = task.fit.oldest_state(state.index, task.epoch)
     packer.restore(state.residual_before(task.epoch, since))
     payload = packer.pack(delta)
     state.save_residual(packer.residual, task.epoch)
