@@ -169,7 +169,7 @@ class Retries:
             self.after_lost_job(parted)
             self._spooled.respool(delete=not self._busy())
         elif stateless:
-            self._stateless += 1
+            self._stateless += not progress
             bring_states(self._spooled, stateless, self._stateless)
         elif self._busy():
             wait_for_slots(missing)
@@ -261,9 +261,15 @@ def bring_states(spooled: ShardsOnDisk, shards: Sequence[int], times: int) -> No
     """Write the states that the driver keeps of some shards beside their rows.
 
     Raises:
-        ClusterError: If this happened `MAX_STRAYS` times before in one round.
+        ClusterError: If this happened `MAX_STRAYS` times before in one round without another
+            result, or if the driver keeps no states of these shards.
     """
-    if times > MAX_STRAYS or spooled.states is None:
+    if spooled.states is None:
+        raise ClusterError(
+            f"The tasks of shards {sorted(shards)} lack optimizer states, of which the driver has "
+            "no copies. Start the fit again, from its last checkpoint if it has one."
+        )
+    if times > MAX_STRAYS:
         raise ClusterError(
             f"The optimizer states of shards {sorted(shards)} were written to their executors "
             f"{times - 1} times, and were gone again each time. Executors leave faster than an "

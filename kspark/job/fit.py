@@ -129,7 +129,8 @@ class Fit:
     )
 
     def __post_init__(self) -> None:
-        self.states = KeptStates(self.spark, self.fit_id)
+        in_step = self.plan.mode == "synchronous"
+        self.states = KeptStates(self.spark, self.fit_id, in_step)
 
     def task(self) -> FitTask:
         """Return what the tasks need of the fit."""
@@ -147,6 +148,7 @@ class Fit:
             self.stream,
             self.states.travels,
             dict(self.states.epochs),
+            dict(self.states.trained),
         )
 
     def validation_task(self) -> InferenceTask:

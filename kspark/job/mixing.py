@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from pyspark import StorageLevel
 
@@ -27,11 +28,13 @@ from kspark.job.spooling import (
     log_moved,
     moved_shards,
     read_handle,
+    repeated,
 )
 from kspark.plan import Mixing
 from kspark.shards import Shard, ShardHandle
 from kspark.worker.kept_files import fetch_files, write_files
 from kspark.worker.mixing import MixingTask, cut_shards, delete_shards, spool_blocks
+from kspark.worker.spooling import Again
 
 logger = logging.getLogger("kspark")
 
@@ -40,6 +43,9 @@ PART_BYTES = 32 << 20
 
 MOVED_SHARDS = 8
 """Shards whose state the driver holds at a time, to move it to other hosts."""
+
+
+AT_FIRST = Again()
 
 
 class MixedShards(ShardsOnDisk):
@@ -63,8 +69,11 @@ class MixedShards(ShardsOnDisk):
         unneeded = () if before is source else tuple(h.path for h in before.infos)
         self._task = MixingTask(fit.fit_id, mixing, unneeded, fit.spec.rows.is_loose)
 
-    def spool(self) -> None:
+    def spool(self, again: Again = AT_FIRST) -> None:
         """Mix the rows. Spool the source again if its files are gone.
+
+        Args:
+            again: `Again`. Defaults to that of the first time.
 
         Raises:
             ValueError: If the source has other rows than at the beginning of the fit.
@@ -75,7 +84,7 @@ class MixedShards(ShardsOnDisk):
         try:
             while True:
                 try:
-                    documents = self._mix()
+                    documents = self._mix(again)
                 except JobLostError as error:
                     retries.after_lost_job(error)
                     continue
@@ -89,14 +98,14 @@ class MixedShards(ShardsOnDisk):
             raise
 
     def respool(self, hold: float = 0.0, *, delete: bool = True) -> None:
-        """Mix again, from the same rows to the same ones. The states of the shards move with them.
-
-        The new shards are where the shuffle of their rows ends, whatever `hold` is.
-        """
+        """Mix again, from the same rows to the same ones. The states of the shards move along."""
         before = self.infos
         if self.states is not None:
             self.states.fetch(self)
-        self.spool()
+        if delete:
+            unneeded = (*self._task.unneeded, *(handle.path for handle in before))
+            self._task = replace(self._task, unneeded=unneeded)
+        self.spool(Again((), hold, time.time() + hold))
         moved = moved_shards(before, self.infos)
         log_moved(before, self.infos, moved)
         if self.states is not None:
@@ -119,13 +128,14 @@ class MixedShards(ShardsOnDisk):
         finally:
             self._discard()
 
-    def _mix(self) -> list[bytes]:
+    def _mix(self, again: Again) -> list[bytes]:
         """Run the job. Returns what its tasks returned."""
         self.unpersist()
         blocks = self._source.handles.mapPartitionsWithIndex(ship(cut_shards, self._task))
         shards = len(self.mixing.num_train)
         mixed = blocks.repartitionAndSortWithinPartitions(shards, ship(target_of))
-        mixed = mixed.mapPartitionsWithIndex(ship(spool_blocks, self._task))
+        write = repeated(ship(spool_blocks, self._task), again)
+        mixed = mixed.mapPartitionsWithIndex(write)
         self.handles = mixed.persist(StorageLevel.MEMORY_AND_DISK)
         try:
             return run(self.spark, self.handles, "kspark: mix the rows", watch=self._watch)

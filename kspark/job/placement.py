@@ -33,11 +33,14 @@ class Placement:
         self._fit = fit
         self._engine = engine_of(fit.spark)
         self._seen: frozenset[str] = frozenset()
+        self._in_vain = False
 
     def spread(self, make_room: Callable[[], None] | None = None) -> None:
         """Spool the shards again if an executor has too many of them and another one is idle.
 
-        This happens at most once for each set of executors. Call it between two epochs.
+        This happens at most once for each set of executors, and not again in a fit in which it has
+        changed nothing: executors may have different numbers of slots, and only their mean is
+        known. Call it between two epochs.
 
         Args:
             make_room: Function that ends a job that holds task slots. Defaults to `None`: there is
@@ -49,7 +52,7 @@ class Placement:
         """
         addresses = self._engine.addresses()
         executors = len(addresses) - 1  # without the driver
-        if addresses == self._seen or executors < 2:
+        if self._in_vain or addresses == self._seen or executors < 2:
             return
         is_first, self._seen = not self._seen, addresses
         shards, slots = self._shards(), task_slots(self._fit.spark) // executors
@@ -58,6 +61,7 @@ class Placement:
         # At the beginning, shards lie together because their rows do. Later, an executor may have
         # joined, and Spark uses it by itself.
         holds = [locality_seconds(self._fit.spark)]
+        before = crowd(shards.infos)
         for hold in holds if is_first else [0.0, *holds]:
             excess = too_many(shards.infos, executors, slots)
             if not excess:
@@ -72,6 +76,7 @@ class Placement:
                 max(slots, 1),
             )
             shards.respool(hold)
+        self._in_vain = crowd(shards.infos) >= before
 
     def _shards(self) -> ShardsOnDisk:
         """Return the shards to look at. Mixed rows lie where the shuffle of their rows ends."""
@@ -102,8 +107,13 @@ def too_many(infos: Sequence[ShardHandle], executors: int, slots: int) -> int:
     Returns:
         Integer; 0 if all executors have about as many, or no more than slots.
     """
-    counts = Counter(handle.mark for handle in infos if handle.num_examples)
-    most = max(counts.values(), default=0)
-    fair = math.ceil(counts.total() / executors)
+    most = crowd(infos)
+    fair = math.ceil(sum(1 for handle in infos if handle.num_examples) / executors)
     turns, even = (math.ceil(count / max(slots, 1)) for count in (most, fair))
     return most if turns >= 2 * even > 0 else 0
+
+
+def crowd(infos: Sequence[ShardHandle]) -> int:
+    """Return the number of shards with examples of the executor that has most."""
+    counts = Counter(handle.mark for handle in infos if handle.num_examples)
+    return max(counts.values(), default=0)

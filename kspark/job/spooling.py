@@ -8,7 +8,8 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ from kspark.adapters.factories import FactoryExamples
 from kspark.cluster.bootstrap import ship
 from kspark.cluster.engine import engine_of
 from kspark.cluster.failures import worker_error
-from kspark.cluster.results import Results
+from kspark.cluster.results import PartitionFunction, Results
 from kspark.cluster.spark_job import Watch, run, run_once
 from kspark.errors import Failure, KSparkError
 from kspark.plan import TrainingPlan
@@ -195,9 +196,8 @@ class SpooledExamples(ShardsOnDisk):
 
     def _written(self, again: Again) -> Results:
         """Return the shard handles as bytes, for which the rows are written."""
-        if again == Again():
-            return self._examples.map_chunks(ship(spool_shard, self.run_id, self._is_loose))
-        return self._examples.map_chunks(ship(spool_again, again, self.run_id, self._is_loose))
+        write = ship(spool_shard, self.run_id, self._is_loose)
+        return self._examples.map_chunks(repeated(write, again))
 
     def respool(self, hold: float = 0.0, *, delete: bool = True) -> None:
         """Spool again. The states of the shards move with them.
@@ -258,7 +258,9 @@ class StreamedExamples(SpooledExamples):
         rows, plan = self._factory.rows, self._plan
         seeds = [plan.data_seed(index, plan.initial_epoch) for index in range(rows.num_workers)]
         limited = plan.steps_per_epoch is not None
-        return self._factory.map_workers(ship(open_stream, rows, self.run_id, seeds, limited))
+        write = ship(open_stream, rows, self.run_id, seeds, limited)
+        # The folder of a shard has no rows, and the same name each time: it is not deleted.
+        return self._factory.map_workers(repeated(write, replace(again, unneeded=())))
 
     @property
     def batch_size(self) -> int:
@@ -277,6 +279,11 @@ class Unmixed:
 
     shards: ShardsOnDisk
     num_train: dict[int, int]
+
+
+def repeated(write: PartitionFunction, again: Again) -> PartitionFunction:
+    """Return a task that writes a shard, and does what `again` asks for."""
+    return write if again == Again() else partial(ship(spool_again, again), write)
 
 
 def place_of(handle: ShardHandle) -> tuple[str, str]:

@@ -49,6 +49,7 @@ class SpooledRows(SpooledExamples):
     def __init__(self, spark: SparkSession, examples: Examples, run_id: str) -> None:
         super().__init__(spark, examples, run_id, is_loose=True)
         self._respooling = Lock()
+        self._respooled = False
 
     def respool(self, hold: float = 0.0, *, delete: bool = True) -> None:
         """Spool again, unless another thread has done so in the meantime.
@@ -63,6 +64,7 @@ class SpooledRows(SpooledExamples):
         with self._respooling:
             lost = self._known().mapPartitionsWithIndex(ship(find_missing))
             if hold or run(self.spark, lost, "kspark: look for spooled rows"):
+                self._respooled = True
                 super().respool(hold, delete=False)
             else:
                 self.look()
@@ -110,6 +112,8 @@ class SpooledRows(SpooledExamples):
         if self.handles is not None:
             task = task_of(clean_up, self.run_id)
             self._clean_up(self.handles.mapPartitionsWithIndex(task))
+            if self._respooled:  # Executors that had shards before may have none now.
+                self._discard()
             self.unpersist()
         self._examples.close()
 
@@ -255,6 +259,17 @@ class LinkedExamples(SpooledExamples):
         if hold:
             self._examples.rows.respool(hold)
         super().respool(delete=delete)
+
+    def look(self) -> None:
+        """Look again where the shards are.
+
+        If Spark has computed a handle again where the rows are not, the shards are made again.
+        """
+        documents = run(self.spark, self.handles, "kspark: look for the shards", watch=self._watch)
+        if missing_of(documents):
+            self.respool()
+        else:
+            self.infos = sorted((read_handle(d) for d in documents), key=lambda h: h.index)
 
     def spool(self, again: Again) -> None:
         """Make the shards of the fit from the spooled rows."""

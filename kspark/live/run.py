@@ -190,8 +190,9 @@ class LiveRun:
         if not self.continued:
             fit = self.task.fit
             numbers = (epoch, fit.plan, known(self.steps.batches), fit.resumed)
+            since = fit.oldest_state(self.shard.index, epoch)
             with doing(FILES):
-                self.state_kept = self.state.restore(self.replica, *numbers)
+                self.state_kept = self.state.restore(self.replica, *numbers, since=since)
             self.restore_residual(epoch)
             self.continued = True
 

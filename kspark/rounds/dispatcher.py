@@ -57,6 +57,8 @@ class Dispatcher:
         shards: Set of integers, as given.
         running: `Running`, how far the tasks have come within an epoch.
         idled: Boolean, whether the tasks ended because there was no new order.
+        lacks_state: Boolean, whether the obstacle is that a task lacks the state of its shard,
+            which the driver has kept.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class Dispatcher:
         marks: int | None = None,
     ) -> None:
         self.shards = frozenset(shards)
-        self.idled = False
+        self.idled = self.lacks_state = False
         self._answer_seconds = min(ANSWER_SECONDS, timeout)
         self._idle_seconds = idle_seconds
         self._gate = Gate()
@@ -224,6 +226,9 @@ class Dispatcher:
             elif isinstance(report, MissingFilesReport):
                 self._missing.add(shard)
                 why = "runs on an executor without its files" if report.strayed else "lacks files"
+                if report.stateless:
+                    why = "lacks the state of its shard, which the driver has kept"
+                    self.lacks_state = self.lacks_state or self._obstacle is None
                 self._stumble(f"The task of shard {shard} {why}.")
             else:
                 raise AggregationError(f"A report of kind {report.kind!r} is not expected.")

@@ -80,7 +80,8 @@ def train_rounds(fit: Fit) -> None:
     with long_jobs(fit) as jobs:
         for epoch in range(fit.plan.initial_epoch, fit.plan.epochs):
             open_epoch(fit, epoch)
-            if fit.road == "rounds":  # The tasks of a long job hold the slots that they need.
+            # The tasks of a long job hold the slots that they need. One epoch is worth no spooling.
+            if fit.road == "rounds" and not fit.last_epoch(epoch):
                 placement.spread(jobs.end)
             mix_rows(fit, epoch, jobs.end)
             result = run_round_live(fit, epoch, jobs) or run_round(fit, epoch)

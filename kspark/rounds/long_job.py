@@ -59,6 +59,10 @@ class Lost(Obstacle):
     """A task was lost, or could not carry out an order."""
 
 
+class Stateless(Obstacle):
+    """A shard is not where its state is. The driver has it, and an epoch's own job brings it."""
+
+
 class Unreachable(Obstacle):
     """Executors cannot open a connection to the driver."""
 
@@ -203,7 +207,8 @@ class LongJob:
             Obstacle: If it cannot.
         """
         if self.dispatcher.obstacle is not None:
-            raise Lost(self.dispatcher.obstacle)
+            kind = Stateless if self.dispatcher.lacks_state else Lost
+            raise kind(self.dispatcher.obstacle)
         if spark_job.finished.is_set():
             raise obstacle_of(spark_job)
         missing = self.dispatcher.waiting_for_tasks()

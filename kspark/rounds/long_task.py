@@ -31,6 +31,7 @@ from kspark.worker.inference import InferenceTask, evaluate_shard
 from kspark.worker.kept_files import kept_files
 from kspark.worker.progress import Reporter
 from kspark.worker.tasks import (
+    STATELESS,
     FitTask,
     MissingShard,
     Result,
@@ -217,4 +218,5 @@ def send(client: AggregatorClient, result: Result) -> None:
     elif isinstance(result, Failure):
         client.report(FailureReport(result).to_json())
     elif isinstance(result, MissingShard):
-        client.report(MissingFilesReport(strayed=result.strayed).to_json())
+        lacks_state = result.lack == STATELESS
+        client.report(MissingFilesReport(result.strayed, lacks_state).to_json())

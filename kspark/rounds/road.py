@@ -15,7 +15,7 @@ from kspark.errors import ClusterError
 from kspark.job.fit import Fit
 from kspark.job.groups import delta_grouping_of
 from kspark.live.wire import Order
-from kspark.rounds.long_job import LongJob, Lost, Obstacle, Unreachable
+from kspark.rounds.long_job import LongJob, Lost, Obstacle, Stateless, Unreachable
 from kspark.worker.tasks import ShardResult
 
 logger = logging.getLogger("kspark")
@@ -150,6 +150,9 @@ class LongJobs:
     def _give_up(self, obstacle: Obstacle, where: str) -> None:
         self.end()
         reason = f"{where}: {obstacle}"
+        if isinstance(obstacle, Stateless):  # only once, as that job writes the state
+            logger.info("%s The epoch is trained in a job of its own.", reason)
+            return
         setting = self._fit.plan.connection_setting
         if setting and not self._trained:
             raise ClusterError(f"{setting} is not possible. {reason}")

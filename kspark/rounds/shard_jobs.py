@@ -150,6 +150,7 @@ class ShardJobs:
             missing = [result for result in results if isinstance(result, MissingShard)]
             if not missing:
                 self._remove(running)
+                self._fit.states.trained[running.shard] = running.epoch
                 found = self._fit.states.take(found, running.epoch)
                 return [TrainedShard(running.epoch, result) for result in found]
             if running.handles is self._fit.train.handles:  # not yet spooled again

@@ -162,8 +162,9 @@ def train_open_shard(
     replica = replica_for(spec, fit.fit_id, fit.threads)
     replica.alone = fit.alone
     numbers = (task.epoch, fit.plan, known(fit.steps(shard.index).batches), fit.resumed)
+    since = fit.oldest_state(shard.index, task.epoch)
     with doing(FILES):
-        state_kept = state.restore(replica, *numbers)
+        state_kept = state.restore(replica, *numbers, since=since)
     # With `ElasticAverage`, a replica starts from weights of its own.
     own = RoundWeights.of(
         fit, spec.weights, state.folder, num_examples, task.epoch, replica.projection
@@ -231,7 +232,8 @@ def outgoing(
     packer = task.fit.plan.packing(spec.weights).packer()
     if packer.residual is None:
         return packer.pack(delta)
-    packer.restore(state.residual_before(task.epoch))
+    since = task.fit.oldest_state(state.index, task.epoch)
+    packer.restore(state.residual_before(task.epoch, since))
     payload = packer.pack(delta)
     state.save_residual(packer.residual, task.epoch)
     return payload

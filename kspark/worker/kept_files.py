@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,41 @@ def fetch_files(fit_id: str, epoch: int, index: int, handles: Iterable[bytes]) -
     """Return the files that the shards of one partition keep after an epoch."""
     for document in list(handles):
         yield kept_files(fit_id, epoch, ShardHandle.from_json(document))
+
+
+@dataclass(frozen=True)
+class NewestFiles:
+    """The files that a shard keeps after the last epoch of which there are some.
+
+    Attributes:
+        epoch: Integer.
+        result: `ShardResult` with the files.
+    """
+
+    epoch: int
+    result: ShardResult
+
+
+def fetch_newest(
+    fit_id: str, until: Mapping[int, int], index: int, handles: Iterable[bytes]
+) -> Iterator[NewestFiles | MissingShard]:
+    """Return the newest files that the shards of one partition keep. Lost ones are left out.
+
+    Args:
+        fit_id: String, name of the fit.
+        until: Mapping from shard to the last epoch that counts. Without one, any does.
+        index: Integer, the partition.
+        handles: Iterable of the partition's shard handles, as JSON.
+    """
+    for document in list(handles):
+        handle = ShardHandle.from_json(document)
+        state = ShardState.of(fit_id, handle)
+        epoch = state.newest(until.get(handle.index))
+        if epoch is not None:
+            files = files_in(state.folder, epoch)
+            yield NewestFiles(epoch, ShardResult(handle.index, handle.num_examples, files=files))
+        elif not is_here(handle):
+            yield MissingShard.of(handle)
 
 
 def restore_files(
@@ -103,7 +139,8 @@ def write_files(
             continue
         folder = ShardState.of(fit_id, handle).folder
         folder.mkdir(parents=True, exist_ok=True)
-        for kind, data in files[handle.index].items():
+        # A task looks for the state. So it is written last, also if this process is killed before.
+        for kind, data in sorted(files[handle.index].items(), key=lambda item: item[0] == "state"):
             name = names_of(epoch)[kind]
             partial = folder / f".{name}.{os.getpid()}"
             partial.write_bytes(data.tobytes())

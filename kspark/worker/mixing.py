@@ -50,8 +50,9 @@ class MixingTask:
     Attributes:
         run_id: String, see `kspark.shards.spool`.
         mixing: `Mixing`.
-        unneeded: Tuple of folders, the shards of the period before, which are deleted first on
-            the hosts that have them. No two shards have equal folders.
+        unneeded: Tuple of folders, the shards of the period before, or of an earlier try at this
+            one, which are deleted first on the hosts that have them. No two shards have equal
+            folders.
         is_loose: Boolean, whether features may have different shapes. Defaults to `False`.
     """
 

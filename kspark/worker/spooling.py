@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from kspark.cluster.failures import FactoryError, failure_json
 from kspark.shards import Chunk, spool
 from kspark.worker.tasks import read_to_end
+
+MUCH_LATER_SECONDS = 120.0
+"""How much later than the others a task starts that computes a lost handle again. It is more than
+the clocks of driver and executors differ by."""
 
 
 def spool_shard(
@@ -38,8 +43,9 @@ class Again:
     Attributes:
         unneeded: Tuple of folders to delete on the hosts that have them. Defaults to none.
         hold: Float, seconds that a task keeps its slot at least. Defaults to `0`.
-        until: Float, the driver's time in seconds after which no task is held any more. Spark may
-            compute a handle again much later. Defaults to `0`.
+        until: Float, the driver's time in seconds until which the first tasks are held. Those that
+            start `MUCH_LATER_SECONDS` after that are not held, because Spark computes a handle
+            again. Defaults to `0`.
     """
 
     unneeded: tuple[str, ...] = ()
@@ -48,15 +54,27 @@ class Again:
 
     def seconds(self, started: float, now: float) -> float:
         """Return how long a task that started at a time, by its own clock, keeps its slot yet."""
-        return max(0.0, min(started + self.hold, self.until) - now)
+        if started > self.until + MUCH_LATER_SECONDS:
+            return 0.0
+        return max(0.0, started + self.hold - now)
 
 
 def spool_again(
-    again: Again, run_id: str, is_loose: bool, index: int, chunks: Iterator[Chunk]
+    again: Again, write: Callable[[int, Any], Iterator[bytes]], index: int, rows: Any
 ) -> Iterator[bytes]:
-    """Write one partition to local disk once more; see `spool_shard`."""
+    """Write one partition to local disk once more.
+
+    Args:
+        again: `Again`.
+        write: Function that wrote it the first time, such as `spool_shard`.
+        index: Integer, the partition.
+        rows: Iterator that `write` takes.
+
+    Yields:
+        What `write` yields.
+    """
     started = time.time()
     for folder in again.unneeded:
         shutil.rmtree(folder, ignore_errors=True)
-    yield from spool_shard(run_id, is_loose, index, chunks)
+    yield from write(index, rows)
     time.sleep(again.seconds(started, time.time()))

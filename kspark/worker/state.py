@@ -126,6 +126,7 @@ class ShardState:
         plan: TrainingPlan,
         batches: int,
         resumed: bool = False,
+        since: int | None = None,
     ) -> bool:
         """Restore a replica to this shard's state at the beginning of `epoch`.
 
@@ -139,6 +140,8 @@ class ShardState:
             batches: Integer, the shard's batches per epoch; 0 if nobody knows it.
             resumed: Boolean, whether the fit began with the shard's state of a checkpoint.
                 Defaults to `False`.
+            since: Integer, the epoch of the oldest state that may be used. Older ones have stayed
+                here while the shard trained on another executor. Defaults to `None`: any.
 
         Returns:
             Boolean, `False` if the state was lost with its host. Then the replica gets the state
@@ -149,7 +152,7 @@ class ShardState:
         if standing is not None and standing[:3] == (replica, self.index, epoch - 1):
             replica.set_fixed(standing[3])  # An evaluation may have drawn random numbers.
             return True
-        loaded = self._load_before(epoch)
+        loaded = self._load_before(epoch, since)
         if loaded is None:
             optimizer, fixed = _replicas[self.fit_id].start
             replica.set_optimizer_state(optimizer)
@@ -204,10 +207,19 @@ class ShardState:
             return None
         return residual
 
-    def residual_before(self, epoch: int) -> np.ndarray | None:
-        """Load the residual after the last epoch before `epoch` that the shard has trained."""
-        before = self._before(epoch, "residual")
+    def residual_before(self, epoch: int, since: int | None = None) -> np.ndarray | None:
+        """Load the residual after the last epoch before `epoch`; `since` as in `restore`."""
+        before = self._before(epoch, "residual", since)
         return self.load_residual(before[-1]) if before else None
+
+    def newest(self, until: int | None = None) -> int | None:
+        """Return the last epoch with a state here, `None` without one.
+
+        Args:
+            until: Integer, the last epoch that counts. Defaults to `None`: any.
+        """
+        kept = (int(path.stem) for path in self.folder.glob("*.state"))
+        return max((e for e in kept if until is None or e <= until), default=None)
 
     def has_since(self, epoch: int | None, before: int) -> bool:
         """Whether there is a state of `epoch` or of one between it and `before`.
@@ -216,19 +228,19 @@ class ShardState:
             epoch: Integer; `None` asks for no state.
             before: Integer, the epoch that begins.
         """
-        return epoch is None or any(epoch <= kept for kept in self._before(before, "state"))
+        return epoch is None or bool(self._before(before, "state", epoch))
 
     def _residual_path(self, epoch: int) -> Path:
         return self.folder / f"{epoch}.residual"
 
-    def _load_before(self, epoch: int) -> State | None:
-        before = self._before(epoch, "state")
+    def _load_before(self, epoch: int, since: int | None) -> State | None:
+        before = self._before(epoch, "state", since)
         return self.load(before[-1]) if before else None
 
-    def _before(self, epoch: int, kind: str) -> list[int]:
+    def _before(self, epoch: int, kind: str, since: int | None = None) -> list[int]:
         """Return the epochs before `epoch` that have files. A late shard has skipped some."""
         kept = sorted(int(path.stem) for path in self.folder.glob(f"*.{kind}"))
-        return [e for e in kept if e < epoch]
+        return [e for e in kept if e < epoch and (since is None or e >= since)]
 
     def _forget_before(self, epoch: int, kind: str) -> None:
         """Delete old files. Keep the last ones before `epoch`, in case it starts again."""

@@ -54,6 +54,8 @@ class FitTask:
             `False`.
         kept: Mapping from shard to the epoch after which the driver has kept its state. Its task
             must find this state, or a later one. Defaults to none.
+        trained: Mapping from shard to the last epoch that it has trained, if shards may skip
+            epochs. Defaults to none.
     """
 
     fit_id: str
@@ -66,6 +68,16 @@ class FitTask:
     stream: FactoryRows | None = None
     travels: bool = False
     kept: Mapping[int, int] = field(default_factory=dict)
+    trained: Mapping[int, int] = field(default_factory=dict)
+
+    def oldest_state(self, shard: int, epoch: int) -> int:
+        """Return the epoch of the oldest state from which a shard may begin an epoch.
+
+        In a live fit, a process may have died at the end of an epoch before it saved the state.
+        """
+        if self.plan.straggler_timeout is not None:
+            return self.trained.get(shard, self.plan.initial_epoch - 1)
+        return epoch - (1 if self.plan.in_rounds else 2)
 
     @property
     def limited(self) -> bool:

@@ -111,11 +111,14 @@ class MissingFilesReport(Report):
     Attributes:
         strayed: Boolean, whether it runs on another executor than the one that wrote them, so that
             they may still exist.
+        stateless: Boolean, whether it has found all files but the state that the driver has kept.
+            Defaults to `False`.
     """
 
     kind: ClassVar[str] = "missing"
 
     strayed: bool
+    stateless: bool = False
 
 
 @dataclass(frozen=True)

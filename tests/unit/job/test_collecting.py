@@ -110,6 +110,18 @@ def test_a_state_that_is_missing_is_written_before_the_shard_is_submitted_again(
     with pytest.raises(ClusterError, match=r"states of shards \[1\] .* gone again"):
         jobs.collect()
     assert len(jobs.restored) == MAX_STRAYS
+    jobs = Jobs(monkeypatch, [stateless])
+    jobs.states = None
+    with pytest.raises(ClusterError, match=r"shards \[1\] lack .* the driver has no copies"):
+        jobs.collect()
+
+
+def test_missing_states_are_not_counted_while_other_tasks_have_results(monkeypatch):
+    count = MAX_STRAYS + 2
+    turns = [[good(n), MissingShard(99, "here", "here", STATELESS)] for n in range(count)]
+    jobs = Jobs(monkeypatch, *turns, [good(99)])
+    assert jobs.collect() == [*range(count), 99]
+    assert jobs.restored == [[99]] * count
 
 
 def test_strays_are_not_counted_while_other_work_holds_their_slots(monkeypatch):

@@ -40,6 +40,7 @@ class Source:
         self.infos = [handle(0, 6), handle(1, 2)]
 
     def mapPartitionsWithIndex(self, task):
+        self.task = task
         return self
 
     def repartitionAndSortWithinPartitions(self, count, target):
@@ -117,6 +118,26 @@ def test_lost_jobs_and_stray_tasks_are_repeated_and_lost_files_written_again(fit
     source.turns = [documents(4, 4)]
     fit.train.respool()
     assert (source.kept, source.respooled) == (1, 1)
+
+
+def test_a_task_that_mixes_again_keeps_its_slot_and_deletes_the_rows_of_before(
+    fit_of, tmp_path, monkeypatch
+):
+    old = [handle(index, 4, tmp_path) for index in (0, 1)]
+    source = Source([one.to_json() for one in old], *[documents(4, 4)] * 2)
+    fit, slept = fit_of(source), []
+    mix_rows(fit, 0)
+    monkeypatch.setenv("SPARK_LOCAL_DIRS", str(tmp_path / "new"))
+    clock = SimpleNamespace(time=lambda: 100.0, sleep=slept.append)
+    monkeypatch.setattr("kspark.worker.spooling.time", clock)
+    monkeypatch.setattr(job.time, "time", lambda: 100.0)
+    for delete, left in ((False, True), (True, False)):
+        (tmp_path / "shard-0").mkdir(exist_ok=True)
+        fit.train.infos = old
+        fit.train.respool(7.0, delete=delete)
+        assert len(list(source.task(0, iter(())))) == 1
+        assert (tmp_path / "shard-0").exists() == left
+    assert slept == [7.0, 7.0]
 
 
 def test_a_job_that_is_lost_again_and_again_ends_the_fit(fit_of):

@@ -97,6 +97,16 @@ def test_shards_are_spread_once_after_an_executor_has_joined(monkeypatch, caplog
     assert cluster.spread() == []
 
 
+def test_shards_that_stay_together_are_not_spooled_again_for_every_executor(monkeypatch):
+    """Executors with 4, 1 and 1 slots and shards seem to have 2 slots each."""
+    cluster = Cluster(monkeypatch, "a", "b", "c")
+    cluster.infos, cluster.turns = shards_on(*"aaaabc"), ["aaaabc"]
+    assert cluster.spread() == [10.0]
+    cluster.executors = ("a", "b", "d")
+    assert cluster.spread() == []
+    assert cluster.looked == 0
+
+
 def test_a_job_that_holds_slots_makes_room_first(monkeypatch):
     cluster, ended = Cluster(monkeypatch, "a", "b"), []
     cluster.infos, cluster.turns = shards_on(*"aa"), ["ab"]

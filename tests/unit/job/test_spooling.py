@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
+from kspark.adapters.factories import FactoryRows
 from kspark.cluster.spark_job import JobLostError
 from kspark.job import spooling
-from kspark.job.spooling import CLEAN_UP_SECONDS, SpooledExamples
+from kspark.job.spooling import CLEAN_UP_SECONDS, SpooledExamples, StreamedExamples
+from kspark.plan import TrainingPlan
 from kspark.shards import ShardHandle
+from kspark.worker.spooling import Again
 
 
 def handle(index, rows):
@@ -83,6 +88,21 @@ def test_input_that_gives_the_same_rows_may_be_read_again(spooled):
         assert not examples.closed
     assert examples.cleaned == [("clean up", None, 0)]
     assert examples.closed
+
+
+def test_the_workers_of_a_stream_keep_their_slots_and_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPARK_LOCAL_DIRS", str(tmp_path))
+    tasks, slept = [], []
+    rows = FactoryRows(None, None, 1)
+    examples = SimpleNamespace(rows=rows, map_workers=tasks.append)
+    plan = TrainingPlan.create(seed=1, steps_per_epoch=2)
+    stream = StreamedExamples(None, examples, "run", plan)
+    stream._written(Again((str(tmp_path),), 5.0, 100.0))
+    clock = SimpleNamespace(time=lambda: 95.0, sleep=slept.append)
+    monkeypatch.setattr("kspark.worker.spooling.time", clock)
+    monkeypatch.setattr(FactoryRows, "chunks", lambda *call, **more: (c for c in ()))
+    assert len(list(tasks[0](0, iter(())))) == 1
+    assert (slept, tmp_path.exists()) == ([5.0], True)
 
 
 def test_input_that_gives_other_rows_the_second_time_is_refused(spooled):

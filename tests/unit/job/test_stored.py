@@ -13,8 +13,9 @@ from kspark.cluster.spark_job import JobLostError
 from kspark.data.spooling import SpooledData
 from kspark.errors import ClusterError, WorkerError
 from kspark.job import spooling, stored
-from kspark.job.stored import SpooledRows, StoredExamples
+from kspark.job.stored import LinkedExamples, SpooledRows, StoredExamples
 from kspark.shards import ArraySpec, InputSpec, ShardHandle
+from kspark.worker.mixing import missing_json
 from kspark.worker.tasks import MissingShard
 
 HANDLE = ShardHandle(0, 3, "/a/kspark-spool/shard-00000", "old", 9)
@@ -101,6 +102,32 @@ def test_new_places_are_noticed(rows):
     rows.noticed([link])
     assert rows.infos == [moved]
     assert json.loads(moved.to_json())["host"] == "old"
+
+
+def test_shards_are_made_again_if_a_handle_was_computed_where_the_rows_are_not(rows, monkeypatch):
+    made = []
+    shards = LinkedExamples(SimpleNamespace(), None, "fit")
+    shards.handles = Handles()
+    monkeypatch.setattr(shards, "respool", lambda: made.append(shards.infos))
+    rows.outcomes = [[HANDLE.to_json()], [HANDLE.to_json(), missing_json(HANDLE)]]
+    shards.look()
+    assert (shards.infos, made) == ([HANDLE], [])
+    shards.look()
+    assert made == [[HANDLE]]
+
+
+@pytest.mark.parametrize("respooled", [False, True])
+def test_executors_that_had_rows_before_are_cleaned_as_well(rows, monkeypatch, respooled):
+    discarded = []
+    monkeypatch.setattr(SpooledRows, "_discard", lambda rows: discarded.append(rows))
+    monkeypatch.setattr(spooling.SpooledExamples, "respool", lambda *call, **more: None)
+    rows.outcomes = [[]]
+    if respooled:
+        rows.outcomes = [[0], []]  # shard 0 was not found
+        rows.respool()
+    rows.close()
+    assert discarded == [rows] * respooled
+    assert rows.handles is None
 
 
 def test_rows_whose_deletion_was_interrupted_can_be_closed_again(rows, monkeypatch):

@@ -270,6 +270,16 @@ def test_state_is_kept_also_if_an_earlier_attempt_had_trained_it(run):
     assert run.kept_state()[0][0] == 13
 
 
+@pytest.mark.parametrize(("epoch", "kept"), [(2, True), (3, True), (4, False)])
+def test_a_state_is_at_most_one_epoch_older_than_the_last(run, epoch, kept):
+    """A process may have died before it saved one. Older ones stayed when the shard left."""
+    run.replica.steps = 12
+    run.state.save(run.replica, 1)
+    run.state.depart()
+    run.begin(epoch)
+    assert (run.state_kept, run.replica.steps) == (kept, 12 if kept else 0)
+
+
 def test_stopped_by_the_drivers_word(run):
     assert not run.stopped
     run.instructions = Instructions(stop=True)

@@ -166,6 +166,10 @@ def test_tasks_that_have_not_started_are_counted_when_others_wait():
             lambda d: d.report(1, 0, MissingFilesReport(strayed=True).to_json(), []),
             "shard 1 runs on an executor without its files",
         ),
+        (
+            lambda d: d.report(1, 0, MissingFilesReport(False, stateless=True).to_json(), []),
+            "shard 1 lacks the state of its shard, which the driver has kept",
+        ),
         (lambda d: d.report(1, 0, ObstacleReport("Too large.").to_json(), []), "1: Too large."),
         (lambda d: second_task(d, 1), "second task of shard 1"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -187,3 +188,21 @@ def test_a_failure_is_raised_at_once(monkeypatch):
     with pytest.raises(WorkerError, match="Shard 1 failed on host here .*a mistake"):
         jobs.round()
     assert jobs.submitted == 1
+
+
+def test_shards_are_spread_in_the_beginning_and_before_all_epochs_but_the_last(monkeypatch):
+    plan = TrainingPlan.create(mode="synchronous", frequency="epoch", epochs=4)
+    fit, spread, end = Fit(None, None, plan, None, None, 0.0, None, None), [], object()
+    fit.road, trained = "rounds", []
+    monkeypatch.setattr(driver, "Placement", lambda fit: SimpleNamespace(spread=note))
+    monkeypatch.setattr(driver, "long_jobs", lambda fit: nullcontext(SimpleNamespace(end=end)))
+    monkeypatch.setattr(driver, "run_round_live", lambda fit, epoch, jobs: Round([], [], []))
+    for name in ("mix_rows", "open_epoch", "merge_deltas", "take_state"):
+        monkeypatch.setattr(driver, name, lambda *call: None)
+    monkeypatch.setattr(driver, "finish_round", lambda fit, epoch, result: trained.append(epoch))
+
+    def note(*make_room):
+        spread.append((len(trained), make_room))
+
+    driver.train_rounds(fit)
+    assert spread == [(0, ()), (0, (end,)), (1, (end,)), (2, (end,))]

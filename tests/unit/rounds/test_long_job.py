@@ -14,10 +14,10 @@ from kspark.job.fit import Fit
 from kspark.live.wire import Order
 from kspark.plan import TrainingPlan
 from kspark.rounds import dispatcher, long_job, long_task
-from kspark.rounds.long_job import LongJob, Lost, Obstacle, Unreachable
+from kspark.rounds.long_job import LongJob, Lost, Obstacle, Stateless, Unreachable
 from kspark.shards import ShardFacts, ShardHandle
 from kspark.weights import TRAINABLE, Weight, WeightSpec
-from kspark.worker.tasks import FitTask, MissingShard, ShardResult
+from kspark.worker.tasks import STATELESS, FitTask, MissingShard, ShardResult
 
 SPEC = WeightSpec((Weight("w", (3,), "float32", TRAINABLE),))
 FACTS = ShardFacts("h", 1, 2, 0.5, 8, True, 0.0, 12, 12)
@@ -200,6 +200,12 @@ def test_an_error_of_the_model_is_that_of_the_first_shard(world):
 def test_missing_files_are_an_obstacle(world):
     world.train = lambda work, spec, weights, handle: MissingShard(handle.index, "here", "there")
     with pytest.raises(Obstacle, match="task of shard . runs on an executor without its files"):
+        world.start().train(order())
+
+
+def test_a_missing_state_is_an_obstacle_of_its_own(world):
+    world.train = lambda work, spec, weights, handle: MissingShard(handle.index, "", "", STATELESS)
+    with pytest.raises(Stateless, match="task of shard . lacks the state of its shard"):
         world.start().train(order())
 
 

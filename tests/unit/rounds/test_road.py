@@ -12,7 +12,14 @@ from kspark.job.fit import Fit
 from kspark.live.wire import Order
 from kspark.plan import TrainingPlan
 from kspark.rounds import road
-from kspark.rounds.long_job import Lost, Obstacle, Unreachable, obstacle_of, validation_handles
+from kspark.rounds.long_job import (
+    Lost,
+    Obstacle,
+    Stateless,
+    Unreachable,
+    obstacle_of,
+    validation_handles,
+)
 from kspark.rounds.long_task import Ended
 from kspark.rounds.road import LongJobs, reason_for_jobs
 from kspark.shards import ShardHandle
@@ -199,6 +206,14 @@ def test_an_epoch_starts_again_in_a_job_of_its_own_at_an_obstacle(a_fit, jobs_of
     assert (fit.road, fit.road_reason) == ("rounds", "Epoch 3: A task is lost.")
     assert jobs.train(ORDER) is None  # no further long job
     assert jobs.evaluate(None) is None
+
+
+def test_the_live_road_goes_on_after_an_epoch_that_brings_a_state_to_its_shard(a_fit, jobs_of):
+    fit = a_fit()
+    jobs, started = jobs_of(fit, [Stateless("Shard 1 lacks its state.")], [["next"]])
+    assert jobs.train(ORDER) is None
+    assert (started[0].closed, fit.road) == (1, "live")
+    assert jobs.train(ORDER) == ["next"]
 
 
 @pytest.mark.parametrize("between_epochs", [LongJobs.evaluate, LongJobs.keep])

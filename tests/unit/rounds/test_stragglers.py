@@ -105,6 +105,7 @@ class Cluster:
 
     def train(self):
         train_rounds_with_timeout(self.fit)
+        assert self.fit.states.trained == dict(self.submitted)
         assert [vector.destroyed for vector in self.vectors] == [1] * len(self.vectors)
         assert not self.fit.busy()
         return list(self.fit.epochs)

@@ -205,11 +205,27 @@ def test_a_shard_that_was_late_goes_on_from_the_last_epoch_it_has_trained(tools)
     """Also if its task is run again."""
     document = spooled("fit", 0, range(12))
     steps = []
-    for epoch in (0, 3, 3, 5, 5):
-        (result,) = train(task_of(tools, {0: 12}, epoch, state=True), [document], tools=tools)
+    for epoch, trained in ((0, {}), (3, {0: 0}), (3, {0: 0}), (5, {0: 3}), (5, {0: 3})):
+        task = task_of(tools, {0: 12}, epoch, state=True, straggler_timeout=1.0)
+        task = replace(task, fit=replace(task.fit, trained=trained))
+        (result,) = train(task, [document], tools=tools)
         steps.append(int(result.state[0][0]))
         assert result.facts.state_kept
     assert steps == [3, 6, 6, 9, 9]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_state_from_before_the_shard_was_elsewhere_is_not_restored(tools, late):
+    document = spooled("fit", 0, range(12))
+    more = {"straggler_timeout": 1.0} if late else {}
+    steps, kept = [], []
+    for epoch, trained in ((0, {}), (4, {0: 3})):  # It has trained epoch 3 on another executor.
+        task = task_of(tools, {0: 12}, epoch, state=True, **more)
+        task = replace(task, fit=replace(task.fit, trained=trained))
+        (result,) = train(task, [document], tools=tools)
+        steps.append(int(result.state[0][0]))
+        kept.append(result.facts.state_kept)
+    assert (steps, kept) == ([3, 3], [True, False])
 
 
 @pytest.mark.parametrize(("rate", "expected"), [(None, 0.5), (0.125, 0.125)])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kspark.shards import Chunk, Shard, spool
+from kspark.worker import kept_files
 from kspark.worker.kept_files import fetch_files, restore_files, write_files
 from kspark.worker.state import ShardState
 from kspark.worker.tasks import MissingShard
@@ -82,6 +83,21 @@ def test_shards_that_are_not_asked_for_are_left_out(tmp_path):
     documents = [handle.to_json() for handle in handles]
     assert only(restore_files("fit", 0, files, 0, documents)).shard == 2
     assert not ShardState("fit", Shard(handles[0])).folder.exists()
+
+
+def test_the_state_is_written_last(tmp_path, monkeypatch):
+    """A process that is killed in between leaves a shard without a state, not one with a part."""
+    handle, written = handle_in(tmp_path), []
+    replace = kept_files.os.replace
+
+    def note(source, target):
+        written.append(target.name)
+        replace(source, target)
+
+    monkeypatch.setattr(kept_files.os, "replace", note)
+    files = dict.fromkeys(("state", "residual", "round-weights"), np.zeros(1, np.uint8))
+    only(write_files("fit", 4, {5: files}, 0, [handle.to_json()]))
+    assert written == ["4.residual", "own-weights-4", "4.state"]
 
 
 def test_a_lost_state_has_no_files_and_a_stray_task_is_repeated(tmp_path):

@@ -245,6 +245,19 @@ def test_a_process_that_died_before_it_could_save_costs_an_epochs_state_not_all(
     assert model.optimizer[0] == 10
 
 
+def test_a_state_that_is_older_than_the_shard_is_not_taken(kept, tools):
+    replica = replica_for(tools.spec(), "fit", 1)
+    kept.save(Model(*arrays(4)), 4)
+    kept.save_residual(np.ones(2, "f4"), 4)
+    model = Model()
+    assert kept.restore(model, 6, tools.plan(), 7, since=4)
+    assert model.optimizer[0] == 4
+    assert kept.residual_before(6, 4) is not None
+    assert not kept.restore(replica, 6, tools.plan(), 7, since=5)
+    assert replica.steps == 0
+    assert kept.residual_before(6, 5) is None
+
+
 def test_a_later_state_is_not_taken(kept, tools):
     """An epoch that starts again begins with the state before it."""
     replica = replica_for(tools.spec(), "fit", 1)

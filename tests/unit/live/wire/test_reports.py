@@ -33,6 +33,7 @@ REPORTS = [
     MetricsReport(3, FACTS),
     MetricsReport(3, FACTS, (8, 0, 8)),
     MissingFilesReport(strayed=True),
+    MissingFilesReport(strayed=False, stateless=True),
     ObstacleReport("It is too large."),
     OrderRequest(3),
     ProgressReport(2, 640, 6400),
