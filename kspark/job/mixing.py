@@ -121,10 +121,10 @@ class MixedShards(ShardsOnDisk):
             deletions = self.handles.mapPartitionsWithIndex(ship(delete_shards))
             self._clean_up(deletions, CLEAN_UP_SECONDS, left)
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = None) -> None:
         """Delete the files, also on hosts that had shards in earlier periods only."""
         try:
-            super().close()
+            super().close(timeout)
         finally:
             self._discard()
 

@@ -35,8 +35,9 @@ logger = logging.getLogger("kspark")
 MOVES_SHOWN = 20
 """Number of moved shards that a message names."""
 
-CLEAN_UP_SECONDS = 30.0
-"""Timeout in seconds for deleting files after an error, before the error is raised."""
+CLEAN_UP_SECONDS = 15.0
+"""Timeout in seconds for deleting files after an error, before the error is raised. Spark may wait
+for tasks on a lost host for much longer."""
 
 
 class MovingStates(Protocol):
@@ -99,16 +100,19 @@ class ShardsOnDisk(ABC):
         """Number of examples in all shards."""
         return sum(self.counts.values())
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = None) -> None:
         """Delete the files on the executors and the persisted handles.
 
         A failure of kspark's own is logged, not raised.
+
+        Args:
+            timeout: Float, seconds after which to give up. Defaults to `None`, no limit.
         """
         if self.handles is None:
             return
         try:
             task = task_of(clean_up, self.run_id)
-            self._clean_up(self.handles.mapPartitionsWithIndex(task))
+            self._clean_up(self.handles.mapPartitionsWithIndex(task), timeout)
         finally:
             self.unpersist()
 
@@ -177,7 +181,7 @@ class SpooledExamples(ShardsOnDisk):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        self.close(None if kind is None else CLEAN_UP_SECONDS)
 
     def spool(self, again: Again) -> None:
         """Read the user's data once and write it to the executors' disks.
@@ -222,10 +226,10 @@ class SpooledExamples(ShardsOnDisk):
         if self.states is not None:
             self.states.restore(self, moved)
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = None) -> None:
         """Delete the files on the executors and the persisted handles."""
         try:
-            super().close()
+            super().close(timeout)
         finally:
             self._examples.close()  # last, because the job may have to compute a handle again
 

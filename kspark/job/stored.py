@@ -104,14 +104,14 @@ class SpooledRows(SpooledExamples):
         documents = run(self.spark, self._known(), "kspark: look for spooled rows")
         self.infos = sorted((read_handle(d) for d in documents), key=lambda h: h.index)
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = None) -> None:
         """Delete the files on the executors and the persisted handles.
 
         After an exception, such as an interrupt, it may be called again.
         """
         if self.handles is not None:
             task = task_of(clean_up, self.run_id)
-            self._clean_up(self.handles.mapPartitionsWithIndex(task))
+            self._clean_up(self.handles.mapPartitionsWithIndex(task), timeout)
             if self._respooled:  # Executors that had shards before may have none now.
                 self._discard()
             self.unpersist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -152,7 +153,7 @@ class Clock:
 
 
 class StepGate(Gate):
-    """A gate whose waits have no time limit, but end when a test tells them to."""
+    """A gate whose waits end when a test says so and they have a limit, not after a time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,7 +171,8 @@ class StepGate(Gate):
             check()
             if caller in self.expired:
                 self.expired.discard(caller)
-                return False
+                if seconds < math.inf:
+                    return False
             self.looked[caller] = self.round
             self.news.notify_all()
             assert self.changed.wait(60), "The test has forgotten this call."
