@@ -251,3 +251,22 @@ def test_messages_get_the_names_of_the_users_model():
 def test_files_in_tracebacks_keep_their_names():
     text = '  File "layers/core/dense.py", line 3, in call\n    "dense"'
     assert translated(text, {"dense": "dense_3"}) == text.replace('"dense"', '"dense_3"')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Could not read '/data/dense/part-0.parquet'",
+        "Could not read file:/data/dense",
+        "s3://bucket/dense/x",
+        'No file "tables/dense/part-0.csv"',
+        "[/dense/dense]",
+    ],
+)
+def test_paths_of_files_stay(text):
+    assert translated(text, {"dense": "dense_3"}) == text
+
+
+def test_nodes_of_a_graph_are_no_files():
+    text = "[[{{node a/dense/MatMul}}]] dense/kernel. Then dense/Relu."
+    assert translated(text, {"dense": "dense_3"}) == text.replace("dense", "dense_3")
