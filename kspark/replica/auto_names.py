@@ -32,9 +32,9 @@ ENDS = ("input_layers", "output_layers")
 HISTORY = "keras_history"
 """Key in a configuration: the layer that computes a tensor, and two numbers."""
 
-SORTED_BY_NAME = "float8"
-"""Word in the configuration of a model whose variables are ordered by their names, see
-`kspark.replica.variables.in_order`."""
+DECISIVE = ("float8", "DTypePolicyMap")
+"""Words in the configuration of a model where names decide: about the order of variables, see
+`kspark.replica.variables.in_order`, or about the types of layers."""
 
 DERIVED = "(?:forward_|backward_)?"
 """Prefixes of the names that `Bidirectional` gives to its layers."""
@@ -72,7 +72,8 @@ def automatic_names(config: Any) -> tuple[str, ...]:
     ends = list(end_names(config.get("config", {}).get("output_layers", [])))
     if len(ends) > 1 and not set(names).isdisjoint(ends):
         return ()
-    return () if SORTED_BY_NAME in str(config) else names
+    text = str(config)
+    return () if any(word in text for word in DECISIVE) else names
 
 
 def names_in(config: Any) -> Iterator[str]:

@@ -226,6 +226,16 @@ def test_layers_of_the_user_and_variables_in_the_order_of_names_keep_their_names
     assert automatic_names(layer) == ()
 
 
+def test_names_that_decide_about_types_are_not_automatic():
+    policies = keras.dtype_policies.DTypePolicyMap()
+    policies["dense_1"] = keras.DTypePolicy("bfloat16")
+    layer = keras.layers.Dense(1, name="dense_1", dtype=policies)
+    config = keras.saving.serialize_keras_object(layer)
+    assert automatic_names(config) == ()
+    plain = keras.layers.Dense(1, name="dense_1")
+    assert automatic_names(keras.saving.serialize_keras_object(plain)) == ("dense_1",)
+
+
 def test_the_addresses_of_shared_objects_become_numbers():
     def config(*addresses):
         return [{"class_name": "Own", "shared_object_id": address} for address in addresses]
