@@ -19,11 +19,12 @@ from pathlib import Path
 
 from benchmarks import chaos
 from benchmarks.chaos.faults import MARK, Faults, LocalCluster, small_disk, strike
-from benchmarks.chaos.scenarios import Scenario, draw
+from benchmarks.chaos.scenarios import MAY_FAIL, Scenario, draw
 from benchmarks.common.options import add_only, matching, new_parser
 from benchmarks.common.runs import environment, failure_in
 
 DISK_MEGABYTES = 48
+WORDS = ("right", "clear error", "skipped", "not struck", "WRONG")
 FROM_INSIDE = ("die after a push",)
 MIN_ACCURACY = 0.9
 END_SECONDS = 30.0
@@ -32,7 +33,7 @@ END_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a scenario ended: `"right"`, `"clear error"`, `"skipped"` or `"WRONG"`, and why."""
+    """How a scenario ended, one of `WORDS`, and why."""
 
     word: str
     detail: str = ""
@@ -69,7 +70,8 @@ class Run:
         self.faults: Faults = LocalCluster(self.mark, self.disk)
         self.result = folder / "result.json"
         self.output = folder / "output.txt"
-        self.struck: bool | None = None
+        self.died = folder / "died"
+        self.struck = False
 
     def verdict(self) -> Verdict:
         """Run the scenario, and judge it."""
@@ -89,6 +91,7 @@ class Run:
         case = {
             **vars(scenario),
             "result": str(self.result),
+            "died": str(self.died),
             "checkpoint": str(self.folder / "checkpoint") if resumes else None,
             "config": {"spark.local.dir": str(self.disk)},
         }
@@ -128,8 +131,7 @@ class Run:
         scenario = self.scenario
         time.sleep(scenario.delay)
         if scenario.fault == "kill the driver":
-            driver.kill()
-            self.struck = True
+            self.struck = self.faults.send(driver.pid, signal.SIGKILL)
         else:
             self.struck = strike(self.faults, scenario.fault, scenario.pick, scenario.seconds)
 
@@ -145,8 +147,11 @@ class Run:
         left += result["left"]
         if left:
             return Verdict("WRONG", "left: " + ", ".join(left[:5]))
-        if self.struck is False:
-            return Verdict("WRONG", "there was no process for the fault")
+        expected = self.scenario.fault in MAY_FAIL
+        if "error" in result and not (expected and self.struck):
+            return Verdict("WRONG", result["error"].splitlines()[0])
+        if not (self.died.exists() if self.scenario.fault in FROM_INSIDE else self.struck):
+            return Verdict("not struck", "the fault reached no process")
         if "error" in result:
             return Verdict("clear error", result["error"].splitlines()[0])
         return self.judge_model(result)
@@ -185,7 +190,7 @@ def run_scenario(scenario: Scenario, timeout: float, keep: Path | None) -> Verdi
             if scenario.fault == "disk full":
                 stack.enter_context(small_disk(run.disk, DISK_MEGABYTES))
             verdict = run.verdict()
-        if keep is not None and verdict.word == "WRONG":
+        if keep is not None and verdict.word in ("WRONG", "not struck"):
             keep.mkdir(parents=True, exist_ok=True)
             shutil.copy(run.output, keep / f"{scenario.number}.txt")
         return verdict
@@ -197,7 +202,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     drawn = [draw(args.seed, number) for number in range(args.scenarios)]
     scenarios = matching({scenario.name: scenario for scenario in drawn}, args.only)
-    rows, counts = [], dict.fromkeys(("right", "clear error", "skipped", "WRONG"), 0)
+    rows, counts = [], dict.fromkeys(WORDS, 0)
     for name, scenario in scenarios.items():
         begin = time.monotonic()
         verdict = run_scenario(scenario, args.timeout, args.keep)
@@ -210,7 +215,7 @@ def main() -> None:
     for row in rows:
         print("| " + " | ".join(cell.replace("|", "/") for cell in row) + " |")
     print("\n" + ", ".join(f"{count} {word}" for word, count in counts.items()))
-    sys.exit(bool(counts["WRONG"]))
+    sys.exit(bool(counts["WRONG"] or counts["not struck"]))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,13 @@ MARK = "KSPARK_CHAOS"
 
 FIND_SECONDS = 20.0
 
+SIGNALS = {
+    "kill a worker": signal.SIGKILL,
+    "kill an executor": signal.SIGKILL,
+    "stop a worker": signal.SIGSTOP,
+    "decommission": signal.SIGPWR,
+}
+
 
 class Faults(Protocol):
     """What can happen to the processes of a scenario.
@@ -31,8 +38,8 @@ class Faults(Protocol):
     def everything(self) -> list[int]:
         """All processes of the scenario that run."""
 
-    def send(self, process: int, number: signal.Signals) -> None:
-        """Send a signal to a process of the scenario. One that has ended gets none."""
+    def send(self, process: int, number: signal.Signals) -> bool:
+        """Send a signal to a process of the scenario. Returns whether it was still there."""
 
     def fill_disk(self) -> None:
         """Fill the file system with Spark's local directories."""
@@ -75,11 +82,13 @@ class LocalCluster:
             if b"daemon" in command(process) and command(parent(process)) == command(process)
         ]
 
-    def send(self, process: int, number: signal.Signals) -> None:
+    def send(self, process: int, number: signal.Signals) -> bool:
         """See `Faults`."""
         if self._is_mine(process):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, number)
+                return True
+        return False
 
     def fill_disk(self) -> None:
         """See `Faults`."""
@@ -114,24 +123,23 @@ def strike(faults: Faults, fault: str, pick: int, seconds: float) -> bool:
     """Let a fault happen that comes from outside of the fit.
 
     Returns:
-        Boolean, whether it happened: there was a process that it could happen to.
+        Boolean, whether it happened: the signal reached a process.
     """
     if fault == "disk full":
         faults.fill_disk()
         return True
     of_jvm = fault in ("kill an executor", "decommission")
+    number = SIGNALS[fault]
     deadline = time.monotonic() + FIND_SECONDS
-    while not (found := faults.executors() if of_jvm else faults.workers()):
+    while True:
+        found = faults.executors() if of_jvm else faults.workers()
+        process = found[pick % len(found)] if found else 0
+        if found and faults.send(process, number):
+            break
         if time.monotonic() > deadline:
             return False
         time.sleep(0.1)
-    process = found[pick % len(found)]
-    if fault in ("kill a worker", "kill an executor"):
-        faults.send(process, signal.SIGKILL)
-    elif fault == "decommission":
-        faults.send(process, signal.SIGPWR)
-    else:
-        faults.send(process, signal.SIGSTOP)
+    if number == signal.SIGSTOP:
         time.sleep(seconds)
         faults.send(process, signal.SIGCONT)
     return True

@@ -5,6 +5,7 @@ It prints a line `epoch N` when an epoch begins. Its result is a JSON file.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -15,22 +16,20 @@ import keras
 import numpy as np
 from pyspark import TaskContext
 
-from benchmarks.chaos.scenarios import EPOCHS
+from benchmarks.chaos.scenarios import EPOCHS, TIMEOUT
 from kspark import SparkModel
 from kspark.errors import KSparkError
+from kspark.live.shared_gradients import SharedGradients
+from kspark.live.shared_memory import SharedWeights
+from kspark.live.transport import AggregatorClient
 from kspark.session import local_session
+from kspark.worker.state import ShardState
 
 ROWS, BATCH, WORKERS = 256, 8, 2
 CONFIG = {
     "spark.task.maxFailures": 4,
     "spark.storage.decommission.enabled": "true",
     "spark.executor.memory": "600m",
-}
-SPECULATION = {
-    "spark.speculation": "true",
-    "spark.speculation.multiplier": "1.2",
-    "spark.speculation.quantile": "0.4",
-    "spark.speculation.minTaskRuntime": "1s",
 }
 
 
@@ -43,22 +42,52 @@ class Announces(keras.callbacks.Callback):
 
 
 class DiesAfterPush(keras.callbacks.Callback):
-    """Ends the process of a shard's first attempt, after its first exchanges of an epoch."""
+    """Ends the process of a shard after its first exchange of an epoch, or when its state is saved.
 
-    def __init__(self, epoch):
+    Args:
+        epoch: Integer.
+        died: String, path of the file that says that it happened. It happens once.
+    """
+
+    def __init__(self, epoch, died):
         super().__init__()
-        self.epoch, self.now = epoch, -1
+        self.epoch, self.died = epoch, died
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Note the epoch."""
-        self.now = epoch
-
-    def on_train_batch_end(self, batch, logs=None):
-        """End the process of the first attempt in the middle of the epoch."""
+        """From now on, the exchanges of this process end it."""
         context = TaskContext.get()
-        if self.now == self.epoch and batch == 9 and context is not None:
-            if context.attemptNumber() == 0 and context.partitionId() == 0:
-                os._exit(1)
+        if epoch != self.epoch or context is None or context.partitionId() != 0:
+            return
+        exchanges = (
+            (AggregatorClient, "push"),
+            (AggregatorClient, "reduce"),
+            (SharedGradients, "exchange"),
+            (SharedWeights, "add"),
+            (ShardState, "save"),
+        )
+        if not Path(self.died).exists():
+            for kind, name in exchanges:
+                setattr(kind, name, followed(getattr(kind, name), self.die))
+
+    def die(self):
+        """End the process, unless another one was ended."""
+        try:
+            Path(self.died).touch(exist_ok=False)
+        except FileExistsError:
+            return
+        os._exit(1)
+
+
+def followed(function, action):
+    """Return a function that does the same, and something else afterwards."""
+
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        result = function(*args, **kwargs)
+        action()
+        return result
+
+    return wrapper
 
 
 class Slow(keras.callbacks.Callback):
@@ -119,7 +148,6 @@ def left(ports: set[str]) -> list[str]:
 def run(case: dict) -> dict:
     """Fit, and say how the model is."""
     more = {"spark.decommission.enabled": "true"} if case["fault"] == "decommission" else {}
-    more |= SPECULATION if case["fault"] == "speculation" else {}
     spark = local_session(
         1, executors=WORKERS, memory="600m", config={**CONFIG, **more, **case["config"]}
     )
@@ -127,7 +155,7 @@ def run(case: dict) -> dict:
     model, x, y = counting() if case["counts"] else classifier()
     beside = [Slow()] if case["counts"] else []
     if case["fault"] == "die after a push":
-        beside.append(DiesAfterPush(case["epoch"]))
+        beside.append(DiesAfterPush(case["epoch"], case["died"]))
     options = {"checkpoint": case["checkpoint"], "resume": True} if case["checkpoint"] else {}
     rule = {} if case["mode"] == "synchronous" else {"server_optimizer": "average"}
     trained = SparkModel(
@@ -135,7 +163,7 @@ def run(case: dict) -> dict:
         case["mode"],
         case["frequency"],
         num_workers=WORKERS,
-        timeout=20.0,
+        timeout=TIMEOUT,
         **rule,
         **case["settings"],
     )

@@ -23,7 +23,6 @@ FAULTS = (
     "kill an executor",
     "stop a worker",
     "die after a push",
-    "speculation",
     "decommission",
     "disk full",
     "kill the driver",
@@ -32,15 +31,24 @@ FAULTS = (
 
 * kill a worker: SIGKILL for a Python worker.
 * kill an executor: SIGKILL for an executor's JVM.
-* stop a worker: SIGSTOP for a Python worker, and SIGCONT some seconds later.
-* die after a push: the process of a shard's first attempt ends after an exchange.
-* speculation: `spark.speculation` is on, and one Python worker stops for some seconds.
+* stop a worker: SIGSTOP for a Python worker, and SIGCONT some seconds later. Some stops take longer
+  than `TIMEOUT`.
+* die after a push: the process of a shard ends after an exchange, or after it has saved its state.
 * decommission: SIGPWR for an executor's JVM, with `spark.decommission.enabled`.
 * disk full: the folder with Spark's local directories, of a few megabytes, is filled. Needs root.
 * kill the driver: SIGKILL for the driver. The same program resumes from its checkpoint.
 """
 
+MAY_FAIL = ("disk full",)
+"""The faults after which a fit may raise a `KSparkError`. After others, it gets new processes."""
+
 EPOCHS = 6
+
+TIMEOUT = 20.0
+"""The `timeout` of the fits."""
+
+LONG_STOPS = 0.3
+"""The part of the stops that take longer than `TIMEOUT`."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,7 @@ def draw(seed: int, number: int) -> Scenario:
     order = random.Random(f"{seed}/{number // len(FAULTS)}").sample(FAULTS, len(FAULTS))
     own = random.Random(f"{seed}:{number}")
     mode, frequency, settings = own.choice(ROADS)
+    stops_long = own.random() < LONG_STOPS
     return Scenario(
         number,
         mode,
@@ -100,6 +109,6 @@ def draw(seed: int, number: int) -> Scenario:
         counts=own.random() < 0.75,
         epoch=own.randrange(1, EPOCHS - 1),
         delay=own.uniform(0, 0.5),
-        seconds=own.uniform(2, 8),
+        seconds=own.uniform(TIMEOUT + 5, TIMEOUT + 15) if stops_long else own.uniform(2, 8),
         pick=own.randrange(1000),
     )

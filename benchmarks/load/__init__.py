@@ -1,7 +1,7 @@
 """Let many simulated replicas exchange weights with one driver for some minutes.
 
     python -m benchmarks.load
-    python -m benchmarks.load --seconds 60 --replicas 64
+    python -m benchmarks.load --seconds 130 --replicas 64
 
 The first command takes ten minutes and 4 GB of memory.
 
@@ -18,4 +18,5 @@ push with its answer, the new weights), and the driver's resident memory, thread
 descriptors. The last line is the verdict. It is `ok` if no exchange failed, every push was applied
 once, memory did not grow by more than 5 % after the first minute, and as many threads and
 descriptors are left after the end as there were before the start. Otherwise the exit status is 1.
+So `--seconds` must be long enough for two of these lines, 130 or more.
 """

@@ -123,7 +123,9 @@ def verdict(record: Record, weights: np.ndarray, version: int, left: list[str]) 
     if not (weights == pushes).all():
         wrong.append(f"{pushes} pushes, but weights are {weights.min():g} to {weights.max():g}")
     minutes = [usage.megabytes for usage in record.usages[:-1]]  # In the end, replicas are gone.
-    if minutes and minutes[-1] > MAX_GROWTH * minutes[0]:
+    if len(minutes) < 2:
+        wrong.append("memory needs two minutes to be compared, so `--seconds` must be 130 or more")
+    elif minutes[-1] > MAX_GROWTH * minutes[0]:
         wrong.append(f"memory grew from {minutes[0]:.0f} to {minutes[-1]:.0f} MB")
     return wrong
 

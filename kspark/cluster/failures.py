@@ -101,8 +101,8 @@ HINTS = (
     ("ResourceExhaustedError", "use a smaller batch_size, or raise spark.executor.memoryOverhead."),
     (
         WORKER_LOST,
-        "if it was killed for its memory use, raise spark.executor.memoryOverhead or "
-        "spark.executor.pyspark.memory.",
+        "if it was killed for its memory use, raise spark.executor.memoryOverhead. If "
+        "spark.executor.pyspark.memory is set, which limits addresses, leave it out.",
     ),
     (
         WORKER_HUNG,

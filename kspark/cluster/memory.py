@@ -45,6 +45,11 @@ CONTAINERS = ("yarn", "k8s")
 """How the masters begin that limit the memory of an executor."""
 
 PYSPARK_MEMORY = "spark.executor.pyspark.memory"
+"""Limits the addresses of a worker (`RLIMIT_AS`), most of which take no memory."""
+
+ADDRESSES = 3 * 1024
+"""Addresses in MiB that a worker needs beside its memory. Measured with TensorFlow 2.21, which
+aborts with 2,048 MiB in all."""
 
 UNITS = {"": 1.0, "b": 2.0**-20, "k": 2.0**-10, "m": 1.0, "g": 2.0**10, "t": 2.0**20, "p": 2.0**30}
 
@@ -139,11 +144,14 @@ def memory_problems(spark: SparkSession, memory: WorkerMemory) -> Iterator[str]:
 def problems_of_limit(spark: SparkSession, memory: WorkerMemory) -> Iterator[str]:
     """Say if `spark.executor.pyspark.memory` does not suffice. Spark divides it by the cores."""
     given, cores = setting_in_mib(spark, PYSPARK_MEMORY), cores_per_executor(spark) or 1
-    if given is not None and given / cores < memory.one:
+    needed = memory.one + ADDRESSES
+    if given is not None and given / cores < needed:
         yield (
-            f"A Python worker needs {memory}. {PYSPARK_MEMORY} limits each to "
-            f"{given / cores:,.0f} MiB, its value divided by spark.executor.cores. Set it to "
-            f"{rounded(memory.one * cores)}m or more, or leave it out."
+            f"{PYSPARK_MEMORY} limits the addresses of a Python worker, not its memory, and "
+            "TensorFlow alone needs about 3 GB of them. A worker gets "
+            f"{given / cores:,.0f} MiB of addresses, the setting's value divided by "
+            f"spark.executor.cores, and needs {needed:,.0f} MiB: 3 GiB, and {memory}. Set "
+            f"{PYSPARK_MEMORY} to {rounded(needed * cores)}m or more, or leave it out."
         )
 
 

@@ -32,19 +32,20 @@ has memory for fewer vectors than this.
 """
 
 
-def grouping_of(fit: Fit, without: Collection[int] = ()) -> Grouping | None:
+def grouping_of(fit: Fit, nbytes: int, without: Collection[int] = ()) -> Grouping | None:
     """Divide the shards of a fit into groups.
 
     Args:
         fit: `Fit`.
+        nbytes: Integer, the size of what is fetched of each shard.
         without: Collection of shards to leave out.
 
     Returns:
         `Grouping`; `None` if there are fewer than `MIN_GROUPED_SHARDS` shards, if the session
-        (Spark Connect) cannot shuffle results, or if the weights are too large for a record: a
-        shuffle does not join the pieces of a result.
+        (Spark Connect) cannot shuffle results, or if a result is too large for a record: a shuffle
+        does not join its pieces.
     """
-    if fit.spec.weights.nbytes > records.LARGEST_RECORD:
+    if nbytes > records.LARGEST_RECORD:
         return None
     counts = {shard: n for shard, n in fit.num_train.items() if n and shard not in without}
     if len(counts) < MIN_GROUPED_SHARDS:
@@ -53,12 +54,13 @@ def grouping_of(fit: Fit, without: Collection[int] = ()) -> Grouping | None:
 
 
 def delta_grouping_of(fit: Fit) -> Grouping | None:
-    """Return `grouping_of(fit)`; `None` if the driver needs the delta of every shard.
+    """Return the `grouping_of` deltas; `None` if the driver needs the delta of every shard.
 
     It needs them for some server optimizers, and with `callbacks_every`, because the workers that
     report to it within an epoch send it their deltas, too.
     """
-    grouping = grouping_of(fit) if fit.plan.callbacks_every is None else None
+    every = fit.plan.callbacks_every
+    grouping = grouping_of(fit, fit.spec.weights.nbytes) if every is None else None
     return grouping if grouping and fit.aggregator.optimizer.averages_deltas else None
 
 

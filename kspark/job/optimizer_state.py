@@ -121,7 +121,7 @@ def fetch_all(fit: Fit, epoch: int, found: dict[int, Fetched]) -> None:
     # Without a state on the driver, a shard that moves leaves behind what is looked for.
     retries = Retries(fit.train, fit.plan.max_failures, fit.busy, moves=fit.states.travels)
     late = fit.late_shards()
-    grouping = grouping_of(fit, late)
+    grouping = grouping_of(fit, fit.monitor.replica.state_nbytes, late)
     shards = [shard for shard, n in sorted(fit.num_train.items()) if n and shard not in late]
     wanted = shards if grouping is None else list(range(len(grouping.groups)))
     while wanted:

@@ -77,9 +77,9 @@ def live_shard(task: LiveTask, spec: ReplicaSpec, handle: ShardHandle) -> Result
         except KSparkError as error:
             if not isinstance(error, FINAL):
                 raise
-            return reported(client, with_own_names(failure_of(handle.index, error)))
+            return reported(client, with_own_names(failure_of(handle.index, error), error))
         except Exception as error:  # noqa: BLE001 - Any error of the model's code ends the fit.
-            return reported(client, with_own_names(failure_of(handle.index, error)))
+            return reported(client, with_own_names(failure_of(handle.index, error), error))
 
 
 def welcomed(client: AggregatorClient) -> Welcome:

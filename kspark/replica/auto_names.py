@@ -32,9 +32,9 @@ ENDS = ("input_layers", "output_layers")
 HISTORY = "keras_history"
 """Key in a configuration: the layer that computes a tensor, and two numbers."""
 
-SORTED_BY_NAME = "float8"
-"""Word in the configuration of a model whose variables are ordered by their names, see
-`kspark.replica.variables.in_order`."""
+DECISIVE = ("float8", "DTypePolicyMap")
+"""Words in the configuration of a model where names decide: about the order of variables, see
+`kspark.replica.variables.in_order`, or about the types of layers."""
 
 DERIVED = "(?:forward_|backward_)?"
 """Prefixes of the names that `Bidirectional` gives to its layers."""
@@ -42,6 +42,9 @@ DERIVED = "(?:forward_|backward_)?"
 
 OF_FILE = re.compile(r'\s*File "')
 """Beginning of a line of a traceback with the path of a file."""
+
+OF_FILES = re.compile(r"^\W*/|:/|\w\.\w")
+"""What the path of a file contains, and that of a node in a graph does not."""
 
 
 def is_automatic(name: Any, class_name: str) -> TypeGuard[str]:
@@ -69,7 +72,8 @@ def automatic_names(config: Any) -> tuple[str, ...]:
     ends = list(end_names(config.get("config", {}).get("output_layers", [])))
     if len(ends) > 1 and not set(names).isdisjoint(ends):
         return ()
-    return () if SORTED_BY_NAME in str(config) else names
+    text = str(config)
+    return () if any(word in text for word in DECISIVE) else names
 
 
 def names_in(config: Any) -> Iterator[str]:
@@ -181,9 +185,9 @@ def canonical_pickle(pickled: bytes, names: Sequence[str]) -> bytes:
 
 
 def translated(text: str, names: Mapping[str, str]) -> str:
-    """Replace the names of layers in a message, where they are in quotes or part of a path.
+    """Replace the names of layers in a message, where they are in quotes or part of a node's path.
 
-    Lines of a traceback that name a file stay as they are.
+    Paths of files stay as they are, as do lines of a traceback that name a file.
 
     Args:
         text: String.
@@ -192,9 +196,18 @@ def translated(text: str, names: Mapping[str, str]) -> str:
     longest_first = sorted((n for n, new in names.items() if n != new), key=len, reverse=True)
     if not longest_first:
         return text
-    known = "|".join(map(re.escape, longest_first))
-    pattern = rf"(?<=['\"/])(?:{known})(?![A-Za-z0-9_])|(?<![A-Za-z0-9_])(?:{known})(?=['\"/])"
+    known = f"(?:{'|'.join(map(re.escape, longest_first))})"
+
+    def with_new_names(found: re.Match[str]) -> str:
+        if "/" not in found[0]:
+            return names[found[0]]
+        if OF_FILES.search(found[0]):
+            return found[0]
+        return re.sub(rf"(?<!\w){known}(?!\w)", lambda part: names[part[0]], found[0])
+
+    in_quotes = rf"(?<=['\"]){known}(?!\w)|(?<!\w){known}(?=['\"])"
+    pattern = rf"[^\s'\"]*/[^\s'\"]*|{in_quotes}"
     return "\n".join(
-        line if OF_FILE.match(line) else re.sub(pattern, lambda found: names[found[0]], line)
+        line if OF_FILE.match(line) else re.sub(pattern, with_new_names, line)
         for line in text.split("\n")
     )

@@ -65,6 +65,28 @@ def changed_attributes(original: Any, copy: Any) -> dict[str, Any]:
     }
 
 
+def lost_methods(original: Any, copy: Any) -> list[str]:
+    """Return the methods of its class that an object, but not its copy, has replaced by its own.
+
+    Those that Keras replaces itself, and functions that `changed_attributes` has, are left out.
+    """
+    theirs, carried = vars(copy), changed_attributes(original, copy)
+    return [
+        name
+        for name, value in vars(original).items()
+        if callable(value)
+        and callable(getattr(type(original), name, None))
+        and name not in managed_names()
+        and name not in carried
+        and (name not in theirs or code_of(value) != code_of(theirs[name]))
+    ]
+
+
+def code_of(function: Any) -> Any:
+    """Return the code of a function or method, or the class of another callable object."""
+    return getattr(getattr(function, "__func__", function), "__code__", type(function))
+
+
 @lru_cache(maxsize=1)
 def managed_names() -> frozenset[str]:
     """Return the attributes that Keras gives to all layers, models and optimizers."""

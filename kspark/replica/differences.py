@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kspark.errors import Described, invalid
 from kspark.replica import pickling
-from kspark.replica.comparing import changed_attributes, differ
+from kspark.replica.comparing import changed_attributes, differ, lost_methods
 from kspark.replica.compiled import known_parts
 from kspark.replica.variables import in_order, rng_variables, values_of
 
@@ -48,8 +49,10 @@ class Differences:
         """Compare a model with its copy, which has the same layers and variables.
 
         Raises:
-            ValueError: If an attribute that differs cannot be pickled. The message names it.
+            ValueError: If an attribute that differs cannot be pickled, or if a method was replaced
+                on the model or a layer instead of in its class. The message names it.
         """
+        check_methods(model, copy)
         found = list(different_attributes(model, copy))
         values = {named(address, name): value for address, name, value in found}
         return cls(
@@ -67,6 +70,25 @@ class Differences:
         variables = in_order(copy, copy.variables)
         for index, value in self.variables:
             variables[index].assign(value)
+
+
+def check_methods(model: keras.Model, copy: keras.Model) -> None:
+    """Refuse a model that has other methods than its copy.
+
+    Raises:
+        ValueError: If a method was replaced on the model or a layer instead of in its class.
+    """
+    for _, ours, theirs in paired_layers(model, copy):
+        for name in lost_methods(ours, theirs):
+            kind = type(ours).__name__
+            raise invalid(
+                "model",
+                "a model whose methods are those of its classes",
+                Described(
+                    f"the {kind} {ours.name!r} with a `{name}` of its own, which the copies on "
+                    f"workers would not have. Write a subclass of `{kind}` that defines `{name}`."
+                ),
+            )
 
 
 def named(address: Address, name: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kspark.cluster.memory import nbytes
 from kspark.errors import invalid
 from kspark.replica.backends import get_backend
 from kspark.replica.backends.base import Engine
@@ -123,6 +124,11 @@ class ReplicaState:
     def get_optimizer_state(self) -> list[np.ndarray]:
         """Return the values of the optimizer's variables, with step counter and learning rate."""
         return values_of(self.model.optimizer.variables)
+
+    @property
+    def state_nbytes(self) -> int:
+        """The size in bytes of `get_optimizer_state` and `get_fixed`."""
+        return sum(map(nbytes, [*self.model.optimizer.variables, *self._fixed]))
 
     def set_optimizer_state(self, values: Sequence[np.ndarray]) -> None:
         """Set the optimizer's variables to the values that `get_optimizer_state` returned.

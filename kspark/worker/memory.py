@@ -10,24 +10,28 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import sys
 from typing import Any
+from weakref import WeakKeyDictionary
+
+logger = logging.getLogger("kspark")
 
 MOST_BYTES = 1 << 30
 """Largest growth of a worker before it ends, on any host."""
 
+LEAST_BYTES = 384 << 20
+"""Growth that does not end a worker, on any host: it costs less than to start another one."""
+
 SHARE_OF_HOST = 8
 """All workers of a host together grow by at most this part of its memory before they end."""
 
-SHARE_OF_LIMIT = 4
-"""A worker whose memory Spark limits grows by at most this part of the limit."""
-
-SPARK_LIMIT = "PYSPARK_EXECUTOR_MEMORY_MB"
-"""Environment variable in which Spark passes `spark.executor.pyspark.memory` to a worker."""
-
 _first: list[int] = []
-"""The size of this process when its second model was built: the first one starts the backend."""
+"""`own_bytes` when the second model was built: the first one starts the backend."""
+
+_held: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+"""The memory that each replica takes. It is not growth as long as the replica exists."""
 
 _models: list[int] = [0]
 """Number of models that this process has built."""
@@ -36,7 +40,7 @@ _models: list[int] = [0]
 def check_memory(threads: int) -> None:
     """Let this worker end after its task, if models that it no longer has have made it too large.
 
-    Call it before a model is built, when the one before is freed.
+    Call it before a model is built, when those that it replaces are freed.
 
     Args:
         threads: Integer, threads of a task.
@@ -45,13 +49,28 @@ def check_memory(threads: int) -> None:
     if _models[0] == 1:
         return
     if not _first:
-        _first.append(resident_bytes())
+        _first.append(own_bytes())
         return
     most = allowed_growth(threads)
-    if resident_bytes() - _first[0] > most:
+    if own_bytes() - _first[0] > most:
         gc.collect()
-        if resident_bytes() - _first[0] > most:
+        if own_bytes() - _first[0] > most:
             end_after_task()
+
+
+def hold(replica: Any, nbytes: int) -> None:
+    """Note what a replica takes, so that it is not taken for what a model has left behind.
+
+    Args:
+        replica: `Replica`.
+        nbytes: Integer, the size of its variables.
+    """
+    _held[replica] = nbytes
+
+
+def own_bytes() -> int:
+    """Return the memory that this process uses beside its replicas."""
+    return resident_bytes() - sum(_held.values())
 
 
 def models_built() -> int:
@@ -74,10 +93,7 @@ def allowed_growth(threads: int) -> int:
     """
     workers = max(1, (os.cpu_count() or 1) // max(1, threads))
     host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limits = [MOST_BYTES, host // SHARE_OF_HOST // workers]
-    with contextlib.suppress(ValueError):
-        limits.append(int(os.environ.get(SPARK_LIMIT, "")) * 2**20 // SHARE_OF_LIMIT)
-    return min(limits)
+    return max(LEAST_BYTES, min(MOST_BYTES, host // SHARE_OF_HOST // workers))
 
 
 def end_after_task() -> None:
@@ -92,6 +108,11 @@ def end_after_task() -> None:
     worker: Any = sys.modules.get("pyspark.worker")
     if worker is None or getattr(worker.write_int, "ends", False):
         return
+    logger.info(
+        "This Python worker ends after its task, and Spark starts another one: it uses %.0f MB, "
+        "among them what the backend keeps of models that are gone.",
+        resident_bytes() / 1e6,
+    )
     write = worker.write_int
 
     def write_int(value: int, stream: Any) -> None:

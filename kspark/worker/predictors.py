@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kspark.replica import ReplicaSpec
 from kspark.replica.building import build, renewed
-from kspark.worker.memory import check_memory
+from kspark.worker.memory import check_memory, hold
 from kspark.worker.tasks import task_number
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def built(spec: ReplicaSpec, threads: int) -> Predictor:
     """Build a predictor."""
     check_memory(threads)
     replica = build(spec, threads)
+    hold(replica, spec.weights.nbytes)
     return Predictor(replica, spec.digest, spec.names, spec.values is not None, task_number())
 
 

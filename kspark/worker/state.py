@@ -22,7 +22,7 @@ from kspark.plan import TrainingPlan
 from kspark.replica import ReplicaSpec
 from kspark.replica.building import build, renewed
 from kspark.shards import Shard, ShardHandle, is_here
-from kspark.worker.memory import check_memory
+from kspark.worker.memory import check_memory, hold
 from kspark.worker.names import set_names
 from kspark.worker.tasks import MissingShard, Result, ShardResult, State, widened
 
@@ -76,6 +76,7 @@ def replica_for(spec: ReplicaSpec, key: str, threads: int) -> Replica:
     set_names(kept.names, spec.names)
     replica = kept.replica
     start = (replica.get_optimizer_state(), replica.get_fixed())
+    hold(replica, spec.weights.nbytes + sum(array.nbytes for array in start[0]))
     _replicas[key] = replace(kept, start=start, renewable=spec.values is not None)
     return replica
 

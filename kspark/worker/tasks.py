@@ -212,11 +212,11 @@ def guarded(shard: int, work: Callable[[], Any], handle: ShardHandle | None = No
     except SpoolMissingError:
         return MissingShard(shard, "", "", GONE) if handle is None else MissingShard.of(handle)
     except FINAL as error:
-        return with_own_names(failure_of(shard, error))
+        return with_own_names(failure_of(shard, error), error)
     except KSparkError:
         raise
     except Exception as error:  # noqa: BLE001 - Any other error is the model's.
-        return with_own_names(failure_of(shard, error))
+        return with_own_names(failure_of(shard, error), error)
 
 
 def facts_of(batches: int, num_examples: int, state_kept: bool, usage: Usage) -> ShardFacts:

@@ -16,6 +16,8 @@ from kspark.live.coordinator import Coordinator, ShardPlan
 from kspark.live.transport import AggregatorServer
 from kspark.weights import Weight, WeightSpec, Whole
 
+TOO_SHORT = "memory needs two minutes to be compared, so `--seconds` must be 130 or more"
+
 
 def test_every_push_is_applied_once_also_by_replicas_that_come_back():
     spec = WeightSpec((Weight("w", (10,), "float64", "trainable"),))
@@ -36,7 +38,7 @@ def test_every_push_is_applied_once_also_by_replicas_that_come_back():
     pushes = sum(replica.pushes for replica in replicas)
     assert [replica.error for replica in replicas] == [None, None]
     assert replicas[1]._attempt == 1
-    record = Record(pushes={0: pushes}, usages=[Usage(1, 1, 1)])
+    record = Record(pushes={0: pushes}, usages=[Usage(1, 1, 1)] * 3)
     assert verdict(record, aggregator.weights, aggregator.version, []) == []
 
 
@@ -44,10 +46,12 @@ def test_every_push_is_applied_once_also_by_replicas_that_come_back():
     ("weights", "version", "usages", "left", "wrong"),
     [
         (3, 3, (100, 104, 9), [], []),
-        (3, 4, (100, 9), [], ["3 pushes, but the version is 4"]),
-        (2, 3, (100, 9), [], ["3 pushes, but weights are 2 to 2"]),
+        (3, 4, (100, 100, 9), [], ["3 pushes, but the version is 4"]),
+        (2, 3, (100, 100, 9), [], ["3 pushes, but weights are 2 to 2"]),
+        (3, 3, (100, 9), [], [TOO_SHORT]),
+        (3, 3, (9,), [], [TOO_SHORT]),
         (3, 3, (100, 106, 9), [], ["memory grew from 100 to 106 MB"]),
-        (3, 3, (100, 9), ["1 threads are left"], ["1 threads are left"]),
+        (3, 3, (100, 100, 9), ["1 threads are left"], ["1 threads are left"]),
     ],
 )
 def test_verdicts(weights, version, usages, left, wrong):

@@ -16,6 +16,7 @@ from kspark.cluster.memory import (
     WorkerMemory,
     memory_problems,
     overhead_of,
+    rounded,
     setting_in_mib,
 )
 from kspark.cluster.preflight import problems_of_session, problems_of_speculation
@@ -162,14 +163,27 @@ def test_workers_of_the_daemon_share_what_was_imported():
 
 
 def test_the_memory_that_is_set_for_python_counts():
-    spark = session(executor_pyspark_memory="2g", executor_cores=2, executor_memoryOverhead="384m")
+    spark = session(executor_pyspark_memory="8g", executor_cores=2, executor_memoryOverhead="384m")
     assert list(memory_problems(spark, SMALL)) == []
-    large = WorkerMemory("jax", weights=1000.0, optimizer=200.0)
+    large = WorkerMemory("jax", weights=4000.0, optimizer=800.0)
     of_worker, of_executor = memory_problems(spark, large)
-    assert "spark.executor.pyspark.memory limits each to 1,024 MiB" in of_worker
-    assert "Set it to 3328m or more" in of_worker
-    assert "1,000 for the weights and their copies, 200 for the optimizer's state" in of_worker
+    assert "4,000 for the weights and their copies, 800 for the optimizer's state" in of_worker
     assert "or raise spark.executor.pyspark.memory" in of_executor
+
+
+def test_a_limit_of_addresses_needs_more_than_the_memory():
+    (found,) = memory_problems(
+        session("spark://host:7077", executor_pyspark_memory="4g", executor_cores=2), SMALL
+    )
+    needed = SMALL.one + 3072
+    assert "limits the addresses of a Python worker, not its memory" in found
+    assert "gets 2,048 MiB of addresses, the setting's value divided by" in found
+    assert f"needs {needed:,.0f} MiB" in found
+    assert f"Set spark.executor.pyspark.memory to {rounded(2 * needed)}m or more" in found
+    enough = session(
+        "spark://host:7077", executor_pyspark_memory=f"{rounded(2 * needed)}m", executor_cores=2
+    )
+    assert list(memory_problems(enough, SMALL)) == []
 
 
 @pytest.mark.parametrize("master", ["local[4]", "spark://host:7077"])

@@ -32,28 +32,38 @@ def session(monkeypatch):
 def test_sixteen_shards_with_examples_are_divided_into_groups(session, counts, groups):
     session(grouped=True)
     assert MIN_GROUPED_SHARDS == 16
-    found = grouping_of(a_fit(counts))
+    found = grouping_of(a_fit(counts), 1000)
     assert (found and len(found.groups)) == groups
 
 
 @pytest.mark.parametrize(("nbytes", "groups"), [(1000, 4), (1001, None)])
-def test_deltas_that_are_larger_than_a_record_have_no_groups(session, monkeypatch, nbytes, groups):
+def test_what_is_larger_than_a_record_has_no_groups(session, monkeypatch, nbytes, groups):
     session(grouped=True)
     monkeypatch.setattr(records, "LARGEST_RECORD", 1000)
-    found = grouping_of(a_fit([1] * 16, nbytes))
+    found = grouping_of(a_fit([1] * 16), nbytes)
     assert (found and len(found.groups)) == groups
 
 
 def test_sessions_that_cannot_shuffle_results_have_no_groups(session):
     session(grouped=False)
-    assert grouping_of(a_fit([1] * 40)) is None
+    assert grouping_of(a_fit([1] * 40), 1000) is None
 
 
 def test_late_shards_are_in_no_group(session):
     session(grouped=True)
-    assert grouping_of(a_fit([1] * 17), without={3, 16}) is None
-    grouping = grouping_of(a_fit([1] * 19), without={3, 16})
+    assert grouping_of(a_fit([1] * 17), 1000, without={3, 16}) is None
+    grouping = grouping_of(a_fit([1] * 19), 1000, without={3, 16})
     assert sorted(grouping.number) == [s for s in range(19) if s not in (3, 16)]
+
+
+def test_deltas_that_are_larger_than_a_record_have_no_groups(session, monkeypatch):
+    session(grouped=True)
+    monkeypatch.setattr(records, "LARGEST_RECORD", 1000)
+    for nbytes, grouped in ((1000, True), (1001, False)):
+        fit = a_fit([1] * 16, nbytes)
+        fit.aggregator = SimpleNamespace(optimizer=SimpleNamespace(averages_deltas=True))
+        fit.plan = SimpleNamespace(callbacks_every=None)
+        assert (delta_grouping_of(fit) is not None) == grouped
 
 
 def test_the_driver_gets_every_delta_with_callbacks_every(session):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kspark import optimizers
+from kspark.cluster import records
 from kspark.cluster.spark_job import JobLostError
 from kspark.job import collecting, groups, optimizer_state
 from kspark.job.collecting import MAX_STRAYS
@@ -23,12 +24,16 @@ from kspark.worker.tasks import MissingShard, ShardResult
 
 SPEC = WeightSpec((Weight("w", (2,), "float32", TRAINABLE),))
 
+STATE = SimpleNamespace(state_nbytes=8)
+"""Stands for the driver's replica, whose state is fetched."""
+
 
 def a_fit(counts, rule="average", max_failures=2):
     plan = TrainingPlan.create(mode="synchronous", frequency="epoch", max_failures=max_failures)
     aggregator = SimpleNamespace(optimizer=optimizers.get(rule))
     fit = Fit(None, SimpleNamespace(weights=SPEC), plan, None, None, 0.0, aggregator, None)
     fit.num_train = dict(enumerate(counts))
+    fit.monitor = SimpleNamespace(replica=STATE)
     return fit
 
 
@@ -83,6 +88,7 @@ class Model:
 
     learning_rate = 0.5
     counters = (7,)
+    state_nbytes = 8
 
     def set_optimizer_state(self, arrays):
         self.learning_rate = None
@@ -261,7 +267,18 @@ def test_late_shards_are_in_no_group_whose_state_is_fetched(monkeypatch, session
     fit = a_fit([1] * 19)
     fit.train, fit.late_shards = None, lambda: frozenset({3, 16})
     assert len(fetched_states(fit, 3)) == 1
-    assert jobs.groupings == [grouping_of(fit, without={3, 16})]
+    assert jobs.groupings == [grouping_of(fit, 8, without={3, 16})]
+
+
+@pytest.mark.parametrize(("nbytes", "wanted"), [(1000, range(4)), (1001, range(16))])
+def test_states_that_are_larger_than_a_record_are_fetched_by_shard(
+    monkeypatch, session, nbytes, wanted
+):
+    monkeypatch.setattr(records, "LARGEST_RECORD", 1000)
+    monkeypatch.setattr(STATE, "state_nbytes", nbytes)
+    found = states((0, 1.0)) if nbytes == 1000 else [kept(0)]
+    _, submitted = fetched(session, monkeypatch, found)
+    assert submitted == [list(wanted)]
 
 
 def test_only_shards_with_examples_are_fetched(monkeypatch, session):

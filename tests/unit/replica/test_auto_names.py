@@ -226,6 +226,16 @@ def test_layers_of_the_user_and_variables_in_the_order_of_names_keep_their_names
     assert automatic_names(layer) == ()
 
 
+def test_names_that_decide_about_types_are_not_automatic():
+    policies = keras.dtype_policies.DTypePolicyMap()
+    policies["dense_1"] = keras.DTypePolicy("bfloat16")
+    layer = keras.layers.Dense(1, name="dense_1", dtype=policies)
+    config = keras.saving.serialize_keras_object(layer)
+    assert automatic_names(config) == ()
+    plain = keras.layers.Dense(1, name="dense_1")
+    assert automatic_names(keras.saving.serialize_keras_object(plain)) == ("dense_1",)
+
+
 def test_the_addresses_of_shared_objects_become_numbers():
     def config(*addresses):
         return [{"class_name": "Own", "shared_object_id": address} for address in addresses]
@@ -251,3 +261,22 @@ def test_messages_get_the_names_of_the_users_model():
 def test_files_in_tracebacks_keep_their_names():
     text = '  File "layers/core/dense.py", line 3, in call\n    "dense"'
     assert translated(text, {"dense": "dense_3"}) == text.replace('"dense"', '"dense_3"')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Could not read '/data/dense/part-0.parquet'",
+        "Could not read file:/data/dense",
+        "s3://bucket/dense/x",
+        'No file "tables/dense/part-0.csv"',
+        "[/dense/dense]",
+    ],
+)
+def test_paths_of_files_stay(text):
+    assert translated(text, {"dense": "dense_3"}) == text
+
+
+def test_nodes_of_a_graph_are_no_files():
+    text = "[[{{node a/dense/MatMul}}]] dense/kernel. Then dense/Relu."
+    assert translated(text, {"dense": "dense_3"}) == text.replace("dense", "dense_3")

@@ -335,3 +335,10 @@ def test_only_rows_of_a_window_with_a_key_are_cached(key, mlp, window_of):
     y += 1.0  # which a real window with this key would never do
     assert (loss(key) == first) is (key is not None)
     assert loss(("path", 6, 12)) != first
+
+
+def test_the_size_of_the_state_is_that_of_its_arrays(mixed):
+    mixed.compile("adam", "mse")
+    replica = Replica.of(mixed)
+    arrays = [*replica.get_optimizer_state(), *replica.get_fixed()]
+    assert replica.state_nbytes == sum(array.nbytes for array in arrays)

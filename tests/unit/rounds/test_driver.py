@@ -75,7 +75,7 @@ def test_rules_that_look_at_all_deltas_get_them(session, rule, sums):
     session(grouped=True)
     fit = a_fit([1] * 16, rule)
     assert (delta_grouping_of(fit) is not None) == sums
-    assert grouping_of(fit) is not None  # their replicas' state is a mean all the same
+    assert grouping_of(fit, 8) is not None  # their replicas' state is a mean all the same
 
 
 # -- what is merged --------------------------------------------------------------------------------

@@ -83,3 +83,11 @@ def test_an_error_has_the_names_of_the_users_model(tools, task):
         predict_windows(spec, "b", 3, [None], 4)
     assert spec.built == [3]
     assert predictors._predictors["b"].names == ("dense_2",)
+
+
+def test_what_kept_replicas_take_is_noted(tools, task, monkeypatch):
+    noted = []
+    monkeypatch.setattr(predictors, "hold", lambda replica, size: noted.append((replica, size)))
+    spec = tools.spec(values=())
+    replicas = [predictor_for(spec, key, 3) for key in ("a", "b")]
+    assert noted == [(replica, spec.weights.nbytes) for replica in replicas]
