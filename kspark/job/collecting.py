@@ -167,6 +167,7 @@ class Retries:
         stateless = [result.shard for result in missing if result.lack == STATELESS]
         if parted.gone:
             self.after_lost_job(parted)
+            logger.warning("Spooling the examples again.")
             self._spooled.respool(delete=not self._busy())
         elif stateless:
             self._stateless += not progress

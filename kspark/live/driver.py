@@ -143,8 +143,7 @@ class LiveFit:
         self.coordinator = coordinator
         self.server = server
         self.token = token
-        self.submissions = 0
-        self.failures = self.spreads = 0
+        self.submissions = self.failures = self.spreads = 0
         self.results: list[ShardResult] = []
         self.submitted = time.monotonic()
         self.unreached: Unreached | None = None
@@ -335,6 +334,7 @@ class LiveFit:
             return
         self.failures = counted(self.failures, self.fit.plan.max_failures, error)
         if isinstance(error, ShardsMissing):
+            logger.warning("Spooling the examples again.")
             self.fit.train.respool()
 
 
