@@ -3,11 +3,14 @@
     python -m benchmarks.memory.many
     python -m benchmarks.memory.many --fits 20 --every 5 --units 16
     python -m benchmarks.memory.many --architectures 1000 --transforms 2
+    python -m benchmarks.memory.many --clear-session
 
 The first command fits 1,000 models 256-256-1, one after the other, each with two workers. Each
 model is a new object. With `--architectures N`, N models in turn have layers of other sizes, so
 that workers cannot take over what they have built. After each fit, `--transforms` new stages add
-the predictions of the model to a DataFrame.
+the predictions of the model to a DataFrame. With `--clear-session`, the program calls
+`keras.utils.clear_session()` before it makes a model, so that Keras numbers layers from the start.
+TensorFlow keeps some memory for each name that a variable ever had.
 
 A line of the table has what the driver's Python process, its JVM and all Python workers hold, and
 what lies on disk. Workers share memory with the process that forked them, so that the sum counts
@@ -118,6 +121,9 @@ def main() -> None:
         parser.add_argument(
             f"--{name}", type=int, default=default, help=f"{meaning}; default: {default}"
         )
+    parser.add_argument(
+        "--clear-session", action="store_true", help="clear Keras' session before each model"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kspark-benchmark-") as folder:
         os.environ["TMPDIR"] = tempfile.tempdir = folder
@@ -134,6 +140,8 @@ def main() -> None:
         print("|--:" * (len(names) + 3) + "|", flush=True)
         started = time.perf_counter()
         for number in range(1, args.fits + 1):
+            if args.clear_session:
+                keras.utils.clear_session()
             model = build_model(args.units + number % args.architectures)
             SparkModel(model, num_workers=2, batch_size=32).fit(x, x[:, :1], epochs=1, verbose=0)
             for _ in range(args.transforms):
