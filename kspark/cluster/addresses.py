@@ -7,11 +7,12 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from kspark.cluster.remote import is_connect
+from kspark.cluster.settings import spark_settings
 
 
 def bind_host(spark: SparkSession) -> str:
     """Return the address that the driver listens on: `spark.driver.bindAddress`."""
-    conf = spark.sparkContext.getConf()
+    conf = spark_settings(spark)
     return str(conf.get("spark.driver.bindAddress") or conf.get("spark.driver.host") or "")
 
 
@@ -22,7 +23,7 @@ def advertised_host(spark: SparkSession, bound: Any) -> str:
         spark: `SparkSession`.
         bound: The address that the driver listens on, if Spark does not know another one.
     """
-    return str(spark.sparkContext.getConf().get("spark.driver.host") or bound)
+    return str(spark_settings(spark).get("spark.driver.host") or bound)
 
 
 def tasks_are_here(spark: SparkSession) -> bool:

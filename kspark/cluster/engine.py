@@ -26,6 +26,7 @@ from kspark.cluster.records import joined
 from kspark.cluster.remote import is_connect, map_frame
 from kspark.cluster.resources import on_profile, refuse_over_connect
 from kspark.cluster.results import Collectable, PartitionFunction, Results
+from kspark.cluster.settings import spark_settings
 from kspark.cluster.slots import addresses_of, task_slots
 
 INTERRUPT_SECONDS = 5.0
@@ -157,7 +158,7 @@ class ClassicEngine(Engine):
     def use_warm_workers(self, backend: str) -> None:
         """Add to the environment in which Spark starts the workers of new functions."""
         context = self.spark.sparkContext
-        if context.getConf().get("spark.python.daemon.module", "") in daemon.NAMES:
+        if spark_settings(self.spark).get("spark.python.daemon.module", "") in daemon.NAMES:
             context.environment[daemon.BACKEND] = backend
             if logs.are_shown():
                 context.environment[logs.VARIABLE] = os.environ[logs.VARIABLE]
@@ -206,7 +207,7 @@ class ClassicEngine(Engine):
     @property
     def shows_progress(self) -> bool:
         """Whether the bar of `spark.ui.showConsoleProgress` is on."""
-        setting = self.spark.sparkContext.getConf().get("spark.ui.showConsoleProgress", "false")
+        setting = spark_settings(self.spark).get("spark.ui.showConsoleProgress", "false")
         return str(setting).lower() == "true" and sys.stderr.isatty()
 
     def addresses(self) -> frozenset[str]:

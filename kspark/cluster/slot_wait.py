@@ -10,6 +10,7 @@ from pyspark.sql import SparkSession
 
 from kspark.cluster.interrupts import interruptible
 from kspark.cluster.resources import current_profile
+from kspark.cluster.settings import spark_settings
 from kspark.cluster.slots import cores_of_master, slots_of_gpus, task_slots, threads_per_task
 
 logger = logging.getLogger("kspark")
@@ -62,7 +63,7 @@ def slots_in_reach(spark: SparkSession) -> int:
 
 def is_dynamic(spark: SparkSession) -> bool:
     """Return whether Spark starts and ends executors itself: `spark.dynamicAllocation.enabled`."""
-    conf = spark.sparkContext.getConf()
+    conf = spark_settings(spark)
     on = str(conf.get("spark.dynamicAllocation.enabled", "false")).lower() == "true"
     return on and cores_of_master(str(spark.sparkContext.master)) is None
 
@@ -75,7 +76,7 @@ def may_change(spark: SparkSession) -> bool:
     """
     context = spark.sparkContext
     fixed = cores_of_master(str(context.master)) is not None
-    hidden = context.getConf().get("spark.default.parallelism") is not None
+    hidden = spark_settings(spark).get("spark.default.parallelism") is not None
     return not (fixed or hidden or is_dynamic(spark))
 
 
@@ -85,7 +86,7 @@ def allocable_slots(spark: SparkSession) -> int:
     An executor of a standalone cluster has all cores of its host by default, whose number is not
     known before it starts.
     """
-    conf = spark.sparkContext.getConf()
+    conf = spark_settings(spark)
     most = conf.get("spark.dynamicAllocation.maxExecutors")
     per_executor = tasks_per_executor(spark)
     if most is None or most == "infinity" or per_executor is None:
@@ -108,7 +109,7 @@ def cores_per_executor(spark: SparkSession) -> int | None:
     profile, context = current_profile(), spark.sparkContext
     if profile is not None and "cores" in profile.executorResources:
         return int(profile.executorResources["cores"].amount)
-    cores = context.getConf().get("spark.executor.cores")
+    cores = spark_settings(spark).get("spark.executor.cores")
     if cores is None and not str(context.master).startswith("spark:"):
         return 1
     return None if cores is None else int(cores)

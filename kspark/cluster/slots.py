@@ -10,6 +10,7 @@ from pyspark.sql import SparkSession
 
 from kspark.cluster.accelerators import GPU
 from kspark.cluster.resources import executor_amount, task_amount
+from kspark.cluster.settings import spark_settings
 
 
 def task_slots(spark: SparkSession) -> int:
@@ -19,7 +20,7 @@ def task_slots(spark: SparkSession) -> int:
     comes first. If the user has set it, the executors' settings decide.
     """
     context = spark.sparkContext
-    conf = context.getConf()
+    conf = spark_settings(spark)
     cores = cores_of_master(str(context.master))
     if cores is None and conf.get("spark.default.parallelism") is None:
         cores = context.defaultParallelism
@@ -48,7 +49,7 @@ def tasks_per_gpu(amount: float) -> int:
 
 def num_executors(spark: SparkSession, cores: int) -> int | None:
     """Return the number of executors that the settings name, or `None`."""
-    conf = spark.sparkContext.getConf()
+    conf = spark_settings(spark)
     found = re.match(r"local-cluster\[\s*(\d+)", str(spark.sparkContext.master))
     if found:
         return int(found[1])
