@@ -56,6 +56,7 @@ class KeptStates:
         epochs: Dictionary from shard to the epoch after which its files were kept.
         trained: Dictionary from shard to the last epoch that it has trained, of shards that may
             skip epochs.
+        unreachable: Set of shards whose executors do not answer, so that nothing can be fetched.
     """
 
     def __init__(self, spark: SparkSession, fit_id: str, in_step: bool = True) -> None:
@@ -64,6 +65,7 @@ class KeptStates:
         self.epoch: int | None = None
         self.epochs: dict[int, int] = {}
         self.trained: dict[int, int] = {}
+        self.unreachable: frozenset[int] = frozenset()
         self._spark = spark
         self._fit_id = fit_id
         self._folder: Folder | None = None
@@ -125,7 +127,8 @@ class KeptStates:
         """
         if self.travels or self.epoch is None or shards.handles is None:
             return
-        wanted = [handle.index for handle in shards.infos if handle.num_examples]
+        infos = [handle for handle in shards.infos if handle.index not in self.unreachable]
+        wanted = [handle.index for handle in infos if handle.num_examples]
         # A synchronous epoch that has not ended begins again, from the state before it.
         until = {s: self.trained.get(s, self.epoch) for s in wanted} if self.in_step else {}
         task = ship(fetch_newest, self._fit_id, until)

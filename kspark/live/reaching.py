@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from kspark.errors import ClusterError
+from kspark.job.lost_hosts import hosts
 
 
 def unreachable(shards: list[int], homes: Mapping[int, str], address: tuple[str, int]) -> str:
@@ -64,15 +65,3 @@ def not_connected(
         "hold the task slots, a host may be down, or executors may still be starting (raise "
         f"`timeout`). {advice()}"
     )
-
-
-def hosts(shards: Iterable[int], homes: Mapping[int, str]) -> str:
-    """Name shards and their hosts, such as `"host b (shards 1, 3)"`."""
-    by_host: dict[str, list[int]] = {}
-    for shard in sorted(shards):
-        by_host.setdefault(homes.get(shard, "unknown"), []).append(shard)
-    named = (
-        f"host {host} (shard{'s' if len(found) > 1 else ''} {', '.join(map(str, found))})"
-        for host, found in sorted(by_host.items())
-    )
-    return ", ".join(named)

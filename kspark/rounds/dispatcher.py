@@ -57,6 +57,7 @@ class Dispatcher:
         shards: Set of integers, as given.
         running: `Running`, how far the tasks have come within an epoch.
         idled: Boolean, whether the tasks ended because there was no new order.
+        silent: Set of the shards whose hosts do not answer.
         lacks_state: Boolean, whether the obstacle is that a task lacks the state of its shard,
             which the driver has kept.
     """
@@ -71,6 +72,7 @@ class Dispatcher:
     ) -> None:
         self.shards = frozenset(shards)
         self.idled = self.lacks_state = False
+        self.silent: set[int] = set()
         self._answer_seconds = min(ANSWER_SECONDS, timeout)
         self._idle_seconds = idle_seconds
         self._gate = Gate()
@@ -234,10 +236,12 @@ class Dispatcher:
                 raise AggregationError(f"A report of kind {report.kind!r} is not expected.")
         return {}, []
 
-    def lost(self, shard: int, attempt: int, reason: str) -> None:
+    def lost(self, shard: int, attempt: int, reason: str, silent: bool = False) -> None:
         """Note that a task's connection has ended: an obstacle, unless it was told to end."""
         with self._gate.changed:
             if shard not in self._stopped:
+                if silent:
+                    self.silent.add(shard)
                 self._stumble(f"The connection to the task of shard {shard} ended: {reason}")
 
     def close(self, reason: str = "the job is over") -> None:

@@ -14,6 +14,7 @@ from kspark.cluster.slots import task_slots
 from kspark.errors import ClusterError
 from kspark.job.fit import Fit
 from kspark.job.groups import delta_grouping_of
+from kspark.job.lost_hosts import leave_lost_hosts
 from kspark.live.wire import Order
 from kspark.rounds.long_job import LongJob, Lost, Obstacle, Stateless, Unreachable
 from kspark.worker.tasks import ShardResult
@@ -148,6 +149,7 @@ class LongJobs:
         self.end()
 
     def _give_up(self, obstacle: Obstacle, where: str) -> None:
+        silent = frozenset() if self._job is None else frozenset(self._job.dispatcher.silent)
         self.end()
         reason = f"{where}: {obstacle}"
         if isinstance(obstacle, Stateless):  # only once, as that job writes the state
@@ -159,6 +161,8 @@ class LongJobs:
         if isinstance(obstacle, Unreachable):
             _unreachable.add(engine_of(self._fit.spark).application)
         self._fit.take_road("rounds", reason)
+        if silent:  # Spark still gives tasks to executors that will not answer.
+            leave_lost_hosts(self._fit, silent)
         every = self._fit.plan.callbacks_every is not None
         if every or isinstance(obstacle, Unreachable | Lost):
             hooks = " Hooks of batches then run once per epoch." if every else ""

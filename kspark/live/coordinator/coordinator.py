@@ -267,7 +267,7 @@ class Coordinator:
                 self.strayed |= {shard} if report.strayed else set()
             return self._progress.note(shard, report, arrays)
 
-    def lost(self, shard: int, attempt: int, reason: str) -> None:
+    def lost(self, shard: int, attempt: int, reason: str, silent: bool = False) -> None:
         """Note that a replica's connection ended. The replica may come back as a new attempt."""
         with self._gate.changed:
             state = self._progress.shards.get(shard)

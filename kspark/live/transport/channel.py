@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import ssl
 import time
@@ -36,6 +37,11 @@ _KEEPALIVE = {
     "TCP_KEEPCNT": (SILENCE_SECONDS - 10) // 5,
     "TCP_USER_TIMEOUT": 1000 * SILENCE_SECONDS,
 }
+_SILENT = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
+
+
+class SilentHostError(ConnectionLostError):
+    """The system has ended a connection because the peer's host does not answer at all."""
 
 
 class Channel:
@@ -164,11 +170,9 @@ class Channel:
         while True:
             try:
                 return self._socket.recv_into(self.decoder.buffer()[:_MOST])
-            except TimeoutError as error:
-                if time.monotonic() >= deadline:
-                    raise self._lost(error, timeout) from error
             except OSError as error:
-                raise self._lost(error, timeout) from error
+                if not _ran_out(error) or time.monotonic() >= deadline:
+                    raise self._lost(error, timeout) from error
 
     def _receive_more(self) -> int:
         try:
@@ -178,8 +182,10 @@ class Channel:
 
     def _lost(self, error: OSError, waited: float) -> ConnectionLostError:
         self._broken = True
-        if isinstance(error, TimeoutError):
+        if _ran_out(error):
             return ConnectionLostError(f"The other side was silent or slow for {waited:g} s.")
+        if error.errno in _SILENT:
+            return SilentHostError(f"The other host, or its network, does not answer: {error}")
         return ConnectionLostError(f"The connection broke: {error}")
 
     def interrupt(self) -> None:
@@ -211,3 +217,11 @@ def _without(buffers: list[memoryview], count: int) -> list[memoryview]:
             return [buffer[count:], *buffers[index + 1 :]]
         count -= len(buffer)
     return []
+
+
+def _ran_out(error: OSError) -> bool:
+    """Whether a wait has reached the socket's timeout: the connection itself may be whole.
+
+    `TimeoutError` is also what Python calls the system's own `ETIMEDOUT`, which ends a connection.
+    """
+    return isinstance(error, TimeoutError) and error.errno is None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kspark.errors import FitEndedError, KSparkError, ProtocolError
-from kspark.live.transport.channel import Channel
+from kspark.live.transport.channel import Channel, SilentHostError
 from kspark.live.transport.handler import Handler
 from kspark.live.transport.handshake import greet
 from kspark.live.transport.refusal import describe
@@ -90,11 +90,11 @@ class Connection:
 
     def run(self) -> None:
         """Serve until one side ends the connection. Raises only exceptions of `Handler.lost`."""
-        reason = "The replica closed the connection."
+        reason, silent = "The replica closed the connection.", False
         try:
             self._serve()
         except KSparkError as error:
-            reason = str(error)
+            reason, silent = str(error), isinstance(error, SilentHostError)
             # When the driver ends a fit, that is no news.
             level = self._terms.broken_level if self.proved else logging.WARNING
             level = logging.DEBUG if isinstance(error, FitEndedError) else level
@@ -109,7 +109,7 @@ class Connection:
             self._channel.close()
             self._release()
         if self._replica is not None:
-            self._handler.lost(*self._replica, reason)
+            self._handler.lost(*self._replica, reason, silent)
 
     def interrupt(self) -> None:
         """End the connection, from another thread."""

@@ -69,10 +69,16 @@ class Handler(Protocol):
     ) -> tuple[dict[str, Any], list[np.ndarray]]:
         """Take any other report. The handler may keep `arrays`. Returns the answer."""
 
-    def lost(self, shard: int, attempt: int, reason: str) -> None:
+    def lost(self, shard: int, attempt: int, reason: str, silent: bool = False) -> None:
         """Note that the connection of this replica has ended.
 
         The server calls this exactly once for every `hello` that returned, as the last call.
+
+        Args:
+            shard: Integer.
+            attempt: Integer.
+            reason: String, a sentence.
+            silent: Boolean, whether the host of the replica does not answer. Defaults to `False`.
         """
 
     def close(self) -> None:

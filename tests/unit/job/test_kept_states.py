@@ -110,6 +110,13 @@ def test_a_state_that_could_not_be_collected_does_not_leave_an_older_one(
     assert states.epochs == {0: 1}
 
 
+def test_nothing_is_fetched_from_an_executor_that_does_not_answer(tmp_path, monkeypatch, states):
+    host = Host(monkeypatch, tmp_path / "host")
+    states.epoch, states.unreachable = 0, frozenset({1})
+    states.fetch(host)
+    assert host.submitted == [[0]]
+
+
 @pytest.mark.parametrize("grouped", [True, False])
 def test_the_driver_has_the_files_of_a_few_shards_at_a_time(monkeypatch, tmp_path, grouped, states):
     host = Host(monkeypatch, tmp_path / "host", range(20))

@@ -122,6 +122,12 @@ def test_tasks_end_when_the_driver_says_so(dispatcher):
     assert dispatcher.obstacle is None
 
 
+def test_hosts_that_do_not_answer_are_told_from_tasks_that_end(dispatcher):
+    dispatcher.lost(0, 0, "closed")
+    dispatcher.lost(1, 0, "no answer", silent=True)
+    assert dispatcher.silent == {1}
+
+
 def test_an_order_is_carried_out_even_if_no_other_follows(dispatcher):
     """A task that starts late, because it had no slot, still trains its shard."""
     dispatcher.post(Order(0, "train"), WEIGHTS)

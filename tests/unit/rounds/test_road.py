@@ -62,7 +62,7 @@ class Job:
     def __init__(self, fit, script):
         self.fit, self.script, self.closed = fit, script, 0
         self.digest = fit.spec.digest
-        self.dispatcher = SimpleNamespace(ending=None, obstacle=None, idled=False)
+        self.dispatcher = SimpleNamespace(ending=None, obstacle=None, idled=False, silent=set())
 
     @property
     def ready(self):
@@ -257,6 +257,24 @@ def test_a_task_that_is_lost_between_two_epochs_is_logged(a_fit, jobs_of, caplog
     started[0].dispatcher.ending = started[0].dispatcher.obstacle = "A task is lost."
     assert jobs.train(ORDER) is None
     assert "A task is lost." in caplog.text
+
+
+def test_rounds_go_on_without_a_host_that_does_not_answer(a_fit, jobs_of, monkeypatch):
+    fit, left = a_fit(), []
+    jobs, started = jobs_of(fit, [["1st"], Lost("A host is silent.")])
+    monkeypatch.setattr(road, "leave_lost_hosts", lambda *call: left.append(call))
+    jobs.train(ORDER)
+    started[0].dispatcher.silent = {1}
+    assert jobs.train(ORDER) is None
+    assert left == [(fit, {1})]
+    assert (fit.road, started[0].closed) == ("rounds", 1)
+
+
+def test_a_task_that_was_lost_on_a_host_that_answers_moves_nothing(a_fit, jobs_of, monkeypatch):
+    jobs, _ = jobs_of(a_fit(), [["1st"], Lost("The process was killed.")])
+    monkeypatch.setattr(road, "leave_lost_hosts", lambda *call: pytest.fail("moved"))
+    jobs.train(ORDER)
+    assert jobs.train(ORDER) is None
 
 
 def test_a_driver_that_cannot_be_reached_is_not_tried_again(a_fit, jobs_of, monkeypatch):

@@ -76,7 +76,7 @@ class FakeHandler:
         self.reported = arrays
         return {"got": meta}, [2 * array for array in arrays]
 
-    def lost(self, shard, attempt, reason):
+    def lost(self, shard, attempt, reason, silent=False):
         self.ended.put((shard, attempt, reason))
 
     def close(self):
